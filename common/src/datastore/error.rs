@@ -1,0 +1,57 @@
+//! What can go wrong with a datastore.
+
+use super::Revision;
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// A failed datastore operation. A lost comparison is no error but
+/// [`Outcome::Conflict`](super::Outcome::Conflict).
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The datastore cannot be reached or does not answer in time. The same
+    /// call may succeed later.
+    #[error(
+        "datastore {location} is not available; check that it runs and can be reached from here"
+    )]
+    Unavailable {
+        /// Where it was looked for: endpoints, or a file.
+        location: String,
+        /// What the attempt met.
+        #[source]
+        cause: Cause,
+    },
+    /// The datastore refuses the credentials, or what they may do.
+    #[error("datastore {location} refused access; check user, password and certificates")]
+    Denied {
+        /// Where it was looked for.
+        location: String,
+        /// What the datastore said.
+        #[source]
+        cause: Cause,
+    },
+    /// The history that a watch needs is gone.
+    #[error("the datastore's history after revision {after} is gone; list again")]
+    Compacted {
+        /// The revision behind which the watch wanted to go on.
+        after: Revision,
+    },
+    /// The way to the datastore is wrongly configured.
+    #[error("{field} {value:?} cannot be used: {reason}")]
+    Misconfigured {
+        /// The configuration key, as its user writes it (`etcd_ca_cert_file`).
+        field: &'static str,
+        /// Its value; empty where it is secret.
+        value: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The stored data or the request is such that trying again is of no use.
+    #[error("datastore {location} failed")]
+    Failed {
+        /// Where it is.
+        location: String,
+        /// What happened.
+        #[source]
+        cause: Cause,
+    },
+}

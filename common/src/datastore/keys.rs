@@ -1,0 +1,121 @@
+//! Calico's key names (`libcalico-go/lib/backend/model`), so that Calico's own
+//! tools read a Weir datastore and the other way round.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// All pools, as a prefix.
+pub const POOLS: &str = "/calico/resources/v3/projectcalico.org/ippools/";
+/// All nodes, as a prefix.
+pub const NODES: &str = "/calico/resources/v3/projectcalico.org/nodes/";
+/// All reservations, as a prefix.
+pub const RESERVATIONS: &str = "/calico/resources/v3/projectcalico.org/ipreservations/";
+/// The cluster's information, with the ready flag.
+pub const CLUSTER_INFORMATION: &str =
+    "/calico/resources/v3/projectcalico.org/clusterinformations/default";
+/// The configuration of IPAM.
+pub const IPAM_CONFIG: &str = "/calico/ipam/v2/config";
+/// All blocks of both families, as a prefix.
+pub const BLOCKS: &str = "/calico/ipam/v2/assignment/";
+/// All affinities of all hosts, as a prefix.
+pub const HOSTS: &str = "/calico/ipam/v2/host/";
+/// All handles, as a prefix.
+pub const HANDLES: &str = "/calico/ipam/v2/handle/";
+
+/// The key of a pool.
+pub fn pool(name: &str) -> String {
+    format!("{POOLS}{name}")
+}
+
+/// The key of a node.
+pub fn node(name: &str) -> String {
+    format!("{NODES}{name}")
+}
+
+/// The key of a reservation.
+pub fn reservation(name: &str) -> String {
+    format!("{RESERVATIONS}{name}")
+}
+
+/// The key of a block.
+pub fn block(cidr: IpNet) -> String {
+    format!("{BLOCKS}{}/block/{}", family(cidr.addr()), dashed(cidr))
+}
+
+/// The key of a host's affinity to a block.
+pub fn affinity(host: &str, cidr: IpNet) -> String {
+    format!("{HOSTS}{host}/{}/block/{}", family(cidr.addr()), dashed(cidr))
+}
+
+/// All affinities of one host, both families, as a prefix.
+pub fn affinities_of(host: &str) -> String {
+    format!("{HOSTS}{host}/")
+}
+
+/// The key of a handle.
+pub fn handle(id: &str) -> String {
+    format!("{HANDLES}{id}")
+}
+
+/// The block that a block's key names.
+pub fn parse_block(key: &str) -> Option<IpNet> {
+    let (_, block) = key.strip_prefix(BLOCKS)?.split_once("/block/")?;
+    parse_dashed(block)
+}
+
+/// The host and the block that an affinity's key names.
+pub fn parse_affinity(key: &str) -> Option<(&str, IpNet)> {
+    let (host, rest) = key.strip_prefix(HOSTS)?.split_once('/')?;
+    let (_, block) = rest.split_once("/block/")?;
+    Some((host, parse_dashed(block)?))
+}
+
+/// The handle id that a handle's key names.
+pub fn parse_handle(key: &str) -> Option<&str> {
+    key.strip_prefix(HANDLES)
+}
+
+fn family(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "ipv4",
+        IpAddr::V6(_) => "ipv6",
+    }
+}
+
+fn dashed(cidr: IpNet) -> String {
+    format!("{}-{}", cidr.network(), cidr.prefix_len())
+}
+
+fn parse_dashed(text: &str) -> Option<IpNet> {
+    let (address, length) = text.rsplit_once('-')?;
+    IpNet::new(address.parse().ok()?, length.parse().ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_calicos() {
+        let v4: IpNet = "10.7.0.0/30".parse().unwrap();
+        let v6: IpNet = "fd00:7::2ff6:9651:8f4f:40/122".parse().unwrap();
+        assert_eq!(block(v4), "/calico/ipam/v2/assignment/ipv4/block/10.7.0.0-30");
+        assert_eq!(
+            affinity("n6", v6),
+            "/calico/ipam/v2/host/n6/ipv6/block/fd00:7::2ff6:9651:8f4f:40-122"
+        );
+        assert_eq!(handle("net.c1"), "/calico/ipam/v2/handle/net.c1");
+    }
+
+    #[test]
+    fn keys_are_read_back() {
+        for cidr in ["10.7.0.0/30", "fd00:7::2ff6:9651:8f4f:40/122"] {
+            let cidr: IpNet = cidr.parse().unwrap();
+            assert_eq!(parse_block(&block(cidr)), Some(cidr));
+            assert_eq!(parse_affinity(&affinity("n-1.example", cidr)), Some(("n-1.example", cidr)));
+        }
+        assert_eq!(parse_block("/calico/ipam/v2/assignment/ipv4/block/nonsense"), None);
+        assert_eq!(parse_affinity("/calico/ipam/v2/host/n1"), None);
+    }
+}

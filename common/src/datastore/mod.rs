@@ -1,0 +1,141 @@
+//! What Weir asks of a datastore.
+//!
+//! A datastore is an ordered map from keys to JSON values in which every
+//! change has a revision, as etcd v3 defines it. [`Datastore`] is the whole of
+//! what Weir uses; the crate `weir-datastore` implements it over etcd, over an
+//! embedded database and in memory. Correctness of everything above rests on
+//! one promise: [`Datastore::commit`] applies all writes of a [`Transaction`]
+//! or none, and only if all its comparisons hold at that moment.
+
+mod configuration;
+mod error;
+pub mod keys;
+mod transaction;
+
+use async_trait::async_trait;
+
+pub use configuration::{Configuration, EtcdConfiguration};
+pub use error::Error;
+pub use transaction::{Compare, Outcome, Transaction, Write};
+
+/// A point in the datastore's history. Revisions grow with every commit; zero
+/// is before the first one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub i64);
+
+impl std::fmt::Display for Revision {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+/// One key with its value and the revision of the commit that last wrote it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The whole key, as `keys` makes it.
+    pub key: String,
+    /// The value as stored: JSON in UTF-8.
+    pub value: Vec<u8>,
+    /// The revision that last changed it (etcd's mod revision).
+    pub revision: Revision,
+}
+
+/// What one element of a [`Datastore::read`] asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// The entry of one key, if it is there.
+    Key(String),
+    /// All entries whose key begins with this, in key order.
+    Prefix(String),
+}
+
+/// The answer to one [`Datastore::read`]: all of it as of one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The entries found, one list for each selection, in the order asked.
+    pub selected: Vec<Vec<Entry>>,
+    /// The datastore's revision at that moment.
+    pub revision: Revision,
+}
+
+/// A part of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Entries in key order.
+    pub entries: Vec<Entry>,
+    /// Pass this as `after` to get the next page; `None` on the last one.
+    pub next: Option<String>,
+    /// The datastore's revision when this page was read.
+    pub revision: Revision,
+}
+
+/// A change seen by a watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The key was created or changed.
+    Put(Entry),
+    /// The key was deleted by the commit of this revision.
+    Delete {
+        /// The deleted key.
+        key: String,
+        /// The revision of the deletion.
+        revision: Revision,
+    },
+}
+
+/// A running watch. Dropping it ends it.
+#[async_trait]
+pub trait Watch: Send {
+    /// Waits for the next changes and returns them in order of revision, all
+    /// changes of one commit in one batch. Never empty.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] when the history since the last batch is gone
+    /// (list again, then watch from there); [`Error::Unavailable`] when the
+    /// datastore cannot be reached.
+    async fn next(&mut self) -> Result<Vec<Event>, Error>;
+}
+
+/// An ordered key-value store with revisions and transactions.
+#[async_trait]
+pub trait Datastore: Send + Sync {
+    /// Reads several keys and prefixes in one round trip and as of one moment.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Denied`].
+    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error>;
+
+    /// Lists at most `limit` entries whose key begins with `prefix`, in key
+    /// order, starting behind the key `after`.
+    ///
+    /// Each page is read at a moment of its own: to miss nothing, watch from
+    /// behind the first page's revision.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Denied`].
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error>;
+
+    /// Applies all writes, or none if a comparison does not hold.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] may leave it open whether the transaction took
+    /// effect: a caller that tries again must compare what it read before.
+    async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error>;
+
+    /// Watches all keys under the prefixes from behind `after` on: the first
+    /// event is the first change with a revision greater than `after`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Denied`]. History that is gone shows
+    /// in the first [`Watch::next`].
+    async fn watch(&self, prefixes: &[String], after: Revision) -> Result<Box<dyn Watch>, Error>;
+
+    /// Reads one key.
+    ///
+    /// # Errors
+    /// As [`Datastore::read`].
+    async fn get(&self, key: &str) -> Result<Option<Entry>, Error> {
+        let mut snapshot = self.read(&[Selection::Key(key.to_owned())]).await?;
+        Ok(snapshot.selected.pop().and_then(|mut entries| entries.pop()))
+    }
+}

@@ -1,0 +1,1 @@
+//! Which address an attachment gets, and how it is given back.

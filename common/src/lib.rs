@@ -1,0 +1,22 @@
+//! The pure core of Weir.
+//!
+//! Nothing in this crate opens a socket or a file, reads a clock or the
+//! environment, or talks to the kernel: time, host names and seeds are
+//! arguments, and what is to be done comes back as data. The crates
+//! `weir-datastore` and `weir-kernel` are the edge that carries it out.
+//!
+//! - [`cni`]: the CNI contract.
+//! - [`resources`]: pools, nodes, reservations and IPAM configuration, as
+//!   people write them and as Weir uses them.
+//! - [`ipam`]: which address an attachment gets, and how it is given back.
+//! - [`network`]: which links, addresses, routes and NAT an attachment or a
+//!   node should have.
+//! - [`datastore`]: the keys, the transactions and the trait that the
+//!   datastores implement.
+#![warn(missing_docs)]
+
+pub mod cni;
+pub mod datastore;
+pub mod ipam;
+pub mod network;
+pub mod resources;

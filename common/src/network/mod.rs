@@ -1,0 +1,1 @@
+//! Which links, addresses, routes and NAT an attachment or a node should have.

@@ -1,0 +1,1 @@
+//! Pools, nodes, reservations and IPAM configuration.
