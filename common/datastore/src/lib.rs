@@ -1,1 +1,13 @@
-//! Placeholder.
+//! The datastores behind Weir: three implementations of
+//! [`weir_common::datastore::Datastore`] that behave alike.
+//!
+//! - [`memory`]: for tests, with faults on cue.
+//!
+//! `docs/datastore.md` has the decisions behind them.
+#![warn(missing_docs)]
+
+pub mod memory;
+mod request;
+
+pub use memory::Memory;
+pub use request::OPERATIONS_LIMIT;
