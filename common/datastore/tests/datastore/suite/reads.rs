@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use weir_common::datastore::{Datastore, Entry, Selection, Transaction};
+use weir_common::datastore::{Entry, Selection, Transaction};
 
 use super::{Place, committed, delete, put, put_of};
 
