@@ -55,6 +55,18 @@ fn find_fault(transaction: &Transaction) -> Option<Refused> {
         .map(|key| Refused::WrittenTwice(key.to_owned()))
 }
 
+/// The first key behind all keys that begin with `prefix`, in byte order. For
+/// the empty prefix, a byte that no UTF-8 text contains.
+pub(crate) fn range_end(prefix: &str) -> Vec<u8> {
+    let mut end = prefix.as_bytes().to_vec();
+    match end.last_mut() {
+        // UTF-8 has no byte 0xff, so this cannot overflow.
+        Some(last) => *last += 1,
+        None => end.push(0xff),
+    }
+    end
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

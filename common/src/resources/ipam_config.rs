@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::fields::{self, Fields, Problems};
+use super::kind::IPAM_CONFIG_NAME;
 use super::{Error, FieldError};
 
 /// How addresses are assigned in the whole cluster.
@@ -96,8 +97,41 @@ impl IpamConfig {
     }
 }
 
+/// Reads the v3 form (`kind: IPAMConfiguration`).
+pub(super) fn from_document(document: &Map<String, Value>) -> Result<IpamConfig, Error> {
+    let mut problems = Problems::default();
+    let resource = Fields::new(document, "");
+    let name = fields::name(&resource, &mut problems);
+    if let Some(name) = name.filter(|name| name != IPAM_CONFIG_NAME) {
+        let reason = "there is one IPAM configuration, and it is called default";
+        problems.add(FieldError::new("Metadata.Name", reason).value(name).advice("write default"));
+    }
+    let spec = resource.object("spec", "IPAMConfiguration.Spec", &mut problems);
+    let strict_affinity = spec.boolean("strictAffinity", "StrictAffinity", &mut problems);
+    let auto_allocate_blocks =
+        spec.boolean("autoAllocateBlocks", "AutoAllocateBlocks", &mut problems);
+    let max_blocks_per_host = max_blocks("maxBlocksPerHost", &spec, &mut problems);
+    problems.into_result(Some(IpamConfig {
+        strict_affinity: strict_affinity.unwrap_or(false),
+        auto_allocate_blocks: auto_allocate_blocks.unwrap_or(true),
+        max_blocks_per_host,
+        stored: Map::new(),
+    }))
+}
+
+/// The `spec` of the v3 form.
+pub(super) fn to_spec(config: &IpamConfig) -> Map<String, Value> {
+    let mut spec = Map::new();
+    spec.insert("strictAffinity".into(), config.strict_affinity.into());
+    if config.max_blocks_per_host > 0 {
+        spec.insert("maxBlocksPerHost".into(), config.max_blocks_per_host.into());
+    }
+    spec.insert("autoAllocateBlocks".into(), config.auto_allocate_blocks.into());
+    spec
+}
+
 /// Reads the limit of blocks a host, which cannot be negative.
-pub(super) fn max_blocks(key: &str, config: &Fields<'_>, problems: &mut Problems) -> u32 {
+fn max_blocks(key: &str, config: &Fields<'_>, problems: &mut Problems) -> u32 {
     let Some(limit) = config.integer(key, "MaxBlocksPerHost", problems) else {
         return 0;
     };
