@@ -12,6 +12,8 @@ mod mac;
 mod mtu;
 mod nat;
 mod node;
+#[cfg(test)]
+mod plan_tests;
 mod step;
 
 pub use attachment::{
