@@ -8,7 +8,8 @@ use std::io;
 
 use support::{Other, add_addressed_link, attachment, on_a_node, open, request, snapshot};
 use weir_common::network::{
-    Attachment, AttachmentRequest, NatPool, NatTable, NodeNeeds, Step, plan_attachment, plan_node,
+    Attachment, AttachmentRequest, Nat, NatPool, NatTable, NodeNeeds, Step, plan_attachment,
+    plan_node,
 };
 use weir_kernel::{Checkpoint, Kernel};
 
@@ -43,7 +44,7 @@ fn nat(cidr: &str) -> Option<NatTable> {
 
 /// The whole of an ADD: the attachment, then the node.
 fn whole_plan(kernel: &Kernel, attachment: &Attachment) -> Vec<Step> {
-    let needs = NodeNeeds { ipv4: true, ipv6: true, nat: nat("10.1.0.0/16") };
+    let needs = NodeNeeds { ipv4: true, ipv6: true, nat: Nat::Exactly(nat("10.1.0.0/16")) };
     let mut steps = plan_attachment(attachment);
     steps.extend(plan_node(&needs, &kernel.node_state().unwrap()));
     steps
