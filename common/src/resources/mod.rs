@@ -1,1 +1,38 @@
 //! Pools, nodes, reservations and IPAM configuration.
+//!
+//! Every kind exists in two forms: as written (by people or in the datastore)
+//! and as validated. [`IpPool`], [`Node`], [`IpReservation`], [`IpamConfig`]
+//! and [`ClusterInformation`] are the validated ones; everything else in Weir
+//! works with these and asks no further questions.
+
+mod cluster_information;
+pub mod document;
+mod error;
+mod fields;
+mod ipam_config;
+mod kind;
+mod node;
+mod pool;
+mod reservation;
+mod resource;
+mod schema;
+pub mod selector;
+mod v1;
+
+pub use cluster_information::ClusterInformation;
+pub use document::DocumentError;
+pub use error::{Error, FieldError};
+pub use ipam_config::IpamConfig;
+pub use kind::{IPAM_CONFIG_NAME, Kind};
+pub use node::Node;
+pub use pool::{
+    AllowedUse, AssignmentMode, EncapsulationMode, IpPool, check_blocks, check_overlap,
+    check_update,
+};
+pub use reservation::IpReservation;
+pub use resource::{API_VERSION, Birth, Resource, escape_as_go, to_go_json};
+pub use selector::{Selector, SelectorError};
+pub use v1::pool_name;
+
+#[cfg(test)]
+mod tests;

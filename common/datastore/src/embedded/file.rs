@@ -1,0 +1,183 @@
+//! The database file: opening it, and making it when it is missing.
+//!
+//! A database is made whole under another name and then renamed, which fails
+//! if another process was quicker: nobody ever sees a half-made one, and no
+//! lock is needed.
+
+use std::collections::hash_map::RandomState;
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::unistd::{AccessFlags, eaccess};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::error::Failure;
+
+/// The version of the schema that this program reads and writes (SQLite's
+/// `user_version`).
+pub const SCHEMA_VERSION: i32 = 1;
+
+/// Marks the file as Weir's (SQLite's `application_id`): "Weir" in ASCII.
+const APPLICATION_ID: i32 = 0x5765_6972;
+
+/// How many pages the log may grow to before a commit moves them into the
+/// database. A process that comes first after all others ended reads the whole
+/// log, so a short one makes opening quick.
+const LOG_PAGES: i32 = 64;
+
+/// - `entries`: what is there now. Keys are BLOBs, so that they compare byte
+///   by byte, as in etcd.
+/// - `history`: the latest changes, for watches. An `id` is the revision times
+///   [`super::queries::CHANGES_PER_REVISION`] plus the place in its
+///   transaction; `value` is NULL for a deletion.
+/// - `state`: one row: the last revision, and the last one that `history`
+///   has forgotten.
+const SCHEMA: &str = "
+    CREATE TABLE entries (
+        key BLOB NOT NULL UNIQUE, value BLOB NOT NULL, revision INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE history (id INTEGER PRIMARY KEY, key BLOB NOT NULL, value BLOB) STRICT;
+    CREATE TABLE state (revision INTEGER NOT NULL, compacted INTEGER NOT NULL) STRICT;
+    INSERT INTO state (revision, compacted) VALUES (0, 0);
+";
+
+/// Opens the database at `path`, making it first if there is none.
+pub(super) fn open(path: &Path) -> Result<Connection, Failure> {
+    let connection = match connect(path) {
+        Ok(connection) => connection,
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
+            if path.exists() {
+                return Err(why_not_openable(path, error));
+            }
+            make(path)?;
+            connect(path)?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    check(&connection)?;
+    Ok(connection)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    // Waiting is done by the caller, without blocking its thread.
+    connection.busy_timeout(Duration::ZERO)?;
+    // Otherwise each short-lived process would flush the whole log to disk and
+    // remove it when it ends.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(connection)
+}
+
+/// Checks that the file is one that this program can use, and sets what holds
+/// for this connection only.
+fn check(connection: &Connection) -> Result<(), Failure> {
+    let found = integer(connection, "PRAGMA user_version")?;
+    if integer(connection, "PRAGMA application_id")? != APPLICATION_ID {
+        return Err(Failure::Foreign);
+    }
+    if found > SCHEMA_VERSION {
+        return Err(Failure::Newer { found, known: SCHEMA_VERSION });
+    }
+    // With the write-ahead log, NORMAL never damages the database; after a
+    // power failure the last commits may be missing.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    integer(connection, &format!("PRAGMA wal_autocheckpoint = {LOG_PAGES}"))?;
+    Ok(())
+}
+
+fn integer(connection: &Connection, pragma: &str) -> rusqlite::Result<i32> {
+    connection.query_row(pragma, [], |row| row.get(0))
+}
+
+/// SQLite says only that it cannot open a file that exists; the kernel says
+/// why. The file is not opened to find out: closing it again would drop the
+/// locks that SQLite may hold on it elsewhere in this process (POSIX).
+fn why_not_openable(path: &Path, error: rusqlite::Error) -> Failure {
+    match eaccess(path, AccessFlags::R_OK | AccessFlags::W_OK) {
+        Err(errno) => Failure::File { what: "open the database", source: errno.into() },
+        Ok(()) => error.into(),
+    }
+}
+
+fn make(path: &Path) -> Result<(), Failure> {
+    make_directory(path).map_err(|source| Failure::File { what: "make the directory", source })?;
+    check_for_orphaned_log(path)?;
+    let draft = beside(path, &format!(".new-{:016x}", RandomState::new().build_hasher().finish()));
+    let result = write_draft(&draft).and_then(|()| publish(&draft, path));
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        // Whatever is left of the draft is of no use; after success, nothing.
+        let _ = fs::remove_file(beside(&draft, suffix));
+    }
+    result
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty())
+    else {
+        return Ok(());
+    };
+    if directory.exists() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    fs::set_permissions(directory, Permissions::from_mode(0o700))
+}
+
+/// A log without its database would be replayed into the new one. The log is
+/// looked for first: another process that makes the database at this moment
+/// makes its log later.
+fn check_for_orphaned_log(path: &Path) -> Result<(), Failure> {
+    let log = beside(path, "-wal");
+    if log.exists() && !path.exists() {
+        return Err(Failure::Orphaned(log.display().to_string()));
+    }
+    Ok(())
+}
+
+fn write_draft(draft: &Path) -> Result<(), Failure> {
+    create_private(draft)
+        .map_err(|source| Failure::File { what: "create the database", source })?;
+    let connection = Connection::open_with_flags(draft, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Failure::NoSharedMemory);
+    }
+    connection.execute_batch(&format!(
+        "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};
+         PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+    ))?;
+    // Closing moves the log into the file, flushes it and removes the log.
+    connection.close().map_err(|(_, error)| Failure::Sqlite(error))
+}
+
+/// Creates a file with mode 0600 whatever the umask: never wider, and not
+/// narrower in the end. SQLite gives its other files the same mode.
+fn create_private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
+/// Gives the draft its name, unless another process has made the database
+/// meanwhile.
+fn publish(draft: &Path, path: &Path) -> Result<(), Failure> {
+    match renameat2(AT_FDCWD, draft, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(Failure::File { what: "name the new database", source: errno.into() }),
+    }
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}

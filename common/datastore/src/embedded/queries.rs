@@ -1,0 +1,250 @@
+//! The SQL: one function for each thing that is done in one transaction.
+
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use weir_common::datastore::{
+    Compare, Entry, Event, Outcome, Page, Revision, Selection, Snapshot, Transaction, Write,
+};
+
+use crate::request::range_end;
+
+/// How many of the latest revisions a watch can always go back.
+pub const HISTORY_KEPT: i64 = 1000;
+/// How many more are kept until they are removed together.
+pub const HISTORY_SLACK: i64 = 250;
+
+/// How many changes one revision can have in `history`; more than
+/// [`crate::OPERATIONS_LIMIT`].
+pub(super) const CHANGES_PER_REVISION: i64 = 256;
+
+/// What became of a look into the history.
+pub(super) enum Changes {
+    /// The changes, and the revision up to which these are all.
+    Known(Vec<Event>, Revision),
+    /// Some of them are forgotten.
+    Forgotten,
+}
+
+pub(super) fn read(
+    connection: &mut Connection,
+    selections: &[Selection],
+) -> rusqlite::Result<Snapshot> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+    let selected = selections
+        .iter()
+        .map(|selection| match selection {
+            Selection::Key(key) => entry(&transaction, key),
+            Selection::Prefix(prefix) => entries_from(&transaction, prefix, prefix, true, i64::MAX),
+        })
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Snapshot { selected, revision: state(&transaction)?.revision })
+}
+
+pub(super) fn list(
+    connection: &mut Connection,
+    prefix: &str,
+    after: Option<&str>,
+    limit: usize,
+) -> rusqlite::Result<Page> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+    let more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let mut entries = match after {
+        Some(after) if after >= prefix => entries_from(&transaction, prefix, after, false, more)?,
+        _ => entries_from(&transaction, prefix, prefix, true, more)?,
+    };
+    let complete = entries.len() <= limit;
+    entries.truncate(limit);
+    let next = entries.last().filter(|_| !complete).map(|entry| entry.key.clone());
+    Ok(Page { entries, next, revision: state(&transaction)?.revision })
+}
+
+pub(super) fn commit(
+    connection: &mut Connection,
+    request: &Transaction,
+) -> rusqlite::Result<Outcome> {
+    // Taking the write lock first: a transaction that began by reading could
+    // not go on to write if another process wrote in between.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for compare in &request.compares {
+        if !holds(&transaction, compare)? {
+            return Ok(Outcome::Conflict);
+        }
+    }
+    let last = state(&transaction)?;
+    let revision = Revision(last.revision.0 + 1);
+    let mut changes = 0;
+    for write in &request.writes {
+        changes += write_one(&transaction, write, revision, changes)?;
+    }
+    // As in etcd, a transaction that changed nothing has no revision of its own.
+    if changes == 0 {
+        return Ok(Outcome::Committed(last.revision));
+    }
+    transaction.prepare_cached("UPDATE state SET revision = ?1")?.execute([revision.0])?;
+    forget_old_history(&transaction, revision, last.compacted)?;
+    transaction.commit()?;
+    Ok(Outcome::Committed(revision))
+}
+
+/// All changes under the prefixes after a revision.
+///
+/// Takes the write lock although it writes nothing: whoever was woken by a
+/// writer's change of the log would otherwise read before that writer has made
+/// its commit visible, and then wait for a change that has already been.
+pub(super) fn changes(
+    connection: &mut Connection,
+    prefixes: &[String],
+    after: Revision,
+) -> rusqlite::Result<Changes> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let state = state(&transaction)?;
+    if after < state.compacted {
+        return Ok(Changes::Forgotten);
+    }
+    let mut statement = transaction
+        .prepare_cached("SELECT id, key, value FROM history WHERE id >= ?1 ORDER BY id")?;
+    let first = after.0.saturating_add(1).saturating_mul(CHANGES_PER_REVISION);
+    let events = statement
+        .query_map([first], event)?
+        .filter(|event| {
+            event
+                .as_ref()
+                .map_or(true, |event| prefixes.iter().any(|prefix| event.key().starts_with(prefix)))
+        })
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Changes::Known(events, state.revision))
+}
+
+struct State {
+    revision: Revision,
+    compacted: Revision,
+}
+
+fn state(connection: &Connection) -> rusqlite::Result<State> {
+    let mut statement = connection.prepare_cached("SELECT revision, compacted FROM state")?;
+    statement.query_row([], |row| {
+        Ok(State { revision: Revision(row.get(0)?), compacted: Revision(row.get(1)?) })
+    })
+}
+
+fn entry(connection: &Connection, key: &str) -> rusqlite::Result<Vec<Entry>> {
+    connection
+        .prepare_cached("SELECT key, value, revision FROM entries WHERE key = ?1")?
+        .query_map([key.as_bytes()], entry_of)?
+        .collect()
+}
+
+/// At most `limit` entries under `prefix` from `start` on, with or without
+/// `start` itself.
+fn entries_from(
+    connection: &Connection,
+    prefix: &str,
+    start: &str,
+    with_start: bool,
+    limit: i64,
+) -> rusqlite::Result<Vec<Entry>> {
+    let from = if with_start { ">=" } else { ">" };
+    connection
+        .prepare_cached(&format!(
+            "SELECT key, value, revision FROM entries
+             WHERE key {from} ?1 AND key < ?2 ORDER BY key LIMIT ?3"
+        ))?
+        .query_map(params![start.as_bytes(), range_end(prefix), limit], entry_of)?
+        .collect()
+}
+
+fn entry_of(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry { key: key_at(row, 0)?, value: row.get(1)?, revision: Revision(row.get(2)?) })
+}
+
+fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let revision = Revision(row.get::<_, i64>(0)? / CHANGES_PER_REVISION);
+    let key = key_at(row, 1)?;
+    let value: Option<Vec<u8>> = row.get(2)?;
+    Ok(match value {
+        Some(value) => Event::Put(Entry { key, value, revision }),
+        None => Event::Delete { key, revision },
+    })
+}
+
+fn key_at(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    String::from_utf8(row.get(column)?).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(
+            column,
+            rusqlite::types::Type::Blob,
+            Box::new(error),
+        )
+    })
+}
+
+fn holds(connection: &Connection, compare: &Compare) -> rusqlite::Result<bool> {
+    match compare {
+        Compare::Absent { key } => Ok(revision_of(connection, key)?.is_none()),
+        Compare::Unchanged { key, revision } => {
+            Ok(revision_of(connection, key)? == Some(*revision))
+        }
+        Compare::NoneNewer { prefix, revision } => connection
+            .prepare_cached(
+                "SELECT NOT EXISTS (
+                     SELECT 1 FROM entries WHERE key >= ?1 AND key < ?2 AND revision > ?3
+                 )",
+            )?
+            .query_row(params![prefix.as_bytes(), range_end(prefix), revision.0], |row| row.get(0)),
+    }
+}
+
+fn revision_of(connection: &Connection, key: &str) -> rusqlite::Result<Option<Revision>> {
+    connection
+        .prepare_cached("SELECT revision FROM entries WHERE key = ?1")?
+        .query_row([key.as_bytes()], |row| row.get(0).map(Revision))
+        .optional()
+}
+
+/// Carries out one write as the revision's change number `place`, and returns
+/// how many changes it made: one or, for a deletion in vain, none.
+fn write_one(
+    connection: &Connection,
+    write: &Write,
+    revision: Revision,
+    place: i64,
+) -> rusqlite::Result<i64> {
+    let key = write.key().as_bytes();
+    let value = match write {
+        Write::Put { value, .. } => {
+            connection
+                .prepare_cached(
+                    "INSERT INTO entries (key, value, revision) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (key) DO UPDATE SET value = ?2, revision = ?3",
+                )?
+                .execute(params![key, value, revision.0])?;
+            Some(value)
+        }
+        Write::Delete { .. } => {
+            let mut statement = connection.prepare_cached("DELETE FROM entries WHERE key = ?1")?;
+            if statement.execute([key])? == 0 {
+                return Ok(0);
+            }
+            None
+        }
+    };
+    connection
+        .prepare_cached("INSERT INTO history (id, key, value) VALUES (?1, ?2, ?3)")?
+        .execute(params![revision.0 * CHANGES_PER_REVISION + place, key, value])?;
+    Ok(1)
+}
+
+/// Removes history beyond what is kept, many revisions at a time.
+fn forget_old_history(
+    connection: &Connection,
+    revision: Revision,
+    compacted: Revision,
+) -> rusqlite::Result<()> {
+    let last_forgotten = revision.0 - HISTORY_KEPT;
+    if last_forgotten - compacted.0 < HISTORY_SLACK {
+        return Ok(());
+    }
+    connection
+        .prepare_cached("DELETE FROM history WHERE id < ?1")?
+        .execute([(last_forgotten + 1) * CHANGES_PER_REVISION])?;
+    connection.prepare_cached("UPDATE state SET compacted = ?1")?.execute([last_forgotten])?;
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! The embedded datastore: the suite, and what a file promises besides.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::Connection;
+use tempfile::TempDir;
+use weir_common::datastore::{Datastore, Error, Event, Outcome, Revision, Transaction};
+use weir_datastore::embedded::{Embedded, HISTORY_KEPT, HISTORY_SLACK, SCHEMA_VERSION};
+
+use crate::processes::Process;
+use crate::suite::{self, Place, put, value};
+
+struct OnDisk(TempDir);
+
+impl OnDisk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.0.path().join("new directory").join("weir.db")
+    }
+}
+
+#[async_trait]
+impl Place for OnDisk {
+    async fn open(&self) -> Box<dyn Datastore> {
+        Box::new(Embedded::open(&self.path()).await.unwrap())
+    }
+
+    async fn compact(&self, _: Revision) {
+        let store = self.open().await;
+        for _ in 0..HISTORY_KEPT + HISTORY_SLACK {
+            put(&*store, &[("/filler", "x")]).await;
+        }
+    }
+}
+
+async fn place() -> OnDisk {
+    OnDisk::new()
+}
+
+suite::behaviour!(place());
+
+/// The error with all its causes, in one line.
+fn whole(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+async fn assert_refused(path: &Path, reason: &str) {
+    match Embedded::open(path).await {
+        Err(error @ Error::Failed { .. }) => {
+            let text = whole(&error);
+            assert!(text.contains(reason), "{text}");
+            assert!(text.contains(path.to_str().unwrap()), "{text}");
+        }
+        Err(other) => panic!("{other:?}"),
+        Ok(_) => panic!("opened"),
+    }
+}
+
+#[tokio::test]
+async fn no_increment_of_many_processes_is_lost() {
+    let place = OnDisk::new();
+    // None of them finds a database: they also race to make it.
+    let processes: Vec<Process> =
+        (0..16).map(|_| Process::start("increment", &place.path(), "20")).collect();
+    processes.into_iter().for_each(Process::assert_success);
+    assert_eq!(value(&*place.open().await, "/count").await.as_deref(), Some("320"));
+}
+
+#[tokio::test]
+async fn processes_that_make_the_database_at_once_share_it() {
+    let place = OnDisk::new();
+    let keys: Vec<String> = (0..16).map(|n| format!("/{n:02}")).collect();
+    let processes: Vec<Process> =
+        keys.iter().map(|key| Process::start("put", &place.path(), key)).collect();
+    processes.into_iter().for_each(Process::assert_success);
+    let found = place.open().await.list("", None, usize::MAX).await.unwrap().entries;
+    assert_eq!(found.into_iter().map(|it| it.key).collect::<Vec<_>>(), keys);
+    let mut files: Vec<String> = std::fs::read_dir(place.path().parent().unwrap())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    assert_eq!(files, ["weir.db", "weir.db-shm", "weir.db-wal"]);
+}
+
+/// A killed writer loses nothing that it was told is committed, and leaves no
+/// commit in halves.
+#[tokio::test]
+async fn a_killed_writer_leaves_a_consistent_database() {
+    const ROUNDS: u32 = 30;
+    let place = OnDisk::new();
+    // xorshift: moments that are the same in every run.
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for round in 0..ROUNDS {
+        let mut writer = Process::start("write for ever", &place.path(), "");
+        let mut told: u64 = writer.line().expect("it commits").parse().unwrap();
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        std::thread::sleep(Duration::from_micros(random % 15_000));
+        writer.kill();
+        while let Some(Ok(number)) = writer.line().map(|line| line.parse()) {
+            told = number;
+        }
+        let store = place.open().await;
+        let found: u64 = value(&*store, "/one").await.unwrap().parse().unwrap();
+        assert_eq!(value(&*store, "/two").await, Some(found.to_string()), "round {round}");
+        assert!(found == told || found == told + 1, "told {told}, found {found}");
+    }
+    let check: String = Connection::open(place.path())
+        .unwrap()
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(check, "ok");
+}
+
+#[tokio::test]
+async fn a_watch_is_woken_by_another_process() {
+    let place = OnDisk::new();
+    let store = place.open().await;
+    let mut watch = store.watch(&["/w/".to_owned()], Revision(0)).await.unwrap();
+    let waiting = tokio::spawn(async move { watch.next().await.unwrap() });
+    Process::start("put", &place.path(), "/w/a").assert_success();
+    let events = waiting.await.unwrap();
+    assert_eq!(events.iter().map(Event::key).collect::<Vec<_>>(), ["/w/a"]);
+}
+
+#[test]
+fn modes_do_not_depend_on_the_umask() {
+    for umask in [0o000, 0o022, 0o777] {
+        let place = OnDisk::new();
+        let umask: u32 = umask;
+        Process::start("put with umask", &place.path(), &umask.to_string()).assert_success();
+        for (suffix, expected) in [("", 0o600), ("-wal", 0o600), ("-shm", 0o600)] {
+            let file = format!("{}{suffix}", place.path().display());
+            let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(mode, expected, "{file} with umask {umask:o}");
+        }
+        let directory = place.path().parent().unwrap().to_owned();
+        let mode = std::fs::metadata(directory).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode, 0o700, "with umask {umask:o}");
+    }
+}
+
+#[test]
+fn files_of_others_are_denied() {
+    let place = OnDisk::new();
+    let directory = place.0.path();
+    let set_mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    std::fs::write(directory.join("closed"), "").unwrap();
+    set_mode(&directory.join("closed"), 0o000);
+    set_mode(directory, 0o555);
+    for name in ["closed", "missing", "missing/too"] {
+        let mut process = Process::start("open as nobody", &directory.join(name), "");
+        assert_eq!(process.line().as_deref(), Some("denied"), "{name}");
+    }
+    set_mode(directory, 0o755);
+}
+
+#[tokio::test]
+async fn a_lock_is_waited_for_within_the_limit() {
+    let place = OnDisk::new();
+    let limit = Duration::from_millis(30);
+    let store = Embedded::open_with_lock_timeout(&place.path(), limit).await.unwrap();
+    put(&store, &[("/a", "1")]).await;
+    let other = Connection::open(place.path()).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let change = || Transaction { compares: vec![], writes: vec![suite::put_of("/a", b"2")] };
+    let error = store.commit(change()).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+    assert!(whole(&error).contains("locked"), "{}", whole(&error));
+    assert_eq!(value(&store, "/a").await.as_deref(), Some("1"));
+
+    let patient = Embedded::open(&place.path()).await.unwrap();
+    let (outcome, ()) = tokio::join!(patient.commit(change()), async {
+        other.execute_batch("ROLLBACK").unwrap();
+    });
+    assert!(matches!(outcome.unwrap(), Outcome::Committed(_)));
+}
+
+#[tokio::test]
+async fn what_is_no_database_of_weirs_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("text"), "This is a text. ".repeat(500)).unwrap();
+    assert_refused(&path("text"), "damaged or no database").await;
+    std::fs::write(path("empty"), "").unwrap();
+    assert_refused(&path("empty"), "no database of Weir's").await;
+    Connection::open(path("foreign")).unwrap().execute_batch("CREATE TABLE t (c)").unwrap();
+    assert_refused(&path("foreign"), "no database of Weir's").await;
+    std::fs::create_dir(path("directory")).unwrap();
+    assert_refused(&path("directory"), "unable to open").await;
+    std::fs::write(path("file in the way"), "").unwrap();
+    assert_refused(&path("file in the way/weir.db"), "Not a directory").await;
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let place = OnDisk::new();
+    put(&*place.open().await, &[("/a", "1")]).await;
+    let newer = SCHEMA_VERSION + 1;
+    Connection::open(place.path()).unwrap().pragma_update(None, "user_version", newer).unwrap();
+    assert_refused(&place.path(), "upgrade").await;
+}
+
+#[tokio::test]
+async fn a_log_without_its_database_is_not_mixed_into_a_new_one() {
+    let place = OnDisk::new();
+    put(&*place.open().await, &[("/a", "1")]).await;
+    std::fs::remove_file(place.path()).unwrap();
+    assert_refused(&place.path(), "weir.db-wal").await;
+}

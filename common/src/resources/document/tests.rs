@@ -1,0 +1,81 @@
+use super::*;
+
+const POOL: &str = "
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: p}
+spec: {cidr: 10.1.0.0/16}
+";
+
+fn names(text: &str) -> Vec<String> {
+    read(text).unwrap().iter().map(|resource| resource.name().to_owned()).collect()
+}
+
+fn error(text: &str) -> String {
+    read(text).unwrap_err().to_string()
+}
+
+#[test]
+fn documents_lists_and_list_kinds_are_taken_apart() {
+    assert_eq!(names(POOL), ["p"]);
+    assert_eq!(names(&format!("---\n{POOL}---\n{POOL}---\n")), ["p", "p"]);
+    let json = r#"[{"apiVersion":"projectcalico.org/v3","kind":"Node","metadata":{"name":"n"}}]"#;
+    assert_eq!(names(json), ["n"]);
+    assert_eq!(names(&json.replace(",", ",\n\t")), ["n"]);
+    let list = "
+apiVersion: projectcalico.org/v3
+kind: IPPoolList
+metadata: {resourceVersion: '7'}
+items:
+- metadata: {name: a}
+  spec: {cidr: 10.1.0.0/16}
+- kind: IPPool
+  apiVersion: projectcalico.org/v3
+  metadata: {name: b}
+";
+    assert_eq!(names(list), ["a", "b"]);
+    assert_eq!(names("apiVersion: v1\nkind: List\nitems: []"), Vec::<String>::new());
+    assert_eq!(names("# nothing\n---\n"), Vec::<String>::new());
+    assert_eq!(names(""), Vec::<String>::new());
+}
+
+#[test]
+fn the_v1_form_is_converted() {
+    let text = "
+- apiVersion: v1
+  kind: ipPool
+  metadata: {cidr: 10.254.0.0/24}
+  spec: {ipip: {enabled: true, mode: cross-subnet}, nat-outgoing: true}
+";
+    let resources = read(text).unwrap();
+    assert!(resources[0].known_by_cidr);
+    let pool = resources[0].pool().unwrap();
+    assert_eq!(pool.name, "10-254-0-0-24");
+    assert_eq!(pool.ipip_mode, crate::resources::EncapsulationMode::CrossSubnet);
+    assert!(pool.nat_outgoing && !pool.disabled);
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let unknown = "field in document is not recognized or is in the wrong location";
+    let cases = [
+        (POOL.replace("cidr", "cird"), format!("{unknown}: cird; did you mean cidr?")),
+        (POOL.replace("spec", "specs"), format!("{unknown}: specs; did you mean spec?")),
+        (
+            POOL.replace("IPPool", "IPPol"),
+            "unknown resource type (IPPol) and/or version (projectcalico.org/v3)".into(),
+        ),
+        (
+            POOL.replace("projectcalico.org/v3", "v1").replace("IPPool", "policy"),
+            "unknown resource type (policy) and/or version (v1)".into(),
+        ),
+        (POOL.replace("name: p", "1: p"), "the key 1 is not text".into()),
+        ("just text".into(), "found text where a resource should be".into()),
+        ("kind: [IPPool".into(), "error parsing document: did not find expected".into()),
+        (POOL.replace("cidr:", "cidr: 10.2.0.0/16, cidr:"), "duplicate".into()),
+    ];
+    for (text, message) in cases {
+        let error = error(&text);
+        assert!(error.contains(&message), "{text}: {error}");
+    }
+}

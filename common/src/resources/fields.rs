@@ -1,0 +1,219 @@
+//! Reading the fields of a JSON object, gathering all that is wrong with them.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use serde_json::{Map, Value};
+
+use super::{Error, FieldError};
+
+/// What was found wrong so far.
+#[derive(Debug, Default)]
+pub(super) struct Problems(Vec<FieldError>);
+
+impl Problems {
+    pub(super) fn add(&mut self, problem: FieldError) {
+        self.0.push(problem);
+    }
+
+    /// `value` if nothing is wrong.
+    pub(super) fn into_result<T>(self, value: Option<T>) -> Result<T, Error> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(Error::Invalid(self.0)),
+        }
+    }
+}
+
+/// Parses a stored value of `kind` as a JSON object.
+pub(super) fn object(kind: &'static str, value: &[u8]) -> Result<Map<String, Value>, Error> {
+    match serde_json::from_slice(value) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(other) => Err(Error::NotAnObject { kind, found: type_name(&other) }),
+        Err(cause) => Err(Error::NotJson { kind, cause }),
+    }
+}
+
+/// The name of a JSON value's type, for messages.
+pub(super) fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// A value for a message: text as it is, anything else as JSON.
+pub(super) fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The fields of one object, with the name under which messages speak of it.
+///
+/// A field that is null counts as absent, as in Calico. A field of the wrong
+/// type is reported and counts as absent.
+pub(super) struct Fields<'a> {
+    object: Option<&'a Map<String, Value>>,
+    path: String,
+}
+
+impl<'a> Fields<'a> {
+    /// The fields of `object`, spoken of as `path` (`IPPool.Spec`).
+    pub(super) fn new(object: &'a Map<String, Value>, path: &str) -> Self {
+        Self { object: Some(object), path: path.to_owned() }
+    }
+
+    /// How messages call the field `display` of this object.
+    pub(super) fn path(&self, display: &str) -> String {
+        if self.path.is_empty() { display.to_owned() } else { format!("{}.{display}", self.path) }
+    }
+
+    /// The object in field `key`; one without fields when it is absent.
+    pub(super) fn object(&self, key: &str, display: &str, problems: &mut Problems) -> Self {
+        let object = self.typed(key, display, problems, "an object", Value::as_object);
+        Self { object, path: self.path(display) }
+    }
+
+    /// The text in field `key`. Empty text counts as absent, as in Calico.
+    pub(super) fn text(
+        &self,
+        key: &str,
+        display: &str,
+        problems: &mut Problems,
+    ) -> Option<&'a str> {
+        self.typed(key, display, problems, "text", Value::as_str).filter(|text| !text.is_empty())
+    }
+
+    pub(super) fn boolean(
+        &self,
+        key: &str,
+        display: &str,
+        problems: &mut Problems,
+    ) -> Option<bool> {
+        self.typed(key, display, problems, "true or false", Value::as_bool)
+    }
+
+    pub(super) fn integer(&self, key: &str, display: &str, problems: &mut Problems) -> Option<i64> {
+        self.typed(key, display, problems, "a whole number", Value::as_i64)
+    }
+
+    /// The text in field `key`, parsed; text that does not parse is reported
+    /// with `reason`.
+    pub(super) fn parsed<T: FromStr>(
+        &self,
+        key: &str,
+        display: &str,
+        reason: &str,
+        problems: &mut Problems,
+    ) -> Option<T> {
+        let text = self.text(key, display, problems)?;
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            problems.add(FieldError::new(self.path(display), reason).value(text));
+        }
+        parsed
+    }
+
+    /// The list of texts in field `key`, empty when it is absent.
+    pub(super) fn texts(&self, key: &str, display: &str, problems: &mut Problems) -> Vec<&'a str> {
+        let all_texts = |value: &'a Value| -> Option<Vec<&'a str>> {
+            value.as_array()?.iter().map(Value::as_str).collect()
+        };
+        self.typed(key, display, problems, "a list of texts", all_texts).unwrap_or_default()
+    }
+
+    /// The map from texts to texts in field `key`, empty when it is absent.
+    pub(super) fn text_map(
+        &self,
+        key: &str,
+        display: &str,
+        problems: &mut Problems,
+    ) -> BTreeMap<String, String> {
+        let all_texts = |value: &'a Value| -> Option<BTreeMap<String, String>> {
+            let entries = value.as_object()?.iter();
+            entries.map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+        };
+        self.typed(key, display, problems, "an object of texts", all_texts).unwrap_or_default()
+    }
+
+    /// The value in field `key`, whatever its type.
+    pub(super) fn any(&self, key: &str) -> Option<&'a Value> {
+        self.object?.get(key).filter(|value| !value.is_null())
+    }
+
+    fn typed<T>(
+        &self,
+        key: &str,
+        display: &str,
+        problems: &mut Problems,
+        wanted: &str,
+        convert: impl Fn(&'a Value) -> Option<T>,
+    ) -> Option<T> {
+        let value = self.any(key)?;
+        let converted = convert(value);
+        if converted.is_none() {
+            let reason = format!("must be {wanted}, not {}", type_name(value));
+            problems.add(FieldError::new(self.path(display), reason).value(shown(value)));
+        }
+        converted
+    }
+}
+
+/// Reads and checks `metadata.name` of a stored or written resource.
+///
+/// The rule is Calico's (`libcalico-go/lib/validator/v3`, Kubernetes' DNS-1123
+/// subdomain).
+pub(super) fn name(resource: &Fields<'_>, problems: &mut Problems) -> Option<String> {
+    let metadata = resource.object("metadata", "Metadata", problems);
+    let field = "Metadata.Name";
+    let Some(name) = metadata.text("name", "Name", problems) else {
+        problems.add(FieldError::new(field, "name must be specified"));
+        return None;
+    };
+    if is_subdomain(name) {
+        return Some(name.to_owned());
+    }
+    let reason = if name.len() > LONGEST_NAME {
+        "name must be no more than 253 characters"
+    } else {
+        "name must consist of lower case alphanumeric characters, '-' or '.' \
+         (regex: [a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)"
+    };
+    problems.add(FieldError::new(field, reason).value(name).advice("choose another name"));
+    None
+}
+
+const LONGEST_NAME: usize = 253;
+
+fn is_subdomain(name: &str) -> bool {
+    name.len() <= LONGEST_NAME && name.split('.').all(is_label)
+}
+
+fn is_label(label: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !label.is_empty()
+        && label.bytes().all(inner)
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_dns_subdomains() {
+        for name in ["a", "10-254-0-0-24", "a.b-c.1", &"a".repeat(253)] {
+            assert!(is_subdomain(name), "{name}");
+        }
+        for name in ["", "A", "a_b", "-a", "a-", "a..b", ".a", "a/b", &"a".repeat(254)] {
+            assert!(!is_subdomain(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The kinds of resources that people manage, their names and their keys.
+
+use crate::datastore::keys;
+
+/// A kind of resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// [`IpPool`](super::IpPool)
+    IpPool,
+    /// [`IpReservation`](super::IpReservation)
+    IpReservation,
+    /// [`Node`](super::Node)
+    Node,
+    /// [`IpamConfig`](super::IpamConfig)
+    IpamConfig,
+}
+
+/// The only name that the one IPAM configuration has.
+pub const IPAM_CONFIG_NAME: &str = "default";
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::IpPool, Self::IpReservation, Self::Node, Self::IpamConfig];
+
+    /// The name in documents and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IpPool => "IPPool",
+            Self::IpReservation => "IPReservation",
+            Self::Node => "Node",
+            Self::IpamConfig => "IPAMConfiguration",
+        }
+    }
+
+    /// What the command line calls it, in lower case; the first one is the
+    /// usual one (`calicoctl/calicoctl/resourcemgr`).
+    pub fn aliases(self) -> &'static [&'static str] {
+        match self {
+            Self::IpPool => &["ippool", "ippools", "ipp", "ipps", "pool", "pools"],
+            Self::IpReservation => {
+                &["ipreservation", "ipreservations", "reservation", "reservations"]
+            }
+            Self::Node => &["node", "nodes", "no", "nos"],
+            Self::IpamConfig => {
+                &["ipamconfig", "ipamconfigs", "ipamconfiguration", "ipamconfigurations"]
+            }
+        }
+    }
+
+    /// The kind that the command line means, in any case.
+    pub fn from_alias(alias: &str) -> Option<Self> {
+        let alias = alias.to_ascii_lowercase();
+        Self::ALL.into_iter().find(|kind| kind.aliases().contains(&alias.as_str()))
+    }
+
+    /// The kind of that name in a document: exact, as Calico has it, or
+    /// `IPAMConfig` for short.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let exact = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        exact.or((name == "IPAMConfig").then_some(Self::IpamConfig))
+    }
+
+    /// The key under which a resource of this kind and name is stored.
+    pub fn key(self, name: &str) -> String {
+        match self {
+            Self::IpPool => keys::pool(name),
+            Self::IpReservation => keys::reservation(name),
+            Self::Node => keys::node(name),
+            Self::IpamConfig => keys::IPAM_CONFIG.to_owned(),
+        }
+    }
+
+    /// What the keys of all resources of this kind begin with.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::IpPool => keys::POOLS,
+            Self::IpReservation => keys::RESERVATIONS,
+            Self::Node => keys::NODES,
+            Self::IpamConfig => keys::IPAM_CONFIG,
+        }
+    }
+
+    /// The name of the resource under this key of this kind.
+    pub fn name_of(self, key: &str) -> Option<&str> {
+        match self {
+            Self::IpamConfig => (key == keys::IPAM_CONFIG).then_some(IPAM_CONFIG_NAME),
+            _ => key.strip_prefix(self.prefix()),
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aliases_lead_to_one_kind_in_any_case() {
+        for kind in Kind::ALL {
+            for alias in kind.aliases() {
+                assert_eq!(Kind::from_alias(&alias.to_uppercase()), Some(kind));
+            }
+            assert_eq!(Kind::from_name(kind.name()), Some(kind));
+            assert_eq!(kind.name_of(&kind.key("default")), Some("default"));
+        }
+        assert_eq!(Kind::from_alias("ippoool"), None);
+        assert_eq!(Kind::from_name("IPPol"), None);
+    }
+}

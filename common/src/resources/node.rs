@@ -1,0 +1,172 @@
+//! Nodes.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+
+use super::fields::{self, Fields, Problems};
+use super::{Error, FieldError};
+
+/// A node, as validated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// The name under which it is stored and by which blocks know it.
+    pub name: String,
+    /// What node selectors look at.
+    pub labels: BTreeMap<String, String>,
+    /// Its IPv4 address with the prefix length of its subnet; the host bits
+    /// are the address. Without a prefix length it was written as a /32.
+    pub ipv4_address: Option<IpNet>,
+    /// Its IPv6 address, likewise.
+    pub ipv6_address: Option<IpNet>,
+    /// The address of its IPIP tunnel device.
+    pub ipip_tunnel_address: Option<Ipv4Addr>,
+    /// Its own AS number, where it is not the cluster's.
+    pub as_number: Option<u32>,
+}
+
+impl Node {
+    /// Reads a node from its stored JSON (v3). Unknown fields are passed
+    /// over.
+    ///
+    /// # Errors
+    /// [`Error::NotJson`], [`Error::NotAnObject`], or [`Error::Invalid`] with
+    /// everything that is wrong.
+    pub fn from_json(value: &[u8]) -> Result<Self, Error> {
+        Self::from_object(&fields::object("Node", value)?)
+    }
+
+    /// As [`Node::from_json`], from JSON that is parsed already.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with everything that is wrong.
+    pub fn from_object(object: &Map<String, Value>) -> Result<Self, Error> {
+        let mut problems = Problems::default();
+        let resource = Fields::new(object, "");
+        let name = fields::name(&resource, &mut problems);
+        let labels = resource.object("metadata", "Metadata", &mut problems).text_map(
+            "labels",
+            "Labels",
+            &mut problems,
+        );
+        let bgp =
+            resource.object("spec", "Node.Spec", &mut problems).object("bgp", "BGP", &mut problems);
+        let node = Self {
+            name: name.unwrap_or_default(),
+            labels,
+            ipv4_address: address("ipv4Address", "IPv4Address", 4, &bgp, &mut problems),
+            ipv6_address: address("ipv6Address", "IPv6Address", 6, &bgp, &mut problems),
+            ipip_tunnel_address: bgp.parsed(
+                "ipv4IPIPTunnelAddr",
+                "IPv4IPIPTunnelAddr",
+                "must be an IPv4 address",
+                &mut problems,
+            ),
+            as_number: as_number(&bgp, &mut problems),
+        };
+        problems.into_result(Some(node))
+    }
+}
+
+/// Reads an address with or without a prefix length.
+fn address(
+    key: &str,
+    display: &str,
+    family: u8,
+    bgp: &Fields<'_>,
+    problems: &mut Problems,
+) -> Option<IpNet> {
+    let text = bgp.text(key, display, problems)?;
+    let parsed: Option<IpNet> =
+        text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    let of_family = parsed.filter(|address| address.addr().is_ipv4() == (family == 4));
+    if of_family.is_none() {
+        let example = if family == 4 { "172.16.1.11/24" } else { "2001:db8::1/64" };
+        problems.add(
+            FieldError::new(bgp.path(display), format!("must be an IPv{family} address"))
+                .value(text)
+                .advice(format!("write the address and its subnet's length, as {example}")),
+        );
+    }
+    of_family
+}
+
+/// Reads an AS number: a number, or text with a number or with the two halves
+/// of one (`1.10`), as Calico's `numorstring.ASNumber`.
+fn as_number(bgp: &Fields<'_>, problems: &mut Problems) -> Option<u32> {
+    let value = bgp.any("asNumber")?;
+    let number = match value {
+        Value::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
+        Value::String(text) => parse_as_number(text),
+        _ => None,
+    };
+    if number.is_none() {
+        problems.add(
+            FieldError::new(bgp.path("ASNumber"), "must be an AS number, 0 to 4294967295")
+                .value(fields::shown(value)),
+        );
+    }
+    number
+}
+
+fn parse_as_number(text: &str) -> Option<u32> {
+    match text.split_once('.') {
+        None => text.parse().ok(),
+        Some((high, low)) => {
+            let (high, low): (u16, u16) = (high.parse().ok()?, low.parse().ok()?);
+            Some(u32::from(high) << 16 | u32::from(low))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn stored(bgp: Value) -> Result<Node, Error> {
+        let node =
+            json!({"metadata": {"name": "n1", "labels": {"zone": "a"}}, "spec": {"bgp": bgp}});
+        Node::from_json(node.to_string().as_bytes())
+    }
+
+    #[test]
+    fn addresses_keep_their_host_bits() {
+        let node = stored(json!({
+            "ipv4Address": "172.16.1.11/24", "ipv6Address": "2001:db8::1",
+            "ipv4IPIPTunnelAddr": "10.1.0.1", "asNumber": "1.10"
+        }))
+        .unwrap();
+        assert_eq!(node.name, "n1");
+        assert_eq!(node.labels["zone"], "a");
+        assert_eq!(node.ipv4_address.unwrap().to_string(), "172.16.1.11/24");
+        assert_eq!(node.ipv6_address.unwrap().to_string(), "2001:db8::1/128");
+        assert_eq!(node.ipip_tunnel_address, Some(Ipv4Addr::new(10, 1, 0, 1)));
+        assert_eq!(node.as_number, Some(65546));
+    }
+
+    #[test]
+    fn a_node_without_bgp_has_no_addresses() {
+        let node = Node::from_json(br#"{"metadata":{"name":"n1"},"spec":{}}"#).unwrap();
+        assert_eq!(node, Node { name: "n1".into(), ..Node::default() });
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        let cases = [
+            (json!({"ipv4Address": "2001:db8::1/64"}), "Node.Spec.BGP.IPv4Address"),
+            (json!({"ipv6Address": "172.16.1.11"}), "Node.Spec.BGP.IPv6Address"),
+            (json!({"ipv4IPIPTunnelAddr": "10.1.0.1/32"}), "Node.Spec.BGP.IPv4IPIPTunnelAddr"),
+            (json!({"asNumber": -1}), "Node.Spec.BGP.ASNumber"),
+            (json!({"asNumber": "65536.1"}), "Node.Spec.BGP.ASNumber"),
+        ];
+        for (bgp, field) in cases {
+            match stored(bgp.clone()) {
+                Err(Error::Invalid(fields)) => assert_eq!(fields[0].field, field),
+                other => panic!("{bgp}: {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! IP pools.
+
+use ipnet::IpNet;
+
+use super::fields::{self, Fields, Problems};
+use super::{Error, FieldError, Selector};
+
+mod modes;
+mod rules;
+
+pub use modes::{AllowedUse, AssignmentMode, EncapsulationMode};
+pub use rules::{check_blocks, check_overlap, check_update};
+
+/// The longest node or namespace selector (Calico's
+/// `api/pkg/apis/projectcalico/v3/ippool.go`), in characters.
+const LONGEST_SELECTOR: usize = 1024;
+
+/// A pool of addresses, as validated: every field has its value or default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpPool {
+    /// The name under which it is stored.
+    pub name: String,
+    /// The addresses in it; no host bits are set.
+    pub cidr: IpNet,
+    /// The prefix length of its blocks: 20 to 32, or 116 to 128 for IPv6.
+    pub block_size: u8,
+    /// When packets between nodes are wrapped in IPIP.
+    pub ipip_mode: EncapsulationMode,
+    /// When packets between nodes are wrapped in VXLAN. Weir stores it and
+    /// builds no such tunnels.
+    pub vxlan_mode: EncapsulationMode,
+    /// Whether packets to outside of all pools get the node's address.
+    pub nat_outgoing: bool,
+    /// Whether new addresses are refused. Existing ones stay.
+    pub disabled: bool,
+    /// Whether its blocks are kept from BGP peers.
+    pub disable_bgp_export: bool,
+    /// The nodes that take addresses from it.
+    pub node_selector: Selector,
+    /// The namespaces that take addresses from it; empty for all.
+    pub namespace_selector: Selector,
+    /// What its addresses may be used for. Never empty.
+    pub allowed_uses: Vec<AllowedUse>,
+    /// Whether it is used only when asked for.
+    pub assignment_mode: AssignmentMode,
+}
+
+impl IpPool {
+    /// A pool with these addresses and Calico's defaults for all else. The
+    /// host bits of `cidr` are dropped.
+    pub fn new(name: impl Into<String>, cidr: IpNet) -> Self {
+        Self {
+            name: name.into(),
+            cidr: cidr.trunc(),
+            block_size: default_block_size(cidr),
+            ipip_mode: EncapsulationMode::Never,
+            vxlan_mode: EncapsulationMode::Never,
+            nat_outgoing: false,
+            disabled: false,
+            disable_bgp_export: false,
+            node_selector: Selector::default(),
+            namespace_selector: Selector::default(),
+            allowed_uses: vec![AllowedUse::Workload, AllowedUse::Tunnel],
+            assignment_mode: AssignmentMode::Automatic,
+        }
+    }
+
+    /// Reads a pool from its stored JSON (v3), fills in defaults and checks
+    /// it by the rules that hold for what people write. Unknown fields are
+    /// passed over.
+    ///
+    /// # Errors
+    /// [`Error::NotJson`], [`Error::NotAnObject`], or [`Error::Invalid`] with
+    /// everything that is wrong.
+    pub fn from_json(value: &[u8]) -> Result<Self, Error> {
+        Self::from_object(&fields::object("IPPool", value)?)
+    }
+
+    /// As [`IpPool::from_json`], from JSON that is parsed already.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with everything that is wrong.
+    pub fn from_object(object: &serde_json::Map<String, serde_json::Value>) -> Result<Self, Error> {
+        let mut problems = Problems::default();
+        let resource = Fields::new(object, "");
+        let name = fields::name(&resource, &mut problems);
+        let spec = resource.object("spec", "IPPool.Spec", &mut problems);
+        let pool = read_cidr(&spec, &mut problems)
+            .map(|cidr| read(name.unwrap_or_default(), cidr, &spec, &mut problems));
+        problems.into_result(pool)
+    }
+
+    /// Whether this pool's addresses may serve this purpose.
+    pub fn allows(&self, purpose: AllowedUse) -> bool {
+        self.allowed_uses.contains(&purpose)
+    }
+}
+
+/// The default block size for a pool of this family: Calico's /26 and /122.
+pub(super) fn default_block_size(cidr: IpNet) -> u8 {
+    match cidr {
+        IpNet::V4(_) => 26,
+        IpNet::V6(_) => 122,
+    }
+}
+
+fn read_cidr(spec: &Fields<'_>, problems: &mut Problems) -> Option<IpNet> {
+    let field = spec.path("CIDR");
+    let Some(text) = spec.text("cidr", "CIDR", problems) else {
+        problems.add(
+            FieldError::new(field, "IPPool CIDR must be specified")
+                .advice("add one to spec, for example cidr: 10.1.0.0/16"),
+        );
+        return None;
+    };
+    let cidr = text.parse().ok();
+    if cidr.is_none() {
+        problems.add(
+            FieldError::new(field, "IPPool CIDR must be a valid subnet")
+                .value(text)
+                .advice("write an address and a prefix length, for example 10.1.0.0/16"),
+        );
+    }
+    cidr
+}
+
+/// Reads all fields but name and CIDR, and checks the whole.
+fn read(name: String, cidr: IpNet, spec: &Fields<'_>, problems: &mut Problems) -> IpPool {
+    let pool = IpPool {
+        block_size: rules::read_block_size(cidr, spec, problems),
+        ipip_mode: modes::read_encapsulation("ipipMode", "IPIPMode", spec, problems),
+        vxlan_mode: modes::read_encapsulation("vxlanMode", "VXLANMode", spec, problems),
+        nat_outgoing: spec.boolean("natOutgoing", "NATOutgoing", problems).unwrap_or(false),
+        disabled: spec.boolean("disabled", "Disabled", problems).unwrap_or(false),
+        disable_bgp_export: spec
+            .boolean("disableBGPExport", "DisableBGPExport", problems)
+            .unwrap_or(false),
+        node_selector: read_selector("nodeSelector", "NodeSelector", spec, problems),
+        namespace_selector: read_selector("namespaceSelector", "NamespaceSelector", spec, problems),
+        allowed_uses: modes::read_allowed_uses(spec, problems),
+        assignment_mode: modes::read_assignment_mode(spec, problems),
+        ..IpPool::new(name, cidr)
+    };
+    rules::check(&pool, cidr, problems);
+    pool
+}
+
+fn read_selector(key: &str, display: &str, spec: &Fields<'_>, problems: &mut Problems) -> Selector {
+    let Some(text) = spec.text(key, display, problems) else {
+        return Selector::default();
+    };
+    let problem = if text.chars().count() > LONGEST_SELECTOR {
+        "a selector has at most 1024 characters".to_owned()
+    } else {
+        match Selector::parse(text) {
+            Ok(selector) => return selector,
+            Err(error) => format!("not a selector: {error}"),
+        }
+    };
+    problems.add(
+        FieldError::new(spec.path(display), problem)
+            .value(text)
+            .advice("a selector looks like zone == 'a' && !has(retired)"),
+    );
+    Selector::default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! Reservations: addresses that are never assigned automatically.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+
+use super::fields::{self, Fields, Problems};
+use super::{Error, FieldError};
+
+/// Addresses that no attachment gets unless it asks for them by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IpReservation {
+    /// The name under which it is stored.
+    pub name: String,
+    /// The reserved ranges; a single address is one of full length.
+    pub reserved_cidrs: Vec<IpNet>,
+}
+
+impl IpReservation {
+    /// Reads a reservation from its stored JSON (v3). Unknown fields are
+    /// passed over.
+    ///
+    /// # Errors
+    /// [`Error::NotJson`], [`Error::NotAnObject`], or [`Error::Invalid`] with
+    /// everything that is wrong.
+    pub fn from_json(value: &[u8]) -> Result<Self, Error> {
+        Self::from_object(&fields::object("IPReservation", value)?)
+    }
+
+    /// As [`IpReservation::from_json`], from JSON that is parsed already.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with everything that is wrong.
+    pub fn from_object(object: &Map<String, Value>) -> Result<Self, Error> {
+        let mut problems = Problems::default();
+        let resource = Fields::new(object, "");
+        let name = fields::name(&resource, &mut problems).unwrap_or_default();
+        let spec = resource.object("spec", "IPReservation.Spec", &mut problems);
+        let mut reserved_cidrs = Vec::new();
+        for text in spec.texts("reservedCIDRs", "ReservedCIDRs", &mut problems) {
+            match range(text) {
+                Some(cidr) => reserved_cidrs.push(cidr),
+                None => problems.add(
+                    FieldError::new(spec.path("ReservedCIDRs"), "must be an address or a CIDR")
+                        .value(text)
+                        .advice("write for example 10.1.0.7 or 10.1.0.0/30"),
+                ),
+            }
+        }
+        problems.into_result(Some(Self { name, reserved_cidrs }))
+    }
+}
+
+/// Host bits in a range are dropped, as Calico does when it uses one.
+fn range(text: &str) -> Option<IpNet> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse::<IpNet>().ok().map(|cidr| cidr.trunc()).or_else(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(cidrs: &str) -> Result<IpReservation, Error> {
+        let value =
+            format!(r#"{{"metadata":{{"name":"kept"}},"spec":{{"reservedCIDRs":{cidrs}}}}}"#);
+        IpReservation::from_json(value.as_bytes())
+    }
+
+    #[test]
+    fn addresses_and_ranges_are_read() {
+        let reservation = stored(r#"["10.1.0.0/30", "10.1.1.7", "fd00:7::/126"]"#).unwrap();
+        let cidrs: Vec<_> = reservation.reserved_cidrs.iter().map(ToString::to_string).collect();
+        assert_eq!(cidrs, ["10.1.0.0/30", "10.1.1.7/32", "fd00:7::/126"]);
+    }
+
+    #[test]
+    fn other_things_are_named() {
+        let error = stored(r#"["10.1.0.0/30", "10.1.1"]"#).unwrap_err().to_string();
+        assert!(error.contains("IPReservation.Spec.ReservedCIDRs = '10.1.1'"), "{error}");
+        assert!(stored(r#""10.1.0.0/30""#).unwrap_err().to_string().contains("a list of texts"));
+    }
+}

@@ -1,0 +1,73 @@
+use super::*;
+use crate::datastore::Revision;
+use crate::resources::document;
+
+fn birth() -> Birth {
+    Birth { uid: "u".into(), timestamp: "2026-01-02T03:04:05Z".into() }
+}
+
+fn written(text: &str) -> Resource {
+    document::read(text).unwrap().remove(0)
+}
+
+fn stored(resource: &Resource) -> String {
+    String::from_utf8(resource.to_stored(None).unwrap()).unwrap()
+}
+
+#[test]
+fn a_created_pool_is_stored_as_calico_stores_it() {
+    let pool = written(
+        "{spec: {natOutgoing: false, vxlanMode: CrossSubnet, nodeSelector: 'a == \"b\" && has(c)', \
+         cidr: 'FD00:0::/48'}, metadata: {name: blue, resourceVersion: '7', uid: old}, \
+         kind: IPPool, apiVersion: projectcalico.org/v3}",
+    );
+    assert_eq!(
+        stored(&pool.created(birth())),
+        r#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"blue","uid":"u","creationTimestamp":"2026-01-02T03:04:05Z"},"spec":{"cidr":"fd00::/48","vxlanMode":"CrossSubnet","ipipMode":"Never","blockSize":122,"nodeSelector":"a == \"b\" \u0026\u0026 has(c)","allowedUses":["Workload","Tunnel"],"assignmentMode":"Automatic"}}"#
+    );
+}
+
+#[test]
+fn a_replaced_pool_keeps_its_birth_and_what_weir_does_not_know() {
+    let old = br#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"p","uid":"old","creationTimestamp":"2025-01-01T00:00:00Z","labels":{"a":"b"},"future":1},"spec":{"cidr":"10.1.0.0/16","natOutgoing":true,"future":{"x":[]}},"status":{"conditions":[]},"future":0}"#;
+    let old = Resource::from_stored(Kind::IpPool, old).unwrap();
+    let new = written(
+        "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: p, uid: mine}, \
+         spec: {cidr: 10.1.0.0/16, disabled: true}}",
+    );
+    assert_eq!(
+        stored(&new.replacing(&old)),
+        r#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"p","uid":"old","creationTimestamp":"2025-01-01T00:00:00Z","future":1},"spec":{"cidr":"10.1.0.0/16","vxlanMode":"Never","ipipMode":"Never","disabled":true,"blockSize":26,"nodeSelector":"all()","allowedUses":["Workload","Tunnel"],"assignmentMode":"Automatic","future":{"x":[]}},"status":{"conditions":[]},"future":0}"#
+    );
+}
+
+#[test]
+fn an_ipam_configuration_is_stored_in_its_own_form() {
+    let config = written(
+        "{apiVersion: projectcalico.org/v3, kind: IPAMConfiguration, metadata: {name: default}, \
+         spec: {strictAffinity: true, maxBlocksPerHost: 4}}",
+    );
+    config.check().unwrap();
+    let before = br#"{"auto_allocate_blocks":true,"ipCooldownSeconds":9}"#;
+    let after = config.to_stored(Some(before)).unwrap();
+    assert_eq!(
+        String::from_utf8(after.clone()).unwrap(),
+        r#"{"auto_allocate_blocks":true,"ipCooldownSeconds":9,"strict_affinity":true,"maxBlocksPerHost":4}"#
+    );
+    let read = Resource::from_stored(Kind::IpamConfig, &after).unwrap();
+    assert_eq!(read.spec("maxBlocksPerHost"), Some(&json!(4)));
+    let other = written(
+        "{apiVersion: projectcalico.org/v3, kind: IPAMConfig, metadata: {name: other}, spec: {}}",
+    );
+    assert!(other.check().unwrap_err().to_string().contains("Metadata.Name = 'other'"));
+}
+
+#[test]
+fn the_revision_stands_where_calico_puts_it() {
+    let pool = br#"{"kind":"IPPool","metadata":{"name":"p","uid":"u","creationTimestamp":"t"},"spec":{"cidr":"10.1.0.0/16"}}"#;
+    let pool = Resource::from_stored(Kind::IpPool, pool).unwrap().read_at(Revision(7));
+    assert_eq!(
+        pool.object["metadata"].to_string(),
+        r#"{"name":"p","uid":"u","resourceVersion":"7","creationTimestamp":"t"}"#
+    );
+}

@@ -1,0 +1,305 @@
+//! The fields that documents may have, in the order in which Calico writes
+//! them (`api/pkg/apis/projectcalico/v3`, `libcalico-go/lib/apis/v3/node.go`,
+//! Kubernetes' ObjectMeta).
+
+use serde_json::{Map, Value};
+
+use super::Kind;
+
+/// One field of an object.
+pub(super) struct Field {
+    name: &'static str,
+    shape: Shape,
+    /// Whether Calico writes it even when it is empty.
+    kept_when_empty: bool,
+}
+
+/// What is inside a field.
+enum Shape {
+    /// A value that other code looks into, or nobody.
+    Value,
+    /// An object with these fields.
+    Object(&'static [Field]),
+    /// A list of objects with these fields.
+    List(&'static [Field]),
+}
+
+const fn value(name: &'static str) -> Field {
+    Field { name, shape: Shape::Value, kept_when_empty: false }
+}
+
+const fn kept(name: &'static str) -> Field {
+    Field { name, shape: Shape::Value, kept_when_empty: true }
+}
+
+const fn object(name: &'static str, fields: &'static [Field]) -> Field {
+    Field { name, shape: Shape::Object(fields), kept_when_empty: false }
+}
+
+const fn kept_object(name: &'static str, fields: &'static [Field]) -> Field {
+    Field { name, shape: Shape::Object(fields), kept_when_empty: true }
+}
+
+const fn list(name: &'static str, fields: &'static [Field]) -> Field {
+    Field { name, shape: Shape::List(fields), kept_when_empty: false }
+}
+
+const METADATA: &[Field] = &[
+    value("name"),
+    value("generateName"),
+    value("namespace"),
+    value("selfLink"),
+    value("uid"),
+    value("resourceVersion"),
+    value("generation"),
+    kept("creationTimestamp"),
+    value("deletionTimestamp"),
+    value("deletionGracePeriodSeconds"),
+    value("labels"),
+    value("annotations"),
+    value("ownerReferences"),
+    value("finalizers"),
+    value("managedFields"),
+];
+
+const IP_POOL: &[Field] = &[
+    value("kind"),
+    value("apiVersion"),
+    kept_object("metadata", METADATA),
+    kept_object(
+        "spec",
+        &[
+            kept("cidr"),
+            value("vxlanMode"),
+            value("ipipMode"),
+            value("natOutgoing"),
+            value("disabled"),
+            value("disableBGPExport"),
+            value("blockSize"),
+            value("nodeSelector"),
+            value("namespaceSelector"),
+            value("allowedUses"),
+            value("assignmentMode"),
+        ],
+    ),
+    value("status"),
+];
+
+const IP_RESERVATION: &[Field] = &[
+    value("kind"),
+    value("apiVersion"),
+    kept_object("metadata", METADATA),
+    kept_object("spec", &[value("reservedCIDRs")]),
+];
+
+const NODE: &[Field] = &[
+    value("kind"),
+    value("apiVersion"),
+    kept_object("metadata", METADATA),
+    kept_object(
+        "spec",
+        &[
+            object(
+                "bgp",
+                &[
+                    value("asNumber"),
+                    value("ipv4Address"),
+                    value("ipv6Address"),
+                    value("ipv4IPIPTunnelAddr"),
+                    value("routeReflectorClusterID"),
+                ],
+            ),
+            value("ipv4VXLANTunnelAddr"),
+            value("vxlanTunnelMACAddr"),
+            value("ipv6VXLANTunnelAddr"),
+            value("vxlanTunnelMACAddrV6"),
+            list("orchRefs", &[value("nodeName"), kept("orchestrator")]),
+            object("wireguard", &[value("interfaceIPv4Address"), value("interfaceIPv6Address")]),
+            list("addresses", &[kept("address"), value("type")]),
+        ],
+    ),
+    kept_object(
+        "status",
+        &[value("wireguardPublicKey"), value("wireguardPublicKeyV6"), value("podCIDRs")],
+    ),
+];
+
+const IPAM_CONFIG: &[Field] = &[
+    value("kind"),
+    value("apiVersion"),
+    kept_object("metadata", METADATA),
+    kept_object(
+        "spec",
+        &[kept("strictAffinity"), value("maxBlocksPerHost"), value("autoAllocateBlocks")],
+    ),
+];
+
+/// The fields of the v1 form of a pool (projectcalico/libcalico-go v1.7.3,
+/// `lib/api/ippool.go`).
+pub(super) const V1_IP_POOL: &[Field] = &[
+    value("kind"),
+    value("apiVersion"),
+    object("metadata", &[value("cidr")]),
+    object(
+        "spec",
+        &[
+            object("ipip", &[value("enabled"), value("mode")]),
+            value("nat-outgoing"),
+            value("disabled"),
+        ],
+    ),
+];
+
+/// The fields of the v3 form of a kind.
+pub(super) fn fields(kind: Kind) -> &'static [Field] {
+    match kind {
+        Kind::IpPool => IP_POOL,
+        Kind::IpReservation => IP_RESERVATION,
+        Kind::Node => NODE,
+        Kind::IpamConfig => IPAM_CONFIG,
+    }
+}
+
+/// A field that no document of its kind has.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unknown {
+    /// The field's name.
+    pub name: String,
+    /// A field of that place with almost the same name.
+    pub similar: Option<&'static str>,
+}
+
+/// The first field, if any, that is not among `fields`.
+pub(super) fn find_unknown(object: &Map<String, Value>, fields: &[Field]) -> Option<Unknown> {
+    object.iter().find_map(|(name, value)| {
+        let Some(field) = fields.iter().find(|field| field.name == name) else {
+            return Some(Unknown { name: name.clone(), similar: most_similar(name, fields) });
+        };
+        match (&field.shape, value) {
+            (Shape::Object(fields), Value::Object(object)) => find_unknown(object, fields),
+            (Shape::List(fields), Value::Array(items)) => items
+                .iter()
+                .filter_map(Value::as_object)
+                .find_map(|item| find_unknown(item, fields)),
+            _ => None,
+        }
+    })
+}
+
+/// The fields of `object` that are not in the table for that place: the whole
+/// document, or the object in its field `place`.
+pub(super) fn unknown_of(
+    object: &Map<String, Value>,
+    kind: Kind,
+    place: &str,
+) -> Vec<(String, Value)> {
+    let document = fields(kind);
+    let known = match document.iter().find(|field| field.name == place).map(|field| &field.shape) {
+        Some(Shape::Object(fields)) => fields,
+        _ => document,
+    };
+    let is_known = |name: &str| known.iter().any(|field| field.name == name);
+    let unknown = object.iter().filter(|(name, _)| !is_known(name));
+    unknown.map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// The object with its fields in Calico's order and without those that Calico
+/// leaves out when they are empty. Fields that are not in the table come last
+/// and stay as they are.
+pub(super) fn arranged(mut object: Map<String, Value>, fields: &[Field]) -> Map<String, Value> {
+    let mut result = Map::new();
+    for field in fields {
+        let Some(value) = object.shift_remove(field.name) else {
+            if let (Shape::Object(_), true) = (&field.shape, field.kept_when_empty) {
+                result.insert(field.name.to_owned(), Value::Object(Map::new()));
+            }
+            continue;
+        };
+        let value = arranged_value(value, &field.shape);
+        if field.kept_when_empty || !is_empty(&value) {
+            result.insert(field.name.to_owned(), value);
+        }
+    }
+    result.extend(object);
+    result
+}
+
+fn arranged_value(value: Value, shape: &Shape) -> Value {
+    match (shape, value) {
+        (Shape::Object(fields), Value::Object(object)) => Value::Object(arranged(object, fields)),
+        (Shape::List(fields), Value::Array(items)) => {
+            let items = items.into_iter();
+            Value::Array(items.map(|item| arranged_value(item, &Shape::Object(fields))).collect())
+        }
+        (_, value) => value,
+    }
+}
+
+/// Empty as Go's `omitempty` has it.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_i64() == Some(0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(object) => object.is_empty(),
+    }
+}
+
+/// The name closest to `name`, if it is close.
+fn most_similar(name: &str, fields: &[Field]) -> Option<&'static str> {
+    const FARTHEST: usize = 3;
+    let name = name.to_ascii_lowercase();
+    let distance = |field: &Field| edit_distance(&name, &field.name.to_ascii_lowercase());
+    let closest = fields.iter().min_by_key(|field| distance(field))?;
+    (distance(closest) <= FARTHEST.min(name.len() / 2)).then_some(closest.name)
+}
+
+/// How many letters have to be added, dropped or replaced (Levenshtein).
+fn edit_distance(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut previous: Vec<usize> = (0..=right.len()).collect();
+    for (row, letter) in left.chars().enumerate() {
+        let mut current = vec![row + 1];
+        for (column, other) in right.iter().enumerate() {
+            let replaced = previous[column] + usize::from(letter != *other);
+            current.push(replaced.min(previous[column + 1] + 1).min(current[column] + 1));
+        }
+        previous = current;
+    }
+    previous[right.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn unknown(object: Value) -> Option<Unknown> {
+        find_unknown(object.as_object().unwrap(), fields(Kind::IpPool))
+    }
+
+    #[test]
+    fn unknown_fields_are_found_where_they_are() {
+        let found = unknown(json!({"metadata": {"name": "p"}, "spec": {"natOutgoin": true}}));
+        let similar = Some("natOutgoing");
+        assert_eq!(found, Some(Unknown { name: "natOutgoin".into(), similar }));
+        let found = unknown(json!({"spec": {"colour": "blue"}})).unwrap();
+        assert_eq!(found.similar, None);
+        assert_eq!(unknown(json!({"metadata": {"labels": {"a": "b"}}, "spec": {}})), None);
+    }
+
+    #[test]
+    fn arranging_orders_drops_empties_and_keeps_the_unknown() {
+        let object = json!({
+            "later": {"b": 0, "a": false}, "spec": {"natOutgoing": false, "ipipMode": "Never",
+            "cidr": ""}, "kind": "IPPool"
+        });
+        let arranged = arranged(object.as_object().unwrap().clone(), fields(Kind::IpPool));
+        assert_eq!(
+            Value::Object(arranged).to_string(),
+            r#"{"kind":"IPPool","metadata":{},"spec":{"cidr":"","ipipMode":"Never"},"later":{"b":0,"a":false}}"#
+        );
+    }
+}

@@ -1,0 +1,270 @@
+//! Tests of the resources as a whole: against what Calico stored, and with
+//! random input.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::selector::{Expression, Operator};
+use super::*;
+
+fn file(path: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The resources that Calico stored, with kind and value.
+fn stored_resources(case: &str) -> Vec<(Kind, String, String)> {
+    let store = file(&format!("tests/fixtures/calico-3.31/{case}/store.jsonl"));
+    let entries = store.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    entries
+        .filter_map(|entry| {
+            let (key, value) = (entry["key"].as_str()?, entry["value"].as_str()?);
+            let of_kind = |kind: &Kind| kind.name_of(key).map(|name| (*kind, name.to_owned()));
+            let (kind, name) = Kind::ALL.iter().find_map(of_kind)?;
+            Some((kind, name, value.to_owned()))
+        })
+        .collect()
+}
+
+#[test]
+fn what_calico_stored_is_read_and_written_back_unchanged() {
+    let mut count = 0;
+    for case in ["small", "seed", "busy"] {
+        for (kind, name, value) in stored_resources(case) {
+            let resource = Resource::from_stored(kind, value.as_bytes()).unwrap();
+            resource.check().unwrap();
+            assert_eq!(resource.name(), name);
+            let before = Some(value.as_bytes());
+            let written = resource.to_stored(before).unwrap();
+            assert_eq!(String::from_utf8(written).unwrap(), value, "{case} {kind} {name}");
+            let rewritten = resource.clone().replacing(&resource).to_stored(before).unwrap();
+            assert_eq!(String::from_utf8(rewritten).unwrap(), value, "{case} {kind} {name}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 4 + 9 + 13, "resources in the three stores");
+}
+
+#[test]
+fn what_calico_stored_is_understood() {
+    for case in ["small", "seed", "busy"] {
+        for (kind, name, value) in stored_resources(case) {
+            let value = value.as_bytes();
+            match kind {
+                Kind::IpPool => assert_eq!(IpPool::from_json(value).unwrap().name, name),
+                Kind::Node => assert!(Node::from_json(value).unwrap().ipv4_address.is_some()),
+                Kind::IpReservation => {
+                    assert_eq!(IpReservation::from_json(value).unwrap().reserved_cidrs.len(), 3);
+                }
+                Kind::IpamConfig => {
+                    let config = IpamConfig::from_json(value).unwrap();
+                    assert!(config.auto_allocate_blocks && !config.strict_affinity);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_example_pools_are_valid() {
+    let expected = [
+        ("ipPool-bgp", "192.168.0.0/16", EncapsulationMode::Never, true),
+        ("ipPool-ipip-always", "10.254.0.0/24", EncapsulationMode::Always, false),
+        ("ipPool-ipip-cross-subnet", "10.254.0.0/24", EncapsulationMode::CrossSubnet, true),
+        ("ippool-v3", "10.7.0.0/16", EncapsulationMode::CrossSubnet, true),
+    ];
+    for (name, cidr, mode, nat) in expected {
+        let resources = document::read(&file(&format!("conf/pools/{name}.yaml"))).unwrap();
+        let pool = resources[0].pool().unwrap();
+        assert_eq!(pool.cidr.to_string(), cidr, "{name}");
+        assert_eq!((pool.ipip_mode, pool.nat_outgoing), (mode, nat), "{name}");
+        assert!(resources.iter().all(|resource| resource.check().is_ok()), "{name}");
+    }
+}
+
+fn key() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9_./-]{1,12}"
+}
+
+fn label_value() -> impl Strategy<Value = String> {
+    "[^']{0,8}"
+}
+
+fn expression() -> impl Strategy<Value = Expression> {
+    let operator = prop_oneof![
+        Just(Operator::Equal),
+        Just(Operator::NotEqual),
+        Just(Operator::Contains),
+        Just(Operator::StartsWith),
+        Just(Operator::EndsWith),
+    ];
+    let values = || prop::collection::vec(label_value(), 0..4);
+    let leaf =
+        prop_oneof![
+            Just(Expression::All),
+            Just(Expression::Global),
+            key().prop_map(Expression::Has),
+            (key(), operator, label_value())
+                .prop_map(|(key, operator, value)| Expression::Compare { key, operator, value }),
+            (key(), values()).prop_map(|(key, values)| Expression::In { key, values }),
+            (key(), values()).prop_map(|(key, values)| Expression::NotIn { key, values }),
+        ];
+    leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|inner| Expression::Not(Box::new(inner))),
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Expression::And),
+            prop::collection::vec(inner, 2..4).prop_map(Expression::Or),
+        ]
+    })
+}
+
+/// Any JSON, with many of the names that resources have.
+fn json() -> impl Strategy<Value = Value> {
+    let name = prop_oneof![
+        Just("metadata".to_owned()),
+        Just("name".to_owned()),
+        Just("spec".to_owned()),
+        Just("cidr".to_owned()),
+        Just("blockSize".to_owned()),
+        Just("ipipMode".to_owned()),
+        Just("nodeSelector".to_owned()),
+        Just("allowedUses".to_owned()),
+        Just("bgp".to_owned()),
+        Just("asNumber".to_owned()),
+        Just("ipv4Address".to_owned()),
+        Just("reservedCIDRs".to_owned()),
+        "[a-z]{0,3}",
+    ];
+    let text = prop_oneof![
+        ".{0,10}",
+        "[0-9.:a-f]{1,10}/[0-9]{1,3}",
+        Just("10.1.0.0/16".to_owned()),
+        Just("::/0".to_owned()),
+        Just("p".to_owned()),
+        Just("Always".to_owned()),
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        text.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 64, 8, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((name.clone(), inner), 0..8)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_printed_selector_reads_back_as_itself(expression in expression()) {
+        let text = expression.to_string();
+        let selector = Selector::parse(&text).unwrap();
+        prop_assert_eq!(selector.expression(), &expression, "{}", text);
+    }
+
+    #[test]
+    fn a_selector_that_parses_keeps_its_meaning_in_canonical_form(
+        text in "[ab!&|()={}', in]{0,24}",
+        labels in prop::collection::btree_map("[abin]{1,2}", "[ab]{0,1}", 0..4),
+    ) {
+        if let Ok(selector) = Selector::parse(&text) {
+            let again = Selector::parse(&selector.expression().to_string()).unwrap();
+            prop_assert_eq!(again.expression(), selector.expression());
+            prop_assert_eq!(again.matches(&labels), selector.matches(&labels));
+        }
+    }
+
+    #[test]
+    fn parsing_a_selector_never_panics(text in ".{0,64}") {
+        if let Err(error) = Selector::parse(&text) {
+            prop_assert!(error.position <= text.chars().count());
+        }
+    }
+
+    #[test]
+    fn validation_never_panics(value in json()) {
+        let bytes = value.to_string().into_bytes();
+        let _ = (Node::from_json(&bytes), IpReservation::from_json(&bytes));
+        let _ = (IpamConfig::from_json(&bytes), ClusterInformation::from_json(&bytes));
+        if let Ok(pool) = IpPool::from_json(&bytes) {
+            prop_assert_eq!(pool.cidr, pool.cidr.trunc());
+            prop_assert!(pool.disabled || pool.cidr.prefix_len() <= pool.block_size);
+        }
+        if let Value::Object(object) = value {
+            let birth = Birth { uid: "u".into(), timestamp: "t".into() };
+            for kind in Kind::ALL {
+                let resource = Resource::new(kind, object.clone());
+                let _ = (resource.check(), resource.clone().created(birth.clone()).to_stored(None));
+                let _ = resource.clone().replacing(&resource);
+            }
+        }
+    }
+
+    #[test]
+    fn reading_documents_never_panics(text in "([-a-z:{}\\[\\] '\"0-9&*!|\n]|kind: IPPool\n){0,40}") {
+        let _ = document::read(&text);
+    }
+
+    #[test]
+    fn storing_what_was_stored_changes_nothing(
+        base in any::<u32>(),
+        length in 8_u8..=26,
+        size in 26_u8..=32,
+        flags in any::<[bool; 3]>(),
+        mode in prop_oneof![Just("Never"), Just("Always"), Just("CrossSubnet")],
+    ) {
+        let cidr = ipnet::Ipv4Net::new(base.into(), length).unwrap().trunc();
+        let text = serde_json::json!({
+            "apiVersion": API_VERSION, "kind": "IPPool", "metadata": {"name": "p"},
+            "spec": {"cidr": cidr.to_string(), "blockSize": size, "ipipMode": mode,
+                "natOutgoing": flags[0], "disabled": flags[1], "disableBGPExport": flags[2]},
+        });
+        let written = document::read(&text.to_string()).unwrap().remove(0);
+        prop_assume!(written.check().is_ok());
+        let birth = Birth { uid: "u".into(), timestamp: "t".into() };
+        let stored = written.clone().created(birth).to_stored(None).unwrap();
+        let read = Resource::from_stored(Kind::IpPool, &stored).unwrap();
+        prop_assert_eq!(read.to_stored(Some(&stored)).unwrap(), stored.clone());
+        prop_assert_eq!(read.pool().unwrap(), written.pool().unwrap());
+        prop_assert_eq!(IpPool::from_json(&stored).unwrap(), written.pool().unwrap());
+    }
+
+    #[test]
+    fn a_v1_pool_means_the_same_in_v3(
+        base in any::<u32>(),
+        length in 8_u8..=26,
+        enabled in any::<bool>(),
+        mode in prop_oneof![Just(""), Just("always"), Just("cross-subnet")],
+        nat in any::<bool>(),
+        disabled in any::<bool>(),
+    ) {
+        let cidr = ipnet::Ipv4Net::new(base.into(), length).unwrap().trunc();
+        let text = format!(
+            "apiVersion: v1\nkind: ipPool\nmetadata:\n  cidr: {cidr}\nspec:\n  \
+             ipip:\n    enabled: {enabled}\n    mode: '{mode}'\n  nat-outgoing: {nat}\n  \
+             disabled: {disabled}\n"
+        );
+        let resource = document::read(&text).unwrap().remove(0);
+        if let Ok(pool) = resource.pool() {
+            let expected = match (enabled, mode) {
+                (false, _) => EncapsulationMode::Never,
+                (true, "cross-subnet") => EncapsulationMode::CrossSubnet,
+                (true, _) => EncapsulationMode::Always,
+            };
+            prop_assert_eq!(pool.ipip_mode, expected);
+            prop_assert_eq!((pool.nat_outgoing, pool.disabled), (nat, disabled));
+            prop_assert_eq!(pool.cidr, ipnet::IpNet::V4(cidr));
+            prop_assert_eq!(&pool.name, &pool_name(&cidr.to_string()));
+        } else {
+            let link_local = "169.254.0.0/16".parse::<ipnet::Ipv4Net>().unwrap();
+            prop_assert!(cidr.contains(&link_local) || link_local.contains(&cidr));
+        }
+    }
+}
