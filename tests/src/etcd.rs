@@ -1,6 +1,5 @@
 //! A real etcd.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, copy, sink};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Arc;
@@ -8,13 +7,17 @@ use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::certificates::Certificates;
 use crate::node::Node;
 use crate::place::Place;
+use crate::store::Entries;
 
 /// What etcd writes when it takes requests.
 const READY: &str = "ready to serve client requests";
+/// How many keys one transaction writes; etcd allows 128.
+const BATCH: usize = 100;
 
 /// How an etcd is to run.
 #[derive(Clone)]
@@ -92,10 +95,10 @@ impl Etcd {
     }
 
     /// All keys under `/calico` with their values.
-    pub fn entries(&self) -> BTreeMap<String, String> {
+    pub fn entries(&self) -> Entries {
         let listing = self.control(&["get", "--prefix", "/calico"], "");
         let mut lines = listing.lines().map(str::to_owned);
-        let mut entries = BTreeMap::new();
+        let mut entries = Entries::new();
         while let (Some(key), Some(value)) = (lines.next(), lines.next()) {
             entries.insert(key, value);
         }
@@ -105,6 +108,19 @@ impl Etcd {
     /// Writes one key.
     pub fn put(&self, key: &str, value: &str) {
         self.control(&["put", key], value);
+    }
+
+    /// Writes many keys.
+    pub fn load(&self, entries: &Entries) {
+        let puts: Vec<String> = entries
+            .iter()
+            // etcdctl reads Go's quoted strings, of which JSON's are a part.
+            .map(|(key, value)| format!("put {key} {}\n", Value::from(value.as_str())))
+            .collect();
+        for batch in puts.chunks(BATCH) {
+            // No comparisons, these writes, no writes otherwise.
+            self.control(&["txn"], &format!("\n{}\n\n", batch.concat()));
+        }
     }
 
     /// Removes one key, which must be there.

@@ -16,8 +16,8 @@ use crate::place::Place;
 /// The interface by which a node reaches the rest of the world.
 pub const UPLINK: &str = "eth0";
 
-/// A host with its own network, files under `/run`, `/etc/cni`, `/etc/weir`,
-/// `/var/lib` and `/var/log`, processes and host name. It goes, with all that
+/// A host with its own network, processes, host name and files under `/run`,
+/// `/etc/cni`, `/etc/weir`, `/var/lib/cni` and `/var/lib/weir`. It goes, with all that
 /// is in it, when its last clone is dropped or the test process ends.
 #[derive(Clone)]
 pub struct Node {

@@ -5,6 +5,8 @@ use std::panic::resume_unwind;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
+use serde_json::Value;
+
 /// Somewhere a program can run: on a node or in a container.
 pub trait Place: Sync {
     /// Moves the calling thread there for good.
@@ -66,6 +68,13 @@ pub trait Place: Sync {
     /// Whether a command line run there succeeds.
     fn succeeds(&self, line: &[&str]) -> bool {
         self.output(Command::new(line[0]).args(&line[1..]), "").status.success()
+    }
+
+    /// What `ip -d -j link show` says about the interface `name`.
+    fn link(&self, name: &str) -> Value {
+        let links = self.run(&["ip", "-d", "-j", "link", "show", "dev", name]);
+        let mut links: Value = serde_json::from_str(&links).expect("ip prints JSON");
+        links[0].take()
     }
 
     /// Sends one ICMP echo request of `size` bytes, unfragmented, to an IPv4

@@ -1,8 +1,9 @@
 //! Runs a plugin, as a container runtime does.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -75,6 +76,17 @@ impl Call {
         Answer::of(&place.output(&mut call.command(), input))
     }
 
+    /// Starts the plugin with this `CNI_COMMAND` and does not wait for it.
+    pub fn start(&self, place: &impl Place, command: &str) -> Running {
+        let mut command = self.clone().with("CNI_COMMAND", command).command();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = place.spawn(&mut command);
+        let mut input = child.stdin.take().expect("the standard input is a pipe");
+        // A plugin that ends before it reads says why in its answer.
+        input.write_all(self.configuration.to_string().as_bytes()).ok();
+        Running { child }
+    }
+
     /// ADD, which must succeed: its result.
     pub fn add(&self, place: &impl Place) -> Value {
         self.run(place, "ADD").result()
@@ -101,6 +113,24 @@ impl Call {
     /// The configuration.
     pub fn configuration(&self) -> &Value {
         &self.configuration
+    }
+}
+
+/// A plugin that runs.
+pub struct Running {
+    child: Child,
+}
+
+impl Running {
+    /// Waits for its end.
+    pub fn finish(self) -> Answer {
+        Answer::of(&self.child.wait_with_output().expect("waiting for a child"))
+    }
+
+    /// Kills it, with SIGKILL, and waits for its end.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killing a child");
+        self.child.wait().expect("waiting for a child");
     }
 }
 
