@@ -70,6 +70,11 @@ impl Etcd {
         format!("{scheme}://{address}:{}", self.options.port)
     }
 
+    /// The certificates it works with, if any.
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.options.certificates.as_deref()
+    }
+
     /// The node it is on.
     pub fn node(&self) -> &Node {
         &self.node

@@ -22,7 +22,7 @@ pub type Entries = BTreeMap<String, String>;
 pub enum Store {
     /// The file at its usual place on this node.
     Embedded(Node),
-    /// An etcd without TLS and passwords, on the node itself.
+    /// An etcd on the node itself, without passwords.
     Etcd(Etcd),
 }
 
