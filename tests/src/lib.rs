@@ -1,1 +1,49 @@
-//! Placeholder.
+//! The harness of Weir's end-to-end tests.
+//!
+//! A test builds a small world and drives the real programs in it:
+//!
+//! - [`Node`]: a host of its own: network, mounts, processes and host name;
+//!   [`Network`] connects several of them.
+//! - [`Container`]: a network namespace on a node.
+//! - [`Etcd`]: a real etcd on a node; [`Store`]: what a datastore holds.
+//! - [`Cluster`]: a node with a datastore and pools, where most tests begin.
+//! - [`Call`] and [`CniTool`]: run a plugin, as a runtime does.
+//! - [`Snapshot`]: what a namespace looks like, to compare before and after.
+//!
+//! Everything lives in namespaces that end with the test, also when it panics
+//! or is killed, so that tests run beside each other and leave the machine as
+//! it was. The functions here panic when the world does not do what it is
+//! asked: a tool that is missing fails the test.
+#![warn(missing_docs)]
+
+mod allocations;
+mod binaries;
+mod certificates;
+mod cluster;
+mod cnitool;
+mod container;
+mod etcd;
+mod filesystem;
+mod namespaces;
+mod network;
+mod node;
+mod place;
+mod plugin;
+mod results;
+mod snapshot;
+mod store;
+
+pub use allocations::{allocations, assert_consistent, handles};
+pub use binaries::{CNI_PATH, binaries, cni_path, find_program};
+pub use certificates::Certificates;
+pub use cluster::{Cluster, Families, merge};
+pub use cnitool::CniTool;
+pub use container::Container;
+pub use etcd::{Etcd, Options as EtcdOptions};
+pub use network::Network;
+pub use node::{Node, UPLINK};
+pub use place::Place;
+pub use plugin::{Answer, Call, Failure, Running};
+pub use results::{address, host_interface};
+pub use snapshot::Snapshot;
+pub use store::{Entries, Store, recorded_store};

@@ -1,1 +1,22 @@
-//! The CNI contract.
+//! The CNI contract: what a runtime passes in, what it may get back, and the
+//! skeleton every plugin runs in.
+//!
+//! `[S]` in a comment is the specification (SPEC.md of
+//! containernetworking/cni), `[R]` its reference implementation.
+
+mod arguments;
+mod configuration;
+mod environment;
+mod error;
+mod result;
+pub mod skeleton;
+mod version;
+
+pub use arguments::Arguments;
+pub use configuration::{
+    Configuration, DEFAULT_NODE_NAME_FILE, IpamConfiguration, LogLevel, NodeName,
+};
+pub use environment::{Command, Environment};
+pub use error::{Code, Error};
+pub use result::{AddResult, Interface, IpConfiguration, Route};
+pub use version::SpecVersion;

@@ -1,1 +1,66 @@
 //! Which address an attachment gets, and how it is given back.
+//!
+//! An address comes out of a block, a block out of a pool. [`assign`] and
+//! [`release`] decide: from what has been read of the datastore they say which
+//! blocks must be read next, or which transaction to commit. [`engine`] reads
+//! and commits, and decides again after a conflict. `docs/ipam.md` has the
+//! reasons.
+
+mod affinity;
+pub mod assign;
+mod block;
+mod draft;
+pub mod engine;
+mod error;
+mod family;
+mod handle;
+mod knowledge;
+mod pools;
+pub mod release;
+mod walk;
+
+use serde::Serialize;
+
+pub use affinity::{Affinity, AffinityState};
+pub use block::{
+    ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block, InvalidBlock,
+    MAX_BLOCK_BITS, affinity_of_host, block_of, host_bits, nth_address,
+};
+pub use error::Error;
+pub use family::Family;
+pub use handle::Handle;
+pub use knowledge::{Blocks, Holdings, Stored, View};
+pub use pools::{PassedOver, PoolReference, choose, verdict};
+pub use walk::{block_bits, walk};
+
+/// What a decision asks for next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Read these blocks and decide again.
+    Read(Vec<ipnet::IpNet>),
+    /// Commit this; the addresses are assigned, or released, once it is done.
+    Commit(crate::datastore::Transaction, Vec<Assigned>),
+    /// Nothing to change: the addresses that the attachment has already.
+    Done(Vec<Assigned>),
+}
+
+/// An address of an attachment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assigned {
+    /// The address.
+    pub address: std::net::IpAddr,
+    /// The block it lies in.
+    pub block: ipnet::IpNet,
+}
+
+/// The handle id of a container on a network
+/// (`cni-plugin/internal/pkg/utils`, GetHandleID).
+pub fn handle_id(network: &str, container_id: &str) -> String {
+    format!("{network}.{container_id}")
+}
+
+/// JSON of a value whose serialisation cannot fail: string keys, no custom
+/// code.
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
+}

@@ -1,1 +1,29 @@
 //! Which links, addresses, routes and NAT an attachment or a node should have.
+//!
+//! Everything here is data and arithmetic: [`plan_attachment`] and
+//! [`plan_node`] turn what is wanted into a list of [`Step`]s, each with its
+//! undo; the crate `weir-kernel` carries them out. [`compare`] tells a plan
+//! from what the kernel has. `docs/attachment.md` gives the reasons.
+
+mod attachment;
+mod check;
+mod identity;
+mod mac;
+mod mtu;
+mod nat;
+mod node;
+#[cfg(test)]
+mod plan_tests;
+mod step;
+
+pub use attachment::{
+    Attachment, AttachmentRequest, GATEWAY_V4, GATEWAY_V6, HOST_MAC, InvalidAttachment,
+    MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6, RequestedRoute, plan_attachment,
+};
+pub use check::{Difference, Expected, Found, FoundLink, compare};
+pub use identity::{AttachmentIdentity, InvalidIdentity};
+pub use mac::{InvalidMac, MacAddress};
+pub use mtu::{DEFAULT_MTU, MtuCandidate, choose_mtu};
+pub use nat::{NAT_CHAIN, NAT_TABLE, NatPool, NatTable};
+pub use node::{Nat, NodeNeeds, NodeState, plan_node};
+pub use step::{Before, ROUTE_PROTOCOL, Route, RouteScope, Side, Step, Sysctl, Undo, Veth};

@@ -1,0 +1,205 @@
+//! Carrying out a plan, and taking it back.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+
+use weir_common::network::{Before, Side, Step, Undo};
+
+use crate::{Error, Kernel, nat};
+
+/// Is asked before and after every step of a plan, and may stop it there as if
+/// the step had failed: for tests of the undo.
+pub trait Checkpoint {
+    /// Before the step at `position` (from 0) is carried out.
+    ///
+    /// # Errors
+    /// The plan is to fail here, with the step not done.
+    fn before(&mut self, position: usize, step: &Step) -> io::Result<()>;
+
+    /// After it was carried out.
+    ///
+    /// # Errors
+    /// The plan is to fail here, with the step done.
+    fn after(&mut self, position: usize, step: &Step) -> io::Result<()>;
+}
+
+/// Lets everything pass.
+struct Pass;
+
+impl Checkpoint for Pass {
+    fn before(&mut self, _: usize, _: &Step) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn after(&mut self, _: usize, _: &Step) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What was done, so that it can be taken back when a later part of the call
+/// fails.
+#[derive(Debug, Default)]
+#[must_use = "what was applied stays unless it is undone"]
+pub struct Applied {
+    undos: Vec<Undo>,
+    host_link: Option<String>,
+}
+
+/// A plan that failed on the way. What had been done is taken back already.
+#[derive(Debug)]
+pub struct ApplyError {
+    /// The step that failed, in terms of `ip`.
+    pub step: String,
+    /// Why.
+    pub cause: Error,
+    /// What could not be taken back; empty if all is as it was.
+    pub left: Vec<Error>,
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause.fmt(formatter)?;
+        for error in &self.left {
+            write!(formatter, "; and it could not be undone: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ApplyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.cause)
+    }
+}
+
+impl Kernel {
+    /// Carries out `steps` in order.
+    ///
+    /// # Errors
+    /// The first step that fails; those before it are undone, in reverse order
+    /// and past further errors.
+    pub async fn apply(&self, steps: &[Step]) -> Result<Applied, Box<ApplyError>> {
+        self.apply_with(steps, &mut Pass).await
+    }
+
+    /// As [`Kernel::apply`], asking `checkpoint` around every step.
+    ///
+    /// # Errors
+    /// As [`Kernel::apply`], and where `checkpoint` says so.
+    pub async fn apply_with(
+        &self,
+        steps: &[Step],
+        checkpoint: &mut impl Checkpoint,
+    ) -> Result<Applied, Box<ApplyError>> {
+        let mut applied = Applied::default();
+        let mut indices = Indices::default();
+        for (position, step) in steps.iter().enumerate() {
+            let outcome =
+                self.checked_step(position, step, checkpoint, &mut indices, &mut applied).await;
+            if let Err(cause) = outcome {
+                let left = self.undo(applied).await;
+                return Err(Box::new(ApplyError { step: step.to_string(), cause, left }));
+            }
+        }
+        Ok(applied)
+    }
+
+    /// Takes back what was applied, last things first, going on past errors,
+    /// and returns these. What other attachments of the node rely on too
+    /// (forwarding, NAT) is taken back only if there are none.
+    pub async fn undo(&self, applied: Applied) -> Vec<Error> {
+        let mut errors = Vec::new();
+        for undo in applied.undos.iter().rev() {
+            let outcome = match self.is_needed(undo, applied.host_link.as_deref()).await {
+                Ok(true) => Ok(()),
+                Ok(false) => self.take_back(undo).await,
+                Err(error) => Err(error),
+            };
+            errors.extend(outcome.err());
+        }
+        errors
+    }
+
+    async fn checked_step(
+        &self,
+        position: usize,
+        step: &Step,
+        checkpoint: &mut impl Checkpoint,
+        indices: &mut Indices,
+        applied: &mut Applied,
+    ) -> Result<(), Error> {
+        let stopped = |cause| Error::refused(step, cause);
+        checkpoint.before(position, step).map_err(stopped)?;
+        let before = self.carry_out(step, indices).await?;
+        applied.undos.extend(step.undo(before));
+        if let Step::CreateVeth(veth) = step {
+            applied.host_link = Some(veth.identity.host_interface());
+        }
+        checkpoint.after(position, step).map_err(stopped)
+    }
+
+    async fn carry_out(&self, step: &Step, indices: &mut Indices) -> Result<Before, Error> {
+        match step {
+            Step::CreateVeth(veth) => self.create_veth(veth).await?,
+            Step::SetAlias { link, alias } => {
+                let index = indices.of(self, Side::Host, link)?;
+                self.set_alias(step, index, alias).await?;
+            }
+            Step::SetSysctl(sysctl) => return self.set_sysctl(sysctl),
+            Step::SetLinkUp { side, link } => {
+                self.set_up(step, *side, indices.of(self, *side, link)?).await?;
+            }
+            Step::AddAddress { side, link, address } => {
+                let index = indices.of(self, *side, link)?;
+                self.add_address(step, *side, index, *address).await?;
+            }
+            Step::AddNeighbour { side, link, address, mac } => {
+                let index = indices.of(self, *side, link)?;
+                self.add_neighbour(step, (*side, index), *address, *mac).await?;
+            }
+            Step::AddRoute { side, link, route } => {
+                let index = indices.of(self, *side, link)?;
+                self.add_route(step, (*side, index), route).await?;
+            }
+            Step::EnsureNat(table) => return nat::ensure(table.as_ref()),
+        }
+        Ok(Before::Absent)
+    }
+
+    async fn take_back(&self, undo: &Undo) -> Result<(), Error> {
+        match undo {
+            Undo::DeleteLink { link } => match self.host.link_by_name(link).await? {
+                Some(found) => self.host.delete_link(found.index, link).await,
+                None => Ok(()),
+            },
+            Undo::RestoreSysctl { side, key, value } => self.restore_sysctl(*side, key, value),
+            Undo::RestoreNat { listing } => nat::restore(listing.as_deref()),
+        }
+    }
+
+    /// Whether another attachment than that of `own_link` relies on what `undo`
+    /// would take back.
+    async fn is_needed(&self, undo: &Undo, own_link: Option<&str>) -> Result<bool, Error> {
+        if !undo.is_shared() {
+            return Ok(false);
+        }
+        let attachments = self.attachments().await?;
+        Ok(attachments.iter().any(|other| Some(other.host_interface().as_str()) != own_link))
+    }
+}
+
+/// The numbers of the links that a plan names, each looked up once.
+#[derive(Default)]
+struct Indices(HashMap<(Side, String), u32>);
+
+impl Indices {
+    fn of(&mut self, kernel: &Kernel, side: Side, link: &str) -> Result<u32, Error> {
+        if let Some(index) = self.0.get(&(side, link.to_owned())) {
+            return Ok(*index);
+        }
+        let index = kernel.index(side, link)?;
+        self.0.insert((side, link.to_owned()), index);
+        Ok(index)
+    }
+}

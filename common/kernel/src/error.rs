@@ -1,0 +1,146 @@
+//! What can go wrong between Weir and the kernel.
+
+use std::io;
+use std::path::PathBuf;
+
+use weir_common::network::Side;
+
+/// A failed request to the kernel.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The container's namespace is not there.
+    #[error(
+        "the network namespace {} is not there; check CNI_NETNS, or whether the container has \
+         ended",
+        path.display()
+    )]
+    NamespaceMissing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The path leads to something else.
+    #[error(
+        "{} is no network namespace; CNI_NETNS must name one, such as /run/netns/NAME or \
+         /proc/PID/ns/net",
+        path.display()
+    )]
+    NotANamespace {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The namespace cannot be opened or entered.
+    #[error("the network namespace {} cannot be entered: {cause}", path.display())]
+    Namespace {
+        /// Where it is.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        cause: io::Error,
+    },
+    /// Something was to be done in the container, but no container was opened.
+    #[error("no container namespace is open")]
+    NoContainer,
+    /// Weir may not do it.
+    #[error(
+        "{action}: not permitted; run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN, and with \
+         /proc/sys writable"
+    )]
+    Denied {
+        /// What was to be done, in terms of `ip`.
+        action: String,
+        /// What the kernel said.
+        #[source]
+        cause: io::Error,
+    },
+    /// The container already has an interface of the wanted name.
+    #[error(
+        "interface {interface} already exists in the container and was left as it is; delete it, \
+         or ask for another name by CNI_IFNAME"
+    )]
+    InterfaceExists {
+        /// Its name.
+        interface: String,
+    },
+    /// A link that is not Weir's, or another attachment's, has the name that
+    /// Weir needs.
+    #[error(
+        "link {link} on the node ({kind}, alias {alias:?}) is not this attachment's and was left \
+         as it is; look at it with \"ip -details link show {link}\" and delete or rename it"
+    )]
+    ForeignLink {
+        /// Its name.
+        link: String,
+        /// Its kind, as `ip -details link` shows it.
+        kind: String,
+        /// Its alias; empty if it has none.
+        alias: String,
+    },
+    /// A link is not there.
+    #[error("link {link} is not there {side}")]
+    LinkMissing {
+        /// Where it should be.
+        side: Side,
+        /// Its name.
+        link: String,
+    },
+    /// There is another route to the same destination.
+    #[error(
+        "{action}: there is already a route to {destination}, by {owner}; if nothing uses it, \
+         delete it with \"ip route delete {destination}\""
+    )]
+    RouteExists {
+        /// What was to be done, in terms of `ip`.
+        action: String,
+        /// Where the route leads.
+        destination: String,
+        /// The link that it goes by, or its type.
+        owner: String,
+    },
+    /// A kernel parameter cannot be read or written.
+    #[error("{action}: /proc/sys/{key}: {cause}{hint}")]
+    Sysctl {
+        /// What was to be done.
+        action: String,
+        /// The parameter's path below `/proc/sys`.
+        key: String,
+        /// What the kernel said.
+        #[source]
+        cause: io::Error,
+        /// What to do, where that is known.
+        hint: &'static str,
+    },
+    /// The program that installs NAT is missing.
+    #[error(
+        "a pool asks for NAT (natOutgoing), but the program nft was not found; install the \
+         package nftables, or set natOutgoing to false on every pool"
+    )]
+    NftMissing,
+    /// The program that installs NAT failed.
+    #[error("{action} failed: {output}")]
+    Nft {
+        /// What was to be done.
+        action: String,
+        /// What nft said, or why it could not be run.
+        output: String,
+    },
+    /// The kernel refused for another reason.
+    #[error("{action}: {cause}")]
+    Refused {
+        /// What was to be done, in terms of `ip`.
+        action: String,
+        /// What the kernel said.
+        #[source]
+        cause: io::Error,
+    },
+}
+
+impl Error {
+    /// The error for `action`, which the kernel answered with `cause`.
+    pub(crate) fn refused(action: impl ToString, cause: io::Error) -> Self {
+        let action = action.to_string();
+        match cause.kind() {
+            io::ErrorKind::PermissionDenied => Self::Denied { action, cause },
+            _ => Self::Refused { action, cause },
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What the kernel has of an attachment.
+
+use weir_common::network::{AttachmentIdentity, Found, FoundLink};
+
+use crate::link::Link;
+use crate::netlink::Netlink;
+use crate::route::{in_plan_terms, routes_by};
+use crate::{Error, Kernel};
+
+impl Kernel {
+    /// Refuses a name that an interface of the container has already. The
+    /// container must be open.
+    ///
+    /// # Errors
+    /// [`Error::InterfaceExists`], or the kernel refuses.
+    pub async fn refuse_existing(&self, interface: &str) -> Result<(), Error> {
+        match self.container()?.netlink.link_by_name(interface).await? {
+            None => Ok(()),
+            Some(_) => Err(Error::InterfaceExists { interface: interface.to_owned() }),
+        }
+    }
+
+    /// The attachments that the node has, in the order in which they were made:
+    /// read from the aliases of its links, the only record of them.
+    ///
+    /// # Errors
+    /// The kernel refuses the list.
+    pub async fn attachments(&self) -> Result<Vec<AttachmentIdentity>, Error> {
+        let mut links = self.host.links().await?;
+        links.sort_by_key(|link| link.index);
+        let identity = |link: Link| {
+            let identity = AttachmentIdentity::from_alias(link.alias.as_deref()?)?;
+            (identity.host_interface() == link.name).then_some(identity)
+        };
+        Ok(links.into_iter().filter_map(identity).collect())
+    }
+
+    /// Reports both ends of an attachment, with their addresses and routes, for
+    /// `weir_common::network::compare`. The container must be open.
+    ///
+    /// # Errors
+    /// The kernel refuses; what is missing is no error but not in the report.
+    pub async fn inspect(&self, identity: &AttachmentIdentity) -> Result<Found, Error> {
+        let container = &self.container()?.netlink;
+        Ok(Found {
+            host: report(&self.host, &identity.host_interface()).await?,
+            container: report(container, identity.interface()).await?,
+        })
+    }
+}
+
+async fn report(netlink: &Netlink, name: &str) -> Result<Option<FoundLink>, Error> {
+    let Some(link) = netlink.link_by_name(name).await? else {
+        return Ok(None);
+    };
+    let Link { index, name, kind, alias, mac, mtu, up, peer_index, loopback: _ } = link;
+    let addresses = netlink.addresses(index).await?;
+    let mut routes = Vec::new();
+    for v6 in [false, true] {
+        routes.extend(netlink.routes(routes_by(v6, index)).await?.iter().filter_map(in_plan_terms));
+    }
+    Ok(Some(FoundLink { name, index, peer_index, kind, alias, mac, mtu, up, addresses, routes }))
+}

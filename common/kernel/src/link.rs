@@ -1,0 +1,210 @@
+//! Links: the veth pair, lookups, deletion.
+
+use std::io;
+
+use futures_util::StreamExt;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
+use weir_common::network::{AttachmentIdentity, HOST_MAC, MacAddress, Side, Step, Veth};
+
+use crate::netlink::{Netlink, into_io};
+use crate::{Error, Kernel};
+
+/// What a link is, as far as Weir cares.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) kind: Option<String>,
+    pub(crate) alias: Option<String>,
+    pub(crate) mac: Option<MacAddress>,
+    pub(crate) mtu: u32,
+    pub(crate) up: bool,
+    pub(crate) loopback: bool,
+    pub(crate) peer_index: Option<u32>,
+}
+
+impl Link {
+    fn from_message(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            kind: None,
+            alias: None,
+            mac: None,
+            mtu: 0,
+            up: flags.contains(LinkFlags::Up),
+            loopback: flags.contains(LinkFlags::Loopback),
+            peer_index: None,
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Link(index) => link.peer_index = Some(index),
+                LinkAttribute::Address(bytes) => {
+                    link.mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddress);
+                }
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+
+    /// Whether it is the host's end of `identity`'s veth: its alias says so, or
+    /// an ADD was interrupted between the creation and the alias, which leaves
+    /// a veth with Weir's hardware address and no alias.
+    pub(crate) fn belongs_to(&self, identity: &AttachmentIdentity) -> bool {
+        let unfinished = self.alias.is_none()
+            && self.kind.as_deref() == Some("veth")
+            && self.mac == Some(HOST_MAC);
+        self.name == identity.host_interface()
+            && (unfinished || self.alias.as_ref() == Some(&identity.alias()))
+    }
+
+    pub(crate) fn foreign(&self) -> Error {
+        Error::ForeignLink {
+            link: self.name.clone(),
+            kind: self.kind.clone().unwrap_or_else(|| "of hardware".to_owned()),
+            alias: self.alias.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl Netlink {
+    /// The link of that name, if there is one.
+    pub(crate) async fn link_by_name(&self, name: &str) -> Result<Option<Link>, Error> {
+        let request = self.handle().link().get().match_name(name);
+        self.find_link(request, format!("ip link show {name}")).await
+    }
+
+    /// The link of that number, if there is one.
+    pub(crate) async fn link_by_index(&self, index: u32) -> Result<Option<Link>, Error> {
+        let request = self.handle().link().get().match_index(index);
+        self.find_link(request, format!("ip link show, number {index}")).await
+    }
+
+    async fn find_link(
+        &self,
+        request: rtnetlink::LinkGetRequest,
+        action: String,
+    ) -> Result<Option<Link>, Error> {
+        let mut answers = std::pin::pin!(request.execute());
+        match answers.next().await {
+            None => Ok(None),
+            Some(Ok(message)) => Ok(Some(Link::from_message(message))),
+            Some(Err(error)) => match into_io(error) {
+                cause if is(&cause, Errno::ENODEV) => Ok(None),
+                cause => Err(Error::refused(action, cause)),
+            },
+        }
+    }
+
+    /// Every link of the namespace.
+    pub(crate) async fn links(&self) -> Result<Vec<Link>, Error> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let listing = self.dump(request).await.map_err(|cause| Error::refused("ip link", cause))?;
+        let links = listing.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some(Link::from_message(link)),
+            _ => None,
+        });
+        Ok(links.collect())
+    }
+
+    /// Deletes the link of that number; one that is gone is no error. The call
+    /// blocks the thread for as long as the kernel waits for RCU (15 to 47 ms).
+    pub(crate) async fn delete_link(&self, index: u32, name: &str) -> Result<(), Error> {
+        match self.handle().link().del(index).execute().await.map_err(into_io) {
+            Err(cause) if !is(&cause, Errno::ENODEV) => {
+                Err(Error::refused(format!("ip link delete {name}"), cause))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Kernel {
+    /// Creates a veth pair with its peer inside the container. A leftover of
+    /// the same attachment is replaced; anything else in the way is left alone.
+    pub(crate) async fn create_veth(&self, veth: &Veth) -> Result<(), Error> {
+        let cause = match self.request_veth(veth).await {
+            Err(cause) if is(&cause, Errno::EEXIST) => cause,
+            outcome => return outcome.map_err(|cause| Error::refused(veth, cause)),
+        };
+        let interface = veth.identity.interface();
+        if self.container()?.netlink.link_by_name(interface).await?.is_some() {
+            return Err(Error::InterfaceExists { interface: interface.to_owned() });
+        }
+        match self.host.link_by_name(&veth.identity.host_interface()).await? {
+            None => return Err(Error::refused(veth, cause)),
+            Some(link) if !link.belongs_to(&veth.identity) => return Err(link.foreign()),
+            // Of the same attachment, and without its other end in this
+            // container: an ADD that was interrupted, or the container was made
+            // anew under its old id.
+            Some(link) => self.host.delete_link(link.index, &link.name).await?,
+        }
+        self.request_veth(veth).await.map_err(|cause| Error::refused(veth, cause))
+    }
+
+    /// rtnetlink's builder gives the peer no more than a name, so the peer's
+    /// part of the message is put together here.
+    async fn request_veth(&self, veth: &Veth) -> io::Result<()> {
+        let descriptor = self.container().map_err(io::Error::other)?.namespace.descriptor();
+        let peer = LinkUnspec::new_with_name(veth.identity.interface())
+            .address(veth.container_mac.0.to_vec())
+            .mtu(veth.mtu)
+            .setns_by_fd(descriptor)
+            .build();
+        let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(veth.identity.host_interface())
+            .address(veth.host_mac.0.to_vec())
+            .mtu(veth.mtu)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .up()
+            .build();
+        self.host.handle().link().add(message).execute().await.map_err(into_io)
+    }
+
+    pub(crate) async fn set_alias(
+        &self,
+        step: &Step,
+        index: u32,
+        alias: &str,
+    ) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(index).alias(alias).build();
+        let outcome = self.host.handle().link().change(message).execute().await;
+        outcome.map_err(|error| Error::refused(step, into_io(error)))
+    }
+
+    pub(crate) async fn set_up(&self, step: &Step, side: Side, index: u32) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(index).up().build();
+        let outcome = self.netlink(side)?.handle().link().change(message).execute().await;
+        outcome.map_err(|error| Error::refused(step, into_io(error)))
+    }
+
+    /// The number of a link, by an ioctl, which costs less than a request over
+    /// netlink.
+    pub(crate) fn index(&self, side: Side, link: &str) -> Result<u32, Error> {
+        self.within(side, || if_nametoindex(link))?.map_err(|errno| match errno {
+            Errno::ENODEV => Error::LinkMissing { side, link: link.to_owned() },
+            errno => Error::refused(format!("ip link show {link} {side}"), errno.into()),
+        })
+    }
+}
+
+pub(crate) fn is(cause: &io::Error, errno: Errno) -> bool {
+    cause.raw_os_error() == Some(errno as i32)
+}

@@ -1,0 +1,201 @@
+//! The node's NAT table.
+//!
+//! What is installed is read by one netlink request of Weir's own; the program
+//! nft is run only to change it. nft's JSON is plain text in and out, so it is
+//! run directly: the crate `nftables` would discard what nft says when it
+//! fails.
+
+use std::ffi::OsStr;
+use std::io::{self, Write};
+use std::process::{Command, Output, Stdio};
+
+use netlink_sys::{Socket, SocketAddr};
+use serde_json::{Value, json};
+use weir_common::network::{Before, NAT_CHAIN, NAT_TABLE, NatTable};
+
+use crate::Error;
+
+/// Where nft is looked for when PATH does not lead to it, as in a runtime's
+/// sparse environment.
+const NFT: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
+
+/// How often the rules are read again when they change meanwhile.
+const DUMP_ATTEMPTS: usize = 10;
+
+/// Numbers of the kernel's netlink interface to nftables
+/// (`linux/netlink.h`, `linux/netfilter/nfnetlink.h`, `nf_tables.h`).
+mod abi {
+    pub(super) const NETLINK_NETFILTER: isize = 12;
+    pub(super) const GET_RULE: u16 = 10 << 8 | 7;
+    pub(super) const FLAGS_REQUEST_DUMP: u16 = 0x301;
+    pub(super) const FLAG_DUMP_INTERRUPTED: u16 = 0x10;
+    pub(super) const TYPE_ERROR: u16 = 2;
+    pub(super) const TYPE_DONE: u16 = 3;
+    pub(super) const FAMILY_INET: u8 = 1;
+    pub(super) const RULE_TABLE: u16 = 1;
+    pub(super) const RULE_CHAIN: u16 = 2;
+    pub(super) const HEADER: usize = 16;
+}
+
+/// Sees to it that `wanted` is installed, or nothing.
+pub(crate) fn ensure(wanted: Option<&NatTable>) -> Result<Before, Error> {
+    let rules = match installed_rules() {
+        Ok(rules) => rules,
+        // A kernel without nftables has no table to remove; nft will say more
+        // where one is wanted.
+        Err(_) if wanted.is_none() => return Ok(Before::Same),
+        Err(_) => Vec::new(),
+    };
+    if is_installed(wanted, &rules) {
+        return Ok(Before::Same);
+    }
+    let before = if rules.is_empty() { Before::Absent } else { Before::Was(listing()?) };
+    let ruleset = wanted.map_or_else(NatTable::removal, NatTable::ruleset);
+    install(&ruleset, "nft replace table inet weir")?;
+    Ok(before)
+}
+
+/// Puts the table back as `listing` has it, or removes it.
+pub(crate) fn restore(listing: Option<&str>) -> Result<(), Error> {
+    let action = "nft restore table inet weir";
+    let Value::Object(mut document) = NatTable::removal() else {
+        return Ok(());
+    };
+    if let (Some(listing), Some(Value::Array(commands))) = (listing, document.get_mut("nftables")) {
+        let listing: Value = serde_json::from_str(listing).map_err(|error| Error::Nft {
+            action: action.to_owned(),
+            output: format!("its own listing cannot be read: {error}"),
+        })?;
+        let objects = listing["nftables"].as_array().into_iter().flatten();
+        let objects = objects.filter(|object| object.get("metainfo").is_none());
+        commands.extend(objects.map(|object| json!({ "add": object })));
+    }
+    install(&Value::Object(document), action)
+}
+
+/// Whether the rules are those of `wanted`: as many, and each with its
+/// fingerprint.
+fn is_installed(wanted: Option<&NatTable>, rules: &[Vec<u8>]) -> bool {
+    let Some(wanted) = wanted else {
+        return rules.is_empty();
+    };
+    let fingerprint = wanted.fingerprint();
+    let has_fingerprint = |rule: &Vec<u8>| {
+        rule.windows(fingerprint.len()).any(|window| window == fingerprint.as_bytes())
+    };
+    rules.len() == wanted.rules() && rules.iter().all(has_fingerprint)
+}
+
+/// The rules of Weir's chain as raw messages; none without the table. A rule's
+/// comment, and so the fingerprint, stands in it as text.
+fn installed_rules() -> io::Result<Vec<Vec<u8>>> {
+    let socket = Socket::new(abi::NETLINK_NETFILTER)?;
+    for _ in 0..DUMP_ATTEMPTS {
+        socket.send_to(&rules_request(), &SocketAddr::new(0, 0), 0)?;
+        if let Some(rules) = read_rules(&socket)? {
+            return Ok(rules);
+        }
+    }
+    Err(io::ErrorKind::Interrupted.into())
+}
+
+fn rules_request() -> Vec<u8> {
+    // nfgenmsg: family, version, resource id.
+    let mut body = vec![abi::FAMILY_INET, 0, 0, 0];
+    for (kind, name) in [(abi::RULE_TABLE, NAT_TABLE), (abi::RULE_CHAIN, NAT_CHAIN)] {
+        let length = 4 + name.len() + 1;
+        body.extend((length as u16).to_ne_bytes());
+        body.extend(kind.to_ne_bytes());
+        body.extend(name.as_bytes());
+        body.resize(body.len() + 1 + (4 - length % 4) % 4, 0);
+    }
+    let mut message = Vec::with_capacity(abi::HEADER + body.len());
+    message.extend(((abi::HEADER + body.len()) as u32).to_ne_bytes());
+    message.extend(abi::GET_RULE.to_ne_bytes());
+    message.extend(abi::FLAGS_REQUEST_DUMP.to_ne_bytes());
+    message.extend([0; 8]);
+    message.extend(body);
+    message
+}
+
+/// Reads answers up to the end of the listing; `None` when the kernel says that
+/// the rules changed meanwhile.
+fn read_rules(socket: &Socket) -> io::Result<Option<Vec<Vec<u8>>>> {
+    let (mut rules, mut interrupted) = (Vec::new(), false);
+    loop {
+        let (datagram, _) = socket.recv_from_full()?;
+        let mut rest = datagram.as_slice();
+        while let Some((kind, flags, body, next)) = split_message(rest) {
+            rest = next;
+            interrupted |= flags & abi::FLAG_DUMP_INTERRUPTED != 0;
+            match kind {
+                abi::TYPE_DONE => return Ok((!interrupted).then_some(rules)),
+                abi::TYPE_ERROR => return Err(error_in(body)),
+                _ => rules.push(body.to_vec()),
+            }
+        }
+    }
+}
+
+/// Takes the first netlink message off `bytes`: its type, flags and body, and
+/// what follows it.
+fn split_message(bytes: &[u8]) -> Option<(u16, u16, &[u8], &[u8])> {
+    let word = |at: usize| bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
+    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+    let body = bytes.get(abi::HEADER..length)?;
+    let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    Some((word(4)?, word(6)?, body, next))
+}
+
+fn error_in(body: &[u8]) -> io::Error {
+    match body.get(..4).and_then(|code| code.try_into().ok()).map(i32::from_ne_bytes) {
+        Some(code) => io::Error::from_raw_os_error(code.saturating_neg()),
+        None => io::ErrorKind::InvalidData.into(),
+    }
+}
+
+fn listing() -> Result<String, Error> {
+    let action = "nft list table inet weir";
+    let output = nft(["-j", "list", "table", "inet", NAT_TABLE], "", action)?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn install(ruleset: &Value, action: &str) -> Result<(), Error> {
+    nft(["-j", "-f", "-"], &ruleset.to_string(), action).map(|_| ())
+}
+
+fn nft<const N: usize>(arguments: [&str; N], input: &str, action: &str) -> Result<Output, Error> {
+    for program in NFT {
+        let output = match run(program, arguments, input) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
+            outcome => outcome.map_err(|cause| failed(action, &cause.to_string()))?,
+        };
+        if output.status.success() {
+            return Ok(output);
+        }
+        return Err(failed(action, String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    Err(Error::NftMissing)
+}
+
+fn run(
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    input: &str,
+) -> io::Result<Output> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // nft that ends early says why by its status.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    child.wait_with_output()
+}
+
+fn failed(action: &str, output: &str) -> Error {
+    Error::Nft { action: action.to_owned(), output: output.to_owned() }
+}

@@ -1,0 +1,111 @@
+//! What the node itself is like: forwarding, and the MTU of its uplink.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures_util::StreamExt;
+use netlink_packet_route::route::{RouteAttribute, RouteFlags};
+use weir_common::network::{MtuCandidate, NodeState, choose_mtu};
+
+use crate::link::Link;
+use crate::netlink::into_io;
+use crate::route::{all_routes, is_unreachable, output};
+use crate::{Error, Kernel, sysctl};
+
+/// Destinations that stand for the rest of the world: of the ranges for
+/// documentation (RFC 5737, RFC 3849), to which no node has a route of its own.
+const OUTSIDE: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
+
+impl Kernel {
+    /// What `weir_common::network::plan_node` decides by. What a kernel without
+    /// IPv6 has no parameters for counts as off.
+    ///
+    /// # Errors
+    /// `/proc/sys` cannot be read.
+    pub fn node_state(&self) -> Result<NodeState, Error> {
+        let ipv6_forwarding = is_set("net/ipv6/conf/all/forwarding", "1")?;
+        let taking_advertisements =
+            if ipv6_forwarding { Vec::new() } else { taking_advertisements()? };
+        Ok(NodeState {
+            ipv4_forwarding: is_set("net/ipv4/ip_forward", "1")?,
+            ipv6_forwarding,
+            taking_advertisements,
+        })
+    }
+
+    /// The MTU in bytes for containers where the configuration names none: that
+    /// of the link by which the node reaches the outside (its default route),
+    /// of IPv4 or else of IPv6; else as `weir_common::network::choose_mtu` has
+    /// it.
+    ///
+    /// # Errors
+    /// The kernel refuses a lookup.
+    pub async fn uplink_mtu(&self) -> Result<u32, Error> {
+        for destination in OUTSIDE {
+            if let Some(index) = self.link_towards(destination).await?
+                && let Some(link) = self.host.link_by_index(index).await?
+                && !link.loopback
+            {
+                return Ok(choose_mtu(Some(link.mtu), &[]));
+            }
+        }
+        let candidates: Vec<MtuCandidate> =
+            self.host.links().await?.into_iter().map(candidate).collect();
+        Ok(choose_mtu(None, &candidates))
+    }
+
+    /// The link that the kernel would send to `destination` by. One lookup, and
+    /// not a listing, which would grow with the number of containers.
+    async fn link_towards(&self, destination: IpAddr) -> Result<Option<u32>, Error> {
+        let mut request = all_routes(destination.is_ipv6());
+        request.header.destination_prefix_length = if destination.is_ipv6() { 128 } else { 32 };
+        request.header.flags = RouteFlags::FibMatch;
+        request.attributes.push(RouteAttribute::Destination(destination.into()));
+        let mut answers = std::pin::pin!(self.host.handle().route().get(request).execute());
+        match answers.next().await {
+            None => Ok(None),
+            Some(Ok(route)) => Ok(output(&route)),
+            Some(Err(error)) => match into_io(error) {
+                cause if is_unreachable(&cause) => Ok(None),
+                cause => Err(Error::refused(format!("ip route get {destination}"), cause)),
+            },
+        }
+    }
+}
+
+fn candidate(link: Link) -> MtuCandidate {
+    let Link { name, mtu, up, loopback, kind, .. } = link;
+    MtuCandidate { name, mtu, up, loopback, kind }
+}
+
+/// The interfaces with `accept_ra` 1; not the templates for all and new ones.
+fn taking_advertisements() -> Result<Vec<String>, Error> {
+    let directory = "/proc/sys/net/ipv6/conf";
+    let failed = |cause| Error::refused(format!("list {directory}"), cause);
+    let entries = match std::fs::read_dir(directory) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed)?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        let is_interface = !["all", "default", "lo"].contains(&name.as_str());
+        if is_interface && is_set(&format!("net/ipv6/conf/{name}/accept_ra"), "1")? {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn is_set(key: &str, value: &str) -> Result<bool, Error> {
+    match sysctl::read(key) {
+        Ok(found) => Ok(found == value),
+        // No IPv6, or an interface that has gone meanwhile.
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(cause) => Err(Error::refused(format!("sysctl {key}"), cause)),
+    }
+}

@@ -1,0 +1,83 @@
+//! Removing an attachment.
+
+use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
+use weir_common::network::{AttachmentIdentity, ROUTE_PROTOCOL};
+
+use crate::netlink::Netlink;
+use crate::route::routes_by;
+use crate::{Error, Kernel};
+
+/// The host link of an attachment, found and known to be Weir's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnLink {
+    index: u32,
+    name: String,
+}
+
+impl OwnLink {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Kernel {
+    /// The first half of a removal: deletes the node's routes to the container
+    /// and returns the link that is left to delete, `None` when the attachment
+    /// has none (it was removed before, or never made). From then on nothing
+    /// goes to its addresses any more, so they can be released. The container's
+    /// namespace may be gone.
+    ///
+    /// # Errors
+    /// The link of that name is not this attachment's (it is left alone), or
+    /// the kernel refuses.
+    pub async fn remove_routes(
+        &self,
+        identity: &AttachmentIdentity,
+    ) -> Result<Option<OwnLink>, Error> {
+        let Some(link) = self.host.link_by_name(&identity.host_interface()).await? else {
+            return Ok(None);
+        };
+        if !link.belongs_to(identity) {
+            return Err(link.foreign());
+        }
+        for v6 in [false, true] {
+            for route in self.host.routes(own_routes_by(v6, link.index)).await? {
+                self.host.delete_route(route).await?;
+            }
+        }
+        Ok(Some(OwnLink { index: link.index, name: link.name }))
+    }
+
+    /// The second half: deletes the link, and with it the container's end and
+    /// all that hangs on both. A link that is gone by now is no error.
+    ///
+    /// The kernel does it within the system call and waits 15 to 47 ms for RCU
+    /// meanwhile, so it is done on a thread of its own: other futures of the
+    /// runtime (the release of the addresses by a child process) go on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn remove_link(&self, link: OwnLink) -> Result<(), Error> {
+        let failed = |cause| {
+            Error::refused(format!("ip link delete {}, on its own thread", link.name), cause)
+        };
+        let (index, name) = (link.index, link.name.clone());
+        // The new thread is born in the namespace of this one.
+        tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+            let runtime = runtime.map_err(|cause| Error::refused("start a runtime", cause))?;
+            runtime.block_on(async { Netlink::open()?.delete_link(index, &name).await })
+        })
+        .await
+        .map_err(|error| failed(error.into()))?
+    }
+}
+
+/// A filter for Weir's routes of a family by the link of that number.
+fn own_routes_by(v6: bool, index: u32) -> RouteMessage {
+    let mut filter = routes_by(v6, index);
+    filter.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+    filter.header.table = RouteHeader::RT_TABLE_MAIN;
+    filter
+}

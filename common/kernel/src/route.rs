@@ -1,0 +1,267 @@
+//! Routes, addresses and neighbours.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
+    RouteScope as KernelScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
+use weir_common::network::{MacAddress, ROUTE_PROTOCOL, Route, RouteScope, Side, Step};
+
+use crate::link::is;
+use crate::netlink::{Netlink, into_io};
+use crate::{Error, Kernel};
+
+impl Netlink {
+    /// The routes of one family that `filter` lets through. Without IPv6 in the
+    /// kernel there are none of that family.
+    pub(crate) async fn routes(&self, filter: RouteMessage) -> Result<Vec<RouteMessage>, Error> {
+        let listing = match self.dump(RouteNetlinkMessage::GetRoute(filter)).await {
+            Err(cause) if is(&cause, Errno::EOPNOTSUPP) || is(&cause, Errno::EAFNOSUPPORT) => {
+                Vec::new()
+            }
+            outcome => outcome.map_err(|cause| Error::refused("ip route show", cause))?,
+        };
+        let routes = listing.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(route) => Some(route),
+            _ => None,
+        });
+        Ok(routes.collect())
+    }
+
+    /// Deletes a route as it was listed; one that is gone is no error.
+    pub(crate) async fn delete_route(&self, route: RouteMessage) -> Result<(), Error> {
+        let action = format!("ip route delete {}", destination(&route));
+        match self.handle().route().del(route).execute().await.map_err(into_io) {
+            Err(cause) if !is(&cause, Errno::ESRCH) && !is(&cause, Errno::ENODEV) => {
+                Err(Error::refused(action, cause))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The addresses of the link of that number.
+    pub(crate) async fn addresses(&self, index: u32) -> Result<Vec<IpAddr>, Error> {
+        let mut filter = AddressMessage::default();
+        filter.header.index = index;
+        let listing = self
+            .dump(RouteNetlinkMessage::GetAddress(filter))
+            .await
+            .map_err(|cause| Error::refused("ip address show", cause))?;
+        let address = |message| match message {
+            RouteNetlinkMessage::NewAddress(message) if message.header.index == index => {
+                message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Local(address) => Some(*address),
+                    AddressAttribute::Address(address) if address.is_ipv6() => Some(*address),
+                    _ => None,
+                })
+            }
+            _ => None,
+        };
+        Ok(listing.into_iter().filter_map(address).collect())
+    }
+}
+
+impl Kernel {
+    pub(crate) async fn add_address(
+        &self,
+        step: &Step,
+        side: Side,
+        index: u32,
+        address: IpNet,
+    ) -> Result<(), Error> {
+        let mut request =
+            self.netlink(side)?.handle().address().add(index, address.addr(), address.prefix_len());
+        // Usable at once: nobody else on a veth could have it.
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        request.execute().await.map_err(|error| Error::refused(step, into_io(error)))
+    }
+
+    pub(crate) async fn add_neighbour(
+        &self,
+        step: &Step,
+        (side, index): (Side, u32),
+        address: IpAddr,
+        mac: MacAddress,
+    ) -> Result<(), Error> {
+        let request = self.netlink(side)?.handle().neighbours().add(index, address);
+        let outcome = request.link_layer_address(&mac.0).execute().await;
+        outcome.map_err(|error| Error::refused(step, into_io(error)))
+    }
+
+    pub(crate) async fn add_route(
+        &self,
+        step: &Step,
+        (side, index): (Side, u32),
+        route: &Route,
+    ) -> Result<(), Error> {
+        let netlink = self.netlink(side)?;
+        match netlink.handle().route().add(message(route, index)).execute().await.map_err(into_io) {
+            Err(cause) if is(&cause, Errno::EEXIST) => Err(Error::RouteExists {
+                action: step.to_string(),
+                destination: route.destination.to_string(),
+                owner: owner(netlink, route).await?,
+            }),
+            outcome => outcome.map_err(|cause| Error::refused(step, cause)),
+        }
+    }
+}
+
+/// Who has the route that stands in the way of `route`: its link's name and
+/// alias, else its type.
+async fn owner(netlink: &Netlink, route: &Route) -> Result<String, Error> {
+    let routes = netlink.routes(all_routes(route.destination.addr().is_ipv6())).await?;
+    let table = route.table.unwrap_or(RouteHeader::RT_TABLE_MAIN.into());
+    let Some(other) = routes
+        .into_iter()
+        .find(|other| destination(other) == route.destination && table_of(other) == table)
+    else {
+        return Ok("a link that is gone by now".to_owned());
+    };
+    let index = match output(&other) {
+        Some(index) => index,
+        None => return Ok(format!("a route of type {:?}", other.header.kind).to_lowercase()),
+    };
+    Ok(match netlink.link_by_index(index).await? {
+        Some(link) => match link.alias {
+            Some(alias) => format!("link {} (alias {alias:?})", link.name),
+            None => format!("link {}", link.name),
+        },
+        None => format!("link number {index}"),
+    })
+}
+
+/// A filter that lets every route of a family through.
+pub(crate) fn all_routes(v6: bool) -> RouteMessage {
+    let mut filter = RouteMessage::default();
+    filter.header.address_family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    filter
+}
+
+/// A filter for the routes of a family by the link of that number.
+pub(crate) fn routes_by(v6: bool, index: u32) -> RouteMessage {
+    let mut filter = all_routes(v6);
+    filter.attributes.push(RouteAttribute::Oif(index));
+    filter
+}
+
+/// The same in Weir's terms; `None` for what Weir never makes (blackholes,
+/// local and multicast routes).
+pub(crate) fn in_plan_terms(message: &RouteMessage) -> Option<Route> {
+    if message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let mut route = Route {
+        scope: match message.header.scope {
+            KernelScope::Universe => RouteScope::Universe,
+            _ => RouteScope::Link,
+        },
+        table: Some(table_of(message)),
+        ..Route::on_link(destination(message))
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Gateway(RouteAddress::Inet(address)) => {
+                route.gateway = Some((*address).into());
+            }
+            RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
+                route.gateway = Some((*address).into());
+            }
+            RouteAttribute::Priority(priority) => route.priority = Some(*priority),
+            RouteAttribute::Metrics(metrics) => read_metrics(&mut route, metrics),
+            _ => {}
+        }
+    }
+    Some(route)
+}
+
+fn read_metrics(route: &mut Route, metrics: &[RouteMetric]) {
+    for metric in metrics {
+        match metric {
+            RouteMetric::Mtu(mtu) => route.mtu = Some(*mtu),
+            RouteMetric::Advmss(advmss) => route.advmss = Some(*advmss),
+            _ => {}
+        }
+    }
+}
+
+fn message(route: &Route, index: u32) -> RouteMessage {
+    let mut message = all_routes(route.destination.addr().is_ipv6());
+    message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+    message.header.kind = RouteType::Unicast;
+    message.header.scope = match route.scope {
+        RouteScope::Universe => KernelScope::Universe,
+        RouteScope::Link => KernelScope::Link,
+    };
+    message.header.destination_prefix_length = route.destination.prefix_len();
+    let table = route.table.unwrap_or(RouteHeader::RT_TABLE_MAIN.into());
+    message.header.table = u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
+    let metrics: Vec<RouteMetric> =
+        [route.mtu.map(RouteMetric::Mtu), route.advmss.map(RouteMetric::Advmss)]
+            .into_iter()
+            .flatten()
+            .collect();
+    message.attributes = [
+        Some(RouteAttribute::Destination(route.destination.addr().into())),
+        Some(RouteAttribute::Oif(index)),
+        Some(RouteAttribute::Table(table)),
+        route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())),
+        route.priority.map(RouteAttribute::Priority),
+        (!metrics.is_empty()).then_some(RouteAttribute::Metrics(metrics)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    message
+}
+
+fn destination(message: &RouteMessage) -> IpNet {
+    let everything: IpAddr = match message.header.address_family {
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    });
+    let address = address.unwrap_or(everything);
+    IpNet::new(address, message.header.destination_prefix_length).unwrap_or(address.into())
+}
+
+fn table_of(message: &RouteMessage) -> u32 {
+    let table = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    table.unwrap_or(message.header.table.into())
+}
+
+/// The number of the link that a route goes by: its own, or its first next
+/// hop's.
+pub(crate) fn output(message: &RouteMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        RouteAttribute::MultiPath(hops) => hops.first().map(|hop| hop.interface_index),
+        _ => None,
+    })
+}
+
+/// What an I/O error of a route lookup means: no route, or a failure.
+pub(crate) fn is_unreachable(cause: &io::Error) -> bool {
+    [
+        Errno::ENETUNREACH,
+        Errno::EHOSTUNREACH,
+        Errno::EINVAL,
+        Errno::EACCES,
+        Errno::EOPNOTSUPP,
+        Errno::EAFNOSUPPORT,
+    ]
+    .into_iter()
+    .any(|errno| is(cause, errno))
+}

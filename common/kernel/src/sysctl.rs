@@ -1,0 +1,67 @@
+//! Kernel parameters, by the files below `/proc/sys`. Those of the network are
+//! the ones of the namespace that the thread is in.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use weir_common::network::{Before, Side, Sysctl};
+
+use crate::{Error, Kernel};
+
+impl Kernel {
+    /// Gives a parameter its value and tells what it was.
+    pub(crate) fn set_sysctl(&self, sysctl: &Sysctl) -> Result<Before, Error> {
+        self.within(sysctl.side, || set(sysctl))?.or_else(|cause| {
+            if sysctl.optional && cause.kind() == io::ErrorKind::NotFound {
+                return Ok(Before::Same);
+            }
+            Err(failed(sysctl.to_string(), &sysctl.key, cause))
+        })
+    }
+
+    /// Writes a parameter's old value back.
+    pub(crate) fn restore_sysctl(&self, side: Side, key: &str, value: &str) -> Result<(), Error> {
+        let action = format!("sysctl -w {key}={value} {side}");
+        self.within(side, || write(key, value))?.map_err(|cause| failed(action, key, cause))
+    }
+}
+
+/// The value of the parameter at `key` below `/proc/sys`, in the thread's
+/// namespace.
+pub(crate) fn read(key: &str) -> io::Result<String> {
+    std::fs::read_to_string(path(key)).map(|value| value.trim_end().to_owned())
+}
+
+fn set(sysctl: &Sysctl) -> io::Result<Before> {
+    if sysctl.of_veth {
+        // A new link's parameters have no history worth a read.
+        return write(&sysctl.key, &sysctl.value).map(|()| Before::Absent);
+    }
+    let before = read(&sysctl.key)?;
+    if before == sysctl.value {
+        return Ok(Before::Same);
+    }
+    write(&sysctl.key, &sysctl.value).map(|()| Before::Was(before))
+}
+
+fn write(key: &str, value: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path(key))?.write_all(value.as_bytes())
+}
+
+fn path(key: &str) -> PathBuf {
+    PathBuf::from("/proc/sys").join(key)
+}
+
+fn failed(action: String, key: &str, cause: io::Error) -> Error {
+    let hint = match cause.kind() {
+        io::ErrorKind::NotFound if key.starts_with("net/ipv6/") => {
+            " (is IPv6 switched off in this kernel? use pools of IPv4 only, or boot without \
+             ipv6.disable=1)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => " (make /proc/sys writable for Weir)",
+        io::ErrorKind::PermissionDenied => " (run as root, with CAP_NET_ADMIN)",
+        _ => "",
+    };
+    Error::Sysctl { action, key: key.to_owned(), cause, hint }
+}

@@ -1,0 +1,103 @@
+//! The lock that keeps calls on one host from overtaking each other.
+//!
+//! It only avoids wasted work: what is right and wrong is decided by the
+//! comparisons of the datastore's transactions. So the wait for it is bounded,
+//! and a lock that cannot be had is done without.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// The lock's file when the configuration names none.
+pub const DEFAULT_LOCK_FILE: &str = "/run/weir/ipam.lock";
+
+/// How long a call waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The lock, held until it is dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: Option<Flock<File>>,
+}
+
+impl Lock {
+    /// Takes the lock, waiting at most ten seconds. The directory of the file
+    /// is made when it is missing.
+    pub fn take(path: &Path) -> Self {
+        let taken = open(path).and_then(|file| wait_for(file, PATIENCE));
+        match taken {
+            Ok(file) => Self { _file: Some(file) },
+            Err(error) => {
+                tracing::warn!(file = %path.display(), %error, "going on without the host's lock");
+                Self { _file: None }
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    let options = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).mode(0o600);
+        options
+    };
+    match options().open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if let Some(directory) = path.parent() {
+                DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            }
+            options().open(path)
+        }
+        opened => opened,
+    }
+}
+
+/// Locks at once, or lets another thread wait: flock(2) knows no time limit.
+fn wait_for(file: File, patience: Duration) -> std::io::Result<Flock<File>> {
+    let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(locked) => return Ok(locked),
+        Err((file, _)) => file,
+    };
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let locked = Flock::lock(file, FlockArg::LockExclusive);
+        // When nobody waits any more the lock is dropped, and so released.
+        let _ = sender.send(locked.map_err(|(_, error)| error));
+    });
+    match receiver.recv_timeout(patience) {
+        Ok(locked) => locked.map_err(std::io::Error::from),
+        Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_waits_for_the_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/ipam.lock");
+        let first = wait_for(open(&path).unwrap(), PATIENCE).unwrap();
+        let error = wait_for(open(&path).unwrap(), Duration::from_millis(5)).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+        let second = std::thread::spawn({
+            let path = path.clone();
+            move || wait_for(open(&path).unwrap(), PATIENCE).map(drop)
+        });
+        drop(first);
+        second.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn without_a_place_for_it_work_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(Lock::take(&file.join("ipam.lock"))._file.is_none());
+    }
+}

@@ -1,0 +1,32 @@
+//! The skeleton, connected to the process's own streams and variables.
+
+use std::io::{IsTerminal, Read, Write};
+use std::process::ExitCode;
+
+use weir_common::cni::skeleton::{Plugin, Surroundings, run};
+use weir_common::cni::{Error, SpecVersion};
+
+/// Runs one CNI call as a process.
+pub fn main(plugin: &dyn Plugin) -> ExitCode {
+    let mut input = std::io::stdin();
+    let terminal = input.is_terminal();
+    let status = run(
+        plugin,
+        Surroundings {
+            variable: &|name| std::env::var(name).ok(),
+            input: (!terminal).then_some(&mut input as &mut dyn Read),
+            output: &mut std::io::stdout(),
+            messages: &mut std::io::stderr(),
+        },
+    );
+    ExitCode::from(status)
+}
+
+/// Ends a process that never became a plugin with an error on standard output,
+/// where the plugin's answer is expected.
+pub fn fail(error: &Error) -> ExitCode {
+    let json = error.to_json(SpecVersion::V1_0_0.as_str());
+    // Nobody is left to tell when standard output is closed.
+    let _ = writeln!(std::io::stdout(), "{json}");
+    ExitCode::FAILURE
+}

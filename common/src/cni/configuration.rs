@@ -1,0 +1,643 @@
+//! The network configuration: as written in a conflist, and as validated.
+//!
+//! Keys have Calico's names and meaning (`cni-plugin/pkg/types/types.go`), so
+//! that a conflist written for Calico works with the two types changed. Weir's
+//! own keys are `datastore_path`, `etcd_username` and `etcd_password`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::environment::is_identifier;
+use super::{AddResult, Arguments, Code, Error, SpecVersion};
+use crate::datastore::{self, EtcdConfiguration};
+use crate::ipam::assign::Want;
+use crate::ipam::{Family, PoolReference};
+use crate::network::{InvalidMac, MAXIMUM_MTU, MINIMUM_MTU_V4, MacAddress};
+
+/// Where Calico's node agent writes the node's name. Read when the
+/// configuration names neither a node nor a file, so that a node keeps its name
+/// when it moves over.
+pub const DEFAULT_NODE_NAME_FILE: &str = "/var/lib/calico/nodename";
+
+/// Keys of Calico that have no meaning in Weir: accepted and logged.
+const WITHOUT_MEANING: [&str; 21] = [
+    "calico_api_group",
+    "dataplane_options",
+    "endpoint_status_dir",
+    "feature_control",
+    "kubernetes",
+    "log_file_max_age",
+    "log_file_max_count",
+    "log_file_max_size",
+    "mode",
+    "num_queues",
+    "policy",
+    "policy_setup_timeout_seconds",
+    "qps",
+    "burst",
+    "readiness_gates",
+    "require_mtu_file",
+    "windows_disable_host_subnet_nat_policy",
+    "windows_loopback_dsr",
+    "windows_pod_deletion_timestamp_timeout",
+    "windows_use_single_network",
+    "etcd_discovery_srv",
+];
+
+/// The configuration as written. Only keys that Weir reads are named.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Written {
+    ipam: Option<WrittenIpam>,
+    args: Option<WrittenArgs>,
+    #[serde(rename = "runtimeConfig")]
+    runtime_config: Option<Requested>,
+    mtu: Option<u32>,
+    nodename: Option<String>,
+    hostname: Option<String>,
+    nodename_file: Option<PathBuf>,
+    nodename_file_optional: bool,
+    ipam_lock_file: Option<PathBuf>,
+    datastore_type: Option<String>,
+    datastore_path: Option<PathBuf>,
+    etcd_endpoints: Option<String>,
+    etcd_authority: Option<String>,
+    etcd_scheme: Option<String>,
+    etcd_discovery_srv: Option<String>,
+    etcd_key_file: Option<PathBuf>,
+    etcd_cert_file: Option<PathBuf>,
+    etcd_ca_cert_file: Option<PathBuf>,
+    etcd_username: Option<String>,
+    etcd_password: Option<String>,
+    log_level: Option<String>,
+    log_file_path: Option<PathBuf>,
+    container_settings: ContainerSettings,
+    device_type: Option<String>,
+    include_default_routes: bool,
+    dns: Option<Value>,
+    #[serde(rename = "prevResult")]
+    prev_result: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct WrittenIpam {
+    #[serde(rename = "type")]
+    plugin: Option<String>,
+    subnet: Option<String>,
+    assign_ipv4: Option<Flag>,
+    assign_ipv6: Option<Flag>,
+    ipv4_pools: Vec<String>,
+    ipv6_pools: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct WrittenArgs {
+    cni: Option<Requested>,
+}
+
+/// What the user of a runtime asks for this container (CONVENTIONS.md, `ips`
+/// and `mac`).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Requested {
+    ips: Vec<String>,
+    mac: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct ContainerSettings {
+    allow_ip_forwarding: bool,
+}
+
+/// A boolean, which Calico writes as text.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Flag {
+    Boolean(bool),
+    Text(String),
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Only failures.
+    Error,
+    /// And what may need attention.
+    Warning,
+    /// And what was done.
+    #[default]
+    Info,
+    /// And how, with the time each step took.
+    Debug,
+}
+
+/// How the node's name is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeName {
+    /// It is this.
+    Given(String),
+    /// It is the content of this file, which must be there.
+    File(PathBuf),
+    /// It is the content of this file, else the host's name.
+    FileOrHost(PathBuf),
+}
+
+/// The part of the configuration that the IPAM plugin goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpamConfiguration {
+    /// The IPAM plugin to delegate to.
+    pub plugin: String,
+    /// The addresses the attachment wants.
+    pub wants: Vec<Want>,
+    /// The lock that keeps calls on one host from overtaking each other.
+    pub lock_file: Option<PathBuf>,
+}
+
+/// A configuration in which everything has been checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configuration {
+    /// The network's name.
+    pub network: String,
+    /// The version of the specification to answer in.
+    pub version: SpecVersion,
+    /// The `ipam` section; `None` when there is none.
+    pub ipam: Option<IpamConfiguration>,
+    /// Where the datastore is.
+    pub datastore: datastore::Configuration,
+    /// How the node's name is found.
+    pub node_name: NodeName,
+    /// The MTU asked for, in bytes; `None` to take the node's.
+    pub mtu: Option<u32>,
+    /// The hardware address asked for.
+    pub mac: Option<MacAddress>,
+    /// Whether the container may forward packets.
+    pub allow_ip_forwarding: bool,
+    /// Whether the container gets a default route besides the routes that the
+    /// IPAM plugin gives it.
+    pub include_default_routes: bool,
+    /// Facts about the container to record: `namespace`, `pod`.
+    pub facts: BTreeMap<String, String>,
+    /// Replaces the DNS settings of the IPAM plugin.
+    pub dns: Option<Value>,
+    /// The result of the plugins before, or of ADD.
+    pub prev_result: Option<AddResult>,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// A file to log to, besides standard error.
+    pub log_file: Option<PathBuf>,
+    /// Keys of Calico in the configuration that have no meaning here.
+    pub without_meaning: Vec<String>,
+}
+
+impl Configuration {
+    /// Checks a configuration. `name` and `version` have been looked at by the
+    /// skeleton.
+    ///
+    /// # Errors
+    /// [`Code::Decode`] for a value of the wrong type,
+    /// [`Code::UnsupportedField`] for one that Weir cannot fulfil,
+    /// [`Code::InvalidConfiguration`] for any other invalid one. All name the
+    /// key and the value.
+    pub fn validate(
+        network: String,
+        version: SpecVersion,
+        json: &Map<String, Value>,
+        arguments: &Arguments,
+    ) -> Result<Self, Error> {
+        let written = Written::deserialize(Value::Object(json.clone())).map_err(|error| {
+            Error::new(Code::Decode, format!("the network configuration cannot be used: {error}"))
+        })?;
+        written.refuse_unsupported()?;
+        let prev_result = written.prev_result.as_ref().map(|json| AddResult::parse(json, version));
+        Ok(Self {
+            network,
+            version,
+            datastore: written.datastore()?,
+            node_name: written.node_name()?,
+            mtu: check_mtu(written.mtu)?,
+            mac: written.mac(arguments)?,
+            allow_ip_forwarding: written.container_settings.allow_ip_forwarding,
+            include_default_routes: written.include_default_routes,
+            facts: facts(arguments),
+            log_level: log_level(written.log_level.as_deref())?,
+            without_meaning: without_meaning(json),
+            ipam: written.ipam(arguments)?,
+            prev_result: prev_result.transpose()?,
+            dns: written.dns,
+            log_file: written.log_file_path,
+        })
+    }
+}
+
+impl Written {
+    fn refuse_unsupported(&self) -> Result<(), Error> {
+        let unsupported = |key: &str, value: &str, advice: &str| {
+            let message = format!("{key} {value:?} is not supported; {advice}");
+            Err(Error::new(Code::UnsupportedField, message))
+        };
+        if let Some(device) = self.device_type.as_deref().filter(|device| *device != "veth") {
+            return unsupported(
+                "device_type",
+                device,
+                "Weir makes veth pairs: write veth, or leave it out",
+            );
+        }
+        if let Some(service) = &self.etcd_discovery_srv
+            && self.etcd_endpoints.is_none()
+        {
+            return unsupported(
+                "etcd_discovery_srv",
+                service,
+                "list the servers in etcd_endpoints",
+            );
+        }
+        Ok(())
+    }
+
+    fn datastore(&self) -> Result<datastore::Configuration, Error> {
+        let endpoints = self.endpoints();
+        match self.datastore_type.as_deref() {
+            None if endpoints.is_empty() => Ok(self.embedded()),
+            Some("embedded") => Ok(self.embedded()),
+            None | Some("etcdv3") => self.etcd(endpoints),
+            Some(other) => Err(Error::new(
+                Code::UnsupportedField,
+                format!("datastore_type {other:?} is not supported; write etcdv3 or embedded"),
+            )),
+        }
+    }
+
+    fn embedded(&self) -> datastore::Configuration {
+        self.datastore_path.as_ref().map_or_else(datastore::Configuration::default, |path| {
+            datastore::Configuration::Embedded { path: path.clone() }
+        })
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        if let Some(endpoints) = &self.etcd_endpoints {
+            let trimmed =
+                endpoints.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty());
+            return trimmed.map(str::to_owned).collect();
+        }
+        let scheme = self.etcd_scheme.as_deref().unwrap_or("http");
+        self.etcd_authority.iter().map(|authority| format!("{scheme}://{authority}")).collect()
+    }
+
+    fn etcd(&self, endpoints: Vec<String>) -> Result<datastore::Configuration, Error> {
+        let given =
+            |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+        let (certificate, key) = (given(&self.etcd_cert_file), given(&self.etcd_key_file));
+        let client_certificate = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err(invalid("etcd_key_file", "", "a certificate needs its key"));
+            }
+            (None, Some(_)) => {
+                return Err(invalid("etcd_cert_file", "", "a key needs its certificate"));
+            }
+        };
+        let credentials = match (&self.etcd_username, &self.etcd_password) {
+            (Some(user), Some(password)) => Some((user.clone(), password.clone())),
+            (None, None) => None,
+            (Some(_), None) => return Err(invalid("etcd_password", "", "a user needs a password")),
+            (None, Some(_)) => return Err(invalid("etcd_username", "", "a password needs a user")),
+        };
+        if endpoints.is_empty() {
+            let advice = "name at least one server, for example http://127.0.0.1:2379";
+            return Err(invalid("etcd_endpoints", "", advice));
+        }
+        let is_url = |endpoint: &&String| {
+            let rest =
+                endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
+            rest.is_none_or(str::is_empty)
+        };
+        if let Some(endpoint) = endpoints.iter().find(is_url) {
+            return Err(invalid(
+                "etcd_endpoints",
+                endpoint,
+                "write http://HOST:PORT or https://HOST:PORT",
+            ));
+        }
+        Ok(datastore::Configuration::Etcd(EtcdConfiguration {
+            ca_cert_file: given(&self.etcd_ca_cert_file),
+            client_certificate,
+            credentials,
+            ..EtcdConfiguration::new(endpoints)
+        }))
+    }
+
+    fn node_name(&self) -> Result<NodeName, Error> {
+        let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+        if let Some(name) = given(&self.nodename).or_else(|| given(&self.hostname)) {
+            if !is_identifier(&name) {
+                let advice = "write letters, digits, '_', '.', '-'";
+                return Err(invalid("nodename", &name, advice));
+            }
+            return Ok(NodeName::Given(name));
+        }
+        Ok(match &self.nodename_file {
+            Some(file) if !self.nodename_file_optional => NodeName::File(file.clone()),
+            Some(file) => NodeName::FileOrHost(file.clone()),
+            None => NodeName::FileOrHost(DEFAULT_NODE_NAME_FILE.into()),
+        })
+    }
+
+    /// What was asked for this container, the strongest source first
+    /// ([R] static and bridge: runtimeConfig, args, then CNI_ARGS).
+    fn requested(&self) -> impl Iterator<Item = (&'static str, &Requested)> {
+        let args = self.args.as_ref().and_then(|args| args.cni.as_ref());
+        let runtime = self.runtime_config.as_ref().map(|requested| ("runtimeConfig", requested));
+        runtime.into_iter().chain(args.map(|requested| ("args.cni", requested)))
+    }
+
+    fn addresses(&self, arguments: &Arguments) -> Result<Vec<IpAddr>, Error> {
+        if let Some((source, requested)) =
+            self.requested().find(|(_, requested)| !requested.ips.is_empty())
+        {
+            let key = format!("{source}.ips");
+            return requested.ips.iter().map(|text| parse_address(&key, text)).collect();
+        }
+        let texts = arguments.ip.iter().flat_map(|list| list.split(','));
+        texts.map(|text| parse_address("CNI_ARGS IP", text)).collect()
+    }
+
+    fn mac(&self, arguments: &Arguments) -> Result<Option<MacAddress>, Error> {
+        let written = self.requested().find_map(|(source, requested)| {
+            Some((format!("{source}.mac"), requested.mac.clone()?))
+        });
+        let argument = || Some(("CNI_ARGS MAC".to_owned(), arguments.mac.clone()?));
+        written.or_else(argument).map(|(key, text)| parse_mac(&key, &text)).transpose()
+    }
+
+    fn ipam(&self, arguments: &Arguments) -> Result<Option<IpamConfiguration>, Error> {
+        let Some(ipam) = &self.ipam else {
+            return Ok(None);
+        };
+        let plugin = ipam.plugin.clone().unwrap_or_default();
+        if plugin.is_empty() || plugin.contains('/') {
+            return Err(invalid("ipam.type", &plugin, "name a plugin, for example weir-ipam"));
+        }
+        let addresses = self.addresses(arguments)?;
+        let lock_file = self.ipam_lock_file.clone();
+        Ok(Some(IpamConfiguration { wants: ipam.wants(addresses)?, plugin, lock_file }))
+    }
+}
+
+impl WrittenIpam {
+    /// Addresses asked for take the place of those that a family would get by
+    /// itself.
+    fn wants(&self, addresses: Vec<IpAddr>) -> Result<Vec<Want>, Error> {
+        let mut wants = Vec::new();
+        for (family, key, flag, pools) in [
+            (Family::V4, "ipam.assign_ipv4", &self.assign_ipv4, &self.ipv4_pools),
+            (Family::V6, "ipam.assign_ipv6", &self.assign_ipv6, &self.ipv6_pools),
+        ] {
+            let asked = addresses.iter().filter(|address| Family::of(**address) == family);
+            let exactly: Vec<Want> = asked.map(|address| Want::Exactly(*address)).collect();
+            if exactly.is_empty() && read_flag(key, flag, family == Family::V4)? {
+                let pools = self.pools_of(family, pools)?;
+                wants.push(Want::Any { family, pools });
+            }
+            wants.extend(exactly);
+        }
+        if wants.is_empty() {
+            let advice = "switch on at least one of assign_ipv4 and assign_ipv6";
+            return Err(invalid("ipam.assign_ipv4", "false", advice));
+        }
+        Ok(wants)
+    }
+
+    fn pools_of(&self, family: Family, pools: &[String]) -> Result<Vec<PoolReference>, Error> {
+        let mut references: Vec<PoolReference> = Vec::new();
+        if let Some(subnet) = &self.subnet {
+            let cidr: IpNet = subnet.parse().map_err(|_| {
+                invalid("ipam.subnet", subnet, "write the CIDR of a configured pool")
+            })?;
+            if Family::of(cidr.addr()) == family {
+                references.push(PoolReference::Cidr(cidr));
+            }
+        }
+        let named = pools.iter().map(|pool| match pool.parse() {
+            Ok(reference) => reference,
+            Err(never) => match never {},
+        });
+        references.extend(named);
+        Ok(references)
+    }
+}
+
+fn invalid(key: &str, value: &str, advice: &str) -> Error {
+    Error::new(Code::InvalidConfiguration, format!("{key} {value:?} is invalid: {advice}"))
+}
+
+fn read_flag(key: &str, flag: &Option<Flag>, default: bool) -> Result<bool, Error> {
+    match flag {
+        None => Ok(default),
+        Some(Flag::Boolean(value)) => Ok(*value),
+        Some(Flag::Text(text)) => match text.to_lowercase().as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(invalid(key, text, "write \"true\" or \"false\"")),
+        },
+    }
+}
+
+/// An address, with or without a prefix length.
+fn parse_address(key: &str, text: &str) -> Result<IpAddr, Error> {
+    let text = text.trim();
+    let address = text.parse::<IpNet>().map(|net| net.addr()).or_else(|_| text.parse());
+    address.map_err(|_| invalid(key, text, "write an address, for example 10.0.0.7"))
+}
+
+fn parse_mac(key: &str, text: &str) -> Result<MacAddress, Error> {
+    text.parse().map_err(|error: InvalidMac| invalid(key, text, error.reason))
+}
+
+fn check_mtu(mtu: Option<u32>) -> Result<Option<u32>, Error> {
+    match mtu {
+        None | Some(0) => Ok(None),
+        Some(mtu) if (MINIMUM_MTU_V4..=MAXIMUM_MTU).contains(&mtu) => Ok(Some(mtu)),
+        Some(mtu) => Err(invalid(
+            "mtu",
+            &mtu.to_string(),
+            &format!("write {MINIMUM_MTU_V4} to {MAXIMUM_MTU}, or leave it out to take the node's"),
+        )),
+    }
+}
+
+fn log_level(text: Option<&str>) -> Result<LogLevel, Error> {
+    match text.unwrap_or("info").to_lowercase().as_str() {
+        "error" | "fatal" | "panic" | "none" => Ok(LogLevel::Error),
+        "warning" | "warn" => Ok(LogLevel::Warning),
+        "info" | "" => Ok(LogLevel::Info),
+        "debug" | "trace" => Ok(LogLevel::Debug),
+        _ => Err(invalid(
+            "log_level",
+            text.unwrap_or_default(),
+            "write error, warning, info or debug",
+        )),
+    }
+}
+
+fn facts(arguments: &Arguments) -> BTreeMap<String, String> {
+    let known = [("namespace", &arguments.pod_namespace), ("pod", &arguments.pod_name)];
+    let given = known.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value.clone()?)));
+    given.collect()
+}
+
+fn without_meaning(json: &Map<String, Value>) -> Vec<String> {
+    json.keys().filter(|key| WITHOUT_MEANING.contains(&key.as_str())).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn validate(json: Value) -> Result<Configuration, Error> {
+        validate_with(json, &Arguments::default())
+    }
+
+    fn validate_with(json: Value, arguments: &Arguments) -> Result<Configuration, Error> {
+        let json = json.as_object().unwrap().clone();
+        Configuration::validate("pods".to_owned(), SpecVersion::V1_0_0, &json, arguments)
+    }
+
+    #[test]
+    fn defaults() {
+        let configuration = validate(json!({"ipam": {"type": "weir-ipam"}})).unwrap();
+        assert_eq!(configuration.datastore, datastore::Configuration::default());
+        let any = Want::Any { family: Family::V4, pools: vec![] };
+        assert_eq!(configuration.ipam.unwrap().wants, [any]);
+        assert_eq!(configuration.node_name, NodeName::FileOrHost(DEFAULT_NODE_NAME_FILE.into()));
+    }
+
+    #[test]
+    fn calicos_etcd_conflist() {
+        let configuration = validate(json!({
+            "log_level": "info",
+            "etcd_endpoints": "https://10.0.0.1:2379, https://10.0.0.2:2379",
+            "etcd_key_file": "/k", "etcd_cert_file": "/c", "etcd_ca_cert_file": "/ca",
+            "mtu": 1440,
+            "nodename": "node-1.example",
+            "policy": {"type": "k8s"},
+            "kubernetes": {"kubeconfig": "/x"},
+            "ipam": {"type": "weir-ipam", "assign_ipv4": "true", "assign_ipv6": "TRUE",
+                     "ipv4_pools": ["10.0.0.0/16", "blue"]},
+        }))
+        .unwrap();
+        let datastore::Configuration::Etcd(etcd) = configuration.datastore else {
+            panic!("not etcd")
+        };
+        assert_eq!(etcd.endpoints, ["https://10.0.0.1:2379", "https://10.0.0.2:2379"]);
+        assert_eq!(etcd.client_certificate, Some(("/c".into(), "/k".into())));
+        assert_eq!(configuration.mtu, Some(1440));
+        assert_eq!(configuration.without_meaning, ["policy", "kubernetes"]);
+        let pools = vec![
+            PoolReference::Cidr("10.0.0.0/16".parse().unwrap()),
+            PoolReference::Name("blue".to_owned()),
+        ];
+        assert_eq!(
+            configuration.ipam.unwrap().wants,
+            [
+                Want::Any { family: Family::V4, pools },
+                Want::Any { family: Family::V6, pools: vec![] }
+            ]
+        );
+    }
+
+    #[test]
+    fn addresses_asked_for_replace_a_familys_own() {
+        let arguments = Arguments { ip: Some("10.0.0.9".to_owned()), ..Arguments::default() };
+        let both = json!({"type": "weir-ipam", "assign_ipv6": true});
+        let wants = |json| validate_with(json, &arguments).unwrap().ipam.unwrap().wants;
+        let address = |text: &str| Want::Exactly(text.parse().unwrap());
+        let six = Want::Any { family: Family::V6, pools: vec![] };
+        assert_eq!(wants(json!({"ipam": both})), [address("10.0.0.9"), six.clone()]);
+        let args = json!({"cni": {"ips": ["10.0.0.8/24"]}});
+        assert_eq!(wants(json!({"ipam": both, "args": args})), [address("10.0.0.8"), six.clone()]);
+        let runtime = json!({"ips": ["10.0.0.7"]});
+        assert_eq!(
+            wants(json!({"ipam": both, "args": args, "runtimeConfig": runtime})),
+            [address("10.0.0.7"), six]
+        );
+    }
+
+    #[test]
+    fn hardware_addresses() {
+        let mac = |text: &str| validate(json!({"runtimeConfig": {"mac": text}}));
+        assert_eq!(mac("02:00:00:00:00:07").unwrap().mac, Some(MacAddress([2, 0, 0, 0, 0, 7])));
+        for text in ["", "02:00", "01:00:00:00:00:01", "00:00:00:00:00:00", "2:0:0:0:0:7"] {
+            assert_eq!(mac(text).unwrap_err().code, Code::InvalidConfiguration, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (json, code, key, value) in [
+            (json!({"mtu": 20}), Code::InvalidConfiguration, "mtu", "20"),
+            (json!({"mtu": "big"}), Code::Decode, "configuration", "big"),
+            (
+                json!({"datastore_type": "kubernetes"}),
+                Code::UnsupportedField,
+                "datastore_type",
+                "kubernetes",
+            ),
+            (json!({"datastore_type": "etcdv3"}), Code::InvalidConfiguration, "etcd_endpoints", ""),
+            (
+                json!({"etcd_endpoints": "host:1"}),
+                Code::InvalidConfiguration,
+                "etcd_endpoints",
+                "host:1",
+            ),
+            (
+                json!({"etcd_discovery_srv": "x.org"}),
+                Code::UnsupportedField,
+                "etcd_discovery_srv",
+                "x.org",
+            ),
+            (json!({"device_type": "netkit"}), Code::UnsupportedField, "device_type", "netkit"),
+            (json!({"nodename": "a/b"}), Code::InvalidConfiguration, "nodename", "a/b"),
+            (json!({"log_level": "loud"}), Code::InvalidConfiguration, "log_level", "loud"),
+            (json!({"ipam": {"type": "../x"}}), Code::InvalidConfiguration, "ipam.type", "../x"),
+            (
+                json!({"ipam": {"type": "x", "assign_ipv4": "maybe"}}),
+                Code::InvalidConfiguration,
+                "ipam.assign_ipv4",
+                "maybe",
+            ),
+            (
+                json!({"ipam": {"type": "x", "assign_ipv4": "false"}}),
+                Code::InvalidConfiguration,
+                "ipam.assign_ipv4",
+                "false",
+            ),
+            (
+                json!({"ipam": {"type": "x", "subnet": "usePodCidr"}}),
+                Code::InvalidConfiguration,
+                "ipam.subnet",
+                "usePodCidr",
+            ),
+            (
+                json!({"ipam": {"type": "x"}, "runtimeConfig": {"ips": ["ten"]}}),
+                Code::InvalidConfiguration,
+                "runtimeConfig.ips",
+                "ten",
+            ),
+        ] {
+            let error = validate(json.clone()).unwrap_err();
+            assert_eq!(error.code, code, "{json}: {error}");
+            assert!(error.message.contains(key) && error.message.contains(value), "{error}");
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The variables of a call.
+
+use std::path::PathBuf;
+
+use super::{Code, Error};
+
+/// What the runtime wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Attach the container.
+    Add,
+    /// Detach it.
+    Del,
+    /// See whether it is as ADD made it.
+    Check,
+    /// Remove what no attachment needs.
+    Gc,
+    /// Say whether ADD would work.
+    Status,
+    /// Say which versions are spoken.
+    Version,
+}
+
+impl Command {
+    const ALL: [(Self, &'static str); 6] = [
+        (Self::Add, "ADD"),
+        (Self::Del, "DEL"),
+        (Self::Check, "CHECK"),
+        (Self::Gc, "GC"),
+        (Self::Status, "STATUS"),
+        (Self::Version, "VERSION"),
+    ];
+
+    /// The command as written in `CNI_COMMAND`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "ADD",
+            Self::Del => "DEL",
+            Self::Check => "CHECK",
+            Self::Gc => "GC",
+            Self::Status => "STATUS",
+            Self::Version => "VERSION",
+        }
+    }
+
+    /// Understands `CNI_COMMAND`.
+    ///
+    /// # Errors
+    /// [`Code::InvalidEnvironment`] for an unknown command.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let known = Self::ALL.iter().find(|(_, name)| *name == text);
+        known.map(|(command, _)| *command).ok_or_else(|| {
+            let names = Self::ALL.map(|(_, name)| name).join(", ");
+            Error::new(
+                Code::InvalidEnvironment,
+                format!("CNI_COMMAND {text:?} is unknown; it is one of {names}"),
+            )
+        })
+    }
+
+    /// Variables this command cannot do without ([S] "Parameters").
+    fn required(self) -> &'static [&'static str] {
+        match self {
+            Self::Add | Self::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
+            Self::Del => &["CNI_CONTAINERID", "CNI_IFNAME"],
+            Self::Gc => &["CNI_PATH"],
+            Self::Status | Self::Version => &[],
+        }
+    }
+}
+
+/// The checked variables of a call. Text is empty where a variable is not set:
+/// libcni sends empty ones for those that do not apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Environment {
+    /// `CNI_CONTAINERID`
+    pub container_id: String,
+    /// `CNI_NETNS`, the path of the container's network namespace, as given.
+    pub netns: String,
+    /// `CNI_IFNAME`
+    pub interface: String,
+    /// `CNI_ARGS`
+    pub arguments: String,
+    /// `CNI_PATH`, the directories that hold plugins.
+    pub path: Vec<PathBuf>,
+    /// `CNI_NETNS_OVERRIDE`: the plugin's own namespace is meant ([R] skel).
+    pub netns_override: bool,
+}
+
+impl Environment {
+    /// Checks the variables for a command; `variable` looks one up.
+    ///
+    /// # Errors
+    /// [`Code::InvalidEnvironment`] naming all variables that are missing, or
+    /// the one whose value cannot be used.
+    pub fn read(
+        command: Command,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, Error> {
+        let text = |name: &str| variable(name).unwrap_or_default();
+        let missing: Vec<&str> =
+            command.required().iter().copied().filter(|name| text(name).is_empty()).collect();
+        if !missing.is_empty() {
+            return Err(Error::new(
+                Code::InvalidEnvironment,
+                format!(
+                    "{} needs {}, which the runtime did not set",
+                    command.as_str(),
+                    missing.join(", ")
+                ),
+            ));
+        }
+        let environment = Self {
+            container_id: text("CNI_CONTAINERID"),
+            netns: text("CNI_NETNS"),
+            interface: text("CNI_IFNAME"),
+            arguments: text("CNI_ARGS"),
+            path: text("CNI_PATH")
+                .split(':')
+                .filter(|dir| !dir.is_empty())
+                .map(PathBuf::from)
+                .collect(),
+            netns_override: matches!(
+                text("CNI_NETNS_OVERRIDE").to_lowercase().as_str(),
+                "true" | "1"
+            ),
+        };
+        environment.check()?;
+        Ok(environment)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if !self.container_id.is_empty() && !is_identifier(&self.container_id) {
+            return Err(Error::new(
+                Code::InvalidEnvironment,
+                format!(
+                    "CNI_CONTAINERID {:?} is invalid: it begins with a letter or digit and goes on \
+                     with letters, digits, '_', '.', '-'",
+                    self.container_id
+                ),
+            ));
+        }
+        if !self.interface.is_empty()
+            && let Some(reason) = interface_name_flaw(&self.interface)
+        {
+            return Err(Error::new(
+                Code::InvalidEnvironment,
+                format!("CNI_IFNAME {:?} is invalid: {reason}", self.interface),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the text may name a container or a network
+/// ([R] `pkg/utils/utils.go`).
+pub(super) fn is_identifier(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    text.bytes().all(allowed)
+        && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Why the text cannot name an interface ([R] `pkg/utils/utils.go`, after the
+/// kernel's dev_valid_name).
+fn interface_name_flaw(name: &str) -> Option<&'static str> {
+    if name.len() > 15 {
+        Some("it is longer than 15 bytes")
+    } else if name == "." || name == ".." {
+        Some("'.' and '..' are not names")
+    } else if name.contains(|letter: char| letter == '/' || letter == ':' || letter.is_whitespace())
+    {
+        Some("'/', ':' and white space are not allowed")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(command: Command, variables: &[(&str, &str)]) -> Result<Environment, Error> {
+        Environment::read(command, |name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn all_missing_variables_are_named() {
+        let error = read(Command::Add, &[("CNI_NETNS", "")]).unwrap_err();
+        assert_eq!(error.code, Code::InvalidEnvironment);
+        for name in ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"] {
+            assert!(error.message.contains(name), "{error}");
+        }
+        assert!(read(Command::Status, &[]).is_ok());
+        assert!(read(Command::Del, &[("CNI_CONTAINERID", "c"), ("CNI_IFNAME", "eth0")]).is_ok());
+    }
+
+    #[test]
+    fn identifiers_and_interface_names_are_checked() {
+        let check = |id: &str, interface: &str| {
+            read(Command::Del, &[("CNI_CONTAINERID", id), ("CNI_IFNAME", interface)]).is_ok()
+        };
+        assert!(check("A-1_b.c", "eth0"));
+        for id in ["-a", "a/b", "a b", "ä", "../x"] {
+            assert!(!check(id, "eth0"), "{id:?}");
+        }
+        for interface in ["sixteen-bytes-xx", ".", "..", "a/b", "a:b", "a\u{2003}b"] {
+            assert!(!check("c", interface), "{interface:?}");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The result of ADD, in the form of every version of the specification.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{Code, Error, SpecVersion};
+
+/// An interface that ADD made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its hardware address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mac: String,
+    /// The container's network namespace; absent for an interface of the host.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sandbox: String,
+    /// Keys of later versions and other plugins, passed on.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+/// An address that the container got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpConfiguration {
+    /// The address with its prefix length.
+    pub address: IpNet,
+    /// The gateway of its subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// The index of its interface in the result's list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<usize>,
+}
+
+/// A route that the container got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The destination.
+    pub dst: IpNet,
+    /// The next hop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gw: Option<IpAddr>,
+    /// Keys of later versions (`mtu`, `table`, …), passed on.
+    #[serde(flatten)]
+    pub unknown: Map<String, Value>,
+}
+
+/// What ADD did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct AddResult {
+    /// The interfaces made; none in the result of an IPAM plugin.
+    pub interfaces: Vec<Interface>,
+    /// The addresses.
+    pub ips: Vec<IpConfiguration>,
+    /// The routes.
+    pub routes: Vec<Route>,
+    /// The resolver's settings.
+    pub dns: Value,
+}
+
+/// The result of the versions up to 0.2.0.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct OldResult {
+    ip4: Option<OldAddress>,
+    ip6: Option<OldAddress>,
+    dns: Value,
+}
+
+#[derive(Debug, Deserialize)]
+struct OldAddress {
+    ip: IpNet,
+    gateway: Option<IpAddr>,
+    #[serde(default)]
+    routes: Vec<Route>,
+}
+
+impl AddResult {
+    /// Understands a result. One that names no version is of `version`, that of
+    /// the configuration it came with.
+    ///
+    /// # Errors
+    /// [`Code::IncompatibleVersion`], or [`Code::Decode`] for anything but a
+    /// result.
+    pub fn parse(json: &Value, version: SpecVersion) -> Result<Self, Error> {
+        let version = match json.get("cniVersion").and_then(Value::as_str) {
+            Some(text) if !text.is_empty() => SpecVersion::parse(text)?,
+            _ => version,
+        };
+        let not_a_result = |error: serde_json::Error| {
+            let message = format!("not a result of version {}: {error}", version.as_str());
+            Error::new(Code::Decode, message)
+        };
+        if version <= SpecVersion::V0_2_0 {
+            OldResult::deserialize(json).map(Self::from).map_err(not_a_result)
+        } else {
+            Self::deserialize(json).map_err(not_a_result)
+        }
+    }
+
+    /// The result as JSON of a version.
+    ///
+    /// Up to 0.2.0 there is one address a family and no interface; the others
+    /// are left out, as in [R].
+    ///
+    /// # Errors
+    /// [`Code::Internal`] when such a version has no address to show.
+    pub fn to_json(&self, version: SpecVersion) -> Result<Value, Error> {
+        if version <= SpecVersion::V0_2_0 {
+            return self.to_old_json(version);
+        }
+        let ips = self.ips.iter().map(|ip| {
+            let mut json = json!(ip);
+            if version <= SpecVersion::V0_4_0 {
+                json["version"] = Value::from(if ip.address.addr().is_ipv4() { "4" } else { "6" });
+            }
+            json
+        });
+        let mut json = json!({"cniVersion": version.as_str()});
+        if !self.interfaces.is_empty() {
+            json["interfaces"] = json!(self.interfaces);
+        }
+        json["ips"] = ips.collect();
+        if !self.routes.is_empty() {
+            json["routes"] = json!(self.routes);
+        }
+        json["dns"] = self.dns_json();
+        Ok(json)
+    }
+
+    fn to_old_json(&self, version: SpecVersion) -> Result<Value, Error> {
+        let mut json = json!({"cniVersion": version.as_str()});
+        for (key, is_v4) in [("ip4", true), ("ip6", false)] {
+            let of_family = |address: IpAddr| address.is_ipv4() == is_v4;
+            let Some(ip) = self.ips.iter().find(|ip| of_family(ip.address.addr())) else {
+                continue;
+            };
+            json[key] = json!({"ip": ip.address});
+            if let Some(gateway) = ip.gateway {
+                json[key]["gateway"] = json!(gateway);
+            }
+            let routes: Vec<&Route> =
+                self.routes.iter().filter(|route| of_family(route.dst.addr())).collect();
+            if !routes.is_empty() {
+                json[key]["routes"] = json!(routes);
+            }
+        }
+        json["dns"] = self.dns_json();
+        if self.ips.is_empty() {
+            let message = format!("a result of version {} needs an address", version.as_str());
+            return Err(Error::new(Code::Internal, message));
+        }
+        Ok(json)
+    }
+
+    fn dns_json(&self) -> Value {
+        if self.dns.is_null() { json!({}) } else { self.dns.clone() }
+    }
+}
+
+impl From<OldResult> for AddResult {
+    fn from(old: OldResult) -> Self {
+        let mut result = Self { dns: old.dns, ..Self::default() };
+        for address in [old.ip4, old.ip6].into_iter().flatten() {
+            let (address, gateway, routes) = (address.ip, address.gateway, address.routes);
+            result.ips.push(IpConfiguration { address, gateway, interface: None });
+            result.routes.extend(routes);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result() -> AddResult {
+        let ip = |address: &str| IpConfiguration {
+            address: address.parse().unwrap(),
+            gateway: None,
+            interface: Some(1),
+        };
+        let interface = |name: &str, sandbox: &str| Interface {
+            name: name.to_owned(),
+            mac: "ee:ee:ee:ee:ee:ee".to_owned(),
+            sandbox: sandbox.to_owned(),
+            unknown: Map::new(),
+        };
+        AddResult {
+            interfaces: vec![interface("weir0", ""), interface("eth0", "/run/netns/c")],
+            ips: vec![ip("10.0.0.7/32"), ip("fd00::7/128")],
+            routes: vec![],
+            dns: Value::Null,
+        }
+    }
+
+    #[test]
+    fn every_version_reads_back() {
+        for version in SpecVersion::ALL {
+            let json = result().to_json(version).unwrap();
+            assert_eq!(json["cniVersion"], version.as_str());
+            let again = AddResult::parse(&json, SpecVersion::V1_0_0).unwrap();
+            let addresses =
+                |result: &AddResult| result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>();
+            assert_eq!(addresses(&again), addresses(&result()), "{json}");
+        }
+    }
+
+    #[test]
+    fn forms_differ_by_version() {
+        let json = |version| result().to_json(version).unwrap();
+        assert_eq!(json(SpecVersion::V0_3_1)["ips"][1]["version"], "6");
+        assert_eq!(json(SpecVersion::V1_0_0)["ips"][1].get("version"), None);
+        assert_eq!(json(SpecVersion::V0_2_0)["ip6"]["ip"], "fd00::7/128");
+        assert_eq!(json(SpecVersion::V0_2_0).get("interfaces"), None);
+        assert!(AddResult::default().to_json(SpecVersion::V0_1_0).is_err());
+    }
+
+    #[test]
+    fn a_result_without_version_is_of_the_configurations() {
+        let json = json!({"ip4": {"ip": "10.0.0.7/24"}});
+        assert_eq!(AddResult::parse(&json, SpecVersion::V0_2_0).unwrap().ips.len(), 1);
+        let error = AddResult::parse(&json!({"ips": 3}), SpecVersion::V1_0_0).unwrap_err();
+        assert_eq!(error.code, Code::Decode);
+    }
+}

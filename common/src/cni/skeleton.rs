@@ -1,0 +1,326 @@
+//! What every CNI plugin does around its own work: understand the call, refuse
+//! what is outside the contract before anything is touched, and print one
+//! answer.
+
+use std::io::{Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde_json::{Map, Value, json};
+
+use super::environment::is_identifier;
+use super::{AddResult, Arguments, Code, Command, Configuration, Environment, Error, SpecVersion};
+
+/// The largest configuration that is read, in bytes. Runtimes pass a few
+/// kilobytes; a result of another plugin may be in it.
+const MAX_INPUT: u64 = 16 << 20;
+
+/// A checked call.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The variables.
+    pub environment: Environment,
+    /// The configuration.
+    pub configuration: Configuration,
+    /// The configuration as it came in, for a delegated plugin.
+    pub input: Vec<u8>,
+}
+
+/// The work of a plugin.
+pub trait Plugin {
+    /// The program's name and what it is, in one line.
+    fn about(&self) -> String;
+
+    /// Attaches the container.
+    ///
+    /// # Errors
+    /// Any; nothing may be left behind then.
+    fn add(&self, call: &Call) -> Result<AddResult, Error>;
+
+    /// Detaches the container. Succeeds when there is nothing to do.
+    ///
+    /// # Errors
+    /// Only when it is worth calling again.
+    fn del(&self, call: &Call) -> Result<(), Error>;
+
+    /// Finds out whether the attachment is as ADD made it.
+    ///
+    /// # Errors
+    /// When it is not.
+    fn check(&self, call: &Call) -> Result<(), Error>;
+}
+
+/// What a plugin finds around it.
+pub struct Surroundings<'a> {
+    /// Looks a variable up.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    /// Standard input; `None` when it is a terminal, which is never read.
+    pub input: Option<&'a mut dyn Read>,
+    /// Standard output: one JSON document at the most.
+    pub output: &'a mut dyn Write,
+    /// Standard error, for people.
+    pub messages: &'a mut dyn Write,
+}
+
+/// Runs one call and returns the process's exit status: 0, or 1 with an error
+/// as JSON on standard output.
+pub fn run(plugin: &dyn Plugin, surroundings: Surroundings<'_>) -> u8 {
+    let Surroundings { variable, input, output, messages } = surroundings;
+    let Some(command) = variable("CNI_COMMAND").filter(|command| !command.is_empty()) else {
+        let versions = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
+        let about = plugin.about();
+        // Nobody is left to tell when standard error is closed.
+        let _ = writeln!(messages, "{about}\nCNI protocol versions supported: {versions}");
+        return 0;
+    };
+    let mut answer_version = SpecVersion::V1_0_0.as_str().to_owned();
+    let answered = answer(plugin, &command, variable, input, &mut answer_version);
+    let (document, status) = match answered {
+        Ok(document) => (document, 0),
+        Err(error) => (Some(error.to_json(&answer_version)), 1),
+    };
+    let written = match document {
+        None => Ok(()),
+        Some(document) => writeln!(output, "{document}").and_then(|()| output.flush()),
+    };
+    match written {
+        Ok(()) => status,
+        Err(error) => {
+            let _ = writeln!(messages, "the answer cannot be written to standard output: {error}");
+            1
+        }
+    }
+}
+
+/// Finds the answer: a document to print, nothing, or an error. As soon as the
+/// configuration's version is known it is put into `answer_version`.
+fn answer(
+    plugin: &dyn Plugin,
+    command: &str,
+    variable: &dyn Fn(&str) -> Option<String>,
+    input: Option<&mut dyn Read>,
+    answer_version: &mut String,
+) -> Result<Option<Value>, Error> {
+    let command = Command::parse(command)?;
+    let environment = Environment::read(command, variable)?;
+    if command == Command::Version {
+        return Ok(Some(version_answer(input)));
+    }
+    let input = read(input)?;
+    let json = decode(&input)?;
+    let network = network_name(&json)?;
+    let version = version(command, &json)?;
+    version.as_str().clone_into(answer_version);
+    let arguments = Arguments::parse(&environment.arguments)?;
+    let configuration = Configuration::validate(network, version, &json, &arguments)?;
+    let call = Call { environment, configuration, input };
+    perform(plugin, command, &call)
+}
+
+fn perform(plugin: &dyn Plugin, command: Command, call: &Call) -> Result<Option<Value>, Error> {
+    let work = || match command {
+        Command::Add => plugin.add(call)?.to_json(call.configuration.version).map(Some),
+        Command::Del => plugin.del(call).map(|()| None),
+        Command::Check => plugin.check(call).map(|()| None),
+        Command::Gc | Command::Status | Command::Version => Ok(None),
+    };
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(Error::new(
+            Code::Internal,
+            format!("{} failed unexpectedly; please report it", command.as_str()),
+        )
+        .with_details(text))
+    })
+}
+
+fn read(input: Option<&mut dyn Read>) -> Result<Vec<u8>, Error> {
+    let Some(input) = input else {
+        let message = "standard input is a terminal; pass the network configuration on it";
+        return Err(Error::new(Code::Io, message));
+    };
+    let mut bytes = Vec::new();
+    input
+        .take(MAX_INPUT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::new(Code::Io, format!("standard input cannot be read: {error}")))?;
+    if bytes.len() as u64 > MAX_INPUT {
+        let message = format!("the network configuration is larger than {MAX_INPUT} bytes");
+        return Err(Error::new(Code::Io, message));
+    }
+    Ok(bytes)
+}
+
+fn decode(input: &[u8]) -> Result<Map<String, Value>, Error> {
+    serde_json::from_slice(input).map_err(|error| {
+        Error::new(Code::Decode, format!("the network configuration is not a JSON object: {error}"))
+    })
+}
+
+fn network_name(json: &Map<String, Value>) -> Result<String, Error> {
+    let advice = "it begins with a letter or digit and goes on with letters, digits, '_', '.', '-'";
+    match json.get("name") {
+        Some(Value::String(name)) if is_identifier(name) => Ok(name.clone()),
+        Some(name) => Err(Error::new(
+            Code::InvalidConfiguration,
+            format!("name {name} is no name of a network: {advice}"),
+        )),
+        None => Err(Error::new(
+            Code::InvalidConfiguration,
+            format!("name is missing from the network configuration: {advice}"),
+        )),
+    }
+}
+
+/// The configuration's version, if the command exists in it ([S]: CHECK since
+/// 0.4.0, GC and STATUS since 1.1.0).
+fn version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, Error> {
+    let version = match json.get("cniVersion") {
+        None => SpecVersion::V0_1_0,
+        Some(Value::String(text)) if text.is_empty() => SpecVersion::V0_1_0,
+        Some(Value::String(text)) => SpecVersion::parse(text)?,
+        Some(other) => {
+            return Err(Error::new(Code::Decode, format!("cniVersion {other} is not text")));
+        }
+    };
+    let too_old = |since: &str| {
+        let message = format!(
+            "{} exists since CNI {since}; the configuration's cniVersion is {}",
+            command.as_str(),
+            version.as_str()
+        );
+        Err(Error::new(Code::IncompatibleVersion, message))
+    };
+    match command {
+        Command::Check if version < SpecVersion::V0_4_0 => too_old("0.4.0"),
+        Command::Gc | Command::Status => too_old("1.1.0"),
+        _ => Ok(version),
+    }
+}
+
+/// The versions there are, in answer to the version asked in, as far as that
+/// can be read ([S] "VERSION").
+fn version_answer(input: Option<&mut dyn Read>) -> Value {
+    let json = read(input).ok().and_then(|input| decode(&input).ok());
+    let asked = json.as_ref().and_then(|json| json.get("cniVersion")?.as_str());
+    let versions = SpecVersion::ALL.map(SpecVersion::as_str);
+    json!({
+        "cniVersion": asked.unwrap_or(SpecVersion::V1_0_0.as_str()),
+        "supportedVersions": versions,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fake;
+
+    impl Plugin for Fake {
+        fn about(&self) -> String {
+            "fake, for tests".to_owned()
+        }
+        fn add(&self, call: &Call) -> Result<AddResult, Error> {
+            assert_ne!(call.environment.container_id, "panic", "told to");
+            Ok(AddResult::default())
+        }
+        fn del(&self, _: &Call) -> Result<(), Error> {
+            Ok(())
+        }
+        fn check(&self, _: &Call) -> Result<(), Error> {
+            Err(Error::new(Code::CheckFailed, "it is not"))
+        }
+    }
+
+    /// Runs a call; returns status, standard output and standard error.
+    fn call(variables: &[(&str, &str)], input: &str) -> (u8, String, String) {
+        let find = |name: &str| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        let (mut output, mut messages) = (Vec::new(), Vec::new());
+        let status = run(
+            &Fake,
+            Surroundings {
+                variable: &find,
+                input: Some(&mut input.as_bytes()),
+                output: &mut output,
+                messages: &mut messages,
+            },
+        );
+        (status, String::from_utf8(output).unwrap(), String::from_utf8(messages).unwrap())
+    }
+
+    fn call_for(command: &str, input: &str) -> (u8, Value) {
+        let variables = [
+            ("CNI_COMMAND", command),
+            ("CNI_CONTAINERID", "c"),
+            ("CNI_NETNS", "/x"),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_PATH", "/opt/cni/bin"),
+        ];
+        let (status, output, _) = call(&variables, input);
+        (status, serde_json::from_str(&output).unwrap_or(Value::Null))
+    }
+
+    #[test]
+    fn without_a_command_it_says_what_it_is() {
+        let (status, output, messages) = call(&[], "");
+        assert_eq!((status, output.as_str()), (0, ""));
+        assert!(messages.contains("fake") && messages.contains("1.0.0"), "{messages}");
+    }
+
+    #[test]
+    fn each_kind_of_bad_input_has_its_code() {
+        for (command, input, code) in [
+            ("ATTACH", "{}", 4),
+            ("ADD", "{", 6),
+            ("ADD", "[]", 6),
+            ("ADD", r#"{"cniVersion":"1.0.0"}"#, 7),
+            ("ADD", r#"{"cniVersion":"1.0.0","name":"-"}"#, 7),
+            ("ADD", r#"{"cniVersion":"9.0.0","name":"n"}"#, 1),
+            ("ADD", r#"{"cniVersion":"1.0","name":"n"}"#, 1),
+            ("ADD", r#"{"cniVersion":1,"name":"n"}"#, 6),
+            ("CHECK", r#"{"cniVersion":"0.3.1","name":"n"}"#, 1),
+            ("CHECK", r#"{"cniVersion":"1.0.0","name":"n"}"#, 107),
+            ("GC", r#"{"cniVersion":"1.0.0","name":"n"}"#, 1),
+            ("STATUS", r#"{"cniVersion":"1.0.0","name":"n"}"#, 1),
+        ] {
+            let (status, json) = call_for(command, input);
+            assert_eq!(
+                (status, json["code"].as_u64()),
+                (1, Some(code)),
+                "{command} {input}: {json}"
+            );
+        }
+    }
+
+    #[test]
+    fn success_prints_only_what_it_must() {
+        let conf = r#"{"cniVersion":"0.4.0","name":"n"}"#;
+        assert_eq!(call_for("ADD", conf).1["cniVersion"], "0.4.0");
+        assert_eq!(call_for("DEL", conf), (0, Value::Null));
+        assert_eq!(call_for("DEL", r#"{"name":"n"}"#), (0, Value::Null));
+    }
+
+    #[test]
+    fn version_echoes_the_version_asked_in() {
+        let (_, json) = call_for("VERSION", r#"{"cniVersion":"0.4.0"}"#);
+        assert_eq!(json["cniVersion"], "0.4.0");
+        assert_eq!(json["supportedVersions"].as_array().unwrap().len(), SpecVersion::ALL.len());
+        assert_eq!(call_for("VERSION", "not json").1["cniVersion"], "1.0.0");
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        let variables = [
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "panic"),
+            ("CNI_NETNS", "/x"),
+            ("CNI_IFNAME", "eth0"),
+        ];
+        let (status, output, _) = call(&variables, r#"{"cniVersion":"1.0.0","name":"n"}"#);
+        let json: Value = serde_json::from_str(&output).unwrap();
+        assert_eq!((status, json["code"].as_u64()), (1, Some(100)));
+        assert!(json["details"].as_str().unwrap().contains("told to"), "{json}");
+    }
+}

@@ -1,0 +1,296 @@
+//! The decision which addresses an attachment gets.
+//!
+//! In this order: what it has already; a block the host holds; a block the host
+//! can claim; an address borrowed from another host's block.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::block::{ATTRIBUTE_NODE, Attribute, Block, block_of};
+use super::draft::{Draft, Known};
+use super::pools::described;
+use super::{
+    Assigned, Blocks, Error, Family, PoolReference, Step, Stored, View, choose, verdict, walk,
+};
+use crate::resources::IpPool;
+
+/// How many blocks are looked at in one round trip at the most.
+const MAX_BATCH: usize = 4096;
+
+/// One address an attachment wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Any address of a family.
+    Any {
+        /// The family.
+        family: Family,
+        /// The pools to take it from; empty for all that serve the node.
+        pools: Vec<PoolReference>,
+    },
+    /// This very address.
+    Exactly(IpAddr),
+}
+
+/// What an attachment asks for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The node.
+    pub host: String,
+    /// The handle, see [`super::handle_id`].
+    pub handle_id: String,
+    /// The interface within the container.
+    pub interface: String,
+    /// More facts to record with the allocation: `namespace`, `pod`.
+    pub facts: BTreeMap<String, String>,
+    /// The addresses; all are assigned or none.
+    pub wants: Vec<Want>,
+}
+
+/// Decides on a request.
+///
+/// `now` is recorded in the allocation and is where a new block's sequence
+/// number starts.
+///
+/// # Errors
+/// When the request cannot be fulfilled; see [`Error`].
+pub fn decide(
+    request: &Request,
+    view: &View,
+    blocks: &Blocks,
+    now: Timestamp,
+) -> Result<Step, Error> {
+    view.holdings.require_ready()?;
+    let unread = blocks.unknown(view.holdings.blocks().into_iter());
+    if !unread.is_empty() {
+        return Ok(Step::Read(unread));
+    }
+    let mut present = view.holdings.addresses(&request.handle_id, &request.interface, blocks);
+    let draft = Draft::new(request, view, blocks, now);
+    let mut search = Search { host: &request.host, view, blocks, draft };
+    let mut assigned = Vec::new();
+    let mut missing = Vec::new();
+    for want in &request.wants {
+        if let Some(index) = present.iter().position(|has| want.is_met_by(has.address)) {
+            assigned.push(present.remove(index));
+            continue;
+        }
+        match search.place(want, &present)? {
+            Placement::At(address) => assigned.push(address),
+            Placement::NotKnownYet(blocks) => missing.extend(blocks),
+        }
+    }
+    Ok(if !missing.is_empty() {
+        Step::Read(missing)
+    } else if search.draft.is_empty() {
+        Step::Done(assigned)
+    } else {
+        Step::Commit(search.draft.into_transaction(), assigned)
+    })
+}
+
+impl Want {
+    fn is_met_by(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Any { family, .. } => Family::of(address) == *family,
+            Self::Exactly(wanted) => *wanted == address,
+        }
+    }
+}
+
+enum Placement {
+    At(Assigned),
+    NotKnownYet(Vec<IpNet>),
+}
+
+/// The search for an address, over what was read and has been drafted.
+struct Search<'a> {
+    host: &'a str,
+    view: &'a View,
+    blocks: &'a Blocks,
+    draft: Draft<'a>,
+}
+
+impl<'a> Search<'a> {
+    fn place(&mut self, want: &Want, present: &[Assigned]) -> Result<Placement, Error> {
+        match want {
+            Want::Any { family, pools } => self.place_any(*family, pools),
+            Want::Exactly(address) => {
+                let of_family = |has: &&Assigned| Family::of(has.address) == Family::of(*address);
+                let holds: Vec<IpAddr> =
+                    present.iter().filter(of_family).map(|has| has.address).collect();
+                if !holds.is_empty() {
+                    return Err(Error::HoldsOther { address: *address, holds });
+                }
+                self.place_exactly(*address)
+            }
+        }
+    }
+
+    fn place_any(&mut self, family: Family, asked: &[PoolReference]) -> Result<Placement, Error> {
+        let view = self.view;
+        let pools = choose(&view.pools, family, asked, self.host, &view.labels)?;
+        if let Some(placement) = self.try_held(&pools) {
+            return Ok(placement);
+        }
+        let limit = self.block_limit(family);
+        if view.config.auto_allocate_blocks
+            && limit.is_none()
+            && let Some(placement) = self.try_claim(&pools)
+        {
+            return Ok(placement);
+        }
+        if !view.config.strict_affinity
+            && let Some(placement) = self.try_borrow(&pools)
+        {
+            return Ok(placement);
+        }
+        let (node, pools) = (self.host.to_owned(), described(pools));
+        Err(Error::Exhausted { family, node, pools, limit })
+    }
+
+    /// The limit of blocks for a host, if this one has reached it.
+    fn block_limit(&self, family: Family) -> Option<u32> {
+        let limit = self.view.config.max_blocks_per_host;
+        let of_family = |cidr: &&IpNet| Family::of(cidr.addr()) == family;
+        let held = self.view.affinities.keys().filter(of_family).count();
+        (limit > 0 && held >= limit as usize).then_some(limit)
+    }
+
+    /// A free address in a block the host holds.
+    fn try_held(&mut self, pools: &[&'a Stored<IpPool>]) -> Option<Placement> {
+        let held = self.held(pools);
+        for (looked_at, (pool, cidr)) in held.iter().enumerate() {
+            let found = match self.draft.known(*cidr) {
+                Known::Nothing => {
+                    let ahead = held[looked_at..].iter().map(|(_, cidr)| *cidr);
+                    return Some(self.look_at(ahead, 3 * looked_at + 1));
+                }
+                Known::Absent => self.draft.claim_next(pool, *cidr),
+                Known::Content(block) if block.host() == Some(self.host) => {
+                    self.draft.take_next(pool, *cidr)
+                }
+                Known::Content(_) => None,
+            };
+            if let Some(assigned) = found {
+                return Some(Placement::At(assigned));
+            }
+        }
+        None
+    }
+
+    /// The blocks of these pools that the host holds, those of the first pool
+    /// first. Of the blocks of one pool the one claimed last comes first: the
+    /// older ones are full on a host that only grows, and each one looked at
+    /// costs.
+    fn held(&self, pools: &[&'a Stored<IpPool>]) -> Vec<(&'a Stored<IpPool>, IpNet)> {
+        let mut held = Vec::new();
+        for (cidr, affinity) in &self.view.affinities {
+            let holds = |pool: &&Stored<IpPool>| {
+                pool.value.cidr.contains(cidr) && pool.value.block_size == cidr.prefix_len()
+            };
+            if let Some(position) = pools.iter().position(holds) {
+                held.push((position, Reverse(affinity.revision), *cidr));
+            }
+        }
+        held.sort();
+        held.into_iter().map(|(position, _, cidr)| (pools[position], cidr)).collect()
+    }
+
+    /// The first address of a block that nobody has claimed.
+    fn try_claim(&mut self, pools: &[&'a Stored<IpPool>]) -> Option<Placement> {
+        let reserved = &self.view.reserved;
+        let open = |cidr: &IpNet| !reserved.iter().any(|range| range.contains(cidr));
+        self.try_walk(pools, open, |draft, pool, cidr| match draft.known(cidr) {
+            Known::Absent => draft.claim_next(pool, cidr),
+            Known::Nothing | Known::Content(_) => None,
+        })
+    }
+
+    /// A free address in another host's block, or in one that is nobody's.
+    fn try_borrow(&mut self, pools: &[&'a Stored<IpPool>]) -> Option<Placement> {
+        self.try_walk(pools, |_| true, |draft, pool, cidr| draft.take_next(pool, cidr))
+    }
+
+    /// Tries the blocks of each pool in the host's order, as far as they are
+    /// known.
+    fn try_walk(
+        &mut self,
+        pools: &[&'a Stored<IpPool>],
+        open: impl Fn(&IpNet) -> bool,
+        take: impl Fn(&mut Draft<'a>, &'a Stored<IpPool>, IpNet) -> Option<Assigned>,
+    ) -> Option<Placement> {
+        for pool in pools {
+            let candidates =
+                || walk(pool.value.cidr, pool.value.block_size, self.host).filter(&open);
+            for (looked_at, cidr) in candidates().enumerate() {
+                if matches!(self.draft.known(cidr), Known::Nothing) {
+                    let ahead = candidates().skip(looked_at).take(MAX_BATCH);
+                    return Some(self.look_at(ahead, 3 * looked_at + 4));
+                }
+                if let Some(assigned) = take(&mut self.draft, pool, cidr) {
+                    return Some(Placement::At(assigned));
+                }
+            }
+        }
+        None
+    }
+
+    fn place_exactly(&mut self, address: IpAddr) -> Result<Placement, Error> {
+        let view = self.view;
+        let outside = || Error::OutsidePools { address, existing: described(&view.pools) };
+        let around =
+            |pool: &&Stored<IpPool>| !pool.value.disabled && pool.value.cidr.contains(&address);
+        let pool = view.pools.iter().find(around).ok_or_else(outside)?;
+        if let Some(why) = verdict(&pool.value, Family::of(address), true, &view.labels) {
+            return Err(Error::UnusablePool { pool: pool.value.name.clone(), why });
+        }
+        let cidr = block_of(address, pool.value.block_size).ok_or_else(outside)?;
+        match self.draft.known(cidr) {
+            Known::Nothing => return Ok(Placement::NotKnownYet(vec![cidr])),
+            Known::Absent => {}
+            Known::Content(block) => {
+                check_takeable(block, address, self.host, view.config.strict_affinity)?;
+            }
+        }
+        let taken = self.draft.take_exactly(pool, cidr, address);
+        taken.map(Placement::At).ok_or_else(outside)
+    }
+
+    /// Asks for the next blocks of a search: few at first, more the longer it
+    /// takes, so that the usual case reads little and the worst makes few round
+    /// trips.
+    fn look_at(&self, ahead: impl Iterator<Item = IpNet>, at_most: usize) -> Placement {
+        let mut unknown = self.blocks.unknown(ahead);
+        unknown.truncate(at_most.min(MAX_BATCH));
+        Placement::NotKnownYet(unknown)
+    }
+}
+
+/// Refuses an address that is taken, or that lies in a block from which this
+/// host may not borrow.
+fn check_takeable(block: &Block, address: IpAddr, host: &str, strict: bool) -> Result<(), Error> {
+    if let Some(holder) = block.ordinal(address).and_then(|ordinal| block.holder(ordinal)) {
+        return Err(Error::Taken { address, holder: describe(holder) });
+    }
+    if strict && block.host() != Some(host) {
+        let owner = block.host().map_or("no host".to_owned(), |owner| format!("host {owner}"));
+        return Err(Error::OtherHost { address, block: block.cidr, owner });
+    }
+    Ok(())
+}
+
+/// A holder in words: pod or handle, and node.
+fn describe(holder: &Attribute) -> String {
+    let who = match (holder.fact("namespace"), holder.fact("pod")) {
+        (Some(namespace), Some(pod)) => format!("pod {namespace}/{pod}"),
+        _ => format!("handle {}", holder.handle_id.as_deref().unwrap_or("of nobody")),
+    };
+    match holder.fact(ATTRIBUTE_NODE) {
+        Some(node) => format!("{who} on node {node}"),
+        None => who,
+    }
+}

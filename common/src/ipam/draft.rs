@@ -1,0 +1,244 @@
+//! The changes that an assignment makes, as long as they are only intended.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use super::assign::Request;
+use super::block::{ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block};
+use super::{Affinity, AffinityState, Assigned, Blocks, Stored, View};
+use crate::datastore::{Compare, Revision, Transaction, keys};
+use crate::resources::IpPool;
+
+/// A block as it is to become.
+struct Changed {
+    block: Block,
+    /// The version it replaces; `None` for a new block.
+    replaces: Option<Revision>,
+}
+
+/// The changes decided on so far, over what was read.
+pub(super) struct Draft<'a> {
+    request: &'a Request,
+    view: &'a View,
+    blocks: &'a Blocks,
+    now: Timestamp,
+    blocks_changed: BTreeMap<IpNet, Changed>,
+    affinities: BTreeMap<IpNet, Affinity>,
+    pools: BTreeSet<&'a str>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(
+        request: &'a Request,
+        view: &'a View,
+        blocks: &'a Blocks,
+        now: Timestamp,
+    ) -> Self {
+        let (blocks_changed, affinities, pools) = Default::default();
+        Self { request, view, blocks, now, blocks_changed, affinities, pools }
+    }
+
+    /// Whether nothing is to be changed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.blocks_changed.is_empty()
+    }
+
+    /// What is known of a block, the changes included.
+    pub(super) fn known(&self, cidr: IpNet) -> Known<'_> {
+        match (self.block(cidr), self.blocks.get(cidr)) {
+            (Some(block), _) => Known::Content(block),
+            (None, Some(_)) => Known::Absent,
+            (None, None) => Known::Nothing,
+        }
+    }
+
+    /// Takes the next free address of a block that is there.
+    pub(super) fn take_next(&mut self, pool: &'a Stored<IpPool>, cidr: IpNet) -> Option<Assigned> {
+        let ordinal = self.first_free(self.block(cidr)?)?;
+        self.take(pool, cidr, ordinal)
+    }
+
+    /// Claims a block that is not there and takes its next free address; `None`,
+    /// without claiming it, when all of it is reserved.
+    pub(super) fn claim_next(&mut self, pool: &'a Stored<IpPool>, cidr: IpNet) -> Option<Assigned> {
+        let ordinal = self.first_free(&self.new_block(cidr))?;
+        self.claim(cidr);
+        self.take(pool, cidr, ordinal)
+    }
+
+    /// Takes this address of a block, which is claimed if it is not there.
+    pub(super) fn take_exactly(
+        &mut self,
+        pool: &'a Stored<IpPool>,
+        cidr: IpNet,
+        address: IpAddr,
+    ) -> Option<Assigned> {
+        if self.block(cidr).is_none() {
+            self.claim(cidr);
+        }
+        let ordinal = self.block(cidr)?.ordinal(address)?;
+        self.take(pool, cidr, ordinal)
+    }
+
+    /// The block as changed so far, else as read.
+    fn block(&self, cidr: IpNet) -> Option<&Block> {
+        match self.blocks_changed.get(&cidr) {
+            Some(changed) => Some(&changed.block),
+            None => self.blocks.get(cidr)?.map(|stored| &stored.value),
+        }
+    }
+
+    fn first_free(&self, block: &Block) -> Option<usize> {
+        let reserved = |ordinal: &usize| {
+            let address = block.address(*ordinal);
+            self.view.reserved.iter().any(|range| range.contains(&address))
+        };
+        block.free().find(|ordinal| !reserved(ordinal))
+    }
+
+    fn new_block(&self, cidr: IpNet) -> Block {
+        let nanoseconds = u64::try_from(self.now.as_nanosecond()).unwrap_or_default();
+        Block::new(cidr, &self.request.host, nanoseconds)
+    }
+
+    fn claim(&mut self, cidr: IpNet) {
+        let block = self.new_block(cidr);
+        let known = self.view.affinities.get(&cidr).map(|affinity| affinity.value.confirmed());
+        self.affinities.insert(cidr, known.unwrap_or_default());
+        self.blocks_changed.insert(cidr, Changed { block, replaces: None });
+    }
+
+    fn take(&mut self, pool: &'a Stored<IpPool>, cidr: IpNet, ordinal: usize) -> Option<Assigned> {
+        self.confirm_affinity(cidr);
+        self.pools.insert(&pool.value.name);
+        let holder = self.holder();
+        let block = self.changed(cidr)?;
+        block.assign(ordinal, holder);
+        Some(Assigned { address: block.address(ordinal), block: cidr })
+    }
+
+    /// The block to change: a copy of what was read, the first time.
+    fn changed(&mut self, cidr: IpNet) -> Option<&mut Block> {
+        let changed = match self.blocks_changed.entry(cidr) {
+            Entry::Occupied(changed) => changed.into_mut(),
+            Entry::Vacant(vacant) => {
+                let stored = self.blocks.get(cidr)??;
+                let (block, replaces) = (stored.value.clone(), Some(stored.revision));
+                vacant.insert(Changed { block, replaces })
+            }
+        };
+        Some(&mut changed.block)
+    }
+
+    /// Finishes a claim that was left halfway.
+    fn confirm_affinity(&mut self, cidr: IpNet) {
+        let own = self.block(cidr).is_some_and(|block| block.host() == Some(&self.request.host));
+        if let Some(affinity) = self.view.affinities.get(&cidr)
+            && own
+            && affinity.value.state != AffinityState::Confirmed
+        {
+            self.affinities.insert(cidr, affinity.value.confirmed());
+        }
+    }
+
+    fn holder(&self) -> Attribute {
+        let mut facts = self.request.facts.clone();
+        facts.insert(ATTRIBUTE_NODE.to_owned(), self.request.host.clone());
+        facts.insert(ATTRIBUTE_INTERFACE.to_owned(), self.request.interface.clone());
+        facts.insert(ATTRIBUTE_TIMESTAMP.to_owned(), timestamp(self.now));
+        Attribute {
+            handle_id: Some(self.request.handle_id.clone()),
+            secondary: Some(facts),
+            ..Attribute::default()
+        }
+    }
+
+    /// Blocks, affinities and handle change together; pools used, the ready
+    /// flag and, under a limit, the host's blocks must be as they were read.
+    pub(super) fn into_transaction(self) -> Transaction {
+        let mut transaction = Transaction::default();
+        self.write_blocks_and_handle(&mut transaction);
+        self.write_affinities(&mut transaction);
+        let used = |pool: &&Stored<IpPool>| self.pools.contains(pool.value.name.as_str());
+        for pool in self.view.pools.iter().filter(used) {
+            transaction.unchanged(keys::pool(&pool.value.name), pool.revision);
+        }
+        if let Some(information) = &self.view.holdings.cluster_information {
+            transaction.unchanged(keys::CLUSTER_INFORMATION.to_owned(), information.revision);
+        }
+        transaction
+    }
+
+    fn write_blocks_and_handle(&self, transaction: &mut Transaction) {
+        let handle_id = self.request.handle_id.as_str();
+        let stored = self.view.holdings.handle.as_ref();
+        let mut handle = stored.map(|handle| handle.value.clone()).unwrap_or_default();
+        for (cidr, Changed { block, replaces }) in &self.blocks_changed {
+            let of_handle = |holder: &Attribute| holder.handle_id.as_deref() == Some(handle_id);
+            handle.set(*cidr, block.held_by(of_handle).len() as u64);
+            let mut block = block.clone();
+            block.advance();
+            put(transaction, keys::block(*cidr), *replaces, block.to_json());
+        }
+        let replaces = stored.map(|handle| handle.revision);
+        put(transaction, keys::handle(handle_id), replaces, handle.to_json());
+    }
+
+    /// Where the number of a host's blocks is limited, two claims at once must
+    /// not both pass the count.
+    fn write_affinities(&self, transaction: &mut Transaction) {
+        let host = &self.request.host;
+        for (cidr, affinity) in &self.affinities {
+            let replaces = self.view.affinities.get(cidr).map(|known| known.revision);
+            put(transaction, keys::affinity(host, *cidr), replaces, affinity.to_json());
+        }
+        if self.view.config.max_blocks_per_host > 0 && !self.affinities.is_empty() {
+            let (prefix, revision) = (keys::affinities_of(host), self.view.revision);
+            transaction.compares.push(Compare::NoneNewer { prefix, revision });
+        }
+    }
+}
+
+/// Creates the key, or replaces the version that was read.
+fn put(transaction: &mut Transaction, key: String, replaces: Option<Revision>, value: Vec<u8>) {
+    match replaces {
+        None => transaction.create(key, value),
+        Some(revision) => transaction.update(key, revision, value),
+    };
+}
+
+/// What is known of a block, changes of the draft included.
+pub(super) enum Known<'a> {
+    /// It has not been looked at.
+    Nothing,
+    /// It is not there.
+    Absent,
+    /// It is this.
+    Content(&'a Block),
+}
+
+/// A moment as Calico records it: Go's default form, without trailing zeros.
+fn timestamp(now: Timestamp) -> String {
+    let mut text = now.strftime("%Y-%m-%d %H:%M:%S").to_string();
+    let nanoseconds = now.subsec_nanosecond();
+    if nanoseconds > 0 {
+        text.push_str(format!(".{nanoseconds:09}").trim_end_matches('0'));
+    }
+    text + " +0000 UTC"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_go_s() {
+        let at = |nanoseconds| timestamp(Timestamp::new(1_795_405_217, nanoseconds).unwrap());
+        assert_eq!(at(284_097_480), "2026-11-23 03:40:17.28409748 +0000 UTC");
+        assert_eq!(at(0), "2026-11-23 03:40:17 +0000 UTC");
+    }
+}

@@ -1,0 +1,97 @@
+//! Carries decisions out against a datastore.
+
+use jiff::Timestamp;
+
+use super::assign::{self, Request};
+use super::{Assigned, Blocks, Error, Holdings, Step, View, release};
+use crate::datastore::{Datastore, Outcome, Selection, Snapshot};
+
+/// How often a decision is made again after others' changes overtook it
+/// (Calico's number, `libcalico-go/lib/ipam/ipam.go`, datastoreRetries).
+pub const MAX_ATTEMPTS: u32 = 100;
+
+/// Assigns the addresses an attachment asks for, all or none. Repeated for the
+/// same attachment it returns the same addresses.
+///
+/// One read, one read of blocks, and one commit, while the host holds a block
+/// with a free address.
+///
+/// # Errors
+/// See [`Error`]; nothing was changed, save that after
+/// [`Error::Datastore`] the commit may have taken effect: asked again, the
+/// attachment gets the addresses it was given then.
+pub async fn assign(
+    datastore: &dyn Datastore,
+    request: &Request,
+    now: Timestamp,
+) -> Result<Vec<Assigned>, Error> {
+    let selections = View::selections(&request.host, &request.handle_id);
+    let decide = |view: &View, blocks: &Blocks| assign::decide(request, view, blocks, now);
+    settle(datastore, &selections, View::parse, decide).await
+}
+
+/// Releases all addresses of an attachment and returns them; none if it has
+/// none.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn release(
+    datastore: &dyn Datastore,
+    handle_id: &str,
+    interface: &str,
+) -> Result<Vec<Assigned>, Error> {
+    let decide = |holdings: &Holdings, blocks: &Blocks| {
+        release::decide(handle_id, interface, holdings, blocks)
+    };
+    settle(datastore, &Holdings::selections(handle_id), Holdings::parse, decide).await
+}
+
+/// The addresses that an attachment has.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn lookup(
+    datastore: &dyn Datastore,
+    handle_id: &str,
+    interface: &str,
+) -> Result<Vec<Assigned>, Error> {
+    let decide = |holdings: &Holdings, blocks: &Blocks| {
+        let unread = blocks.unknown(holdings.blocks().into_iter());
+        Ok(if unread.is_empty() {
+            Step::Done(holdings.addresses(handle_id, interface, blocks))
+        } else {
+            Step::Read(unread)
+        })
+    };
+    settle(datastore, &Holdings::selections(handle_id), Holdings::parse, decide).await
+}
+
+/// Reads what a decision needs until it is made, commits it, and starts over
+/// when others were faster.
+async fn settle<Known>(
+    datastore: &dyn Datastore,
+    selections: &[Selection],
+    parse: impl Fn(&Snapshot) -> Result<Known, Error>,
+    decide: impl Fn(&Known, &Blocks) -> Result<Step, Error>,
+) -> Result<Vec<Assigned>, Error> {
+    for _ in 0..MAX_ATTEMPTS {
+        let known = parse(&datastore.read(selections).await?)?;
+        let mut blocks = Blocks::default();
+        loop {
+            match decide(&known, &blocks)? {
+                Step::Done(addresses) => return Ok(addresses),
+                Step::Read(cidrs) => {
+                    let answer = datastore.read(&Blocks::selections(&cidrs)).await?;
+                    blocks.learn(&cidrs, &answer)?;
+                }
+                Step::Commit(transaction, addresses) => {
+                    match datastore.commit(transaction).await? {
+                        Outcome::Committed(_) => return Ok(addresses),
+                        Outcome::Conflict => break,
+                    }
+                }
+            }
+        }
+    }
+    Err(Error::Contended(MAX_ATTEMPTS))
+}

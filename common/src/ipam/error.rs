@@ -1,0 +1,140 @@
+//! Why an address is not assigned or released.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Family, PassedOver};
+use crate::datastore;
+
+/// A refused or failed operation. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no pool of this family at all.
+    #[error(
+        "no {0} pool is configured; create one: weirctl create -f pool.yaml \
+         (an example is in conf/pools)"
+    )]
+    NoPool(Family),
+    /// There are pools, but none that this node may use.
+    #[error(
+        "no {family} pool serves node {node}: {}; see: weirctl get ippool -o wide",
+        listed(passed_over.iter().map(|(pool, why)| format!("{pool} {why}")))
+    )]
+    NoPoolForNode {
+        /// The family asked for.
+        family: Family,
+        /// The node.
+        node: String,
+        /// Each pool and why it is passed over.
+        passed_over: Vec<(String, PassedOver)>,
+    },
+    /// A pool was asked for that is not there.
+    #[error(
+        "pool {asked} does not exist; there are {}; see: weirctl get ippool",
+        listed(existing.iter().cloned())
+    )]
+    UnknownPool {
+        /// The name or CIDR asked for.
+        asked: String,
+        /// The pools there are.
+        existing: Vec<String>,
+    },
+    /// A pool was asked for that cannot be used.
+    #[error(
+        "pool {pool} was asked for but {why}; ask for another one or change it: weirctl get ippool {pool} -o yaml"
+    )]
+    UnusablePool {
+        /// The pool's name.
+        pool: String,
+        /// What is in the way.
+        why: PassedOver,
+    },
+    /// An address was asked for that lies in no enabled pool.
+    #[error(
+        "address {address} lies in no enabled pool; there are {}; see: weirctl get ippool -o wide",
+        listed(existing.iter().cloned())
+    )]
+    OutsidePools {
+        /// The address asked for.
+        address: IpAddr,
+        /// The pools there are.
+        existing: Vec<String>,
+    },
+    /// An address was asked for that somebody has.
+    #[error("address {address} is taken by {holder}; see: weirctl ipam show --ip={address}")]
+    Taken {
+        /// The address asked for.
+        address: IpAddr,
+        /// Its holder.
+        holder: String,
+    },
+    /// An address was asked for in a block of another host, and addresses may
+    /// not be borrowed.
+    #[error(
+        "address {address} lies in block {block} of {owner}, and strict affinity forbids to \
+         borrow it; see: weirctl ipam show --show-configuration"
+    )]
+    OtherHost {
+        /// The address asked for.
+        address: IpAddr,
+        /// Its block.
+        block: IpNet,
+        /// The block's host.
+        owner: String,
+    },
+    /// The attachment has addresses, but not the one asked for.
+    #[error(
+        "address {address} was asked for, but the attachment has {}; delete it first (CNI DEL)",
+        listed(holds.iter().map(IpAddr::to_string))
+    )]
+    HoldsOther {
+        /// The address asked for.
+        address: IpAddr,
+        /// What it has.
+        holds: Vec<IpAddr>,
+    },
+    /// No address is left.
+    #[error(
+        "no {family} address is left for node {node} in {}{}; see: weirctl ipam show --show-blocks",
+        listed(pools.iter().cloned()),
+        limit.map_or(String::new(), |limit| format!(
+            " (the node holds {limit} blocks, the most that maxBlocksPerHost allows)"
+        ))
+    )]
+    Exhausted {
+        /// The family asked for.
+        family: Family,
+        /// The node.
+        node: String,
+        /// The pools that were tried.
+        pools: Vec<String>,
+        /// The limit of blocks, if it is what stopped the search.
+        limit: Option<u32>,
+    },
+    /// Somebody is moving the datastore; nobody may write.
+    #[error(
+        "the datastore is locked for migration (datastoreReady is false); try again when it is \
+         done: calicoctl datastore migrate unlock"
+    )]
+    NotReady,
+    /// Others change the same data again and again.
+    #[error("gave up after {0} attempts that others' changes overtook; try again")]
+    Contended(u32),
+    /// A stored value cannot be used.
+    #[error("the stored value of {key} cannot be used: {reason}; see: weirctl ipam check")]
+    Malformed {
+        /// The key.
+        key: String,
+        /// What is wrong with it, and its causes.
+        reason: String,
+    },
+    /// The datastore failed.
+    #[error(transparent)]
+    Datastore(#[from] datastore::Error),
+}
+
+fn listed(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<String> = items.collect();
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
+}

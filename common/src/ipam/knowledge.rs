@@ -1,0 +1,222 @@
+//! What has been read of the datastore, as values to decide on.
+
+use std::collections::{BTreeMap, HashMap};
+
+use ipnet::IpNet;
+
+use super::{Affinity, Assigned, Block, Error, Handle};
+use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
+use crate::resources::{ClusterInformation, IpPool, IpReservation, IpamConfig, Node};
+
+/// A value and the revision at which it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stored<T> {
+    /// The value.
+    pub value: T,
+    /// The revision that last changed it.
+    pub revision: Revision,
+}
+
+impl<T> Stored<T> {
+    fn read<E: std::error::Error>(
+        entry: &Entry,
+        parse: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Result<Self, Error> {
+        match parse(&entry.value) {
+            Ok(value) => Ok(Self { value, revision: entry.revision }),
+            Err(error) => Err(Error::Malformed { key: entry.key.clone(), reason: reason(&error) }),
+        }
+    }
+}
+
+/// An error and all its causes in one line.
+fn reason(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// What says which addresses an attachment has, besides their blocks; one round
+/// trip. A damaged pool is no obstacle to giving addresses back: nothing else
+/// is read for that.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Holdings {
+    /// The cluster's ready flag.
+    pub cluster_information: Option<Stored<ClusterInformation>>,
+    /// The attachment's handle.
+    pub handle: Option<Stored<Handle>>,
+}
+
+impl Holdings {
+    /// What to read for a handle.
+    pub fn selections(handle_id: &str) -> Vec<Selection> {
+        vec![
+            Selection::Key(keys::CLUSTER_INFORMATION.to_owned()),
+            Selection::Key(keys::handle(handle_id)),
+        ]
+    }
+
+    /// Understands the answer to [`Holdings::selections`].
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] with the key of a value that cannot be used.
+    pub fn parse(snapshot: &Snapshot) -> Result<Self, Error> {
+        let information = first(snapshot, 0);
+        let handle = first(snapshot, 1);
+        let read_information = |entry| Stored::read(entry, ClusterInformation::from_json);
+        Ok(Self {
+            cluster_information: information.map(read_information).transpose()?,
+            handle: handle.map(|entry| Stored::read(entry, Handle::from_json)).transpose()?,
+        })
+    }
+
+    /// Refuses while somebody is moving the datastore. A cluster that never
+    /// had the flag is ready.
+    ///
+    /// # Errors
+    /// [`Error::NotReady`].
+    pub fn require_ready(&self) -> Result<(), Error> {
+        let flag = self.cluster_information.as_ref().map(|information| &information.value);
+        match flag.and_then(|information| information.datastore_ready) {
+            Some(false) => Err(Error::NotReady),
+            _ => Ok(()),
+        }
+    }
+
+    /// The blocks that the handle names.
+    pub fn blocks(&self) -> Vec<IpNet> {
+        self.handle.as_ref().map(|handle| handle.value.blocks().collect()).unwrap_or_default()
+    }
+
+    /// The attachment's addresses, as far as the handle's blocks are known.
+    pub fn addresses(&self, handle_id: &str, interface: &str, blocks: &Blocks) -> Vec<Assigned> {
+        let mut addresses = Vec::new();
+        for stored in self.blocks().into_iter().filter_map(|cidr| blocks.get(cidr)?) {
+            let block = &stored.value;
+            for ordinal in block.held_by(|holder| holder.belongs_to(handle_id, interface)) {
+                addresses.push(Assigned { address: block.address(ordinal), block: block.cidr });
+            }
+        }
+        addresses
+    }
+}
+
+fn selected(snapshot: &Snapshot, index: usize) -> &[Entry] {
+    snapshot.selected.get(index).map_or(&[], Vec::as_slice)
+}
+
+fn first(snapshot: &Snapshot, index: usize) -> Option<&Entry> {
+    selected(snapshot, index).first()
+}
+
+/// All that an assignment needs to know besides blocks; one round trip.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What the attachment has already.
+    pub holdings: Holdings,
+    /// The configuration of IPAM.
+    pub config: IpamConfig,
+    /// All pools, in the order of their names.
+    pub pools: Vec<Stored<IpPool>>,
+    /// The labels of this node; none when it is not registered.
+    pub labels: BTreeMap<String, String>,
+    /// This host's affinities, by block.
+    pub affinities: BTreeMap<IpNet, Stored<Affinity>>,
+    /// Ranges from which no address is handed out by itself.
+    pub reserved: Vec<IpNet>,
+    /// The datastore's revision when this was read.
+    pub revision: Revision,
+}
+
+impl View {
+    /// What to read for an attachment with this handle on this host.
+    pub fn selections(host: &str, handle_id: &str) -> Vec<Selection> {
+        let mut selections = Holdings::selections(handle_id);
+        selections.extend([
+            Selection::Key(keys::IPAM_CONFIG.to_owned()),
+            Selection::Key(keys::node(host)),
+            Selection::Prefix(keys::POOLS.to_owned()),
+            Selection::Prefix(keys::RESERVATIONS.to_owned()),
+            Selection::Prefix(keys::affinities_of(host)),
+        ]);
+        selections
+    }
+
+    /// Understands the answer to [`View::selections`].
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] with the key of a value that cannot be used.
+    pub fn parse(snapshot: &Snapshot) -> Result<Self, Error> {
+        let config = first(snapshot, 2).map(|entry| Stored::read(entry, IpamConfig::from_json));
+        let node = first(snapshot, 3).map(|entry| Stored::read(entry, Node::from_json));
+        let mut reserved = Vec::new();
+        for entry in selected(snapshot, 5) {
+            reserved.extend(Stored::read(entry, IpReservation::from_json)?.value.reserved_cidrs);
+        }
+        let pools = selected(snapshot, 4).iter();
+        let affinities = selected(snapshot, 6).iter();
+        Ok(Self {
+            holdings: Holdings::parse(snapshot)?,
+            config: config.transpose()?.map(|config| config.value).unwrap_or_default(),
+            pools: pools
+                .map(|entry| Stored::read(entry, IpPool::from_json))
+                .collect::<Result<_, _>>()?,
+            labels: node.transpose()?.map(|node| node.value.labels).unwrap_or_default(),
+            affinities: affinities.map(read_affinity).collect::<Result<_, _>>()?,
+            reserved,
+            revision: snapshot.revision,
+        })
+    }
+}
+
+fn read_affinity(entry: &Entry) -> Result<(IpNet, Stored<Affinity>), Error> {
+    let Some((_, block)) = keys::parse_affinity(&entry.key) else {
+        let reason = "its key names no block".to_owned();
+        return Err(Error::Malformed { key: entry.key.clone(), reason });
+    };
+    Ok((block, Stored::read(entry, Affinity::from_json)?))
+}
+
+/// The blocks that have been looked at so far; those that are not there are
+/// known to be absent.
+#[derive(Clone, Debug, Default)]
+pub struct Blocks {
+    known: HashMap<IpNet, Option<Stored<Block>>>,
+}
+
+impl Blocks {
+    /// What is known of a block: nothing, that it is absent, or its content.
+    pub fn get(&self, cidr: IpNet) -> Option<Option<&Stored<Block>>> {
+        self.known.get(&cidr).map(Option::as_ref)
+    }
+
+    /// Of these blocks, those not looked at yet.
+    pub fn unknown(&self, cidrs: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+        cidrs.filter(|cidr| !self.known.contains_key(cidr)).collect()
+    }
+
+    /// What to read to learn of these blocks.
+    pub fn selections(cidrs: &[IpNet]) -> Vec<Selection> {
+        cidrs.iter().map(|cidr| Selection::Key(keys::block(*cidr))).collect()
+    }
+
+    /// Takes in the answer to [`Blocks::selections`] for the same blocks.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] with the key of a block that cannot be used.
+    pub fn learn(&mut self, cidrs: &[IpNet], snapshot: &Snapshot) -> Result<(), Error> {
+        for (cidr, entries) in cidrs.iter().zip(&snapshot.selected) {
+            let block = entries.first().map(|entry| read_block(*cidr, entry)).transpose()?;
+            self.known.insert(*cidr, block);
+        }
+        Ok(())
+    }
+}
+
+fn read_block(cidr: IpNet, entry: &Entry) -> Result<Stored<Block>, Error> {
+    let block = Stored::read(entry, Block::from_json)?;
+    if block.value.cidr == cidr {
+        return Ok(block);
+    }
+    let reason = format!("it holds block {}", block.value.cidr);
+    Err(Error::Malformed { key: entry.key.clone(), reason })
+}

@@ -1,0 +1,161 @@
+//! Which pools an attachment may take its address from.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use super::{Error, Family, Stored};
+use crate::resources::{AllowedUse, AssignmentMode, IpPool};
+
+/// A pool as configuration names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolReference {
+    /// By its name.
+    Name(String),
+    /// By its CIDR, which must be exactly the pool's.
+    Cidr(IpNet),
+}
+
+impl FromStr for PoolReference {
+    type Err = std::convert::Infallible;
+
+    /// What parses as a CIDR is one, everything else is a name.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Cidr))
+    }
+}
+
+impl std::fmt::Display for PoolReference {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(formatter),
+            Self::Cidr(cidr) => cidr.fmt(formatter),
+        }
+    }
+}
+
+impl PoolReference {
+    fn names(&self, pool: &IpPool) -> bool {
+        match self {
+            Self::Name(name) => *name == pool.name,
+            Self::Cidr(cidr) => *cidr == pool.cidr,
+        }
+    }
+}
+
+/// Why a pool is not used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PassedOver {
+    /// New addresses are switched off.
+    #[error("is disabled")]
+    Disabled,
+    /// It has addresses of the other family.
+    #[error("is not of family {0}")]
+    OtherFamily(Family),
+    /// It is meant for something else than containers.
+    #[error("is not allowed for workloads (allowedUses)")]
+    NotForWorkloads,
+    /// It is used only when it is asked for.
+    #[error("must be asked for by name (assignmentMode is Manual)")]
+    Manual,
+    /// Its selector leaves this node out.
+    #[error("does not select this node ({0})")]
+    NotSelected(String),
+}
+
+/// Why `pool` is not used for addresses of this family on a node with these
+/// labels; `None` when it is.
+///
+/// A pool that is asked for is used whatever its selector and its assignment
+/// mode say (`libcalico-go/lib/ipam/ipam.go`, determinePools).
+pub fn verdict(
+    pool: &IpPool,
+    family: Family,
+    asked: bool,
+    labels: &BTreeMap<String, String>,
+) -> Option<PassedOver> {
+    if Family::of(pool.cidr.addr()) != family {
+        Some(PassedOver::OtherFamily(family))
+    } else if pool.disabled {
+        Some(PassedOver::Disabled)
+    } else if !pool.allowed_uses.contains(&AllowedUse::Workload) {
+        Some(PassedOver::NotForWorkloads)
+    } else if asked {
+        None
+    } else if pool.assignment_mode == AssignmentMode::Manual {
+        Some(PassedOver::Manual)
+    } else if !pool.node_selector.matches(labels) {
+        Some(PassedOver::NotSelected(pool.node_selector.to_string()))
+    } else {
+        None
+    }
+}
+
+/// The pools to take an address from, in this order: those asked for in the
+/// order asked, else all that serve the node in the order of `pools`, which is
+/// that of their names.
+///
+/// # Errors
+/// When a pool asked for is not there or cannot be used, or none is left.
+pub fn choose<'a>(
+    pools: &'a [Stored<IpPool>],
+    family: Family,
+    asked: &[PoolReference],
+    node: &str,
+    labels: &BTreeMap<String, String>,
+) -> Result<Vec<&'a Stored<IpPool>>, Error> {
+    if asked.is_empty() {
+        automatic(pools, family, node, labels)
+    } else {
+        asked.iter().map(|reference| requested(pools, family, reference, labels)).collect()
+    }
+}
+
+fn automatic<'a>(
+    pools: &'a [Stored<IpPool>],
+    family: Family,
+    node: &str,
+    labels: &BTreeMap<String, String>,
+) -> Result<Vec<&'a Stored<IpPool>>, Error> {
+    let of_family = |pool: &&Stored<IpPool>| Family::of(pool.value.cidr.addr()) == family;
+    let mut chosen = Vec::new();
+    let mut passed_over = Vec::new();
+    for pool in pools.iter().filter(of_family) {
+        match verdict(&pool.value, family, false, labels) {
+            None => chosen.push(pool),
+            Some(why) => passed_over.push((pool.value.name.clone(), why)),
+        }
+    }
+    if !chosen.is_empty() {
+        Ok(chosen)
+    } else if passed_over.is_empty() {
+        Err(Error::NoPool(family))
+    } else {
+        Err(Error::NoPoolForNode { family, node: node.to_owned(), passed_over })
+    }
+}
+
+fn requested<'a>(
+    pools: &'a [Stored<IpPool>],
+    family: Family,
+    reference: &PoolReference,
+    labels: &BTreeMap<String, String>,
+) -> Result<&'a Stored<IpPool>, Error> {
+    let Some(pool) = pools.iter().find(|pool| reference.names(&pool.value)) else {
+        return Err(Error::UnknownPool {
+            asked: reference.to_string(),
+            existing: described(pools),
+        });
+    };
+    match verdict(&pool.value, family, true, labels) {
+        None => Ok(pool),
+        Some(why) => Err(Error::UnusablePool { pool: pool.value.name.clone(), why }),
+    }
+}
+
+/// Each pool as `name (cidr)`, for messages.
+pub(super) fn described<'a>(pools: impl IntoIterator<Item = &'a Stored<IpPool>>) -> Vec<String> {
+    let text = |pool: &Stored<IpPool>| format!("{} ({})", pool.value.name, pool.value.cidr);
+    pools.into_iter().map(text).collect()
+}

@@ -1,0 +1,349 @@
+//! The plan of one attachment.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::step::{Route, Side, Step, Sysctl, Veth};
+use super::{AttachmentIdentity, MacAddress};
+
+/// The next hop of every IPv4 route in a container, Calico's. Nobody holds it:
+/// the host's end answers for it (proxy_arp), and the container knows its
+/// hardware address beforehand.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The hardware address of the host's end of every veth, Calico's. Every veth
+/// is a link of its own, so it need not be unique.
+pub const HOST_MAC: MacAddress = MacAddress([0xee; 6]);
+/// The next hop of every IPv6 route in a container: the link-local address of
+/// the host's end, which follows from [`HOST_MAC`] (RFC 4291, appendix A).
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
+
+/// The smallest MTU of an interface with IPv4 (RFC 791), in bytes.
+pub const MINIMUM_MTU_V4: u32 = 68;
+/// The smallest MTU of an interface with IPv6 (RFC 8200, section 5), in bytes:
+/// the kernel takes IPv6 off an interface with less.
+pub const MINIMUM_MTU_V6: u32 = 1280;
+/// The largest MTU of a veth, in bytes (the kernel's `ETH_MAX_MTU`).
+pub const MAXIMUM_MTU: u32 = 65535;
+
+/// What is asked for, before it is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachmentRequest {
+    /// Whose interface it is.
+    pub identity: AttachmentIdentity,
+    /// The container's addresses, of either family; at least one.
+    pub addresses: Vec<IpAddr>,
+    /// The MTU of both ends, in bytes.
+    pub mtu: u32,
+    /// The hardware address of the container's end; derived from the identity
+    /// if `None`.
+    pub mac: Option<MacAddress>,
+    /// Whether the container may forward between its interfaces (Calico's
+    /// `container_settings.allow_ip_forwarding`).
+    pub allow_ip_forwarding: bool,
+    /// Routes of the IPAM result. Those of a family that the container has no
+    /// address of are left out.
+    pub routes: Vec<RequestedRoute>,
+    /// Whether each family gets a default route when `routes` hold none. Calico
+    /// adds it when the IPAM configuration names no routes, or
+    /// `include_default_routes` is set.
+    pub default_routes: bool,
+}
+
+/// A route that the IPAM result asks for. Its next hop is not here: the
+/// container has one neighbour only, the host's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestedRoute {
+    /// Where it leads; host bits are ignored.
+    pub destination: IpNet,
+    /// The path MTU in bytes that it imposes.
+    pub mtu: Option<u32>,
+    /// The maximum segment size in bytes that it tells TCP to advertise.
+    pub advmss: Option<u32>,
+    /// Its metric.
+    pub priority: Option<u32>,
+    /// The routing table; the main one if `None`.
+    pub table: Option<u32>,
+}
+
+/// An attachment that can be planned: an [`AttachmentRequest`] found sound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment(AttachmentRequest);
+
+/// What is wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidAttachment {
+    /// There is no address.
+    #[error("the IPAM result holds no address; an attachment needs at least one")]
+    NoAddress,
+    /// An address that a container cannot have.
+    #[error(
+        "address {address} cannot be given to a container: {reason}; check the pool or the \
+         address asked for"
+    )]
+    Address {
+        /// The address.
+        address: IpAddr,
+        /// Why it cannot.
+        reason: &'static str,
+    },
+    /// The MTU is outside what a veth takes.
+    #[error(
+        "mtu {mtu} cannot be used: it must lie between {minimum} and 65535 for these addresses"
+    )]
+    Mtu {
+        /// The MTU asked for, in bytes.
+        mtu: u32,
+        /// The smallest for the families asked for, in bytes.
+        minimum: u32,
+    },
+    /// The hardware address is one that no interface can have.
+    #[error(
+        "mac {mac} cannot be used: an interface needs a unicast address (first byte even, not all \
+         bytes zero)"
+    )]
+    Mac {
+        /// The hardware address.
+        mac: MacAddress,
+    },
+}
+
+impl Attachment {
+    /// Checks a request.
+    ///
+    /// # Errors
+    /// No address, one that is none of a host, one given twice, an MTU that
+    /// the families or a veth cannot have, or a group hardware address.
+    pub fn new(request: AttachmentRequest) -> Result<Self, InvalidAttachment> {
+        if request.addresses.is_empty() {
+            return Err(InvalidAttachment::NoAddress);
+        }
+        for (position, &address) in request.addresses.iter().enumerate() {
+            if let Some(reason) = unusable(address, &request.addresses[..position]) {
+                return Err(InvalidAttachment::Address { address, reason });
+            }
+        }
+        let with_v6 = request.addresses.iter().any(IpAddr::is_ipv6);
+        let minimum = if with_v6 { MINIMUM_MTU_V6 } else { MINIMUM_MTU_V4 };
+        if !(minimum..=MAXIMUM_MTU).contains(&request.mtu) {
+            return Err(InvalidAttachment::Mtu { mtu: request.mtu, minimum });
+        }
+        match request.mac {
+            Some(mac) if !mac.is_unicast() => Err(InvalidAttachment::Mac { mac }),
+            _ => Ok(Self(request)),
+        }
+    }
+
+    /// Whose interface it is.
+    pub fn identity(&self) -> &AttachmentIdentity {
+        &self.0.identity
+    }
+
+    /// The container's addresses.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.0.addresses
+    }
+
+    /// The MTU of both ends, in bytes.
+    pub fn mtu(&self) -> u32 {
+        self.0.mtu
+    }
+
+    /// The hardware address of the container's end.
+    pub fn container_mac(&self) -> MacAddress {
+        self.0.mac.unwrap_or_else(|| self.0.identity.container_mac())
+    }
+
+    /// Whether it has an IPv4 address.
+    pub fn has_v4(&self) -> bool {
+        self.0.addresses.iter().any(IpAddr::is_ipv4)
+    }
+
+    /// Whether it has an IPv6 address.
+    pub fn has_v6(&self) -> bool {
+        self.0.addresses.iter().any(IpAddr::is_ipv6)
+    }
+
+    /// The routes of the node to the container: one for each address, by the
+    /// host's end.
+    pub fn host_routes(&self) -> Vec<Route> {
+        self.0.addresses.iter().map(|&address| Route::on_link(address.into())).collect()
+    }
+
+    /// The routes of the container by its interface, in the order in which the
+    /// kernel takes them: the IPv4 next hop itself, then what lies behind it.
+    pub fn container_routes(&self) -> Vec<Route> {
+        let v4 = self.has_v4().then(|| self.routes_behind(GATEWAY_V4.into()));
+        let v6 = self.has_v6().then(|| self.routes_behind(GATEWAY_V6.into()));
+        let v4 = v4.unwrap_or_default();
+        let gateway_v4 = (!v4.is_empty()).then(|| Route::on_link(IpAddr::from(GATEWAY_V4).into()));
+        gateway_v4.into_iter().chain(v4).chain(v6.unwrap_or_default()).collect()
+    }
+
+    fn routes_behind(&self, gateway: IpAddr) -> Vec<Route> {
+        let mut routes: Vec<Route> = self
+            .0
+            .routes
+            .iter()
+            .filter(|route| route.destination.addr().is_ipv4() == gateway.is_ipv4())
+            .map(|route| Route {
+                mtu: route.mtu,
+                advmss: route.advmss,
+                priority: route.priority,
+                table: route.table,
+                ..Route::via(route.destination.trunc(), gateway)
+            })
+            .collect();
+        let in_main_table = |route: &Route| route.table.is_none() || route.table == Some(254);
+        let has_default =
+            routes.iter().any(|route| route.destination.prefix_len() == 0 && in_main_table(route));
+        if self.0.default_routes && !has_default {
+            routes.push(Route::via(everything(gateway), gateway));
+        }
+        routes
+    }
+}
+
+fn everything(family_of: IpAddr) -> IpNet {
+    match family_of {
+        IpAddr::V4(_) => Ipv4Net::default().into(),
+        IpAddr::V6(_) => Ipv6Net::default().into(),
+    }
+}
+
+fn unusable(address: IpAddr, before: &[IpAddr]) -> Option<&'static str> {
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    if address.is_unspecified() || address.is_loopback() || address.is_multicast() || link_local {
+        Some("it is not the address of one host that can be routed to")
+    } else if before.contains(&address) {
+        Some("it is there twice")
+    } else {
+        None
+    }
+}
+
+/// The steps that make `attachment`, in order.
+///
+/// The veth comes first, so that one undo takes nearly everything back. Its
+/// host end is born up but has no carrier, and so no IPv6 of its own, until the
+/// container's end is up: its parameters are in place by then (a container
+/// must not be able to give the node a default route by router advertisement:
+/// CVE-2020-13597). The container's end goes up as soon as possible, because
+/// the kernel starts the host end's queue a moment later. The host's routes come
+/// last: traffic reaches a container that is ready.
+/// (Calico's steps: `dataplane_linux.go`, `DoWorkloadNetnsSetUp` and
+/// `configureSysctls`.)
+pub fn plan_attachment(attachment: &Attachment) -> Vec<Step> {
+    let identity = attachment.identity();
+    let host = identity.host_interface();
+    let container = identity.interface();
+    let mut steps = vec![
+        Step::CreateVeth(Veth {
+            identity: identity.clone(),
+            host_mac: HOST_MAC,
+            container_mac: attachment.container_mac(),
+            mtu: attachment.mtu(),
+        }),
+        Step::SetAlias { link: host.clone(), alias: identity.alias() },
+    ];
+    steps.extend(host_sysctls(attachment, &host));
+    steps.extend(container_sysctls(attachment, container));
+    steps.push(Step::SetLinkUp { side: Side::Container, link: container.to_owned() });
+    if attachment.has_v6() {
+        let address = IpNet::V6(Ipv6Net::new_assert(GATEWAY_V6, 64));
+        steps.push(Step::AddAddress { side: Side::Host, link: host.clone(), address });
+    }
+    steps.extend(attachment.addresses().iter().map(|&address| Step::AddAddress {
+        side: Side::Container,
+        link: container.to_owned(),
+        address: address.into(),
+    }));
+    steps.extend(container_reach(attachment, container));
+    steps.extend(attachment.host_routes().into_iter().map(|route| Step::AddRoute {
+        side: Side::Host,
+        link: host.clone(),
+        route,
+    }));
+    steps
+}
+
+fn container_reach(attachment: &Attachment, container: &str) -> Vec<Step> {
+    let routes = attachment.container_routes();
+    let neighbour =
+        routes.iter().any(|route| route.gateway == Some(GATEWAY_V4.into())).then(|| {
+            Step::AddNeighbour {
+                side: Side::Container,
+                link: container.to_owned(),
+                address: GATEWAY_V4.into(),
+                mac: HOST_MAC,
+            }
+        });
+    let routes = routes.into_iter().map(|route| Step::AddRoute {
+        side: Side::Container,
+        link: container.to_owned(),
+        route,
+    });
+    neighbour.into_iter().chain(routes).collect()
+}
+
+fn host_sysctls(attachment: &Attachment, host: &str) -> Vec<Step> {
+    let v4 = [
+        (format!("net/ipv4/conf/{host}/route_localnet"), "1"),
+        (format!("net/ipv4/neigh/{host}/proxy_delay"), "0"),
+        (format!("net/ipv4/conf/{host}/proxy_arp"), "1"),
+        (format!("net/ipv4/conf/{host}/forwarding"), "1"),
+    ];
+    let v6 = [
+        (format!("net/ipv6/conf/{host}/disable_ipv6"), "0"),
+        (format!("net/ipv6/conf/{host}/accept_dad"), "0"),
+        // No address but the one that the plan gives: another mode (stable
+        // privacy) or a delay would leave the container without its next hop.
+        (format!("net/ipv6/conf/{host}/addr_gen_mode"), "1"),
+        (format!("net/ipv6/conf/{host}/proxy_ndp"), "1"),
+        (format!("net/ipv6/conf/{host}/forwarding"), "1"),
+    ];
+    let mut steps = Vec::new();
+    if attachment.has_v4() {
+        steps.extend(v4.map(|(key, value)| of_veth(Side::Host, key, value, false)));
+    }
+    // Also where the container has no IPv6: the node may have it.
+    let accept_ra = format!("net/ipv6/conf/{host}/accept_ra");
+    steps.push(of_veth(Side::Host, accept_ra, "0", !attachment.has_v6()));
+    if attachment.has_v6() {
+        steps.extend(v6.map(|(key, value)| of_veth(Side::Host, key, value, false)));
+    }
+    steps
+}
+
+fn container_sysctls(attachment: &Attachment, container: &str) -> Vec<Step> {
+    let forwarding = if attachment.0.allow_ip_forwarding { "1" } else { "0" };
+    let mut steps = Vec::new();
+    if attachment.has_v4() {
+        steps.push(of_container("net/ipv4/ip_forward", forwarding));
+    }
+    if attachment.has_v6() {
+        steps.push(of_container("net/ipv6/conf/all/forwarding", forwarding));
+        for (name, value) in [("disable_ipv6", "0"), ("accept_dad", "0")] {
+            let key = format!("net/ipv6/conf/{container}/{name}");
+            steps.push(of_veth(Side::Container, key, value, false));
+        }
+    }
+    steps
+}
+
+fn of_veth(side: Side, key: String, value: &str, optional: bool) -> Step {
+    Step::SetSysctl(Sysctl { side, key, value: value.to_owned(), of_veth: true, optional })
+}
+
+fn of_container(key: &str, value: &str) -> Step {
+    Step::SetSysctl(Sysctl {
+        side: Side::Container,
+        key: key.to_owned(),
+        value: value.to_owned(),
+        of_veth: false,
+        optional: false,
+    })
+}

@@ -1,0 +1,234 @@
+//! Who an attachment is, and the names that follow from it.
+
+use sha1::{Digest, Sha1};
+
+use super::MacAddress;
+
+/// The longest alias that a link can carry, in bytes (the kernel's `IFALIASZ`
+/// less the closing zero).
+const MAXIMUM_ALIAS: usize = 255;
+/// The longest name of an interface, in bytes (`IFNAMSIZ` less the closing
+/// zero).
+const MAXIMUM_INTERFACE: usize = 15;
+/// What every name and alias of Weir begins with.
+const PREFIX: &str = "weir";
+/// Separates the parts of an alias: neither a network name nor a container id
+/// nor an interface name can hold it (CNI SPEC, "Network configuration format"
+/// and "Parameters"; the kernel's `dev_valid_name`).
+const SEPARATOR: char = ':';
+
+/// One interface of one container in one network: what the CNI specification
+/// tells attachments apart by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttachmentIdentity {
+    network: String,
+    container_id: String,
+    interface: String,
+}
+
+/// Parts that make no identity.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidIdentity {
+    /// A part is empty or holds a character that it cannot hold.
+    #[error("{part} {value:?} cannot be used: it is empty or holds ':' or a control character")]
+    Part {
+        /// Which part: `network name`, `container id` or `interface name`.
+        part: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// The interface name is longer than the kernel's names can be.
+    #[error("interface name {value:?} is longer than 15 bytes; choose a shorter CNI_IFNAME")]
+    InterfaceTooLong {
+        /// The name.
+        value: String,
+    },
+    /// Network name and container id together do not fit in a link's alias,
+    /// in which Weir records the attachment.
+    #[error(
+        "the attachment \"{network}:{container_id}:{interface}\" takes {length} bytes in the host \
+         link's alias, which holds 255; shorten the network's name or the container id"
+    )]
+    TooLong {
+        /// The network's name.
+        network: String,
+        /// The container id.
+        container_id: String,
+        /// The interface name inside the container.
+        interface: String,
+        /// How long the alias would be, in bytes.
+        length: usize,
+    },
+}
+
+impl AttachmentIdentity {
+    /// The identity of `interface` (CNI_IFNAME) of the container
+    /// `container_id` (CNI_CONTAINERID) in the network named `network`.
+    ///
+    /// # Errors
+    /// A part is empty or holds `:` or a control character; the interface name
+    /// is longer than 15 bytes; or all together exceed a link's alias.
+    pub fn new(
+        network: impl Into<String>,
+        container_id: impl Into<String>,
+        interface: impl Into<String>,
+    ) -> Result<Self, InvalidIdentity> {
+        let identity = Self {
+            network: part("network name", network.into())?,
+            container_id: part("container id", container_id.into())?,
+            interface: part("interface name", interface.into())?,
+        };
+        if identity.interface.len() > MAXIMUM_INTERFACE {
+            return Err(InvalidIdentity::InterfaceTooLong { value: identity.interface });
+        }
+        let length = identity.alias().len();
+        if length > MAXIMUM_ALIAS {
+            return Err(InvalidIdentity::TooLong {
+                network: identity.network,
+                container_id: identity.container_id,
+                interface: identity.interface,
+                length,
+            });
+        }
+        Ok(identity)
+    }
+
+    /// The network's name.
+    pub fn network(&self) -> &str {
+        &self.network
+    }
+
+    /// The container id.
+    pub fn container_id(&self) -> &str {
+        &self.container_id
+    }
+
+    /// The name of the interface inside the container.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// The name of the host's end of the veth: `weir` and eleven hexadecimal
+    /// digits (44 bits) of the SHA-1 of the alias; 15 bytes, the most that the
+    /// kernel takes.
+    pub fn host_interface(&self) -> String {
+        let digits: String = self.digest().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("{PREFIX}{}", &digits[..MAXIMUM_INTERFACE - PREFIX.len()])
+    }
+
+    /// The hardware address of the container's end where none is asked for:
+    /// 46 bits of the same hash, marked as locally administered. An address
+    /// known beforehand need not be read back from the kernel.
+    pub fn container_mac(&self) -> MacAddress {
+        let digest = self.digest();
+        let [.., a, b, c, d, e, f] = digest;
+        MacAddress([(a | 0b10) & !1, b, c, d, e, f])
+    }
+
+    /// The alias of the host's link: `weir:<network>:<container id>:<interface>`.
+    pub fn alias(&self) -> String {
+        format!(
+            "{PREFIX}{SEPARATOR}{}{SEPARATOR}{}{SEPARATOR}{}",
+            self.network, self.container_id, self.interface
+        )
+    }
+
+    /// The identity that a link's alias records; `None` when it is not an
+    /// alias of Weir's.
+    pub fn from_alias(alias: &str) -> Option<Self> {
+        let mut parts = alias.split(SEPARATOR);
+        let (prefix, network, container_id, interface) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        if prefix != PREFIX || parts.next().is_some() {
+            return None;
+        }
+        Self::new(network, container_id, interface).ok()
+    }
+
+    /// SHA-1 over the alias, which no two identities share, since the
+    /// separator cannot occur within a part.
+    fn digest(&self) -> [u8; 20] {
+        Sha1::digest(self.alias().as_bytes()).into()
+    }
+}
+
+fn part(part: &'static str, value: String) -> Result<String, InvalidIdentity> {
+    if value.is_empty() || value.chars().any(|c| c == SEPARATOR || c.is_control()) {
+        return Err(InvalidIdentity::Part { part, value });
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn identity(network: &str, container_id: &str, interface: &str) -> AttachmentIdentity {
+        AttachmentIdentity::new(network, container_id, interface).unwrap()
+    }
+
+    #[test]
+    fn names_are_stable() {
+        // A changed name would orphan the links of running containers.
+        let identity = identity("weir", "0123456789abcdef", "eth0");
+        assert_eq!(identity.alias(), "weir:weir:0123456789abcdef:eth0");
+        assert_eq!(identity.host_interface(), "weir84bd87e317f");
+        assert_eq!(identity.container_mac().to_string(), "c2:60:dd:12:ae:5b");
+    }
+
+    #[test]
+    fn refuses_parts_that_make_the_alias_ambiguous_or_too_long() {
+        assert!(AttachmentIdentity::new("a:b", "c", "eth0").is_err());
+        assert!(AttachmentIdentity::new("", "c", "eth0").is_err());
+        assert!(AttachmentIdentity::new("a", "c\n", "eth0").is_err());
+        assert!(matches!(
+            AttachmentIdentity::new("a", "c", "sixteen-bytes-xx"),
+            Err(InvalidIdentity::InterfaceTooLong { .. })
+        ));
+        let longest = "c".repeat(255 - "weir:a::eth0".len());
+        assert_eq!(identity("a", &longest, "eth0").alias().len(), 255);
+        assert!(matches!(
+            AttachmentIdentity::new("a", format!("{longest}c"), "eth0"),
+            Err(InvalidIdentity::TooLong { length: 256, .. })
+        ));
+    }
+
+    #[test]
+    fn foreign_aliases_record_nothing() {
+        for alias in
+            ["", "uplink", "weir", "weir:a:b", "weir:a:b:eth0:x", "reed:a:b:eth0", "weir::b:eth0"]
+        {
+            assert_eq!(AttachmentIdentity::from_alias(alias), None, "{alias}");
+        }
+    }
+
+    fn any_identity() -> impl Strategy<Value = AttachmentIdentity> {
+        ("[a-zA-Z0-9][a-zA-Z0-9_.-]{0,20}", "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,80}", "[a-z0-9_.-]{1,15}")
+            .prop_map(|(network, container_id, interface)| {
+                identity(&network, &container_id, &interface)
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn the_alias_brings_the_identity_back(identity in any_identity()) {
+            prop_assert_eq!(AttachmentIdentity::from_alias(&identity.alias()), Some(identity));
+        }
+
+        #[test]
+        fn names_fit_and_differ(identities in prop::collection::hash_set(any_identity(), 1..40)) {
+            let mut owners = HashMap::new();
+            for identity in identities {
+                let name = identity.host_interface();
+                prop_assert_eq!(name.len(), 15);
+                prop_assert!(identity.container_mac().is_unicast());
+                prop_assert_eq!(identity.container_mac().0[0] & 0b10, 0b10);
+                prop_assert_eq!(owners.insert(name, identity), None);
+            }
+        }
+    }
+}

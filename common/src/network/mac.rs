@@ -1,0 +1,85 @@
+//! Hardware addresses.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// An Ethernet hardware address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddress(pub [u8; 6]);
+
+/// A text that is no hardware address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("MAC address {text:?} cannot be used: {reason}")]
+pub struct InvalidMac {
+    /// The text as it was given.
+    pub text: String,
+    /// What is wrong with it and what is expected.
+    pub reason: &'static str,
+}
+
+impl MacAddress {
+    /// Whether an interface can carry it: neither a group address nor all
+    /// zeroes (the kernel's `is_valid_ether_addr`).
+    pub fn is_unicast(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(formatter, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
+    }
+}
+
+impl FromStr for MacAddress {
+    type Err = InvalidMac;
+
+    /// Reads `02:00:5e:10:00:01`, also with `-` between the bytes; refuses
+    /// group addresses and all zeroes.
+    fn from_str(text: &str) -> Result<Self, InvalidMac> {
+        let invalid = |reason| InvalidMac { text: text.to_owned(), reason };
+        let separator = if text.contains('-') { '-' } else { ':' };
+        let mut bytes = [0; 6];
+        let mut parts = text.split(separator);
+        for byte in &mut bytes {
+            *byte = parts
+                .next()
+                .filter(|part| part.len() == 2 && part.bytes().all(|c| c.is_ascii_hexdigit()))
+                .and_then(|part| u8::from_str_radix(part, 16).ok())
+                .ok_or_else(|| invalid("write six bytes as 02:00:5e:10:00:01"))?;
+        }
+        if parts.next().is_some() {
+            return Err(invalid("write six bytes as 02:00:5e:10:00:01"));
+        }
+        let address = Self(bytes);
+        if !address.is_unicast() {
+            return Err(invalid(
+                "an interface needs a unicast address: the first byte even, not all bytes zero",
+            ));
+        }
+        Ok(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        let address = MacAddress([0x02, 0, 0x5e, 0x10, 0, 0xff]);
+        assert_eq!(address.to_string().parse(), Ok(address));
+        assert_eq!("02-00-5E-10-00-FF".parse(), Ok(address));
+    }
+
+    #[test]
+    fn refuses_what_no_interface_can_carry() {
+        for text in ["", "02:00", "02:00:5e:10:00:01:02", "2:0:5e:10:0:1", "zz:00:5e:10:00:01"] {
+            assert!(text.parse::<MacAddress>().is_err(), "{text}");
+        }
+        assert!("01:00:5e:00:00:01".parse::<MacAddress>().is_err());
+        assert!("00:00:00:00:00:00".parse::<MacAddress>().is_err());
+        assert!("+2:00:5e:10:00:01".parse::<MacAddress>().is_err());
+    }
+}

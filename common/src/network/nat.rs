@@ -1,0 +1,209 @@
+//! The NAT of a node, as data.
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde_json::{Value, json};
+use sha1::{Digest, Sha1};
+
+/// The name of Weir's nftables table, of family `inet`.
+pub const NAT_TABLE: &str = "weir";
+/// The name of its chain.
+pub const NAT_CHAIN: &str = "postrouting";
+
+/// What NAT has to know of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatPool {
+    /// The pool's range.
+    pub cidr: IpNet,
+    /// Whether traffic from it to outside every pool is masqueraded
+    /// (`natOutgoing`).
+    pub nat_outgoing: bool,
+}
+
+/// The NAT table that a node should have: what comes from an address in
+/// `nat_pools` and goes to none in `pools` is masqueraded. Disabled pools count
+/// like any other; that is how a range is exempted (Calico's Felix,
+/// `masq_mgr.go`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatTable {
+    pools_v4: Vec<Ipv4Net>,
+    nat_pools_v4: Vec<Ipv4Net>,
+    pools_v6: Vec<Ipv6Net>,
+    nat_pools_v6: Vec<Ipv6Net>,
+}
+
+impl NatTable {
+    /// The table for these pools, in whatever order; `None` when no pool asks
+    /// for NAT.
+    pub fn from_pools(pools: &[NatPool]) -> Option<Self> {
+        let (pools_v4, pools_v6) = by_family(pools.iter());
+        let (nat_pools_v4, nat_pools_v6) = by_family(pools.iter().filter(|pool| pool.nat_outgoing));
+        if nat_pools_v4.is_empty() && nat_pools_v6.is_empty() {
+            return None;
+        }
+        Some(Self { pools_v4, nat_pools_v4, pools_v6, nat_pools_v6 })
+    }
+
+    /// A hexadecimal fingerprint (SHA-1) of all that nft is told. Every rule
+    /// carries it as its comment, so that the kernel itself tells which table
+    /// is installed.
+    pub fn fingerprint(&self) -> String {
+        let told = self.contents("").to_string();
+        Sha1::digest(told.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// How many rules the table has: one for each family with NAT.
+    pub fn rules(&self) -> usize {
+        usize::from(!self.nat_pools_v4.is_empty()) + usize::from(!self.nat_pools_v6.is_empty())
+    }
+
+    /// The document, in nft's JSON (libnftables-json(5)), that replaces
+    /// whatever table there is by this one in a single transaction.
+    pub fn ruleset(&self) -> Value {
+        let mut commands = removal_commands();
+        if let Value::Array(contents) = self.contents(&self.fingerprint()) {
+            commands.extend(contents);
+        }
+        json!({ "nftables": commands })
+    }
+
+    /// The document that removes the table, there or not.
+    pub fn removal() -> Value {
+        json!({ "nftables": removal_commands() })
+    }
+
+    fn contents(&self, comment: &str) -> Value {
+        let mut commands = vec![
+            json!({ "add": { "table": { "family": "inet", "name": NAT_TABLE } } }),
+            json!({ "add": { "chain": {
+                "family": "inet", "table": NAT_TABLE, "name": NAT_CHAIN,
+                "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept",
+            } } }),
+        ];
+        if !self.nat_pools_v4.is_empty() {
+            let (pools, nat_pools) = (elements(&self.pools_v4), elements(&self.nat_pools_v4));
+            commands.extend(family("ip", "v4", "ipv4_addr", pools, nat_pools, comment));
+        }
+        if !self.nat_pools_v6.is_empty() {
+            let (pools, nat_pools) = (elements(&self.pools_v6), elements(&self.nat_pools_v6));
+            commands.extend(family("ip6", "v6", "ipv6_addr", pools, nat_pools, comment));
+        }
+        Value::Array(commands)
+    }
+}
+
+/// The ranges of each family, sorted and joined: nft takes no interval twice.
+fn by_family<'a>(pools: impl Iterator<Item = &'a NatPool>) -> (Vec<Ipv4Net>, Vec<Ipv6Net>) {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for pool in pools {
+        match pool.cidr.trunc() {
+            IpNet::V4(cidr) => v4.push(cidr),
+            IpNet::V6(cidr) => v6.push(cidr),
+        }
+    }
+    (Ipv4Net::aggregate(&v4), Ipv6Net::aggregate(&v6))
+}
+
+/// Deleting a table that is not there is an error; adding one that is there is
+/// none.
+fn removal_commands() -> Vec<Value> {
+    let table = json!({ "table": { "family": "inet", "name": NAT_TABLE } });
+    vec![json!({ "add": table }), json!({ "delete": table })]
+}
+
+fn elements<T: Copy + Into<IpNet>>(ranges: &[T]) -> Vec<Value> {
+    let element = |&range: &T| -> Value {
+        let range: IpNet = range.into();
+        json!({ "prefix": { "addr": range.addr(), "len": range.prefix_len() } })
+    };
+    ranges.iter().map(element).collect()
+}
+
+fn family(
+    protocol: &str,
+    suffix: &str,
+    set_type: &str,
+    pools: Vec<Value>,
+    nat_pools: Vec<Value>,
+    comment: &str,
+) -> [Value; 3] {
+    let set = |name: &str, elements: Vec<Value>| {
+        json!({ "add": { "set": {
+            "family": "inet", "table": NAT_TABLE, "name": name, "type": set_type,
+            "flags": ["interval"], "elem": elements,
+        } } })
+    };
+    let matches = |field: &str, operator: &str, set: &str| {
+        json!({ "match": {
+            "op": operator,
+            "left": { "payload": { "protocol": protocol, "field": field } },
+            "right": format!("@{set}"),
+        } })
+    };
+    let (all, with_nat) = (format!("pools_{suffix}"), format!("nat_pools_{suffix}"));
+    [
+        set(&all, pools),
+        set(&with_nat, nat_pools),
+        json!({ "add": { "rule": {
+            "family": "inet", "table": NAT_TABLE, "chain": NAT_CHAIN, "comment": comment,
+            "expr": [
+                matches("saddr", "==", &with_nat),
+                matches("daddr", "!=", &all),
+                { "masquerade": null },
+            ],
+        } } }),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(cidr: &str, nat_outgoing: bool) -> NatPool {
+        NatPool { cidr: cidr.parse().unwrap(), nat_outgoing }
+    }
+
+    #[test]
+    fn no_pool_with_nat_needs_no_table() {
+        assert_eq!(NatTable::from_pools(&[]), None);
+        assert_eq!(NatTable::from_pools(&[pool("10.0.0.0/16", false)]), None);
+    }
+
+    #[test]
+    fn every_pool_is_exempt_and_only_nat_pools_are_sources() {
+        let table =
+            NatTable::from_pools(&[pool("10.1.0.0/16", true), pool("10.9.0.0/24", false)]).unwrap();
+        assert_eq!(table.nat_pools_v4, ["10.1.0.0/16".parse().unwrap()]);
+        assert_eq!(
+            table.pools_v4,
+            ["10.1.0.0/16".parse().unwrap(), "10.9.0.0/24".parse().unwrap()]
+        );
+        assert_eq!(table.rules(), 1);
+        assert!(!table.ruleset().to_string().contains("ip6"));
+    }
+
+    #[test]
+    fn order_and_overlap_change_nothing() {
+        let one = NatTable::from_pools(&[pool("10.1.0.0/16", true), pool("fd00::/64", true)]);
+        let other = NatTable::from_pools(&[
+            pool("fd00::/64", true),
+            pool("10.1.128.0/17", true),
+            pool("10.1.0.0/16", true),
+        ]);
+        assert_eq!(one, other);
+        assert_eq!(one.unwrap().fingerprint(), other.unwrap().fingerprint());
+    }
+
+    #[test]
+    fn every_difference_changes_the_fingerprint() {
+        let tables = [
+            vec![pool("10.1.0.0/16", true)],
+            vec![pool("10.1.0.0/17", true)],
+            vec![pool("10.1.0.0/16", true), pool("10.2.0.0/16", false)],
+            vec![pool("10.1.0.0/16", true), pool("10.2.0.0/16", true)],
+            vec![pool("fd00::/64", true)],
+        ];
+        let fingerprints: std::collections::HashSet<_> =
+            tables.iter().map(|pools| NatTable::from_pools(pools).unwrap().fingerprint()).collect();
+        assert_eq!(fingerprints.len(), tables.len());
+    }
+}

@@ -1,0 +1,452 @@
+//! What an attachment gets in each situation, against a store in memory.
+
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::json;
+use support::*;
+use weir_common::datastore::keys;
+use weir_common::ipam::assign::{Request, Want};
+use weir_common::ipam::{
+    Affinity, Attribute, Block, Error, Family, PassedOver, PoolReference, engine, handle_id, walk,
+};
+use weir_datastore::Memory;
+
+const V4: &[Family] = &[Family::V4];
+const BOTH: &[Family] = &[Family::V4, Family::V6];
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn cidr(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn store_with_pool() -> Memory {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/24", json!({}));
+    store
+}
+
+fn exactly(host: &str, container: &str, address: &str) -> Request {
+    Request { wants: vec![Want::Exactly(ip(address))], ..request(host, container, &[]) }
+}
+
+fn asking(container: &str, pools: &[&str]) -> Request {
+    let pools = pools.iter().map(|pool| pool.parse().unwrap()).collect();
+    Request {
+        wants: vec![Want::Any { family: Family::V4, pools }],
+        ..request("n1", container, &[])
+    }
+}
+
+/// Marks the addresses of a block as taken by others.
+fn fill(store: &Memory, block: &str, host: &str, taken: usize) {
+    let mut block = Block::new(cidr(block), host, 1);
+    let handle = format!("others.{}", block.cidr.addr());
+    for ordinal in 0..taken {
+        let holder = Attribute { handle_id: Some(handle.clone()), ..Attribute::default() };
+        block.assign(ordinal, holder);
+    }
+    let count = json!({"block": {block.cidr.to_string(): taken}, "deleted": false});
+    if taken > 0 {
+        put(store, keys::handle(&handle), count);
+    }
+    store.seed([
+        (keys::block(block.cidr), block.to_json()),
+        (keys::affinity(host, block.cidr), Affinity::default().to_json()),
+    ]);
+}
+
+#[tokio::test]
+async fn a_first_address_claims_a_block_in_one_transaction() {
+    let store = store_with_pool();
+    let first = assign(&store, &request("n1", "a", V4)).await.unwrap();
+    let block = walk(cidr("10.0.0.0/24"), 26, "n1").next().unwrap();
+    assert_eq!(first, [block.addr()]);
+    assert_eq!(store.counters().commits, 1);
+    assert_consistent(&store);
+}
+
+#[tokio::test]
+async fn a_steady_assignment_takes_three_round_trips() {
+    let store = store_with_pool();
+    assign(&store, &request("n1", "a", V4)).await.unwrap();
+    store.reset_counters();
+    let second = assign(&store, &request("n1", "b", V4)).await.unwrap();
+    let counters = store.counters();
+    assert_eq!((counters.reads, counters.commits), (2, 1));
+    let block = walk(cidr("10.0.0.0/24"), 26, "n1").next().unwrap();
+    assert_eq!(second, [support::blocks(&store)[0].address(1)]);
+    assert!(block.contains(&second[0]));
+}
+
+#[tokio::test]
+async fn repeating_returns_the_same_addresses() {
+    let store = store_with_pool();
+    pool(&store, "six", "fd00::/64", json!({}));
+    let request = request("n1", "a", BOTH);
+    let first = assign(&store, &request).await.unwrap();
+    let dump = store.dump();
+    assert_eq!(assign(&store, &request).await.unwrap(), first);
+    assert_eq!(store.dump(), dump, "a repeated ADD changes nothing");
+}
+
+#[tokio::test]
+async fn two_interfaces_of_a_container_are_told_apart() {
+    let store = store_with_pool();
+    let eth0 = request("n1", "a", V4);
+    let eth1 = Request { interface: "eth1".to_owned(), ..eth0.clone() };
+    let first = assign(&store, &eth0).await.unwrap();
+    let second = assign(&store, &eth1).await.unwrap();
+    assert_ne!(first, second);
+    assert_consistent(&store);
+    engine::release(&store, &eth0.handle_id, "eth0").await.unwrap();
+    assert_consistent(&store);
+    assert_eq!(allocations(&store).into_keys().collect::<Vec<_>>(), second);
+    engine::release(&store, &eth0.handle_id, "eth1").await.unwrap();
+    assert_eq!(allocations(&store).len(), 0);
+    assert_consistent(&store);
+}
+
+#[tokio::test]
+async fn a_dual_stack_attachment_is_one_handle_and_one_commit() {
+    let store = store_with_pool();
+    pool(&store, "six", "fd00::/64", json!({}));
+    assert_eq!(assign(&store, &request("n1", "a", BOTH)).await.unwrap().len(), 2);
+    assert_eq!(store.counters().commits, 1);
+    assert_consistent(&store);
+}
+
+#[tokio::test]
+async fn dual_stack_is_all_or_nothing() {
+    let store = store_with_pool();
+    let before = store.dump();
+    let error = assign(&store, &request("n1", "a", BOTH)).await.unwrap_err();
+    assert!(matches!(error, Error::NoPool(Family::V6)), "{error}");
+    assert_eq!(store.dump(), before);
+}
+
+#[tokio::test]
+async fn freed_addresses_come_last() {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/30", json!({"blockSize": 30}));
+    for container in ["a", "b"] {
+        assign(&store, &request("n1", container, V4)).await.unwrap();
+    }
+    engine::release(&store, &handle_id("net", "a"), "eth0").await.unwrap();
+    let mut next = Vec::new();
+    for container in ["c", "d", "e"] {
+        next.extend(assign(&store, &request("n1", container, V4)).await.unwrap());
+    }
+    assert_eq!(next, [ip("10.0.0.2"), ip("10.0.0.3"), ip("10.0.0.0")]);
+}
+
+#[tokio::test]
+async fn reserved_addresses_are_passed_over_and_kept() {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/29", json!({"blockSize": 29}));
+    let reservation = json!({
+        "kind": "IPReservation", "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "kept"}, "spec": {"reservedCIDRs": ["10.0.0.0/31", "10.0.0.3"]},
+    });
+    put(&store, keys::reservation("kept"), reservation);
+    let mut got = Vec::new();
+    for container in ["a", "b"] {
+        got.extend(assign(&store, &request("n1", container, V4)).await.unwrap());
+    }
+    assert_eq!(got, [ip("10.0.0.2"), ip("10.0.0.4")]);
+    assert_eq!(blocks(&store)[0].unallocated[..3], [0, 1, 3]);
+    let asked = assign(&store, &exactly("n1", "c", "10.0.0.3")).await.unwrap();
+    assert_eq!(asked, [ip("10.0.0.3")], "a reserved address may be asked for");
+}
+
+#[tokio::test]
+async fn a_wholly_reserved_block_is_not_claimed() {
+    let store = store_with_pool();
+    let first = walk(cidr("10.0.0.0/24"), 26, "n1").next().unwrap();
+    let reservation = json!({
+        "kind": "IPReservation", "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "kept"}, "spec": {"reservedCIDRs": [first.to_string()]},
+    });
+    put(&store, keys::reservation("kept"), reservation);
+    let got = assign(&store, &request("n1", "a", V4)).await.unwrap();
+    assert!(!first.contains(&got[0]), "{got:?}");
+}
+
+#[tokio::test]
+async fn an_address_asked_for_claims_its_block() {
+    let store = store_with_pool();
+    let got = assign(&store, &exactly("n1", "a", "10.0.0.77")).await.unwrap();
+    assert_eq!(got, [ip("10.0.0.77")]);
+    assert_eq!(blocks(&store)[0].cidr, cidr("10.0.0.64/26"));
+    assert_consistent(&store);
+    assert_eq!(assign(&store, &exactly("n1", "a", "10.0.0.77")).await.unwrap(), got);
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_had_is_refused() {
+    let store = store_with_pool();
+    assign(&store, &exactly("n1", "a", "10.0.0.77")).await.unwrap();
+    let before = store.dump();
+    let taken = assign(&store, &exactly("n1", "b", "10.0.0.77")).await.unwrap_err();
+    assert!(taken.to_string().contains("handle net.a on node n1"), "{taken}");
+    let outside = assign(&store, &exactly("n1", "b", "10.9.0.1")).await.unwrap_err();
+    assert!(outside.to_string().contains("blue (10.0.0.0/24)"), "{outside}");
+    let other = assign(&store, &exactly("n1", "a", "10.0.0.78")).await.unwrap_err();
+    assert!(matches!(other, Error::HoldsOther { .. }), "{other}");
+    assert_eq!(store.dump(), before);
+}
+
+#[tokio::test]
+async fn an_address_of_another_hosts_block_is_borrowed_unless_affinity_is_strict() {
+    let store = store_with_pool();
+    fill(&store, "10.0.0.64/26", "n2", 3);
+    assign(&store, &exactly("n1", "a", "10.0.0.77")).await.unwrap();
+    assert_consistent(&store);
+    put(
+        &store,
+        keys::IPAM_CONFIG.to_owned(),
+        json!({"strict_affinity": true, "auto_allocate_blocks": true}),
+    );
+    let error = assign(&store, &exactly("n1", "b", "10.0.0.78")).await.unwrap_err();
+    assert!(error.to_string().contains("host n2"), "{error}");
+}
+
+#[tokio::test]
+async fn own_blocks_then_claims_then_borrowing_then_refusal() {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/29", json!({"blockSize": 30}));
+    let mut got = Vec::new();
+    fill(&store, "10.0.0.0/30", "n2", 2);
+    for container in 0..6 {
+        got.extend(assign(&store, &request("n1", &container.to_string(), V4)).await.unwrap());
+    }
+    assert!(got[..4].iter().all(|address| cidr("10.0.0.4/30").contains(address)), "{got:?}");
+    assert_eq!(got[4..], [ip("10.0.0.2"), ip("10.0.0.3")], "borrowed from n2");
+    let error = assign(&store, &request("n1", "7", V4)).await.unwrap_err();
+    assert!(error.to_string().contains("blue (10.0.0.0/29)"), "{error}");
+    assert_consistent(&store);
+}
+
+#[tokio::test]
+async fn a_limit_of_blocks_is_said() {
+    let store = store_with_pool();
+    put(
+        &store,
+        keys::IPAM_CONFIG.to_owned(),
+        json!({"strict_affinity": true, "auto_allocate_blocks": true, "maxBlocksPerHost": 1}),
+    );
+    for container in 0..64 {
+        assign(&store, &request("n1", &container.to_string(), V4)).await.unwrap();
+    }
+    let error = assign(&store, &request("n1", "64", V4)).await.unwrap_err();
+    assert!(error.to_string().contains("maxBlocksPerHost"), "{error}");
+}
+
+#[tokio::test]
+async fn strict_affinity_forbids_borrowing() {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/30", json!({"blockSize": 30}));
+    fill(&store, "10.0.0.0/30", "n2", 1);
+    put(
+        &store,
+        keys::IPAM_CONFIG.to_owned(),
+        json!({"strict_affinity": true, "auto_allocate_blocks": true}),
+    );
+    let error = assign(&store, &request("n1", "a", V4)).await.unwrap_err();
+    assert!(matches!(error, Error::Exhausted { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn pools_are_taken_in_the_order_asked_else_by_name() {
+    let store = Memory::new();
+    pool(&store, "a-manual", "10.1.0.0/24", json!({"assignmentMode": "Manual"}));
+    pool(&store, "b-disabled", "10.2.0.0/24", json!({"disabled": true}));
+    pool(&store, "c-elsewhere", "10.3.0.0/24", json!({"nodeSelector": "zone == 'edge'"}));
+    pool(&store, "d-tunnels", "10.4.0.0/24", json!({"allowedUses": ["Tunnel"]}));
+    pool(&store, "e-usual", "10.5.0.0/24", json!({}));
+    let from = async |container: &str, pools: &[&str]| {
+        assign(&store, &asking(container, pools)).await.map(|got| got[0])
+    };
+    assert!(cidr("10.5.0.0/24").contains(&from("a", &[]).await.unwrap()));
+    assert!(cidr("10.1.0.0/24").contains(&from("b", &["a-manual"]).await.unwrap()));
+    assert!(cidr("10.3.0.0/24").contains(&from("c", &["10.3.0.0/24"]).await.unwrap()));
+    let why = |error: Error| match error {
+        Error::UnusablePool { why, .. } => why,
+        other => panic!("{other}"),
+    };
+    assert_eq!(why(from("d", &["b-disabled"]).await.unwrap_err()), PassedOver::Disabled);
+    assert_eq!(why(from("d", &["d-tunnels"]).await.unwrap_err()), PassedOver::NotForWorkloads);
+    for unknown in ["nope", "10.5.0.0/25"] {
+        let error = from("d", &[unknown]).await.unwrap_err();
+        assert!(matches!(error, Error::UnknownPool { .. }), "{error}");
+        assert!(error.to_string().contains("e-usual (10.5.0.0/24)"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_no_pool_selects_is_told_why() {
+    let store = Memory::new();
+    pool(&store, "edge", "10.3.0.0/24", json!({"nodeSelector": "zone == 'edge'"}));
+    let error = assign(&store, &request("n1", "a", V4)).await.unwrap_err();
+    assert!(error.to_string().contains("zone == 'edge'"), "{error}");
+    put(
+        &store,
+        keys::node("n1"),
+        json!({
+            "kind": "Node", "apiVersion": "projectcalico.org/v3",
+            "metadata": {"name": "n1", "labels": {"zone": "edge"}}, "spec": {},
+        }),
+    );
+    assign(&store, &request("n1", "a", V4)).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_the_datastore_is_moved() {
+    let store = store_with_pool();
+    assign(&store, &request("n1", "a", V4)).await.unwrap();
+    put(
+        &store,
+        keys::CLUSTER_INFORMATION.to_owned(),
+        json!({
+            "kind": "ClusterInformation", "apiVersion": "projectcalico.org/v3",
+            "metadata": {"name": "default"}, "spec": {"datastoreReady": false},
+        }),
+    );
+    let before = store.dump();
+    let add = assign(&store, &request("n1", "b", V4)).await.unwrap_err();
+    let del = engine::release(&store, &handle_id("net", "a"), "eth0").await.unwrap_err();
+    assert!(matches!((add, del), (Error::NotReady, Error::NotReady)));
+    assert_eq!(store.dump(), before);
+}
+
+#[tokio::test]
+async fn a_malformed_block_is_named_and_left_alone() {
+    let store = store_with_pool();
+    assign(&store, &request("n1", "a", V4)).await.unwrap();
+    let key = keys::block(blocks(&store)[0].cidr);
+    put(&store, key.clone(), json!({"cidr": "10.0.0.0/26"}));
+    let before = store.dump();
+    let error = assign(&store, &request("n1", "b", V4)).await.unwrap_err();
+    assert!(error.to_string().contains(&key), "{error}");
+    assert_eq!(store.dump(), before);
+}
+
+#[tokio::test]
+async fn a_claim_left_halfway_is_finished() {
+    let block = walk(cidr("10.0.0.0/24"), 26, "n1").next().unwrap();
+    let pending = json!({"state": "pending", "deleted": false, "since": "yesterday"});
+    for with_block in [false, true] {
+        let store = store_with_pool();
+        if with_block {
+            fill(&store, &block.to_string(), "n1", 0);
+        }
+        put(&store, keys::affinity("n1", block), pending.clone());
+        assign(&store, &request("n1", "a", V4)).await.unwrap();
+        assert_consistent(&store);
+        let affinity = &store.dump()[&keys::affinity("n1", block)];
+        let affinity: serde_json::Value = serde_json::from_slice(affinity).unwrap();
+        assert_eq!(affinity, json!({"state": "confirmed", "deleted": false, "since": "yesterday"}));
+    }
+}
+
+#[tokio::test]
+async fn an_affinity_to_a_block_of_another_host_is_not_used() {
+    let store = store_with_pool();
+    fill(&store, "10.0.0.64/26", "n2", 0);
+    put(
+        &store,
+        keys::affinity("n1", cidr("10.0.0.64/26")),
+        json!({"state": "confirmed", "deleted": false}),
+    );
+    let got = assign(&store, &request("n1", "a", V4)).await.unwrap();
+    assert!(!cidr("10.0.0.64/26").contains(&got[0]), "{got:?}");
+}
+
+#[tokio::test]
+async fn claiming_a_block_reads_few_keys_among_many() {
+    let store = Memory::new();
+    pool(&store, "large", "10.0.0.0/8", json!({}));
+    let taken: BTreeSet<IpNet> = (0..50)
+        .flat_map(|host| walk(cidr("10.0.0.0/8"), 26, &format!("n{host}")).take(1000))
+        .collect();
+    assert!(taken.len() > 45_000, "{} blocks", taken.len());
+    store.seed(
+        taken.iter().map(|cidr| (keys::block(*cidr), Block::new(*cidr, "other", 1).to_json())),
+    );
+    for host in 100..120 {
+        store.reset_counters();
+        assign(&store, &request(&format!("n{host}"), "a", V4)).await.unwrap();
+        let counters = store.counters();
+        assert!(counters.keys_read < 100, "{counters:?}");
+        assert!(counters.round_trips() <= 6, "{counters:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_with_many_full_blocks_reads_one_of_them() {
+    let store = Memory::new();
+    pool(&store, "large", "10.0.0.0/16", json!({}));
+    for block in walk(cidr("10.0.0.0/16"), 26, "n1").take(156) {
+        fill(&store, &block.to_string(), "n1", 64);
+    }
+    assign(&store, &request("n1", "claims", V4)).await.unwrap();
+    store.reset_counters();
+    assign(&store, &request("n1", "steady", V4)).await.unwrap();
+    let counters = store.counters();
+    assert_eq!((counters.reads, counters.commits), (2, 1), "{counters:?}");
+}
+
+#[tokio::test]
+async fn a_pool_of_single_addresses_works_to_the_last() {
+    let store = Memory::new();
+    pool(&store, "solo", "10.0.0.0/28", json!({"blockSize": 32}));
+    let mut got = BTreeSet::new();
+    for container in 0..16 {
+        let host = format!("n{}", container % 3);
+        got.extend(assign(&store, &request(&host, &container.to_string(), V4)).await.unwrap());
+    }
+    assert_eq!(got.len(), 16);
+    assert!(assign(&store, &request("n1", "one-more", V4)).await.is_err());
+    assert_consistent(&store);
+}
+
+#[tokio::test]
+async fn a_pool_disabled_meanwhile_is_not_used() {
+    let store = store_with_pool();
+    let other = store.another_process();
+    let request = request("n1", "a", V4);
+    let adding = engine::assign(&store, &request, now());
+    // The other process changes the pool between this one's read and commit.
+    let disabling = async {
+        tokio::task::yield_now().await;
+        pool(&other, "blue", "10.0.0.0/24", json!({"disabled": true}));
+    };
+    let (added, ()) = tokio::join!(adding, disabling);
+    assert!(matches!(added, Err(Error::NoPoolForNode { .. })), "{added:?}");
+    assert_eq!(allocations(&store).len(), 0);
+}
+
+#[tokio::test]
+async fn calicos_allocation_without_an_interface_is_the_attachments() {
+    let store = store_with_pool();
+    fill(&store, "10.0.0.64/26", "n1", 1);
+    let handle = "others.10.0.0.64";
+    let request = Request { handle_id: handle.to_owned(), ..request("n1", "x", V4) };
+    assert_eq!(assign(&store, &request).await.unwrap(), [ip("10.0.0.64")]);
+    engine::release(&store, handle, "eth0").await.unwrap();
+    assert_eq!(allocations(&store).len(), 0);
+}
+
+#[test]
+fn references_are_names_or_cidrs() {
+    assert_eq!("blue".parse(), Ok(PoolReference::Name("blue".to_owned())));
+    assert_eq!("fd00::/64".parse(), Ok(PoolReference::Cidr(cidr("fd00::/64"))));
+}

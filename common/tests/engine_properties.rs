@@ -1,0 +1,194 @@
+//! The engine under random operations, hosts, conflicts and crashes, against a
+//! simple model: which attachment has which addresses.
+
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+use serde_json::json;
+use support::*;
+use weir_common::datastore::keys;
+use weir_common::ipam::{Error, Family, engine, handle_id};
+use weir_datastore::Memory;
+use weir_datastore::memory::CommitFault;
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Add { host: u8, container: u8 },
+    Del { container: u8 },
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    operation: Operation,
+    /// What goes wrong with which commit of the operation.
+    fault: Option<(u64, CommitFault)>,
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        3 => (0u8..4, 0u8..12).prop_map(|(host, container)| Operation::Add { host, container }),
+        2 => (0u8..12).prop_map(|container| Operation::Del { container }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let fault = prop_oneof![
+        Just(CommitFault::Conflict),
+        Just(CommitFault::Unavailable),
+        Just(CommitFault::AnswerLost),
+        Just(CommitFault::CrashBefore),
+        Just(CommitFault::CrashAfter),
+    ];
+    let fault = proptest::option::weighted(0.4, (1u64..3, fault));
+    (operation(), fault).prop_map(|(operation, fault)| Step { operation, fault })
+}
+
+/// A small cluster: 16 addresses in blocks of four, so that it fills up,
+/// borrows and refuses.
+fn cluster(strict: bool) -> Memory {
+    let store = Memory::new();
+    pool(&store, "four", "10.0.0.0/28", json!({"blockSize": 30}));
+    pool(&store, "six", "fd00::/120", json!({"blockSize": 124}));
+    let config = json!({"strict_affinity": strict, "auto_allocate_blocks": true});
+    put(&store, keys::IPAM_CONFIG.to_owned(), config);
+    store
+}
+
+/// Every second container is dual stack.
+fn families(container: u8) -> &'static [Family] {
+    if container.is_multiple_of(2) { &[Family::V4, Family::V6] } else { &[Family::V4] }
+}
+
+/// What is known of an attachment: its addresses, or that an operation on it
+/// failed and left one of two states.
+#[derive(Clone, Debug, PartialEq)]
+enum Known {
+    Has(Vec<IpAddr>),
+    Uncertain,
+}
+
+#[derive(Default)]
+struct Model {
+    attachments: BTreeMap<u8, Known>,
+}
+
+impl Model {
+    fn added(&mut self, container: u8, got: Vec<IpAddr>) {
+        for (other, known) in &self.attachments {
+            if let Known::Has(addresses) = known {
+                let twice = addresses.iter().find(|address| got.contains(address));
+                assert!(*other == container || twice.is_none(), "{twice:?} twice");
+            }
+        }
+        if let Some(Known::Has(before)) = self.attachments.get(&container) {
+            assert!(
+                before.iter().all(|address| got.contains(address)),
+                "{before:?} became {got:?}"
+            );
+        }
+        self.attachments.insert(container, Known::Has(got));
+    }
+
+    /// The store holds what the model says, and of uncertain attachments
+    /// anything.
+    fn assert_matches(&self, store: &Memory) {
+        let mut by_handle: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+        for (address, handle) in allocations(store) {
+            by_handle.entry(handle).or_default().insert(address);
+        }
+        for (container, known) in &self.attachments {
+            let held = by_handle.remove(&handle_id("net", &container.to_string()));
+            if let Known::Has(addresses) = known {
+                let held: Vec<IpAddr> = held.unwrap_or_default().into_iter().collect();
+                assert!(addresses.iter().all(|address| held.contains(address)));
+            }
+        }
+        assert!(by_handle.is_empty(), "leaked: {by_handle:?}");
+    }
+}
+
+async fn perform(store: &Memory, model: &mut Model, step: &Step) {
+    let process = store.another_process();
+    if let Some((nth, fault)) = step.fault {
+        process.fail_commit(nth, fault);
+    }
+    match &step.operation {
+        Operation::Add { host, container } => {
+            let request =
+                request(&format!("n{host}"), &container.to_string(), families(*container));
+            match assign(&process, &request).await {
+                Ok(got) => model.added(*container, got),
+                Err(Error::Exhausted { .. }) => {}
+                Err(Error::Datastore(_)) => {
+                    model.attachments.insert(*container, Known::Uncertain);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        Operation::Del { container } => {
+            let handle = handle_id("net", &container.to_string());
+            match engine::release(&process, &handle, "eth0").await {
+                Ok(_) => {
+                    model.attachments.remove(container);
+                }
+                Err(Error::Datastore(_)) => {
+                    model.attachments.insert(*container, Known::Uncertain);
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+async fn release_all(store: &Memory) {
+    for container in 0..12u8 {
+        engine::release(store, &handle_id("net", &container.to_string()), "eth0").await.unwrap();
+    }
+    assert_eq!(allocations(store), BTreeMap::new());
+    assert!(!store.dump().keys().any(|key| key.starts_with(keys::HANDLES)));
+}
+
+fn run(future: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(future);
+}
+
+proptest! {
+    #[test]
+    fn one_after_another(steps in prop::collection::vec(step(), 1..60), strict: bool) {
+        run(async {
+            let store = cluster(strict);
+            let mut model = Model::default();
+            for step in &steps {
+                perform(&store, &mut model, step).await;
+                assert_consistent(&store);
+                model.assert_matches(&store);
+            }
+            release_all(&store).await;
+            assert_consistent(&store);
+        });
+    }
+
+    #[test]
+    fn at_the_same_time(steps in prop::collection::vec(step(), 2..24), strict: bool) {
+        run(async {
+            let store = cluster(strict);
+            let local = tokio::task::LocalSet::new();
+            for step in steps {
+                let store = store.clone();
+                local.spawn_local(async move {
+                    perform(&store, &mut Model::default(), &step).await;
+                });
+            }
+            local.await;
+            assert_consistent(&store);
+            release_all(&store).await;
+            assert_consistent(&store);
+        });
+    }
+}

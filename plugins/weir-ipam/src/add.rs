@@ -1,0 +1,41 @@
+//! ADD: assign the addresses an attachment asks for.
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use weir_common::cni::skeleton::Call;
+use weir_common::cni::{AddResult, Error, IpConfiguration};
+use weir_common::ipam::assign::Request;
+use weir_common::ipam::{Assigned, engine};
+use weir_process::{DEADLINE, block_on, node_name, within};
+
+use crate::{handle_of, ipam_of, lock};
+
+pub fn add(call: &Call) -> Result<AddResult, Error> {
+    let ipam = ipam_of(call)?;
+    weir_process::start_log(&call.configuration);
+    let request = Request {
+        host: node_name(&call.configuration.node_name)?,
+        handle_id: handle_of(call),
+        interface: call.environment.interface.clone(),
+        facts: call.configuration.facts.clone(),
+        wants: ipam.wants.clone(),
+    };
+    // The wait for other calls of this host does not count against the deadline.
+    let _lock = lock(ipam);
+    let assigned = block_on(within(DEADLINE, async {
+        let datastore = weir_datastore::open(&call.configuration.datastore).await?;
+        Ok(engine::assign(datastore.as_ref(), &request, Timestamp::now()).await?)
+    }))?;
+    for Assigned { address, block } in &assigned {
+        tracing::debug!(%address, %block, handle = request.handle_id, "assigned");
+    }
+    let ips = assigned.iter().map(ip_configuration).collect();
+    Ok(AddResult { ips, ..AddResult::default() })
+}
+
+/// The address with the prefix length of its block, as Calico's IPAM plugin
+/// gives it; the main plugin decides what the container sees.
+fn ip_configuration(assigned: &Assigned) -> IpConfiguration {
+    let address = IpNet::new_assert(assigned.address, assigned.block.prefix_len());
+    IpConfiguration { address, gateway: None, interface: None }
+}

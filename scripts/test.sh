@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Runs every test of the workspace, after installing what they need.
+#
+# The tests need root (they make network namespaces, in which they stay);
+# everything is built as the calling user. Arguments are given to `cargo test`.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+# Runs test programs as root; cargo itself stays the user's.
+use_root_for_tests() {
+    [[ $EUID -ne 0 ]] || return 0
+    local target
+    target=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+    export "CARGO_TARGET_${target}_RUNNER=sudo -E env PATH=$PATH"
+}
+
+# Adds up cargo's result lines in file $1. A test that is left out counts as a
+# failure: it would show nothing.
+summarise() {
+    awk '/^test result:/ { passed += $4; failed += $6; ignored += $8 }
+        END {
+            printf "%d tests passed, %d failed, %d left out\n", passed, failed, ignored
+            exit failed || ignored || !passed
+        }' "$1"
+}
+
+need_cargo
+install_packages "${BUILD_PACKAGES[@]}" "${NETWORK_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
+install_cnitool
+use_root_for_tests
+cd "$REPOSITORY"
+# The end-to-end tests look for the programs where this puts them.
+cargo build --workspace --locked
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+cargo test --workspace --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+summarise "$log" || status=1
+((status == 0)) || fail "not all tests passed"
+echo "test: all tests passed"

@@ -1,0 +1,214 @@
+//! A real etcd.
+
+use std::io::{BufRead, BufReader, copy, sink};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::certificates::Certificates;
+use crate::node::Node;
+use crate::place::Place;
+use crate::store::Entries;
+
+/// What etcd writes when it takes requests.
+const READY: &str = "ready to serve client requests";
+/// How many keys one transaction writes; etcd allows 128.
+const BATCH: usize = 100;
+
+/// How an etcd is to run.
+#[derive(Clone)]
+pub struct Options {
+    /// The port for clients; the next one is taken as well.
+    pub port: u16,
+    /// Serve TLS and ask for a client's certificate.
+    pub certificates: Option<Arc<Certificates>>,
+    /// The password of user `root`, without which nobody may do anything.
+    pub password: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { port: 2379, certificates: None, password: None }
+    }
+}
+
+/// An etcd on a node, listening on all its addresses, with its data in memory.
+/// It ends with this value or with its node.
+pub struct Etcd {
+    node: Node,
+    child: Child,
+    options: Options,
+}
+
+impl Etcd {
+    /// Starts an etcd without TLS and passwords at port 2379.
+    pub fn start(node: &Node) -> Self {
+        Self::start_with(node, Options::default())
+    }
+
+    /// Starts an etcd and waits until it takes requests.
+    pub fn start_with(node: &Node, options: Options) -> Self {
+        let mut child = node.spawn(&mut command(&options));
+        await_ready(child.stderr.take().expect("the standard error is a pipe"));
+        let etcd = Self { node: node.clone(), child, options };
+        etcd.set_password();
+        etcd
+    }
+
+    /// The URL for clients on the same node.
+    pub fn endpoint(&self) -> String {
+        self.endpoint_at("127.0.0.1")
+    }
+
+    /// The URL for clients that reach this node at `address`.
+    pub fn endpoint_at(&self, address: &str) -> String {
+        let scheme = if self.options.certificates.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}:{}", self.options.port)
+    }
+
+    /// The certificates it works with, if any.
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.options.certificates.as_deref()
+    }
+
+    /// The node it is on.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Runs etcdctl against this etcd, with all the rights there are; it must
+    /// succeed.
+    pub fn control(&self, arguments: &[&str], input: &str) -> String {
+        let mut line = vec!["etcdctl".to_owned(), "--endpoints".to_owned(), self.endpoint()];
+        if let Some(certificates) = &self.options.certificates {
+            for (flag, file) in
+                [("--cacert", "ca.pem"), ("--cert", "client.pem"), ("--key", "client.key")]
+            {
+                line.extend([flag.to_owned(), certificates.file(file)]);
+            }
+        }
+        if let Some(password) = &self.options.password {
+            line.extend(["--user".to_owned(), format!("root:{password}")]);
+        }
+        line.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        let line: Vec<&str> = line.iter().map(String::as_str).collect();
+        self.node.run_with(&line, input)
+    }
+
+    /// All keys under `/calico` with their values.
+    pub fn entries(&self) -> Entries {
+        let listing = self.control(&["get", "--prefix", "/calico"], "");
+        let mut lines = listing.lines().map(str::to_owned);
+        let mut entries = Entries::new();
+        while let (Some(key), Some(value)) = (lines.next(), lines.next()) {
+            entries.insert(key, value);
+        }
+        entries
+    }
+
+    /// Writes one key.
+    pub fn put(&self, key: &str, value: &str) {
+        self.control(&["put", key], value);
+    }
+
+    /// Writes many keys.
+    pub fn load(&self, entries: &Entries) {
+        let puts: Vec<String> = entries
+            .iter()
+            // etcdctl reads Go's quoted strings, of which JSON's are a part.
+            .map(|(key, value)| format!("put {key} {}\n", Value::from(value.as_str())))
+            .collect();
+        for batch in puts.chunks(BATCH) {
+            // No comparisons, these writes, no writes otherwise.
+            self.control(&["txn"], &format!("\n{}\n\n", batch.concat()));
+        }
+    }
+
+    /// Removes one key, which must be there.
+    pub fn delete(&self, key: &str) {
+        assert_eq!(self.control(&["del", key], "").trim(), "1", "{key} should have been there");
+    }
+
+    /// Stops the process in its tracks: it keeps its connections and answers
+    /// nothing.
+    pub fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets a frozen etcd go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).expect("process numbers are small");
+        kill(Pid::from_raw(id), signal).expect("the etcd of this test runs");
+    }
+
+    fn set_password(&self) {
+        let Some(password) = &self.options.password else { return };
+        self.open_control(&["user", "add", "--interactive=false", &format!("root:{password}")]);
+        self.open_control(&["user", "grant-role", "root", "root"]);
+        self.open_control(&["auth", "enable"]);
+    }
+
+    /// etcdctl as it works before a password is asked for.
+    fn open_control(&self, arguments: &[&str]) {
+        let options = Options { password: None, ..self.options.clone() };
+        let mut line = vec!["etcdctl", "--endpoints"];
+        assert!(options.certificates.is_none(), "TLS and passwords together are not needed yet");
+        let endpoint = self.endpoint();
+        line.push(&endpoint);
+        line.extend(arguments);
+        self.node.run(&line);
+    }
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        // It may have ended already; the node's end kills it in any case.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn command(options: &Options) -> Command {
+    let port = options.port;
+    let scheme = if options.certificates.is_some() { "https" } else { "http" };
+    let peer = format!("http://127.0.0.1:{}", port + 1);
+    let mut command = Command::new("etcd");
+    command
+        .args(["--name", "test", "--data-dir", &format!("/var/lib/etcd-{port}")])
+        .args(["--listen-client-urls", &format!("{scheme}://0.0.0.0:{port}")])
+        .args(["--advertise-client-urls", &format!("{scheme}://127.0.0.1:{port}")])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("test={peer}"), "--log-level", "info"])
+        // A lone member need not wait long for others before it leads.
+        .args(["--heartbeat-interval", "10", "--election-timeout", "100"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    if let Some(certificates) = &options.certificates {
+        command
+            .args(["--client-cert-auth", "--trusted-ca-file", &certificates.file("ca.pem")])
+            .args(["--cert-file", &certificates.file("server.pem")])
+            .args(["--key-file", &certificates.file("server.key")]);
+    }
+    command
+}
+
+/// Reads etcd's log until it is ready, then goes on reading so that etcd never
+/// waits for a full pipe.
+fn await_ready(log: ChildStderr) {
+    let mut log = BufReader::new(log);
+    let mut seen = String::new();
+    while !seen.contains(READY) {
+        let read = log.read_line(&mut seen).expect("etcd's log can be read");
+        assert_ne!(read, 0, "etcd ended at once:\n{seen}");
+    }
+    thread::spawn(move || copy(&mut log, &mut sink()));
+}

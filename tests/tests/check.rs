@@ -1,0 +1,127 @@
+//! CHECK notices what somebody took away, and says what it is.
+
+use serde_json::Value;
+use weir_tests::{
+    Call, Cluster, CniTool, Container, Failure, Families, Place, address, host_interface,
+};
+
+/// The error code of a CHECK that found something missing.
+const CHECK_FAILED: u64 = 107;
+
+struct Attached {
+    cluster: Cluster,
+    container: Container,
+    call: Call,
+    result: Value,
+}
+
+impl Attached {
+    fn new(cluster: Cluster, families: Families) -> Self {
+        let cluster = cluster.with_pools(families);
+        let container = cluster.node.container("web");
+        let call = cluster.weir(families, &container);
+        let result = call.add(&cluster.node);
+        call.check(&cluster.node, &result).silence();
+        Self { cluster, container, call, result }
+    }
+
+    fn address(&self, index: usize) -> &str {
+        address(&self.result, index)
+    }
+
+    /// CHECK must fail and mention these words.
+    fn assert_noticed(&self, words: &[&str]) -> Failure {
+        let failure = self.call.check(&self.cluster.node, &self.result).failure();
+        failure.expect(CHECK_FAILED, words);
+        failure
+    }
+}
+
+fn on_both_stores(families: Families, damage: impl Fn(&Attached)) {
+    for cluster in [Cluster::embedded(), Cluster::etcd()] {
+        damage(&Attached::new(cluster, families));
+    }
+}
+
+#[test]
+fn a_route_of_the_container_is_gone() {
+    let attached = Attached::new(Cluster::embedded(), Families::V4);
+    attached.container.run(&["ip", "route", "delete", "default"]);
+    attached.assert_noticed(&["route", "169.254.1.1"]);
+}
+
+#[test]
+fn an_ipv6_route_of_the_container_is_gone() {
+    let attached = Attached::new(Cluster::embedded(), Families::Dual);
+    attached.container.run(&["ip", "-6", "route", "delete", "default"]);
+    attached.assert_noticed(&["route"]);
+}
+
+#[test]
+fn the_route_of_the_node_is_gone() {
+    let attached = Attached::new(Cluster::embedded(), Families::V4);
+    attached.cluster.node.run(&["ip", "route", "delete", attached.address(0)]);
+    attached.assert_noticed(&["route", attached.address(0)]);
+}
+
+#[test]
+fn an_address_is_gone() {
+    let attached = Attached::new(Cluster::embedded(), Families::Dual);
+    for (index, length) in [(0, 32), (1, 128)] {
+        let address = format!("{}/{length}", attached.address(index));
+        attached.container.run(&["ip", "address", "delete", &address, "dev", "eth0"]);
+        attached.assert_noticed(&[attached.address(index)]);
+        attached.call.delete(&attached.cluster.node);
+        attached.call.add(&attached.cluster.node);
+    }
+}
+
+#[test]
+fn the_veth_is_gone() {
+    let attached = Attached::new(Cluster::embedded(), Families::V4);
+    attached.cluster.node.run(&["ip", "link", "delete", host_interface(&attached.result)]);
+    let failure = attached.assert_noticed(&[]);
+    let named =
+        ["eth0", host_interface(&attached.result)].iter().any(|name| failure.text.contains(name));
+    assert!(named, "{}", failure.text);
+    attached.call.delete(&attached.cluster.node);
+    attached.cluster.assert_nothing_allocated();
+}
+
+#[test]
+fn the_link_is_down() {
+    let attached = Attached::new(Cluster::embedded(), Families::V4);
+    attached.container.run(&["ip", "link", "set", "eth0", "down"]);
+    attached.assert_noticed(&["eth0"]);
+}
+
+#[test]
+fn the_allocation_is_gone() {
+    on_both_stores(Families::V4, |attached| {
+        attached.cluster.ipam(Families::V4, "web").delete(&attached.cluster.node);
+        attached.assert_noticed(&[attached.address(0)]);
+    });
+}
+
+#[test]
+fn the_allocation_belongs_to_another() {
+    on_both_stores(Families::V4, |attached| {
+        attached.cluster.ipam(Families::V4, "web").delete(&attached.cluster.node);
+        let thief = attached.cluster.ipam(Families::V4, "thief");
+        let asked = format!("IP={}", attached.address(0));
+        thief.with("CNI_ARGS", &asked).add(&attached.cluster.node);
+        attached.assert_noticed(&[attached.address(0)]);
+    });
+}
+
+#[test]
+fn cnitool_tells_what_is_missing() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let container = cluster.node.container("web");
+    let tool = CniTool::new(&cluster.node, &cluster.list(cluster.plugin(Families::V4)));
+    tool.add(&container);
+    tool.check(&container);
+    container.run(&["ip", "route", "delete", "default"]);
+    assert!(tool.check_fails(&container).contains("169.254.1.1"));
+    tool.delete(&container);
+}

@@ -1,0 +1,170 @@
+//! What fails leaves the kernel and the datastore as they were, and what dies
+//! half-way can be tried again.
+
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+use weir_tests::{Call, Cluster, Container, Entries, Families, Place, Snapshot, allocations};
+
+/// What must not change.
+struct Before<'a> {
+    cluster: &'a Cluster,
+    container: &'a Container,
+    node: Snapshot,
+    inside: Snapshot,
+    entries: Entries,
+}
+
+impl<'a> Before<'a> {
+    fn new(cluster: &'a Cluster, container: &'a Container) -> Self {
+        let (node, inside) = (Snapshot::of(&cluster.node), Snapshot::of(container));
+        Self { cluster, container, node, inside, entries: cluster.store.entries() }
+    }
+
+    /// Kernel and allocations are as before. Blocks that were claimed for the
+    /// node may stay: they hold no address.
+    fn assert_unchanged(&self) {
+        self.node.assert_unchanged(&Snapshot::of(&self.cluster.node));
+        self.inside.assert_unchanged(&Snapshot::of(self.container));
+        let entries = self.cluster.store.entries();
+        assert_eq!(allocations(&self.entries), allocations(&entries));
+        weir_tests::assert_consistent(&entries);
+    }
+}
+
+/// A container beside the one that fails, so that the node is set up and there
+/// is something to be spared.
+fn neighbour(cluster: &Cluster) -> Container {
+    let container = cluster.node.container("neighbour");
+    cluster.weir(Families::Dual, &container).add(&cluster.node);
+    container
+}
+
+#[test]
+fn the_ipam_plugin_is_not_there() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    neighbour(&cluster);
+    let container = cluster.node.container("web");
+    let before = Before::new(&cluster, &container);
+    let call = cluster.weir(Families::Dual, &container).configure("/ipam/type", "nowhere".into());
+    let failure = call.run(&cluster.node, "ADD").failure();
+    assert!(failure.text.contains("nowhere") && failure.text.contains("CNI_PATH"), "{failure:?}");
+    before.assert_unchanged();
+    assert_eq!(before.entries, cluster.store.entries());
+}
+
+#[test]
+fn the_ipam_plugin_fails() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    neighbour(&cluster);
+    let container = cluster.node.container("web");
+    let before = Before::new(&cluster, &container);
+    let call = cluster.weir(Families::Dual, &container);
+    let call = call.configure("/ipam/ipv6_pools", json!(["missing"]));
+    call.run(&cluster.node, "ADD").failure().expect(7, &["missing"]);
+    before.assert_unchanged();
+    assert_eq!(before.entries, cluster.store.entries());
+}
+
+#[test]
+fn the_kernel_refuses_a_setting() {
+    for cluster in [Cluster::embedded(), Cluster::etcd()] {
+        let cluster = cluster.with_pools(Families::Dual);
+        neighbour(&cluster);
+        let container = cluster.node.container("web");
+        let before = Before::new(&cluster, &container);
+        cluster.node.run(&["mount", "--bind", "/proc/sys", "/proc/sys"]);
+        cluster.node.run(&["mount", "-o", "remount,bind,ro", "/proc/sys"]);
+        let call = cluster.weir(Families::Dual, &container);
+        let failure = call.run(&cluster.node, "ADD").failure();
+        assert!(failure.text.contains("net/ipv"), "{failure:?}");
+        cluster.node.run(&["umount", "/proc/sys"]);
+        before.assert_unchanged();
+        call.add(&cluster.node);
+    }
+}
+
+#[test]
+fn the_kernel_refuses_ipv6() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    neighbour(&cluster);
+    let container = cluster.node.container("web");
+    let before = Before::new(&cluster, &container);
+    // A link below 1280 bytes cannot carry IPv6.
+    let call = cluster.weir(Families::Dual, &container).configure("/mtu", 600.into());
+    let failure = call.run(&cluster.node, "ADD").failure();
+    assert!(!failure.text.is_empty());
+    before.assert_unchanged();
+}
+
+#[test]
+fn etcd_is_gone() {
+    let cluster = Cluster::etcd().with_pools(Families::V4);
+    let container = cluster.node.container("web");
+    let call = cluster.weir(Families::V4, &container);
+    call.add(&cluster.node);
+    let other = cluster.node.container("other");
+    let (node, inside) = (Snapshot::of(&cluster.node), Snapshot::of(&other));
+    let Cluster { node: host, store } = cluster;
+    drop(store);
+    let refused = Call::clone(&call).container(&other).run(&host, "ADD").failure();
+    refused.expect(11, &["127.0.0.1:2379"]);
+    node.assert_unchanged(&Snapshot::of(&host));
+    inside.assert_unchanged(&Snapshot::of(&other));
+    // The links go at once; the runtime is told to come back for the rest.
+    call.run(&host, "DEL").failure().expect(11, &["127.0.0.1:2379"]);
+    assert!(!container.succeeds(&["ip", "link", "show", "eth0"]));
+    let again = weir_tests::Etcd::start(&host);
+    assert_eq!(allocations(&again.entries()).len(), 1);
+    call.delete(&host);
+    assert!(allocations(&again.entries()).is_empty());
+}
+
+#[test]
+fn the_store_is_being_moved() {
+    let key = "/calico/resources/v3/projectcalico.org/clusterinformations/default";
+    let information = |ready: bool| {
+        json!({
+            "kind": "ClusterInformation",
+            "apiVersion": "projectcalico.org/v3",
+            "metadata": {"name": "default"},
+            "spec": {"datastoreReady": ready},
+        })
+    };
+    for cluster in [Cluster::embedded(), Cluster::etcd()] {
+        let cluster = cluster.with_pools(Families::V4);
+        let call = cluster.ipam(Families::V4, "web");
+        call.add(&cluster.node);
+        cluster.store.put(key, &information(false));
+        let before = cluster.store.entries();
+        let other = cluster.ipam(Families::V4, "other");
+        other.run(&cluster.node, "ADD").failure().expect(11, &["datastoreReady"]);
+        call.run(&cluster.node, "DEL").failure().expect(11, &["datastoreReady"]);
+        assert_eq!(before, cluster.store.entries());
+        cluster.store.put(key, &information(true));
+        call.delete(&cluster.node);
+        cluster.assert_nothing_allocated();
+    }
+}
+
+#[test]
+fn a_killed_add_can_be_repeated_or_deleted() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    let node = &cluster.node;
+    for round in 0..24_u32 {
+        let container = node.container(&format!("web{round}"));
+        let call = cluster.weir(Families::Dual, &container);
+        let running = call.start(node, "ADD");
+        // Not to wait for anything: to die at another point in each round.
+        thread::sleep(Duration::from_micros(500) * round);
+        running.kill();
+        if round % 2 == 0 {
+            let result = call.add(node);
+            call.check(node, &result).silence();
+        }
+        call.delete(node);
+        cluster.assert_nothing_allocated();
+        assert_eq!(cluster.interfaces(), ["lo", "eth0"], "round {round}");
+    }
+}
