@@ -1,5 +1,7 @@
 //! What an attachment gets in each situation, against a store in memory.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 mod support;
 
 use std::collections::BTreeSet;

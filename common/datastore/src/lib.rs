@@ -14,3 +14,20 @@ mod request;
 pub use embedded::Embedded;
 pub use memory::Memory;
 pub use request::OPERATIONS_LIMIT;
+
+use weir_common::datastore::{Configuration, Datastore, Error};
+
+/// Opens the datastore that is configured.
+///
+/// # Errors
+/// As [`Embedded::open`]; etcd is not there yet.
+pub async fn open(configuration: &Configuration) -> Result<Box<dyn Datastore>, Error> {
+    match configuration {
+        Configuration::Embedded { path } => Ok(Box::new(Embedded::open(path).await?)),
+        Configuration::Etcd(_) => Err(Error::Misconfigured {
+            field: "datastore_type",
+            value: "etcdv3".to_owned(),
+            reason: "etcd is not supported yet; use embedded".to_owned(),
+        }),
+    }
+}

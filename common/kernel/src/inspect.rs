@@ -8,6 +8,18 @@ use crate::route::{in_plan_terms, routes_by};
 use crate::{Error, Kernel};
 
 impl Kernel {
+    /// Refuses a name that an interface of the container has already. The
+    /// container must be open.
+    ///
+    /// # Errors
+    /// [`Error::InterfaceExists`], or the kernel refuses.
+    pub async fn refuse_existing(&self, interface: &str) -> Result<(), Error> {
+        match self.container()?.netlink.link_by_name(interface).await? {
+            None => Ok(()),
+            Some(_) => Err(Error::InterfaceExists { interface: interface.to_owned() }),
+        }
+    }
+
     /// Reports both ends of an attachment, with their addresses and routes, for
     /// `weir_common::network::compare`. The container must be open.
     ///

@@ -9,9 +9,9 @@ mod node_name;
 mod parent;
 mod plugin;
 
-pub use deadline::{DEADLINE, block_on};
+pub use deadline::{DEADLINE, block_on, within};
 pub use lock::{DEFAULT_LOCK_FILE, Lock};
 pub use log::start as start_log;
 pub use node_name::{NodeNameError, node_name};
-pub use parent::{PARENT_VARIABLE, die_with_parent};
-pub use plugin::main;
+pub use parent::{PARENT_VARIABLE, become_program, die_with_parent};
+pub use plugin::{fail, main};

@@ -1,5 +1,9 @@
 //! Ending together with the process that asked for the work.
 
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
@@ -24,4 +28,12 @@ pub fn die_with_parent() {
         // The parent ended before its end could be watched for.
         std::process::exit(1);
     }
+}
+
+/// Becomes another program, bound to its parent as by [`die_with_parent`], with
+/// the same environment but for `forgotten` and [`PARENT_VARIABLE`]. Returns
+/// only when the program cannot be executed.
+pub fn become_program(program: &Path, forgotten: &str) -> std::io::Error {
+    die_with_parent();
+    Command::new(program).env_remove(forgotten).env_remove(PARENT_VARIABLE).exec()
 }

@@ -1,9 +1,10 @@
 //! The skeleton, connected to the process's own streams and variables.
 
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 
 use weir_common::cni::skeleton::{Plugin, Surroundings, run};
+use weir_common::cni::{Error, SpecVersion};
 
 /// Runs one CNI call as a process.
 pub fn main(plugin: &dyn Plugin) -> ExitCode {
@@ -19,4 +20,13 @@ pub fn main(plugin: &dyn Plugin) -> ExitCode {
         },
     );
     ExitCode::from(status)
+}
+
+/// Ends a process that never became a plugin with an error on standard output,
+/// where the plugin's answer is expected.
+pub fn fail(error: &Error) -> ExitCode {
+    let json = error.to_json(SpecVersion::V1_0_0.as_str());
+    // Nobody is left to tell when standard output is closed.
+    let _ = writeln!(std::io::stdout(), "{json}");
+    ExitCode::FAILURE
 }

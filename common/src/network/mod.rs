@@ -12,6 +12,8 @@ mod mac;
 mod mtu;
 mod nat;
 mod node;
+#[cfg(test)]
+mod plan_tests;
 mod step;
 
 pub use attachment::{
@@ -23,5 +25,5 @@ pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mac::{InvalidMac, MacAddress};
 pub use mtu::{DEFAULT_MTU, MtuCandidate, choose_mtu};
 pub use nat::{NAT_CHAIN, NAT_TABLE, NatPool, NatTable};
-pub use node::{NodeNeeds, NodeState, plan_node};
+pub use node::{Nat, NodeNeeds, NodeState, plan_node};
 pub use step::{Before, ROUTE_PROTOCOL, Route, RouteScope, Side, Step, Sysctl, Undo, Veth};

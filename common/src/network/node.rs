@@ -10,8 +10,18 @@ pub struct NodeNeeds {
     pub ipv4: bool,
     /// Whether IPv6 is forwarded.
     pub ipv6: bool,
-    /// The NAT table, if any pool asks for NAT.
-    pub nat: Option<NatTable>,
+    /// The NAT.
+    pub nat: Nat,
+}
+
+/// What is to become of the node's NAT table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Nat {
+    /// It stays as it is: the addresses come from somebody else's pools.
+    #[default]
+    AsItIs,
+    /// It becomes this one; with `None` there is to be no table.
+    Exactly(Option<NatTable>),
 }
 
 /// What decides the plan, as the kernel has it now.
@@ -37,7 +47,10 @@ pub struct NodeState {
 /// route; so these get 2 first, which means "also when forwarding"
 /// (`Documentation/networking/ip-sysctl.rst`).
 pub fn plan_node(needs: &NodeNeeds, state: &NodeState) -> Vec<Step> {
-    let mut steps = vec![Step::EnsureNat(needs.nat.clone())];
+    let mut steps = match &needs.nat {
+        Nat::AsItIs => Vec::new(),
+        Nat::Exactly(table) => vec![Step::EnsureNat(table.clone())],
+    };
     if needs.ipv6 && !state.ipv6_forwarding {
         let accept_ra = |interface| format!("net/ipv6/conf/{interface}/accept_ra");
         steps.extend(
@@ -75,7 +88,7 @@ mod tests {
 
     #[test]
     fn nothing_is_written_when_all_is_there() {
-        let needs = NodeNeeds { ipv4: true, ipv6: true, nat: None };
+        let needs = NodeNeeds { ipv4: true, ipv6: true, nat: Nat::Exactly(None) };
         let state = NodeState {
             ipv4_forwarding: true,
             ipv6_forwarding: true,

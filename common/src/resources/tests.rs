@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::selector::{Expression, Operator};
 use super::*;
 
+#[expect(clippy::disallowed_methods, reason = "fixtures are files")]
 fn file(path: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))

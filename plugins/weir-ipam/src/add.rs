@@ -6,7 +6,7 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Error, IpConfiguration};
 use weir_common::ipam::assign::Request;
 use weir_common::ipam::{Assigned, engine};
-use weir_process::{DEADLINE, block_on, node_name};
+use weir_process::{DEADLINE, block_on, node_name, within};
 
 use crate::{handle_of, ipam_of, lock};
 
@@ -22,10 +22,10 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
     };
     // The wait for other calls of this host does not count against the deadline.
     let _lock = lock(ipam);
-    let assigned = block_on(DEADLINE, async {
+    let assigned = block_on(within(DEADLINE, async {
         let datastore = weir_datastore::open(&call.configuration.datastore).await?;
         Ok(engine::assign(datastore.as_ref(), &request, Timestamp::now()).await?)
-    })?;
+    }))?;
     for Assigned { address, block } in &assigned {
         tracing::debug!(%address, %block, handle = request.handle_id, "assigned");
     }

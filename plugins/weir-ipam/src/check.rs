@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
 use weir_common::ipam::engine;
-use weir_process::{DEADLINE, block_on};
+use weir_process::{DEADLINE, block_on, within};
 
 use crate::{handle_of, ipam_of};
 
@@ -19,10 +19,10 @@ pub fn check(call: &Call) -> Result<(), Error> {
         ));
     };
     let handle_id = handle_of(call);
-    let held = block_on(DEADLINE, async {
+    let held = block_on(within(DEADLINE, async {
         let datastore = weir_datastore::open(&call.configuration.datastore).await?;
         Ok(engine::lookup(datastore.as_ref(), &handle_id, &call.environment.interface).await?)
-    })?;
+    }))?;
     let held: Vec<IpAddr> = held.into_iter().map(|assigned| assigned.address).collect();
     let mut expected = result.ips.iter().map(|ip| ip.address.addr());
     match expected.find(|address| !held.contains(address)) {

@@ -3,7 +3,7 @@
 use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
 use weir_common::ipam::engine;
-use weir_process::{DEADLINE, block_on};
+use weir_process::{DEADLINE, block_on, within};
 
 use crate::{handle_of, ipam_of, lock};
 
@@ -12,10 +12,10 @@ pub fn del(call: &Call) -> Result<(), Error> {
     weir_process::start_log(&call.configuration);
     let handle_id = handle_of(call);
     let _lock = lock(ipam);
-    let released = block_on(DEADLINE, async {
+    let released = block_on(within(DEADLINE, async {
         let datastore = weir_datastore::open(&call.configuration.datastore).await?;
         Ok(engine::release(datastore.as_ref(), &handle_id, &call.environment.interface).await?)
-    })?;
+    }))?;
     for released in &released {
         tracing::debug!(address = %released.address, handle = handle_id, "released");
     }

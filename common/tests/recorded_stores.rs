@@ -1,0 +1,105 @@
+//! Every value of IPAM that Calico stored is read and written back to the byte,
+//! and what it means holds together.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod support;
+
+use serde_json::Value;
+use support::*;
+use weir_common::datastore::keys;
+use weir_common::ipam::{Affinity, Block, Family, Handle, engine};
+use weir_datastore::Memory;
+
+const STORES: [&str; 3] = ["small", "seed", "busy"];
+
+fn recorded(name: &str) -> Memory {
+    let file =
+        format!("{}/../tests/fixtures/calico-3.31/{name}/store.jsonl", env!("CARGO_MANIFEST_DIR"));
+    #[expect(clippy::disallowed_methods, reason = "fixtures are files")]
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let store = Memory::new();
+    store.seed(text.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let text = |key: &str| line[key].as_str().unwrap().to_owned();
+        (text("key"), text("value").into_bytes())
+    }));
+    store
+}
+
+fn written_back(key: &str, value: &[u8]) -> Option<Vec<u8>> {
+    if key.starts_with(keys::BLOCKS) {
+        Some(Block::from_json(value).unwrap().to_json())
+    } else if key.starts_with(keys::HANDLES) {
+        Some(Handle::from_json(value).unwrap().to_json())
+    } else if key.starts_with(keys::HOSTS) {
+        Some(Affinity::from_json(value).unwrap().to_json())
+    } else {
+        None
+    }
+}
+
+#[test]
+fn blocks_handles_and_affinities_are_written_back_as_they_were() {
+    for name in STORES {
+        let mut compared = 0;
+        for (key, value) in recorded(name).dump() {
+            if let Some(again) = written_back(&key, &value) {
+                assert_eq!(
+                    String::from_utf8(again).unwrap(),
+                    String::from_utf8(value).unwrap(),
+                    "{key}"
+                );
+                compared += 1;
+            }
+        }
+        assert!(compared >= 7, "{name}: {compared} values");
+    }
+}
+
+#[test]
+fn fields_that_weir_does_not_know_survive() {
+    let block = r#"{"cidr":"10.0.0.0/31","affinity":"host:a","allocations":[0,null],"unallocated":[1],"attributes":[{"handle_id":"n.c","secondary":null,"releasedAt":"2026"}],"sequenceNumber":9223372036854775809,"sequenceNumberForAllocation":{"0":9223372036854775808},"deleted":false,"affinityClaimTime":"2026-01-02T03:04:05Z"}"#;
+    let mut read = Block::from_json(block.as_bytes()).unwrap();
+    assert_eq!(String::from_utf8(read.to_json()).unwrap(), block);
+    read.assign(1, read.attributes[0].clone());
+    read.advance();
+    let changed: Value = serde_json::from_slice(&read.to_json()).unwrap();
+    assert_eq!(changed["affinityClaimTime"], "2026-01-02T03:04:05Z");
+    assert_eq!(changed["attributes"][0]["releasedAt"], "2026");
+    assert_eq!(changed["sequenceNumber"], 9_223_372_036_854_775_810_u64);
+}
+
+#[test]
+fn calicos_stores_are_consistent() {
+    for name in STORES {
+        assert_consistent(&recorded(name));
+    }
+}
+
+/// Allocating and releasing again touches nothing but the block's queue and its
+/// sequence numbers.
+#[tokio::test]
+async fn everything_else_stays_as_it_was() {
+    for (name, host) in [("small", "n1"), ("seed", "n3"), ("busy", "n5")] {
+        let store = recorded(name);
+        let before = store.dump();
+        let mut request = request(host, "weir", &[Family::V4]);
+        if name == "busy" {
+            request.wants = request_of_both_families(host);
+        }
+        let got = assign(&store, &request).await.unwrap();
+        assert_eq!(got.len(), request.wants.len());
+        assert_consistent(&store);
+        engine::release(&store, &request.handle_id, "eth0").await.unwrap();
+        let after = store.dump();
+        assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>(), "{name}");
+        let changed = before.iter().filter(|(key, value)| after[*key] != **value);
+        for (key, _) in changed {
+            assert!(key.starts_with(keys::BLOCKS), "{name}: {key} changed");
+        }
+    }
+}
+
+fn request_of_both_families(host: &str) -> Vec<weir_common::ipam::assign::Want> {
+    request(host, "weir", &[Family::V4, Family::V6]).wants
+}

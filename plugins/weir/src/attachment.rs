@@ -1,0 +1,72 @@
+//! An attachment, from a result and the configuration.
+
+use serde_json::Value;
+use weir_common::cni::skeleton::Call;
+use weir_common::cni::{AddResult, Code, Error, Interface, IpConfiguration, Route};
+use weir_common::network::{Attachment, AttachmentRequest, HOST_MAC, MacAddress, RequestedRoute};
+
+use crate::identity_of;
+
+/// The attachment that a result of the IPAM plugin asks for, with an MTU in
+/// bytes.
+///
+/// # Errors
+/// When the result cannot be fulfilled.
+pub fn attachment(call: &Call, result: &AddResult, mtu: u32) -> Result<Attachment, Error> {
+    let configuration = &call.configuration;
+    Attachment::new(AttachmentRequest {
+        identity: identity_of(call)?,
+        addresses: result.ips.iter().map(|ip| ip.address.addr()).collect(),
+        mtu,
+        mac: configuration.mac,
+        allow_ip_forwarding: configuration.allow_ip_forwarding,
+        routes: result.routes.iter().map(requested_route).collect(),
+        default_routes: result.routes.is_empty() || configuration.include_default_routes,
+    })
+    .map_err(|error| Error::caused(Code::InvalidConfiguration, &error))
+}
+
+fn requested_route(route: &Route) -> RequestedRoute {
+    let number = |key: &str| {
+        route.unknown.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok())
+    };
+    RequestedRoute {
+        destination: route.dst,
+        mtu: number("mtu"),
+        advmss: number("advmss"),
+        priority: number("priority"),
+        table: number("table"),
+    }
+}
+
+/// What ADD answers: both ends of the veth, each address on the container's,
+/// behind what plugins before this one did.
+pub fn result(call: &Call, attachment: &Attachment, ipam: AddResult) -> AddResult {
+    let before = call.configuration.prev_result.clone().unwrap_or_default();
+    let container = before.interfaces.len() + 1;
+    let identity = attachment.identity();
+    let own = [
+        interface(&identity.host_interface(), HOST_MAC, ""),
+        interface(identity.interface(), attachment.container_mac(), &call.environment.netns),
+    ];
+    let ips = attachment.addresses().iter().map(|address| IpConfiguration {
+        address: (*address).into(),
+        gateway: None,
+        interface: Some(container),
+    });
+    AddResult {
+        interfaces: before.interfaces.into_iter().chain(own).collect(),
+        ips: before.ips.into_iter().chain(ips).collect(),
+        routes: before.routes.into_iter().chain(ipam.routes).collect(),
+        dns: call.configuration.dns.clone().unwrap_or(ipam.dns),
+    }
+}
+
+fn interface(name: &str, mac: MacAddress, sandbox: &str) -> Interface {
+    Interface {
+        name: name.to_owned(),
+        mac: mac.to_string(),
+        sandbox: sandbox.to_owned(),
+        unknown: serde_json::Map::new(),
+    }
+}

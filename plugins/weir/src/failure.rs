@@ -1,0 +1,33 @@
+//! What the kernel refuses, as the runtime is told.
+
+use weir_common::cni::{Code, Error};
+use weir_kernel::ApplyError;
+
+/// A failed request to the kernel.
+pub fn of_kernel(error: weir_kernel::Error) -> Error {
+    Error::caused(code(&error), &error)
+}
+
+/// A plan that failed, and what of it could not be taken back.
+pub fn of_plan(error: &ApplyError) -> Error {
+    Error::caused(code(&error.cause), error).with_details(format!("failed at: {}", error.step))
+}
+
+fn code(error: &weir_kernel::Error) -> Code {
+    use weir_kernel::Error as Kernel;
+    match error {
+        Kernel::NamespaceMissing { .. }
+        | Kernel::NotANamespace { .. }
+        | Kernel::Namespace { .. }
+        | Kernel::NoContainer => Code::InvalidNamespace,
+        Kernel::InterfaceExists { .. } => Code::InterfaceExists,
+        Kernel::NftMissing
+        | Kernel::Denied { .. }
+        | Kernel::ForeignLink { .. }
+        | Kernel::LinkMissing { .. }
+        | Kernel::RouteExists { .. }
+        | Kernel::Sysctl { .. }
+        | Kernel::Nft { .. }
+        | Kernel::Refused { .. } => Code::Kernel,
+    }
+}
