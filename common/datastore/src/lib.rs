@@ -2,32 +2,34 @@
 //! [`weir_common::datastore::Datastore`] that behave alike.
 //!
 //! - [`embedded`]: one SQLite file on this host, the default.
+//! - [`etcd`]: an etcd cluster.
 //! - [`memory`]: for tests, with faults on cue.
 //!
 //! `docs/datastore.md` has the decisions behind them.
 #![warn(missing_docs)]
 
 pub mod embedded;
+pub mod etcd;
 pub mod memory;
 mod request;
 
 pub use embedded::Embedded;
+pub use etcd::Etcd;
 pub use memory::Memory;
 pub use request::OPERATIONS_LIMIT;
 
 use weir_common::datastore::{Configuration, Datastore, Error};
 
-/// Opens the datastore that is configured.
+/// Opens the configured datastore: an embedded one is opened or made now, an
+/// etcd cluster is not dialled before the first request.
+///
+/// Needs a Tokio runtime with its I/O and time drivers.
 ///
 /// # Errors
-/// As [`Embedded::open`]; etcd is not there yet.
+/// As [`Embedded::open`] and [`Etcd::open`].
 pub async fn open(configuration: &Configuration) -> Result<Box<dyn Datastore>, Error> {
-    match configuration {
-        Configuration::Embedded { path } => Ok(Box::new(Embedded::open(path).await?)),
-        Configuration::Etcd(_) => Err(Error::Misconfigured {
-            field: "datastore_type",
-            value: "etcdv3".to_owned(),
-            reason: "etcd is not supported yet; use embedded".to_owned(),
-        }),
-    }
+    Ok(match configuration {
+        Configuration::Embedded { path } => Box::new(Embedded::open(path).await?),
+        Configuration::Etcd(configuration) => Box::new(Etcd::open(configuration).await?),
+    })
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
-use weir_common::network::{AttachmentIdentity, Before, Side, Step, Undo};
+use weir_common::network::{Before, Side, Step, Undo};
 
 use crate::{Error, Kernel, nat};
 
@@ -184,11 +184,8 @@ impl Kernel {
         if !undo.is_shared() {
             return Ok(false);
         }
-        let links = self.host.links().await?;
-        Ok(links.iter().any(|link| {
-            Some(link.name.as_str()) != own_link
-                && link.alias.as_deref().and_then(AttachmentIdentity::from_alias).is_some()
-        }))
+        let attachments = self.attachments().await?;
+        Ok(attachments.iter().any(|other| Some(other.host_interface().as_str()) != own_link))
     }
 }
 

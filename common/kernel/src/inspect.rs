@@ -20,6 +20,21 @@ impl Kernel {
         }
     }
 
+    /// The attachments that the node has, in the order in which they were made:
+    /// read from the aliases of its links, the only record of them.
+    ///
+    /// # Errors
+    /// The kernel refuses the list.
+    pub async fn attachments(&self) -> Result<Vec<AttachmentIdentity>, Error> {
+        let mut links = self.host.links().await?;
+        links.sort_by_key(|link| link.index);
+        let identity = |link: Link| {
+            let identity = AttachmentIdentity::from_alias(link.alias.as_deref()?)?;
+            (identity.host_interface() == link.name).then_some(identity)
+        };
+        Ok(links.into_iter().filter_map(identity).collect())
+    }
+
     /// Reports both ends of an attachment, with their addresses and routes, for
     /// `weir_common::network::compare`. The container must be open.
     ///

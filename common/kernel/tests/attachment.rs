@@ -11,8 +11,8 @@ use support::{
     request, snapshot,
 };
 use weir_common::network::{
-    Attachment, Difference, Expected, MacAddress, NodeNeeds, RequestedRoute, Side, compare,
-    plan_attachment, plan_node,
+    Attachment, Difference, Expected, GATEWAY_V6, MacAddress, NodeNeeds, RequestedRoute, Side,
+    compare, plan_attachment, plan_node,
 };
 use weir_kernel::{Error, Kernel};
 
@@ -41,6 +41,11 @@ fn reach_each_other(first: &'static [&'static str], second: &'static [&'static s
         for (container, attachment) in containers.iter().zip(&attachments) {
             let kernel = attach(container, attachment).await;
             assert_eq!(differences(&kernel, attachment).await, []);
+            // The one that the plan gives, and none of the kernel's own.
+            let host = kernel.inspect(attachment.identity()).await.unwrap().host.unwrap();
+            if attachment.has_v6() {
+                assert_eq!(host.addresses, [IpAddr::from(GATEWAY_V6)]);
+            }
         }
         let node: [IpAddr; 2] = ["198.51.100.1".parse().unwrap(), "fd00:198::1".parse().unwrap()];
         for address in attachments[1].addresses() {
@@ -131,6 +136,7 @@ fn check_names_everything_that_was_taken_away() {
         let host = attachment.identity().host_interface();
         // Both ends lose what hangs on them, one thing after the other.
         ip(&format!("route delete 10.1.0.1/32 dev {host}"));
+        ip(&format!("address delete fe80::ecee:eeff:feee:eeee/64 dev {host}"));
         container.ip("-6 route delete default");
         container.ip("address delete fd00:1::1/128 dev eth0");
         container.ip("link set eth0 mtu 1400");
@@ -139,6 +145,7 @@ fn check_names_everything_that_was_taken_away() {
         assert_eq!(
             found,
             [
+                format!("address fe80::ecee:eeff:feee:eeee is missing on link {host} on the node"),
                 format!(
                     "route \"10.1.0.1/32 scope link dev {host} proto 77\" is missing on the node"
                 ),
@@ -158,6 +165,21 @@ fn check_names_everything_that_was_taken_away() {
             differences(&kernel, &attachment).await,
             [missing(Side::Host, &host), missing(Side::Container, "eth0")]
         );
+    });
+}
+
+#[test]
+fn the_attachments_of_the_node_are_listed_from_their_links() {
+    on_a_node(|| async {
+        ip("link add uplink alias other type veth peer name eth9");
+        let containers = [Other::new(), Other::new()];
+        let mut kernels = Vec::new();
+        for (container, id) in containers.iter().zip(["one", "two"]) {
+            let address = format!("10.1.0.{}", kernels.len() + 1);
+            kernels.push(attach(container, &attachment(id, &[&address])).await);
+        }
+        let listed = Kernel::open().unwrap().attachments().await.unwrap();
+        assert_eq!(listed, [identity("one"), identity("two")]);
     });
 }
 
@@ -185,13 +207,13 @@ fn removal_leaves_nothing_and_can_be_repeated() {
 }
 
 #[test]
-fn removal_works_without_the_container_and_lets_other_tasks_run() {
+fn removal_works_without_the_container() {
     on_a_node(|| async {
         let container = Other::new();
         let attachment = attachment("one", &["10.1.0.1"]);
         drop(attach(&container, &attachment).await);
-        // A process holds a second veth end's namespace no longer; the pair
-        // goes when the kernel gets to it, before or after this call.
+        // Nothing holds the container's namespace any longer; the pair goes
+        // when the kernel gets to it, before or after the calls below.
         drop(container);
         let kernel = Kernel::open().unwrap();
         if let Some(link) = kernel.remove_routes(attachment.identity()).await.unwrap() {
@@ -211,10 +233,12 @@ fn removal_lets_other_tasks_run() {
         let removal = std::pin::pin!(kernel.remove_link(link));
         // The release of the addresses would stand in the place of `beside`.
         let beside = tokio::task::yield_now();
-        match tokio::select! { biased; outcome = removal => Some(outcome), () = beside => None } {
-            Some(outcome) => panic!("the removal held the thread until it was done: {outcome:?}"),
-            None => {}
-        }
+        let first = tokio::select! {
+            biased;
+            outcome = removal => Err(outcome),
+            () = beside => Ok(()),
+        };
+        assert!(first.is_ok(), "the removal held the thread until it was done");
     });
 }
 

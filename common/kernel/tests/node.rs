@@ -7,6 +7,8 @@ mod support;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use support::{Other, add_link, attachment, ip, on_a_node, open, run};
 use weir_common::network::{
     DEFAULT_MTU, NatPool, NatTable, NodeNeeds, Step, plan_attachment, plan_node,
@@ -80,6 +82,45 @@ fn nat_is_installed_once_and_replaced_when_it_changes() {
     });
 }
 
+#[test]
+fn nat_can_be_ensured_by_many_at_once() {
+    on_a_node(|| async {
+        let pools = [("10.1.0.0/16", true), ("fd00:1::/64", true)];
+        // New threads are born in the namespace of this one.
+        let ensure = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let _ = Kernel::open().unwrap().apply(&[nat(&pools)]).await.unwrap();
+            });
+        };
+        std::thread::scope(|scope| {
+            for thread in (0..8).map(|_| scope.spawn(ensure)).collect::<Vec<_>>() {
+                thread.join().unwrap();
+            }
+        });
+        assert_eq!(run("nft", &["list", "ruleset"]).matches("masquerade").count(), 2);
+    });
+}
+
+#[test]
+fn nft_is_missed_only_where_nat_is_wanted() {
+    on_a_node(|| async {
+        let empty = tempfile::tempdir().unwrap();
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
+        for directory in ["/sbin", "/usr/sbin"] {
+            let path = std::fs::canonicalize(directory).unwrap();
+            mount(Some(empty.path()), &path, none, MsFlags::MS_BIND, none).unwrap();
+        }
+        let kernel = Kernel::open().unwrap();
+        let _ = kernel.apply(&[nat(&[("10.1.0.0/16", false)])]).await.unwrap();
+        let error = kernel.apply(&[nat(&[("10.1.0.0/16", true)])]).await.unwrap_err();
+        assert!(matches!(error.cause, Error::NftMissing), "{error}");
+        assert!(error.to_string().contains("package nftables"), "{error}");
+    });
+}
+
 /// The outside knows no way back to the pool: an answer means that the source
 /// was the node's address.
 #[test]
@@ -105,8 +146,6 @@ fn only_nat_pools_are_masqueraded_and_only_towards_the_outside() {
         let server = "198.51.100.2".parse().unwrap();
         assert!(containers[0].reaches(server), "from the pool with NAT");
         assert!(!containers[1].reaches(server), "from the pool without NAT");
-        // Within the pools the source stays: the second container answers
-        // only to the address itself, whose route it is asked about here.
         outside.ip("route add 10.2.0.0/16 via 198.51.100.1");
         assert!(containers[1].reaches(server), "without NAT, the way back known");
     });

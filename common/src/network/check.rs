@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::step::{ROUTE_PROTOCOL, Route, Side};
-use super::{Attachment, AttachmentIdentity, HOST_MAC, MacAddress};
+use super::{Attachment, AttachmentIdentity, GATEWAY_V6, HOST_MAC, MacAddress};
 
 /// What should be there. Anything beside it (a later plugin's work) is fine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +112,9 @@ pub enum Difference {
     },
     /// An address is not there.
     AddressMissing {
-        /// The container link's name.
+        /// Where it should be.
+        side: Side,
+        /// The link's name.
         link: String,
         /// The address.
         address: IpAddr,
@@ -174,6 +176,9 @@ fn compare_host(expected: &Expected, found: &FoundLink) -> Vec<Difference> {
         return vec![Difference::Foreign { link, expected: alias, found }];
     }
     let mut differences = compare_link(Side::Host, found, Some(HOST_MAC));
+    if expected.addresses.iter().any(IpAddr::is_ipv6) {
+        differences.extend(compare_addresses(Side::Host, found, &[GATEWAY_V6.into()]));
+    }
     differences.extend(compare_routes(Side::Host, found, &expected.host_routes));
     differences
 }
@@ -184,10 +189,7 @@ fn compare_container(expected: &Expected, found: &FoundLink) -> Vec<Difference> 
         let link = found.name.clone();
         differences.push(Difference::Mtu { link, expected: mtu, found: found.mtu });
     }
-    let missing = expected.addresses.iter().filter(|address| !found.addresses.contains(address));
-    differences.extend(
-        missing.map(|&address| Difference::AddressMissing { link: found.name.clone(), address }),
-    );
+    differences.extend(compare_addresses(Side::Container, found, &expected.addresses));
     differences.extend(compare_routes(Side::Container, found, &expected.container_routes));
     differences
 }
@@ -202,6 +204,13 @@ fn compare_link(side: Side, found: &FoundLink, mac: Option<MacAddress>) -> Vec<D
         differences.push(Difference::Mac { side, link, expected, found });
     }
     differences
+}
+
+fn compare_addresses(side: Side, found: &FoundLink, expected: &[IpAddr]) -> Vec<Difference> {
+    let missing = expected.iter().filter(|address| !found.addresses.contains(address));
+    missing
+        .map(|&address| Difference::AddressMissing { side, link: found.name.clone(), address })
+        .collect()
 }
 
 fn compare_routes(side: Side, found: &FoundLink, expected: &[Route]) -> Vec<Difference> {
@@ -256,8 +265,8 @@ impl fmt::Display for Difference {
             Self::Mtu { link, expected, found } => {
                 write!(formatter, "link {link} in the container has mtu {found} and not {expected}")
             }
-            Self::AddressMissing { link, address } => {
-                write!(formatter, "address {address} is missing on link {link} in the container")
+            Self::AddressMissing { side, link, address } => {
+                write!(formatter, "address {address} is missing on link {link} {side}")
             }
             Self::RouteMissing { side, link, route } => write!(
                 formatter,

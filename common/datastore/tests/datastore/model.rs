@@ -34,7 +34,7 @@ impl Model {
 
     fn holds(&self, compare: &Compare) -> bool {
         match compare {
-            Compare::Absent { key } => self.entries.get(key).is_none(),
+            Compare::Absent { key } => !self.entries.contains_key(key),
             Compare::Unchanged { key, revision } => {
                 self.entries.get(key).map(|it| it.revision) == Some(*revision)
             }

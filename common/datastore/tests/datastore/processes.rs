@@ -93,8 +93,8 @@ async fn be_an_actor_if_told_so() {
 }
 
 fn say(line: &str) {
-    // Not a print macro: those are captured by the test runner.
-    writeln!(std::io::stdout(), "actor: {line}").unwrap();
+    let mut output = std::io::stdout();
+    writeln!(output, "actor: {line}").unwrap();
 }
 
 async fn increment_often(database: &Path, times: usize) {

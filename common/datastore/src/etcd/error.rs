@@ -1,0 +1,146 @@
+//! What etcd's answers mean: try elsewhere, or give up, and why.
+
+use std::error::Error as StdError;
+use std::time::Duration;
+
+use etcd_client::Error as EtcdError;
+
+/// Numbers of gRPC's status codes (gRPC, "Status codes and their use").
+const INVALID_ARGUMENT: i32 = 3;
+const PERMISSION_DENIED: i32 = 7;
+const RESOURCE_EXHAUSTED: i32 = 8;
+const FAILED_PRECONDITION: i32 = 9;
+const OUT_OF_RANGE: i32 = 11;
+const UNAUTHENTICATED: i32 = 16;
+
+/// Why one endpoint did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    #[error("{}", describe(.0))]
+    Answered(#[from] EtcdError),
+}
+
+/// Why none of the endpoints did.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", list(.0))]
+pub(super) struct AllFailed(pub(super) Vec<(String, Failure)>);
+
+/// What a failure means for the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// This endpoint is of no use now; another one may be.
+    TryNext,
+    /// The token has expired or the users have changed: log in again.
+    LogInAgain,
+    /// The credentials are wrong, or do not suffice.
+    Denied,
+    /// Every endpoint would refuse this request.
+    Refused,
+}
+
+/// Judges by the codes and texts of etcd (`api/v3rpc/rpctypes/error.go`; 3.4
+/// to 3.6 agree in those used here).
+pub(super) fn judge(failure: &Failure) -> Verdict {
+    let (code, message) = match failure {
+        Failure::TimedOut(_) => return Verdict::TryNext,
+        Failure::Answered(EtcdError::GRpcStatus(status)) => {
+            (i32::from(status.code()), status.message())
+        }
+        // The reason of a cancelled watch comes without its code.
+        Failure::Answered(EtcdError::WatchError(reason)) => (0, reason.as_str()),
+        Failure::Answered(EtcdError::Utf8Error(_) | EtcdError::Internal(_)) => {
+            return Verdict::Refused;
+        }
+        Failure::Answered(_) => return Verdict::TryNext,
+    };
+    let says = |text: &str| message.contains(text);
+    if code == UNAUTHENTICATED || says("invalid auth token") || says("auth store is old") {
+        return Verdict::LogInAgain;
+    }
+    if code == PERMISSION_DENIED
+        || says("permission denied")
+        || says("authentication failed")
+        || says("user name is empty")
+    {
+        return Verdict::Denied;
+    }
+    match code {
+        RESOURCE_EXHAUSTED if says("too many requests") => Verdict::TryNext,
+        INVALID_ARGUMENT | RESOURCE_EXHAUSTED | FAILED_PRECONDITION | OUT_OF_RANGE => {
+            Verdict::Refused
+        }
+        _ => Verdict::TryNext,
+    }
+}
+
+/// Whether a read went back behind what etcd remembers.
+pub(super) fn is_compacted(error: &EtcdError) -> bool {
+    says(error, OUT_OF_RANGE, "has been compacted")
+}
+
+/// Whether a log-in failed only because this etcd has no users.
+pub(super) fn needs_no_log_in(error: &EtcdError) -> bool {
+    says(error, FAILED_PRECONDITION, "authentication is not enabled")
+}
+
+fn says(error: &EtcdError, code: i32, text: &str) -> bool {
+    matches!(error, EtcdError::GRpcStatus(status)
+        if i32::from(status.code()) == code && status.message().contains(text))
+}
+
+/// The error with its causes, which etcd-client's type does not hand out.
+pub(super) fn describe(error: &EtcdError) -> String {
+    let (mut text, mut cause) = match error {
+        EtcdError::GRpcStatus(status) => (status.message().to_owned(), status.source()),
+        EtcdError::TransportError(error) => (error.to_string(), error.source()),
+        other => (other.to_string(), None),
+    };
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn list(failures: &[(String, Failure)]) -> String {
+    let each: Vec<_> =
+        failures.iter().map(|(endpoint, failure)| format!("{endpoint}: {failure}")).collect();
+    each.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cancelled(reason: &str) -> Failure {
+        Failure::Answered(EtcdError::WatchError(reason.to_owned()))
+    }
+
+    #[test]
+    fn a_cancelled_watch_is_judged_by_its_reason() {
+        let cases = [
+            ("etcdserver: permission denied", Verdict::Denied),
+            ("etcdserver: invalid auth token", Verdict::LogInAgain),
+            ("etcdserver: no leader", Verdict::TryNext),
+        ];
+        for (reason, verdict) in cases {
+            assert_eq!(judge(&cancelled(reason)), verdict, "{reason}");
+        }
+    }
+
+    #[test]
+    fn every_endpoint_is_named_with_its_cause() {
+        let failures = AllFailed(vec![
+            ("http://a:1".to_owned(), Failure::TimedOut(Duration::from_secs(5))),
+            ("http://b:2".to_owned(), cancelled("no leader")),
+        ]);
+        let text = failures.to_string();
+        assert!(text.contains("http://a:1: no answer within 5s; http://b:2: "), "{text}");
+        assert!(text.contains("no leader"), "{text}");
+    }
+}

@@ -1,0 +1,114 @@
+//! Users and passwords.
+
+use etcd_client::{Permission, PermissionType};
+use weir_common::datastore::{Datastore, Error, EtcdConfiguration, Selection};
+use weir_datastore::Etcd;
+
+use super::cause;
+use super::server::Server;
+use crate::suite::{put, value};
+
+/// An etcd where `weir` may use `/calico/` and nothing else.
+async fn server_with_users() -> Server {
+    let server = Server::start();
+    let mut auth = server.client().await.auth_client();
+    auth.user_add("root", "of all", None).await.unwrap();
+    auth.role_add("root").await.unwrap();
+    auth.user_grant_role("root", "root").await.unwrap();
+    auth.user_add("weir", "s3cret", None).await.unwrap();
+    auth.role_add("calico").await.unwrap();
+    let permission = Permission::new(PermissionType::Readwrite, "/calico/").with_prefix();
+    auth.role_grant_permission("calico", permission).await.unwrap();
+    auth.user_grant_role("weir", "calico").await.unwrap();
+    auth.auth_enable().await.unwrap();
+    server
+}
+
+async fn open(server: &Server, credentials: Option<(&str, &str)>) -> Etcd {
+    let configuration = EtcdConfiguration {
+        credentials: credentials.map(|(user, password)| (user.to_owned(), password.to_owned())),
+        ..EtcdConfiguration::new(vec![server.url()])
+    };
+    Etcd::open(&configuration).await.unwrap()
+}
+
+fn assert_denied<T: std::fmt::Debug>(result: Result<T, Error>, reason: &str) {
+    match result {
+        Err(error @ Error::Denied { .. }) => {
+            let cause = cause(&error);
+            assert!(cause.contains(reason), "{cause}");
+            assert!(!format!("{error:?}{error}{cause}").contains("s3cret"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_user_does_what_he_may() {
+    let server = server_with_users().await;
+    let store = open(&server, Some(("weir", "s3cret"))).await;
+    let revision = put(&store, &[("/calico/a", "1")]).await;
+    assert_eq!(value(&store, "/calico/a").await.as_deref(), Some("1"));
+    let prefixes = ["/calico/a".to_owned(), "/calico/b".to_owned()];
+    let mut watch = store.watch(&prefixes, revision).await.unwrap();
+    let next = put(&store, &[("/calico/b", "2")]).await;
+    assert_eq!(watch.next().await.unwrap()[0].revision(), next);
+
+    assert_denied(store.get("/secret").await, "permission denied");
+    let everything = store.read(&[Selection::Prefix(String::new())]).await;
+    assert_denied(everything, "permission denied");
+    assert_denied(store.list("/", None, 10).await, "permission denied");
+    let watch = store.watch(&["/".to_owned()], revision).await.map(|_| ());
+    assert_denied(watch, "permission denied");
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_denied() {
+    let server = server_with_users().await;
+    for (user, password) in [("weir", "s3cret but wrong"), ("nobody", "s3cret")] {
+        let store = open(&server, Some((user, password))).await;
+        assert_denied(store.read(&[]).await, "authentication failed");
+    }
+    let anonymous = open(&server, None).await;
+    assert_denied(anonymous.get("/calico/a").await, "user name is empty");
+}
+
+/// Whatever makes etcd refuse a token that it gave.
+#[tokio::test]
+async fn a_refused_token_is_replaced() {
+    let server = server_with_users().await;
+    let store = open(&server, Some(("weir", "s3cret"))).await;
+    let first = put(&store, &[("/calico/a", "1")]).await;
+    let mut auth = root(&server).await.auth_client();
+    // A change of the users makes tokens from before it too old for writing.
+    auth.user_add("another", "x", None).await.unwrap();
+    let second = put(&store, &[("/calico/a", "2")]).await;
+    assert!(second > first);
+    // Without authentication, etcd forgets all tokens, as when it restarts.
+    for round in 0..3 {
+        auth.auth_disable().await.unwrap();
+        server.client().await.auth_enable().await.unwrap();
+        auth = root(&server).await.auth_client();
+        match round {
+            0 => assert_eq!(value(&store, "/calico/a").await.as_deref(), Some("2")),
+            1 => assert!(put(&store, &[("/calico/a", "3")]).await > second),
+            _ => {
+                let mut watch = store.watch(&["/calico/".to_owned()], first).await.unwrap();
+                assert_eq!(watch.next().await.unwrap()[0].revision(), second);
+            }
+        }
+    }
+}
+
+async fn root(server: &Server) -> etcd_client::Client {
+    let options = etcd_client::ConnectOptions::new().with_user("root", "of all");
+    etcd_client::Client::connect([server.url()], Some(options)).await.unwrap()
+}
+
+#[tokio::test]
+async fn credentials_that_are_not_asked_for_do_no_harm() {
+    let server = Server::start();
+    let store = open(&server, Some(("weir", "s3cret"))).await;
+    put(&store, &[("/calico/a", "1")]).await;
+    assert_eq!(value(&store, "/calico/a").await.as_deref(), Some("1"));
+}

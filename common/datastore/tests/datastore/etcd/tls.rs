@@ -1,0 +1,100 @@
+//! TLS: right, wrong and unreadable.
+
+use std::path::PathBuf;
+
+use weir_common::datastore::{Datastore, Error, EtcdConfiguration};
+use weir_datastore::Etcd;
+
+use super::certificates::Certificates;
+use super::server::{Server, refusing_url};
+use super::{cause, refusal};
+use crate::suite::{put, value};
+
+#[tokio::test]
+async fn a_client_certificate_opens() {
+    let certificates = Certificates::new();
+    let server = Server::start_with_tls(&certificates);
+    let store = Etcd::open(&certificates.configuration(server.url())).await.unwrap();
+    put(&store, &[("/a", "1")]).await;
+    assert_eq!(value(&store, "/a").await.as_deref(), Some("1"));
+    assert!(store.watch(&["/".to_owned()], Default::default()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_foreign_authority_is_not_trusted() {
+    let (certificates, foreign) = (Certificates::new(), Certificates::new());
+    let server = Server::start_with_tls(&certificates);
+    let trusting =
+        |path| EtcdConfiguration { ca_cert_file: path, ..certificates.configuration(server.url()) };
+    // Another authority, and those of this system.
+    for path in [Some(foreign.path("ca.crt")), None] {
+        let store = match Etcd::open(&trusting(path)).await {
+            Ok(store) => store,
+            // A system may have none at all.
+            Err(Error::Misconfigured { field: "etcd_ca_cert_file", .. }) => continue,
+            Err(error) => panic!("{error:?}"),
+        };
+        let error = store.read(&[]).await.unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+        let cause = cause(&error);
+        assert!(cause.contains("invalid peer certificate"), "{cause}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_wants_a_certificate() {
+    let (certificates, foreign) = (Certificates::new(), Certificates::new());
+    let server = Server::start_with_tls(&certificates);
+    let of_foreigner = (foreign.path("client.crt"), foreign.path("client.key"));
+    for client_certificate in [None, Some(of_foreigner)] {
+        let configuration =
+            EtcdConfiguration { client_certificate, ..certificates.configuration(server.url()) };
+        let store = Etcd::open(&configuration).await.unwrap();
+        let error = store.read(&[]).await.unwrap_err();
+        assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+    }
+}
+
+/// The endpoint refuses connections: that opening fails with these errors
+/// shows that nothing was dialled.
+#[tokio::test]
+async fn unusable_files_are_named_before_dialling() {
+    let made = Certificates::new();
+    let url = refusing_url().replace("http:", "https:");
+    let missing = made.path("missing");
+    let text = made.path("text");
+    std::fs::write(&text, "no certificate").unwrap();
+    let broken = made.path("broken");
+    std::fs::write(&broken, "-----BEGIN CERTIFICATE-----\n&\n-----END CERTIFICATE-----\n").unwrap();
+    let (certificate, key) = (made.path("client.crt"), made.path("client.key"));
+    let other_key = made.path("server.key");
+    let ca = |path: &PathBuf| (Some(path.clone()), None);
+    let pair = |certificate: &PathBuf, key: &PathBuf| {
+        (Some(made.path("ca.crt")), Some((certificate.clone(), key.clone())))
+    };
+    let cases = [
+        (ca(&missing), "etcd_ca_cert_file", &missing, "cannot be read: No such file"),
+        (ca(&text), "etcd_ca_cert_file", &text, "no certificate"),
+        (ca(&broken), "etcd_ca_cert_file", &broken, "malformed"),
+        (ca(&key), "etcd_ca_cert_file", &key, "no certificate"),
+        (pair(&missing, &key), "etcd_cert_file", &missing, "cannot be read"),
+        (pair(&text, &key), "etcd_cert_file", &text, "no certificate"),
+        (pair(&certificate, &missing), "etcd_key_file", &missing, "cannot be read"),
+        (pair(&certificate, &text), "etcd_key_file", &text, "no usable key"),
+        (pair(&certificate, &certificate), "etcd_key_file", &certificate, "no usable key"),
+        (pair(&certificate, &other_key), "etcd_cert_file", &certificate, "key that belongs"),
+    ];
+    for ((ca_cert_file, client_certificate), field, path, reason) in cases {
+        let error = refusal(&EtcdConfiguration {
+            ca_cert_file,
+            client_certificate,
+            ..EtcdConfiguration::new(vec![url.clone()])
+        })
+        .await;
+        let Error::Misconfigured { field: found, value, reason: said } = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((*found, value.as_str()), (field, path.to_str().unwrap()), "{error}");
+        assert!(said.contains(reason), "{error}");
+    }
+}
