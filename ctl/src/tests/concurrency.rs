@@ -17,37 +17,22 @@ struct Yielding(Memory);
 
 #[async_trait::async_trait]
 impl Datastore for Yielding {
-    async fn read(
-        &self,
-        selections: &[Selection],
-    ) -> Result<Snapshot, Error> {
+    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error> {
         let snapshot = self.0.read(selections).await;
         tokio::task::yield_now().await;
         snapshot
     }
 
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page, Error> {
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
         self.0.list(prefix, after, limit).await
     }
 
-    async fn commit(
-        &self,
-        transaction: Transaction,
-    ) -> Result<Outcome, Error> {
+    async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
         tokio::task::yield_now().await;
         self.0.commit(transaction).await
     }
 
-    async fn watch(
-        &self,
-        prefixes: &[String],
-        after: Revision,
-    ) -> Result<Box<dyn Watch>, Error> {
+    async fn watch(&self, prefixes: &[String], after: Revision) -> Result<Box<dyn Watch>, Error> {
         self.0.watch(prefixes, after).await
     }
 }
