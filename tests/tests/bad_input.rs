@@ -205,7 +205,6 @@ fn variables_cannot_be() {
         ("CNI_IFNAME", "a/b"),
         ("CNI_IFNAME", "longer-than-15-bytes"),
         ("CNI_ARGS", "IP=10.7.0.9=2"),
-        ("CNI_ARGS", "NEVER_HEARD_OF=1"),
     ] {
         world.refuses(&world.call().with(variable, value), INVALID_ENVIRONMENT, &[variable]);
     }

@@ -1,9 +1,10 @@
 //! One node, end to end: containers get addresses and reach each other, with
 //! both datastores and every combination of address families.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_tests::{
-    Cluster, CniTool, Container, Families, Place, Snapshot, allocations, assert_consistent,
+    Call, Cluster, CniTool, Container, Families, Place, Snapshot, address, allocations,
+    assert_consistent, cni_path,
 };
 
 /// The node's own addresses.
@@ -115,22 +116,21 @@ fn an_attachment_is_added_and_removed_again_and_again() {
 }
 
 #[test]
-fn two_interfaces_of_one_container_are_told_apart() {
-    let cluster = Cluster::embedded().with_pools(Families::V4);
-    let container = cluster.node.container("web");
-    let first = cluster.weir(Families::V4, &container);
-    let second = first.clone().with("CNI_IFNAME", "net1");
-    let addresses = [first.add(&cluster.node), second.add(&cluster.node)]
-        .map(|result| result["ips"][0]["address"].to_string());
-    assert_ne!(addresses[0], addresses[1]);
-    first.delete(&cluster.node);
-    let left = allocations(&cluster.store.entries());
-    assert_eq!(left.len(), 1);
-    let address = left.keys().next().expect("one address").to_string();
-    assert!(addresses[1].contains(&address));
-    assert!(cluster.node.reaches(&address));
-    second.delete(&cluster.node);
-    cluster.assert_nothing_allocated();
+fn two_interfaces_of_one_container_have_an_address_each() {
+    for cluster in [Cluster::embedded(), Cluster::etcd()] {
+        let cluster = cluster.with_pools(Families::V4);
+        let first = cluster.ipam(Families::V4, "web");
+        let second = first.clone().with("CNI_IFNAME", "net1");
+        let results = [&first, &second].map(|call| call.add(&cluster.node));
+        let addresses = results.each_ref().map(|result| address(result, 0));
+        assert_ne!(addresses[0], addresses[1]);
+        first.delete(&cluster.node);
+        let left = allocations(&cluster.store.entries());
+        assert_eq!(left.keys().map(ToString::to_string).collect::<Vec<_>>(), [addresses[1]]);
+        second.check(&cluster.node, &results[1]).silence();
+        second.delete(&cluster.node);
+        cluster.assert_nothing_allocated();
+    }
 }
 
 #[test]
@@ -161,25 +161,32 @@ fn the_node_forwards() {
 }
 
 #[test]
-fn each_plugin_works_with_others() {
+fn weir_ipam_serves_other_main_plugins() {
     let cluster = Cluster::embedded().with_pools(Families::V4);
     let container = cluster.node.container("web");
-    let mut plugin = cluster.plugin(Families::V4);
-    weir_tests::merge(&mut plugin, serde_json::json!({"cniVersion": "1.0.0", "name": "pods"}));
-    let ptp = weir_tests::Call::reference("ptp", plugin.clone())
-        .with("CNI_PATH", &weir_tests::cni_path())
+    let configuration = cluster.weir(Families::V4, &container).configuration().clone();
+    let bridge = Call::reference("bridge", configuration)
+        .configure("/bridge", "cni0".into())
+        .with("CNI_PATH", &cni_path())
         .container(&container);
-    let result = ptp.add(&cluster.node);
-    assert!(result["ips"][0]["address"].as_str().unwrap().ends_with("/26"), "the block's prefix");
-    ptp.check(&cluster.node, &result).silence();
-    ptp.delete(&cluster.node);
+    let result = bridge.add(&cluster.node);
+    let given = result["ips"][0]["address"].as_str().expect("an address");
+    assert!(given.ends_with("/26"), "{given} should have its block's prefix length");
+    bridge.check(&cluster.node, &result).silence();
+    bridge.delete(&cluster.node);
     cluster.assert_nothing_allocated();
-    plugin["ipam"] = serde_json::json!({"type": "host-local", "subnet": "10.9.0.0/24"});
-    let weir = weir_tests::Call::new("weir", plugin).container(&container);
-    let result = weir.add(&cluster.node);
+}
+
+#[test]
+fn weir_takes_addresses_from_other_ipam_plugins() {
+    let cluster = Cluster::embedded();
+    let container = cluster.node.container("web");
+    let host_local = json!({"type": "host-local", "subnet": "10.9.0.0/24"});
+    let call = cluster.weir(Families::V4, &container).configure("/ipam", host_local);
+    let result = call.add(&cluster.node);
     assert_eq!(result["ips"][0]["address"], "10.9.0.2/32");
     assert!(cluster.node.reaches("10.9.0.2"));
-    weir.check(&cluster.node, &result).silence();
-    weir.delete(&cluster.node);
+    call.check(&cluster.node, &result).silence();
+    call.delete(&cluster.node);
     assert_eq!(cluster.interfaces(), ["lo", "eth0"]);
 }
