@@ -1,2 +1,131 @@
-//! Placeholder.
-fn main() {}
+//! `weirctl`: pools, addresses and nodes of Weir from the command line.
+
+mod cli;
+mod commands;
+mod location;
+mod output;
+mod session;
+mod store;
+
+use std::io::{Read, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use weir_common::datastore::{Datastore, keys};
+use weir_common::resources::Birth;
+
+use cli::{Cli, DatastoreArgs};
+use location::{Location, Settings};
+use session::{Failure, Session, Surroundings};
+
+/// This process's own input, clock and randomness.
+struct Process;
+
+impl Surroundings for Process {
+    fn read_input(&self) -> std::io::Result<String> {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    fn birth(&self) -> Birth {
+        let now = jiff::Timestamp::now();
+        Birth {
+            uid: uuid::Uuid::new_v4().to_string(),
+            timestamp: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> =
+        std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    if let Some(message) = cli::find_slip(&arguments) {
+        return fail(&Failure::new(message));
+    }
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => match run(cli) {
+            Ok(output) => succeed(&output),
+            Err(failure) => fail(&failure),
+        },
+        Err(error) => explain(&error),
+    }
+}
+
+/// Prints help or what is wrong with the command line. Asking for help is a
+/// success; anything else is exit status 1, as with calicoctl.
+fn explain(error: &clap::Error) -> ExitCode {
+    // Whoever does not read what is printed still gets the exit status.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+fn run(cli: Cli) -> Result<String, Failure> {
+    if let cli::Command::Version = cli.command {
+        return Ok(commands::version::text());
+    }
+    let location = locate(&cli.datastore)?;
+    if cli.datastore.verbose {
+        let _ = writeln!(
+            std::io::stderr(),
+            "datastore: {:?}, named by {}",
+            location.configuration,
+            location.source
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
+    runtime.block_on(async {
+        let datastore = open(&location).await?;
+        let session = Session { datastore: datastore.as_ref(), surroundings: &Process };
+        commands::run(cli.command, &session).await
+    })
+}
+
+fn locate(arguments: &DatastoreArgs) -> Result<Location, Failure> {
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let candidates = arguments
+        .sources()
+        .gather(arguments.settings(), Settings::from_pairs(environment))
+        .map_err(|error| Failure::caused_by(&error))?;
+    location::choose(&candidates).map_err(|error| Failure::caused_by(&error))
+}
+
+/// Opens the datastore and asks it for something small, so that one that
+/// cannot be reached is reported together with who named it.
+async fn open(location: &Location) -> Result<Box<dyn Datastore>, Failure> {
+    let opened = async {
+        let datastore = weir_datastore::open(&location.configuration).await?;
+        datastore.get(keys::CLUSTER_INFORMATION).await?;
+        Ok(datastore)
+    };
+    opened.await.map_err(|error: weir_common::datastore::Error| {
+        let message = session::chain(&error);
+        Failure::new(format!("{message} (named by {})", location.source))
+    })
+}
+
+fn succeed(output: &str) -> ExitCode {
+    match std::io::stdout().write_all(output.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn fail(failure: &Failure) -> ExitCode {
+    // There is nobody left to tell when these cannot be written.
+    let _ = std::io::stdout().write_all(failure.output.as_bytes());
+    let _ = writeln!(std::io::stderr(), "{}", failure.message.trim_end());
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests;

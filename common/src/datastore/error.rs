@@ -20,8 +20,12 @@ pub enum Error {
         #[source]
         cause: Cause,
     },
-    /// The datastore refuses the credentials, or what they may do.
-    #[error("datastore {location} refused access; check user, password and certificates")]
+    /// The datastore refuses the credentials, or what they may do, or the file
+    /// belongs to someone else.
+    #[error(
+        "datastore {location} refused access; check user and password, \
+         or, for a file, who may read and write it"
+    )]
     Denied {
         /// Where it was looked for.
         location: String,

@@ -105,7 +105,9 @@ impl Event {
 #[async_trait]
 pub trait Watch: Send {
     /// Waits for the next changes and returns them in order of revision, all
-    /// changes of one commit in one batch. Never empty.
+    /// changes of one commit in one batch. Never empty. A call that is dropped
+    /// before it ends loses no changes, nor does one that failed: the next
+    /// call goes on where the last batch ended.
     ///
     /// # Errors
     /// [`Error::Compacted`] when the history since the last batch is gone

@@ -146,6 +146,23 @@ impl Resource {
         Ok(to_go_json(&Value::Object(self.object.clone())).into_bytes())
     }
 
+    /// The same resource under another name.
+    #[must_use]
+    pub fn renamed(mut self, name: &str) -> Self {
+        self.metadata_mut().insert("name".into(), json!(name));
+        self
+    }
+
+    /// The same resource without what ties it to this cluster: UID, time of
+    /// creation and version.
+    #[must_use]
+    pub fn exported(mut self) -> Self {
+        for key in ["uid", "resourceVersion", "creationTimestamp"] {
+            self.metadata_mut().shift_remove(key);
+        }
+        self
+    }
+
     /// The same resource, saying at which revision it was read.
     #[must_use]
     pub fn read_at(mut self, revision: crate::datastore::Revision) -> Self {

@@ -77,7 +77,7 @@ async fn attach(
     needed: Needed,
 ) -> Result<AddResult, Error> {
     let attachment = attachment::attachment(call, &addresses, needed.mtu)?;
-    let state = kernel.node_state().map_err(failure::of_kernel)?;
+    let state = kernel.node_state(attachment.has_v6()).map_err(failure::of_kernel)?;
     let mut steps = plan_attachment(&attachment);
     steps.extend(plan_node(&node_needs(&attachment, needed.nat), &state));
     // What was applied stays: nothing after this can fail.

@@ -28,10 +28,11 @@ pub const SCHEMA_VERSION: i32 = 1;
 /// Marks the file as Weir's (SQLite's `application_id`): "Weir" in ASCII.
 const APPLICATION_ID: i32 = 0x5765_6972;
 
-/// How many pages the log may grow to before a commit moves them into the
-/// database. A process that comes first after all others ended reads the whole
-/// log, so a short one makes opening quick.
-const LOG_PAGES: i32 = 64;
+/// The size in bytes from which on a commit moves the log into the database
+/// and empties it. A process that comes first after all others ended reads the
+/// whole log, so a short one makes opening quick; each emptying waits for the
+/// disk, so a long one makes commits quick.
+const LONG_LOG: u64 = 128 * 4096;
 
 /// - `entries`: what is there now. Keys are BLOBs, so that they compare byte
 ///   by byte, as in etcd.
@@ -90,7 +91,19 @@ fn check(connection: &Connection) -> Result<(), Failure> {
     // With the write-ahead log, NORMAL never damages the database; after a
     // power failure the last commits may be missing.
     connection.pragma_update(None, "synchronous", "NORMAL")?;
-    integer(connection, &format!("PRAGMA wal_autocheckpoint = {LOG_PAGES}"))?;
+    // SQLite's own way never empties the log if no process outlives another.
+    integer(connection, "PRAGMA wal_autocheckpoint = 0")?;
+    Ok(())
+}
+
+/// Moves the log of the database at `path` into it and empties the log, if it
+/// is long and no other process is using it at this moment; else a later
+/// commit will.
+pub(super) fn empty_long_log(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
+    let length = fs::metadata(beside(path, "-wal")).map_or(0, |log| log.len());
+    if length >= LONG_LOG {
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    }
     Ok(())
 }
 

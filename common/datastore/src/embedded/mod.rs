@@ -123,7 +123,13 @@ impl Datastore for Embedded {
 
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
         request::check(&transaction, &self.shared.path.display().to_string())?;
-        self.run(|connection| queries::commit(connection, &transaction)).await
+        let outcome = self.run(|connection| queries::commit(connection, &transaction)).await?;
+        if matches!(outcome, Outcome::Committed(_)) {
+            let connection = self.shared.connection.lock().unwrap_or_else(PoisonError::into_inner);
+            // The commit stands, whatever becomes of this.
+            let _ = file::empty_long_log(&connection, &self.shared.path);
+        }
+        Ok(outcome)
     }
 
     async fn watch(&self, prefixes: &[String], after: Revision) -> Result<Box<dyn Watch>, Error> {

@@ -126,6 +126,21 @@ async fn a_killed_writer_leaves_a_consistent_database() {
     assert_eq!(check, "ok");
 }
 
+/// Also when every process ends before the next one begins, so that none lives
+/// to see a log emptied that it wrote itself.
+#[tokio::test]
+async fn the_log_stays_short() {
+    let place = OnDisk::new();
+    let log = format!("{}-wal", place.path().display());
+    let text = "x".repeat(4000);
+    for n in 0..300 {
+        put(&*place.open().await, &[("/a", &text), ("/b", &n.to_string())]).await;
+        let length = std::fs::metadata(&log).unwrap().len();
+        assert!(length < 1 << 20, "{length} bytes after {n} commits");
+    }
+    assert_eq!(value(&*place.open().await, "/b").await.as_deref(), Some("299"));
+}
+
 #[tokio::test]
 async fn a_watch_is_woken_by_another_process() {
     let place = OnDisk::new();

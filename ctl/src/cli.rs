@@ -1,0 +1,175 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands;
+use crate::location::{DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Settings, Sources};
+
+/// Pools, addresses and nodes of Weir.
+///
+/// The datastore is the one named by flags, else by the environment, else by
+/// /etc/weir/weirctl.yaml, else by the first file in /etc/cni/net.d with a
+/// plugin of type weir; else it is /var/lib/weir/weir.db.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weirctl",
+    version,
+    arg_required_else_help = true,
+    after_help = "Example:\n  weirctl get ippool -o wide"
+)]
+pub struct Cli {
+    /// Where the datastore is.
+    #[command(flatten)]
+    pub datastore: DatastoreArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags about the datastore, for every command.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Datastore")]
+pub struct DatastoreArgs {
+    /// etcdv3 or embedded [env: DATASTORE_TYPE]
+    #[arg(long, global = true, value_name = "TYPE")]
+    datastore_type: Option<String>,
+    /// The file of the embedded datastore
+    #[arg(long, global = true, value_name = "FILE")]
+    datastore_path: Option<String>,
+    /// etcd's URLs, separated by commas [env: ETCD_ENDPOINTS]
+    #[arg(long, global = true, value_name = "URLS")]
+    etcd_endpoints: Option<String>,
+    /// PEM file with the authorities of etcd's certificates [env: ETCD_CA_CERT_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    etcd_ca_cert_file: Option<String>,
+    /// PEM file with this client's certificate [env: ETCD_CERT_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    etcd_cert_file: Option<String>,
+    /// PEM file with the key of this client's certificate [env: ETCD_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    etcd_key_file: Option<String>,
+    /// User name; the password is taken from ETCD_PASSWORD [env: ETCD_USERNAME]
+    #[arg(long, global = true, value_name = "NAME")]
+    etcd_username: Option<String>,
+    /// Configuration file to use instead of /etc/weir/weirctl.yaml
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory of the CNI configuration
+    #[arg(long, global = true, value_name = "DIR", default_value = DEFAULT_NETWORK_DIRECTORY)]
+    cni_directory: PathBuf,
+    /// Say which datastore is used, and who named it
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+}
+
+impl DatastoreArgs {
+    /// The settings among the flags.
+    pub fn settings(&self) -> Settings {
+        let pairs = [
+            ("datastore_type", &self.datastore_type),
+            ("datastore_path", &self.datastore_path),
+            ("etcd_endpoints", &self.etcd_endpoints),
+            ("etcd_ca_cert_file", &self.etcd_ca_cert_file),
+            ("etcd_cert_file", &self.etcd_cert_file),
+            ("etcd_key_file", &self.etcd_key_file),
+            ("etcd_username", &self.etcd_username),
+        ];
+        let given = pairs.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+        Settings::from_pairs(given)
+    }
+
+    /// The places to look where the flags say nothing.
+    pub fn sources(&self) -> Sources {
+        Sources {
+            config_file: self.config.clone().unwrap_or_else(|| DEFAULT_CONFIG_FILE.into()),
+            config_file_required: self.config.is_some(),
+            network_directory: self.cni_directory.clone(),
+        }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create resources that are not there yet
+    Create(commands::create::CreateArgs),
+    /// Create resources, or change those that are there
+    Apply(commands::apply::ApplyArgs),
+    /// Change resources that are there
+    Replace(commands::replace::ReplaceArgs),
+    /// Delete resources
+    Delete(commands::delete::DeleteArgs),
+    /// Show resources
+    Get(commands::get::GetArgs),
+    /// See how addresses are used
+    #[command(subcommand)]
+    Ipam(IpamCommand),
+    /// Say which version of weirctl this is
+    #[command(after_help = "Example:\n  weirctl version")]
+    Version,
+}
+
+/// The commands about addresses.
+#[derive(Debug, Subcommand)]
+pub enum IpamCommand {
+    /// Show how many addresses are in use, and where
+    Show(commands::ipam_show::ShowArgs),
+}
+
+/// Says how to spell an output format that was written without its flag
+/// (`weirctl get ipp -yaml`).
+pub fn find_slip(arguments: &[String]) -> Option<String> {
+    if !arguments.iter().any(|argument| argument == "get") {
+        return None;
+    }
+    let format = arguments.iter().find_map(|argument| {
+        let format = argument.strip_prefix('-')?.trim_start_matches('-');
+        ["yaml", "json", "wide"].contains(&format).then_some(format)
+    })?;
+    let before: Vec<_> = arguments
+        .iter()
+        .skip(1)
+        .take_while(|argument| !argument.ends_with(format))
+        .cloned()
+        .collect();
+    Some(format!("Invalid option: '-{format}'. Write: weirctl {} -o {format}", before.join(" ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn check(command: &clap::Command) {
+            if command.get_subcommands().next().is_none() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("weirctl"), "{} has no example", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn a_format_without_its_flag_is_understood() {
+        let slip = |line: &str| {
+            let arguments: Vec<_> = line.split(' ').map(str::to_owned).collect();
+            find_slip(&arguments)
+        };
+        assert_eq!(
+            slip("weirctl get ipp -yaml").as_deref(),
+            Some("Invalid option: '-yaml'. Write: weirctl get ipp -o yaml")
+        );
+        assert_eq!(slip("weirctl get ipp -o yaml"), None);
+        assert_eq!(slip("weirctl delete -f x"), None);
+    }
+}

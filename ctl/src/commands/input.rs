@@ -1,0 +1,106 @@
+//! The resources named by `-f`: a file, a directory or standard input.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use weir_common::resources::{DocumentError, Resource, document};
+
+use crate::session::{Failure, Session};
+
+/// Which resources a command works on.
+#[derive(Args, Clone, Debug, Default)]
+pub struct FileArgs {
+    /// File with resources in YAML or JSON; "-" for standard input; of a
+    /// directory every .yaml, .yml and .json file
+    #[arg(short, long, value_name = "FILE")]
+    pub filename: Option<PathBuf>,
+    /// Go through directories inside the directory as well
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+    /// Accept files without resources
+    #[arg(long)]
+    pub skip_empty: bool,
+}
+
+/// Why the resources cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum InputError {
+    #[error("failed to execute command: {cause}{}", in_file(path))]
+    Document { path: PathBuf, cause: DocumentError },
+    #[error("failed to execute command: {path} cannot be read: {cause}", path = path.display())]
+    Unreadable { path: PathBuf, cause: std::io::Error },
+    #[error("no resources specified in {what} {path}", path = path.display())]
+    Empty { what: &'static str, path: PathBuf },
+    #[error("no file given; name one with -f FILE, or -f - for standard input")]
+    NoFile,
+}
+
+fn in_file(path: &Path) -> String {
+    if path == Path::new("-") { String::new() } else { format!(" (in {})", path.display()) }
+}
+
+impl FileArgs {
+    /// Reads all resources, in order.
+    ///
+    /// # Errors
+    /// [`Failure`] when a file cannot be read, is no document or, unless that
+    /// is accepted, is empty.
+    pub fn read(&self, session: &Session<'_>) -> Result<Vec<Resource>, Failure> {
+        self.try_read(session).map_err(|error| Failure::new(error.to_string()))
+    }
+
+    fn try_read(&self, session: &Session<'_>) -> Result<Vec<Resource>, InputError> {
+        let path = self.filename.as_ref().ok_or(InputError::NoFile)?;
+        if path == Path::new("-") {
+            let unreadable =
+                |cause| InputError::Unreadable { path: "standard input".into(), cause };
+            return self.parse(path, &session.surroundings.read_input().map_err(unreadable)?);
+        }
+        let mut files = Vec::new();
+        collect_files(path, self.recursive, true, &mut files)
+            .map_err(|cause| InputError::Unreadable { path: path.clone(), cause })?;
+        if files.is_empty() && !self.skip_empty {
+            return Err(InputError::Empty { what: "directory", path: path.clone() });
+        }
+        let mut resources = Vec::new();
+        for file in files {
+            let text = std::fs::read_to_string(&file)
+                .map_err(|cause| InputError::Unreadable { path: file.clone(), cause })?;
+            resources.extend(self.parse(&file, &text)?);
+        }
+        Ok(resources)
+    }
+
+    fn parse(&self, path: &Path, text: &str) -> Result<Vec<Resource>, InputError> {
+        let resources = document::read(text)
+            .map_err(|cause| InputError::Document { path: path.to_owned(), cause })?;
+        if resources.is_empty() && !self.skip_empty {
+            return Err(InputError::Empty { what: "file", path: path.to_owned() });
+        }
+        Ok(resources)
+    }
+}
+
+/// Adds a file, or the files of a directory in order of their names.
+fn collect_files(
+    path: &Path,
+    recursive: bool,
+    is_named: bool,
+    files: &mut Vec<PathBuf>,
+) -> std::io::Result<()> {
+    if !std::fs::metadata(path)?.is_dir() {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if is_named || matches!(extension, Some("yaml" | "yml" | "json")) {
+            files.push(path.to_owned());
+        }
+        return Ok(());
+    }
+    if !is_named && !recursive {
+        return Ok(());
+    }
+    let mut entries = std::fs::read_dir(path)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    entries.sort();
+    entries.iter().try_for_each(|entry| collect_files(entry, recursive, false, files))
+}

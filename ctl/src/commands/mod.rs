@@ -1,0 +1,77 @@
+//! The commands, one file each, and what several of them share.
+
+pub mod apply;
+pub mod create;
+pub mod delete;
+pub mod get;
+pub mod input;
+pub mod ipam_show;
+pub mod replace;
+pub mod report;
+pub mod version;
+
+use weir_common::resources::{Kind, Resource};
+
+use crate::cli::{Command, IpamCommand};
+use crate::session::{CommandResult, Failure, Session};
+use crate::store::{self, StoreError};
+
+/// Runs a command.
+///
+/// # Errors
+/// [`Failure`] with what to print when the command did not do all that it was
+/// asked to.
+pub async fn run(command: Command, session: &Session<'_>) -> CommandResult {
+    match command {
+        Command::Create(arguments) => create::run(arguments, session).await,
+        Command::Apply(arguments) => apply::run(arguments, session).await,
+        Command::Replace(arguments) => replace::run(arguments, session).await,
+        Command::Delete(arguments) => delete::run(arguments, session).await,
+        Command::Get(arguments) => get::run(arguments, session).await,
+        Command::Ipam(IpamCommand::Show(arguments)) => ipam_show::run(arguments, session).await,
+        Command::Version => Ok(version::text()),
+    }
+}
+
+/// The kind that an argument means.
+///
+/// # Errors
+/// [`Failure`] naming the kinds there are.
+fn parse_kind(alias: &str) -> Result<Kind, Failure> {
+    Kind::from_alias(alias).ok_or_else(|| {
+        let known: Vec<_> =
+            Kind::ALL.iter().filter_map(|kind| kind.aliases().first()).copied().collect();
+        Failure::new(format!(
+            "resource type '{alias}' is not supported; write one of {}",
+            known.join(", ")
+        ))
+    })
+}
+
+/// The name under which a resource written by people is stored. A v1 pool is
+/// known by its CIDR, whatever the pool with that CIDR is called here.
+async fn resolve(session: &Session<'_>, resource: Resource) -> Result<Resource, StoreError> {
+    if !resource.known_by_cidr {
+        return Ok(resource);
+    }
+    let Ok(pool) = resource.pool() else { return Ok(resource) };
+    let name = store::find_pool_by_cidr(session.datastore, pool.cidr).await?;
+    Ok(match name {
+        Some(name) => resource.renamed(&name),
+        None => resource,
+    })
+}
+
+/// The name that an argument means: for a pool also its CIDR.
+async fn resolve_name(
+    session: &Session<'_>,
+    kind: Kind,
+    argument: &str,
+) -> Result<String, StoreError> {
+    let cidr = (kind == Kind::IpPool).then(|| argument.parse::<ipnet::IpNet>().ok()).flatten();
+    let found = match cidr {
+        Some(cidr) => store::find_pool_by_cidr(session.datastore, cidr.trunc()).await?,
+        None => None,
+    };
+    Ok(found.unwrap_or_else(|| argument.to_owned()))
+}

@@ -1,0 +1,196 @@
+//! Where the datastore is: the command line says it, else the environment,
+//! else Weir's own file, else the node's CNI configuration; else it is the
+//! embedded one in its default place.
+
+mod settings;
+mod sources;
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use weir_common::datastore::{Configuration, EtcdConfiguration};
+
+pub use settings::Settings;
+pub use sources::{DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Sources};
+
+/// A datastore and who said that it is this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// What to open.
+    pub configuration: Configuration,
+    /// Who said so.
+    pub source: Source,
+}
+
+/// Who said where the datastore is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Flags of this call.
+    CommandLine,
+    /// The environment's variables.
+    Environment,
+    /// Weir's own configuration file, or the one named by `--config`.
+    File(PathBuf),
+    /// A file of the CNI configuration with a plugin of type `weir`.
+    Network(PathBuf),
+    /// Nobody.
+    Default,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::CommandLine => formatter.write_str("the command line"),
+            Self::Environment => formatter.write_str("the environment"),
+            Self::File(path) | Self::Network(path) => write!(formatter, "{}", path.display()),
+            Self::Default => formatter.write_str("the default"),
+        }
+    }
+}
+
+/// Why it cannot be said where the datastore is.
+#[derive(Debug, thiserror::Error)]
+pub enum LocationError {
+    /// No such type of datastore.
+    #[error(
+        "datastore_type {value:?} in {source_name} is unknown; \
+         write etcdv3 (with etcd_endpoints) or embedded"
+    )]
+    UnknownType {
+        /// The type as written.
+        value: String,
+        /// Who wrote it.
+        source_name: Source,
+    },
+    /// An etcd without endpoints.
+    #[error(
+        "{0} says that the datastore is etcd, but not where; \
+         set etcd_endpoints, for example to http://127.0.0.1:2379"
+    )]
+    NoEndpoints(Source),
+    /// One of the client's certificate and its key is missing.
+    #[error("{0} names only one of etcd_cert_file and etcd_key_file; name both")]
+    HalfACertificate(Source),
+    /// Weir's own file cannot be read.
+    #[error("{path} cannot be read; check that it exists and may be read", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// Weir's own file is no mapping.
+    #[error(
+        "{path} is not YAML with one setting a line; write for example \
+         etcd_endpoints: http://127.0.0.1:2379", path = path.display()
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where reading stopped.
+        #[source]
+        cause: serde_norway::Error,
+    },
+}
+
+/// What there is to choose from.
+#[derive(Clone, Debug, Default)]
+pub struct Candidates {
+    /// The flags of this call.
+    pub command_line: Settings,
+    /// The environment's variables.
+    pub environment: Settings,
+    /// Weir's own configuration file, if there is one.
+    pub file: Option<(PathBuf, String)>,
+    /// The files of the CNI configuration, in the order in which the first
+    /// one counts.
+    pub network: Vec<(PathBuf, String)>,
+}
+
+/// Chooses the datastore: the first source that says where one is, as a
+/// whole. Only flags are completed from the environment, so that a password
+/// need not stand on the command line.
+///
+/// # Errors
+/// [`LocationError`] when the chosen source is wrong.
+pub fn choose(candidates: &Candidates) -> Result<Location, LocationError> {
+    if candidates.command_line.says_where() {
+        let settings = candidates.command_line.or(&candidates.environment);
+        return locate(&settings, Source::CommandLine);
+    }
+    if candidates.environment.says_where() {
+        return locate(&candidates.environment, Source::Environment);
+    }
+    if let Some((path, text)) = &candidates.file {
+        let settings = Settings::from_yaml(text)
+            .map_err(|cause| LocationError::Malformed { path: path.clone(), cause })?;
+        if settings.says_where() {
+            return locate(&settings, Source::File(path.clone()));
+        }
+    }
+    let weirs = candidates.network.iter().find_map(|(path, text)| {
+        let plugin = weir_plugin(text)?;
+        Some((path, Settings::from_network(&plugin)))
+    });
+    match weirs {
+        Some((path, settings)) => locate(&settings, Source::Network(path.clone())),
+        None => Ok(Location { configuration: Configuration::default(), source: Source::Default }),
+    }
+}
+
+/// The configuration of the first plugin of type `weir` in a CNI
+/// configuration. A file that is not JSON is somebody else's concern.
+fn weir_plugin(text: &str) -> Option<Value> {
+    let configuration: Value = serde_json::from_str(text).ok()?;
+    let plugins = match configuration.get("plugins") {
+        Some(Value::Array(plugins)) => plugins.clone(),
+        _ => vec![configuration],
+    };
+    plugins.into_iter().find(|plugin| plugin["type"] == "weir")
+}
+
+fn locate(settings: &Settings, source: Source) -> Result<Location, LocationError> {
+    let embedded = match settings.kind.as_deref() {
+        Some("etcdv3" | "etcd") => false,
+        Some("embedded") => true,
+        Some(other) => {
+            let value = other.to_owned();
+            return Err(LocationError::UnknownType { value, source_name: source });
+        }
+        None => settings.endpoints.is_empty(),
+    };
+    let configuration = if embedded {
+        settings
+            .path
+            .clone()
+            .map_or_else(Configuration::default, |path| Configuration::Embedded { path })
+    } else {
+        Configuration::Etcd(etcd(settings, &source)?)
+    };
+    Ok(Location { configuration, source })
+}
+
+fn etcd(settings: &Settings, source: &Source) -> Result<EtcdConfiguration, LocationError> {
+    if settings.endpoints.is_empty() {
+        return Err(LocationError::NoEndpoints(source.clone()));
+    }
+    let client_certificate = match (&settings.certificate, &settings.key) {
+        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+        (None, None) => None,
+        _ => return Err(LocationError::HalfACertificate(source.clone())),
+    };
+    let credentials = settings
+        .username
+        .clone()
+        .map(|username| (username, settings.password.clone().unwrap_or_default()));
+    Ok(EtcdConfiguration {
+        ca_cert_file: settings.authority.clone(),
+        client_certificate,
+        credentials,
+        ..EtcdConfiguration::new(settings.endpoints.clone())
+    })
+}
+
+#[cfg(test)]
+mod tests;

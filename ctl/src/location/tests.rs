@@ -1,0 +1,144 @@
+use super::*;
+
+fn settings(pairs: &[(&str, &str)]) -> Settings {
+    Settings::from_pairs(pairs.iter().map(|(name, value)| (*name, (*value).to_owned())))
+}
+
+fn endpoints(location: &Location) -> Vec<String> {
+    match &location.configuration {
+        Configuration::Etcd(etcd) => etcd.endpoints.clone(),
+        Configuration::Embedded { path } => vec![path.display().to_string()],
+    }
+}
+
+fn all() -> Candidates {
+    let conflist = |endpoint: &str| {
+        format!(
+            r#"{{"plugins": [{{"type": "other", "etcd_endpoints": "x"}}, {{"type": "weir", "etcd_endpoints": "{endpoint}", "ipam": {{"datastore_type": "etcdv3"}}}}]}}"#
+        )
+    };
+    Candidates {
+        command_line: settings(&[("etcd_endpoints", "http://flag:1, http://flag:2")]),
+        environment: settings(&[("ETCD_ENDPOINTS", "http://env:1"), ("ETCD_USERNAME", "u")]),
+        file: Some(("weirctl.yaml".into(), "etcd_endpoints: [http://file:1]".into())),
+        network: vec![
+            ("00-broken.conflist".into(), "{".into()),
+            ("05-other.conflist".into(), r#"{"plugins": [{"type": "bridge"}]}"#.into()),
+            ("10-weir.conflist".into(), conflist("http://net:1")),
+            ("20-weir.conflist".into(), conflist("http://net:2")),
+        ],
+    }
+}
+
+#[test]
+fn the_first_source_that_says_where_counts() {
+    let mut candidates = all();
+    let location = choose(&candidates).unwrap();
+    assert_eq!(location.source, Source::CommandLine);
+    assert_eq!(endpoints(&location), ["http://flag:1", "http://flag:2"]);
+    candidates.command_line = Settings::default();
+    let location = choose(&candidates).unwrap();
+    assert_eq!(
+        (location.source.clone(), endpoints(&location)),
+        (Source::Environment, vec!["http://env:1".into()])
+    );
+    candidates.environment = settings(&[("ETCD_ENDPOINTS", "")]);
+    let location = choose(&candidates).unwrap();
+    assert_eq!(location.source, Source::File("weirctl.yaml".into()));
+    assert_eq!(endpoints(&location), ["http://file:1"]);
+    candidates.file = Some(("weirctl.yaml".into(), "# nothing yet\n".into()));
+    let location = choose(&candidates).unwrap();
+    assert_eq!(location.source, Source::Network("10-weir.conflist".into()));
+    assert_eq!(endpoints(&location), ["http://net:1"]);
+    candidates.network.clear();
+    let location = choose(&candidates).unwrap();
+    assert_eq!(location.source, Source::Default);
+    assert_eq!(endpoints(&location), ["/var/lib/weir/weir.db"]);
+}
+
+#[test]
+fn flags_are_completed_from_the_environment() {
+    let mut candidates = all();
+    candidates.environment.password = Some("secret".into());
+    let Configuration::Etcd(etcd) = choose(&candidates).unwrap().configuration else {
+        panic!("not etcd");
+    };
+    assert_eq!(etcd.credentials, Some(("u".into(), "secret".into())));
+    assert!(!format!("{candidates:?}").contains("secret"));
+}
+
+#[test]
+fn calicoctls_own_file_is_understood() {
+    let text = "
+apiVersion: projectcalico.org/v3
+kind: CalicoAPIConfig
+metadata:
+spec:
+  datastoreType: etcdv3
+  etcdEndpoints: https://a:2379,https://b:2379
+  etcdCACertFile: ca.pem
+  etcdCertFile: cert.pem
+  etcdKeyFile: key.pem
+";
+    let candidates = Candidates { file: Some(("f".into(), text.into())), ..Candidates::default() };
+    let Configuration::Etcd(etcd) = choose(&candidates).unwrap().configuration else {
+        panic!("not etcd");
+    };
+    assert_eq!(etcd.endpoints, ["https://a:2379", "https://b:2379"]);
+    assert_eq!(etcd.ca_cert_file, Some("ca.pem".into()));
+    assert_eq!(etcd.client_certificate, Some(("cert.pem".into(), "key.pem".into())));
+}
+
+#[test]
+fn a_single_plugin_and_an_embedded_path_are_understood() {
+    let text = r#"{"type": "weir", "ipam": {"type": "weir-ipam", "datastore_path": "/x/weir.db"}}"#;
+    let candidates =
+        Candidates { network: vec![("10-weir.conf".into(), text.into())], ..Candidates::default() };
+    assert_eq!(endpoints(&choose(&candidates).unwrap()), ["/x/weir.db"]);
+    let text = r#"{"type": "weir", "ipam": {"type": "weir-ipam"}}"#;
+    let candidates =
+        Candidates { network: vec![("10-weir.conf".into(), text.into())], ..Candidates::default() };
+    let location = choose(&candidates).unwrap();
+    assert_eq!(endpoints(&location), ["/var/lib/weir/weir.db"]);
+    assert_eq!(location.source, Source::Network("10-weir.conf".into()));
+}
+
+#[test]
+fn what_is_wrong_names_the_source() {
+    let cases = [
+        (
+            vec![("DATASTORE_TYPE", "kubernetes")],
+            "datastore_type \"kubernetes\" in the environment",
+        ),
+        (vec![("DATASTORE_TYPE", "etcdv3")], "set etcd_endpoints"),
+        (vec![("ETCD_ENDPOINTS", "a"), ("ETCD_CERT_FILE", "c")], "name both"),
+    ];
+    for (pairs, message) in cases {
+        let candidates = Candidates { environment: settings(&pairs), ..Candidates::default() };
+        let error = choose(&candidates).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    let candidates =
+        Candidates { file: Some(("f.yaml".into(), "just text".into())), ..Candidates::default() };
+    assert!(choose(&candidates).unwrap_err().to_string().starts_with("f.yaml is not YAML"));
+}
+
+#[test]
+fn files_are_read_in_their_order() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["b.conf", "a.json", "z.conflist", "c.conflist", "notes.txt"] {
+        std::fs::write(directory.path().join(name), name).unwrap();
+    }
+    let sources = Sources {
+        config_file: directory.path().join("weirctl.yaml"),
+        config_file_required: false,
+        network_directory: directory.path().to_owned(),
+    };
+    let candidates = sources.gather(Settings::default(), Settings::default()).unwrap();
+    let names: Vec<_> = candidates.network.iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(names, ["c.conflist", "z.conflist", "a.json", "b.conf"]);
+    assert_eq!(candidates.file, None);
+    let required = Sources { config_file_required: true, ..sources };
+    let error = required.gather(Settings::default(), Settings::default()).unwrap_err();
+    assert!(matches!(error, LocationError::Unreadable { .. }));
+}

@@ -1,0 +1,77 @@
+//! Tables in a box of `+`, `-` and `|`, as calicoctl's IPAM commands print
+//! them: titles centred, numbers to the right, all else to the left.
+
+/// The table with its header.
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let widths: Vec<usize> = header
+        .iter()
+        .enumerate()
+        .map(|(column, title)| {
+            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell));
+            cells.fold(width(title), usize::max)
+        })
+        .collect();
+    let rule: String =
+        widths.iter().map(|width| format!("+{}", "-".repeat(width + 2))).collect::<String>()
+            + "+\n";
+    let titles = line(header.iter().zip(&widths).map(|(title, width)| centred(title, *width)));
+    let body: String = rows
+        .iter()
+        .map(|row| line(row.iter().zip(&widths).map(|(cell, width)| aligned(cell, *width))))
+        .collect();
+    format!("{rule}{titles}{rule}{body}{rule}")
+}
+
+fn line(cells: impl Iterator<Item = String>) -> String {
+    cells.map(|cell| format!("| {cell} ")).collect::<String>() + "|\n"
+}
+
+fn centred(text: &str, within: usize) -> String {
+    let gap = within.saturating_sub(width(text));
+    let left = gap / 2;
+    format!("{}{text}{}", " ".repeat(left), " ".repeat(gap - left))
+}
+
+fn aligned(text: &str, within: usize) -> String {
+    if is_number(text) { format!("{text:>within$}") } else { format!("{text:<within$}") }
+}
+
+/// Digits, perhaps with a sign and decimals.
+fn is_number(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let text = text.strip_prefix('-').unwrap_or(text);
+    match text.split_once('.') {
+        Some((whole, decimals)) => digits(whole) && digits(decimals),
+        None => digits(text),
+    }
+}
+
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn titles_are_centred_and_numbers_stand_right() {
+        let rows = vec![vec!["a longer cell".to_owned(), "7".into()]];
+        assert_eq!(
+            table(&["WHAT", "COUNT"], &rows),
+            "+---------------+-------+\n\
+             |     WHAT      | COUNT |\n\
+             +---------------+-------+\n\
+             | a longer cell |     7 |\n\
+             +---------------+-------+\n"
+        );
+    }
+
+    #[test]
+    fn addresses_are_no_numbers() {
+        assert!(is_number("-12.5") && is_number("0"));
+        assert!(
+            !is_number("10.7.0.1") && !is_number("1.8e+19") && !is_number("") && !is_number("-")
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! How results look: tables, YAML and JSON, as calicoctl prints them.
+
+pub mod boxed;
+pub mod columns;
+pub mod json;
+pub mod number;
+pub mod yaml;

@@ -1,0 +1,63 @@
+//! What a command works with.
+
+use weir_common::datastore::Datastore;
+use weir_common::resources::Birth;
+
+/// What a command needs from outside besides the datastore.
+pub trait Surroundings: Send + Sync {
+    /// All that is written to standard input.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not UTF-8.
+    fn read_input(&self) -> std::io::Result<String>;
+
+    /// A UID and the time, for a resource that is created.
+    fn birth(&self) -> Birth;
+}
+
+/// The datastore and the surroundings of one call.
+pub struct Session<'a> {
+    /// The datastore.
+    pub datastore: &'a dyn Datastore,
+    /// Everything else.
+    pub surroundings: &'a dyn Surroundings,
+}
+
+/// A command that did not do all that it was asked to: exit status 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Failure {
+    /// What is printed all the same.
+    pub output: String,
+    /// What went wrong, for standard error, without a line end.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure with nothing to show for it.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { output: String::new(), message: message.into() }
+    }
+
+    /// A failure caused by this error, with all its causes.
+    pub fn caused_by(error: &dyn std::error::Error) -> Self {
+        Self::new(chain(error))
+    }
+}
+
+/// What a command prints, or why it failed.
+pub type CommandResult = Result<String, Failure>;
+
+/// An error with its causes, each behind a colon. A cause that the error's
+/// own text already ends with is not repeated.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,23 @@
+//! Resources in the datastore: every change is one transaction that compares
+//! what it rests on.
+
+mod blocks;
+mod create;
+mod delete;
+mod error;
+mod guard;
+mod read;
+mod release;
+mod update;
+
+pub use blocks::{StoredBlock, blocks_in};
+pub use create::create;
+pub use delete::{Preconditions, delete};
+pub use error::StoreError;
+pub use read::{List, find_pool_by_cidr, get, list, read_stored_pool};
+pub use update::{apply, replace};
+
+/// How often a change is decided anew because something it rests on changed
+/// meanwhile. Each time somebody else's change got through, so that only a
+/// crowd of this size can wear one out.
+const ATTEMPTS: usize = 500;

@@ -1,0 +1,114 @@
+//! Whole commands over a datastore in memory.
+
+mod answers;
+mod concurrency;
+mod deletion;
+mod recorded;
+mod writing;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use clap::Parser;
+use serde_json::Value;
+use weir_common::datastore::Datastore;
+use weir_common::resources::Birth;
+use weir_datastore::Memory;
+
+use crate::cli::Cli;
+use crate::commands;
+use crate::session::{Session, Surroundings};
+
+/// Input given beforehand, and a clock and UIDs that count.
+struct Prepared {
+    input: String,
+    births: AtomicU32,
+}
+
+impl Surroundings for Prepared {
+    fn read_input(&self) -> std::io::Result<String> {
+        Ok(self.input.clone())
+    }
+
+    fn birth(&self) -> Birth {
+        let count = self.births.fetch_add(1, Ordering::Relaxed);
+        Birth { uid: format!("uid-{count}"), timestamp: "2026-01-02T03:04:05Z".into() }
+    }
+}
+
+/// What one call gave back.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    exit: i64,
+    /// Standard output, then standard error.
+    output: String,
+}
+
+async fn call_with_input(datastore: &dyn Datastore, arguments: &[&str], input: &str) -> Answer {
+    let line = std::iter::once("weirctl").chain(arguments.iter().copied());
+    let cli = match Cli::try_parse_from(line) {
+        Ok(cli) => cli,
+        Err(error) => return Answer { exit: 1, output: error.to_string() },
+    };
+    let surroundings = Prepared { input: input.to_owned(), births: AtomicU32::new(0) };
+    let session = Session { datastore, surroundings: &surroundings };
+    match commands::run(cli.command, &session).await {
+        Ok(output) => Answer { exit: 0, output },
+        Err(failure) => {
+            Answer { exit: 1, output: format!("{}{}\n", failure.output, failure.message) }
+        }
+    }
+}
+
+async fn call(datastore: &dyn Datastore, line: &str) -> Answer {
+    call_with_input(datastore, &line.split(' ').collect::<Vec<_>>(), "").await
+}
+
+async fn create(datastore: &dyn Datastore, text: &str) -> Answer {
+    call_with_input(datastore, &["create", "-f", "-"], text).await
+}
+
+/// A document of a pool with this spec.
+fn pool(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {{name: {name}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+fn path_in_tree(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn read_in_tree(path: &str) -> String {
+    let path = path_in_tree(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A recorded store in memory.
+fn recorded_store(case: &str) -> Memory {
+    let store = read_in_tree(&format!("tests/fixtures/calico-3.31/{case}/store.jsonl"));
+    let memory = Memory::new();
+    memory.seed(store.lines().map(|line| {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        let text = |field: &str| entry[field].as_str().unwrap().to_owned();
+        (text("key"), text("value").into_bytes())
+    }));
+    memory
+}
+
+/// The text with what differs between clusters put out of sight: versions,
+/// UIDs and times of creation.
+fn masked(text: &str) -> String {
+    text.lines()
+        .map(|line| {
+            let masked = ["resourceVersion", "uid", "creationTimestamp"].iter().find_map(|field| {
+                let field = format!("{field}: ");
+                let quoted = field.replace(": ", "\": ");
+                let found = line.find(&field).map(|at| at + field.len());
+                let end = found.or_else(|| line.find(&quoted).map(|at| at + quoted.len()))?;
+                Some(format!("{}…{}", &line[..end], if line.ends_with(',') { "," } else { "" }))
+            });
+            masked.unwrap_or_else(|| line.to_owned()) + "\n"
+        })
+        .collect()
+}

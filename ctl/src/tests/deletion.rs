@@ -1,0 +1,146 @@
+//! Deleting pools with what is in them.
+
+use super::*;
+use weir_common::datastore::{
+    Compare, Error, Outcome, Page, Revision, Selection, Snapshot, Transaction, Watch, Write, keys,
+};
+use weir_datastore::memory::CommitFault;
+
+const BLOCKS: &str = "/calico/ipam/v2/assignment/ipv4/block/";
+
+/// The value of a block of one address, used or not.
+fn block(cidr: &str, host: &str, used: bool) -> Vec<u8> {
+    let (allocations, unallocated) = if used { ("0", "") } else { ("null", "0") };
+    format!(
+        r#"{{"cidr":"{cidr}","affinity":"host:{host}","allocations":[{allocations}],"unallocated":[{unallocated}],"attributes":[{{"handle_id":"h"}}],"sequenceNumber":1}}"#
+    )
+    .into_bytes()
+}
+
+/// A pool of single addresses, `count` of them held by a node and unused.
+fn pool_with_blocks(memory: &Memory, count: usize) {
+    let spec = r#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"p"},"spec":{"cidr":"10.1.0.0/16","blockSize":32}}"#;
+    memory.seed([(keys::pool("p"), spec.as_bytes().to_vec())]);
+    memory.seed((0..count).flat_map(|number| {
+        let cidr = format!("10.1.{}.{}", number / 256, number % 256);
+        let affinity = format!("/calico/ipam/v2/host/n1/ipv4/block/{cidr}-32");
+        [
+            (format!("{BLOCKS}{cidr}-32"), block(&format!("{cidr}/32"), "n1", false)),
+            (affinity, br#"{"state":"confirmed","deleted":false}"#.to_vec()),
+        ]
+    }));
+}
+
+#[tokio::test]
+async fn a_pool_in_use_is_not_deleted() {
+    let memory = recorded_store("busy");
+    let before = memory.dump();
+    for line in ["delete ippool blue", "delete pool 10.7.0.0/27"] {
+        let answer = call(&memory, line).await;
+        assert_eq!(
+            answer.output,
+            "Failed to delete 'IPPool' resource: IPPool(blue) 10.7.0.0/27 has 25 address(es) in use\n\
+             list them with: weirctl ipam show --show-blocks; remove the containers that use them, \
+             then delete the pool again\n"
+        );
+        assert_eq!(answer.exit, 1);
+    }
+    assert_eq!(memory.dump(), before);
+}
+
+#[tokio::test]
+async fn empty_blocks_and_affinities_go_with_their_pool_and_no_others() {
+    // Below what one transaction holds, and above it.
+    for count in [0, 1, 40, 300] {
+        let memory = recorded_store("small");
+        let before = memory.dump();
+        pool_with_blocks(&memory, count);
+        let answer = call(&memory, "delete ippool p").await;
+        assert_eq!(answer.output, "Successfully deleted 1 'IPPool' resource(s)\n");
+        assert_eq!(memory.dump(), before, "{count} blocks");
+    }
+}
+
+/// Lets somebody take an address just before the first commit.
+struct Interfering {
+    memory: Memory,
+    taken: (String, Vec<u8>),
+    commits: AtomicU32,
+}
+
+#[async_trait::async_trait]
+impl Datastore for Interfering {
+    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error> {
+        self.memory.read(selections).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
+        self.memory.list(prefix, after, limit).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
+        if self.commits.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.memory.another_process().seed([self.taken.clone()]);
+        }
+        self.memory.commit(transaction).await
+    }
+
+    async fn watch(&self, prefixes: &[String], after: Revision) -> Result<Box<dyn Watch>, Error> {
+        self.memory.watch(prefixes, after).await
+    }
+}
+
+#[tokio::test]
+async fn an_address_taken_meanwhile_stops_the_deletion() {
+    for count in [1, 300] {
+        let memory = Memory::new();
+        pool_with_blocks(&memory, count);
+        let mut expected = memory.dump();
+        let taken = (format!("{BLOCKS}10.1.200.1-32"), block("10.1.200.1/32", "n2", true));
+        expected.extend([taken.clone()]);
+        let store = Interfering { memory: memory.clone(), taken, commits: AtomicU32::new(0) };
+        let answer = call(&store, "delete ippool p").await;
+        assert!(answer.output.contains("1 address(es) in use"), "{}", answer.output);
+        assert_eq!(memory.dump(), expected, "{count} blocks");
+    }
+}
+
+#[tokio::test]
+async fn who_compares_the_pool_cannot_take_an_address_from_a_deleted_one() {
+    let memory = Memory::new();
+    pool_with_blocks(&memory, 1);
+    let pool = memory.get(&keys::pool("p")).await.unwrap().unwrap();
+    assert_eq!(call(&memory, "delete ippool p").await.exit, 0);
+    let assign = Transaction {
+        compares: vec![Compare::Unchanged { key: pool.key, revision: pool.revision }],
+        writes: vec![Write::Put { key: format!("{BLOCKS}10.1.0.9-32"), value: vec![] }],
+    };
+    assert_eq!(memory.commit(assign).await.unwrap(), Outcome::Conflict);
+}
+
+#[tokio::test]
+async fn an_interrupted_deletion_is_finished_by_the_next() {
+    for nth in 1..=8 {
+        for fault in [CommitFault::CrashBefore, CommitFault::CrashAfter] {
+            let memory = Memory::new();
+            pool_with_blocks(&memory, 300);
+            memory.fail_commit(nth, fault);
+            let first = call(&memory, "delete ippool p").await;
+            let next = memory.another_process();
+            let second = call(&next, "delete ippool p --skip-not-exists").await;
+            assert_eq!(second.exit, 0, "{first:?} {second:?}");
+            assert!(next.dump().is_empty(), "{nth}: {:?}", next.dump().keys());
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_kinds_are_deleted_by_name() {
+    let memory = recorded_store("busy");
+    assert_eq!(call(&memory, "delete reservation kept-back").await.exit, 0);
+    assert_eq!(call(&memory, "delete node n9").await.exit, 1);
+    let answer = call(&memory, "delete node n9 --skip-not-exists").await;
+    assert_eq!(answer.output, "Successfully deleted 1 'Node' resource(s)\n");
+    let answer = call(&memory, "delete ippol x").await;
+    assert!(answer.output.contains("resource type 'ippol' is not supported; write one of ippool"));
+}
