@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use weir_common::datastore::{Datastore, Selection, Transaction, Write};
-use weir_datastore::Embedded;
+use weir_datastore::{Embedded, OPERATIONS_LIMIT};
 
 use crate::etcd::Etcd;
 use crate::node::Node;
@@ -66,9 +66,11 @@ impl Store {
         match self {
             Self::Etcd(etcd) => etcd.load(entries),
             Self::Embedded(node) => with_embedded(node, async |datastore| {
-                let writes = entries.iter().map(put).collect();
-                let transaction = Transaction { compares: Vec::new(), writes };
-                datastore.commit(transaction).await.expect("writing to the store");
+                let writes: Vec<Write> = entries.iter().map(put).collect();
+                for batch in writes.chunks(OPERATIONS_LIMIT) {
+                    let transaction = Transaction { compares: Vec::new(), writes: batch.to_vec() };
+                    datastore.commit(transaction).await.expect("writing to the store");
+                }
             }),
         }
     }
