@@ -225,9 +225,27 @@ fn unusable(address: IpAddr, before: &[IpAddr]) -> Option<&'static str> {
     }
 }
 
-/// The steps that make `attachment`, in order.
+/// The steps that make the veth pair of an attachment: with its addresses still
+/// unknown, `mac` the container's hardware address if one is asked for, and
+/// `mtu` in bytes. [`plan_addresses`] goes on from there.
+pub fn plan_link(identity: &AttachmentIdentity, mac: Option<MacAddress>, mtu: u32) -> Vec<Step> {
+    let container_mac = mac.unwrap_or_else(|| identity.container_mac());
+    let veth = Veth { identity: identity.clone(), host_mac: HOST_MAC, container_mac, mtu };
+    let (link, alias) = (identity.host_interface(), identity.alias());
+    vec![Step::CreateVeth(veth), Step::SetAlias { link, alias }]
+}
+
+/// All steps that make `attachment`, in order.
+pub fn plan_attachment(attachment: &Attachment) -> Vec<Step> {
+    let mut steps =
+        plan_link(attachment.identity(), Some(attachment.container_mac()), attachment.mtu());
+    steps.extend(plan_addresses(attachment));
+    steps
+}
+
+/// The steps that make `attachment` of a veth pair, in order.
 ///
-/// The veth comes first, so that one undo takes nearly everything back. Its
+/// The veth came first, so that one undo takes nearly everything back. Its
 /// host end is born up but has no carrier, and so no IPv6 of its own, until the
 /// container's end is up: its parameters are in place by then (a container
 /// must not be able to give the node a default route by router advertisement:
@@ -236,20 +254,11 @@ fn unusable(address: IpAddr, before: &[IpAddr]) -> Option<&'static str> {
 /// last: traffic reaches a container that is ready.
 /// (Calico's steps: `dataplane_linux.go`, `DoWorkloadNetnsSetUp` and
 /// `configureSysctls`.)
-pub fn plan_attachment(attachment: &Attachment) -> Vec<Step> {
+pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
     let identity = attachment.identity();
     let host = identity.host_interface();
     let container = identity.interface();
-    let mut steps = vec![
-        Step::CreateVeth(Veth {
-            identity: identity.clone(),
-            host_mac: HOST_MAC,
-            container_mac: attachment.container_mac(),
-            mtu: attachment.mtu(),
-        }),
-        Step::SetAlias { link: host.clone(), alias: identity.alias() },
-    ];
-    steps.extend(host_sysctls(attachment, &host));
+    let mut steps = host_sysctls(attachment, &host);
     steps.extend(container_sysctls(attachment, container));
     steps.push(Step::SetLinkUp { side: Side::Container, link: container.to_owned() });
     if attachment.has_v6() {

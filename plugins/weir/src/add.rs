@@ -4,7 +4,10 @@ use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error};
-use weir_common::network::{Attachment, Expected, NodeNeeds, compare, plan_attachment, plan_node};
+use weir_common::network::{
+    Attachment, AttachmentIdentity, Expected, NodeNeeds, Step, compare, plan_addresses,
+    plan_attachment, plan_link, plan_node,
+};
 use weir_kernel::{Applied, Kernel, is_same_namespace};
 
 use crate::delegate::Delegate;
@@ -23,18 +26,17 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let kernel = open(call)?;
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
     let mut running = delegate.start("ADD")?;
-    // What else is needed is found out while the IPAM plugin works.
-    let (addresses, mtu) = tokio::join!(running.result(call), mtu(call, &kernel));
-    let attached = match (addresses, mtu) {
-        (Ok(addresses), Ok(mtu)) => attach(call, &kernel, addresses, mtu, present).await,
-        (Err(error), _) | (_, Err(error)) => Err(error),
+    // While the IPAM plugin works, what needs no address is done.
+    let (addresses, link) =
+        tokio::join!(running.result(call), prepare(call, &kernel, &identity, present));
+    let attached = match (addresses, link) {
+        (Ok(addresses), Ok(link)) => attach(call, &kernel, addresses, link).await,
+        (Err(error), Ok(link)) => Err(undo(&kernel, link.applied, error).await),
+        (_, Err(error)) => Err(error),
     };
     // The IPAM plugin came to its end meanwhile. Only then does its answer count.
     let attached = match (attached, running.end().await) {
-        (Ok((_, applied)), Err(error)) => {
-            let left = kernel.undo(applied).await;
-            Err(failure::with_left(error, &left))
-        }
+        (Ok((_, applied)), Err(error)) => Err(undo(&kernel, applied, error).await),
         (attached, _) => attached.map(|(result, _)| result),
     };
     match attached {
@@ -69,27 +71,68 @@ async fn mtu(call: &Call, kernel: &Kernel) -> Result<u32, Error> {
     }
 }
 
+/// The container's link, before its addresses are known.
+struct Link {
+    mtu: u32,
+    /// Whether an earlier ADD made it.
+    present: bool,
+    applied: Applied,
+}
+
+async fn prepare(
+    call: &Call,
+    kernel: &Kernel,
+    identity: &AttachmentIdentity,
+    present: bool,
+) -> Result<Link, Error> {
+    let mtu = mtu(call, kernel).await?;
+    let steps = if present { Vec::new() } else { plan_link(identity, call.configuration.mac, mtu) };
+    let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
+    Ok(Link { mtu, present, applied })
+}
+
 async fn attach(
     call: &Call,
     kernel: &Kernel,
     addresses: AddResult,
-    mtu: u32,
-    present: bool,
+    link: Link,
 ) -> Result<(AddResult, Applied), Error> {
-    let attachment = attachment::attachment(call, &addresses, mtu)?;
-    let whole = present && is_whole(kernel, &attachment).await?;
-    if present && !whole {
-        del::remove(kernel, attachment.identity()).await?;
-    }
-    let mut steps = if whole { Vec::new() } else { plan_attachment(&attachment) };
-    let state = kernel.node_state(attachment.has_v6()).map_err(failure::of_kernel)?;
-    let (ipv4, ipv6) = (attachment.has_v4(), attachment.has_v6());
-    let needs = NodeNeeds { ipv4, ipv6, nat: pools::nat(&addresses) };
-    steps.extend(plan_node(&needs, &state));
-    let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
+    let (attachment, steps) = match plan(call, kernel, &addresses, &link).await {
+        Ok(planned) => planned,
+        Err(error) => return Err(undo(kernel, link.applied, error).await),
+    };
+    let applied = kernel.apply_after(link.applied, &steps).await;
+    let applied = applied.map_err(|error| failure::of_plan(&error))?;
     let host_interface = attachment.identity().host_interface();
     tracing::info!(host_interface, addresses = ?attachment.addresses(), "attached");
     Ok((attachment::result(call, &attachment, addresses), applied))
+}
+
+/// What is still to be done for an attachment and for the node.
+async fn plan(
+    call: &Call,
+    kernel: &Kernel,
+    addresses: &AddResult,
+    link: &Link,
+) -> Result<(Attachment, Vec<Step>), Error> {
+    let attachment = attachment::attachment(call, addresses, link.mtu)?;
+    let mut steps = if !link.present {
+        plan_addresses(&attachment)
+    } else if is_whole(kernel, &attachment).await? {
+        Vec::new()
+    } else {
+        del::remove(kernel, attachment.identity()).await?;
+        plan_attachment(&attachment)
+    };
+    let (ipv4, ipv6) = (attachment.has_v4(), attachment.has_v6());
+    let needs = NodeNeeds { ipv4, ipv6, nat: pools::nat(addresses) };
+    let state = kernel.node_state(ipv6).map_err(failure::of_kernel)?;
+    steps.extend(plan_node(&needs, &state));
+    Ok((attachment, steps))
+}
+
+async fn undo(kernel: &Kernel, applied: Applied, error: Error) -> Error {
+    failure::with_left(error, &kernel.undo(applied).await)
 }
 
 async fn is_whole(kernel: &Kernel, attachment: &Attachment) -> Result<bool, Error> {
