@@ -4,13 +4,14 @@ use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error};
+use weir_common::ipam::Family;
 use weir_common::network::{
-    Attachment, AttachmentIdentity, Expected, NodeNeeds, Step, compare, plan_addresses,
-    plan_attachment, plan_link, plan_node,
+    Attachment, AttachmentIdentity, Expected, Families, NodeNeeds, Step, compare, plan_addresses,
+    plan_attachment, plan_link, plan_node, plan_parameters,
 };
 use weir_kernel::{Applied, Kernel, is_same_namespace};
 
-use crate::delegate::Delegate;
+use crate::delegate::{Delegate, OWN_IPAM};
 use crate::{attachment, del, failure, identity_of, ipam_of, pools};
 
 /// Attaches the container, or leaves everything as it was. An attachment that is
@@ -74,6 +75,8 @@ async fn mtu(call: &Call, kernel: &Kernel) -> Result<u32, Error> {
 /// The container's link, before its addresses are known.
 struct Link {
     mtu: u32,
+    /// The IP versions that it is ready for.
+    ready_for: Option<Families>,
     /// Whether an earlier ADD made it.
     present: bool,
     applied: Applied,
@@ -86,9 +89,22 @@ async fn prepare(
     present: bool,
 ) -> Result<Link, Error> {
     let mtu = mtu(call, kernel).await?;
-    let steps = if present { Vec::new() } else { plan_link(identity, call.configuration.mac, mtu) };
+    let ready_for = expected_families(call).filter(|_| !present);
+    let mut steps =
+        if present { Vec::new() } else { plan_link(identity, call.configuration.mac, mtu) };
+    if let Some(families) = ready_for {
+        let forwarding = call.configuration.allow_ip_forwarding;
+        steps.extend(plan_parameters(identity, families, forwarding));
+    }
     let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
-    Ok(Link { mtu, present, applied })
+    Ok(Link { mtu, ready_for, present, applied })
+}
+
+/// The IP versions that the result will have, where that is known beforehand.
+fn expected_families(call: &Call) -> Option<Families> {
+    let ipam = call.configuration.ipam.as_ref().filter(|ipam| ipam.plugin == OWN_IPAM)?;
+    let wanted = |family| ipam.wants.iter().any(|want| want.family() == family);
+    Some(Families { ipv4: wanted(Family::V4), ipv6: wanted(Family::V6) })
 }
 
 async fn attach(
@@ -116,15 +132,21 @@ async fn plan(
     link: &Link,
 ) -> Result<(Attachment, Vec<Step>), Error> {
     let attachment = attachment::attachment(call, addresses, link.mtu)?;
-    let mut steps = if !link.present {
-        plan_addresses(&attachment)
-    } else if is_whole(kernel, &attachment).await? {
+    let families = attachment.families();
+    let mut steps = if link.present && is_whole(kernel, &attachment).await? {
         Vec::new()
-    } else {
+    } else if link.present || link.ready_for.is_some_and(|ready_for| ready_for != families) {
         del::remove(kernel, attachment.identity()).await?;
         plan_attachment(&attachment)
+    } else if link.ready_for.is_some() {
+        plan_addresses(&attachment)
+    } else {
+        let forwarding = call.configuration.allow_ip_forwarding;
+        let mut steps = plan_parameters(attachment.identity(), families, forwarding);
+        steps.extend(plan_addresses(&attachment));
+        steps
     };
-    let (ipv4, ipv6) = (attachment.has_v4(), attachment.has_v6());
+    let Families { ipv4, ipv6 } = families;
     let needs = NodeNeeds { ipv4, ipv6, nat: pools::nat(addresses) };
     let state = kernel.node_state(ipv6).map_err(failure::of_kernel)?;
     steps.extend(plan_node(&needs, &state));
