@@ -200,6 +200,30 @@ async fn a_wholly_reserved_block_is_not_claimed() {
 }
 
 #[tokio::test]
+async fn a_wholly_reserved_ipv6_pool_is_refused_and_not_walked_for_ever() {
+    let store = Memory::new();
+    pool(&store, "six", "fd00::/64", json!({}));
+    let reservation = json!({
+        "kind": "IPReservation", "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "all"}, "spec": {"reservedCIDRs": ["fd00::/48"]},
+    });
+    put(&store, keys::reservation("all"), reservation);
+    let config = json!({"strict_affinity": true, "auto_allocate_blocks": true});
+    put(&store, keys::IPAM_CONFIG.to_owned(), config);
+    let error = assign(&store, &request("n1", "a", &[Family::V6])).await.unwrap_err();
+    assert!(matches!(error, Error::Exhausted { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_pool_for_some_namespaces_must_be_asked_for() {
+    let store = Memory::new();
+    pool(&store, "shop", "10.0.0.0/24", json!({"namespaceSelector": "team == 'shop'"}));
+    let error = assign(&store, &request("n1", "a", V4)).await.unwrap_err();
+    assert!(error.to_string().contains("team == 'shop'"), "{error}");
+    assign(&store, &asking("a", &["shop"])).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_address_asked_for_claims_its_block() {
     let store = store_with_pool();
     let got = assign(&store, &exactly("n1", "a", "10.0.0.77")).await.unwrap();
@@ -393,10 +417,10 @@ async fn an_affinity_to_a_block_of_another_host_is_not_used() {
 async fn claiming_a_block_reads_few_keys_among_many() {
     let store = Memory::new();
     pool(&store, "large", "10.0.0.0/8", json!({}));
-    let taken: BTreeSet<IpNet> = (0..50)
+    let taken: BTreeSet<IpNet> = (0..60)
         .flat_map(|host| walk(cidr("10.0.0.0/8"), 26, &format!("n{host}")).take(1000))
         .collect();
-    assert!(taken.len() > 45_000, "{} blocks", taken.len());
+    assert!(taken.len() > 50_000, "{} blocks", taken.len());
     store.seed(
         taken.iter().map(|cidr| (keys::block(*cidr), Block::new(*cidr, "other", 1).to_json())),
     );

@@ -59,6 +59,8 @@ fn cluster(strict: bool) -> Memory {
     store
 }
 
+const V4: &[Family] = &[Family::V4];
+
 /// Every second container is dual stack.
 fn families(container: u8) -> &'static [Family] {
     if container.is_multiple_of(2) { &[Family::V4, Family::V6] } else { &[Family::V4] }
@@ -170,6 +172,33 @@ proptest! {
                 model.assert_matches(&store);
             }
             release_all(&store).await;
+            assert_consistent(&store);
+        });
+    }
+
+    #[test]
+    fn nobody_gets_what_another_has(
+        adds in prop::collection::vec((0u8..4, prop::option::of(1u64..3)), 2..20),
+        strict: bool,
+    ) {
+        run(async {
+            let store = cluster(strict);
+            let assigning = adds.iter().enumerate().map(|(container, (host, conflict))| {
+                let process = store.another_process();
+                if let Some(nth) = conflict {
+                    process.fail_commit(*nth, CommitFault::Conflict);
+                }
+                let request = request(&format!("n{host}"), &container.to_string(), V4);
+                async move { assign(&process, &request).await.ok() }
+            });
+            let mut given: Vec<IpAddr> =
+                futures_util::future::join_all(assigning).await.into_iter().flatten().flatten().collect();
+            let count = given.len();
+            given.sort();
+            given.dedup();
+            assert_eq!(given.len(), count, "an address twice");
+            let held: Vec<IpAddr> = allocations(&store).into_keys().collect();
+            assert_eq!(given, held);
             assert_consistent(&store);
         });
     }

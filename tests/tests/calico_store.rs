@@ -35,9 +35,9 @@ fn add_blue(cluster: &Cluster, host: &str, ids: &[&str]) -> Vec<Answer> {
 }
 
 /// The keys of Calico whose values differ. Weir keeps hints in a place of its
-/// own, under `/weir/`.
+/// own, under `/calico/weir/`.
 fn changed(before: &Entries, after: &Entries) -> BTreeSet<String> {
-    let keys = before.keys().chain(after.keys()).filter(|key| !key.starts_with("/weir/"));
+    let keys = before.keys().chain(after.keys()).filter(|key| !key.starts_with("/calico/weir/"));
     keys.filter(|key| before.get(*key) != after.get(*key)).cloned().collect()
 }
 

@@ -4,7 +4,7 @@ use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
 use weir_common::network::{AttachmentIdentity, ROUTE_PROTOCOL};
 
 use crate::netlink::Netlink;
-use crate::route::routes_by;
+use crate::route::{output, routes_by};
 use crate::{Error, Kernel};
 
 /// The host link of an attachment, found and known to be Weir's.
@@ -42,7 +42,9 @@ impl Kernel {
             return Err(link.foreign());
         }
         for v6 in [false, true] {
-            for route in self.host.routes(own_routes_by(v6, link.index)).await? {
+            let routes = self.host.routes(own_routes_by(v6, link.index)).await?;
+            // Looked at again: not every kernel filters as it is asked to.
+            for route in routes.into_iter().filter(|route| is_own_by(route, link.index)) {
                 self.host.delete_route(route).await?;
             }
         }
@@ -72,6 +74,10 @@ impl Kernel {
         .await
         .map_err(|error| failed(error.into()))?
     }
+}
+
+fn is_own_by(route: &RouteMessage, index: u32) -> bool {
+    route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL) && output(route) == Some(index)
 }
 
 /// A filter for Weir's routes of a family by the link of that number.

@@ -17,14 +17,20 @@ use crate::link::is;
 use crate::netlink::{Netlink, into_io};
 use crate::{Error, Kernel};
 
+/// Whether a listing failed because there can be nothing: no IPv6 in the kernel,
+/// a routing table that was never used, or a link that is gone by now.
+fn nothing_there(cause: &io::Error) -> bool {
+    [Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT, Errno::ENOENT, Errno::ENODEV]
+        .into_iter()
+        .any(|errno| is(cause, errno))
+}
+
 impl Netlink {
     /// The routes of one family that `filter` lets through. Without IPv6 in the
     /// kernel there are none of that family.
     pub(crate) async fn routes(&self, filter: RouteMessage) -> Result<Vec<RouteMessage>, Error> {
         let listing = match self.dump(RouteNetlinkMessage::GetRoute(filter)).await {
-            Err(cause) if is(&cause, Errno::EOPNOTSUPP) || is(&cause, Errno::EAFNOSUPPORT) => {
-                Vec::new()
-            }
+            Err(cause) if nothing_there(&cause) => Vec::new(),
             outcome => outcome.map_err(|cause| Error::refused("ip route show", cause))?,
         };
         let routes = listing.into_iter().filter_map(|message| match message {

@@ -5,9 +5,16 @@ use std::time::Duration;
 
 use weir_common::cni::{Code, Error};
 
-/// How long a call may wait for others. CRI-O gives a plugin 60 s; what is left
-/// undone then is finished by the next call.
+/// How long a call may take in all; CRI-O gives a plugin 60 s. What is left undone
+/// then is finished by the next call.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// How much of it is kept to take back what was done.
+pub const CLEAN_UP: Duration = Duration::from_secs(10);
+
+/// How long a delegated plugin may work after its turn has come: with the wait for
+/// the host's lock still less than its caller waits for it.
+pub const DELEGATED: Duration = Duration::from_secs(35);
 
 /// Runs a future to its end on this thread.
 ///

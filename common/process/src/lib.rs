@@ -9,7 +9,7 @@ mod node_name;
 mod parent;
 mod plugin;
 
-pub use deadline::{DEADLINE, block_on, within};
+pub use deadline::{CLEAN_UP, DEADLINE, DELEGATED, block_on, within};
 pub use lock::{DEFAULT_LOCK_FILE, Lock};
 pub use log::start as start_log;
 pub use node_name::{NodeNameError, node_name};

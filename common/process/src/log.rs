@@ -10,6 +10,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use weir_common::cni::{Configuration, LogLevel};
 
+use crate::PARENT_VARIABLE;
+
 /// Starts logging as the configuration says. A file that cannot be opened is
 /// reported on standard error; the call goes on.
 pub fn start(configuration: &Configuration) {
@@ -37,7 +39,9 @@ pub fn start(configuration: &Configuration) {
     if let (Some(error), Some(path)) = (failure, &configuration.log_file) {
         tracing::warn!(log_file_path = %path.display(), %error, "cannot log to this file");
     }
-    if !configuration.without_meaning.is_empty() {
+    // Said once a call: by the plugin that the runtime started.
+    let delegated = std::env::var_os(PARENT_VARIABLE).is_some();
+    if !configuration.without_meaning.is_empty() && !delegated {
         let keys = configuration.without_meaning.join(", ");
         tracing::info!(keys, "these keys of the configuration have no meaning in Weir");
     }

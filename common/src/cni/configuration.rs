@@ -49,6 +49,10 @@ const WITHOUT_MEANING: [&str; 21] = [
     "etcd_discovery_srv",
 ];
 
+/// The keys that DEL goes by, besides those of etcd.
+const FOR_REMOVAL: [&str; 5] =
+    ["datastore_path", "datastore_type", "ipam", "ipam_lock_file", "log_file_path"];
+
 /// The configuration as written. Only keys that Weir reads are named.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -170,8 +174,9 @@ pub struct Configuration {
     pub version: SpecVersion,
     /// The `ipam` section; `None` when there is none.
     pub ipam: Option<IpamConfiguration>,
-    /// Where the datastore is.
-    pub datastore: datastore::Configuration,
+    /// Where the datastore is. Wrong only in what [`Configuration::for_removal`]
+    /// gives: what is to be removed first does not depend on it.
+    pub datastore: Result<datastore::Configuration, Error>,
     /// How the node's name is found.
     pub node_name: NodeName,
     /// The MTU asked for, in bytes; `None` to take the node's.
@@ -212,13 +217,43 @@ impl Configuration {
         json: &Map<String, Value>,
         arguments: &Arguments,
     ) -> Result<Self, Error> {
+        let configuration = Self::build(network, version, json, arguments)?;
+        configuration.datastore.clone()?;
+        Ok(configuration)
+    }
+
+    /// A configuration to remove an attachment by. Only what that needs is looked
+    /// at: a mistake elsewhere, made since or in what the runtime was asked for,
+    /// must not keep DEL from tearing down.
+    ///
+    /// # Errors
+    /// As [`Configuration::validate`], for the keys that count.
+    pub fn for_removal(
+        network: String,
+        version: SpecVersion,
+        json: &Map<String, Value>,
+    ) -> Result<Self, Error> {
+        let mut needed = json.clone();
+        needed.retain(|key, _| FOR_REMOVAL.contains(&key.as_str()) || key.starts_with("etcd_"));
+        if let Some(Value::Object(ipam)) = needed.get_mut("ipam") {
+            ipam.retain(|key, _| key == "type");
+        }
+        Self::build(network, version, &needed, &Arguments::default())
+    }
+
+    fn build(
+        network: String,
+        version: SpecVersion,
+        json: &Map<String, Value>,
+        arguments: &Arguments,
+    ) -> Result<Self, Error> {
         let written: Written = decode(json)?;
         written.refuse_unsupported()?;
         let prev_result = written.prev_result.as_ref().map(|json| AddResult::parse(json, version));
         Ok(Self {
             network,
             version,
-            datastore: written.datastore()?,
+            datastore: written.datastore(),
             node_name: written.node_name()?,
             mtu: check_mtu(written.mtu)?,
             mac: written.mac(arguments)?,
@@ -526,7 +561,7 @@ mod tests {
     #[test]
     fn defaults() {
         let configuration = validate(json!({"ipam": {"type": "weir-ipam"}})).unwrap();
-        assert_eq!(configuration.datastore, datastore::Configuration::default());
+        assert_eq!(configuration.datastore, Ok(datastore::Configuration::default()));
         let any = Want::Any { family: Family::V4, pools: vec![] };
         assert_eq!(configuration.ipam.unwrap().wants, [any]);
         assert_eq!(configuration.node_name, NodeName::FileOrHost(DEFAULT_NODE_NAME_FILE.into()));
@@ -546,7 +581,7 @@ mod tests {
                      "ipv4_pools": ["10.0.0.0/16", "blue"]},
         }))
         .unwrap();
-        let datastore::Configuration::Etcd(etcd) = configuration.datastore else {
+        let Ok(datastore::Configuration::Etcd(etcd)) = configuration.datastore else {
             panic!("not etcd")
         };
         assert_eq!(etcd.endpoints, ["https://10.0.0.1:2379", "https://10.0.0.2:2379"]);
@@ -590,6 +625,20 @@ mod tests {
         for text in ["", "02:00", "01:00:00:00:00:01", "00:00:00:00:00:00", "2:0:0:0:0:7"] {
             assert_eq!(mac(text).unwrap_err().code, Code::InvalidConfiguration, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_mistake_does_not_stand_in_the_way_of_removal() {
+        let json = json!({
+            "mtu": "big", "log_level": "loud", "nodename": "a/b", "prevResult": 3,
+            "datastore_type": "cloud", "runtimeConfig": {"ips": ["ten"]},
+            "ipam": {"type": "weir-ipam", "assign_ipv4": "maybe", "subnet": "x"},
+        });
+        let json = json.as_object().unwrap();
+        let removal = Configuration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, json);
+        let configuration = removal.unwrap();
+        assert_eq!(configuration.ipam.unwrap().plugin, "weir-ipam");
+        assert_eq!(configuration.datastore.unwrap_err().code, Code::UnsupportedField);
     }
 
     #[test]

@@ -110,8 +110,12 @@ fn answer(
     let network = network_name(&json)?;
     let version = version(command, &json)?;
     version.as_str().clone_into(answer_version);
-    let arguments = Arguments::parse(&environment.arguments)?;
-    let configuration = Configuration::validate(network, version, &json, &arguments)?;
+    let configuration = if command == Command::Del {
+        Configuration::for_removal(network, version, &json)?
+    } else {
+        let arguments = Arguments::parse(&environment.arguments)?;
+        Configuration::validate(network, version, &json, &arguments)?
+    };
     let call = Call { environment, configuration, input };
     perform(plugin, command, &call)
 }

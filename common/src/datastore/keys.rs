@@ -21,8 +21,9 @@ pub const BLOCKS: &str = "/calico/ipam/v2/assignment/";
 /// All affinities of all hosts, as a prefix.
 pub const HOSTS: &str = "/calico/ipam/v2/host/";
 /// Weir's own notes on blocks without an address left, as a prefix; see
-/// [`full`].
-pub const FULL: &str = "/weir/ipam/v1/full/";
+/// [`full`]. Below `/calico/`, since that is what users of etcd are given rights
+/// to; Calico looks at nothing there.
+pub const FULL: &str = "/calico/weir/v1/full/";
 /// All handles, as a prefix.
 pub const HANDLES: &str = "/calico/ipam/v2/handle/";
 

@@ -21,6 +21,11 @@ use crate::resources::IpPool;
 /// How many blocks are looked at in one round trip at the most.
 const MAX_BATCH: usize = 4096;
 
+/// How many blocks of one pool are considered at the most: all of an IPv4 /8. An
+/// IPv6 pool has more than can be walked, and where this many are taken or
+/// reserved the next ones are too.
+const MAX_WALK: usize = 1 << 18;
+
 /// One address an attachment wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Want {
@@ -70,7 +75,8 @@ pub fn decide(
     }
     let mut present = view.holdings.addresses(&request.handle_id, &request.interface, blocks);
     let draft = Draft::new(request, view, blocks, now);
-    let mut search = Search { host: &request.host, view, blocks, draft };
+    let (host, handle_id) = (&request.host, &request.handle_id);
+    let mut search = Search { host, handle_id, interface: &request.interface, view, blocks, draft };
     let mut assigned = Vec::new();
     let mut missing = Vec::new();
     for want in &request.wants {
@@ -117,6 +123,8 @@ enum Placement {
 /// The search for an address, over what was read and has been drafted.
 struct Search<'a> {
     host: &'a str,
+    handle_id: &'a str,
+    interface: &'a str,
     view: &'a View,
     blocks: &'a Blocks,
     draft: Draft<'a>,
@@ -237,8 +245,8 @@ impl<'a> Search<'a> {
         take: impl Fn(&mut Draft<'a>, &'a Stored<IpPool>, IpNet) -> Option<Assigned>,
     ) -> Option<Placement> {
         for pool in pools {
-            let candidates =
-                || walk(pool.value.cidr, pool.value.block_size, self.host).filter(&open);
+            let blocks = || walk(pool.value.cidr, pool.value.block_size, self.host);
+            let candidates = || blocks().take(MAX_WALK).filter(&open);
             for (looked_at, cidr) in candidates().enumerate() {
                 if matches!(self.draft.known(cidr), Known::Nothing) {
                     let ahead = candidates().skip(looked_at).take(MAX_BATCH);
@@ -264,13 +272,32 @@ impl<'a> Search<'a> {
         let cidr = block_of(address, pool.value.block_size).ok_or_else(outside)?;
         match self.draft.known(cidr) {
             Known::Nothing => return Ok(Placement::NotKnownYet(vec![cidr])),
-            Known::Absent => {}
+            Known::Absent => self.check_limit(Family::of(address), pool)?,
+            // Assigned since the handle was read, or Calico lost the handle.
+            Known::Content(block) if self.is_own(block, address) => {
+                return Ok(Placement::At(Assigned { address, block: cidr }));
+            }
             Known::Content(block) => {
                 check_takeable(block, address, self.host, view.config.strict_affinity)?;
             }
         }
         let taken = self.draft.take_exactly(pool, cidr, address);
         taken.map(Placement::At).ok_or_else(outside)
+    }
+
+    fn is_own(&self, block: &Block, address: IpAddr) -> bool {
+        let holder = block.ordinal(address).and_then(|ordinal| block.holder(ordinal));
+        holder.is_some_and(|holder| holder.belongs_to(self.handle_id, self.interface))
+    }
+
+    fn check_limit(&self, family: Family, pool: &'a Stored<IpPool>) -> Result<(), Error> {
+        match self.block_limit(family) {
+            None => Ok(()),
+            limit => {
+                let (node, pools) = (self.host.to_owned(), described([pool]));
+                Err(Error::Exhausted { family, node, pools, limit })
+            }
+        }
     }
 
     /// Asks for the next blocks of a search: few at first, more the longer it

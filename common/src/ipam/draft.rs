@@ -180,9 +180,7 @@ impl<'a> Draft<'a> {
         for pool in self.view.pools.iter().filter(used) {
             transaction.unchanged(keys::pool(&pool.value.name), pool.revision);
         }
-        if let Some(information) = &self.view.holdings.cluster_information {
-            transaction.unchanged(keys::CLUSTER_INFORMATION.to_owned(), information.revision);
-        }
+        self.view.holdings.guard_ready(&mut transaction);
         transaction
     }
 

@@ -5,12 +5,15 @@ use jiff::Timestamp;
 
 use super::assign::{self, Request};
 use super::{Assigned, Blocks, Error, Holdings, Step, View, release};
-use crate::datastore::{Datastore, Outcome, Selection, Snapshot};
+use crate::datastore::{self, Datastore, Outcome, Selection, Snapshot};
 use crate::resources::IpPool;
 
 /// How often a decision is made again after others' changes overtook it
 /// (Calico's number, `libcalico-go/lib/ipam/ipam.go`, datastoreRetries).
 pub const MAX_ATTEMPTS: u32 = 100;
+
+/// How often an answer to a commit may be lost before it is given up.
+const MAX_LOST_ANSWERS: u32 = 3;
 
 /// What an assignment comes to.
 #[derive(Clone, Debug)]
@@ -96,6 +99,7 @@ async fn settle<Known>(
 ) -> Result<(Vec<Assigned>, Known), Error> {
     let in_advance = selections.len();
     selections.extend(Blocks::selections(likely));
+    let mut lost = 0;
     for _ in 0..MAX_ATTEMPTS {
         let snapshot = datastore.read(&selections).await?;
         let known = parse(&snapshot)?;
@@ -109,9 +113,15 @@ async fn settle<Known>(
                     blocks.learn(&cidrs, &answer)?;
                 }
                 Step::Commit(transaction, addresses) => {
-                    match datastore.commit(transaction).await? {
-                        Outcome::Committed(_) => return Ok((addresses, known)),
-                        Outcome::Conflict => break,
+                    match datastore.commit(transaction).await {
+                        Ok(Outcome::Committed(_)) => return Ok((addresses, known)),
+                        Ok(Outcome::Conflict) => break,
+                        // It may have taken effect: what is there tells.
+                        Err(datastore::Error::Unavailable { .. }) if lost < MAX_LOST_ANSWERS => {
+                            lost += 1;
+                            break;
+                        }
+                        Err(error) => return Err(error.into()),
                     }
                 }
             }

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use super::{Family, PassedOver};
 use crate::datastore;
 
-/// A refused or failed operation. Nothing was changed.
+/// A refused or failed operation. Nothing was changed, save that after
+/// [`Error::Datastore`] a commit may have taken effect.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no pool of this family at all.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ipnet::IpNet;
 
 use super::{Affinity, Assigned, Block, Error, Handle};
-use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
+use crate::datastore::{Entry, Revision, Selection, Snapshot, Transaction, keys};
 use crate::resources::{ClusterInformation, IpPool, IpReservation, IpamConfig, Node};
 
 /// A value and the revision at which it was read.
@@ -80,6 +80,15 @@ impl Holdings {
             Some(false) => Err(Error::NotReady),
             _ => Ok(()),
         }
+    }
+
+    /// Requires of a transaction that the ready flag is as it was read.
+    pub fn guard_ready(&self, transaction: &mut Transaction) {
+        let key = keys::CLUSTER_INFORMATION.to_owned();
+        match &self.cluster_information {
+            None => transaction.absent(key),
+            Some(information) => transaction.unchanged(key, information.revision),
+        };
     }
 
     /// The blocks that the handle names.

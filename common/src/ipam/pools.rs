@@ -6,7 +6,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::{Error, Family, Stored};
-use crate::resources::{AllowedUse, AssignmentMode, IpPool};
+use crate::resources::{AllowedUse, AssignmentMode, IpPool, Selector};
 
 /// A pool as configuration names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +59,9 @@ pub enum PassedOver {
     /// It is used only when it is asked for.
     #[error("must be asked for by name (assignmentMode is Manual)")]
     Manual,
+    /// It is for some namespaces only, whose labels Weir does not know.
+    #[error("is for namespaces that match {0}, and must be asked for")]
+    ForNamespaces(String),
     /// Its selector leaves this node out.
     #[error("does not select this node ({0})")]
     NotSelected(String),
@@ -85,6 +88,8 @@ pub fn verdict(
         None
     } else if pool.assignment_mode == AssignmentMode::Manual {
         Some(PassedOver::Manual)
+    } else if pool.namespace_selector != Selector::default() {
+        Some(PassedOver::ForNamespaces(pool.namespace_selector.to_string()))
     } else if !pool.node_selector.matches(labels) {
         Some(PassedOver::NotSelected(pool.node_selector.to_string()))
     } else {

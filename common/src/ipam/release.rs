@@ -44,9 +44,7 @@ pub fn decide(
     } else {
         transaction.update(key, handle.revision, remaining.to_json());
     }
-    if let Some(information) = &holdings.cluster_information {
-        transaction.unchanged(keys::CLUSTER_INFORMATION.to_owned(), information.revision);
-    }
+    holdings.guard_ready(&mut transaction);
     Ok(Step::Commit(transaction, released))
 }
 

@@ -7,7 +7,7 @@ use weir_common::cni::{AddResult, Error, IpConfiguration, PoolNotice};
 use weir_common::ipam::assign::Request;
 use weir_common::ipam::{Assigned, engine};
 use weir_common::resources::IpPool;
-use weir_process::{DEADLINE, block_on, node_name, within};
+use weir_process::{DELEGATED, block_on, node_name, within};
 
 use crate::{handle_of, ipam_of, lock};
 
@@ -22,11 +22,12 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
         wants: ipam.wants.clone(),
     };
     // The wait for other calls of this host does not count against the deadline.
+    let datastore = call.configuration.datastore.clone()?;
     let lock = lock(ipam);
     // The block that the last call took an address from likely has another.
     let likely: Vec<IpNet> = lock.memo().lines().filter_map(|line| line.parse().ok()).collect();
-    let assignment = block_on(within(DEADLINE, async {
-        let datastore = weir_datastore::open(&call.configuration.datastore).await?;
+    let assignment = block_on(within(DELEGATED, async {
+        let datastore = weir_datastore::open(&datastore).await?;
         Ok(engine::assign(datastore.as_ref(), &request, &likely, Timestamp::now()).await?)
     }))?;
     for Assigned { address, block } in &assignment.addresses {

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{Code, Error};
+use weir_common::cni::{AddResult, Code, Error};
 use weir_common::ipam::engine;
-use weir_process::{DEADLINE, block_on, within};
+use weir_process::{DELEGATED, block_on, within};
 
 use crate::{handle_of, ipam_of};
 
@@ -19,12 +19,16 @@ pub fn check(call: &Call) -> Result<(), Error> {
         ));
     };
     let handle_id = handle_of(call);
-    let held = block_on(within(DEADLINE, async {
-        let datastore = weir_datastore::open(&call.configuration.datastore).await?;
+    let datastore = call.configuration.datastore.clone()?;
+    let held = block_on(within(DELEGATED, async {
+        let datastore = weir_datastore::open(&datastore).await?;
         Ok(engine::lookup(datastore.as_ref(), &handle_id, &call.environment.interface).await?)
     }))?;
     let held: Vec<IpAddr> = held.into_iter().map(|assigned| assigned.address).collect();
-    let mut expected = result.ips.iter().map(|ip| ip.address.addr());
+    let interface = container_interface(call, result);
+    // Other plugins of a chain may have given addresses to other interfaces.
+    let own = result.ips.iter().filter(|ip| ip.interface.is_none() || ip.interface == interface);
+    let mut expected = own.map(|ip| ip.address.addr());
     match expected.find(|address| !held.contains(address)) {
         None => Ok(()),
         Some(lost) => Err(Error::new(
@@ -35,4 +39,12 @@ pub fn check(call: &Call) -> Result<(), Error> {
             ),
         )),
     }
+}
+
+/// The index of the container's interface in a result; `None` when the result
+/// lists no interfaces.
+fn container_interface(call: &Call, result: &AddResult) -> Option<usize> {
+    let (name, netns) = (&call.environment.interface, &call.environment.netns);
+    let mut interfaces = result.interfaces.iter();
+    interfaces.position(|interface| interface.name == *name && interface.sandbox == *netns)
 }

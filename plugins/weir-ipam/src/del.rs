@@ -3,7 +3,7 @@
 use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
 use weir_common::ipam::engine;
-use weir_process::{DEADLINE, block_on, within};
+use weir_process::{DELEGATED, block_on, within};
 
 use crate::{handle_of, ipam_of, lock};
 
@@ -11,9 +11,10 @@ pub fn del(call: &Call) -> Result<(), Error> {
     let ipam = ipam_of(call)?;
     weir_process::start_log(&call.configuration);
     let handle_id = handle_of(call);
+    let datastore = call.configuration.datastore.clone()?;
     let _lock = lock(ipam);
-    let released = block_on(within(DEADLINE, async {
-        let datastore = weir_datastore::open(&call.configuration.datastore).await?;
+    let released = block_on(within(DELEGATED, async {
+        let datastore = weir_datastore::open(&datastore).await?;
         Ok(engine::release(datastore.as_ref(), &handle_id, &call.environment.interface).await?)
     }))?;
     for released in &released {

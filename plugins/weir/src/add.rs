@@ -10,8 +10,9 @@ use weir_common::network::{
     plan_attachment, plan_link, plan_node, plan_parameters,
 };
 use weir_kernel::{Applied, Kernel, is_same_namespace};
+use weir_process::{CLEAN_UP, DEADLINE};
 
-use crate::delegate::{Delegate, OWN_IPAM};
+use crate::delegate::{Delegate, is_own_ipam};
 use crate::{attachment, del, failure, identity_of, ipam_of, pools};
 
 /// Attaches the container, or leaves everything as it was. An attachment that is
@@ -26,7 +27,7 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let delegate = Delegate::find(call, ipam)?;
     let kernel = open(call)?;
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
-    let mut running = delegate.start("ADD")?;
+    let mut running = delegate.start("ADD", DEADLINE - CLEAN_UP)?;
     // While the IPAM plugin works, what needs no address is done.
     let (addresses, link) =
         tokio::join!(running.result(call), prepare(call, &kernel, &identity, present));
@@ -102,7 +103,7 @@ async fn prepare(
 
 /// The IP versions that the result will have, where that is known beforehand.
 fn expected_families(call: &Call) -> Option<Families> {
-    let ipam = call.configuration.ipam.as_ref().filter(|ipam| ipam.plugin == OWN_IPAM)?;
+    let ipam = call.configuration.ipam.as_ref().filter(|_| is_own_ipam(call))?;
     let wanted = |family| ipam.wants.iter().any(|want| want.family() == family);
     Some(Families { ipv4: wanted(Family::V4), ipv6: wanted(Family::V6) })
 }
@@ -165,7 +166,7 @@ async fn is_whole(kernel: &Kernel, attachment: &Attachment) -> Result<bool, Erro
 /// After a failure the IPAM plugin is told to release, whatever it may have
 /// assigned ([S] "Delegated plugin execution").
 async fn give_back(delegate: &Delegate<'_>, error: Error) -> Error {
-    match delegate.release().await {
+    match delegate.release(CLEAN_UP).await {
         Ok(()) => error,
         Err(second) => {
             let details =

@@ -7,7 +7,9 @@ use weir_common::cni::{AddResult, Code, Error, Interface};
 use weir_common::network::{Difference, Expected, compare};
 use weir_kernel::Kernel;
 
-use crate::delegate::Delegate;
+use weir_process::DEADLINE;
+
+use crate::delegate::{Delegate, is_own_ipam};
 use crate::{attachment, failure, ipam_of};
 
 /// Asks the IPAM plugin, and compares the kernel with the result of ADD. What
@@ -23,7 +25,7 @@ pub async fn check(call: &Call) -> Result<(), Error> {
         ));
     };
     let delegate = Delegate::find(call, ipam_of(call)?)?;
-    delegate.start("CHECK")?.finish().await?;
+    delegate.start("CHECK", DEADLINE)?.finish().await?;
     let expected = expected(call, result)?;
     let path = Path::new(&call.environment.netns);
     let kernel = Kernel::open_with_container(path).map_err(failure::of_kernel)?;
@@ -46,6 +48,10 @@ fn expected(call: &Call, result: &AddResult) -> Result<Expected, Error> {
     let index = result.interfaces.iter().position(|interface| interface == container);
     let mut own = result.clone();
     own.ips.retain(|ip| ip.interface.is_none() || ip.interface == index);
+    if is_own_ipam(call) {
+        // weir-ipam gives no routes: these are another plugin's.
+        own.routes.clear();
+    }
     let mtu = call.configuration.mtu;
     let attachment = attachment::attachment(call, &own, mtu.unwrap_or(ANY_MTU))?;
     Ok(Expected { mac: container.mac.parse().ok(), mtu, ..Expected::of(&attachment) })

@@ -5,6 +5,8 @@ use weir_common::cni::skeleton::Call;
 use weir_common::network::AttachmentIdentity;
 use weir_kernel::{Kernel, OwnLink};
 
+use weir_process::DEADLINE;
+
 use crate::delegate::Delegate;
 use crate::{failure, identity_of, ipam_of};
 
@@ -49,5 +51,5 @@ async fn remove_link(kernel: &Kernel, link: Option<OwnLink>) -> Result<(), Error
 }
 
 async fn release(call: &Call) -> Result<(), Error> {
-    Delegate::find(call, ipam_of(call)?)?.release().await
+    Delegate::find(call, ipam_of(call)?)?.release(DEADLINE).await
 }

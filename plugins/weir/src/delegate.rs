@@ -3,22 +3,28 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error, IpamConfiguration};
-use weir_process::{DEADLINE, PARENT_VARIABLE, become_program, within};
+use weir_process::{PARENT_VARIABLE, become_program, within};
 
 /// The IPAM plugin that ends together with this process by itself.
-pub const OWN_IPAM: &str = "weir-ipam";
+const OWN_IPAM: &str = "weir-ipam";
 
 /// The variable that names the plugin whose place this process takes.
 const PLACE_VARIABLE: &str = "WEIR_TAKE_THE_PLACE_OF";
 
 /// The largest answer of a plugin that is read, in bytes.
 const MAX_ANSWER: u64 = 16 << 20;
+
+/// Whether the addresses come from `weir-ipam`.
+pub fn is_own_ipam(call: &Call) -> bool {
+    call.configuration.ipam.as_ref().is_some_and(|ipam| ipam.plugin == OWN_IPAM)
+}
 
 /// The IPAM plugin of a call.
 pub struct Delegate<'a> {
@@ -31,6 +37,8 @@ pub struct Delegate<'a> {
 pub struct Running<'a> {
     delegate: &'a Delegate<'a>,
     child: Child,
+    /// When it is given up.
+    until: Instant,
 }
 
 impl<'a> Delegate<'a> {
@@ -41,6 +49,10 @@ impl<'a> Delegate<'a> {
     pub fn find(call: &'a Call, ipam: &'a IpamConfiguration) -> Result<Self, Error> {
         let name = ipam.plugin.as_str();
         let path = &call.environment.path;
+        if path.is_empty() {
+            let message = "CNI_PATH is missing: the IPAM plugin is looked for in its directories";
+            return Err(Error::new(Code::InvalidEnvironment, message));
+        }
         let program =
             path.iter().map(|directory| directory.join(name)).find(|program| program.is_file());
         match program {
@@ -61,11 +73,11 @@ impl<'a> Delegate<'a> {
     }
 
     /// Starts the plugin with the environment and the input of this call, for
-    /// `command`.
+    /// `command`; it may take as long as `limit` in all.
     ///
     /// # Errors
     /// [`Code::Delegate`] when it cannot be executed.
-    pub fn start(&'a self, command: &str) -> Result<Running<'a>, Error> {
+    pub fn start(&'a self, command: &str, limit: Duration) -> Result<Running<'a>, Error> {
         let mut process = if self.name == OWN_IPAM {
             Command::new(&self.program)
         } else {
@@ -86,15 +98,15 @@ impl<'a> Delegate<'a> {
             let program = self.program.display();
             Error::new(Code::Delegate, format!("IPAM plugin {program} cannot be executed: {error}"))
         })?;
-        Ok(Running { delegate: self, child })
+        Ok(Running { delegate: self, child, until: Instant::now() + limit })
     }
 
-    /// Has the addresses of the attachment released.
+    /// Has the addresses of the attachment released, within `limit`.
     ///
     /// # Errors
     /// Those of the plugin.
-    pub async fn release(&'a self) -> Result<(), Error> {
-        self.start("DEL")?.finish().await
+    pub async fn release(&'a self, limit: Duration) -> Result<(), Error> {
+        self.start("DEL", limit)?.finish().await
     }
 }
 
@@ -140,13 +152,19 @@ impl Running<'_> {
     }
 
     async fn status(&mut self) -> Result<ExitStatus, Error> {
-        within(DEADLINE, async { self.child.wait().await.map_err(|e| self.delegate.broken(e)) })
-            .await
+        let limit = self.limit();
+        let wait = async { self.child.wait().await.map_err(|error| self.delegate.broken(error)) };
+        within(limit, wait).await
+    }
+
+    fn limit(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
     }
 
     /// Writes the input while reading the answer: either may be larger than a
     /// pipe holds. The answer is whole when the plugin closes its end.
     async fn answer(&mut self) -> Result<Vec<u8>, Error> {
+        let limit = self.limit();
         let input = self.child.stdin.take();
         let output = self.child.stdout.take();
         let write = async {
@@ -163,8 +181,7 @@ impl Running<'_> {
             std::io::Result::Ok(answer)
         };
         let exchange = async { tokio::join!(write, read).1 };
-        within(DEADLINE, async { exchange.await.map_err(|error| self.delegate.broken(error)) })
-            .await
+        within(limit, async { exchange.await.map_err(|error| self.delegate.broken(error)) }).await
     }
 }
 
