@@ -8,6 +8,7 @@
 
 mod affinity;
 pub mod assign;
+pub mod audit;
 mod block;
 mod draft;
 pub mod engine;
@@ -17,6 +18,7 @@ mod handle;
 mod knowledge;
 mod pools;
 pub mod release;
+pub mod release_one;
 mod walk;
 
 use serde::Serialize;
