@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
-use weir_common::datastore::{Configuration, Datastore};
+use weir_common::datastore::{Datastore, keys};
 use weir_common::resources::Birth;
 
 use cli::{Cli, DatastoreArgs};
@@ -98,20 +98,17 @@ fn locate(arguments: &DatastoreArgs) -> Result<Location, Failure> {
     location::choose(&candidates).map_err(|error| Failure::caused_by(&error))
 }
 
+/// Opens the datastore and asks it for something small, so that one that
+/// cannot be reached is reported together with who named it.
 async fn open(location: &Location) -> Result<Box<dyn Datastore>, Failure> {
-    let opened = match &location.configuration {
-        Configuration::Embedded { path } => {
-            weir_datastore::Embedded::open(path).await.map(|store| Box::new(store) as Box<_>)
-        }
-        Configuration::Etcd(_) => Err(weir_common::datastore::Error::Misconfigured {
-            field: "datastore_type",
-            value: "etcdv3".to_owned(),
-            reason: "this build has no client for it".to_owned(),
-        }),
+    let opened = async {
+        let datastore = weir_datastore::open(&location.configuration).await?;
+        datastore.get(keys::CLUSTER_INFORMATION).await?;
+        Ok(datastore)
     };
-    opened.map_err(|error| {
+    opened.await.map_err(|error: weir_common::datastore::Error| {
         let message = session::chain(&error);
-        Failure::new(format!("{message} (the datastore is named by {})", location.source))
+        Failure::new(format!("{message} (named by {})", location.source))
     })
 }
 

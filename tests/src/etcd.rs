@@ -8,6 +8,7 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use weir_datastore::OPERATIONS_LIMIT;
 
 use crate::certificates::Certificates;
 use crate::node::Node;
@@ -16,8 +17,6 @@ use crate::store::Entries;
 
 /// What etcd writes when it takes requests.
 const READY: &str = "ready to serve client requests";
-/// How many keys one transaction writes; etcd allows 128.
-const BATCH: usize = 100;
 
 /// How an etcd is to run.
 #[derive(Clone)]
@@ -122,7 +121,7 @@ impl Etcd {
             // etcdctl reads Go's quoted strings, of which JSON's are a part.
             .map(|(key, value)| format!("put {key} {}\n", Value::from(value.as_str())))
             .collect();
-        for batch in puts.chunks(BATCH) {
+        for batch in puts.chunks(OPERATIONS_LIMIT) {
             // No comparisons, these writes, no writes otherwise.
             self.control(&["txn"], &format!("\n{}\n\n", batch.concat()));
         }

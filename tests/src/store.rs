@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use weir_common::datastore::{Datastore, Selection, Transaction, Write};
-use weir_datastore::Embedded;
+use weir_datastore::{Embedded, OPERATIONS_LIMIT};
 
 use crate::etcd::Etcd;
 use crate::node::Node;
@@ -42,7 +42,18 @@ impl Store {
         match self {
             Self::Embedded(_) => vec![("DATASTORE_TYPE", "embedded".to_owned())],
             Self::Etcd(etcd) => {
-                vec![("DATASTORE_TYPE", "etcdv3".to_owned()), ("ETCD_ENDPOINTS", etcd.endpoint())]
+                let mut variables = vec![
+                    ("DATASTORE_TYPE", "etcdv3".to_owned()),
+                    ("ETCD_ENDPOINTS", etcd.endpoint()),
+                ];
+                if let Some(certificates) = etcd.certificates() {
+                    variables.extend([
+                        ("ETCD_CA_CERT_FILE", certificates.file("ca.pem")),
+                        ("ETCD_CERT_FILE", certificates.file("client.pem")),
+                        ("ETCD_KEY_FILE", certificates.file("client.key")),
+                    ]);
+                }
+                variables
             }
         }
     }
@@ -66,9 +77,11 @@ impl Store {
         match self {
             Self::Etcd(etcd) => etcd.load(entries),
             Self::Embedded(node) => with_embedded(node, async |datastore| {
-                let writes = entries.iter().map(put).collect();
-                let transaction = Transaction { compares: Vec::new(), writes };
-                datastore.commit(transaction).await.expect("writing to the store");
+                let writes: Vec<Write> = entries.iter().map(put).collect();
+                for batch in writes.chunks(OPERATIONS_LIMIT) {
+                    let transaction = Transaction { compares: Vec::new(), writes: batch.to_vec() };
+                    datastore.commit(transaction).await.expect("writing to the store");
+                }
             }),
         }
     }

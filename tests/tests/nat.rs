@@ -101,7 +101,7 @@ fn ipv6_pools_are_hidden_too() {
 fn rules_of_others_are_left_alone_and_do_not_pile_up() {
     let world = World::new();
     let node = &world.cluster.node;
-    let foreign = "table ip foreign { chain post { type nat hook postrouting priority 100; } }";
+    let foreign = "table ip foreign { chain post { type nat hook postrouting priority 100; }; }";
     node.run_with(&["nft", "-f", "-"], foreign);
     world.pool("hidden", "10.7.0.0/24", true);
     let (first, _) = world.container("hidden", Families::V4);

@@ -8,15 +8,26 @@ use crate::route::{in_plan_terms, routes_by};
 use crate::{Error, Kernel};
 
 impl Kernel {
-    /// Refuses a name that an interface of the container has already. The
-    /// container must be open.
+    /// Whether the container has the attachment's interface already, made whole
+    /// or left half-made by an interrupted ADD. The container must be open.
     ///
     /// # Errors
-    /// [`Error::InterfaceExists`], or the kernel refuses.
-    pub async fn refuse_existing(&self, interface: &str) -> Result<(), Error> {
-        match self.container()?.netlink.link_by_name(interface).await? {
-            None => Ok(()),
-            Some(_) => Err(Error::InterfaceExists { interface: interface.to_owned() }),
+    /// [`Error::InterfaceExists`] when an interface of that name is something
+    /// else; the kernel refuses.
+    pub async fn is_attached(&self, identity: &AttachmentIdentity) -> Result<bool, Error> {
+        let interface = identity.interface();
+        let Some(container) = self.container()?.netlink.link_by_name(interface).await? else {
+            return Ok(false);
+        };
+        match self.host.link_by_name(&identity.host_interface()).await? {
+            Some(host)
+                if host.belongs_to(identity)
+                    && host.peer_index == Some(container.index)
+                    && container.peer_index == Some(host.index) =>
+            {
+                Ok(true)
+            }
+            _ => Err(Error::InterfaceExists { interface: interface.to_owned() }),
         }
     }
 

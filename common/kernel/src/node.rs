@@ -20,15 +20,16 @@ const OUTSIDE: [IpAddr; 2] = [
 ];
 
 impl Kernel {
-    /// What `weir_common::network::plan_node` decides by. What a kernel without
-    /// IPv6 has no parameters for counts as off.
+    /// What `weir_common::network::plan_node` decides by. IPv6 is looked at only
+    /// where it is wanted, since that takes longer the more links there are.
+    /// What a kernel without IPv6 has no parameters for counts as off.
     ///
     /// # Errors
     /// `/proc/sys` cannot be read.
-    pub fn node_state(&self) -> Result<NodeState, Error> {
-        let ipv6_forwarding = is_set("net/ipv6/conf/all/forwarding", "1")?;
+    pub fn node_state(&self, ipv6: bool) -> Result<NodeState, Error> {
+        let ipv6_forwarding = ipv6 && is_set("net/ipv6/conf/all/forwarding", "1")?;
         let taking_advertisements =
-            if ipv6_forwarding { Vec::new() } else { taking_advertisements()? };
+            if ipv6 && !ipv6_forwarding { taking_advertisements()? } else { Vec::new() };
         Ok(NodeState {
             ipv4_forwarding: is_set("net/ipv4/ip_forward", "1")?,
             ipv6_forwarding,

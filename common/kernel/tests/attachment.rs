@@ -21,7 +21,7 @@ async fn attach(container: &Other, attachment: &Attachment) -> Kernel {
     let needs =
         NodeNeeds { ipv4: attachment.has_v4(), ipv6: attachment.has_v6(), ..NodeNeeds::default() };
     let mut steps = plan_attachment(attachment);
-    steps.extend(plan_node(&needs, &kernel.node_state().unwrap()));
+    steps.extend(plan_node(&needs, &kernel.node_state(true).unwrap()));
     let _ = kernel.apply(&steps).await.unwrap();
     kernel
 }

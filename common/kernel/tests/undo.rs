@@ -46,7 +46,7 @@ fn nat(cidr: &str) -> Option<NatTable> {
 fn whole_plan(kernel: &Kernel, attachment: &Attachment) -> Vec<Step> {
     let needs = NodeNeeds { ipv4: true, ipv6: true, nat: Nat::Exactly(nat("10.1.0.0/16")) };
     let mut steps = plan_attachment(attachment);
-    steps.extend(plan_node(&needs, &kernel.node_state().unwrap()));
+    steps.extend(plan_node(&needs, &kernel.node_state(true).unwrap()));
     steps
 }
 
@@ -112,7 +112,7 @@ fn what_other_attachments_need_stays() {
         let other = open(&second);
         let _ = other.apply(&plan_attachment(&attachment("two", &["10.1.0.2"]))).await.unwrap();
         assert!(kernel.undo(applied).await.is_empty());
-        let state = kernel.node_state().unwrap();
+        let state = kernel.node_state(true).unwrap();
         assert!(state.ipv4_forwarding && state.ipv6_forwarding);
         assert!(support::run("nft", &["list", "ruleset"]).contains("masquerade"));
         assert!(!container.ip("link").contains("eth0"));

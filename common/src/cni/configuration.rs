@@ -57,7 +57,7 @@ struct Written {
     args: Option<WrittenArgs>,
     #[serde(rename = "runtimeConfig")]
     runtime_config: Option<Requested>,
-    mtu: Option<u32>,
+    mtu: Option<i64>,
     nodename: Option<String>,
     hostname: Option<String>,
     nodename_file: Option<PathBuf>,
@@ -212,9 +212,7 @@ impl Configuration {
         json: &Map<String, Value>,
         arguments: &Arguments,
     ) -> Result<Self, Error> {
-        let written = Written::deserialize(Value::Object(json.clone())).map_err(|error| {
-            Error::new(Code::Decode, format!("the network configuration cannot be used: {error}"))
-        })?;
+        let written: Written = decode(json)?;
         written.refuse_unsupported()?;
         let prev_result = written.prev_result.as_ref().map(|json| AddResult::parse(json, version));
         Ok(Self {
@@ -235,6 +233,13 @@ impl Configuration {
             log_file: written.log_file_path,
         })
     }
+}
+
+fn decode(json: &Map<String, Value>) -> Result<Written, Error> {
+    serde_path_to_error::deserialize(Value::Object(json.clone())).map_err(|error| {
+        let (key, value) = (error.path().to_string(), error.inner());
+        Error::new(Code::Decode, format!("{key} in the network configuration is wrong: {value}"))
+    })
 }
 
 impl Written {
@@ -462,15 +467,20 @@ fn parse_mac(key: &str, text: &str) -> Result<MacAddress, Error> {
     text.parse().map_err(|error: InvalidMac| invalid(key, text, error.reason))
 }
 
-fn check_mtu(mtu: Option<u32>) -> Result<Option<u32>, Error> {
+fn check_mtu(mtu: Option<i64>) -> Result<Option<u32>, Error> {
+    let allowed = MINIMUM_MTU_V4..=MAXIMUM_MTU;
     match mtu {
         None | Some(0) => Ok(None),
-        Some(mtu) if (MINIMUM_MTU_V4..=MAXIMUM_MTU).contains(&mtu) => Ok(Some(mtu)),
-        Some(mtu) => Err(invalid(
-            "mtu",
-            &mtu.to_string(),
-            &format!("write {MINIMUM_MTU_V4} to {MAXIMUM_MTU}, or leave it out to take the node's"),
-        )),
+        Some(mtu) => match u32::try_from(mtu) {
+            Ok(mtu) if allowed.contains(&mtu) => Ok(Some(mtu)),
+            _ => Err(invalid(
+                "mtu",
+                &mtu.to_string(),
+                &format!(
+                    "write {MINIMUM_MTU_V4} to {MAXIMUM_MTU}, or leave it out to take the node's"
+                ),
+            )),
+        },
     }
 }
 
@@ -586,7 +596,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         for (json, code, key, value) in [
             (json!({"mtu": 20}), Code::InvalidConfiguration, "mtu", "20"),
-            (json!({"mtu": "big"}), Code::Decode, "configuration", "big"),
+            (json!({"mtu": "big"}), Code::Decode, "mtu", "big"),
             (
                 json!({"datastore_type": "kubernetes"}),
                 Code::UnsupportedField,

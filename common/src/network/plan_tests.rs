@@ -171,7 +171,7 @@ proptest! {
         let needs = NodeNeeds {
             ipv4: attachment.has_v4(),
             ipv6: attachment.has_v6(),
-            nat: table("10.0.0.0/16", nat[1]),
+            nat: super::node::Nat::Exactly(table("10.0.0.0/16", nat[1])),
         };
         let state = NodeState {
             ipv4_forwarding: flags[0],

@@ -1,23 +1,28 @@
 //! Tests of the resources as a whole: against what Calico stored, and with
 //! random input.
 
-use std::path::PathBuf;
-
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::selector::{Expression, Operator};
 use super::*;
 
-#[expect(clippy::disallowed_methods, reason = "fixtures are files")]
-fn file(path: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+/// A file of the tree, by its path from there.
+macro_rules! in_tree {
+    ($path:literal) => {
+        include_str!(concat!("../../../", $path))
+    };
 }
 
+/// The recorded stores.
+const STORES: [(&str, &str); 3] = [
+    ("small", in_tree!("tests/fixtures/calico-3.31/small/store.jsonl")),
+    ("seed", in_tree!("tests/fixtures/calico-3.31/seed/store.jsonl")),
+    ("busy", in_tree!("tests/fixtures/calico-3.31/busy/store.jsonl")),
+];
+
 /// The resources that Calico stored, with kind and value.
-fn stored_resources(case: &str) -> Vec<(Kind, String, String)> {
-    let store = file(&format!("tests/fixtures/calico-3.31/{case}/store.jsonl"));
+fn stored_resources(store: &str) -> Vec<(Kind, String, String)> {
     let entries = store.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     entries
         .filter_map(|entry| {
@@ -32,8 +37,8 @@ fn stored_resources(case: &str) -> Vec<(Kind, String, String)> {
 #[test]
 fn what_calico_stored_is_read_and_written_back_unchanged() {
     let mut count = 0;
-    for case in ["small", "seed", "busy"] {
-        for (kind, name, value) in stored_resources(case) {
+    for (case, store) in STORES {
+        for (kind, name, value) in stored_resources(store) {
             let resource = Resource::from_stored(kind, value.as_bytes()).unwrap();
             resource.check().unwrap();
             assert_eq!(resource.name(), name);
@@ -50,8 +55,8 @@ fn what_calico_stored_is_read_and_written_back_unchanged() {
 
 #[test]
 fn what_calico_stored_is_understood() {
-    for case in ["small", "seed", "busy"] {
-        for (kind, name, value) in stored_resources(case) {
+    for (_, store) in STORES {
+        for (kind, name, value) in stored_resources(store) {
             let value = value.as_bytes();
             match kind {
                 Kind::IpPool => assert_eq!(IpPool::from_json(value).unwrap().name, name),
@@ -71,17 +76,32 @@ fn what_calico_stored_is_understood() {
 #[test]
 fn the_example_pools_are_valid() {
     let expected = [
-        ("ipPool-bgp", "192.168.0.0/16", EncapsulationMode::Never, true),
-        ("ipPool-ipip-always", "10.254.0.0/24", EncapsulationMode::Always, false),
-        ("ipPool-ipip-cross-subnet", "10.254.0.0/24", EncapsulationMode::CrossSubnet, true),
-        ("ippool-v3", "10.7.0.0/16", EncapsulationMode::CrossSubnet, true),
+        (in_tree!("conf/pools/ipPool-bgp.yaml"), "192.168.0.0/16", EncapsulationMode::Never, true),
+        (
+            in_tree!("conf/pools/ipPool-ipip-always.yaml"),
+            "10.254.0.0/24",
+            EncapsulationMode::Always,
+            false,
+        ),
+        (
+            in_tree!("conf/pools/ipPool-ipip-cross-subnet.yaml"),
+            "10.254.0.0/24",
+            EncapsulationMode::CrossSubnet,
+            true,
+        ),
+        (
+            in_tree!("conf/pools/ippool-v3.yaml"),
+            "10.7.0.0/16",
+            EncapsulationMode::CrossSubnet,
+            true,
+        ),
     ];
-    for (name, cidr, mode, nat) in expected {
-        let resources = document::read(&file(&format!("conf/pools/{name}.yaml"))).unwrap();
+    for (text, cidr, mode, nat) in expected {
+        let resources = document::read(text).unwrap();
         let pool = resources[0].pool().unwrap();
-        assert_eq!(pool.cidr.to_string(), cidr, "{name}");
-        assert_eq!((pool.ipip_mode, pool.nat_outgoing), (mode, nat), "{name}");
-        assert!(resources.iter().all(|resource| resource.check().is_ok()), "{name}");
+        assert_eq!(pool.cidr.to_string(), cidr, "{text}");
+        assert_eq!((pool.ipip_mode, pool.nat_outgoing), (mode, nat), "{text}");
+        assert!(resources.iter().all(|resource| resource.check().is_ok()), "{text}");
     }
 }
 

@@ -1,17 +1,17 @@
 //! `weirctl ipam show`
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use clap::Args;
 use ipnet::IpNet;
 use weir_common::datastore::{Datastore, Selection, keys};
+use weir_common::ipam::{Attribute, Block};
 use weir_common::resources::{IpPool, IpamConfig};
 
 use super::report;
 use crate::output::{boxed, number};
 use crate::session::{CommandResult, Failure, Session};
-use crate::store::{self, Attributes, Block, StoreError};
+use crate::store::{self, StoreError, StoredBlock};
 
 /// Arguments of `weirctl ipam show`.
 #[derive(Args, Clone, Debug)]
@@ -59,15 +59,16 @@ async fn show_use(datastore: &dyn Datastore, with_blocks: bool) -> Result<String
     let (blocks, _) = store::blocks_in(datastore, None).await?;
     let mut rows = Vec::new();
     for pool in &pools {
-        let inside = blocks.iter().filter(|block| pool.cidr.contains(&block.cidr));
-        let used: usize = inside.clone().map(Block::in_use).sum();
+        let inside = blocks.iter().filter(|block| pool.cidr.contains(&block.block.cidr));
+        let used: usize = inside.clone().map(StoredBlock::in_use).sum();
         rows.push(use_row("IP Pool", pool.cidr, used));
         if with_blocks {
             rows.extend(inside.map(block_row));
         }
     }
-    let in_no_pool =
-        blocks.iter().filter(|block| !pools.iter().any(|pool| pool.cidr.contains(&block.cidr)));
+    let in_no_pool = blocks
+        .iter()
+        .filter(|block| !pools.iter().any(|pool| pool.cidr.contains(&block.block.cidr)));
     if with_blocks {
         rows.extend(in_no_pool.map(block_row));
     }
@@ -75,8 +76,8 @@ async fn show_use(datastore: &dyn Datastore, with_blocks: bool) -> Result<String
     Ok(boxed::table(&header, &rows))
 }
 
-fn block_row(block: &Block) -> Vec<String> {
-    use_row("Block", block.cidr, block.in_use())
+fn block_row(stored: &StoredBlock) -> Vec<String> {
+    use_row("Block", stored.block.cidr, stored.in_use())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "five digits are shown")]
@@ -94,7 +95,7 @@ fn use_row(grouping: &str, cidr: IpNet, used: usize) -> Vec<String> {
 
 async fn show_borrowed(datastore: &dyn Datastore) -> Result<String, StoreError> {
     let (blocks, _) = store::blocks_in(datastore, None).await?;
-    let rows: Vec<_> = blocks.iter().flat_map(borrowed_rows).collect();
+    let rows: Vec<_> = blocks.iter().flat_map(|stored| borrowed_rows(&stored.block)).collect();
     let header = ["IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLOCATED-TO"];
     Ok(boxed::table(&header, &rows))
 }
@@ -102,25 +103,25 @@ async fn show_borrowed(datastore: &dyn Datastore) -> Result<String, StoreError> 
 /// The addresses of a block that another node than its owner holds. Of a
 /// block without an owner these are all.
 fn borrowed_rows(block: &Block) -> Vec<Vec<String>> {
-    let owner = block.host.clone().unwrap_or_default();
-    let borrowed = block.allocated().filter_map(|(address, attributes)| {
-        let secondary = attributes.secondary.unwrap_or_default();
-        let node = secondary.get("node").filter(|node| **node != owner)?.clone();
-        let (kind, holder) = holder(&secondary);
-        let (address, cidr) = (address.to_string(), block.cidr.to_string());
-        Some(vec![address, node, cidr, owner.clone(), kind, holder])
+    let owner = block.host().unwrap_or_default();
+    let borrowed = (0..block.allocations.len()).filter_map(|ordinal| {
+        let holder = block.holder(ordinal)?;
+        let node = holder.fact("node").filter(|node| *node != owner)?;
+        let (kind, name) = kind_and_name(holder);
+        let (address, cidr) = (block.address(ordinal).to_string(), block.cidr.to_string());
+        Some(vec![address, node.to_owned(), cidr, owner.to_owned(), kind, name])
     });
     borrowed.collect()
 }
 
 /// What has an address, and its name.
-fn holder(secondary: &BTreeMap<String, String>) -> (String, String) {
-    match (secondary.get("pod"), secondary.get("type")) {
-        (Some(pod), _) => {
-            let namespace = secondary.get("namespace").map(String::as_str).unwrap_or_default();
+fn kind_and_name(holder: &Attribute) -> (String, String) {
+    match holder.fact("pod") {
+        Some(pod) => {
+            let namespace = holder.fact("namespace").unwrap_or_default();
             ("pod".to_owned(), format!("{namespace}/{pod}"))
         }
-        (None, kind) => (kind.cloned().unwrap_or_default(), String::new()),
+        None => (holder.fact("type").unwrap_or_default().to_owned(), String::new()),
     }
 }
 
@@ -140,18 +141,21 @@ async fn show_configuration(datastore: &dyn Datastore) -> Result<String, StoreEr
 
 async fn show_address(datastore: &dyn Datastore, address: IpAddr) -> Result<String, StoreError> {
     let (blocks, _) = store::blocks_in(datastore, Some(IpNet::from(address))).await?;
-    let mut allocated = blocks.iter().flat_map(Block::allocated);
-    Ok(match allocated.find(|(candidate, _)| *candidate == address) {
-        Some((_, attributes)) => describe(address, &attributes),
+    let holder = blocks.iter().find_map(|stored| {
+        let block = &stored.block;
+        block.holder(block.ordinal(address)?)
+    });
+    Ok(match holder {
+        Some(holder) => describe(address, holder),
         None => format!("{address} is not assigned\n"),
     })
 }
 
-fn describe(address: IpAddr, attributes: &Attributes) -> String {
+fn describe(address: IpAddr, holder: &Attribute) -> String {
     let mut text = format!("IP {address} is in use\n");
-    let handle = attributes.handle_id.as_deref().unwrap_or("<none>");
+    let handle = holder.handle_id.as_deref().unwrap_or("<none>");
     text.push_str(&format!("Handle ID: {handle}\n"));
-    let secondary = attributes.secondary.clone().unwrap_or_default();
+    let secondary = holder.secondary.clone().unwrap_or_default();
     text.push_str(if secondary.is_empty() { "No attributes defined\n" } else { "Attributes:\n" });
     for (name, value) in secondary {
         text.push_str(&format!("  {name}: {value}\n"));

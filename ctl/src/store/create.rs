@@ -4,8 +4,9 @@ use ipnet::IpNet;
 use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, keys};
 use weir_common::resources::{self, Birth, IpPool, Kind, Resource, check_blocks, check_overlap};
 
+use super::blocks::entries_in;
 use super::guard::Guard;
-use super::{ATTEMPTS, StoreError, blocks_in, read_stored_pool};
+use super::{ATTEMPTS, StoreError, read_stored_pool};
 
 /// Creates a resource.
 ///
@@ -69,8 +70,8 @@ async fn check_pool(
 ) -> Result<(), StoreError> {
     let existing: Vec<IpPool> = pools.iter().filter_map(read_stored_pool).collect();
     check_overlap(pool, &existing).map_err(resources::Error::Invalid)?;
-    let (blocks, _) = blocks_in(datastore, Some(pool.cidr)).await?;
-    let blocks: Vec<IpNet> = blocks.into_iter().map(|block| block.cidr).collect();
+    let (blocks, _) = entries_in(datastore, Some(pool.cidr)).await?;
+    let blocks: Vec<IpNet> = blocks.into_iter().map(|(cidr, _)| cidr).collect();
     check_blocks(pool, &blocks).map_err(resources::Error::Invalid)?;
     Ok(())
 }

@@ -10,7 +10,7 @@ mod read;
 mod release;
 mod update;
 
-pub use blocks::{Attributes, Block, blocks_in};
+pub use blocks::{StoredBlock, blocks_in};
 pub use create::create;
 pub use delete::{Preconditions, delete};
 pub use error::StoreError;

@@ -19,7 +19,7 @@ use serde_json::Value;
 use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Revision, Transaction, keys};
 use weir_common::resources::{Kind, Resource};
 
-use super::blocks::{self, Block, blocks_in};
+use super::blocks::{self, StoredBlock, blocks_in};
 use super::guard::Guard;
 use super::{ATTEMPTS, StoreError, read_stored_pool};
 
@@ -80,7 +80,7 @@ impl Holdings {
         let mut doomed: Vec<Doomed> =
             blocks.iter().map(|block| (block.key.clone(), block.revision)).collect();
         doomed.extend(affinities_in(datastore, range).await?);
-        Ok(Self { addresses: blocks.iter().map(Block::in_use).sum(), doomed, revision })
+        Ok(Self { addresses: blocks.iter().map(StoredBlock::in_use).sum(), doomed, revision })
     }
 
     fn check_unused(&self, name: &str, cidr: IpNet) -> Result<(), StoreError> {

@@ -58,7 +58,8 @@ async fn recorded_sessions_go_the_same_way() {
             }
             let input = step["stdin"].as_str().unwrap();
             let answer = call_with_input(&memory, &arguments, input).await;
-            let better = BETTER.iter().find(|(better, step, ..)| (*better, *step) == (name, position));
+            let better =
+                BETTER.iter().find(|(better, step, ..)| (*better, *step) == (name, position));
             match better {
                 Some((_, _, exit, output)) => {
                     assert_eq!((answer.exit, answer.output.as_str()), (*exit, *output), "{name}");

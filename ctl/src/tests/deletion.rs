@@ -21,14 +21,14 @@ fn block(cidr: &str, host: &str, used: bool) -> Vec<u8> {
 fn pool_with_blocks(memory: &Memory, count: usize) {
     let spec = r#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"p"},"spec":{"cidr":"10.1.0.0/16","blockSize":32}}"#;
     memory.seed([(keys::pool("p"), spec.as_bytes().to_vec())]);
-    for number in 0..count {
+    memory.seed((0..count).flat_map(|number| {
         let cidr = format!("10.1.{}.{}", number / 256, number % 256);
         let affinity = format!("/calico/ipam/v2/host/n1/ipv4/block/{cidr}-32");
-        memory.seed([
+        [
             (format!("{BLOCKS}{cidr}-32"), block(&format!("{cidr}/32"), "n1", false)),
             (affinity, br#"{"state":"confirmed","deleted":false}"#.to_vec()),
-        ]);
-    }
+        ]
+    }));
 }
 
 #[tokio::test]

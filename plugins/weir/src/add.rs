@@ -4,38 +4,43 @@ use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error};
-use weir_common::network::{Attachment, Nat, NodeNeeds, plan_attachment, plan_node};
+use weir_common::network::{
+    Attachment, Expected, Nat, NodeNeeds, compare, plan_attachment, plan_node,
+};
 use weir_kernel::{Kernel, is_same_namespace};
 use weir_process::{DEADLINE, within};
 
 use crate::delegate::Delegate;
-use crate::{attachment, failure, identity_of, ipam_of, pools};
+use crate::{attachment, del, failure, identity_of, ipam_of, pools};
 
-/// Attaches the container, or leaves everything as it was.
+/// Attaches the container, or leaves everything as it was. An attachment that is
+/// there already is answered as it was the first time, after being made anew if
+/// it is not whole.
 ///
 /// # Errors
 /// Whatever is in the way.
 pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let ipam = ipam_of(call)?;
-    identity_of(call)?;
+    let identity = identity_of(call)?;
     let delegate = Delegate::find(call, ipam)?;
-    let kernel = open(call).await?;
+    let kernel = open(call)?;
+    let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
     let addresses = delegate.start("ADD")?.result(call);
     // What else is needed is found out while the IPAM plugin works.
     let (addresses, needed) = tokio::join!(addresses, Needed::find(call, &kernel));
     let attached = match (addresses, needed) {
-        (Ok(addresses), Ok(needed)) => attach(call, &kernel, addresses, needed).await,
+        (Ok(addresses), Ok(needed)) => attach(call, &kernel, addresses, needed, present).await,
         (Err(error), _) | (_, Err(error)) => Err(error),
     };
     match attached {
-        Ok(result) => Ok(result),
-        Err(error) => Err(give_back(&delegate, error).await),
+        // The addresses of an attachment that was there stay with it until DEL.
+        Err(error) if !present => Err(give_back(&delegate, error).await),
+        attached => attached,
     }
 }
 
-/// Opens the container's namespace and refuses what would touch something that
-/// is not the attachment's.
-async fn open(call: &Call) -> Result<Kernel, Error> {
+/// Opens the container's namespace, unless it is the node's.
+fn open(call: &Call) -> Result<Kernel, Error> {
     let path = Path::new(&call.environment.netns);
     let kernel = Kernel::open_with_container(path).map_err(failure::of_kernel)?;
     if !call.environment.netns_override && is_same_namespace(path).map_err(failure::of_kernel)? {
@@ -48,7 +53,6 @@ async fn open(call: &Call) -> Result<Kernel, Error> {
             ),
         ));
     }
-    kernel.refuse_existing(&call.environment.interface).await.map_err(failure::of_kernel)?;
     Ok(kernel)
 }
 
@@ -75,16 +79,26 @@ async fn attach(
     kernel: &Kernel,
     addresses: AddResult,
     needed: Needed,
+    present: bool,
 ) -> Result<AddResult, Error> {
     let attachment = attachment::attachment(call, &addresses, needed.mtu)?;
-    let state = kernel.node_state().map_err(failure::of_kernel)?;
-    let mut steps = plan_attachment(&attachment);
+    let whole = present && is_whole(kernel, &attachment).await?;
+    if present && !whole {
+        del::remove(kernel, attachment.identity()).await?;
+    }
+    let mut steps = if whole { Vec::new() } else { plan_attachment(&attachment) };
+    let state = kernel.node_state(attachment.has_v6()).map_err(failure::of_kernel)?;
     steps.extend(plan_node(&node_needs(&attachment, needed.nat), &state));
     // What was applied stays: nothing after this can fail.
     let _ = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
     let host_interface = attachment.identity().host_interface();
     tracing::info!(host_interface, addresses = ?attachment.addresses(), "attached");
     Ok(attachment::result(call, &attachment, addresses))
+}
+
+async fn is_whole(kernel: &Kernel, attachment: &Attachment) -> Result<bool, Error> {
+    let found = kernel.inspect(attachment.identity()).await.map_err(failure::of_kernel)?;
+    Ok(compare(&Expected::of(attachment), &found).is_empty())
 }
 
 fn node_needs(attachment: &Attachment, nat: Nat) -> NodeNeeds {

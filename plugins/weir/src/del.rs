@@ -2,6 +2,7 @@
 
 use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
+use weir_common::network::AttachmentIdentity;
 use weir_kernel::{Kernel, OwnLink};
 
 use crate::delegate::Delegate;
@@ -20,7 +21,7 @@ pub async fn del(call: &Call) -> Result<(), Error> {
     let kernel = Kernel::open().map_err(failure::of_kernel)?;
     let link = kernel.remove_routes(&identity_of(call)?).await.map_err(failure::of_kernel);
     let (removed, released) = match link {
-        Ok(link) => tokio::join!(remove(&kernel, link), release(call)),
+        Ok(link) => tokio::join!(remove_link(&kernel, link), release(call)),
         // An address is not released while a route to it may be left.
         Err(error) => (Err(error), Ok(())),
     };
@@ -31,7 +32,16 @@ pub async fn del(call: &Call) -> Result<(), Error> {
     }
 }
 
-async fn remove(kernel: &Kernel, link: Option<OwnLink>) -> Result<(), Error> {
+/// Removes the host's routes and the link of an attachment.
+///
+/// # Errors
+/// The kernel refuses, or the link is not the attachment's.
+pub async fn remove(kernel: &Kernel, identity: &AttachmentIdentity) -> Result<(), Error> {
+    let link = kernel.remove_routes(identity).await.map_err(failure::of_kernel)?;
+    remove_link(kernel, link).await
+}
+
+async fn remove_link(kernel: &Kernel, link: Option<OwnLink>) -> Result<(), Error> {
     match link {
         None => Ok(()),
         Some(link) => kernel.remove_link(link).await.map_err(failure::of_kernel),

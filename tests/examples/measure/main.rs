@@ -36,7 +36,10 @@ fn main() -> Result<(), Error> {
 fn timed(place: &impl Place, call: &Call, command: &str) -> Duration {
     let input = call.configuration().to_string();
     let mut process = call.clone().with("CNI_COMMAND", command).command();
-    let (elapsed, answer) = place.enter(|| run(&mut process, &input));
+    let (elapsed, answer) = place.enter(|| {
+        place.join_processes();
+        run(&mut process, &input)
+    });
     assert!(answer.succeeded, "{command} failed: {answer:?}");
     elapsed
 }

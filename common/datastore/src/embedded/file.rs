@@ -53,18 +53,21 @@ const SCHEMA: &str = "
 /// Opens the database at `path`, making it first if there is none.
 pub(super) fn open(path: &Path) -> Result<Connection, Failure> {
     let connection = match connect(path) {
-        Ok(connection) => connection,
-        Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => {
-            if path.exists() {
-                return Err(why_not_openable(path, error));
+        Err(error) if cannot_open(&error) => {
+            // Another process may have made it since.
+            if !path.exists() {
+                make(path)?;
             }
-            make(path)?;
-            connect(path)?
+            connect(path).map_err(|error| explain(path, error))?
         }
-        Err(error) => return Err(error.into()),
+        result => result?,
     };
     check(&connection)?;
     Ok(connection)
+}
+
+fn cannot_open(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::CannotOpen)
 }
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -114,10 +117,12 @@ fn integer(connection: &Connection, pragma: &str) -> rusqlite::Result<i32> {
 /// SQLite says only that it cannot open a file that exists; the kernel says
 /// why. The file is not opened to find out: closing it again would drop the
 /// locks that SQLite may hold on it elsewhere in this process (POSIX).
-fn why_not_openable(path: &Path, error: rusqlite::Error) -> Failure {
+fn explain(path: &Path, error: rusqlite::Error) -> Failure {
     match eaccess(path, AccessFlags::R_OK | AccessFlags::W_OK) {
-        Err(errno) => Failure::File { what: "open the database", source: errno.into() },
-        Ok(()) => error.into(),
+        Err(errno) if cannot_open(&error) => {
+            Failure::File { what: "open the database", source: errno.into() }
+        }
+        _ => error.into(),
     }
 }
 

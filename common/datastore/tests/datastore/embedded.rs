@@ -141,15 +141,23 @@ async fn the_log_stays_short() {
     assert_eq!(value(&*place.open().await, "/b").await.as_deref(), Some("299"));
 }
 
+/// Two processes wait for each other's commits in turn: one wake-up missed, and
+/// both wait for ever.
 #[tokio::test]
-async fn a_watch_is_woken_by_another_process() {
+async fn watches_are_woken_by_other_processes() {
+    const TURNS: usize = 500;
     let place = OnDisk::new();
     let store = place.open().await;
-    let mut watch = store.watch(&["/w/".to_owned()], Revision(0)).await.unwrap();
-    let waiting = tokio::spawn(async move { watch.next().await.unwrap() });
-    Process::start("put", &place.path(), "/w/a").assert_success();
-    let events = waiting.await.unwrap();
-    assert_eq!(events.iter().map(Event::key).collect::<Vec<_>>(), ["/w/a"]);
+    let mut watch = store.watch(&["/answer".to_owned()], Revision(0)).await.unwrap();
+    let other = Process::start("answer", &place.path(), &TURNS.to_string());
+    for turn in 1..=TURNS {
+        put(&*store, &[("/question", &turn.to_string())]).await;
+        let events = tokio::time::timeout(Duration::from_secs(20), watch.next()).await;
+        let events = events.unwrap_or_else(|_| panic!("not woken in turn {turn}")).unwrap();
+        let [Event::Put(entry)] = events.as_slice() else { panic!("{events:?}") };
+        assert_eq!(entry.value, turn.to_string().as_bytes());
+    }
+    other.assert_success();
 }
 
 #[test]

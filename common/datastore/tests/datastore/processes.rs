@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use weir_common::datastore::{Datastore, Error, Transaction};
+use weir_common::datastore::{Datastore, Error, Event, Revision, Transaction};
 use weir_datastore::Embedded;
 
 use crate::suite::{committed, increment, put_of};
@@ -80,6 +80,7 @@ async fn be_an_actor_if_told_so() {
     match actor.as_str() {
         "increment" => increment_often(database, argument.parse().unwrap()).await,
         "put" => put_one(database, &argument).await,
+        "answer" => answer(database, argument.parse().unwrap()).await,
         "write for ever" => write_for_ever(database).await,
         "put with umask" => {
             nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(
@@ -108,6 +109,19 @@ async fn put_one(database: &Path, key: &str) {
     let store = Embedded::open(database).await.unwrap();
     let writes = vec![put_of(key, b"x")];
     committed(&store, Transaction { compares: vec![], writes }).await;
+}
+
+/// Answers each question by its own value.
+async fn answer(database: &Path, times: usize) {
+    let store = Embedded::open(database).await.unwrap();
+    let mut watch = store.watch(&["/question".to_owned()], Revision(0)).await.unwrap();
+    for _ in 0..times {
+        for event in watch.next().await.unwrap() {
+            let Event::Put(question) = event else { panic!("nothing was deleted") };
+            let writes = vec![put_of("/answer", &question.value)];
+            committed(&store, Transaction { compares: vec![], writes }).await;
+        }
+    }
 }
 
 /// Keeps two keys equal and says each number that was committed.
