@@ -21,6 +21,8 @@ mod node;
 mod report;
 mod wording;
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 pub use allocation::Allocation;
@@ -52,6 +54,13 @@ pub fn audit(listing: &Listing, node: Option<&ThisNode>, now: Timestamp) -> Vec<
     findings.extend(unreadable(listing));
     findings.sort_by_cached_key(Finding::subject);
     findings
+}
+
+/// The hosts that are gone, of those that hold blocks.
+pub(super) fn hosts_gone<'a>(listing: &'a Listing, node: Option<&ThisNode>) -> BTreeSet<&'a str> {
+    let hosts = node::Hosts::new(listing, node);
+    let owners = listing.blocks.values().filter_map(|block| block.owner.host());
+    owners.map(AsRef::as_ref).filter(|host| hosts.is_gone(host)).collect()
 }
 
 fn unreadable(listing: &Listing) -> impl Iterator<Item = Finding> {
