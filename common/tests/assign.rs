@@ -390,18 +390,63 @@ async fn claiming_a_block_reads_few_keys_among_many() {
     }
 }
 
-#[tokio::test]
-async fn a_host_with_many_full_blocks_reads_one_of_them() {
+/// Reads and commits of one assignment, and the keys it read.
+async fn cost(store: &Memory, container: &str) -> (usize, usize, usize) {
+    store.reset_counters();
+    assign(store, &request("n1", container, V4)).await.unwrap();
+    let counters = store.counters();
+    (counters.reads, counters.commits, counters.keys_read)
+}
+
+/// 156 full blocks of 64 addresses, as moved in from elsewhere.
+fn full_host() -> Memory {
     let store = Memory::new();
     pool(&store, "large", "10.0.0.0/16", json!({}));
     for block in walk(cidr("10.0.0.0/16"), 26, "n1").take(156) {
         fill(&store, &block.to_string(), "n1", 64);
     }
+    store
+}
+
+#[tokio::test]
+async fn a_host_with_many_full_blocks_reads_one_of_them() {
+    let store = full_host();
     assign(&store, &request("n1", "claims", V4)).await.unwrap();
-    store.reset_counters();
-    assign(&store, &request("n1", "steady", V4)).await.unwrap();
-    let counters = store.counters();
-    assert_eq!((counters.reads, counters.commits), (2, 1), "{counters:?}");
+    let (reads, commits, _) = cost(&store, "steady").await;
+    assert_eq!((reads, commits), (2, 1));
+}
+
+#[tokio::test]
+async fn an_address_freed_among_many_full_blocks_is_found_at_once() {
+    let store = full_host();
+    // Each time a block is to be claimed the host looks at those it holds, and
+    // notes some of them: three times until all are noted.
+    for container in 0..3 * 64 {
+        assign(&store, &request("n1", &format!("new{container}"), V4)).await.unwrap();
+    }
+    let full = store.dump().into_keys().filter(|key| key.starts_with(keys::FULL)).count();
+    assert_eq!(full, 159);
+    let block = walk(cidr("10.0.0.0/16"), 26, "n1").nth(70).unwrap();
+    engine::release(&store, &format!("others.{}", block.addr()), "eth0").await.unwrap();
+    let (reads, commits, keys_read) = cost(&store, "old").await;
+    assert_eq!((reads, commits), (2, 1));
+    assert!(keys_read < 2 * 159 + 10, "{keys_read}");
+    assert_consistent(&store);
+}
+
+#[tokio::test]
+async fn an_address_freed_by_calico_is_found_before_a_block_is_claimed() {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/29", json!({"blockSize": 30}));
+    for container in 0..4 {
+        assign(&store, &request("n1", &container.to_string(), V4)).await.unwrap();
+    }
+    let block = blocks(&store)[0].cidr;
+    assert!(store.dump().contains_key(&keys::full("n1", block)));
+    fill(&store, &block.to_string(), "n1", 3);
+    let got = assign(&store, &request("n1", "more", V4)).await.unwrap();
+    assert!(block.contains(&got[0]), "{got:?}");
+    assert!(store.dump().contains_key(&keys::full("n1", block)), "full again");
 }
 
 #[tokio::test]

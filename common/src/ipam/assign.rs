@@ -171,7 +171,11 @@ impl<'a> Search<'a> {
                 }
                 Known::Absent => self.draft.claim_next(pool, *cidr),
                 Known::Content(block) if block.host() == Some(self.host) => {
-                    self.draft.take_next(pool, *cidr)
+                    let taken = self.draft.take_next(pool, *cidr);
+                    if taken.is_none() {
+                        self.draft.note_full(*cidr);
+                    }
+                    taken
                 }
                 Known::Content(_) => None,
             };
@@ -253,9 +257,10 @@ impl<'a> Search<'a> {
 }
 
 /// The blocks of these pools that the host holds, in the order in which they are
-/// tried: those of the first pool first. Of the blocks of one pool the one
-/// claimed last comes first: the older ones are full on a host that only grows,
-/// and each one looked at costs.
+/// tried: those of the first pool first, and of one pool the one claimed last
+/// first. Each one looked at costs, so those that are noted to be full come
+/// last; they come at all because Calico frees addresses without knowing of the
+/// notes.
 pub(super) fn held_blocks<'a>(
     view: &View,
     pools: &[&'a Stored<IpPool>],
@@ -266,11 +271,12 @@ pub(super) fn held_blocks<'a>(
             pool.value.cidr.contains(cidr) && pool.value.block_size == cidr.prefix_len()
         };
         if let Some(position) = pools.iter().position(holds) {
-            held.push((position, Reverse(affinity.revision), *cidr));
+            let full = view.full.contains(cidr);
+            held.push((full, position, Reverse(affinity.revision), *cidr));
         }
     }
     held.sort();
-    held.into_iter().map(|(position, _, cidr)| (pools[position], cidr)).collect()
+    held.into_iter().map(|(_, position, _, cidr)| (pools[position], cidr)).collect()
 }
 
 /// Refuses an address that is taken, or that lies in a block from which this

@@ -208,7 +208,7 @@ impl<'a> PoolMap<'a> {
             _ => format!("{} blocks", power(zoom)),
         };
         format!(
-            "{} {}{}\n{} of {} blocks held, {in_use} of {} addresses in use; a cell is {cell} (/{})\n",
+            "{} {}{}\n{} of {} blocks held, {in_use} of {} addresses in use\na cell is {cell} (/{})\n",
             self.pool.name,
             self.pool.cidr,
             if self.pool.disabled { ", disabled" } else { "" },
@@ -297,7 +297,8 @@ fn free_blocks(rows: u128, row_bits: u32) -> String {
     match rows.checked_mul(1u128 << row_bits.min(120)) {
         Some(1) => "1 block free".to_owned(),
         Some(blocks) if blocks < 1 << 40 => format!("{blocks} blocks free"),
-        _ => "the other blocks are free".to_owned(),
+        Some(blocks) => format!("more than 2^{} blocks free", blocks.ilog2()),
+        None => "more than 2^120 blocks free".to_owned(),
     }
 }
 

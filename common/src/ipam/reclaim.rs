@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::audit::{Listing, Owner, ThisNode};
 use super::{Affinity, AffinityState, Block, Error, Holdings, Stored};
-use crate::datastore::{Datastore, Entry, Outcome, Selection, Transaction, keys};
+use crate::datastore::{Datastore, Entry, Outcome, Selection, Transaction, Write, keys};
 use crate::resources::{ClusterInformation, IpPool};
 
 /// A block to take back.
@@ -122,6 +122,7 @@ fn decide(
             Some(affinity) => transaction.delete(key, affinity.revision),
             None => transaction.absent(key),
         };
+        transaction.writes.push(Write::Delete { key: keys::full(host, empty.block) });
     }
     if let Some(information) = holdings.cluster_information {
         transaction.unchanged(keys::CLUSTER_INFORMATION.to_owned(), information.revision);

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::audit::Allocation;
 use super::block::block_of;
 use super::{Block, Error, Family, Handle, Holdings, MAX_BLOCK_BITS, Stored};
-use crate::datastore::{Datastore, Outcome, Selection, Transaction, keys};
+use crate::datastore::{Datastore, Outcome, Selection, Transaction, Write, keys};
 use crate::resources::ClusterInformation;
 
 /// One address in use, as somebody saw it.
@@ -34,8 +34,8 @@ pub enum Release {
 
 /// Releases one ordinal of a block and takes it out of its handle.
 ///
-/// A block left empty stays with its host, one without a host is removed. The
-/// ordinal must be in use; `handle` is its holder's, if there.
+/// A block left empty stays with its host, one without a host is removed; a note
+/// that it is full goes. The ordinal must be in use; `handle` is its holder's, if there.
 pub(super) fn release_ordinal(
     stored: &Stored<Block>,
     ordinal: usize,
@@ -51,6 +51,9 @@ pub(super) fn release_ordinal(
         transaction.delete(key, stored.revision);
     } else {
         transaction.update(key, stored.revision, block.to_json());
+    }
+    if let Some(host) = block.host() {
+        transaction.writes.push(Write::Delete { key: keys::full(host, block.cidr) });
     }
     if let Some(id) = id {
         count_again(&id, handle, &block, transaction);

@@ -4,11 +4,8 @@ use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error};
-use weir_common::network::{
-    Attachment, Expected, Nat, NodeNeeds, compare, plan_attachment, plan_node,
-};
-use weir_kernel::{Kernel, is_same_namespace};
-use weir_process::{DEADLINE, within};
+use weir_common::network::{Attachment, Expected, NodeNeeds, compare, plan_attachment, plan_node};
+use weir_kernel::{Applied, Kernel, is_same_namespace};
 
 use crate::delegate::Delegate;
 use crate::{attachment, del, failure, identity_of, ipam_of, pools};
@@ -25,12 +22,20 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let delegate = Delegate::find(call, ipam)?;
     let kernel = open(call)?;
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
-    let addresses = delegate.start("ADD")?.result(call);
+    let mut running = delegate.start("ADD")?;
     // What else is needed is found out while the IPAM plugin works.
-    let (addresses, needed) = tokio::join!(addresses, Needed::find(call, &kernel));
-    let attached = match (addresses, needed) {
-        (Ok(addresses), Ok(needed)) => attach(call, &kernel, addresses, needed, present).await,
+    let (addresses, mtu) = tokio::join!(running.result(call), mtu(call, &kernel));
+    let attached = match (addresses, mtu) {
+        (Ok(addresses), Ok(mtu)) => attach(call, &kernel, addresses, mtu, present).await,
         (Err(error), _) | (_, Err(error)) => Err(error),
+    };
+    // The IPAM plugin came to its end meanwhile. Only then does its answer count.
+    let attached = match (attached, running.end().await) {
+        (Ok((_, applied)), Err(error)) => {
+            let left = kernel.undo(applied).await;
+            Err(failure::with_left(error, &left))
+        }
+        (attached, _) => attached.map(|(result, _)| result),
     };
     match attached {
         // The addresses of an attachment that was there stay with it until DEL.
@@ -56,21 +61,11 @@ fn open(call: &Call) -> Result<Kernel, Error> {
     Ok(kernel)
 }
 
-/// What an attachment needs besides its addresses.
-struct Needed {
-    mtu: u32,
-    nat: Nat,
-}
-
-impl Needed {
-    async fn find(call: &Call, kernel: &Kernel) -> Result<Self, Error> {
-        let configuration = &call.configuration;
-        let mtu = match configuration.mtu {
-            Some(mtu) => mtu,
-            None => kernel.uplink_mtu().await.map_err(failure::of_kernel)?,
-        };
-        let nat = within(DEADLINE, pools::nat(configuration, ipam_of(call)?)).await?;
-        Ok(Self { mtu, nat })
+/// The MTU in bytes: the configured one, else the node's.
+async fn mtu(call: &Call, kernel: &Kernel) -> Result<u32, Error> {
+    match call.configuration.mtu {
+        Some(mtu) => Ok(mtu),
+        None => kernel.uplink_mtu().await.map_err(failure::of_kernel),
     }
 }
 
@@ -78,31 +73,28 @@ async fn attach(
     call: &Call,
     kernel: &Kernel,
     addresses: AddResult,
-    needed: Needed,
+    mtu: u32,
     present: bool,
-) -> Result<AddResult, Error> {
-    let attachment = attachment::attachment(call, &addresses, needed.mtu)?;
+) -> Result<(AddResult, Applied), Error> {
+    let attachment = attachment::attachment(call, &addresses, mtu)?;
     let whole = present && is_whole(kernel, &attachment).await?;
     if present && !whole {
         del::remove(kernel, attachment.identity()).await?;
     }
     let mut steps = if whole { Vec::new() } else { plan_attachment(&attachment) };
     let state = kernel.node_state(attachment.has_v6()).map_err(failure::of_kernel)?;
-    steps.extend(plan_node(&node_needs(&attachment, needed.nat), &state));
-    // What was applied stays: nothing after this can fail.
-    let _ = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
+    let (ipv4, ipv6) = (attachment.has_v4(), attachment.has_v6());
+    let needs = NodeNeeds { ipv4, ipv6, nat: pools::nat(&addresses) };
+    steps.extend(plan_node(&needs, &state));
+    let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
     let host_interface = attachment.identity().host_interface();
     tracing::info!(host_interface, addresses = ?attachment.addresses(), "attached");
-    Ok(attachment::result(call, &attachment, addresses))
+    Ok((attachment::result(call, &attachment, addresses), applied))
 }
 
 async fn is_whole(kernel: &Kernel, attachment: &Attachment) -> Result<bool, Error> {
     let found = kernel.inspect(attachment.identity()).await.map_err(failure::of_kernel)?;
     Ok(compare(&Expected::of(attachment), &found).is_empty())
-}
-
-fn node_needs(attachment: &Attachment, nat: Nat) -> NodeNeeds {
-    NodeNeeds { ipv4: attachment.has_v4(), ipv6: attachment.has_v6(), nat }
 }
 
 /// After a failure the IPAM plugin is told to release, whatever it may have

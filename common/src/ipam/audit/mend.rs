@@ -12,7 +12,7 @@ use super::evidence::{Evidence, rests_on_pools};
 use super::finding::{Claim, Finding};
 use super::node::ThisNode;
 use super::wording::Settlement;
-use crate::datastore::{Compare, Transaction, keys};
+use crate::datastore::{Compare, Transaction, Write, keys};
 
 /// The most comparisons that one transaction may hold (etcd's default
 /// `--max-txn-ops`).
@@ -136,8 +136,11 @@ fn transaction_for_block(found: &Finding, evidence: &Evidence) -> Option<Transac
         }
         Finding::UnsoundBlock { block, .. } => {
             let stored = evidence.blocks.get(block)?;
-            let sound = make_sound(&stored.value).to_json();
-            transaction.update(keys::block(*block), stored.revision, sound);
+            let sound = make_sound(&stored.value);
+            transaction.update(keys::block(*block), stored.revision, sound.to_json());
+            if let Some(host) = sound.host() {
+                transaction.writes.push(Write::Delete { key: keys::full(host, *block) });
+            }
         }
         _ => return None,
     }
@@ -190,12 +193,15 @@ impl Evidence {
         Some(())
     }
 
-    /// Deletes an affinity, or requires that it is still not there.
+    /// Deletes an affinity, or requires that it is still not there. What the
+    /// host noted about the block goes with it.
     fn forget(&self, claim: &Claim, transaction: &mut Transaction) {
         match self.affinities.get(claim) {
             Some(stored) => transaction.delete(claim.key(), stored.revision),
             None => transaction.absent(claim.key()),
         };
+        let key = keys::full(&claim.host, claim.block);
+        transaction.writes.push(Write::Delete { key });
     }
 
     /// Requires that blocks are as they were read.
