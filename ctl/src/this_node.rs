@@ -40,8 +40,8 @@ impl Networks {
                 }
             }
         }
-        let both = &networks.own - &networks.others;
-        networks.own = both;
+        // Of two networks with one name nothing can be said.
+        networks.own = &networks.own - &networks.others;
         networks
     }
 }

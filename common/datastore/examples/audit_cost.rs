@@ -1,38 +1,41 @@
-//! Fills an embedded store with a healthy cluster and audits it, or audits one
-//! that is there, and prints how long the audit took and the most memory that
+//! Fills a store with a healthy cluster and audits it, or audits the one that is
+//! there, and prints how long the audit took and the most memory that
 //! the process had.
 //!
 //! ```text
-//! cargo run --release --example audit_cost -p weir-datastore -- FILE [ADDRESSES BLOCK_SIZE]
+//! cargo run --release --example audit_cost -p weir-datastore -- STORE [ADDRESSES BLOCK_SIZE]
 //! ```
-//! The memory is that of filling and auditing unless the file is there already:
-//! run it twice.
+//! STORE is a file, or an etcd's URL. Run it twice: the first time the memory is
+//! that of filling as well.
 #![allow(clippy::print_stdout, reason = "it is there to print")]
 
 use std::error::Error;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::time::Instant;
 
 use ipnet::IpNet;
-use weir_common::datastore::{Datastore, Transaction, Write, keys};
+use weir_common::datastore::{
+    Configuration, Datastore, EtcdConfiguration, Transaction, Write, keys,
+};
 use weir_common::ipam::audit::{Report, audit, engine};
 use weir_common::ipam::{Affinity, Attribute, Block, Handle};
-use weir_datastore::Embedded;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let path = arguments.first().ok_or("name a file")?;
+    let place = arguments.first().ok_or("name a file or an URL")?;
+    let configuration = match place.starts_with("http") {
+        true => Configuration::Etcd(EtcdConfiguration::new(vec![place.clone()])),
+        false => Configuration::Embedded { path: place.into() },
+    };
     let number = |at: usize, default| arguments.get(at).map_or(Ok(default), |text| text.parse());
     let (addresses, block_size) = (number(1, 100_000)?, number(2, 26)? as u8);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let is_there = Path::new(path).exists();
-        let store = Embedded::open(Path::new(path)).await?;
-        if !is_there {
-            fill(&store, addresses, block_size).await?;
+        let store = weir_datastore::open(&configuration).await?;
+        if store.get(&keys::pool("crowd")).await?.is_none() {
+            fill(store.as_ref(), addresses, block_size).await?;
         }
-        measure(&store).await
+        measure(store.as_ref()).await
     })
 }
 

@@ -61,6 +61,7 @@ pub async fn run(arguments: CheckArgs, session: &Session<'_>) -> CommandResult {
     let mut repaired = Vec::new();
     if arguments.repair && !look.findings.is_empty() {
         session.surroundings.pause(SETTLING_TIME).await;
+        look = self::look(session).await?;
         repaired = repair(&mut look, session).await?;
     }
     let output = match arguments.output {

@@ -14,13 +14,16 @@ use super::node::ThisNode;
 use crate::datastore::{Datastore, Outcome, Revision};
 use crate::network::AttachmentIdentity;
 
-/// How many entries are asked for first.
-const FIRST_PAGE: usize = 64;
-/// How many bytes a page should have: a full block of the largest size alone
+/// How many entries are asked for first: a full block of the largest size alone
 /// has about one megabyte.
+const FIRST_PAGE: usize = 16;
+/// How many times larger the next page may be: empty blocks may come before
+/// full ones.
+const GROWTH: usize = 8;
+/// How many bytes a page should have.
 const PAGE_BYTES: usize = 1 << 20;
 /// The most entries in a page.
-const LARGEST_PAGE: usize = 4096;
+const LARGEST_PAGE: usize = 1024;
 
 /// A listing, and the moments between which it was made.
 #[derive(Clone, Debug)]
@@ -57,7 +60,7 @@ pub async fn list(datastore: &dyn Datastore) -> Result<Listed, Error> {
             let page = datastore.list(prefix, after.as_deref(), limit).await?;
             revisions.push(page.revision);
             let bytes: usize = page.entries.iter().map(|entry| entry.value.len()).sum();
-            limit = next_limit(page.entries.len(), bytes);
+            limit = next_limit(limit, page.entries.len(), bytes);
             page.entries.iter().for_each(|entry| listing.learn(entry));
             after = page.next;
             if after.is_none() {
@@ -70,8 +73,9 @@ pub async fn list(datastore: &dyn Datastore) -> Result<Listed, Error> {
 }
 
 /// How many entries make a page of the size wanted, if they go on like these.
-fn next_limit(entries: usize, bytes: usize) -> usize {
-    (PAGE_BYTES * entries.max(1) / bytes.max(1)).clamp(1, LARGEST_PAGE)
+fn next_limit(limit: usize, entries: usize, bytes: usize) -> usize {
+    let fitting = PAGE_BYTES * entries.max(1) / bytes.max(1);
+    fitting.clamp(1, LARGEST_PAGE.min(limit * GROWTH))
 }
 
 /// Of these findings, those that still hold when all that each rests on is read
@@ -206,9 +210,10 @@ mod tests {
 
     #[test]
     fn pages_fit_what_is_in_them() {
-        assert_eq!(next_limit(64, 64 * 100), LARGEST_PAGE);
-        assert_eq!(next_limit(64, 64 << 14), 64);
-        assert_eq!(next_limit(64, 64 << 20), 1);
-        assert_eq!(next_limit(0, 0), LARGEST_PAGE);
+        assert_eq!(next_limit(64, 64, 64 * 100), 512, "not too many at once");
+        assert_eq!(next_limit(1024, 1024, 1024 * 100), LARGEST_PAGE);
+        assert_eq!(next_limit(64, 64, 64 << 14), 64);
+        assert_eq!(next_limit(64, 64, 64 << 20), 1);
+        assert_eq!(next_limit(1, 0, 0), 8);
     }
 }
