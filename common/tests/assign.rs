@@ -88,6 +88,25 @@ async fn a_steady_assignment_takes_three_round_trips() {
 }
 
 #[tokio::test]
+async fn a_block_read_in_advance_saves_a_round_trip_and_changes_nothing_else() {
+    let stores = [store_with_pool(), store_with_pool()];
+    let likely =
+        [cidr("10.0.0.0/26"), cidr("10.0.0.64/26"), cidr("10.0.0.128/26"), cidr("10.0.0.192/26")];
+    for container in ["a", "b"] {
+        let request = request("n1", container, V4);
+        assign(&stores[0], &request).await.unwrap();
+        engine::assign(&stores[1], &request, &likely, now()).await.unwrap();
+    }
+    assert_eq!(stores[0].dump(), stores[1].dump());
+    assert_eq!(stores[0].counters().reads - stores[1].counters().reads, 2);
+    let held = blocks(&stores[1])[0].cidr;
+    let other = likely.iter().find(|cidr| **cidr != held).unwrap();
+    put(&stores[1], keys::block(*other), json!("nonsense"));
+    let request = request("n1", "c", V4);
+    engine::assign(&stores[1], &request, &likely, now()).await.unwrap();
+}
+
+#[tokio::test]
 async fn repeating_returns_the_same_addresses() {
     let store = store_with_pool();
     pool(&store, "six", "fd00::/64", json!({}));
@@ -468,7 +487,7 @@ async fn a_pool_disabled_meanwhile_is_not_used() {
     let store = store_with_pool();
     let other = store.another_process();
     let request = request("n1", "a", V4);
-    let adding = engine::assign(&store, &request, now());
+    let adding = engine::assign(&store, &request, &[], now());
     // The other process changes the pool between this one's read and commit.
     let disabling = async {
         tokio::task::yield_now().await;

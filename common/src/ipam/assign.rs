@@ -93,6 +93,14 @@ pub fn decide(
 }
 
 impl Want {
+    /// The family of the address that is wanted.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Any { family, .. } => *family,
+            Self::Exactly(address) => Family::of(*address),
+        }
+    }
+
     fn is_met_by(&self, address: IpAddr) -> bool {
         match self {
             Self::Any { family, .. } => Family::of(address) == *family,

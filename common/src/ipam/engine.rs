@@ -1,5 +1,6 @@
 //! Carries decisions out against a datastore.
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::assign::{self, Request};
@@ -24,7 +25,8 @@ pub struct Assignment {
 /// same attachment it returns the same addresses.
 ///
 /// One read, one read of blocks, and one commit, while the host holds a block
-/// with a free address.
+/// with a free address; one read less when that block is among the `likely`
+/// ones, which are read in advance and change nothing else.
 ///
 /// # Errors
 /// See [`Error`]; nothing was changed, save that after
@@ -33,11 +35,12 @@ pub struct Assignment {
 pub async fn assign(
     datastore: &dyn Datastore,
     request: &Request,
+    likely: &[IpNet],
     now: Timestamp,
 ) -> Result<Assignment, Error> {
     let selections = View::selections(&request.host, &request.handle_id);
     let decide = |view: &View, blocks: &Blocks| assign::decide(request, view, blocks, now);
-    let (addresses, view) = settle(datastore, &selections, View::parse, decide).await?;
+    let (addresses, view) = settle(datastore, selections, likely, View::parse, decide).await?;
     let pools = view.pools.into_iter().map(|pool| pool.value).collect();
     Ok(Assignment { addresses, pools })
 }
@@ -56,7 +59,7 @@ pub async fn release(
         release::decide(handle_id, interface, holdings, blocks)
     };
     let selections = Holdings::selections(handle_id);
-    let (addresses, _) = settle(datastore, &selections, Holdings::parse, decide).await?;
+    let (addresses, _) = settle(datastore, selections, &[], Holdings::parse, decide).await?;
     Ok(addresses)
 }
 
@@ -78,7 +81,7 @@ pub async fn lookup(
         })
     };
     let selections = Holdings::selections(handle_id);
-    let (addresses, _) = settle(datastore, &selections, Holdings::parse, decide).await?;
+    let (addresses, _) = settle(datastore, selections, &[], Holdings::parse, decide).await?;
     Ok(addresses)
 }
 
@@ -86,13 +89,18 @@ pub async fn lookup(
 /// when others were faster. Returns the addresses and what they were decided on.
 async fn settle<Known>(
     datastore: &dyn Datastore,
-    selections: &[Selection],
+    mut selections: Vec<Selection>,
+    likely: &[IpNet],
     parse: impl Fn(&Snapshot) -> Result<Known, Error>,
     decide: impl Fn(&Known, &Blocks) -> Result<Step, Error>,
 ) -> Result<(Vec<Assigned>, Known), Error> {
+    let in_advance = selections.len();
+    selections.extend(Blocks::selections(likely));
     for _ in 0..MAX_ATTEMPTS {
-        let known = parse(&datastore.read(selections).await?)?;
+        let snapshot = datastore.read(&selections).await?;
+        let known = parse(&snapshot)?;
         let mut blocks = Blocks::default();
+        blocks.learn_sound(likely, &snapshot.selected[in_advance..]);
         loop {
             match decide(&known, &blocks)? {
                 Step::Done(addresses) => return Ok((addresses, known)),

@@ -215,6 +215,17 @@ impl Blocks {
         }
         Ok(())
     }
+
+    /// Takes in what was read in advance. Of a block that cannot be used nothing
+    /// is learnt: it may not be needed.
+    pub fn learn_sound(&mut self, cidrs: &[IpNet], selected: &[Vec<Entry>]) {
+        for (cidr, entries) in cidrs.iter().zip(selected) {
+            let block = entries.first().map(|entry| read_block(*cidr, entry)).transpose();
+            if let Ok(block) = block {
+                self.known.insert(*cidr, block);
+            }
+        }
+    }
 }
 
 fn read_block(cidr: IpNet, entry: &Entry) -> Result<Stored<Block>, Error> {

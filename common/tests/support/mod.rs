@@ -54,7 +54,7 @@ pub fn request(host: &str, container: &str, families: &[Family]) -> Request {
 
 /// Assigns and returns the addresses.
 pub async fn assign(store: &Memory, request: &Request) -> Result<Vec<IpAddr>, Error> {
-    let assigned = engine::assign(store, request, now()).await?;
+    let assigned = engine::assign(store, request, &[], now()).await?;
     Ok(addresses(&assigned.addresses))
 }
 

@@ -22,14 +22,19 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
         wants: ipam.wants.clone(),
     };
     // The wait for other calls of this host does not count against the deadline.
-    let _lock = lock(ipam);
+    let lock = lock(ipam);
+    // The block that the last call took an address from likely has another.
+    let likely: Vec<IpNet> = lock.memo().lines().filter_map(|line| line.parse().ok()).collect();
     let assignment = block_on(within(DEADLINE, async {
         let datastore = weir_datastore::open(&call.configuration.datastore).await?;
-        Ok(engine::assign(datastore.as_ref(), &request, Timestamp::now()).await?)
+        Ok(engine::assign(datastore.as_ref(), &request, &likely, Timestamp::now()).await?)
     }))?;
     for Assigned { address, block } in &assignment.addresses {
         tracing::debug!(%address, %block, handle = request.handle_id, "assigned");
     }
+    let blocks: Vec<String> =
+        assignment.addresses.iter().map(|assigned| assigned.block.to_string()).collect();
+    lock.leave(&blocks.join("\n"));
     let notice = |pool: &IpPool| PoolNotice { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
     Ok(AddResult {
         ips: assignment.addresses.iter().map(ip_configuration).collect(),

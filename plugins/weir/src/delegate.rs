@@ -12,7 +12,7 @@ use weir_common::cni::{AddResult, Code, Error, IpamConfiguration};
 use weir_process::{DEADLINE, PARENT_VARIABLE, become_program, within};
 
 /// The IPAM plugin that ends together with this process by itself.
-const OWN_IPAM: &str = "weir-ipam";
+pub const OWN_IPAM: &str = "weir-ipam";
 
 /// The variable that names the plugin whose place this process takes.
 const PLACE_VARIABLE: &str = "WEIR_TAKE_THE_PLACE_OF";
