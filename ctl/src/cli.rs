@@ -116,6 +116,16 @@ pub enum Command {
 pub enum IpamCommand {
     /// Show how many addresses are in use, and where
     Show(commands::ipam_show::ShowArgs),
+    /// Compare blocks, handles, affinities, pools and this node's kernel
+    Check(commands::ipam_check::CheckArgs),
+    /// Say which address the next container of a node gets, and why
+    Explain(commands::ipam_explain::ExplainArgs),
+    /// Give addresses back that nobody uses
+    Release(commands::ipam_release::ReleaseArgs),
+    /// Change how addresses are assigned
+    Configure(commands::ipam_configure::ConfigureArgs),
+    /// Take back empty blocks, and what belongs to hosts that are gone
+    Reclaim(commands::ipam_reclaim::ReclaimArgs),
 }
 
 /// Says how to spell an output format that was written without its flag

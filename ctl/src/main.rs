@@ -6,22 +6,35 @@ mod location;
 mod output;
 mod session;
 mod store;
+mod this_node;
 
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use clap::Parser;
 use clap::error::ErrorKind;
 use weir_common::datastore::{Datastore, keys};
+use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
 
 use cli::{Cli, DatastoreArgs};
 use location::{Location, Settings};
 use session::{Failure, Session, Surroundings};
+use this_node::Networks;
 
-/// This process's own input, clock and randomness.
-struct Process;
+/// Used where standard output is no terminal and nobody says how wide it is.
+const DEFAULT_WIDTH: usize = 80;
 
+/// This process's own input, clock, randomness, node and terminal.
+struct Process {
+    /// The node's CNI configuration.
+    networks: Networks,
+}
+
+#[async_trait]
 impl Surroundings for Process {
     fn read_input(&self) -> std::io::Result<String> {
         let mut text = String::new();
@@ -35,6 +48,31 @@ impl Surroundings for Process {
             uid: uuid::Uuid::new_v4().to_string(),
             timestamp: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }
+    }
+
+    fn now(&self) -> jiff::Timestamp {
+        jiff::Timestamp::now()
+    }
+
+    async fn pause(&self, time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    async fn this_node(&self) -> Result<Option<ThisNode>, Failure> {
+        this_node::read(&self.networks).await
+    }
+
+    fn node_name(&self) -> Result<String, Failure> {
+        this_node::name(&self.networks)
+    }
+
+    fn width(&self) -> usize {
+        let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        columns.unwrap_or(DEFAULT_WIDTH)
+    }
+
+    fn read_file(&self, path: &Path) -> std::io::Result<String> {
+        std::fs::read_to_string(path)
     }
 }
 
@@ -83,7 +121,9 @@ fn run(cli: Cli) -> Result<String, Failure> {
         .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
     runtime.block_on(async {
         let datastore = open(&location).await?;
-        let session = Session { datastore: datastore.as_ref(), surroundings: &Process };
+        let files = location::read_network_directory(&cli.datastore.sources().network_directory);
+        let process = Process { networks: Networks::of(&files, &location.configuration) };
+        let session = Session { datastore: datastore.as_ref(), surroundings: &process };
         commands::run(cli.command, &session).await
     })
 }

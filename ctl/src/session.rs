@@ -1,9 +1,16 @@
 //! What a command works with.
 
+use std::path::Path;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
 use weir_common::datastore::Datastore;
+use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
 
 /// What a command needs from outside besides the datastore.
+#[async_trait]
 pub trait Surroundings: Send + Sync {
     /// All that is written to standard input.
     ///
@@ -13,6 +20,34 @@ pub trait Surroundings: Send + Sync {
 
     /// A UID and the time, for a resource that is created.
     fn birth(&self) -> Birth;
+
+    /// The present time.
+    fn now(&self) -> Timestamp;
+
+    /// Waits.
+    async fn pause(&self, time: Duration);
+
+    /// This node, as its kernel and its CNI configuration have it now; `None`
+    /// on a machine without Weir.
+    ///
+    /// # Errors
+    /// When the kernel, or the node's name, cannot be read.
+    async fn this_node(&self) -> Result<Option<ThisNode>, Failure>;
+
+    /// The name of this node.
+    ///
+    /// # Errors
+    /// When there is none that can be used.
+    fn node_name(&self) -> Result<String, Failure>;
+
+    /// How many columns the terminal has, or what takes its place.
+    fn width(&self) -> usize;
+
+    /// What stands in a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not UTF-8.
+    fn read_file(&self, path: &Path) -> std::io::Result<String>;
 }
 
 /// The datastore and the surroundings of one call.

@@ -3,28 +3,34 @@
 mod answers;
 mod concurrency;
 mod deletion;
+mod ipam;
 mod recorded;
 mod writing;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use async_trait::async_trait;
 use clap::Parser;
 use serde_json::Value;
 use weir_common::datastore::Datastore;
+use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
 
 use crate::cli::Cli;
 use crate::commands;
-use crate::session::{Session, Surroundings};
+use crate::session::{Failure, Session, Surroundings};
 
 /// Input given beforehand, and a clock and UIDs that count.
 struct Prepared {
     input: String,
     births: AtomicU32,
+    node: Option<ThisNode>,
 }
 
+#[async_trait]
 impl Surroundings for Prepared {
     fn read_input(&self) -> std::io::Result<String> {
         Ok(self.input.clone())
@@ -33,6 +39,28 @@ impl Surroundings for Prepared {
     fn birth(&self) -> Birth {
         let count = self.births.fetch_add(1, Ordering::Relaxed);
         Birth { uid: format!("uid-{count}"), timestamp: "2026-01-02T03:04:05Z".into() }
+    }
+
+    fn now(&self) -> jiff::Timestamp {
+        "2026-11-24T00:00:00Z".parse().unwrap()
+    }
+
+    async fn pause(&self, _: Duration) {}
+
+    async fn this_node(&self) -> Result<Option<ThisNode>, Failure> {
+        Ok(self.node.clone())
+    }
+
+    fn node_name(&self) -> Result<String, Failure> {
+        Ok("n1".to_owned())
+    }
+
+    fn width(&self) -> usize {
+        80
+    }
+
+    fn read_file(&self, _: &Path) -> std::io::Result<String> {
+        Ok(self.input.clone())
     }
 }
 
@@ -45,12 +73,21 @@ struct Answer {
 }
 
 async fn call_with_input(datastore: &dyn Datastore, arguments: &[&str], input: &str) -> Answer {
+    call_on_node(datastore, arguments, input, None).await
+}
+
+async fn call_on_node(
+    datastore: &dyn Datastore,
+    arguments: &[&str],
+    input: &str,
+    node: Option<ThisNode>,
+) -> Answer {
     let line = std::iter::once("weirctl").chain(arguments.iter().copied());
     let cli = match Cli::try_parse_from(line) {
         Ok(cli) => cli,
         Err(error) => return Answer { exit: 1, output: error.to_string() },
     };
-    let surroundings = Prepared { input: input.to_owned(), births: AtomicU32::new(0) };
+    let surroundings = Prepared { input: input.to_owned(), births: AtomicU32::new(0), node };
     let session = Session { datastore, surroundings: &surroundings };
     match commands::run(cli.command, &session).await {
         Ok(output) => Answer { exit: 0, output },

@@ -1,10 +1,14 @@
 //! What the kernel has of an attachment.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use weir_common::network::{AttachmentIdentity, Found, FoundLink};
 
 use crate::link::Link;
 use crate::netlink::Netlink;
-use crate::route::{in_plan_terms, routes_by};
+use crate::route::{all_routes, in_plan_terms, routes_by};
 use crate::{Error, Kernel};
 
 impl Kernel {
@@ -37,11 +41,37 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses the list.
     pub async fn attachments(&self) -> Result<Vec<AttachmentIdentity>, Error> {
+        Ok(self.own_links().await?.into_iter().map(|(_, identity)| identity).collect())
+    }
+
+    /// The attachments that the node has, each with the addresses that the node
+    /// routes to it, in the order in which they were made.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn attached_addresses(
+        &self,
+    ) -> Result<Vec<(AttachmentIdentity, Vec<IpAddr>)>, Error> {
+        let links = self.own_links().await?;
+        let mut addresses: HashMap<u32, Vec<IpAddr>> = HashMap::new();
+        for v6 in [false, true] {
+            for route in self.host.routes(all_routes(v6)).await? {
+                if let Some((link, address)) = routed_address(&route) {
+                    addresses.entry(link).or_default().push(address);
+                }
+            }
+        }
+        let with_addresses =
+            |(index, identity)| (identity, addresses.remove(&index).unwrap_or_default());
+        Ok(links.into_iter().map(with_addresses).collect())
+    }
+
+    async fn own_links(&self) -> Result<Vec<(u32, AttachmentIdentity)>, Error> {
         let mut links = self.host.links().await?;
         links.sort_by_key(|link| link.index);
         let identity = |link: Link| {
             let identity = AttachmentIdentity::from_alias(link.alias.as_deref()?)?;
-            (identity.host_interface() == link.name).then_some(identity)
+            (identity.host_interface() == link.name).then_some((link.index, identity))
         };
         Ok(links.into_iter().filter_map(identity).collect())
     }
@@ -58,6 +88,16 @@ impl Kernel {
             container: report(container, identity.interface()).await?,
         })
     }
+}
+
+/// The link and the address of a route to one address.
+fn routed_address(message: &RouteMessage) -> Option<(u32, IpAddr)> {
+    let destination = in_plan_terms(message)?.destination;
+    let link = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })?;
+    (destination.prefix_len() == destination.max_prefix_len()).then(|| (link, destination.addr()))
 }
 
 async fn report(netlink: &Netlink, name: &str) -> Result<Option<FoundLink>, Error> {

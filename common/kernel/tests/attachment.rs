@@ -180,6 +180,12 @@ fn the_attachments_of_the_node_are_listed_from_their_links() {
         }
         let listed = Kernel::open().unwrap().attachments().await.unwrap();
         assert_eq!(listed, [identity("one"), identity("two")]);
+        let routed = Kernel::open().unwrap().attached_addresses().await.unwrap();
+        let addresses = |text: &str| vec![text.parse().unwrap()];
+        assert_eq!(
+            routed,
+            [(identity("one"), addresses("10.1.0.1")), (identity("two"), addresses("10.1.0.2")),]
+        );
     });
 }
 

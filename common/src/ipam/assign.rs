@@ -178,7 +178,7 @@ impl<'a> Search<'a> {
 
     /// A free address in a block the host holds.
     fn try_held(&mut self, pools: &[&'a Stored<IpPool>]) -> Option<Placement> {
-        let held = self.held(pools);
+        let held = held_blocks(self.view, pools);
         for (looked_at, (pool, cidr)) in held.iter().enumerate() {
             let found = match self.draft.known(*cidr) {
                 Known::Nothing => {
@@ -200,25 +200,6 @@ impl<'a> Search<'a> {
             }
         }
         None
-    }
-
-    /// The blocks of these pools that the host holds, those of the first pool
-    /// first, and of one pool the one claimed last first. Each one looked at
-    /// costs, so those that are noted to be full come last; they come at all
-    /// because Calico frees addresses without knowing of the notes.
-    fn held(&self, pools: &[&'a Stored<IpPool>]) -> Vec<(&'a Stored<IpPool>, IpNet)> {
-        let mut held = Vec::new();
-        for (cidr, affinity) in &self.view.affinities {
-            let holds = |pool: &&Stored<IpPool>| {
-                pool.value.cidr.contains(cidr) && pool.value.block_size == cidr.prefix_len()
-            };
-            if let Some(position) = pools.iter().position(holds) {
-                let full = self.view.full.contains(cidr);
-                held.push((full, position, Reverse(affinity.revision), *cidr));
-            }
-        }
-        held.sort();
-        held.into_iter().map(|(_, position, _, cidr)| (pools[position], cidr)).collect()
     }
 
     /// The first address of a block that nobody has claimed.
@@ -308,6 +289,29 @@ impl<'a> Search<'a> {
         unknown.truncate(at_most.min(MAX_BATCH));
         Placement::NotKnownYet(unknown)
     }
+}
+
+/// The blocks of these pools that the host holds, in the order in which they are
+/// tried: those of the first pool first, and of one pool the one claimed last
+/// first. Each one looked at costs, so those that are noted to be full come
+/// last; they come at all because Calico frees addresses without knowing of the
+/// notes.
+pub(super) fn held_blocks<'a>(
+    view: &View,
+    pools: &[&'a Stored<IpPool>],
+) -> Vec<(&'a Stored<IpPool>, IpNet)> {
+    let mut held = Vec::new();
+    for (cidr, affinity) in &view.affinities {
+        let holds = |pool: &&Stored<IpPool>| {
+            pool.value.cidr.contains(cidr) && pool.value.block_size == cidr.prefix_len()
+        };
+        if let Some(position) = pools.iter().position(holds) {
+            let full = view.full.contains(cidr);
+            held.push((full, position, Reverse(affinity.revision), *cidr));
+        }
+    }
+    held.sort();
+    held.into_iter().map(|(_, position, _, cidr)| (pools[position], cidr)).collect()
 }
 
 /// Refuses an address that is taken, or that lies in a block from which this

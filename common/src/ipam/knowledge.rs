@@ -18,7 +18,7 @@ pub struct Stored<T> {
 }
 
 impl<T> Stored<T> {
-    fn read<E: std::error::Error>(
+    pub(super) fn read<E: std::error::Error>(
         entry: &Entry,
         parse: impl FnOnce(&[u8]) -> Result<T, E>,
     ) -> Result<Self, Error> {
@@ -30,7 +30,7 @@ impl<T> Stored<T> {
 }
 
 /// An error and all its causes in one line.
-fn reason(error: &dyn std::error::Error) -> String {
+pub(super) fn reason(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

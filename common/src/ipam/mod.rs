@@ -8,15 +8,20 @@
 
 mod affinity;
 pub mod assign;
+pub mod audit;
 mod block;
 mod draft;
 pub mod engine;
 mod error;
+pub mod explain;
 mod family;
 mod handle;
 mod knowledge;
+pub mod map;
 mod pools;
+pub mod reclaim;
 pub mod release;
+pub mod release_one;
 mod walk;
 
 use serde::Serialize;

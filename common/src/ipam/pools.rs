@@ -36,7 +36,7 @@ impl std::fmt::Display for PoolReference {
 }
 
 impl PoolReference {
-    fn names(&self, pool: &IpPool) -> bool {
+    pub(super) fn names(&self, pool: &IpPool) -> bool {
         match self {
             Self::Name(name) => *name == pool.name,
             Self::Cidr(cidr) => *cidr == pool.cidr,

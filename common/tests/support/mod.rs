@@ -2,6 +2,9 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+pub mod crowd;
+pub mod stores;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 

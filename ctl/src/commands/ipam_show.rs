@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use clap::Args;
 use ipnet::IpNet;
 use weir_common::datastore::{Datastore, Selection, keys};
-use weir_common::ipam::{Attribute, Block};
+use weir_common::ipam::audit::engine;
+use weir_common::ipam::{Attribute, Block, map};
 use weir_common::resources::{IpPool, IpamConfig};
 
 use super::report;
@@ -16,7 +17,7 @@ use crate::store::{self, StoreError, StoredBlock};
 /// Arguments of `weirctl ipam show`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  weirctl ipam show\n  weirctl ipam show --show-blocks\n  \
-                  weirctl ipam show --ip=10.7.0.4")]
+                  weirctl ipam show --ip=10.7.0.4\n  weirctl ipam show --map")]
 #[group(multiple = false)]
 pub struct ShowArgs {
     /// Say whether this address is in use, and by whom
@@ -31,6 +32,9 @@ pub struct ShowArgs {
     /// Show how addresses are assigned
     #[arg(long)]
     pub show_configuration: bool,
+    /// Draw each pool's blocks: who holds them, how full
+    #[arg(long)]
+    pub map: bool,
 }
 
 /// Shows how addresses are used.
@@ -38,6 +42,9 @@ pub struct ShowArgs {
 /// # Errors
 /// [`Failure`] when the address is none or the datastore fails.
 pub async fn run(arguments: ShowArgs, session: &Session<'_>) -> CommandResult {
+    if arguments.map {
+        return draw_map(session).await;
+    }
     let shown = match &arguments.ip {
         Some(text) => {
             let address = text.parse().map_err(|_| {
@@ -50,6 +57,12 @@ pub async fn run(arguments: ShowArgs, session: &Session<'_>) -> CommandResult {
         None => show_use(session.datastore, arguments.show_blocks).await,
     };
     shown.map_err(|error| Failure::new(report::with_advice(&error)))
+}
+
+async fn draw_map(session: &Session<'_>) -> CommandResult {
+    let listed = engine::list(session.datastore).await;
+    let listing = listed.map_err(|error| Failure::caused_by(&error))?.listing;
+    Ok(map::draw(&listing, session.surroundings.width(), |_, cell| cell.to_owned()))
 }
 
 async fn show_use(datastore: &dyn Datastore, with_blocks: bool) -> Result<String, StoreError> {

@@ -5,6 +5,11 @@ pub mod create;
 pub mod delete;
 pub mod get;
 pub mod input;
+pub mod ipam_check;
+pub mod ipam_configure;
+pub mod ipam_explain;
+pub mod ipam_reclaim;
+pub mod ipam_release;
 pub mod ipam_show;
 pub mod replace;
 pub mod report;
@@ -28,8 +33,19 @@ pub async fn run(command: Command, session: &Session<'_>) -> CommandResult {
         Command::Replace(arguments) => replace::run(arguments, session).await,
         Command::Delete(arguments) => delete::run(arguments, session).await,
         Command::Get(arguments) => get::run(arguments, session).await,
-        Command::Ipam(IpamCommand::Show(arguments)) => ipam_show::run(arguments, session).await,
+        Command::Ipam(command) => run_ipam(command, session).await,
         Command::Version => Ok(version::text()),
+    }
+}
+
+async fn run_ipam(command: IpamCommand, session: &Session<'_>) -> CommandResult {
+    match command {
+        IpamCommand::Show(arguments) => ipam_show::run(arguments, session).await,
+        IpamCommand::Check(arguments) => ipam_check::run(arguments, session).await,
+        IpamCommand::Explain(arguments) => ipam_explain::run(arguments, session).await,
+        IpamCommand::Release(arguments) => ipam_release::run(arguments, session).await,
+        IpamCommand::Configure(arguments) => ipam_configure::run(arguments, session).await,
+        IpamCommand::Reclaim(arguments) => ipam_reclaim::run(arguments, session).await,
     }
 }
 

@@ -11,7 +11,9 @@ use serde_json::Value;
 use weir_common::datastore::{Configuration, EtcdConfiguration};
 
 pub use settings::Settings;
-pub use sources::{DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Sources};
+pub use sources::{
+    DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Sources, read_network_directory,
+};
 
 /// A datastore and who said that it is this one.
 #[derive(Clone, Debug, PartialEq, Eq)]

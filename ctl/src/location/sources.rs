@@ -56,7 +56,7 @@ impl Sources {
 /// The readable files of the CNI configuration: lists of plugins first, then
 /// single plugins, each in order of their names. Without the directory there
 /// are none.
-fn read_network_directory(directory: &Path) -> Vec<(PathBuf, String)> {
+pub fn read_network_directory(directory: &Path) -> Vec<(PathBuf, String)> {
     let rank = |path: &PathBuf| match path.extension().and_then(|extension| extension.to_str()) {
         Some("conflist") => Some(0),
         Some("conf" | "json") => Some(1),

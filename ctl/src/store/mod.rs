@@ -2,6 +2,7 @@
 //! what it rests on.
 
 mod blocks;
+mod configure;
 mod create;
 mod delete;
 mod error;
@@ -11,6 +12,7 @@ mod release;
 mod update;
 
 pub use blocks::{StoredBlock, blocks_in};
+pub use configure::configure;
 pub use create::create;
 pub use delete::{Preconditions, delete};
 pub use error::StoreError;

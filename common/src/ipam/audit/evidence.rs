@@ -1,0 +1,113 @@
+//! What a finding rests on, read again as of one moment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::super::{Affinity, Block, Error, Handle, Holdings, Stored};
+use super::finding::{Claim, Finding};
+use super::listing::Listing;
+use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
+use crate::resources::ClusterInformation;
+
+/// The values that a finding rests on, whole and with their revisions.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// The same values, condensed: an audit of them alone finds the finding
+    /// again, if it is still there.
+    pub(super) listing: Listing,
+    pub(super) blocks: BTreeMap<IpNet, Stored<Block>>,
+    pub(super) handles: BTreeMap<String, Stored<Handle>>,
+    pub(super) affinities: BTreeMap<Claim, Stored<Affinity>>,
+    pub(super) cluster_information: Option<Stored<ClusterInformation>>,
+    pub(super) revision: Revision,
+}
+
+impl Evidence {
+    /// What to read for a finding.
+    pub fn selections(finding: &Finding) -> Vec<Selection> {
+        let mut keys = vec![keys::CLUSTER_INFORMATION.to_owned()];
+        keys.extend(finding.keys());
+        keys.extend(finding.host().map(keys::node));
+        keys.extend(finding.block().map(keys::block));
+        keys.extend(blocks_of(finding).into_iter().map(keys::block));
+        keys.extend(finding.handle().as_deref().map(keys::handle));
+        if let (Some(host), Some(block)) = (finding.host(), finding.block()) {
+            keys.push(keys::affinity(host, block));
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        let mut selections: Vec<Selection> = keys.into_iter().map(Selection::Key).collect();
+        if rests_on_pools(finding) {
+            selections.push(Selection::Prefix(keys::POOLS.to_owned()));
+        }
+        selections
+    }
+
+    /// Understands the answer to [`Evidence::selections`]. Pools and nodes that
+    /// were not asked for are those of `listing`.
+    ///
+    /// # Errors
+    /// [`Error::NotReady`] while somebody is moving the datastore;
+    /// [`Error::Malformed`] when that cannot be told.
+    pub fn parse(finding: &Finding, snapshot: &Snapshot, listing: &Listing) -> Result<Self, Error> {
+        let mut evidence = Self {
+            listing: listing.surroundings(),
+            blocks: BTreeMap::new(),
+            handles: BTreeMap::new(),
+            affinities: BTreeMap::new(),
+            cluster_information: None,
+            revision: snapshot.revision,
+        };
+        if rests_on_pools(finding) {
+            evidence.listing.forget_pools();
+        }
+        if let Some(host) = finding.host() {
+            evidence.listing.forget_node(host);
+        }
+        for entry in snapshot.selected.iter().flatten() {
+            evidence.learn(entry)?;
+        }
+        let cluster_information = evidence.cluster_information.clone();
+        Holdings { cluster_information, handle: None }.require_ready()?;
+        Ok(evidence)
+    }
+
+    fn learn(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.listing.learn(entry);
+        let key = entry.key.as_str();
+        // What cannot be read is in the listing, as such.
+        if self.listing.unreadable.contains_key(key) {
+            return Ok(());
+        }
+        if key == keys::CLUSTER_INFORMATION {
+            self.cluster_information = Some(Stored::read(entry, ClusterInformation::from_json)?);
+        } else if let Some(block) = keys::parse_block(key) {
+            self.blocks.insert(block, Stored::read(entry, Block::from_json)?);
+        } else if let Some((host, block)) = keys::parse_affinity(key) {
+            let claim = Claim { block, host: Arc::from(host) };
+            self.affinities.insert(claim, Stored::read(entry, Affinity::from_json)?);
+        } else if let Some(handle) = keys::parse_handle(key) {
+            self.handles.insert(handle.to_owned(), Stored::read(entry, Handle::from_json)?);
+        }
+        Ok(())
+    }
+}
+
+/// The blocks that a finding about a handle rests on.
+fn blocks_of(finding: &Finding) -> Vec<IpNet> {
+    match finding {
+        Finding::EmptyHandle { named, .. } => named.clone(),
+        Finding::WrongCount { counts, .. } => counts.iter().map(|(block, ..)| *block).collect(),
+        Finding::MissingHandle { addresses, .. } => {
+            addresses.iter().map(|allocation| allocation.block).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a finding rests on which pools there are.
+pub(super) fn rests_on_pools(finding: &Finding) -> bool {
+    matches!(finding, Finding::BlockWithoutPool { .. } | Finding::MisfitBlock { .. })
+}

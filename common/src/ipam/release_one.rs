@@ -1,0 +1,180 @@
+//! Giving back one address, whoever has it, guarded by its sequence number.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::audit::Allocation;
+use super::block::block_of;
+use super::{Block, Error, Family, Handle, Holdings, MAX_BLOCK_BITS, Stored};
+use crate::datastore::{Datastore, Outcome, Selection, Transaction, Write, keys};
+use crate::resources::ClusterInformation;
+
+/// One address in use, as somebody saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The address.
+    pub address: IpAddr,
+    /// The handle that had it.
+    pub handle: Option<String>,
+    /// The sequence number under which it was handed out.
+    pub sequence: Option<u64>,
+}
+
+/// What became of an address that was to be released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// It is free now.
+    Released,
+    /// It was not in use.
+    NotInUse,
+    /// It is in use, but by somebody else than was seen: nothing was changed.
+    Reassigned(Seen),
+}
+
+/// Releases one ordinal of a block and takes it out of its handle.
+///
+/// A block left empty stays with its host, one without a host is removed; a note
+/// that it is full goes. The ordinal must be in use; `handle` is its holder's, if there.
+pub(super) fn release_ordinal(
+    stored: &Stored<Block>,
+    ordinal: usize,
+    handle: Option<&Stored<Handle>>,
+    transaction: &mut Transaction,
+) {
+    let id = stored.value.holder(ordinal).and_then(|holder| holder.handle_id.clone());
+    let mut block = stored.value.clone();
+    block.release(&[ordinal]);
+    block.advance();
+    let key = keys::block(block.cidr);
+    if block.is_empty() && block.affinity.is_none() {
+        transaction.delete(key, stored.revision);
+    } else {
+        transaction.update(key, stored.revision, block.to_json());
+    }
+    if let Some(host) = block.host() {
+        transaction.writes.push(Write::Delete { key: keys::full(host, block.cidr) });
+    }
+    if let Some(id) = id {
+        count_again(&id, handle, &block, transaction);
+    }
+}
+
+/// Sets what a handle has in a block to what the block says.
+fn count_again(
+    id: &str,
+    handle: Option<&Stored<Handle>>,
+    block: &Block,
+    transaction: &mut Transaction,
+) {
+    let key = keys::handle(id);
+    let Some(handle) = handle else {
+        transaction.absent(key);
+        return;
+    };
+    let mut remaining = handle.value.clone();
+    let of_handle = block.held_by(|holder| holder.handle_id.as_deref() == Some(id));
+    remaining.set(block.cidr, of_handle.len() as u64);
+    if remaining.is_empty() {
+        transaction.delete(key, handle.revision);
+    } else {
+        transaction.update(key, handle.revision, remaining.to_json());
+    }
+}
+
+/// Who has an address; `None` when nobody does.
+///
+/// One round trip: the address is looked for in every block that could hold
+/// it, so that no pool needs to be there.
+///
+/// # Errors
+/// [`Error::Datastore`], [`Error::Malformed`].
+pub async fn look_up(
+    datastore: &dyn Datastore,
+    address: IpAddr,
+) -> Result<Option<Allocation>, Error> {
+    Ok(find(datastore, address).await?.map(|(_, _, allocation)| allocation))
+}
+
+/// Releases an address if it is still in use as it was seen.
+///
+/// # Errors
+/// [`Error::NotReady`], [`Error::Contended`], [`Error::Datastore`],
+/// [`Error::Malformed`].
+pub async fn release(datastore: &dyn Datastore, seen: &Seen) -> Result<Release, Error> {
+    for _ in 0..super::engine::MAX_ATTEMPTS {
+        let Some((block, ordinal, allocation)) = find(datastore, seen.address).await? else {
+            return Ok(Release::NotInUse);
+        };
+        let present = Seen::from(&allocation);
+        if present != *seen {
+            return Ok(Release::Reassigned(present));
+        }
+        let transaction = prepare(datastore, &block, ordinal, seen).await?;
+        if let Outcome::Committed(_) = datastore.commit(transaction).await? {
+            return Ok(Release::Released);
+        }
+    }
+    Err(Error::Contended(super::engine::MAX_ATTEMPTS))
+}
+
+/// Reads the handle and the ready flag and makes the transaction.
+async fn prepare(
+    datastore: &dyn Datastore,
+    block: &Stored<Block>,
+    ordinal: usize,
+    seen: &Seen,
+) -> Result<Transaction, Error> {
+    let id = seen.handle.as_deref();
+    let mut selections = vec![Selection::Key(keys::CLUSTER_INFORMATION.to_owned())];
+    selections.extend(id.map(|id| Selection::Key(keys::handle(id))));
+    let snapshot = datastore.read(&selections).await?;
+    let entry = |index: usize| snapshot.selected.get(index).and_then(|entries| entries.first());
+    let information = entry(0).map(|entry| Stored::read(entry, ClusterInformation::from_json));
+    let handle = entry(1).map(|entry| Stored::read(entry, Handle::from_json)).transpose()?;
+    let holdings = Holdings { cluster_information: information.transpose()?, handle };
+    holdings.require_ready()?;
+    let mut transaction = Transaction::default();
+    release_ordinal(block, ordinal, holdings.handle.as_ref(), &mut transaction);
+    if let Some(information) = &holdings.cluster_information {
+        transaction.unchanged(keys::CLUSTER_INFORMATION.to_owned(), information.revision);
+    }
+    Ok(transaction)
+}
+
+async fn find(
+    datastore: &dyn Datastore,
+    address: IpAddr,
+) -> Result<Option<(Stored<Block>, usize, Allocation)>, Error> {
+    let selections: Vec<Selection> =
+        blocks_around(address).map(|block| Selection::Key(keys::block(block))).collect();
+    let snapshot = datastore.read(&selections).await?;
+    for entry in snapshot.selected.iter().flatten() {
+        let block = Stored::read(entry, Block::from_json)?;
+        if let Some(ordinal) = block.value.ordinal(address)
+            && let Some(allocation) = Allocation::read(&block.value, ordinal, |name| name.into())
+        {
+            return Ok(Some((block, ordinal, allocation)));
+        }
+    }
+    Ok(None)
+}
+
+/// Every block that an address can lie in: one for each size there is.
+fn blocks_around(address: IpAddr) -> impl Iterator<Item = IpNet> {
+    let longest = match Family::of(address) {
+        Family::V4 => 32,
+        Family::V6 => 128,
+    };
+    (longest - MAX_BLOCK_BITS..=longest).filter_map(move |length| block_of(address, length))
+}
+
+impl From<&Allocation> for Seen {
+    fn from(allocation: &Allocation) -> Self {
+        Self {
+            address: allocation.address,
+            handle: allocation.handle.as_deref().map(str::to_owned),
+            sequence: allocation.sequence,
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! An explanation foretells what the next ADD returns.
+
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod support;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use support::*;
+use weir_common::datastore::keys;
+use weir_common::ipam::assign::{Request, Want};
+use weir_common::ipam::explain::{Explanation, HeldState, NotUsed, Way, explain};
+use weir_common::ipam::{Error, Family, PassedOver, PoolReference, engine};
+use weir_datastore::Memory;
+
+const V4: &[Family] = &[Family::V4];
+
+/// A cluster at random: its pools, nodes, reservations and configuration, and
+/// what was assigned in it before.
+#[derive(Clone, Debug)]
+struct Cluster {
+    pools: Vec<Value>,
+    labels: [u8; 3],
+    reserved: Vec<String>,
+    config: (bool, bool, u8),
+    before: Vec<(u8, u8, bool)>,
+}
+
+fn cluster() -> impl Strategy<Value = Cluster> {
+    let selector = prop_oneof![
+        3 => Just("all()"),
+        1 => Just("zone == 'z1'"),
+        1 => Just("zone in {'z0', 'z2'} && has(zone)"),
+        1 => Just("!has(zone)"),
+    ];
+    let pool = (29u8..=32, selector, any::<bool>(), prop::bool::weighted(0.2)).prop_map(
+        |(block_size, selector, disabled, manual)| {
+            json!({
+                "blockSize": block_size, "nodeSelector": selector, "disabled": disabled,
+                "assignmentMode": if manual { "Manual" } else { "Automatic" },
+            })
+        },
+    );
+    (
+        prop::collection::vec(pool, 0..4),
+        [0u8..3, 0u8..3, 0u8..3],
+        prop::collection::vec((0u8..4, 0u8..16, 28u8..=32), 0..3),
+        (any::<bool>(), prop::bool::weighted(0.9), 0u8..3),
+        prop::collection::vec((0u8..3, 0u8..16, any::<bool>()), 0..40),
+    )
+        .prop_map(|(pools, labels, reserved, config, before)| Cluster {
+            pools,
+            labels,
+            reserved: reserved
+                .into_iter()
+                .map(|(pool, last, length)| format!("10.{pool}.0.{last}/{length}"))
+                .collect(),
+            config,
+            before,
+        })
+}
+
+/// Builds the cluster. All its assignments go into the pools by their names, so
+/// that pools that serve nobody have blocks as well.
+async fn build(cluster: &Cluster) -> Memory {
+    let store = Memory::new();
+    for (number, spec) in cluster.pools.iter().enumerate() {
+        let mut open = spec.clone();
+        open["disabled"] = json!(false);
+        pool(&store, &format!("p{number}"), &format!("10.{number}.0.0/28"), open);
+    }
+    pool(&store, "six", "fd00::/123", json!({"blockSize": 125}));
+    for (number, zone) in cluster.labels.iter().enumerate() {
+        let labels = if *zone == 0 { json!({}) } else { json!({"zone": format!("z{zone}")}) };
+        let node = json!({"metadata": {"name": format!("n{number}"), "labels": labels}});
+        put(&store, keys::node(&format!("n{number}")), node);
+    }
+    for (host, container, by_name) in &cluster.before {
+        let mut request = request(&format!("n{host}"), &container.to_string(), V4);
+        if *by_name && !cluster.pools.is_empty() {
+            let name = format!("p{}", usize::from(*container) % cluster.pools.len());
+            request.wants =
+                vec![Want::Any { family: Family::V4, pools: vec![PoolReference::Name(name)] }];
+        }
+        let _ = assign(&store, &request).await;
+    }
+    for (number, spec) in cluster.pools.iter().enumerate() {
+        pool(&store, &format!("p{number}"), &format!("10.{number}.0.0/28"), spec.clone());
+    }
+    let reserved =
+        json!({"metadata": {"name": "kept"}, "spec": {"reservedCIDRs": cluster.reserved}});
+    put(&store, keys::reservation("kept"), reserved);
+    let (strict, claim, most) = cluster.config;
+    let config = json!({"strict_affinity": strict, "auto_allocate_blocks": claim,
+        "maxBlocksPerHost": most});
+    put(&store, keys::IPAM_CONFIG.to_owned(), config);
+    store
+}
+
+fn wants() -> impl Strategy<Value = Vec<Want>> {
+    let any = |family, pools: &[&str]| Want::Any {
+        family,
+        pools: pools.iter().map(|pool| pool.parse().unwrap()).collect(),
+    };
+    prop_oneof![
+        4 => Just(vec![any(Family::V4, &[])]),
+        1 => Just(vec![any(Family::V6, &[])]),
+        2 => Just(vec![any(Family::V4, &[]), any(Family::V6, &[])]),
+        1 => Just(vec![any(Family::V4, &["p1", "10.0.0.0/28"])]),
+        1 => Just(vec![any(Family::V4, &["p2"])]),
+        1 => (0u8..3, 0u8..16).prop_map(|(pool, last)| {
+            vec![Want::Exactly(format!("10.{pool}.0.{last}").parse().unwrap())]
+        }),
+    ]
+}
+
+fn run(future: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn the_next_add_does_what_was_explained(
+        cluster in cluster(),
+        wants in wants(),
+        host in 0u8..4,
+    ) {
+        run(async {
+            let store = build(&cluster).await;
+            let before = store.dump();
+            let host = format!("n{host}");
+            let explained = explain(&store, &host, wants.clone(), now()).await.unwrap();
+            assert_eq!(store.dump(), before, "explaining changes nothing");
+            let newcomer = Request { wants, ..request(&host, "newcomer", &[]) };
+            let got = engine::assign(&store, &newcomer, now()).await.map(|it| it.addresses);
+            assert_foretold(&explained, got, &before);
+        });
+    }
+}
+
+fn assert_foretold(
+    explained: &Explanation,
+    got: Result<Vec<weir_common::ipam::Assigned>, Error>,
+    before: &std::collections::BTreeMap<String, Vec<u8>>,
+) {
+    match (&explained.outcome, got) {
+        (Ok(next), Ok(got)) => {
+            let pairs = |address, block| (address, block);
+            let foretold: Vec<_> = next.iter().map(|it| pairs(it.address, it.block)).collect();
+            let got: Vec<_> = got.iter().map(|it| pairs(it.address, it.block)).collect();
+            assert_eq!(foretold, got);
+            for next in next {
+                let was_there = before.contains_key(&keys::block(next.block));
+                assert_eq!(next.way == Way::Claimed, !was_there, "{next:?}");
+                let key = keys::affinity(&explained.host, next.block);
+                assert_eq!(next.way == Way::Held, before.contains_key(&key), "{next:?}");
+            }
+        }
+        (Err(foretold), Err(got)) => assert_eq!(foretold.to_string(), got.to_string()),
+        (foretold, got) => panic!("{foretold:?} was foretold, {got:?} came"),
+    }
+}
+
+#[tokio::test]
+async fn every_pool_is_accounted_for() {
+    let store = Memory::new();
+    pool(&store, "a-off", "10.0.0.0/24", json!({"disabled": true}));
+    pool(&store, "b-manual", "10.1.0.0/24", json!({"assignmentMode": "Manual"}));
+    pool(&store, "c-elsewhere", "10.2.0.0/24", json!({"nodeSelector": "zone == 'far'"}));
+    pool(&store, "d-here", "10.3.0.0/24", json!({}));
+    pool(&store, "six", "fd00::/64", json!({}));
+    let any = |pools| Want::Any { family: Family::V4, pools };
+    let explained = explain(&store, "n1", vec![any(vec![])], now()).await.unwrap();
+    let [considered] = explained.wants.as_slice() else { panic!("{explained:?}") };
+    let used: Vec<_> = considered.pools.iter().map(|pool| pool.name.as_str()).collect();
+    assert_eq!(used, ["d-here"]);
+    let why: Vec<_> =
+        considered.passed_over.iter().map(|(pool, why)| (pool.name.as_str(), why)).collect();
+    assert_eq!(
+        why,
+        [
+            ("a-off", &NotUsed::PassedOver(PassedOver::Disabled)),
+            ("b-manual", &NotUsed::PassedOver(PassedOver::Manual)),
+            ("c-elsewhere", &NotUsed::PassedOver(PassedOver::NotSelected("zone == 'far'".into()))),
+        ]
+    );
+    let asked = vec![any(vec!["b-manual".parse().unwrap()])];
+    let explained = explain(&store, "n1", asked, now()).await.unwrap();
+    let considered = &explained.wants[0];
+    assert_eq!(considered.pools[0].name, "b-manual");
+    assert!(considered.passed_over.iter().all(|(_, why)| *why == NotUsed::NotAskedFor));
+}
+
+#[tokio::test]
+async fn blocks_are_counted_in_the_order_tried() {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/27", json!({"blockSize": 30}));
+    for container in 0..6 {
+        assign(&store, &request("n1", &container.to_string(), V4)).await.unwrap();
+    }
+    let [older, newer] =
+        support::blocks(&store).try_into().unwrap_or_else(|_| panic!("two blocks"));
+    let (newer, older) = if older.free().count() == 0 { (newer, older) } else { (older, newer) };
+    let last = newer.address(3);
+    let kept = json!({"metadata": {"name": "kept"}, "spec": {"reservedCIDRs": [last.to_string()]}});
+    put(&store, keys::reservation("kept"), kept);
+    let wants = vec![Want::Any { family: Family::V4, pools: vec![] }];
+    let explained = explain(&store, "n1", wants, now()).await.unwrap();
+    let held: Vec<_> =
+        explained.wants[0].held.iter().map(|held| (held.block, free(&held.state))).collect();
+    assert_eq!(held, [(newer.cidr, 1), (older.cidr, 0)]);
+    assert_eq!(explained.outcome.unwrap()[0].address, newer.address(2));
+}
+
+fn free(state: &HeldState) -> usize {
+    match state {
+        HeldState::Free(free) => *free,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_keeps_an_add_from_its_address_is_the_outcome() {
+    let store = Memory::new();
+    let wants = || vec![Want::Any { family: Family::V4, pools: vec![] }];
+    let outcome = |explained: Explanation| explained.outcome.unwrap_err();
+    let none = explain(&store, "n1", wants(), now()).await.unwrap();
+    assert!(matches!(outcome(none), Error::NoPool(Family::V4)));
+    pool(&store, "blue", "10.0.0.0/30", json!({"blockSize": 30}));
+    for container in 0..4 {
+        assign(&store, &request("n1", &container.to_string(), V4)).await.unwrap();
+    }
+    let full = explain(&store, "n1", wants(), now()).await.unwrap();
+    assert_eq!(free(&full.wants[0].held[0].state), 0);
+    assert!(matches!(outcome(full), Error::Exhausted { .. }));
+    store.seed([(keys::block("10.0.0.0/30".parse().unwrap()), b"{}".to_vec())]);
+    let damaged = explain(&store, "n1", wants(), now()).await.unwrap();
+    assert!(matches!(damaged.wants[0].held[0].state, HeldState::Unreadable(_)));
+    assert!(matches!(outcome(damaged), Error::Malformed { .. }));
+}

@@ -1,0 +1,170 @@
+//! Stores to audit: a healthy one with everything that looks like damage and
+//! is none, and tools to damage it.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use weir_common::datastore::{Datastore, Transaction, Write, keys};
+use weir_common::ipam::audit::{Attached, Finding, Kind, ThisNode, audit, engine};
+use weir_common::ipam::{Block, Family};
+use weir_common::network::AttachmentIdentity;
+use weir_datastore::Memory;
+
+use super::{assign, now, pool, put, request};
+
+/// When audits happen: long after what [`now`] stamps.
+pub fn later() -> Timestamp {
+    now() + SignedDuration::from_hours(1)
+}
+
+/// Registers a node.
+pub fn node(store: &Memory, name: &str) {
+    let node = json!({
+        "kind": "Node", "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": name}, "spec": {},
+    });
+    put(store, keys::node(name), node);
+}
+
+/// An attachment in the kernel.
+pub fn attached(container: &str, interface: &str, addresses: &[std::net::IpAddr]) -> Attached {
+    let identity = AttachmentIdentity::new("net", container, interface).unwrap();
+    Attached { identity, addresses: addresses.to_vec() }
+}
+
+/// A healthy store of two registered nodes, and the first one's kernel.
+///
+/// Besides containers of one and of two families it has what Calico leaves: a
+/// tunnel's address, an allocation without an interface, addresses kept from
+/// Windows, one cooling down, a borrowed one, and a block that is nobody's.
+pub async fn healthy() -> (Memory, ThisNode) {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/24", json!({"blockSize": 29}));
+    pool(&store, "six", "fd00::/112", json!({"blockSize": 124}));
+    pool(&store, "green", "10.1.0.0/24", json!({"blockSize": 29, "disabled": true}));
+    node(&store, "n1");
+    node(&store, "n2");
+    let mut here = ThisNode {
+        host: "n1".to_owned(),
+        networks: ["net".to_owned()].into(),
+        other_networks: ["net.ptp".to_owned()].into(),
+        ..ThisNode::default()
+    };
+    for host in ["n1", "n2"] {
+        for container in ["a", "b", "c"] {
+            let container = format!("{host}-{container}");
+            let both = request(host, &container, &[Family::V4, Family::V6]);
+            let addresses = assign(&store, &both).await.unwrap();
+            if host == "n1" {
+                here.attachments.push(attached(&container, "eth0", &addresses));
+            }
+        }
+    }
+    calicos(&store);
+    (store, here)
+}
+
+/// What Calico leaves and what is no damage.
+fn calicos(store: &Memory) {
+    let stamp = "2026-11-23 03:36:01.859779804 +0000 UTC";
+    let mut tunnels = Block::new(cidr("10.1.0.0/29"), "n1", 100);
+    let holders = [
+        json!({"handle_id": "windows-reserved-ipam-handle", "secondary": {"note": "windows"}}),
+        json!({"handle_id": "ipip-tunnel-addr-n1", "secondary": {"node": "n1", "timestamp": stamp,
+            "type": "ipipTunnelAddress"}}),
+        json!({"handle_id": "net.calico", "secondary": {"node": "n1", "timestamp": stamp}}),
+        json!({"handle_id": "net.borrowed", "secondary": {"node": "n2", "timestamp": stamp,
+            "interface": "eth0"}}),
+        json!({"handle_id": "net.cooling", "secondary": {"node": "n1", "interface": "eth0"},
+            "releasedAt": "2026-11-23T03:36:01Z"}),
+        json!({"handle_id": "net.ptp.foreign", "secondary": {"node": "n1", "interface": "eth0",
+            "timestamp": stamp}}),
+    ];
+    for (ordinal, holder) in holders.into_iter().enumerate() {
+        tunnels.assign(ordinal, serde_json::from_value(holder).unwrap());
+    }
+    let mut nobodys = Block { affinity: None, ..Block::new(cidr("10.1.0.64/29"), "", 100) };
+    let holder = json!({"handle_id": "net.left", "secondary": {"node": "n2", "timestamp": stamp}});
+    nobodys.assign(3, serde_json::from_value(holder).unwrap());
+    for block in [&tunnels, &nobodys] {
+        store.seed([(keys::block(block.cidr), block.to_json())]);
+    }
+    put(store, keys::affinity("n1", tunnels.cidr), json!({"state": "confirmed"}));
+    let in_tunnels =
+        ["ipip-tunnel-addr-n1", "net.calico", "net.borrowed", "net.ptp.foreign"].iter();
+    for handle in in_tunnels {
+        put(store, keys::handle(handle), json!({"block": {"10.1.0.0/29": 1}}));
+    }
+    put(store, keys::handle("net.left"), json!({"block": {"10.1.0.64/29": 1}}));
+}
+
+/// A CIDR.
+pub fn cidr(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+/// What an audit finds, after a second look.
+pub async fn check(store: &Memory, here: Option<&ThisNode>) -> Vec<Finding> {
+    let listing = engine::list(store).await.unwrap().listing;
+    let findings = audit(&listing, here, later());
+    engine::confirm(store, &listing, findings, here, later()).await.unwrap()
+}
+
+/// Repairs until nothing is mended any more, and returns what is left.
+pub async fn repair(store: &Memory, here: Option<&ThisNode>) -> Vec<Finding> {
+    for _ in 0..6 {
+        let listing = engine::list(store).await.unwrap().listing;
+        let findings = audit(&listing, here, later());
+        let repaired = engine::repair(store, &listing, findings, here, later()).await.unwrap();
+        if !repaired.iter().any(|(_, done)| *done == engine::Repaired::Mended) {
+            return repaired.into_iter().map(|(finding, _)| finding).collect();
+        }
+    }
+    panic!("repair does not come to an end");
+}
+
+/// The kinds among the findings.
+pub fn kinds(findings: &[Finding]) -> Vec<Kind> {
+    let mut kinds: Vec<Kind> = findings.iter().map(Finding::kind).collect();
+    kinds.dedup();
+    kinds
+}
+
+/// Deletes a key that must be there.
+pub async fn delete(store: &Memory, key: String) {
+    assert!(store.dump().contains_key(&key), "{key}");
+    let writes = vec![Write::Delete { key }];
+    store.commit(Transaction { compares: vec![], writes }).await.unwrap();
+}
+
+/// Changes a stored value.
+pub fn edit(store: &Memory, key: String, change: impl FnOnce(&mut Value)) {
+    let mut value: Value = serde_json::from_slice(&store.dump()[&key]).unwrap();
+    change(&mut value);
+    put(store, key, value);
+}
+
+/// The block of a host that holds this container's first address.
+pub fn block_of_container(store: &Memory, container: &str) -> Block {
+    let handle = format!("net.{container}");
+    let holds = |block: &Block| {
+        !block.held_by(|holder| holder.handle_id.as_deref() == Some(&handle)).is_empty()
+    };
+    super::blocks(store).into_iter().find(holds).unwrap()
+}
+
+/// Everything in use: address, handle and sequence number.
+pub fn in_use(store: &Memory) -> BTreeMap<std::net::IpAddr, (Option<String>, Option<u64>)> {
+    let mut found = BTreeMap::new();
+    for block in super::blocks(store) {
+        for ordinal in block.held_by(|_| true) {
+            let handle = block.holder(ordinal).unwrap().handle_id.clone();
+            let numbers = &block.sequence_number_for_allocation;
+            let sequence = numbers.get(&ordinal.to_string()).copied();
+            found.insert(block.address(ordinal), (handle, sequence));
+        }
+    }
+    found
+}

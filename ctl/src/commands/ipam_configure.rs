@@ -1,0 +1,46 @@
+//! `weirctl ipam configure`
+
+use clap::{ArgAction, Args};
+
+use super::report;
+use crate::session::{CommandResult, Failure, Session};
+use crate::store;
+
+/// Arguments of `weirctl ipam configure`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  weirctl ipam configure --strictaffinity=true\n  \
+                  weirctl ipam configure --strictaffinity=true --max-blocks-per-host=4")]
+#[group(required = true, multiple = true)]
+pub struct ConfigureArgs {
+    /// Whether nodes take addresses from their own blocks only
+    #[arg(long, value_name = "true|false", action = ArgAction::Set)]
+    pub strictaffinity: Option<bool>,
+    /// The most blocks that a node may hold; 0 for no limit
+    #[arg(long, value_name = "NUMBER")]
+    pub max_blocks_per_host: Option<u32>,
+}
+
+/// Changes how addresses are assigned.
+///
+/// # Errors
+/// [`Failure`] when the settings do not go together, or the datastore fails.
+pub async fn run(arguments: ConfigureArgs, session: &Session<'_>) -> CommandResult {
+    let ConfigureArgs { strictaffinity, max_blocks_per_host } = arguments;
+    store::configure(session.datastore, |config| {
+        if let Some(strict) = strictaffinity {
+            config.strict_affinity = strict;
+        }
+        if let Some(most) = max_blocks_per_host {
+            config.max_blocks_per_host = most;
+        }
+    })
+    .await
+    .map_err(|error| Failure::new(report::with_advice(&error)))?;
+    let strict = strictaffinity
+        .map(|strict| format!("Successfully set StrictAffinity to: {strict}\n"))
+        .unwrap_or_default();
+    let most = max_blocks_per_host
+        .map(|most| format!("Successfully set MaxBlocksPerHost to: {most}\n"))
+        .unwrap_or_default();
+    Ok(strict + &most)
+}

@@ -1,0 +1,122 @@
+//! `weirctl ipam explain`
+
+use clap::Args;
+use weir_common::ipam::assign::Want;
+use weir_common::ipam::explain::{Considered, Explanation, HeldBlock, HeldState, Way, explain};
+use weir_common::ipam::{Error, Family, PoolReference};
+
+use crate::session::{CommandResult, Failure, Session};
+
+/// Arguments of `weirctl ipam explain`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Exit status 1 when the next container gets no address.\n\n\
+                  Examples:\n  weirctl ipam explain\n  \
+                  weirctl ipam explain --node n2 --pool blue --pool 10.8.0.0/24\n  \
+                  weirctl ipam explain --ipv6")]
+pub struct ExplainArgs {
+    /// The node; this one if not given
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// A pool to ask for, by name or CIDR; may be given several times
+    #[arg(long, value_name = "POOL")]
+    pub pool: Vec<String>,
+    /// Ask for an IPv4 address; the default, unless --ipv6 is given
+    #[arg(long)]
+    pub ipv4: bool,
+    /// Ask for an IPv6 address
+    #[arg(long)]
+    pub ipv6: bool,
+}
+
+/// Explains which address the next container gets.
+///
+/// # Errors
+/// [`Failure`] when it gets none, or the datastore fails.
+pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult {
+    let node = match &arguments.node {
+        Some(node) => node.clone(),
+        None => session.surroundings.node_name()?,
+    };
+    let wants = wants(&arguments);
+    let now = session.surroundings.now();
+    let explained = explain(session.datastore, &node, wants, now)
+        .await
+        .map_err(|error| Failure::caused_by(&error))?;
+    let output = in_words(&explained);
+    match explained.outcome {
+        Ok(_) => Ok(output),
+        Err(error) => Err(Failure { output, message: refused(&error) }),
+    }
+}
+
+/// One address of each family asked for. A pool given by its CIDR belongs to one
+/// family; one given by name is asked for in all.
+fn wants(arguments: &ExplainArgs) -> Vec<Want> {
+    let pools: Vec<PoolReference> =
+        arguments.pool.iter().filter_map(|pool| pool.parse().ok()).collect();
+    let of_family = |family: Family| {
+        let fits = |pool: &&PoolReference| match pool {
+            PoolReference::Name(_) => true,
+            PoolReference::Cidr(cidr) => Family::of(cidr.addr()) == family,
+        };
+        Want::Any { family, pools: pools.iter().filter(fits).cloned().collect() }
+    };
+    let ipv4 = arguments.ipv4 || !arguments.ipv6;
+    let families = [(ipv4, Family::V4), (arguments.ipv6, Family::V6)];
+    families.into_iter().filter(|(asked, _)| *asked).map(|(_, family)| of_family(family)).collect()
+}
+
+fn in_words(explained: &Explanation) -> String {
+    let considered = explained.wants.iter().map(|it| consider(it, &explained.host));
+    considered.collect::<String>() + &outcome(explained)
+}
+
+fn consider(considered: &Considered, host: &str) -> String {
+    let mut text = format!("{} pools for node {host}:\n", considered.family);
+    for (number, pool) in considered.pools.iter().enumerate() {
+        text.push_str(&format!("  {}. {} ({}) is used\n", number + 1, pool.name, pool.cidr));
+    }
+    for (pool, why) in &considered.passed_over {
+        text.push_str(&format!("  -  {} ({}) {why}\n", pool.name, pool.cidr));
+    }
+    if considered.pools.is_empty() && considered.passed_over.is_empty() {
+        text.push_str("  there are none\n");
+    }
+    text.push_str(&format!("Blocks that {host} holds in them, in the order tried:\n"));
+    for held in &considered.held {
+        text.push_str(&format!("  {} of {}: {}\n", held.block, held.pool, state(held)));
+    }
+    if considered.held.is_empty() {
+        text.push_str("  there are none\n");
+    }
+    text
+}
+
+fn state(held: &HeldBlock) -> String {
+    match &held.state {
+        HeldState::Free(0) => "full".to_owned(),
+        HeldState::Free(free) => format!("{free} free"),
+        HeldState::NotThereYet => "not there yet; it is made when it is used".to_owned(),
+        HeldState::NotTheHosts(Some(owner)) => format!("belongs to host {owner}; passed over"),
+        HeldState::NotTheHosts(None) => "belongs to no host; passed over".to_owned(),
+        HeldState::Unreadable(error) => error.to_string(),
+    }
+}
+
+fn outcome(explained: &Explanation) -> String {
+    let Ok(next) = &explained.outcome else { return String::new() };
+    let line = |next: &weir_common::ipam::explain::Next| {
+        let way = match &next.way {
+            Way::Held => "which the node holds".to_owned(),
+            Way::Claimed => "which the node claims".to_owned(),
+            Way::Borrowed(Some(owner)) => format!("borrowed from host {owner}"),
+            Way::Borrowed(None) => "borrowed from a block of no host".to_owned(),
+        };
+        format!("Next: {} from block {}, {way}\n", next.address, next.block)
+    };
+    next.iter().map(line).collect()
+}
+
+fn refused(error: &Error) -> String {
+    format!("the next container gets no address: {}", crate::session::chain(error))
+}

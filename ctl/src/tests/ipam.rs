@@ -1,0 +1,169 @@
+//! The commands that look into the use of addresses and mend it.
+
+use serde_json::json;
+use weir_common::datastore::keys;
+use weir_common::ipam::audit::{Attached, ThisNode};
+use weir_common::network::AttachmentIdentity;
+
+use super::*;
+
+fn put(memory: &Memory, key: String, value: &Value) {
+    memory.seed([(key, value.to_string().into_bytes())]);
+}
+
+fn cidr(text: &str) -> ipnet::IpNet {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_recorded_store_has_no_problems() {
+    for (case, numbers) in [
+        ("small", "1 pools, 2 blocks, 2 affinities, 3 handles and 3 addresses"),
+        ("seed", "4 pools, 12 blocks, 12 affinities, 23 handles and 23 addresses"),
+        ("busy", "5 pools, 20 blocks, 20 affinities, 40 handles and 49 addresses"),
+    ] {
+        let answer = call(&recorded_store(case), "ipam check").await;
+        let expected = format!(
+            "Looked at {numbers}; no containers on this machine to compare with\n\
+             Check complete; found 0 problems.\n"
+        );
+        assert_eq!(answer, Answer { exit: 0, output: expected });
+    }
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_reported_and_mended() {
+    let memory = recorded_store("busy");
+    put(&memory, keys::handle("pods.lost"), &json!({"block": {"10.7.0.0/30": 1}}));
+    put(&memory, keys::affinity("n1", cidr("10.9.0.32/29")), &json!({"state": "pending"}));
+    let answer = call(&memory, "ipam check").await;
+    assert_eq!(
+        answer.output,
+        "Looked at 5 pools, 20 blocks, 21 affinities, 41 handles and 49 addresses; no containers \
+         on this machine to compare with\n\
+         [handle-without-address] handle pods.lost has no address\n\
+         \x20 repair: delete the handle\n\
+         [affinity-unsettled] host n1 has left the claim of block 10.9.0.32/29 halfway\n\
+         \x20 repair: delete the affinity: the block is not the host's\n\
+         Check complete; found 2 problems.\n\
+         2 of them can be mended: weirctl ipam check --repair\n"
+    );
+    assert_eq!(answer.exit, 1);
+    let answer = call(&memory, "ipam check --repair").await;
+    assert_eq!(
+        answer.output.split_once('\n').unwrap().1,
+        "[affinity-unsettled] host n1 has left the claim of block 10.9.0.32/29 halfway\n\
+         \x20 mended: delete the affinity: the block is not the host's\n\
+         [handle-without-address] handle pods.lost has no address\n\
+         \x20 mended: delete the handle\n\
+         Check complete; found 0 problems.\n"
+    );
+    assert_eq!(answer.exit, 0);
+    assert_eq!(memory.dump(), recorded_store("busy").dump());
+}
+
+#[tokio::test]
+async fn a_report_in_json_is_read_back_to_release_what_leaked() {
+    let memory = Memory::new();
+    create(&memory, &pool("blue", "cidr: 10.1.0.0/24")).await;
+    let request = weir_common::ipam::assign::Request {
+        host: "n1".to_owned(),
+        handle_id: "net.gone".to_owned(),
+        interface: "eth0".to_owned(),
+        facts: Default::default(),
+        wants: vec![weir_common::ipam::assign::Want::Exactly("10.1.0.7".parse().unwrap())],
+    };
+    let made = "2026-11-23T00:00:00Z".parse().unwrap();
+    weir_common::ipam::engine::assign(&memory, &request, made).await.unwrap();
+    let identity = AttachmentIdentity::new("net", "alive", "eth0").unwrap();
+    let node = ThisNode {
+        host: "n1".to_owned(),
+        attachments: vec![Attached { identity, addresses: vec!["10.1.0.9".parse().unwrap()] }],
+        networks: ["net".to_owned()].into(),
+        ..ThisNode::default()
+    };
+    let arguments = ["ipam", "check", "-o", "json"];
+    let answer = call_on_node(&memory, &arguments, "", Some(node.clone())).await;
+    let (report, advice) = answer.output.rsplit_once("}\n").unwrap();
+    assert_eq!(advice, "2 of them can be mended: weirctl ipam check --repair\n");
+    let report = format!("{report}}}\n");
+    let value: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(value["findings"][0]["kind"], "address-without-attachment");
+    assert_eq!(value["findings"][0]["addresses"][0]["address"], "10.1.0.7");
+    assert!(value["findings"][0]["addresses"][0]["sequence"].is_string());
+    let release = ["ipam", "release", "--from-report=report.json"];
+    let answer = call_with_input(&memory, &release, &report).await;
+    assert_eq!(answer.output, "Successfully released IP address 10.1.0.7\n");
+    let answer = call_with_input(&memory, &release, &report).await;
+    assert_eq!(answer.output, "IP address 10.1.0.7 is released already\n");
+    let arguments = ["ipam", "check", "--repair", "-o", "json"];
+    let answer = call_on_node(&memory, &arguments, "", Some(node)).await;
+    let value: Value = serde_json::from_str(&answer.output).unwrap();
+    assert_eq!((answer.exit, &value["repairs"][0]["done"]), (0, &json!("mended")));
+    let answer = call(&memory, "ipam show --ip=10.1.0.9").await;
+    assert!(answer.output.contains("Handle ID: net.alive\n"), "{}", answer.output);
+}
+
+#[tokio::test]
+async fn addresses_are_released_one_by_one() {
+    let memory = recorded_store("busy");
+    let answer = call(&memory, "ipam release --ip=10.7.0.8").await;
+    let expected = "Successfully released IP address 10.7.0.8\n".to_owned();
+    assert_eq!(answer, Answer { exit: 0, output: expected });
+    let answer = call(&memory, "ipam release --ip=10.7.0.8").await;
+    let expected = "IP address 10.7.0.8 is not assigned\n".to_owned();
+    assert_eq!(answer, Answer { exit: 1, output: expected });
+    let answer = call(&memory, "ipam release --ip=ten").await;
+    assert!(answer.exit == 1 && answer.output.contains("'ten'"), "{}", answer.output);
+    assert_eq!(call(&memory, "ipam check").await.exit, 0);
+}
+
+#[tokio::test]
+async fn the_next_address_is_explained() {
+    let answer = call(&recorded_store("busy"), "ipam explain --node n4").await;
+    assert_eq!(answer.output, read_in_tree("ctl/src/tests/golden/explain-busy-n4.txt"));
+    let answer = call(&recorded_store("busy"), "ipam explain --node n5 --ipv4 --ipv6").await;
+    assert_eq!(answer.output, read_in_tree("ctl/src/tests/golden/explain-busy-n5.txt"));
+    let answer = call(&Memory::new(), "ipam explain").await;
+    assert_eq!(answer.exit, 1);
+    assert!(answer.output.contains("weirctl create -f pool.yaml"), "{}", answer.output);
+}
+
+#[tokio::test]
+async fn settings_that_do_not_go_together_are_refused() {
+    let memory = Memory::new();
+    let answer = call(&memory, "ipam configure --max-blocks-per-host=3").await;
+    assert_eq!(answer.exit, 1);
+    assert!(answer.output.contains("MaxBlocksPerHost"), "{}", answer.output);
+    let answer =
+        call(&memory, "ipam configure --strictaffinity=true --max-blocks-per-host=3").await;
+    assert_eq!(
+        answer.output,
+        "Successfully set StrictAffinity to: true\nSuccessfully set MaxBlocksPerHost to: 3\n"
+    );
+    let stored = memory.dump().remove(keys::IPAM_CONFIG).unwrap();
+    let stored: Value = serde_json::from_slice(&stored).unwrap();
+    assert_eq!(stored["maxBlocksPerHost"], 3);
+}
+
+#[tokio::test]
+async fn empty_blocks_are_taken_back() {
+    let memory = recorded_store("busy");
+    let planned = call(&memory, "ipam reclaim --dry-run").await.output;
+    assert_eq!(
+        planned,
+        "block 10.9.0.16/29 of host n2 is empty: take it back\n\
+         Nothing was changed (--dry-run)\n"
+    );
+    assert_eq!(memory.dump(), recorded_store("busy").dump());
+    let answer = call(&memory, "ipam reclaim").await;
+    assert_eq!(answer.output, "block 10.9.0.16/29 of host n2 is empty: take it back\n");
+    assert_eq!(call(&memory, "ipam reclaim").await.output, "Nothing to reclaim\n");
+    assert_eq!(call(&memory, "ipam check").await.exit, 0);
+}
+
+#[tokio::test]
+async fn pools_are_drawn() {
+    let answer = call(&recorded_store("busy"), "ipam show --map").await;
+    assert_eq!(answer.output, read_in_tree("common/tests/golden/map-busy-80.txt"));
+}

@@ -1,0 +1,151 @@
+//! This node, as its kernel and its CNI configuration have it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+use weir_common::cni::{Arguments, Configuration, NodeName, SpecVersion};
+use weir_common::datastore;
+use weir_common::ipam::audit::{Attached, ThisNode};
+use weir_kernel::Kernel;
+
+use crate::session::Failure;
+
+/// The networks of a node's CNI configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks {
+    /// Those that `weir` wires with addresses of `weir-ipam` from the datastore
+    /// in use.
+    pub own: BTreeSet<String>,
+    /// The others.
+    pub others: BTreeSet<String>,
+    /// How the first of our own says that the node's name is found.
+    pub node_name: Option<NodeName>,
+}
+
+impl Networks {
+    /// Reads the networks out of the files of the CNI configuration. A file that
+    /// is no network is somebody else's concern.
+    pub fn of(files: &[(PathBuf, String)], store: &datastore::Configuration) -> Self {
+        let mut networks = Self::default();
+        for (_, text) in files {
+            let Some((name, plugin)) = main_plugin(text) else { continue };
+            match own(&name, &plugin).filter(|own| is_same_store(&own.datastore, store)) {
+                Some(own) => {
+                    networks.node_name.get_or_insert(own.node_name);
+                    networks.own.insert(name);
+                }
+                None => {
+                    networks.others.insert(name);
+                }
+            }
+        }
+        // Of two networks with one name nothing can be said.
+        networks.own = &networks.own - &networks.others;
+        networks
+    }
+}
+
+/// The name of a network and its first plugin, which makes the interfaces.
+fn main_plugin(text: &str) -> Option<(String, Map<String, Value>)> {
+    let network: Map<String, Value> = serde_json::from_str(text).ok()?;
+    let name = network.get("name")?.as_str()?.to_owned();
+    let plugin = match network.get("plugins") {
+        Some(plugins) => plugins.get(0)?.as_object()?.clone(),
+        None => network,
+    };
+    Some((name, plugin))
+}
+
+/// The configuration of a network that `weir` wires with addresses of
+/// `weir-ipam`.
+fn own(name: &str, plugin: &Map<String, Value>) -> Option<Configuration> {
+    let is_ours = plugin.get("type")? == "weir" && plugin.get("ipam")?.get("type")? == "weir-ipam";
+    let validate = || {
+        Configuration::validate(name.to_owned(), SpecVersion::V1_0_0, plugin, &Arguments::default())
+    };
+    is_ours.then(validate)?.ok()
+}
+
+/// Whether two ways lead to one datastore: the same file, or a common endpoint.
+fn is_same_store(one: &datastore::Configuration, other: &datastore::Configuration) -> bool {
+    use datastore::Configuration::{Embedded, Etcd};
+    match (one, other) {
+        (Embedded { path: one }, Embedded { path: other }) => one == other,
+        (Etcd(one), Etcd(other)) => {
+            one.endpoints.iter().any(|endpoint| other.endpoints.contains(endpoint))
+        }
+        _ => false,
+    }
+}
+
+/// The node's name, as the networks or else Weir's defaults say.
+///
+/// # Errors
+/// [`Failure`] when there is none that can be used.
+pub fn name(networks: &Networks) -> Result<String, Failure> {
+    let default = || NodeName::FileOrHost(weir_common::cni::DEFAULT_NODE_NAME_FILE.into());
+    let configured = networks.node_name.clone().unwrap_or_else(default);
+    weir_process::node_name(&configured).map_err(|error| Failure::caused_by(&error))
+}
+
+/// Reads the kernel; `None` on a machine without a network of Weir's and
+/// without attachments.
+///
+/// # Errors
+/// [`Failure`] when the kernel, or the node's name, cannot be read.
+pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
+    let kernel = Kernel::open().map_err(|error| Failure::caused_by(&error))?;
+    let attached = kernel.attached_addresses().await.map_err(|error| Failure::caused_by(&error))?;
+    if attached.is_empty() && networks.own.is_empty() {
+        return Ok(None);
+    }
+    let attachments = attached
+        .into_iter()
+        .map(|(identity, addresses)| Attached { identity, addresses })
+        .collect();
+    Ok(Some(ThisNode {
+        host: name(networks)?,
+        attachments,
+        networks: networks.own.clone(),
+        other_networks: networks.others.clone(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> (PathBuf, String) {
+        (PathBuf::from("/etc/cni/net.d/10.conflist"), text.to_owned())
+    }
+
+    #[test]
+    fn networks_are_told_apart_by_plugins_and_datastore() {
+        let files = [
+            file(
+                r#"{"name": "ours", "plugins": [{"type": "weir", "nodename": "n7", "ipam": {"type": "weir-ipam"}}, {"type": "portmap"}]}"#,
+            ),
+            file(
+                r#"{"name": "elsewhere", "plugins": [{"type": "weir", "etcd_endpoints": "http://10.0.0.1:2379", "ipam": {"type": "weir-ipam"}}]}"#,
+            ),
+            file(
+                r#"{"name": "local", "plugins": [{"type": "weir", "ipam": {"type": "host-local"}}]}"#,
+            ),
+            file(r#"{"name": "single", "type": "ptp", "ipam": {"type": "weir-ipam"}}"#),
+            file("no network"),
+            file(r#"{"plugins": []}"#),
+        ];
+        let networks = Networks::of(&files, &datastore::Configuration::default());
+        assert_eq!(networks.own, ["ours".to_owned()].into());
+        let others = ["elsewhere", "local", "single"].map(str::to_owned);
+        assert_eq!(networks.others, others.into());
+        assert_eq!(name(&networks).unwrap(), "n7");
+        let etcd = datastore::EtcdConfiguration::new(vec![
+            "http://10.0.0.9:2379".to_owned(),
+            "http://10.0.0.1:2379".to_owned(),
+        ]);
+        let networks = Networks::of(&files, &datastore::Configuration::Etcd(etcd));
+        assert_eq!(networks.own, ["elsewhere".to_owned()].into());
+    }
+}

@@ -1,0 +1,99 @@
+//! `weirctl ipam check` on a node with containers: what the kernel has is
+//! compared with the store, and mended.
+
+use serde_json::Value;
+use weir_tests::{
+    Answer, Cluster, CniTool, Container, Families, Place, address, allocations, assert_consistent,
+};
+
+/// A node with two containers of both families.
+struct World {
+    cluster: Cluster,
+    tool: CniTool,
+    containers: [Container; 2],
+    addresses: [[String; 2]; 2],
+}
+
+impl World {
+    fn new(cluster: Cluster) -> Self {
+        let cluster = cluster.with_pools(Families::Dual);
+        let tool = CniTool::new(&cluster.node, &cluster.list(cluster.plugin(Families::Dual)));
+        let containers = ["web", "db"].map(|name| cluster.node.container(name));
+        let addresses = containers.each_ref().map(|container| {
+            let result = tool.add(container);
+            [0, 1].map(|index| address(&result, index).to_owned())
+        });
+        Self { cluster, tool, containers, addresses }
+    }
+
+    fn check(&self, more: &[&str]) -> Answer {
+        self.cluster.weirctl(&[&["ipam", "check"], more].concat())
+    }
+
+    fn assert_healthy(&self, interfaces: usize) {
+        let answer = self.check(&[]);
+        assert!(answer.succeeded, "{answer:?}");
+        let compared = format!("at {interfaces} containers' interfaces on node n1");
+        assert!(answer.stdout.contains(&compared), "{answer:?}");
+        assert!(answer.stdout.ends_with("found 0 problems.\n"), "{answer:?}");
+        assert_consistent(&self.cluster.store.entries());
+    }
+
+    fn assert_found(&self, kind: &str) {
+        let answer = self.check(&[]);
+        assert!(!answer.succeeded && answer.stdout.contains(kind), "{answer:?}");
+        assert!(answer.stderr.contains("weirctl ipam check --repair"), "{answer:?}");
+    }
+
+    /// Makes every allocation an hour older than any call may take.
+    fn age(&self) {
+        for (key, value) in self.cluster.store.entries() {
+            if key.contains("/assignment/") {
+                let mut block: Value = serde_json::from_str(&value).expect("a block is JSON");
+                for holder in block["attributes"].as_array_mut().into_iter().flatten() {
+                    holder["secondary"]["timestamp"] = "2026-01-02 03:04:05 +0000 UTC".into();
+                }
+                self.cluster.store.put(&key, &block);
+            }
+        }
+    }
+}
+
+/// A container whose address was given to nobody gets it back; one that went
+/// without a DEL loses it; the other is not touched.
+fn what_kernel_and_store_disagree_on_is_mended(cluster: Cluster) {
+    let world = World::new(cluster);
+    world.assert_healthy(2);
+    let lost = &world.addresses[0][0];
+    let answer = world.cluster.weirctl(&["ipam", "release", &format!("--ip={lost}")]);
+    assert!(answer.succeeded, "{answer:?}");
+    world.assert_found("attachment-without-address");
+    assert!(world.check(&["--repair"]).succeeded);
+    world.tool.check(&world.containers[0]);
+    world.assert_healthy(2);
+
+    let listing = world.cluster.node.run(&["ip", "-o", "route", "show", &world.addresses[1][0]]);
+    let link = listing.split_whitespace().skip_while(|word| *word != "dev").nth(1);
+    world.cluster.node.run(&["ip", "link", "delete", link.expect("a link")]);
+    // Its ADD might still be going on.
+    world.assert_healthy(1);
+    world.age();
+    world.assert_found("address-without-attachment");
+    assert!(world.check(&["--repair"]).succeeded);
+    world.assert_healthy(1);
+    let left: Vec<String> =
+        allocations(&world.cluster.store.entries()).keys().map(ToString::to_string).collect();
+    assert_eq!(left, world.addresses[0]);
+    world.tool.check(&world.containers[0]);
+    assert!(world.containers[0].reaches("172.30.0.11"));
+}
+
+#[test]
+fn embedded() {
+    what_kernel_and_store_disagree_on_is_mended(Cluster::embedded());
+}
+
+#[test]
+fn etcd() {
+    what_kernel_and_store_disagree_on_is_mended(Cluster::etcd());
+}
