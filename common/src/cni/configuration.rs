@@ -139,7 +139,7 @@ pub enum LogLevel {
     /// And what was done.
     #[default]
     Info,
-    /// And how, with the time each step took.
+    /// And how.
     Debug,
 }
 

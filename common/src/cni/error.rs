@@ -1,5 +1,6 @@
-//! Errors as the runtime gets them. This file is the only place where CNI error
-//! codes are given to what went wrong.
+//! Errors as the runtime gets them. The numbers of the CNI error codes are given
+//! here and nowhere else, and so are the codes of what goes wrong in this crate;
+//! those of the kernel's errors are in `plugins/weir/src/failure.rs`.
 
 use serde_json::{Value, json};
 
