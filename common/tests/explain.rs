@@ -134,7 +134,7 @@ proptest! {
             let explained = explain(&store, &host, wants.clone(), now()).await.unwrap();
             assert_eq!(store.dump(), before, "explaining changes nothing");
             let newcomer = Request { wants, ..request(&host, "newcomer", &[]) };
-            let got = engine::assign(&store, &newcomer, now()).await.map(|it| it.addresses);
+            let got = engine::assign(&store, &newcomer, &[], now()).await.map(|it| it.addresses);
             assert_foretold(&explained, got, &before);
         });
     }
@@ -239,4 +239,21 @@ async fn what_keeps_an_add_from_its_address_is_the_outcome() {
     let damaged = explain(&store, "n1", wants(), now()).await.unwrap();
     assert!(matches!(damaged.wants[0].held[0].state, HeldState::Unreadable(_)));
     assert!(matches!(outcome(damaged), Error::Malformed { .. }));
+}
+
+/// Which blocks are known by chance does not decide what an ADD complains of.
+#[tokio::test]
+async fn of_two_families_that_are_exhausted_the_first_is_named() {
+    let store = Memory::new();
+    pool(&store, "four", "10.0.0.0/31", json!({"blockSize": 31}));
+    pool(&store, "six", "fd00::/127", json!({"blockSize": 127}));
+    let both = |container: &str| request("n1", container, &[Family::V4, Family::V6]);
+    for container in ["a", "b"] {
+        assign(&store, &both(container)).await.unwrap();
+    }
+    let six: ipnet::IpNet = "fd00::/127".parse().unwrap();
+    for likely in [vec![], vec![six]] {
+        let refused = engine::assign(&store, &both("c"), &likely, now()).await.unwrap_err();
+        assert!(matches!(refused, Error::Exhausted { family: Family::V4, .. }), "{refused}");
+    }
 }

@@ -84,9 +84,13 @@ pub fn decide(
             assigned.push(present.remove(index));
             continue;
         }
-        match search.place(want, &present)? {
-            Placement::At(address) => assigned.push(address),
-            Placement::NotKnownYet(blocks) => missing.extend(blocks),
+        match search.place(want, &present) {
+            Ok(Placement::At(address)) => assigned.push(address),
+            Ok(Placement::NotKnownYet(blocks)) => missing.extend(blocks),
+            Err(error) if missing.is_empty() => return Err(error),
+            // Of several wants that cannot be met the first is named, whatever
+            // has been read so far.
+            Err(_) => break,
         }
     }
     Ok(if !missing.is_empty() {

@@ -178,10 +178,7 @@ async fn consider(
     blocks: &mut Blocks,
     host: &str,
 ) -> Result<Considered, Error> {
-    let (family, asked) = match want {
-        Want::Any { family, pools } => (*family, pools.as_slice()),
-        Want::Exactly(address) => (Family::of(*address), &[][..]),
-    };
+    let (family, asked) = (want.family(), pools_asked(want));
     // Why none can be used is the outcome.
     let used = choose(&view.pools, family, asked, host, &view.labels).unwrap_or_default();
     let places = held_blocks(view, &used);
@@ -207,13 +204,17 @@ async fn consider(
     })
 }
 
+fn pools_asked(want: &Want) -> &[PoolReference] {
+    match want {
+        Want::Any { pools, .. } => pools,
+        Want::Exactly(_) => &[],
+    }
+}
+
 /// Why a pool of the family wanted is not used; `None` for one of the other
 /// family.
 fn not_used(pool: &IpPool, want: &Want, view: &View) -> Option<NotUsed> {
-    let (family, asked): (_, &[PoolReference]) = match want {
-        Want::Any { family, pools } => (*family, pools),
-        Want::Exactly(address) => (Family::of(*address), &[]),
-    };
+    let (family, asked) = (want.family(), pools_asked(want));
     if Family::of(pool.cidr.addr()) != family {
         return None;
     }

@@ -74,7 +74,7 @@ async fn a_report_in_json_is_read_back_to_release_what_leaked() {
         wants: vec![weir_common::ipam::assign::Want::Exactly("10.1.0.7".parse().unwrap())],
     };
     let made = "2026-11-23T00:00:00Z".parse().unwrap();
-    weir_common::ipam::engine::assign(&memory, &request, made).await.unwrap();
+    weir_common::ipam::engine::assign(&memory, &request, &[], made).await.unwrap();
     let identity = AttachmentIdentity::new("net", "alive", "eth0").unwrap();
     let node = ThisNode {
         host: "n1".to_owned(),

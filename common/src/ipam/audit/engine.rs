@@ -197,7 +197,7 @@ async fn record(
         facts: Default::default(),
         wants: addresses.iter().copied().map(Want::Exactly).collect(),
     };
-    match engine::assign(datastore, &request, now).await {
+    match engine::assign(datastore, &request, &[], now).await {
         Ok(_) => Ok(Repaired::Mended),
         Err(error @ (Error::Datastore(_) | Error::NotReady | Error::Contended(_))) => Err(error),
         Err(refused) => Ok(Repaired::Left(refused.to_string())),
