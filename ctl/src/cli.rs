@@ -99,13 +99,21 @@ pub enum Command {
     Apply(commands::apply::ApplyArgs),
     /// Change resources that are there
     Replace(commands::replace::ReplaceArgs),
+    /// Change a part of one resource
+    Patch(commands::patch::PatchArgs),
+    /// Set or remove a label of one resource
+    Label(commands::label::LabelArgs),
     /// Delete resources
     Delete(commands::delete::DeleteArgs),
     /// Show resources
     Get(commands::get::GetArgs),
+    /// Check files of resources, without a datastore
+    Validate(commands::validate::ValidateArgs),
     /// See how addresses are used
     #[command(subcommand)]
     Ipam(IpamCommand),
+    /// Print completions for a shell
+    Completion(commands::completion::CompletionArgs),
     /// Say which version of weirctl this is
     #[command(after_help = "Example:\n  weirctl version")]
     Version,

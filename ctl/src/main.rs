@@ -65,8 +65,8 @@ fn explain(error: &clap::Error) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<String, Failure> {
-    if let cli::Command::Version = cli.command {
-        return Ok(commands::version::text());
+    if let Some(result) = commands::run_offline(&cli.command, &Process) {
+        return result;
     }
     let location = locate(&cli.datastore)?;
     if cli.datastore.verbose {

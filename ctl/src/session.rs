@@ -16,6 +16,7 @@ pub trait Surroundings: Send + Sync {
 }
 
 /// The datastore and the surroundings of one call.
+#[derive(Clone, Copy)]
 pub struct Session<'a> {
     /// The datastore.
     pub datastore: &'a dyn Datastore,

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::change::ChangeArgs;
 use super::input::FileArgs;
 use super::report::{Report, Verb};
 use crate::session::{CommandResult, Session};
@@ -19,6 +20,9 @@ pub struct CreateArgs {
     /// Count resources that are there already as created
     #[arg(long)]
     pub skip_exists: bool,
+    /// How the change is made.
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 /// Creates the resources, as many as can be.
@@ -27,7 +31,7 @@ pub struct CreateArgs {
 /// [`Failure`](crate::session::Failure) when the file is wrong or a resource
 /// could not be created.
 pub async fn run(arguments: CreateArgs, session: &Session<'_>) -> CommandResult {
-    let resources = arguments.files.read(session)?;
+    let resources = arguments.files.read(session.surroundings)?;
     let mut report = Report::new(Verb { infinitive: "create", participle: "created" });
     for resource in resources {
         let birth = session.surroundings.birth();

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::Map;
 use weir_common::resources::{Kind, Resource};
 
+use super::change::ChangeArgs;
 use super::input::FileArgs;
 use super::report::{Report, Verb};
 use crate::session::{CommandResult, Failure, Session};
@@ -28,6 +29,9 @@ pub struct DeleteArgs {
     /// Count resources that are not there as deleted
     #[arg(short, long)]
     pub skip_not_exists: bool,
+    /// How the change is made.
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 /// Deletes the resources, as many as can be.
@@ -38,7 +42,7 @@ pub struct DeleteArgs {
 pub async fn run(arguments: DeleteArgs, session: &Session<'_>) -> CommandResult {
     let targets = match &arguments.kind {
         Some(kind) => named(super::parse_kind(kind)?, &arguments.names)?,
-        None => arguments.files.read(session)?,
+        None => arguments.files.read(session.surroundings)?,
     };
     let mut report = Report::new(Verb { infinitive: "delete", participle: "deleted" });
     for target in targets {

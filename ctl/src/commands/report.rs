@@ -112,6 +112,13 @@ impl Report {
     }
 }
 
+/// An error in brackets, as calicoctl prints it, and on the next line what to
+/// do.
+pub fn in_brackets(error: &StoreError) -> String {
+    let advice = error.advice().map(|advice| format!("\n{advice}")).unwrap_or_default();
+    format!("[{}]{advice}", chain(error))
+}
+
 /// An error with its causes, and on the next line what to do.
 pub fn with_advice(error: &StoreError) -> String {
     match error.advice() {

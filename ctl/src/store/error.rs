@@ -1,7 +1,7 @@
 //! Why a resource could not be read or changed.
 
 use ipnet::IpNet;
-use weir_common::resources::{self, Kind};
+use weir_common::resources::{self, Kind, LabelError, PatchError};
 
 /// Why a resource could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,12 @@ pub enum StoreError {
     /// Fields have values that they cannot have.
     #[error(transparent)]
     Invalid(#[from] resources::Error),
+    /// A patch cannot be read or applied.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+    /// A label cannot be changed.
+    #[error(transparent)]
+    Label(#[from] LabelError),
     /// A pool to be deleted has addresses in use.
     #[error("IPPool({name}) {cidr} has {addresses} address(es) in use")]
     PoolInUse {

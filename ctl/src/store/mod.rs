@@ -7,6 +7,7 @@ mod delete;
 mod error;
 mod guard;
 mod read;
+mod rehearsal;
 mod release;
 mod update;
 
@@ -15,7 +16,8 @@ pub use create::create;
 pub use delete::{Preconditions, delete};
 pub use error::StoreError;
 pub use read::{List, find_pool_by_cidr, get, list, read_stored_pool};
-pub use update::{apply, replace};
+pub use rehearsal::Rehearsal;
+pub use update::{apply, modify, replace};
 
 /// How often a change is decided anew because something it rests on changed
 /// meanwhile. Each time somebody else's change got through, so that only a
