@@ -93,6 +93,8 @@ impl DatastoreArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make what a new cluster starts with: the default pools
+    Init(commands::init::InitArgs),
     /// Create resources that are not there yet
     Create(commands::create::CreateArgs),
     /// Create resources, or change those that are there

@@ -10,18 +10,21 @@ mod store;
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
+use async_trait::async_trait;
 use clap::Parser;
 use clap::error::ErrorKind;
 use weir_common::datastore::{Datastore, keys};
 use weir_common::resources::Birth;
+use weir_kernel::Kernel;
 
 use cli::{Cli, DatastoreArgs};
 use location::{Location, Settings};
-use session::{Failure, Session, Surroundings};
+use session::{Failure, Occupied, Session, Surroundings};
 
 /// This process's own input, clock and randomness.
 struct Process;
 
+#[async_trait]
 impl Surroundings for Process {
     fn read_input(&self) -> std::io::Result<String> {
         let mut text = String::new();
@@ -35,6 +38,16 @@ impl Surroundings for Process {
             uid: uuid::Uuid::new_v4().to_string(),
             timestamp: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
         }
+    }
+
+    async fn occupied(&self) -> Result<Vec<Occupied>, Failure> {
+        let failed = |error: weir_kernel::Error| {
+            let message = session::chain(&error);
+            Failure::new(format!("this node's addresses and routes cannot be read: {message}"))
+        };
+        let occupied = Kernel::open().map_err(failed)?.occupied().await.map_err(failed)?;
+        let occupied = occupied.into_iter();
+        Ok(occupied.map(|it| Occupied { range: it.range, what: it.what }).collect())
     }
 }
 

@@ -1,9 +1,12 @@
 //! What a command works with.
 
+use async_trait::async_trait;
+use ipnet::IpNet;
 use weir_common::datastore::Datastore;
 use weir_common::resources::Birth;
 
 /// What a command needs from outside besides the datastore.
+#[async_trait]
 pub trait Surroundings: Send + Sync {
     /// All that is written to standard input.
     ///
@@ -13,6 +16,21 @@ pub trait Surroundings: Send + Sync {
 
     /// A UID and the time, for a resource that is created.
     fn birth(&self) -> Birth;
+
+    /// The ranges that this node uses itself.
+    ///
+    /// # Errors
+    /// [`Failure`] when the node cannot be asked.
+    async fn occupied(&self) -> Result<Vec<Occupied>, Failure>;
+}
+
+/// Addresses that the node has, or has a route to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occupied {
+    /// The addresses.
+    pub range: IpNet,
+    /// What they are, for messages (`address 172.16.1.11/24 of eth0`).
+    pub what: String,
 }
 
 /// The datastore and the surroundings of one call.

@@ -4,6 +4,7 @@ mod answers;
 mod changing;
 mod concurrency;
 mod deletion;
+mod init;
 mod recorded;
 mod writing;
 
@@ -18,7 +19,7 @@ use weir_datastore::Memory;
 
 use crate::cli::Cli;
 use crate::commands;
-use crate::session::{Session, Surroundings};
+use crate::session::{Failure, Occupied, Session, Surroundings};
 
 /// Input given beforehand, and a clock and UIDs that count.
 struct Prepared {
@@ -26,9 +27,15 @@ struct Prepared {
     births: AtomicU32,
 }
 
+#[async_trait::async_trait]
 impl Surroundings for Prepared {
     fn read_input(&self) -> std::io::Result<String> {
         Ok(self.input.clone())
+    }
+
+    async fn occupied(&self) -> Result<Vec<Occupied>, Failure> {
+        let range = "172.16.1.0/24".parse().unwrap();
+        Ok(vec![Occupied { range, what: "address 172.16.1.11/24 of eth0".into() }])
     }
 
     fn birth(&self) -> Birth {

@@ -20,6 +20,7 @@ pub struct ChangeArgs {
 /// Whether this command is to be tried out only.
 pub fn is_dry_run(command: &Command) -> bool {
     let change = match command {
+        Command::Init(arguments) => arguments.change,
         Command::Create(arguments) => arguments.change,
         Command::Apply(arguments) => arguments.change,
         Command::Replace(arguments) => arguments.change,

@@ -6,6 +6,7 @@ pub mod completion;
 pub mod create;
 pub mod delete;
 pub mod get;
+pub mod init;
 pub mod input;
 pub mod ipam_show;
 pub mod label;
@@ -46,6 +47,7 @@ pub fn run_offline(command: &Command, surroundings: &dyn Surroundings) -> Option
 /// Runs a command on the datastore of the session.
 async fn run_on(command: Command, session: &Session<'_>) -> CommandResult {
     match command {
+        Command::Init(arguments) => init::run(arguments, session).await,
         Command::Create(arguments) => create::run(arguments, session).await,
         Command::Apply(arguments) => apply::run(arguments, session).await,
         Command::Replace(arguments) => replace::run(arguments, session).await,
