@@ -20,9 +20,14 @@ use weir_kernel::Kernel;
 use cli::{Cli, DatastoreArgs};
 use location::{Location, Settings};
 use session::{Failure, Occupied, Session, Surroundings};
+use store::Observer;
 
 /// This process's own input, clock and randomness.
 struct Process;
+
+impl Observer for Process {
+    fn progress(&self, _done: usize, _total: usize) {}
+}
 
 #[async_trait]
 impl Surroundings for Process {

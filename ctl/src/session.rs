@@ -5,9 +5,11 @@ use ipnet::IpNet;
 use weir_common::datastore::Datastore;
 use weir_common::resources::Birth;
 
+use crate::store::Observer;
+
 /// What a command needs from outside besides the datastore.
 #[async_trait]
-pub trait Surroundings: Send + Sync {
+pub trait Surroundings: Observer {
     /// All that is written to standard input.
     ///
     /// # Errors

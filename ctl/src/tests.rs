@@ -4,6 +4,7 @@ mod answers;
 mod changing;
 mod concurrency;
 mod deletion;
+mod force;
 mod init;
 mod recorded;
 mod writing;
@@ -20,11 +21,18 @@ use weir_datastore::Memory;
 use crate::cli::Cli;
 use crate::commands;
 use crate::session::{Failure, Occupied, Session, Surroundings};
+use crate::store::Observer;
 
 /// Input given beforehand, and a clock and UIDs that count.
 struct Prepared {
     input: String,
     births: AtomicU32,
+}
+
+impl Observer for Prepared {
+    fn progress(&self, done: usize, total: usize) {
+        assert!(done <= total, "{done} steps of {total}");
+    }
 }
 
 #[async_trait::async_trait]

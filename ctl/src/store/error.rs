@@ -98,9 +98,11 @@ impl StoreError {
                  or leave resourceVersion out of the document",
                 alias(*kind)
             ),
-            Self::PoolInUse { .. } => "list them with: weirctl ipam show --show-blocks; \
-                 remove the containers that use them, then delete the pool again"
-                .to_owned(),
+            Self::PoolInUse { name, .. } => format!(
+                "list them with: weirctl ipam show --show-blocks; \
+                 remove the containers that use them, then delete the pool again; \
+                 or release them with it: weirctl delete ippool {name} --force"
+            ),
             Self::Locked => "wait until the migration is over, or end it with: \
                              calicoctl datastore migrate unlock"
                 .to_owned(),
