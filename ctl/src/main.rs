@@ -6,6 +6,7 @@ mod location;
 mod output;
 mod session;
 mod store;
+mod terminal;
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -21,12 +22,18 @@ use cli::{Cli, DatastoreArgs};
 use location::{Location, Settings};
 use session::{Failure, Occupied, Session, Surroundings};
 use store::Observer;
+use terminal::Progress;
 
-/// This process's own input, clock and randomness.
-struct Process;
+/// This process's own input, clock, randomness and terminal.
+#[derive(Default)]
+struct Process {
+    progress: Progress,
+}
 
 impl Observer for Process {
-    fn progress(&self, _done: usize, _total: usize) {}
+    fn progress(&self, done: usize, total: usize) {
+        self.progress.progress(done, total);
+    }
 }
 
 #[async_trait]
@@ -83,7 +90,8 @@ fn explain(error: &clap::Error) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<String, Failure> {
-    if let Some(result) = commands::run_offline(&cli.command, &Process) {
+    let process = Process::default();
+    if let Some(result) = commands::run_offline(&cli.command, &process) {
         return result;
     }
     let location = locate(&cli.datastore)?;
@@ -101,8 +109,11 @@ fn run(cli: Cli) -> Result<String, Failure> {
         .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
     runtime.block_on(async {
         let datastore = open(&location).await?;
-        let session = Session { datastore: datastore.as_ref(), surroundings: &Process };
-        commands::run(cli.command, &session).await
+        let datastore = datastore.as_ref();
+        let session = Session { datastore, surroundings: &process, style: terminal::style() };
+        let result = commands::run(cli.command, &session).await;
+        process.progress.end();
+        result
     })
 }
 
@@ -131,7 +142,7 @@ async fn open(location: &Location) -> Result<Box<dyn Datastore>, Failure> {
 }
 
 fn succeed(output: &str) -> ExitCode {
-    match std::io::stdout().write_all(output.as_bytes()) {
+    match terminal::write(output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -141,7 +152,7 @@ fn succeed(output: &str) -> ExitCode {
 fn fail(failure: &Failure) -> ExitCode {
     // There is nobody left to tell when these cannot be written.
     let _ = std::io::stdout().write_all(failure.output.as_bytes());
-    let _ = writeln!(std::io::stderr(), "{}", failure.message.trim_end());
+    terminal::write_error(&failure.message);
     ExitCode::FAILURE
 }
 

@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use weir_common::datastore::Datastore;
 use weir_common::resources::Birth;
 
+use crate::output::Style;
 use crate::store::Observer;
 
 /// What a command needs from outside besides the datastore.
@@ -42,6 +43,8 @@ pub struct Session<'a> {
     pub datastore: &'a dyn Datastore,
     /// Everything else.
     pub surroundings: &'a dyn Surroundings,
+    /// Room and means for showing results.
+    pub style: Style,
 }
 
 /// A command that did not do all that it was asked to: exit status 1.

@@ -20,6 +20,7 @@ use weir_datastore::Memory;
 
 use crate::cli::Cli;
 use crate::commands;
+use crate::output::Style;
 use crate::session::{Failure, Occupied, Session, Surroundings};
 use crate::store::Observer;
 
@@ -67,7 +68,7 @@ async fn call_with_input(datastore: &dyn Datastore, arguments: &[&str], input: &
         Err(error) => return Answer { exit: 1, output: error.to_string() },
     };
     let surroundings = Prepared { input: input.to_owned(), births: AtomicU32::new(0) };
-    let session = Session { datastore, surroundings: &surroundings };
+    let session = Session { datastore, surroundings: &surroundings, style: Style::default() };
     match commands::run(cli.command, &session).await {
         Ok(output) => Answer { exit: 0, output },
         Err(failure) => {

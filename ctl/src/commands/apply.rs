@@ -28,7 +28,9 @@ pub struct ApplyArgs {
 pub async fn run(arguments: ApplyArgs, session: &Session<'_>) -> CommandResult {
     let resources = arguments.files.read(session.surroundings)?;
     let mut report = Report::new(Verb { infinitive: "apply", participle: "applied" });
-    for resource in resources {
+    let total = resources.len();
+    for (done, resource) in resources.into_iter().enumerate() {
+        session.surroundings.progress(done, total);
         let birth = session.surroundings.birth();
         let result = match super::resolve(session, resource.clone()).await {
             Ok(resource) => store::apply(session.datastore, &resource, &birth).await,

@@ -33,7 +33,9 @@ pub struct CreateArgs {
 pub async fn run(arguments: CreateArgs, session: &Session<'_>) -> CommandResult {
     let resources = arguments.files.read(session.surroundings)?;
     let mut report = Report::new(Verb { infinitive: "create", participle: "created" });
-    for resource in resources {
+    let total = resources.len();
+    for (done, resource) in resources.into_iter().enumerate() {
+        session.surroundings.progress(done, total);
         let birth = session.surroundings.birth();
         let result = match store::create(session.datastore, &resource, &birth).await {
             Err(StoreError::AlreadyExists { .. }) if arguments.skip_exists => Ok(()),

@@ -28,7 +28,9 @@ pub struct ReplaceArgs {
 pub async fn run(arguments: ReplaceArgs, session: &Session<'_>) -> CommandResult {
     let resources = arguments.files.read(session.surroundings)?;
     let mut report = Report::new(Verb { infinitive: "replace", participle: "replaced" });
-    for resource in resources {
+    let total = resources.len();
+    for (done, resource) in resources.into_iter().enumerate() {
+        session.surroundings.progress(done, total);
         let result = match super::resolve(session, resource.clone()).await {
             Ok(resource) => store::replace(session.datastore, &resource).await,
             Err(error) => Err(error),

@@ -105,7 +105,7 @@ async fn show(format: &Format, kind: Kind, found: &Found, session: &Session<'_>)
         Format::Name => names(kind, found.resources()),
         Format::Columns(columns) => {
             let as_number = table::cluster_as_number(session.datastore, columns).await?;
-            table::text(columns, found.resources(), as_number)
+            table::text(columns, found.resources(), as_number, session.style)
         }
     })
 }
