@@ -5,6 +5,7 @@ mod changing;
 mod concurrency;
 mod deletion;
 mod force;
+mod golden;
 mod init;
 mod recorded;
 mod writing;
@@ -62,13 +63,22 @@ struct Answer {
 }
 
 async fn call_with_input(datastore: &dyn Datastore, arguments: &[&str], input: &str) -> Answer {
+    call_in_style(datastore, arguments, input, Style::default()).await
+}
+
+async fn call_in_style(
+    datastore: &dyn Datastore,
+    arguments: &[&str],
+    input: &str,
+    style: Style,
+) -> Answer {
     let line = std::iter::once("weirctl").chain(arguments.iter().copied());
     let cli = match Cli::try_parse_from(line) {
         Ok(cli) => cli,
         Err(error) => return Answer { exit: 1, output: error.to_string() },
     };
     let surroundings = Prepared { input: input.to_owned(), births: AtomicU32::new(0) };
-    let session = Session { datastore, surroundings: &surroundings, style: Style::default() };
+    let session = Session { datastore, surroundings: &surroundings, style };
     match commands::run(cli.command, &session).await {
         Ok(output) => Answer { exit: 0, output },
         Err(failure) => {
