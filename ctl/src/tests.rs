@@ -1,6 +1,5 @@
 //! Whole commands over a datastore in memory.
 
-mod answers;
 mod changing;
 mod concurrency;
 mod deletion;
