@@ -17,7 +17,8 @@ use crate::location::{DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Settings, 
     name = "weirctl",
     version,
     arg_required_else_help = true,
-    after_help = "Example:\n  weirctl get ippool -o wide"
+    after_help = "Example:\n  weirctl get ippool -o wide\n\n\
+                  Exit status: 0 when everything asked for was done, else 1."
 )]
 pub struct Cli {
     /// Where the datastore is.

@@ -11,7 +11,10 @@ use crate::store::{self, StoreError};
 /// Arguments of `weirctl create`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  weirctl create -f pool.yaml\n  cat pool.json | weirctl create -f -"
+    after_help = "Examples:\n  weirctl create -f pool.yaml\n  cat pool.json | weirctl create -f -\n\n\
+                  A pool:\n  apiVersion: projectcalico.org/v3\n  kind: IPPool\n  \
+                  metadata: {name: blue}\n  \
+                  spec: {cidr: 10.7.0.0/16, ipipMode: CrossSubnet, natOutgoing: true}"
 )]
 pub struct CreateArgs {
     /// The resources.

@@ -29,7 +29,11 @@ enum InputError {
     Document { path: PathBuf, cause: DocumentError },
     #[error("failed to execute command: {path} cannot be read: {cause}", path = path.display())]
     Unreadable { path: PathBuf, cause: std::io::Error },
-    #[error("no resources specified in {what} {path}", path = path.display())]
+    #[error(
+        "no resources specified in {what} {path}; \
+         write one, as in weirctl create --help, or accept that with --skip-empty",
+        path = path.display()
+    )]
     Empty { what: &'static str, path: PathBuf },
     #[error("no file given; name one with -f FILE, or -f - for standard input")]
     NoFile,

@@ -1,11 +1,11 @@
 //! `weirctl patch`
 
 use clap::{Args, ValueEnum};
-use weir_common::resources::{Patch, PatchType};
+use weir_common::resources::{Kind, Patch, PatchType};
 
 use super::change::ChangeArgs;
 use super::report;
-use crate::session::{CommandResult, Session};
+use crate::session::{CommandResult, Failure, Session};
 use crate::store::{self, StoreError};
 
 /// Arguments of `weirctl patch`.
@@ -52,7 +52,7 @@ pub enum Form {
 /// Changes a part of one resource.
 ///
 /// # Errors
-/// [`Failure`](crate::session::Failure) when the kind or the patch is wrong,
+/// [`Failure`] when the kind or the patch is wrong,
 /// or the resource is not there or could not become what the patch makes of
 /// it.
 pub async fn run(arguments: PatchArgs, session: &Session<'_>) -> CommandResult {
@@ -70,11 +70,20 @@ pub async fn run(arguments: PatchArgs, session: &Session<'_>) -> CommandResult {
     };
     match patched.await {
         Ok(()) => Ok(format!("Successfully patched 1 '{kind}' resource\n")),
-        Err(error) => Err(failure(kind, &error)),
+        Err(error) => Err(failure(kind, &arguments.name, &error)),
     }
 }
 
-fn failure(kind: weir_common::resources::Kind, error: &StoreError) -> crate::session::Failure {
-    let what = format!("failed to patch '{kind}' resource: ");
-    crate::session::Failure::new(what + &report::in_brackets(error))
+/// The error in calicoctl's words; of a patch that does not fit, with the
+/// command that shows what it has to fit.
+fn failure(kind: Kind, name: &str, error: &StoreError) -> Failure {
+    let alias = kind.aliases().first().copied().unwrap_or_default();
+    let advice = match error {
+        StoreError::Patch(_) => {
+            format!("\nlook at the resource with: weirctl get {alias} {name} -o yaml")
+        }
+        _ => String::new(),
+    };
+    let error = report::in_brackets(error);
+    Failure::new(format!("failed to patch '{kind}' resource: {error}{advice}"))
 }
