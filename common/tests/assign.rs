@@ -88,6 +88,25 @@ async fn a_steady_assignment_takes_three_round_trips() {
 }
 
 #[tokio::test]
+async fn a_block_read_in_advance_saves_a_round_trip_and_changes_nothing_else() {
+    let stores = [store_with_pool(), store_with_pool()];
+    let likely =
+        [cidr("10.0.0.0/26"), cidr("10.0.0.64/26"), cidr("10.0.0.128/26"), cidr("10.0.0.192/26")];
+    for container in ["a", "b"] {
+        let request = request("n1", container, V4);
+        assign(&stores[0], &request).await.unwrap();
+        engine::assign(&stores[1], &request, &likely, now()).await.unwrap();
+    }
+    assert_eq!(stores[0].dump(), stores[1].dump());
+    assert_eq!(stores[0].counters().reads - stores[1].counters().reads, 2);
+    let held = blocks(&stores[1])[0].cidr;
+    let other = likely.iter().find(|cidr| **cidr != held).unwrap();
+    put(&stores[1], keys::block(*other), json!("nonsense"));
+    let request = request("n1", "c", V4);
+    engine::assign(&stores[1], &request, &likely, now()).await.unwrap();
+}
+
+#[tokio::test]
 async fn repeating_returns_the_same_addresses() {
     let store = store_with_pool();
     pool(&store, "six", "fd00::/64", json!({}));
@@ -390,18 +409,63 @@ async fn claiming_a_block_reads_few_keys_among_many() {
     }
 }
 
-#[tokio::test]
-async fn a_host_with_many_full_blocks_reads_one_of_them() {
+/// Reads and commits of one assignment, and the keys it read.
+async fn cost(store: &Memory, container: &str) -> (usize, usize, usize) {
+    store.reset_counters();
+    assign(store, &request("n1", container, V4)).await.unwrap();
+    let counters = store.counters();
+    (counters.reads, counters.commits, counters.keys_read)
+}
+
+/// 156 full blocks of 64 addresses, as moved in from elsewhere.
+fn full_host() -> Memory {
     let store = Memory::new();
     pool(&store, "large", "10.0.0.0/16", json!({}));
     for block in walk(cidr("10.0.0.0/16"), 26, "n1").take(156) {
         fill(&store, &block.to_string(), "n1", 64);
     }
+    store
+}
+
+#[tokio::test]
+async fn a_host_with_many_full_blocks_reads_one_of_them() {
+    let store = full_host();
     assign(&store, &request("n1", "claims", V4)).await.unwrap();
-    store.reset_counters();
-    assign(&store, &request("n1", "steady", V4)).await.unwrap();
-    let counters = store.counters();
-    assert_eq!((counters.reads, counters.commits), (2, 1), "{counters:?}");
+    let (reads, commits, _) = cost(&store, "steady").await;
+    assert_eq!((reads, commits), (2, 1));
+}
+
+#[tokio::test]
+async fn an_address_freed_among_many_full_blocks_is_found_at_once() {
+    let store = full_host();
+    // Each time a block is to be claimed the host looks at those it holds, and
+    // notes some of them: three times until all are noted.
+    for container in 0..3 * 64 {
+        assign(&store, &request("n1", &format!("new{container}"), V4)).await.unwrap();
+    }
+    let full = store.dump().into_keys().filter(|key| key.starts_with(keys::FULL)).count();
+    assert_eq!(full, 159);
+    let block = walk(cidr("10.0.0.0/16"), 26, "n1").nth(70).unwrap();
+    engine::release(&store, &format!("others.{}", block.addr()), "eth0").await.unwrap();
+    let (reads, commits, keys_read) = cost(&store, "old").await;
+    assert_eq!((reads, commits), (2, 1));
+    assert!(keys_read < 2 * 159 + 10, "{keys_read}");
+    assert_consistent(&store);
+}
+
+#[tokio::test]
+async fn an_address_freed_by_calico_is_found_before_a_block_is_claimed() {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/29", json!({"blockSize": 30}));
+    for container in 0..4 {
+        assign(&store, &request("n1", &container.to_string(), V4)).await.unwrap();
+    }
+    let block = blocks(&store)[0].cidr;
+    assert!(store.dump().contains_key(&keys::full("n1", block)));
+    fill(&store, &block.to_string(), "n1", 3);
+    let got = assign(&store, &request("n1", "more", V4)).await.unwrap();
+    assert!(block.contains(&got[0]), "{got:?}");
+    assert!(store.dump().contains_key(&keys::full("n1", block)), "full again");
 }
 
 #[tokio::test]
@@ -423,7 +487,7 @@ async fn a_pool_disabled_meanwhile_is_not_used() {
     let store = store_with_pool();
     let other = store.another_process();
     let request = request("n1", "a", V4);
-    let adding = engine::assign(&store, &request, now());
+    let adding = engine::assign(&store, &request, &[], now());
     // The other process changes the pool between this one's read and commit.
     let disabling = async {
         tokio::task::yield_now().await;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::unistd::sethostname;
 
@@ -72,6 +73,17 @@ impl Node {
              route add default via fd00:30::1\n"
         );
         self.run_with(&["ip", "-batch", "-"], &lines);
+        self.wait_for_route(&format!("fd00:30::{number}"));
+    }
+
+    /// Waits for the local route of an IPv6 address: the kernel adds it a moment
+    /// after the address, and a snapshot would see it appear.
+    fn wait_for_route(&self, address: &str) {
+        let find = ["ip", "-6", "route", "show", "table", "local", address];
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.run(&find).is_empty() {
+            assert!(Instant::now() < deadline, "{}: no local route to {address}", self.name);
+        }
     }
 
     /// A new network namespace on this node, at `/run/netns/<name>`.

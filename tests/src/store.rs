@@ -42,7 +42,18 @@ impl Store {
         match self {
             Self::Embedded(_) => vec![("DATASTORE_TYPE", "embedded".to_owned())],
             Self::Etcd(etcd) => {
-                vec![("DATASTORE_TYPE", "etcdv3".to_owned()), ("ETCD_ENDPOINTS", etcd.endpoint())]
+                let mut variables = vec![
+                    ("DATASTORE_TYPE", "etcdv3".to_owned()),
+                    ("ETCD_ENDPOINTS", etcd.endpoint()),
+                ];
+                if let Some(certificates) = etcd.certificates() {
+                    variables.extend([
+                        ("ETCD_CA_CERT_FILE", certificates.file("ca.pem")),
+                        ("ETCD_CERT_FILE", certificates.file("client.pem")),
+                        ("ETCD_KEY_FILE", certificates.file("client.key")),
+                    ]);
+                }
+                variables
             }
         }
     }

@@ -34,9 +34,10 @@ fn add_blue(cluster: &Cluster, host: &str, ids: &[&str]) -> Vec<Answer> {
     ids.iter().map(add).collect()
 }
 
-/// The keys whose values differ.
+/// The keys of Calico whose values differ. Weir keeps hints in a place of its
+/// own, under `/weir/`.
 fn changed(before: &Entries, after: &Entries) -> BTreeSet<String> {
-    let keys = before.keys().chain(after.keys());
+    let keys = before.keys().chain(after.keys()).filter(|key| !key.starts_with("/weir/"));
     keys.filter(|key| before.get(*key) != after.get(*key)).cloned().collect()
 }
 

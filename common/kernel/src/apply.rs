@@ -83,6 +83,18 @@ impl Kernel {
         self.apply_with(steps, &mut Pass).await
     }
 
+    /// Carries out `steps` after others that were `applied` before.
+    ///
+    /// # Errors
+    /// As [`Kernel::apply`]; what was applied before is undone too.
+    pub async fn apply_after(
+        &self,
+        applied: Applied,
+        steps: &[Step],
+    ) -> Result<Applied, Box<ApplyError>> {
+        self.carry_out_all(applied, steps, &mut Pass).await
+    }
+
     /// As [`Kernel::apply`], asking `checkpoint` around every step.
     ///
     /// # Errors
@@ -92,7 +104,15 @@ impl Kernel {
         steps: &[Step],
         checkpoint: &mut impl Checkpoint,
     ) -> Result<Applied, Box<ApplyError>> {
-        let mut applied = Applied::default();
+        self.carry_out_all(Applied::default(), steps, checkpoint).await
+    }
+
+    async fn carry_out_all(
+        &self,
+        mut applied: Applied,
+        steps: &[Step],
+        checkpoint: &mut impl Checkpoint,
+    ) -> Result<Applied, Box<ApplyError>> {
         let mut indices = Indices::default();
         for (position, step) in steps.iter().enumerate() {
             let outcome =

@@ -164,7 +164,7 @@ fn router_advertisements_survive_forwarding() {
         assert_eq!(accept_ra.unwrap(), "2\n");
         let state = kernel.node_state(true).unwrap();
         assert!(state.ipv6_forwarding);
-        assert_eq!(plan_node(&needs, &state), [Step::EnsureNat(None)]);
+        assert_eq!(plan_node(&needs, &state), []);
     });
 }
 

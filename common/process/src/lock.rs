@@ -5,7 +5,8 @@
 //! and a lock that cannot be had is done without.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::Read;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -15,13 +16,16 @@ use nix::fcntl::{Flock, FlockArg};
 /// The lock's file when the configuration names none.
 pub const DEFAULT_LOCK_FILE: &str = "/run/weir/ipam.lock";
 
+/// The largest memo, in bytes.
+const MAX_MEMO: u64 = 4096;
+
 /// How long a call waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The lock, held until it is dropped.
 #[derive(Debug)]
 pub struct Lock {
-    _file: Option<Flock<File>>,
+    file: Option<Flock<File>>,
 }
 
 impl Lock {
@@ -30,11 +34,35 @@ impl Lock {
     pub fn take(path: &Path) -> Self {
         let taken = open(path).and_then(|file| wait_for(file, PATIENCE));
         match taken {
-            Ok(file) => Self { _file: Some(file) },
+            Ok(file) => Self { file: Some(file) },
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "going on without the host's lock");
-                Self { _file: None }
+                Self { file: None }
             }
+        }
+    }
+}
+
+/// What calls of one host leave to the next one, in the lock's file: a guess
+/// that may be wrong, and is lost with the file.
+impl Lock {
+    /// What the last holder left; empty if nothing.
+    pub fn memo(&self) -> String {
+        let mut memo = String::new();
+        if let Some(file) = &self.file {
+            // What cannot be read is as good as nothing.
+            let _ = (&**file).take(MAX_MEMO).read_to_string(&mut memo);
+        }
+        memo
+    }
+
+    /// Leaves something to the next holder, at most 4 KiB.
+    pub fn leave(&self, memo: &str) {
+        if let Some(file) = &self.file
+            && memo.len() as u64 <= MAX_MEMO
+        {
+            // Without it the next holder works as well, only slower.
+            let _ = file.set_len(0).and_then(|()| file.write_all_at(memo.as_bytes(), 0));
         }
     }
 }
@@ -42,7 +70,7 @@ impl Lock {
 fn open(path: &Path) -> std::io::Result<File> {
     let options = || {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).mode(0o600);
+        options.read(true).write(true).create(true).mode(0o600);
         options
     };
     match options().open(path) {
@@ -94,10 +122,21 @@ mod tests {
     }
 
     #[test]
+    fn a_memo_is_left_to_the_next_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ipam.lock");
+        for (memo, before) in [("10.0.0.0/26", ""), ("short", "10.0.0.0/26"), ("", "short")] {
+            let lock = Lock::take(&path);
+            assert_eq!(lock.memo(), before);
+            lock.leave(memo);
+        }
+    }
+
+    #[test]
     fn without_a_place_for_it_work_goes_on() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, "").unwrap();
-        assert!(Lock::take(&file.join("ipam.lock"))._file.is_none());
+        assert!(Lock::take(&file.join("ipam.lock")).file.is_none());
     }
 }

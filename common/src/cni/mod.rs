@@ -18,5 +18,5 @@ pub use configuration::{
 };
 pub use environment::{Command, Environment};
 pub use error::{Code, Error};
-pub use result::{AddResult, Interface, IpConfiguration, Route};
+pub use result::{AddResult, Interface, IpConfiguration, PoolNotice, Route};
 pub use version::SpecVersion;

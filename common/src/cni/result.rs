@@ -62,6 +62,21 @@ pub struct AddResult {
     pub routes: Vec<Route>,
     /// The resolver's settings.
     pub dns: Value,
+    /// Beyond the specification, from `weir-ipam` to `weir`: the pools that
+    /// there were when the addresses were chosen, for the node's NAT. Absent
+    /// from every other plugin's result; others pass over the key.
+    #[serde(rename = "weirPools", skip_serializing_if = "Option::is_none")]
+    pub pools: Option<Vec<PoolNotice>>,
+}
+
+/// What `weir` has to know of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolNotice {
+    /// The pool's range.
+    pub cidr: IpNet,
+    /// Whether its traffic to outside all pools is masqueraded.
+    pub nat_outgoing: bool,
 }
 
 /// The result of the versions up to 0.2.0.
@@ -71,6 +86,8 @@ struct OldResult {
     ip4: Option<OldAddress>,
     ip6: Option<OldAddress>,
     dns: Value,
+    #[serde(rename = "weirPools")]
+    pools: Option<Vec<PoolNotice>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,9 +129,18 @@ impl AddResult {
     /// # Errors
     /// [`Code::Internal`] when such a version has no address to show.
     pub fn to_json(&self, version: SpecVersion) -> Result<Value, Error> {
-        if version <= SpecVersion::V0_2_0 {
-            return self.to_old_json(version);
+        let mut json = if version <= SpecVersion::V0_2_0 {
+            self.to_old_json(version)?
+        } else {
+            self.to_new_json(version)
+        };
+        if let Some(pools) = &self.pools {
+            json["weirPools"] = json!(pools);
         }
+        Ok(json)
+    }
+
+    fn to_new_json(&self, version: SpecVersion) -> Value {
         let ips = self.ips.iter().map(|ip| {
             let mut json = json!(ip);
             if version <= SpecVersion::V0_4_0 {
@@ -131,7 +157,7 @@ impl AddResult {
             json["routes"] = json!(self.routes);
         }
         json["dns"] = self.dns_json();
-        Ok(json)
+        json
     }
 
     fn to_old_json(&self, version: SpecVersion) -> Result<Value, Error> {
@@ -166,7 +192,7 @@ impl AddResult {
 
 impl From<OldResult> for AddResult {
     fn from(old: OldResult) -> Self {
-        let mut result = Self { dns: old.dns, ..Self::default() };
+        let mut result = Self { dns: old.dns, pools: old.pools, ..Self::default() };
         for address in [old.ip4, old.ip6].into_iter().flatten() {
             let (address, gateway, routes) = (address.ip, address.gateway, address.routes);
             result.ips.push(IpConfiguration { address, gateway, interface: None });
@@ -197,6 +223,10 @@ mod tests {
             ips: vec![ip("10.0.0.7/32"), ip("fd00::7/128")],
             routes: vec![],
             dns: Value::Null,
+            pools: Some(vec![PoolNotice {
+                cidr: "10.0.0.0/16".parse().unwrap(),
+                nat_outgoing: true,
+            }]),
         }
     }
 
@@ -209,6 +239,7 @@ mod tests {
             let addresses =
                 |result: &AddResult| result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>();
             assert_eq!(addresses(&again), addresses(&result()), "{json}");
+            assert_eq!(again.pools, result().pools, "{json}");
         }
     }
 

@@ -20,6 +20,9 @@ pub const IPAM_CONFIG: &str = "/calico/ipam/v2/config";
 pub const BLOCKS: &str = "/calico/ipam/v2/assignment/";
 /// All affinities of all hosts, as a prefix.
 pub const HOSTS: &str = "/calico/ipam/v2/host/";
+/// Weir's own notes on blocks without an address left, as a prefix; see
+/// [`full`].
+pub const FULL: &str = "/weir/ipam/v1/full/";
 /// All handles, as a prefix.
 pub const HANDLES: &str = "/calico/ipam/v2/handle/";
 
@@ -51,6 +54,22 @@ pub fn affinity(host: &str, cidr: IpNet) -> String {
 /// All affinities of one host, both families, as a prefix.
 pub fn affinities_of(host: &str) -> String {
     format!("{HOSTS}{host}/")
+}
+
+/// The key that notes that a host's block has no address left to hand out. It
+/// is a hint: nothing depends on its being right, and it has no content.
+pub fn full(host: &str, cidr: IpNet) -> String {
+    format!("{}{}/{}", full_of(host), family(cidr.addr()), dashed(cidr))
+}
+
+/// All notes on one host's blocks, as a prefix.
+pub fn full_of(host: &str) -> String {
+    format!("{FULL}{host}/")
+}
+
+/// The block that a note names.
+pub fn parse_full(key: &str) -> Option<IpNet> {
+    parse_dashed(key.strip_prefix(FULL)?.rsplit('/').next()?)
 }
 
 /// The key of a handle.

@@ -93,6 +93,14 @@ pub fn decide(
 }
 
 impl Want {
+    /// The family of the address that is wanted.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Any { family, .. } => *family,
+            Self::Exactly(address) => Family::of(*address),
+        }
+    }
+
     fn is_met_by(&self, address: IpAddr) -> bool {
         match self {
             Self::Any { family, .. } => Family::of(address) == *family,
@@ -171,7 +179,11 @@ impl<'a> Search<'a> {
                 }
                 Known::Absent => self.draft.claim_next(pool, *cidr),
                 Known::Content(block) if block.host() == Some(self.host) => {
-                    self.draft.take_next(pool, *cidr)
+                    let taken = self.draft.take_next(pool, *cidr);
+                    if taken.is_none() {
+                        self.draft.note_full(*cidr);
+                    }
+                    taken
                 }
                 Known::Content(_) => None,
             };
@@ -183,9 +195,9 @@ impl<'a> Search<'a> {
     }
 
     /// The blocks of these pools that the host holds, those of the first pool
-    /// first. Of the blocks of one pool the one claimed last comes first: the
-    /// older ones are full on a host that only grows, and each one looked at
-    /// costs.
+    /// first, and of one pool the one claimed last first. Each one looked at
+    /// costs, so those that are noted to be full come last; they come at all
+    /// because Calico frees addresses without knowing of the notes.
     fn held(&self, pools: &[&'a Stored<IpPool>]) -> Vec<(&'a Stored<IpPool>, IpNet)> {
         let mut held = Vec::new();
         for (cidr, affinity) in &self.view.affinities {
@@ -193,11 +205,12 @@ impl<'a> Search<'a> {
                 pool.value.cidr.contains(cidr) && pool.value.block_size == cidr.prefix_len()
             };
             if let Some(position) = pools.iter().position(holds) {
-                held.push((position, Reverse(affinity.revision), *cidr));
+                let full = self.view.full.contains(cidr);
+                held.push((full, position, Reverse(affinity.revision), *cidr));
             }
         }
         held.sort();
-        held.into_iter().map(|(position, _, cidr)| (pools[position], cidr)).collect()
+        held.into_iter().map(|(_, position, _, cidr)| (pools[position], cidr)).collect()
     }
 
     /// The first address of a block that nobody has claimed.

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::assign::Request;
 use super::block::{ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block};
 use super::{Affinity, AffinityState, Assigned, Blocks, Stored, View};
-use crate::datastore::{Compare, Revision, Transaction, keys};
+use crate::datastore::{Compare, Revision, Transaction, Write, keys};
 use crate::resources::IpPool;
 
 /// A block as it is to become.
@@ -29,7 +29,12 @@ pub(super) struct Draft<'a> {
     blocks_changed: BTreeMap<IpNet, Changed>,
     affinities: BTreeMap<IpNet, Affinity>,
     pools: BTreeSet<&'a str>,
+    full: BTreeSet<IpNet>,
 }
+
+/// How many blocks are noted to be full in one transaction at the most; a host
+/// that comes with many from elsewhere notes them by and by.
+const MAX_NOTES: usize = 64;
 
 impl<'a> Draft<'a> {
     pub(super) fn new(
@@ -38,13 +43,20 @@ impl<'a> Draft<'a> {
         blocks: &'a Blocks,
         now: Timestamp,
     ) -> Self {
-        let (blocks_changed, affinities, pools) = Default::default();
-        Self { request, view, blocks, now, blocks_changed, affinities, pools }
+        let (blocks_changed, affinities, pools, full) = Default::default();
+        Self { request, view, blocks, now, blocks_changed, affinities, pools, full }
     }
 
     /// Whether nothing is to be changed.
     pub(super) fn is_empty(&self) -> bool {
         self.blocks_changed.is_empty()
+    }
+
+    /// Says that a block of this host was found to have no address left.
+    pub(super) fn note_full(&mut self, cidr: IpNet) {
+        if self.full.len() < MAX_NOTES {
+            self.full.insert(cidr);
+        }
     }
 
     /// What is known of a block, the changes included.
@@ -163,6 +175,7 @@ impl<'a> Draft<'a> {
         let mut transaction = Transaction::default();
         self.write_blocks_and_handle(&mut transaction);
         self.write_affinities(&mut transaction);
+        self.write_notes(&mut transaction);
         let used = |pool: &&Stored<IpPool>| self.pools.contains(pool.value.name.as_str());
         for pool in self.view.pools.iter().filter(used) {
             transaction.unchanged(keys::pool(&pool.value.name), pool.revision);
@@ -186,6 +199,28 @@ impl<'a> Draft<'a> {
         }
         let replaces = stored.map(|handle| handle.revision);
         put(transaction, keys::handle(handle_id), replaces, handle.to_json());
+    }
+
+    /// Notes which blocks have no address left, and forgets the notes on those
+    /// that have one.
+    fn write_notes(&self, transaction: &mut Transaction) {
+        let mut notes: BTreeMap<String, bool> = BTreeMap::new();
+        for cidr in self.full.difference(&self.view.full) {
+            notes.insert(keys::full(&self.request.host, *cidr), true);
+        }
+        for (cidr, Changed { block, .. }) in &self.blocks_changed {
+            let own = block.host() == Some(&self.request.host);
+            let noted = own && self.view.full.contains(cidr);
+            let full = self.first_free(block).is_none();
+            if let Some(host) = block.host()
+                && full != noted
+            {
+                notes.insert(keys::full(host, *cidr), full);
+            }
+        }
+        transaction.writes.extend(notes.into_iter().map(|(key, full)| {
+            if full { Write::Put { key, value: Vec::new() } } else { Write::Delete { key } }
+        }));
     }
 
     /// Where the number of a host's blocks is limited, two claims at once must

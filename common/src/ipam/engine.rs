@@ -1,20 +1,32 @@
 //! Carries decisions out against a datastore.
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::assign::{self, Request};
 use super::{Assigned, Blocks, Error, Holdings, Step, View, release};
 use crate::datastore::{Datastore, Outcome, Selection, Snapshot};
+use crate::resources::IpPool;
 
 /// How often a decision is made again after others' changes overtook it
 /// (Calico's number, `libcalico-go/lib/ipam/ipam.go`, datastoreRetries).
 pub const MAX_ATTEMPTS: u32 = 100;
 
+/// What an assignment comes to.
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    /// The addresses, in the order in which they were asked for.
+    pub addresses: Vec<Assigned>,
+    /// All pools there are, as they were at that moment.
+    pub pools: Vec<IpPool>,
+}
+
 /// Assigns the addresses an attachment asks for, all or none. Repeated for the
 /// same attachment it returns the same addresses.
 ///
 /// One read, one read of blocks, and one commit, while the host holds a block
-/// with a free address.
+/// with a free address; one read less when that block is among the `likely`
+/// ones, which are read in advance and change nothing else.
 ///
 /// # Errors
 /// See [`Error`]; nothing was changed, save that after
@@ -23,11 +35,14 @@ pub const MAX_ATTEMPTS: u32 = 100;
 pub async fn assign(
     datastore: &dyn Datastore,
     request: &Request,
+    likely: &[IpNet],
     now: Timestamp,
-) -> Result<Vec<Assigned>, Error> {
+) -> Result<Assignment, Error> {
     let selections = View::selections(&request.host, &request.handle_id);
     let decide = |view: &View, blocks: &Blocks| assign::decide(request, view, blocks, now);
-    settle(datastore, &selections, View::parse, decide).await
+    let (addresses, view) = settle(datastore, selections, likely, View::parse, decide).await?;
+    let pools = view.pools.into_iter().map(|pool| pool.value).collect();
+    Ok(Assignment { addresses, pools })
 }
 
 /// Releases all addresses of an attachment and returns them; none if it has
@@ -43,7 +58,9 @@ pub async fn release(
     let decide = |holdings: &Holdings, blocks: &Blocks| {
         release::decide(handle_id, interface, holdings, blocks)
     };
-    settle(datastore, &Holdings::selections(handle_id), Holdings::parse, decide).await
+    let selections = Holdings::selections(handle_id);
+    let (addresses, _) = settle(datastore, selections, &[], Holdings::parse, decide).await?;
+    Ok(addresses)
 }
 
 /// The addresses that an attachment has.
@@ -63,30 +80,37 @@ pub async fn lookup(
             Step::Read(unread)
         })
     };
-    settle(datastore, &Holdings::selections(handle_id), Holdings::parse, decide).await
+    let selections = Holdings::selections(handle_id);
+    let (addresses, _) = settle(datastore, selections, &[], Holdings::parse, decide).await?;
+    Ok(addresses)
 }
 
 /// Reads what a decision needs until it is made, commits it, and starts over
-/// when others were faster.
+/// when others were faster. Returns the addresses and what they were decided on.
 async fn settle<Known>(
     datastore: &dyn Datastore,
-    selections: &[Selection],
+    mut selections: Vec<Selection>,
+    likely: &[IpNet],
     parse: impl Fn(&Snapshot) -> Result<Known, Error>,
     decide: impl Fn(&Known, &Blocks) -> Result<Step, Error>,
-) -> Result<Vec<Assigned>, Error> {
+) -> Result<(Vec<Assigned>, Known), Error> {
+    let in_advance = selections.len();
+    selections.extend(Blocks::selections(likely));
     for _ in 0..MAX_ATTEMPTS {
-        let known = parse(&datastore.read(selections).await?)?;
+        let snapshot = datastore.read(&selections).await?;
+        let known = parse(&snapshot)?;
         let mut blocks = Blocks::default();
+        blocks.learn_sound(likely, &snapshot.selected[in_advance..]);
         loop {
             match decide(&known, &blocks)? {
-                Step::Done(addresses) => return Ok(addresses),
+                Step::Done(addresses) => return Ok((addresses, known)),
                 Step::Read(cidrs) => {
                     let answer = datastore.read(&Blocks::selections(&cidrs)).await?;
                     blocks.learn(&cidrs, &answer)?;
                 }
                 Step::Commit(transaction, addresses) => {
                     match datastore.commit(transaction).await? {
-                        Outcome::Committed(_) => return Ok(addresses),
+                        Outcome::Committed(_) => return Ok((addresses, known)),
                         Outcome::Conflict => break,
                     }
                 }

@@ -1,6 +1,6 @@
 //! What has been read of the datastore, as values to decide on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ipnet::IpNet;
 
@@ -121,6 +121,8 @@ pub struct View {
     pub labels: BTreeMap<String, String>,
     /// This host's affinities, by block.
     pub affinities: BTreeMap<IpNet, Stored<Affinity>>,
+    /// Those of the host's blocks that are noted to have no address left.
+    pub full: BTreeSet<IpNet>,
     /// Ranges from which no address is handed out by itself.
     pub reserved: Vec<IpNet>,
     /// The datastore's revision when this was read.
@@ -137,6 +139,7 @@ impl View {
             Selection::Prefix(keys::POOLS.to_owned()),
             Selection::Prefix(keys::RESERVATIONS.to_owned()),
             Selection::Prefix(keys::affinities_of(host)),
+            Selection::Prefix(keys::full_of(host)),
         ]);
         selections
     }
@@ -154,6 +157,7 @@ impl View {
         }
         let pools = selected(snapshot, 4).iter();
         let affinities = selected(snapshot, 6).iter();
+        let full = selected(snapshot, 7).iter();
         Ok(Self {
             holdings: Holdings::parse(snapshot)?,
             config: config.transpose()?.map(|config| config.value).unwrap_or_default(),
@@ -162,6 +166,7 @@ impl View {
                 .collect::<Result<_, _>>()?,
             labels: node.transpose()?.map(|node| node.value.labels).unwrap_or_default(),
             affinities: affinities.map(read_affinity).collect::<Result<_, _>>()?,
+            full: full.filter_map(|entry| keys::parse_full(&entry.key)).collect(),
             reserved,
             revision: snapshot.revision,
         })
@@ -209,6 +214,17 @@ impl Blocks {
             self.known.insert(*cidr, block);
         }
         Ok(())
+    }
+
+    /// Takes in what was read in advance. Of a block that cannot be used nothing
+    /// is learnt: it may not be needed.
+    pub fn learn_sound(&mut self, cidrs: &[IpNet], selected: &[Vec<Entry>]) {
+        for (cidr, entries) in cidrs.iter().zip(selected) {
+            let block = entries.first().map(|entry| read_block(*cidr, entry)).transpose();
+            if let Ok(block) = block {
+                self.known.insert(*cidr, block);
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The decision how an attachment's addresses are given back.
 
 use super::{Attribute, Block, Blocks, Error, Holdings, Step, Stored};
-use crate::datastore::{Transaction, keys};
+use crate::datastore::{Transaction, Write, keys};
 
 /// Decides how to release all addresses of `interface` under `handle_id`.
 ///
@@ -68,6 +68,9 @@ fn release_in(
             transaction.delete(key, stored.revision);
         } else {
             transaction.update(key, stored.revision, block.to_json());
+        }
+        if let Some(host) = block.host() {
+            transaction.writes.push(Write::Delete { key: keys::full(host, block.cidr) });
         }
     }
     let of_handle = |holder: &Attribute| holder.handle_id.as_deref() == Some(handle_id);

@@ -154,6 +154,11 @@ impl Attachment {
         self.0.mac.unwrap_or_else(|| self.0.identity.container_mac())
     }
 
+    /// The IP versions of its addresses.
+    pub fn families(&self) -> Families {
+        Families { ipv4: self.has_v4(), ipv6: self.has_v6() }
+    }
+
     /// Whether it has an IPv4 address.
     pub fn has_v4(&self) -> bool {
         self.0.addresses.iter().any(IpAddr::is_ipv4)
@@ -225,9 +230,39 @@ fn unusable(address: IpAddr, before: &[IpAddr]) -> Option<&'static str> {
     }
 }
 
-/// The steps that make `attachment`, in order.
+/// The steps that make the veth pair of an attachment: with its addresses still
+/// unknown, `mac` the container's hardware address if one is asked for, and
+/// `mtu` in bytes. [`plan_parameters`] and [`plan_addresses`] go on from there.
+pub fn plan_link(identity: &AttachmentIdentity, mac: Option<MacAddress>, mtu: u32) -> Vec<Step> {
+    let container_mac = mac.unwrap_or_else(|| identity.container_mac());
+    let veth = Veth { identity: identity.clone(), host_mac: HOST_MAC, container_mac, mtu };
+    let (link, alias) = (identity.host_interface(), identity.alias());
+    vec![Step::CreateVeth(veth), Step::SetAlias { link, alias }]
+}
+
+/// All steps that make `attachment`, in order.
+pub fn plan_attachment(attachment: &Attachment) -> Vec<Step> {
+    let mut steps =
+        plan_link(attachment.identity(), Some(attachment.container_mac()), attachment.mtu());
+    let forwarding = attachment.0.allow_ip_forwarding;
+    steps.extend(plan_parameters(attachment.identity(), attachment.families(), forwarding));
+    steps.extend(plan_addresses(attachment));
+    steps
+}
+
+/// The IP versions of an attachment's addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Families {
+    /// Whether there is an IPv4 address.
+    pub ipv4: bool,
+    /// Whether there is an IPv6 address.
+    pub ipv6: bool,
+}
+
+/// The steps that make a veth pair ready for addresses of these `families`, and
+/// its container's end go up.
 ///
-/// The veth comes first, so that one undo takes nearly everything back. Its
+/// The veth came first, so that one undo takes nearly everything back. Its
 /// host end is born up but has no carrier, and so no IPv6 of its own, until the
 /// container's end is up: its parameters are in place by then (a container
 /// must not be able to give the node a default route by router advertisement:
@@ -236,22 +271,26 @@ fn unusable(address: IpAddr, before: &[IpAddr]) -> Option<&'static str> {
 /// last: traffic reaches a container that is ready.
 /// (Calico's steps: `dataplane_linux.go`, `DoWorkloadNetnsSetUp` and
 /// `configureSysctls`.)
-pub fn plan_attachment(attachment: &Attachment) -> Vec<Step> {
+pub fn plan_parameters(
+    identity: &AttachmentIdentity,
+    families: Families,
+    allow_ip_forwarding: bool,
+) -> Vec<Step> {
+    let container = identity.interface();
+    let mut steps = host_sysctls(families, &identity.host_interface());
+    steps.extend(container_sysctls(families, allow_ip_forwarding, container));
+    steps.push(Step::SetLinkUp { side: Side::Container, link: container.to_owned() });
+    steps
+}
+
+/// The steps that give a veth pair that is ready the attachment's addresses and
+/// routes, in order. The host's routes come last: traffic reaches a container
+/// that is ready.
+pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
     let identity = attachment.identity();
     let host = identity.host_interface();
     let container = identity.interface();
-    let mut steps = vec![
-        Step::CreateVeth(Veth {
-            identity: identity.clone(),
-            host_mac: HOST_MAC,
-            container_mac: attachment.container_mac(),
-            mtu: attachment.mtu(),
-        }),
-        Step::SetAlias { link: host.clone(), alias: identity.alias() },
-    ];
-    steps.extend(host_sysctls(attachment, &host));
-    steps.extend(container_sysctls(attachment, container));
-    steps.push(Step::SetLinkUp { side: Side::Container, link: container.to_owned() });
+    let mut steps = Vec::new();
     if attachment.has_v6() {
         let address = IpNet::V6(Ipv6Net::new_assert(GATEWAY_V6, 64));
         steps.push(Step::AddAddress { side: Side::Host, link: host.clone(), address });
@@ -289,7 +328,7 @@ fn container_reach(attachment: &Attachment, container: &str) -> Vec<Step> {
     neighbour.into_iter().chain(routes).collect()
 }
 
-fn host_sysctls(attachment: &Attachment, host: &str) -> Vec<Step> {
+fn host_sysctls(families: Families, host: &str) -> Vec<Step> {
     let v4 = [
         (format!("net/ipv4/conf/{host}/route_localnet"), "1"),
         (format!("net/ipv4/neigh/{host}/proxy_delay"), "0"),
@@ -306,25 +345,25 @@ fn host_sysctls(attachment: &Attachment, host: &str) -> Vec<Step> {
         (format!("net/ipv6/conf/{host}/forwarding"), "1"),
     ];
     let mut steps = Vec::new();
-    if attachment.has_v4() {
+    if families.ipv4 {
         steps.extend(v4.map(|(key, value)| of_veth(Side::Host, key, value, false)));
     }
     // Also where the container has no IPv6: the node may have it.
     let accept_ra = format!("net/ipv6/conf/{host}/accept_ra");
-    steps.push(of_veth(Side::Host, accept_ra, "0", !attachment.has_v6()));
-    if attachment.has_v6() {
+    steps.push(of_veth(Side::Host, accept_ra, "0", !families.ipv6));
+    if families.ipv6 {
         steps.extend(v6.map(|(key, value)| of_veth(Side::Host, key, value, false)));
     }
     steps
 }
 
-fn container_sysctls(attachment: &Attachment, container: &str) -> Vec<Step> {
-    let forwarding = if attachment.0.allow_ip_forwarding { "1" } else { "0" };
+fn container_sysctls(families: Families, allow_ip_forwarding: bool, container: &str) -> Vec<Step> {
+    let forwarding = if allow_ip_forwarding { "1" } else { "0" };
     let mut steps = Vec::new();
-    if attachment.has_v4() {
+    if families.ipv4 {
         steps.push(of_container("net/ipv4/ip_forward", forwarding));
     }
-    if attachment.has_v6() {
+    if families.ipv6 {
         steps.push(of_container("net/ipv6/conf/all/forwarding", forwarding));
         for (name, value) in [("disable_ipv6", "0"), ("accept_dad", "0")] {
             let key = format!("net/ipv6/conf/{container}/{name}");

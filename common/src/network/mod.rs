@@ -17,8 +17,9 @@ mod plan_tests;
 mod step;
 
 pub use attachment::{
-    Attachment, AttachmentRequest, GATEWAY_V4, GATEWAY_V6, HOST_MAC, InvalidAttachment,
-    MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6, RequestedRoute, plan_attachment,
+    Attachment, AttachmentRequest, Families, GATEWAY_V4, GATEWAY_V6, HOST_MAC, InvalidAttachment,
+    MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6, RequestedRoute, plan_addresses, plan_attachment,
+    plan_link, plan_parameters,
 };
 pub use check::{Difference, Expected, Found, FoundLink, compare};
 pub use identity::{AttachmentIdentity, InvalidIdentity};

@@ -51,8 +51,8 @@ pub fn request(host: &str, container: &str, families: &[Family]) -> Request {
 
 /// Assigns and returns the addresses.
 pub async fn assign(store: &Memory, request: &Request) -> Result<Vec<IpAddr>, Error> {
-    let assigned = engine::assign(store, request, now()).await?;
-    Ok(addresses(&assigned))
+    let assigned = engine::assign(store, request, &[], now()).await?;
+    Ok(addresses(&assigned.addresses))
 }
 
 /// The addresses alone.

@@ -3,9 +3,10 @@
 use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{AddResult, Error, IpConfiguration};
+use weir_common::cni::{AddResult, Error, IpConfiguration, PoolNotice};
 use weir_common::ipam::assign::Request;
 use weir_common::ipam::{Assigned, engine};
+use weir_common::resources::IpPool;
 use weir_process::{DEADLINE, block_on, node_name, within};
 
 use crate::{handle_of, ipam_of, lock};
@@ -21,16 +22,25 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
         wants: ipam.wants.clone(),
     };
     // The wait for other calls of this host does not count against the deadline.
-    let _lock = lock(ipam);
-    let assigned = block_on(within(DEADLINE, async {
+    let lock = lock(ipam);
+    // The block that the last call took an address from likely has another.
+    let likely: Vec<IpNet> = lock.memo().lines().filter_map(|line| line.parse().ok()).collect();
+    let assignment = block_on(within(DEADLINE, async {
         let datastore = weir_datastore::open(&call.configuration.datastore).await?;
-        Ok(engine::assign(datastore.as_ref(), &request, Timestamp::now()).await?)
+        Ok(engine::assign(datastore.as_ref(), &request, &likely, Timestamp::now()).await?)
     }))?;
-    for Assigned { address, block } in &assigned {
+    for Assigned { address, block } in &assignment.addresses {
         tracing::debug!(%address, %block, handle = request.handle_id, "assigned");
     }
-    let ips = assigned.iter().map(ip_configuration).collect();
-    Ok(AddResult { ips, ..AddResult::default() })
+    let blocks: Vec<String> =
+        assignment.addresses.iter().map(|assigned| assigned.block.to_string()).collect();
+    lock.leave(&blocks.join("\n"));
+    let notice = |pool: &IpPool| PoolNotice { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
+    Ok(AddResult {
+        ips: assignment.addresses.iter().map(ip_configuration).collect(),
+        pools: Some(assignment.pools.iter().map(notice).collect()),
+        ..AddResult::default()
+    })
 }
 
 /// The address with the prefix length of its block, as Calico's IPAM plugin

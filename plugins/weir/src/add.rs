@@ -4,13 +4,14 @@ use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error};
+use weir_common::ipam::Family;
 use weir_common::network::{
-    Attachment, Expected, Nat, NodeNeeds, compare, plan_attachment, plan_node,
+    Attachment, AttachmentIdentity, Expected, Families, NodeNeeds, Step, compare, plan_addresses,
+    plan_attachment, plan_link, plan_node, plan_parameters,
 };
-use weir_kernel::{Kernel, is_same_namespace};
-use weir_process::{DEADLINE, within};
+use weir_kernel::{Applied, Kernel, is_same_namespace};
 
-use crate::delegate::Delegate;
+use crate::delegate::{Delegate, OWN_IPAM};
 use crate::{attachment, del, failure, identity_of, ipam_of, pools};
 
 /// Attaches the container, or leaves everything as it was. An attachment that is
@@ -25,12 +26,19 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let delegate = Delegate::find(call, ipam)?;
     let kernel = open(call)?;
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
-    let addresses = delegate.start("ADD")?.result(call);
-    // What else is needed is found out while the IPAM plugin works.
-    let (addresses, needed) = tokio::join!(addresses, Needed::find(call, &kernel));
-    let attached = match (addresses, needed) {
-        (Ok(addresses), Ok(needed)) => attach(call, &kernel, addresses, needed, present).await,
-        (Err(error), _) | (_, Err(error)) => Err(error),
+    let mut running = delegate.start("ADD")?;
+    // While the IPAM plugin works, what needs no address is done.
+    let (addresses, link) =
+        tokio::join!(running.result(call), prepare(call, &kernel, &identity, present));
+    let attached = match (addresses, link) {
+        (Ok(addresses), Ok(link)) => attach(call, &kernel, addresses, link).await,
+        (Err(error), Ok(link)) => Err(undo(&kernel, link.applied, error).await),
+        (_, Err(error)) => Err(error),
+    };
+    // The IPAM plugin came to its end meanwhile. Only then does its answer count.
+    let attached = match (attached, running.end().await) {
+        (Ok((_, applied)), Err(error)) => Err(undo(&kernel, applied, error).await),
+        (attached, _) => attached.map(|(result, _)| result),
     };
     match attached {
         // The addresses of an attachment that was there stay with it until DEL.
@@ -56,53 +64,102 @@ fn open(call: &Call) -> Result<Kernel, Error> {
     Ok(kernel)
 }
 
-/// What an attachment needs besides its addresses.
-struct Needed {
-    mtu: u32,
-    nat: Nat,
+/// The MTU in bytes: the configured one, else the node's.
+async fn mtu(call: &Call, kernel: &Kernel) -> Result<u32, Error> {
+    match call.configuration.mtu {
+        Some(mtu) => Ok(mtu),
+        None => kernel.uplink_mtu().await.map_err(failure::of_kernel),
+    }
 }
 
-impl Needed {
-    async fn find(call: &Call, kernel: &Kernel) -> Result<Self, Error> {
-        let configuration = &call.configuration;
-        let mtu = match configuration.mtu {
-            Some(mtu) => mtu,
-            None => kernel.uplink_mtu().await.map_err(failure::of_kernel)?,
-        };
-        let nat = within(DEADLINE, pools::nat(configuration, ipam_of(call)?)).await?;
-        Ok(Self { mtu, nat })
+/// The container's link, before its addresses are known.
+struct Link {
+    mtu: u32,
+    /// The IP versions that it is ready for.
+    ready_for: Option<Families>,
+    /// Whether an earlier ADD made it.
+    present: bool,
+    applied: Applied,
+}
+
+async fn prepare(
+    call: &Call,
+    kernel: &Kernel,
+    identity: &AttachmentIdentity,
+    present: bool,
+) -> Result<Link, Error> {
+    let mtu = mtu(call, kernel).await?;
+    let ready_for = expected_families(call).filter(|_| !present);
+    let mut steps =
+        if present { Vec::new() } else { plan_link(identity, call.configuration.mac, mtu) };
+    if let Some(families) = ready_for {
+        let forwarding = call.configuration.allow_ip_forwarding;
+        steps.extend(plan_parameters(identity, families, forwarding));
     }
+    let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
+    Ok(Link { mtu, ready_for, present, applied })
+}
+
+/// The IP versions that the result will have, where that is known beforehand.
+fn expected_families(call: &Call) -> Option<Families> {
+    let ipam = call.configuration.ipam.as_ref().filter(|ipam| ipam.plugin == OWN_IPAM)?;
+    let wanted = |family| ipam.wants.iter().any(|want| want.family() == family);
+    Some(Families { ipv4: wanted(Family::V4), ipv6: wanted(Family::V6) })
 }
 
 async fn attach(
     call: &Call,
     kernel: &Kernel,
     addresses: AddResult,
-    needed: Needed,
-    present: bool,
-) -> Result<AddResult, Error> {
-    let attachment = attachment::attachment(call, &addresses, needed.mtu)?;
-    let whole = present && is_whole(kernel, &attachment).await?;
-    if present && !whole {
-        del::remove(kernel, attachment.identity()).await?;
-    }
-    let mut steps = if whole { Vec::new() } else { plan_attachment(&attachment) };
-    let state = kernel.node_state(attachment.has_v6()).map_err(failure::of_kernel)?;
-    steps.extend(plan_node(&node_needs(&attachment, needed.nat), &state));
-    // What was applied stays: nothing after this can fail.
-    let _ = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
+    link: Link,
+) -> Result<(AddResult, Applied), Error> {
+    let (attachment, steps) = match plan(call, kernel, &addresses, &link).await {
+        Ok(planned) => planned,
+        Err(error) => return Err(undo(kernel, link.applied, error).await),
+    };
+    let applied = kernel.apply_after(link.applied, &steps).await;
+    let applied = applied.map_err(|error| failure::of_plan(&error))?;
     let host_interface = attachment.identity().host_interface();
     tracing::info!(host_interface, addresses = ?attachment.addresses(), "attached");
-    Ok(attachment::result(call, &attachment, addresses))
+    Ok((attachment::result(call, &attachment, addresses), applied))
+}
+
+/// What is still to be done for an attachment and for the node.
+async fn plan(
+    call: &Call,
+    kernel: &Kernel,
+    addresses: &AddResult,
+    link: &Link,
+) -> Result<(Attachment, Vec<Step>), Error> {
+    let attachment = attachment::attachment(call, addresses, link.mtu)?;
+    let families = attachment.families();
+    let mut steps = if link.present && is_whole(kernel, &attachment).await? {
+        Vec::new()
+    } else if link.present || link.ready_for.is_some_and(|ready_for| ready_for != families) {
+        del::remove(kernel, attachment.identity()).await?;
+        plan_attachment(&attachment)
+    } else if link.ready_for.is_some() {
+        plan_addresses(&attachment)
+    } else {
+        let forwarding = call.configuration.allow_ip_forwarding;
+        let mut steps = plan_parameters(attachment.identity(), families, forwarding);
+        steps.extend(plan_addresses(&attachment));
+        steps
+    };
+    let Families { ipv4, ipv6 } = families;
+    let needs = NodeNeeds { ipv4, ipv6, nat: pools::nat(addresses) };
+    let state = kernel.node_state(ipv6).map_err(failure::of_kernel)?;
+    steps.extend(plan_node(&needs, &state));
+    Ok((attachment, steps))
+}
+
+async fn undo(kernel: &Kernel, applied: Applied, error: Error) -> Error {
+    failure::with_left(error, &kernel.undo(applied).await)
 }
 
 async fn is_whole(kernel: &Kernel, attachment: &Attachment) -> Result<bool, Error> {
     let found = kernel.inspect(attachment.identity()).await.map_err(failure::of_kernel)?;
     Ok(compare(&Expected::of(attachment), &found).is_empty())
-}
-
-fn node_needs(attachment: &Attachment, nat: Nat) -> NodeNeeds {
-    NodeNeeds { ipv4: attachment.has_v4(), ipv6: attachment.has_v6(), nat }
 }
 
 /// After a failure the IPAM plugin is told to release, whatever it may have

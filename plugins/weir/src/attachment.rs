@@ -59,6 +59,7 @@ pub fn result(call: &Call, attachment: &Attachment, ipam: AddResult) -> AddResul
         ips: before.ips.into_iter().chain(ips).collect(),
         routes: before.routes.into_iter().chain(ipam.routes).collect(),
         dns: call.configuration.dns.clone().unwrap_or(ipam.dns),
+        pools: None,
     }
 }
 

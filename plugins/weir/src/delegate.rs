@@ -11,7 +11,8 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error, IpamConfiguration};
 use weir_process::{DEADLINE, PARENT_VARIABLE, become_program, within};
 
-use crate::pools::OWN_IPAM;
+/// The IPAM plugin that ends together with this process by itself.
+pub const OWN_IPAM: &str = "weir-ipam";
 
 /// The variable that names the plugin whose place this process takes.
 const PLACE_VARIABLE: &str = "WEIR_TAKE_THE_PLACE_OF";
@@ -26,7 +27,7 @@ pub struct Delegate<'a> {
     input: &'a [u8],
 }
 
-/// The IPAM plugin at work.
+/// The IPAM plugin at work. Dropped, it is killed.
 pub struct Running<'a> {
     delegate: &'a Delegate<'a>,
     child: Child,
@@ -93,31 +94,59 @@ impl<'a> Delegate<'a> {
     /// # Errors
     /// Those of the plugin.
     pub async fn release(&'a self) -> Result<(), Error> {
-        self.start("DEL")?.finish().await.map(drop)
+        self.start("DEL")?.finish().await
     }
 }
 
 impl Running<'_> {
-    /// Waits for the plugin and returns what it printed.
+    /// Waits for the plugin to do its work and to end.
     ///
     /// # Errors
     /// The plugin's own error, with its code; [`Code::Delegate`] when it gave
     /// none; [`Code::TryAgainLater`] when it takes too long.
-    pub async fn finish(mut self) -> Result<Vec<u8>, Error> {
-        within(DEADLINE, async {
-            let answer = self.exchange().await.map_err(|error| {
-                let name = self.delegate.name;
-                Error::new(Code::Delegate, format!("IPAM plugin {name}: {error}"))
-            });
-            let (status, answer) = answer?;
-            if status.success() { Ok(answer) } else { Err(self.delegate.error(status, &answer)) }
-        })
-        .await
+    pub async fn finish(mut self) -> Result<(), Error> {
+        let answer = self.answer().await?;
+        let status = self.status().await?;
+        if status.success() { Ok(()) } else { Err(self.delegate.error(status, &answer)) }
+    }
+
+    /// Waits for the plugin's result. It may not have ended by then: see
+    /// [`Running::end`].
+    ///
+    /// # Errors
+    /// As [`Running::finish`], and when there is no address in the result.
+    pub async fn result(&mut self, call: &Call) -> Result<AddResult, Error> {
+        let answer = self.answer().await?;
+        let json: Option<Value> = serde_json::from_slice(&answer).ok();
+        let Some(json) = json.filter(|json| Error::parse(json).is_none()) else {
+            return Err(self.delegate.error(self.status().await?, &answer));
+        };
+        let result = AddResult::parse(&json, call.configuration.version)?;
+        if result.ips.is_empty() {
+            let message = format!("IPAM plugin {} gave no address", self.delegate.name);
+            return Err(Error::new(Code::Delegate, message));
+        }
+        Ok(result)
+    }
+
+    /// Waits until the plugin has ended.
+    ///
+    /// # Errors
+    /// [`Code::Delegate`] when it ended badly, [`Code::TryAgainLater`] when it
+    /// does not end.
+    pub async fn end(mut self) -> Result<(), Error> {
+        let status = self.status().await?;
+        if status.success() { Ok(()) } else { Err(self.delegate.error(status, &[])) }
+    }
+
+    async fn status(&mut self) -> Result<ExitStatus, Error> {
+        within(DEADLINE, async { self.child.wait().await.map_err(|e| self.delegate.broken(e)) })
+            .await
     }
 
     /// Writes the input while reading the answer: either may be larger than a
-    /// pipe holds.
-    async fn exchange(&mut self) -> std::io::Result<(ExitStatus, Vec<u8>)> {
+    /// pipe holds. The answer is whole when the plugin closes its end.
+    async fn answer(&mut self) -> Result<Vec<u8>, Error> {
         let input = self.child.stdin.take();
         let output = self.child.stdout.take();
         let write = async {
@@ -133,30 +162,17 @@ impl Running<'_> {
             }
             std::io::Result::Ok(answer)
         };
-        let ((), answer) = tokio::join!(write, read);
-        Ok((self.child.wait().await?, answer?))
-    }
-
-    /// Waits for the plugin and understands its result.
-    ///
-    /// # Errors
-    /// As [`Running::finish`], and when it gave no result with an address.
-    pub async fn result(self, call: &Call) -> Result<AddResult, Error> {
-        let name = self.delegate.name;
-        let answer = self.finish().await?;
-        let json: Value = serde_json::from_slice(&answer).map_err(|error| {
-            Error::new(Code::Delegate, format!("IPAM plugin {name} printed no result: {error}"))
-        })?;
-        let result = AddResult::parse(&json, call.configuration.version)?;
-        if result.ips.is_empty() {
-            let message = format!("IPAM plugin {name} gave no address");
-            return Err(Error::new(Code::Delegate, message));
-        }
-        Ok(result)
+        let exchange = async { tokio::join!(write, read).1 };
+        within(DEADLINE, async { exchange.await.map_err(|error| self.delegate.broken(error)) })
+            .await
     }
 }
 
 impl Delegate<'_> {
+    fn broken(&self, error: std::io::Error) -> Error {
+        Error::new(Code::Delegate, format!("IPAM plugin {}: {error}", self.name))
+    }
+
     fn error(&self, status: ExitStatus, answer: &[u8]) -> Error {
         let json = serde_json::from_slice(answer).ok();
         json.as_ref().and_then(Error::parse).unwrap_or_else(|| {

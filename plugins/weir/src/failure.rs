@@ -13,6 +13,13 @@ pub fn of_plan(error: &ApplyError) -> Error {
     Error::caused(code(&error.cause), error).with_details(format!("failed at: {}", error.step))
 }
 
+/// The same failure, with what could not be taken back after it.
+pub fn with_left(error: Error, left: &[weir_kernel::Error]) -> Error {
+    let left: Vec<String> =
+        left.iter().map(|error| format!("could not be undone: {error}")).collect();
+    if left.is_empty() { error } else { error.with_details(left.join("; ")) }
+}
+
 fn code(error: &weir_kernel::Error) -> Code {
     use weir_kernel::Error as Kernel;
     match error {

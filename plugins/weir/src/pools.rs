@@ -1,32 +1,18 @@
-//! The node's NAT, from the pools in the datastore.
+//! The node's NAT, from what the IPAM plugin says of the pools.
 
-use weir_common::cni::{Configuration, Error, IpamConfiguration};
-use weir_common::datastore::{Selection, keys};
-use weir_common::ipam;
+use weir_common::cni::{AddResult, PoolNotice};
 use weir_common::network::{Nat, NatPool, NatTable};
-use weir_common::resources::IpPool;
 
-/// The IPAM plugin whose pools are in the datastore.
-pub const OWN_IPAM: &str = "weir-ipam";
-
-/// What NAT the pools ask for. Under somebody else's IPAM plugin the datastore
-/// is not looked at.
-///
-/// # Errors
-/// The datastore fails, or a stored pool cannot be used.
-pub async fn nat(configuration: &Configuration, ipam: &IpamConfiguration) -> Result<Nat, Error> {
-    if ipam.plugin != OWN_IPAM {
-        return Ok(Nat::AsItIs);
+/// What NAT the pools of an IPAM result ask for. Under an IPAM plugin that knows
+/// no pools the table stays as it is.
+pub fn nat(result: &AddResult) -> Nat {
+    let pool =
+        |notice: &PoolNotice| NatPool { cidr: notice.cidr, nat_outgoing: notice.nat_outgoing };
+    match &result.pools {
+        None => Nat::AsItIs,
+        Some(notices) => {
+            let pools: Vec<NatPool> = notices.iter().map(pool).collect();
+            Nat::Exactly(NatTable::from_pools(&pools))
+        }
     }
-    let datastore = weir_datastore::open(&configuration.datastore).await?;
-    let snapshot = datastore.read(&[Selection::Prefix(keys::POOLS.to_owned())]).await?;
-    let mut pools = Vec::new();
-    for entry in snapshot.selected.into_iter().flatten() {
-        let pool = IpPool::from_json(&entry.value).map_err(|error| ipam::Error::Malformed {
-            key: entry.key.clone(),
-            reason: error.to_string(),
-        })?;
-        pools.push(NatPool { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing });
-    }
-    Ok(Nat::Exactly(NatTable::from_pools(&pools)))
 }

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use weir_common::datastore::EtcdConfiguration;
@@ -78,6 +79,9 @@ impl Server {
     /// it, but nothing answers.
     pub fn hang(&self) {
         kill(self.pid(), Signal::SIGSTOP).unwrap();
+        // Its threads run on until one of them has taken the signal.
+        let state = waitpid(self.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+        assert!(matches!(state, WaitStatus::Stopped(..)), "{state:?}");
     }
 
     pub fn resume(&self) {

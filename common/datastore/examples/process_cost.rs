@@ -3,7 +3,7 @@
 //! realistic size, and letting go of it again.
 //!
 //! ```text
-//! cargo run --release --example measure -p weir-datastore [-- ENDPOINT]
+//! cargo run --release --example process_cost -p weir-datastore [-- ENDPOINT]
 //! ```
 //! Without an endpoint, on an embedded store in a temporary directory.
 #![allow(clippy::print_stdout, reason = "it is there to print")]
