@@ -17,7 +17,8 @@ use crate::location::{DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Settings, 
     name = "weirctl",
     version,
     arg_required_else_help = true,
-    after_help = "Example:\n  weirctl get ippool -o wide"
+    after_help = "Example:\n  weirctl get ippool -o wide\n\n\
+                  Exit status: 0 when everything asked for was done, else 1."
 )]
 pub struct Cli {
     /// Where the datastore is.
@@ -93,19 +94,29 @@ impl DatastoreArgs {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make what a new cluster starts with: the default pools
+    Init(commands::init::InitArgs),
     /// Create resources that are not there yet
     Create(commands::create::CreateArgs),
     /// Create resources, or change those that are there
     Apply(commands::apply::ApplyArgs),
     /// Change resources that are there
     Replace(commands::replace::ReplaceArgs),
+    /// Change a part of one resource
+    Patch(commands::patch::PatchArgs),
+    /// Set or remove a label of one resource
+    Label(commands::label::LabelArgs),
     /// Delete resources
     Delete(commands::delete::DeleteArgs),
     /// Show resources
     Get(commands::get::GetArgs),
+    /// Check files of resources, without a datastore
+    Validate(commands::validate::ValidateArgs),
     /// See how addresses are used
     #[command(subcommand)]
     Ipam(IpamCommand),
+    /// Print completions for a shell
+    Completion(commands::completion::CompletionArgs),
     /// Say which version of weirctl this is
     #[command(after_help = "Example:\n  weirctl version")]
     Version,

@@ -6,6 +6,7 @@ mod location;
 mod output;
 mod session;
 mod store;
+mod terminal;
 mod this_node;
 
 use std::io::{Read, Write};
@@ -19,19 +20,30 @@ use clap::error::ErrorKind;
 use weir_common::datastore::{Datastore, keys};
 use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
+use weir_kernel::Kernel;
 
 use cli::{Cli, DatastoreArgs};
 use location::{Location, Settings};
-use session::{Failure, Session, Surroundings};
+use session::{Failure, Occupied, Session, Surroundings};
+use store::Observer;
+use terminal::Progress;
 use this_node::Networks;
 
 /// Used where standard output is no terminal and nobody says how wide it is.
 const DEFAULT_WIDTH: usize = 80;
 
 /// This process's own input, clock, randomness, node and terminal.
+#[derive(Default)]
 struct Process {
     /// The node's CNI configuration.
     networks: Networks,
+    progress: Progress,
+}
+
+impl Observer for Process {
+    fn progress(&self, done: usize, total: usize) {
+        self.progress.progress(done, total);
+    }
 }
 
 #[async_trait]
@@ -74,6 +86,16 @@ impl Surroundings for Process {
     fn read_file(&self, path: &Path) -> std::io::Result<String> {
         std::fs::read_to_string(path)
     }
+
+    async fn occupied(&self) -> Result<Vec<Occupied>, Failure> {
+        let failed = |error: weir_kernel::Error| {
+            let message = session::chain(&error);
+            Failure::new(format!("this node's addresses and routes cannot be read: {message}"))
+        };
+        let occupied = Kernel::open().map_err(failed)?.occupied().await.map_err(failed)?;
+        let occupied = occupied.into_iter();
+        Ok(occupied.map(|it| Occupied { range: it.range, what: it.what }).collect())
+    }
 }
 
 fn main() -> ExitCode {
@@ -103,8 +125,9 @@ fn explain(error: &clap::Error) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<String, Failure> {
-    if let cli::Command::Version = cli.command {
-        return Ok(commands::version::text());
+    let mut process = Process::default();
+    if let Some(result) = commands::run_offline(&cli.command, &process) {
+        return result;
     }
     let location = locate(&cli.datastore)?;
     if cli.datastore.verbose {
@@ -121,10 +144,13 @@ fn run(cli: Cli) -> Result<String, Failure> {
         .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
     runtime.block_on(async {
         let datastore = open(&location).await?;
+        let datastore = datastore.as_ref();
         let files = location::read_network_directory(&cli.datastore.sources().network_directory);
-        let process = Process { networks: Networks::of(&files, &location.configuration) };
-        let session = Session { datastore: datastore.as_ref(), surroundings: &process };
-        commands::run(cli.command, &session).await
+        process.networks = Networks::of(&files, &location.configuration);
+        let session = Session { datastore, surroundings: &process, style: terminal::style() };
+        let result = commands::run(cli.command, &session).await;
+        process.progress.end();
+        result
     })
 }
 
@@ -153,7 +179,7 @@ async fn open(location: &Location) -> Result<Box<dyn Datastore>, Failure> {
 }
 
 fn succeed(output: &str) -> ExitCode {
-    match std::io::stdout().write_all(output.as_bytes()) {
+    match terminal::write(output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -163,7 +189,7 @@ fn succeed(output: &str) -> ExitCode {
 fn fail(failure: &Failure) -> ExitCode {
     // There is nobody left to tell when these cannot be written.
     let _ = std::io::stdout().write_all(failure.output.as_bytes());
-    let _ = writeln!(std::io::stderr(), "{}", failure.message.trim_end());
+    terminal::write_error(&failure.message);
     ExitCode::FAILURE
 }
 

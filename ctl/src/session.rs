@@ -4,14 +4,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
 
+use crate::output::Style;
+use crate::store::Observer;
+
 /// What a command needs from outside besides the datastore.
 #[async_trait]
-pub trait Surroundings: Send + Sync {
+pub trait Surroundings: Observer {
     /// All that is written to standard input.
     ///
     /// # Errors
@@ -48,14 +52,32 @@ pub trait Surroundings: Send + Sync {
     /// # Errors
     /// When it cannot be read, or is not UTF-8.
     fn read_file(&self, path: &Path) -> std::io::Result<String>;
+
+    /// The ranges that this node uses itself.
+    ///
+    /// # Errors
+    /// [`Failure`] when the node cannot be asked.
+    async fn occupied(&self) -> Result<Vec<Occupied>, Failure>;
+}
+
+/// Addresses that the node has, or has a route to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occupied {
+    /// The addresses.
+    pub range: IpNet,
+    /// What they are, for messages (`address 172.16.1.11/24 of eth0`).
+    pub what: String,
 }
 
 /// The datastore and the surroundings of one call.
+#[derive(Clone, Copy)]
 pub struct Session<'a> {
     /// The datastore.
     pub datastore: &'a dyn Datastore,
     /// Everything else.
     pub surroundings: &'a dyn Surroundings,
+    /// Room and means for showing results.
+    pub style: Style,
 }
 
 /// A command that did not do all that it was asked to: exit status 1.

@@ -1,8 +1,11 @@
 //! Whole commands over a datastore in memory.
 
-mod answers;
+mod changing;
 mod concurrency;
 mod deletion;
+mod force;
+mod golden;
+mod init;
 mod ipam;
 mod recorded;
 mod writing;
@@ -21,7 +24,9 @@ use weir_datastore::Memory;
 
 use crate::cli::Cli;
 use crate::commands;
-use crate::session::{Failure, Session, Surroundings};
+use crate::output::Style;
+use crate::session::{Failure, Occupied, Session, Surroundings};
+use crate::store::Observer;
 
 /// Input given beforehand, and a clock and UIDs that count.
 struct Prepared {
@@ -30,10 +35,21 @@ struct Prepared {
     node: Option<ThisNode>,
 }
 
+impl Observer for Prepared {
+    fn progress(&self, done: usize, total: usize) {
+        assert!(done <= total, "{done} steps of {total}");
+    }
+}
+
 #[async_trait]
 impl Surroundings for Prepared {
     fn read_input(&self) -> std::io::Result<String> {
         Ok(self.input.clone())
+    }
+
+    async fn occupied(&self) -> Result<Vec<Occupied>, Failure> {
+        let range = "172.16.1.0/24".parse().unwrap();
+        Ok(vec![Occupied { range, what: "address 172.16.1.11/24 of eth0".into() }])
     }
 
     fn birth(&self) -> Birth {
@@ -73,7 +89,16 @@ struct Answer {
 }
 
 async fn call_with_input(datastore: &dyn Datastore, arguments: &[&str], input: &str) -> Answer {
-    call_on_node(datastore, arguments, input, None).await
+    call_on(datastore, arguments, input, None, Style::default()).await
+}
+
+async fn call_in_style(
+    datastore: &dyn Datastore,
+    arguments: &[&str],
+    input: &str,
+    style: Style,
+) -> Answer {
+    call_on(datastore, arguments, input, None, style).await
 }
 
 async fn call_on_node(
@@ -82,13 +107,23 @@ async fn call_on_node(
     input: &str,
     node: Option<ThisNode>,
 ) -> Answer {
+    call_on(datastore, arguments, input, node, Style::default()).await
+}
+
+async fn call_on(
+    datastore: &dyn Datastore,
+    arguments: &[&str],
+    input: &str,
+    node: Option<ThisNode>,
+    style: Style,
+) -> Answer {
     let line = std::iter::once("weirctl").chain(arguments.iter().copied());
     let cli = match Cli::try_parse_from(line) {
         Ok(cli) => cli,
         Err(error) => return Answer { exit: 1, output: error.to_string() },
     };
     let surroundings = Prepared { input: input.to_owned(), births: AtomicU32::new(0), node };
-    let session = Session { datastore, surroundings: &surroundings };
+    let session = Session { datastore, surroundings: &surroundings, style };
     match commands::run(cli.command, &session).await {
         Ok(output) => Answer { exit: 0, output },
         Err(failure) => {

@@ -30,7 +30,10 @@ impl Networks {
         let mut networks = Self::default();
         for (_, text) in files {
             let Some((name, plugin)) = main_plugin(text) else { continue };
-            match own(&name, &plugin).filter(|own| is_same_store(&own.datastore, store)) {
+            let here = |own: &Configuration| {
+                own.datastore.as_ref().is_ok_and(|datastore| is_same_store(datastore, store))
+            };
+            match own(&name, &plugin).filter(here) {
                 Some(own) => {
                     networks.node_name.get_or_insert(own.node_name);
                     networks.own.insert(name);

@@ -96,9 +96,15 @@ impl Cluster {
 
     /// Runs weirctl on this cluster's datastore.
     pub fn weirctl(&self, arguments: &[&str]) -> Answer {
+        self.weirctl_with(arguments, "")
+    }
+
+    /// As [`Cluster::weirctl`], with `input` on the standard input, in the
+    /// directory `/run`.
+    pub fn weirctl_with(&self, arguments: &[&str], input: &str) -> Answer {
         let mut command = Command::new(binaries().join("weirctl"));
-        command.args(arguments).envs(self.store.environment());
-        Answer::of(&self.node.output(&mut command, ""))
+        command.args(arguments).envs(self.store.environment()).current_dir("/run");
+        Answer::of(&self.node.output(&mut command, input))
     }
 
     /// The configuration of a `weir` in network `pods`, without what a

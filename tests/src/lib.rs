@@ -8,6 +8,7 @@
 //! - [`Etcd`]: a real etcd on a node; [`Store`]: what a datastore holds.
 //! - [`Cluster`]: a node with a datastore and pools, where most tests begin.
 //! - [`Call`] and [`CniTool`]: run a plugin, as a runtime does.
+//! - [`Session`]: what calicoctl was asked and answered.
 //! - [`Snapshot`]: what a namespace looks like, to compare before and after.
 //!
 //! Everything lives in namespaces that end with the test, also when it panics
@@ -18,6 +19,7 @@
 
 mod allocations;
 mod binaries;
+mod calicoctl;
 mod certificates;
 mod cluster;
 mod cnitool;
@@ -35,6 +37,7 @@ mod store;
 
 pub use allocations::{allocations, assert_consistent, handles};
 pub use binaries::{CNI_PATH, binaries, cni_path, find_program};
+pub use calicoctl::{Exchange, Session, masked, recorded_outputs, recorded_sessions};
 pub use certificates::Certificates;
 pub use cluster::{Cluster, Families, merge};
 pub use cnitool::CniTool;

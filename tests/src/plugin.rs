@@ -139,6 +139,8 @@ impl Running {
 pub struct Answer {
     /// Whether it ended with status 0.
     pub succeeded: bool,
+    /// Its exit status; `None` when it was killed.
+    pub status: Option<i32>,
     /// What it wrote to standard output.
     pub stdout: String,
     /// What it wrote to standard error.
@@ -159,6 +161,7 @@ impl Answer {
     pub fn of(output: &Output) -> Self {
         Self {
             succeeded: output.status.success(),
+            status: output.status.code(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }

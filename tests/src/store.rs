@@ -86,6 +86,19 @@ impl Store {
         }
     }
 
+    /// Removes everything.
+    pub fn clear(&self) {
+        match self {
+            Self::Etcd(etcd) => drop(etcd.control(&["del", "--prefix", "/calico"], "")),
+            Self::Embedded(node) => node.enter(|| {
+                // The log and the index of its transactions, if they are there.
+                for suffix in ["", "-wal", "-shm"] {
+                    fs::remove_file(format!("{EMBEDDED}{suffix}")).ok();
+                }
+            }),
+        }
+    }
+
     /// Writes one key.
     pub fn put(&self, key: &str, value: &Value) {
         self.load(&Entries::from([(key.to_owned(), value.to_string())]));

@@ -15,6 +15,7 @@ mod namespace;
 mod nat;
 mod netlink;
 mod node;
+mod occupied;
 mod remove;
 mod route;
 mod sysctl;
@@ -24,6 +25,7 @@ use std::path::Path;
 pub use apply::{Applied, ApplyError, Checkpoint};
 pub use error::Error;
 pub use namespace::{Namespace, is_same_namespace};
+pub use occupied::Occupied;
 pub use remove::OwnLink;
 
 use netlink::Netlink;

@@ -226,7 +226,7 @@ fn message(route: &Route, index: u32) -> RouteMessage {
     message
 }
 
-fn destination(message: &RouteMessage) -> IpNet {
+pub(crate) fn destination(message: &RouteMessage) -> IpNet {
     let everything: IpAddr = match message.header.address_family {
         AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
         _ => Ipv4Addr::UNSPECIFIED.into(),
@@ -240,7 +240,7 @@ fn destination(message: &RouteMessage) -> IpNet {
     IpNet::new(address, message.header.destination_prefix_length).unwrap_or(address.into())
 }
 
-fn table_of(message: &RouteMessage) -> u32 {
+pub(crate) fn table_of(message: &RouteMessage) -> u32 {
     let table = message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Table(table) => Some(*table),
         _ => None,

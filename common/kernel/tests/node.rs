@@ -9,7 +9,7 @@ use std::path::Path;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use support::{Other, add_link, attachment, ip, on_a_node, open, run};
+use support::{Other, add_addressed_link, add_link, attachment, ip, on_a_node, open, run};
 use weir_common::network::{
     DEFAULT_MTU, NatPool, NatTable, NodeNeeds, Step, plan_attachment, plan_node,
 };
@@ -181,5 +181,28 @@ fn the_mtu_is_that_of_the_default_route_or_of_the_smallest_uplink() {
         assert_eq!(kernel.uplink_mtu().await.unwrap(), 1300);
         ip("route add default dev eth9");
         assert_eq!(kernel.uplink_mtu().await.unwrap(), 1390);
+    });
+}
+
+#[test]
+fn addresses_and_routes_of_the_node_are_occupied() {
+    on_a_node(|| async {
+        add_addressed_link();
+        ip("route add default via 198.51.100.254");
+        ip("route add 192.168.64.0/18 via 198.51.100.254");
+        ip("route add blackhole 10.66.0.0/16");
+        ip("route add 10.67.0.0/16 via 198.51.100.254 table 77");
+        let occupied = Kernel::open().unwrap().occupied().await.unwrap();
+        let what: Vec<_> = occupied.iter().map(|occupied| occupied.what.as_str()).collect();
+        for part in ["198.51.100.1/", "route 192.168.64.0/18 by ", "route 10.66.0.0/16 by no link"]
+        {
+            assert!(what.iter().any(|what| what.contains(part)), "no {part} in {what:?}");
+        }
+        let ranges: Vec<_> = occupied.iter().map(|occupied| occupied.range.to_string()).collect();
+        for absent in ["0.0.0.0/0", "::/0", "10.67.0.0/16", "fe80::/64", "ff00::/8"] {
+            let by_route =
+                occupied.iter().zip(&ranges).filter(|(it, _)| it.what.starts_with("route"));
+            assert!(by_route.clone().all(|(_, range)| range != absent), "{absent} in {what:?}");
+        }
     });
 }

@@ -65,7 +65,7 @@ pub fn read(text: &str) -> Result<Vec<Resource>, DocumentError> {
 
 /// The documents in a text. JSON is read as such first: not all of it is
 /// YAML, whose indentation cannot be made of tabs.
-fn values(text: &str) -> Result<Vec<Value>, DocumentError> {
+pub(super) fn values(text: &str) -> Result<Vec<Value>, DocumentError> {
     if let Ok(value) = serde_json::from_str(text) {
         return Ok(vec![value]);
     }
@@ -188,11 +188,25 @@ fn resource(object: Map<String, Value>) -> Result<Resource, DocumentError> {
     }
 }
 
+/// Checks that a changed resource has no unknown field that it did not have
+/// `before`.
+pub(super) fn check_added_fields(
+    object: &Map<String, Value>,
+    before: &Resource,
+) -> Result<(), DocumentError> {
+    let fields = schema::fields(before.kind);
+    refuse(schema::find_added(object, &before.object, fields))
+}
+
 fn check_fields(
     object: &Map<String, Value>,
     fields: &[schema::Field],
 ) -> Result<(), DocumentError> {
-    schema::find_unknown(object, fields).map_or(Ok(()), |unknown| {
+    refuse(schema::find_unknown(object, fields))
+}
+
+fn refuse(unknown: Option<schema::Unknown>) -> Result<(), DocumentError> {
+    unknown.map_or(Ok(()), |unknown| {
         Err(DocumentError::UnknownField { field: unknown.name, similar: unknown.similar })
     })
 }

@@ -11,7 +11,9 @@ mod error;
 mod fields;
 mod ipam_config;
 mod kind;
+mod label;
 mod node;
+mod patch;
 mod pool;
 mod reservation;
 mod resource;
@@ -24,7 +26,9 @@ pub use document::DocumentError;
 pub use error::{Error, FieldError};
 pub use ipam_config::IpamConfig;
 pub use kind::{IPAM_CONFIG_NAME, Kind};
+pub use label::{LabelChange, LabelError, LabelOutcome};
 pub use node::Node;
+pub use patch::{Patch, PatchError, PatchType};
 pub use pool::{
     AllowedUse, AssignmentMode, EncapsulationMode, IpPool, check_blocks, check_overlap,
     check_update,

@@ -153,6 +153,19 @@ impl Resource {
         self
     }
 
+    /// Its labels; none when there are none.
+    pub fn labels(&self) -> Map<String, Value> {
+        let labels = self.object.get("metadata").and_then(|metadata| metadata.get("labels"));
+        labels.and_then(Value::as_object).cloned().unwrap_or_default()
+    }
+
+    /// The same resource with these labels.
+    #[must_use]
+    pub fn labelled(mut self, labels: Map<String, Value>) -> Self {
+        self.metadata_mut().insert("labels".into(), Value::Object(labels));
+        self
+    }
+
     /// The same resource without what ties it to this cluster: UID, time of
     /// creation and version.
     #[must_use]

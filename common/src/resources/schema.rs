@@ -171,16 +171,35 @@ pub(super) struct Unknown {
 
 /// The first field, if any, that is not among `fields`.
 pub(super) fn find_unknown(object: &Map<String, Value>, fields: &[Field]) -> Option<Unknown> {
+    find_added(object, &Map::new(), fields)
+}
+
+/// The first field, if any, that is neither among `fields` nor in the same
+/// place of the object as it was `before`.
+pub(super) fn find_added(
+    object: &Map<String, Value>,
+    before: &Map<String, Value>,
+    fields: &[Field],
+) -> Option<Unknown> {
+    let nothing = Map::new();
     object.iter().find_map(|(name, value)| {
+        let before = before.get(name);
         let Some(field) = fields.iter().find(|field| field.name == name) else {
-            return Some(Unknown { name: name.clone(), similar: most_similar(name, fields) });
+            let unknown = || Unknown { name: name.clone(), similar: most_similar(name, fields) };
+            return before.is_none().then(unknown);
         };
         match (&field.shape, value) {
-            (Shape::Object(fields), Value::Object(object)) => find_unknown(object, fields),
-            (Shape::List(fields), Value::Array(items)) => items
-                .iter()
-                .filter_map(Value::as_object)
-                .find_map(|item| find_unknown(item, fields)),
+            (Shape::Object(fields), Value::Object(object)) => {
+                let before = before.and_then(Value::as_object).unwrap_or(&nothing);
+                find_added(object, before, fields)
+            }
+            (Shape::List(fields), Value::Array(items)) => {
+                let before = |index: usize| before?.get(index)?.as_object();
+                let mut items = items.iter().enumerate();
+                items.find_map(|(index, item)| {
+                    find_added(item.as_object()?, before(index).unwrap_or(&nothing), fields)
+                })
+            }
             _ => None,
         }
     })

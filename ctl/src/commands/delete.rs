@@ -4,16 +4,17 @@ use clap::Args;
 use serde_json::Map;
 use weir_common::resources::{Kind, Resource};
 
+use super::change::ChangeArgs;
 use super::input::FileArgs;
 use super::report::{Report, Verb};
 use crate::session::{CommandResult, Failure, Session};
-use crate::store::{self, Preconditions, StoreError};
+use crate::store::{Deleted, Deletion, StoreError};
 
 /// Arguments of `weirctl delete`.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  weirctl delete -f pool.yaml\n  weirctl delete ippool blue\n  \
-                  weirctl delete ippool 10.254.0.0/24"
+                  weirctl delete ippool 10.254.0.0/24\n  weirctl delete ippool blue --force"
 )]
 pub struct DeleteArgs {
     /// Kind of the resources
@@ -28,6 +29,12 @@ pub struct DeleteArgs {
     /// Count resources that are not there as deleted
     #[arg(short, long)]
     pub skip_not_exists: bool,
+    /// Disable a pool in use, release its addresses, and delete it
+    #[arg(long)]
+    pub force: bool,
+    /// How the change is made.
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 /// Deletes the resources, as many as can be.
@@ -38,13 +45,17 @@ pub struct DeleteArgs {
 pub async fn run(arguments: DeleteArgs, session: &Session<'_>) -> CommandResult {
     let targets = match &arguments.kind {
         Some(kind) => named(super::parse_kind(kind)?, &arguments.names)?,
-        None => arguments.files.read(session)?,
+        None => arguments.files.read(session.surroundings)?,
     };
     let mut report = Report::new(Verb { infinitive: "delete", participle: "deleted" });
     for target in targets {
-        let result = match delete(session, &target).await {
+        let result = match delete(session, &target, arguments.force).await {
+            Ok(deleted) => {
+                report.note(notes(&target, deleted, arguments.force));
+                Ok(())
+            }
             Err(StoreError::DoesNotExist { .. }) if arguments.skip_not_exists => Ok(()),
-            result => result,
+            Err(error) => Err(error),
         };
         report.add(&target, result);
     }
@@ -60,10 +71,36 @@ fn named(kind: Kind, names: &[String]) -> Result<Vec<Resource>, Failure> {
     Ok(names.iter().map(|name| empty().renamed(name)).collect())
 }
 
-async fn delete(session: &Session<'_>, target: &Resource) -> Result<(), StoreError> {
+async fn delete(
+    session: &Session<'_>,
+    target: &Resource,
+    force: bool,
+) -> Result<Deleted, StoreError> {
     let resource = super::resolve(session, target.clone()).await?;
     let name = super::resolve_name(session, resource.kind, resource.name()).await?;
-    let preconditions =
-        Preconditions { resource_version: resource.resource_version().map(str::to_owned) };
-    store::delete(session.datastore, resource.kind, &name, &preconditions).await
+    let deletion = Deletion {
+        datastore: session.datastore,
+        kind: resource.kind,
+        name: &name,
+        resource_version: resource.resource_version(),
+        force,
+        observer: session.surroundings,
+    };
+    deletion.run().await
+}
+
+/// What to say about what went with a resource: of a pool only what force did.
+fn notes(target: &Resource, deleted: Deleted, force: bool) -> Option<String> {
+    let Deleted { addresses, blocks, blocks_without_host } = deleted;
+    let (kind, name) = (target.kind, target.name());
+    match kind {
+        Kind::IpPool if force => Some(format!(
+            "{kind}({name}): released {addresses} address(es), deleted {blocks} block(s)\n"
+        )),
+        Kind::Node if deleted != Deleted::default() => Some(format!(
+            "{kind}({name}): released {addresses} tunnel address(es), deleted {blocks} empty \
+             block(s), left {blocks_without_host} block(s) with addresses in use without a node\n"
+        )),
+        _ => None,
+    }
 }

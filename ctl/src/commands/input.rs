@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use weir_common::resources::{DocumentError, Resource, document};
 
-use crate::session::{Failure, Session};
+use crate::session::{Failure, Surroundings};
 
 /// Which resources a command works on.
 #[derive(Args, Clone, Debug, Default)]
@@ -29,7 +29,11 @@ enum InputError {
     Document { path: PathBuf, cause: DocumentError },
     #[error("failed to execute command: {path} cannot be read: {cause}", path = path.display())]
     Unreadable { path: PathBuf, cause: std::io::Error },
-    #[error("no resources specified in {what} {path}", path = path.display())]
+    #[error(
+        "no resources specified in {what} {path}; \
+         write one, as in weirctl create --help, or accept that with --skip-empty",
+        path = path.display()
+    )]
     Empty { what: &'static str, path: PathBuf },
     #[error("no file given; name one with -f FILE, or -f - for standard input")]
     NoFile,
@@ -45,16 +49,16 @@ impl FileArgs {
     /// # Errors
     /// [`Failure`] when a file cannot be read, is no document or, unless that
     /// is accepted, is empty.
-    pub fn read(&self, session: &Session<'_>) -> Result<Vec<Resource>, Failure> {
-        self.try_read(session).map_err(|error| Failure::new(error.to_string()))
+    pub fn read(&self, surroundings: &dyn Surroundings) -> Result<Vec<Resource>, Failure> {
+        self.try_read(surroundings).map_err(|error| Failure::new(error.to_string()))
     }
 
-    fn try_read(&self, session: &Session<'_>) -> Result<Vec<Resource>, InputError> {
+    fn try_read(&self, surroundings: &dyn Surroundings) -> Result<Vec<Resource>, InputError> {
         let path = self.filename.as_ref().ok_or(InputError::NoFile)?;
         if path == Path::new("-") {
             let unreadable =
                 |cause| InputError::Unreadable { path: "standard input".into(), cause };
-            return self.parse(path, &session.surroundings.read_input().map_err(unreadable)?);
+            return self.parse(path, &surroundings.read_input().map_err(unreadable)?);
         }
         let mut files = Vec::new();
         collect_files(path, self.recursive, true, &mut files)

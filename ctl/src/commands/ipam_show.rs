@@ -52,9 +52,9 @@ pub async fn run(arguments: ShowArgs, session: &Session<'_>) -> CommandResult {
             })?;
             show_address(session.datastore, address).await
         }
-        None if arguments.show_borrowed => show_borrowed(session.datastore).await,
-        None if arguments.show_configuration => show_configuration(session.datastore).await,
-        None => show_use(session.datastore, arguments.show_blocks).await,
+        None if arguments.show_borrowed => show_borrowed(session).await,
+        None if arguments.show_configuration => show_configuration(session).await,
+        None => show_use(session, arguments.show_blocks).await,
     };
     shown.map_err(|error| Failure::new(report::with_advice(&error)))
 }
@@ -65,11 +65,11 @@ async fn draw_map(session: &Session<'_>) -> CommandResult {
     Ok(map::draw(&listing, session.surroundings.width(), |_, cell| cell.to_owned()))
 }
 
-async fn show_use(datastore: &dyn Datastore, with_blocks: bool) -> Result<String, StoreError> {
-    let mut snapshot = datastore.read(&[Selection::Prefix(keys::POOLS.to_owned())]).await?;
+async fn show_use(session: &Session<'_>, with_blocks: bool) -> Result<String, StoreError> {
+    let mut snapshot = session.datastore.read(&[Selection::Prefix(keys::POOLS.to_owned())]).await?;
     let entries = snapshot.selected.pop().unwrap_or_default();
     let pools: Vec<IpPool> = entries.iter().filter_map(store::read_stored_pool).collect();
-    let (blocks, _) = store::blocks_in(datastore, None).await?;
+    let (blocks, _) = store::blocks_in(session.datastore, None).await?;
     let mut rows = Vec::new();
     for pool in &pools {
         let inside = blocks.iter().filter(|block| pool.cidr.contains(&block.block.cidr));
@@ -86,7 +86,7 @@ async fn show_use(datastore: &dyn Datastore, with_blocks: bool) -> Result<String
         rows.extend(in_no_pool.map(block_row));
     }
     let header = ["GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE"];
-    Ok(boxed::table(&header, &rows))
+    Ok(boxed::table(&header, &rows, session.style))
 }
 
 fn block_row(stored: &StoredBlock) -> Vec<String> {
@@ -106,11 +106,11 @@ fn use_row(grouping: &str, cidr: IpNet, used: usize) -> Vec<String> {
     ]
 }
 
-async fn show_borrowed(datastore: &dyn Datastore) -> Result<String, StoreError> {
-    let (blocks, _) = store::blocks_in(datastore, None).await?;
+async fn show_borrowed(session: &Session<'_>) -> Result<String, StoreError> {
+    let (blocks, _) = store::blocks_in(session.datastore, None).await?;
     let rows: Vec<_> = blocks.iter().flat_map(|stored| borrowed_rows(&stored.block)).collect();
     let header = ["IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLOCATED-TO"];
-    Ok(boxed::table(&header, &rows))
+    Ok(boxed::table(&header, &rows, session.style))
 }
 
 /// The addresses of a block that another node than its owner holds. Of a
@@ -138,8 +138,8 @@ fn kind_and_name(holder: &Attribute) -> (String, String) {
     }
 }
 
-async fn show_configuration(datastore: &dyn Datastore) -> Result<String, StoreError> {
-    let config = match datastore.get(keys::IPAM_CONFIG).await? {
+async fn show_configuration(session: &Session<'_>) -> Result<String, StoreError> {
+    let config = match session.datastore.get(keys::IPAM_CONFIG).await? {
         Some(entry) => IpamConfig::from_json(&entry.value)?,
         None => IpamConfig::default(),
     };
@@ -149,7 +149,7 @@ async fn show_configuration(datastore: &dyn Datastore) -> Result<String, StoreEr
         ("MaxBlocksPerHost", config.max_blocks_per_host.to_string()),
     ];
     let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
-    Ok(boxed::table(&["PROPERTY", "VALUE"], &rows))
+    Ok(boxed::table(&["PROPERTY", "VALUE"], &rows, session.style))
 }
 
 async fn show_address(datastore: &dyn Datastore, address: IpAddr) -> Result<String, StoreError> {

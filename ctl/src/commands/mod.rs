@@ -1,9 +1,12 @@
 //! The commands, one file each, and what several of them share.
 
 pub mod apply;
+mod change;
+pub mod completion;
 pub mod create;
 pub mod delete;
 pub mod get;
+pub mod init;
 pub mod input;
 pub mod ipam_check;
 pub mod ipam_configure;
@@ -11,14 +14,17 @@ pub mod ipam_explain;
 pub mod ipam_reclaim;
 pub mod ipam_release;
 pub mod ipam_show;
+pub mod label;
+pub mod patch;
 pub mod replace;
 pub mod report;
+pub mod validate;
 pub mod version;
 
 use weir_common::resources::{Kind, Resource};
 
 use crate::cli::{Command, IpamCommand};
-use crate::session::{CommandResult, Failure, Session};
+use crate::session::{CommandResult, Failure, Session, Surroundings};
 use crate::store::{self, StoreError};
 
 /// Runs a command.
@@ -27,13 +33,36 @@ use crate::store::{self, StoreError};
 /// [`Failure`] with what to print when the command did not do all that it was
 /// asked to.
 pub async fn run(command: Command, session: &Session<'_>) -> CommandResult {
+    if change::is_dry_run(&command) {
+        return change::rehearse(command, session).await;
+    }
+    run_on(command, session).await
+}
+
+/// Runs a command that needs no datastore; `None` when it needs one.
+pub fn run_offline(command: &Command, surroundings: &dyn Surroundings) -> Option<CommandResult> {
     match command {
+        Command::Validate(arguments) => Some(validate::run(arguments, surroundings)),
+        Command::Completion(arguments) => Some(Ok(completion::text(arguments))),
+        Command::Version => Some(Ok(version::text())),
+        _ => None,
+    }
+}
+
+/// Runs a command on the datastore of the session.
+async fn run_on(command: Command, session: &Session<'_>) -> CommandResult {
+    match command {
+        Command::Init(arguments) => init::run(arguments, session).await,
         Command::Create(arguments) => create::run(arguments, session).await,
         Command::Apply(arguments) => apply::run(arguments, session).await,
         Command::Replace(arguments) => replace::run(arguments, session).await,
+        Command::Patch(arguments) => patch::run(arguments, session).await,
+        Command::Label(arguments) => label::run(arguments, session).await,
         Command::Delete(arguments) => delete::run(arguments, session).await,
         Command::Get(arguments) => get::run(arguments, session).await,
         Command::Ipam(command) => run_ipam(command, session).await,
+        Command::Validate(arguments) => validate::run(&arguments, session.surroundings),
+        Command::Completion(arguments) => Ok(completion::text(&arguments)),
         Command::Version => Ok(version::text()),
     }
 }

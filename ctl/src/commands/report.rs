@@ -20,12 +20,13 @@ pub struct Report {
     verb: Verb,
     done: Vec<(Kind, String)>,
     failed: Vec<(Kind, String, StoreError)>,
+    notes: String,
 }
 
 impl Report {
     /// A report about nothing yet.
     pub fn new(verb: Verb) -> Self {
-        Self { verb, done: Vec::new(), failed: Vec::new() }
+        Self { verb, done: Vec::new(), failed: Vec::new(), notes: String::new() }
     }
 
     /// Notes what became of a resource.
@@ -35,6 +36,11 @@ impl Report {
             Ok(()) => self.done.push((kind, name)),
             Err(error) => self.failed.push((kind, name, error)),
         }
+    }
+
+    /// Adds a line to say after all else that was done.
+    pub fn note(&mut self, line: Option<String>) {
+        self.notes.extend(line);
     }
 
     /// The report in words: a failure when anything failed.
@@ -50,15 +56,14 @@ impl Report {
             return Ok("No resources specified\n".to_owned());
         }
         if self.failed.is_empty() {
-            return Ok(format!("Successfully {participle} {done}{quoted} resource(s)\n"));
+            let notes = self.notes;
+            return Ok(format!("Successfully {participle} {done}{quoted} resource(s)\n{notes}"));
         }
         let errors = self.errors();
         if done > 0 {
             let output = format!(
-                "Partial success: {participle} {done} out of {total}{quoted} resources:\n\
-                 {participle}: {}\nnot {participle}: {}\n",
-                names(self.done.iter().map(|(kind, name)| (*kind, name))),
-                names(self.failed.iter().map(|(kind, name, _)| (*kind, name))),
+                "Partial success: {participle} {done} out of {total}{quoted} resources:\n{}",
+                self.outcomes()
             );
             return Err(Failure { output, message: format!("hit error: {errors}") });
         }
@@ -82,7 +87,12 @@ impl Report {
         let quoted = kind.map(|kind| format!(" '{kind}'")).unwrap_or_default();
         let done = self.done.len();
         let output = if done > 0 {
-            format!("Successfully deleted {done}{quoted} resource(s)\n")
+            format!(
+                "Partial success: deleted {done} out of {}{quoted} resources:\n{}{}",
+                done + self.failed.len(),
+                self.outcomes(),
+                self.notes
+            )
         } else {
             String::new()
         };
@@ -90,6 +100,16 @@ impl Report {
             format!("Failed to delete{quoted} resource: {}", with_advice(error))
         });
         Err(Failure { output, message: failures.collect::<Vec<_>>().join("\n") })
+    }
+
+    /// Two lines: which resources were done, and which were not.
+    fn outcomes(&self) -> String {
+        let participle = self.verb.participle;
+        format!(
+            "{participle}: {}\nnot {participle}: {}\n",
+            names(self.done.iter().map(|(kind, name)| (*kind, name))),
+            names(self.failed.iter().map(|(kind, name, _)| (*kind, name))),
+        )
     }
 
     /// The kind of all resources, if it is one.
@@ -110,6 +130,13 @@ impl Report {
         let lines: Vec<_> = errors.into_iter().chain(advice).collect();
         lines.join("\n")
     }
+}
+
+/// An error in brackets, as calicoctl prints it, and on the next line what to
+/// do.
+pub fn in_brackets(error: &StoreError) -> String {
+    let advice = error.advice().map(|advice| format!("\n{advice}")).unwrap_or_default();
+    format!("[{}]{advice}", chain(error))
 }
 
 /// An error with its causes, and on the next line what to do.

@@ -1,8 +1,10 @@
 //! Tables in a box of `+`, `-` and `|`, as calicoctl's IPAM commands print
 //! them: titles centred, numbers to the right, all else to the left.
 
-/// The table with its header.
-pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+use super::{Style, records};
+
+/// The table with its header; records where there is no room for a table.
+pub fn table(header: &[&str], rows: &[Vec<String>], style: Style) -> String {
     let widths: Vec<usize> = header
         .iter()
         .enumerate()
@@ -14,7 +16,11 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let rule: String =
         widths.iter().map(|width| format!("+{}", "-".repeat(width + 2))).collect::<String>()
             + "+\n";
-    let titles = line(header.iter().zip(&widths).map(|(title, width)| centred(title, *width)));
+    if !style.has_room_for(rule.chars().count() - 1) {
+        return records::text(header, rows, style);
+    }
+    let titles = header.iter().zip(&widths);
+    let titles = line(titles.map(|(title, width)| style.title(&centred(title, *width))));
     let body: String = rows
         .iter()
         .map(|row| line(row.iter().zip(&widths).map(|(cell, width)| aligned(cell, *width))))
@@ -58,7 +64,7 @@ mod tests {
     fn titles_are_centred_and_numbers_stand_right() {
         let rows = vec![vec!["a longer cell".to_owned(), "7".into()]];
         assert_eq!(
-            table(&["WHAT", "COUNT"], &rows),
+            table(&["WHAT", "COUNT"], &rows, Style::default()),
             "+---------------+-------+\n\
              |     WHAT      | COUNT |\n\
              +---------------+-------+\n\

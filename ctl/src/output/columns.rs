@@ -2,12 +2,14 @@
 //! minimal width of 5 and a padding of 3: every cell, the last one too, is
 //! padded.
 
+use super::{Style, records};
+
 const MINIMAL_WIDTH: usize = 5;
 const PADDING: usize = 3;
 
 /// The table with its header, followed by an empty line, as calicoctl prints
-/// it.
-pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+/// it; records where there is no room for a table.
+pub fn table(header: &[&str], rows: &[Vec<String>], style: Style) -> String {
     let widths: Vec<usize> = header
         .iter()
         .enumerate()
@@ -17,7 +19,12 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
             (widest + PADDING).max(MINIMAL_WIDTH)
         })
         .collect();
-    let mut text = line(header.iter().copied(), &widths);
+    // The padding behind the last column may be cut off.
+    if !style.has_room_for(widths.iter().sum::<usize>().saturating_sub(PADDING)) {
+        return records::text(header, rows, style);
+    }
+    let mut text = style.title(line(header.iter().copied(), &widths).trim_end_matches('\n'));
+    text.push('\n');
     for row in rows {
         text.push_str(&line(row.iter().map(String::as_str), &widths));
     }
@@ -41,8 +48,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_table_without_room_becomes_records() {
+        let rows = vec![vec!["a".to_owned(), "b".into()]];
+        let style = |width| Style { colour: true, width: Some(width) };
+        let table = |width| table(&["FIRST", "SECOND"], &rows, style(width));
+        assert_eq!(table(14), "\u{1b}[1mFIRST   SECOND   \u{1b}[0m\na       b        \n\n");
+        assert!(table(13).contains("\u{1b}[1mSECOND\u{1b}[0m  b\n"));
+    }
+
+    #[test]
     fn every_cell_is_padded() {
         let rows = vec![vec!["n".to_owned(), String::new()], vec!["ärger".into(), "x".into()]];
-        assert_eq!(table(&["NAME", "A"], &rows), "NAME    A    \nn            \närger   x    \n\n");
+        assert_eq!(
+            table(&["NAME", "A"], &rows, Style::default()),
+            "NAME    A    \nn            \närger   x    \n\n"
+        );
     }
 }

@@ -4,4 +4,8 @@ pub mod boxed;
 pub mod columns;
 pub mod json;
 pub mod number;
+mod records;
+mod style;
 pub mod yaml;
+
+pub use style::Style;

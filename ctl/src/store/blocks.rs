@@ -24,7 +24,7 @@ pub struct StoredBlock {
 }
 
 impl StoredBlock {
-    fn from_entry(entry: Entry) -> Result<Self, StoreError> {
+    pub(super) fn from_entry(entry: Entry) -> Result<Self, StoreError> {
         let Entry { key, value, revision } = entry;
         match Block::from_json(&value) {
             Ok(block) => Ok(Self { key, revision, block }),

@@ -63,7 +63,7 @@ async fn try_create(
 
 /// Checks a new pool against the pools there are, then against the blocks
 /// that a deleted pool may have left behind.
-async fn check_pool(
+pub(super) async fn check_pool(
     datastore: &dyn Datastore,
     pool: &IpPool,
     pools: &[Entry],

@@ -3,61 +3,85 @@
 use weir_common::datastore::{Datastore, Entry, Outcome, Selection};
 use weir_common::resources::Kind;
 
+use super::delete_node::delete_node;
+use super::delete_pool::delete_pool;
 use super::guard::Guard;
-use super::{ATTEMPTS, StoreError, release};
+use super::{ATTEMPTS, Observer, StoreError};
 
-/// What must hold for a resource to be deleted.
-#[derive(Clone, Debug, Default)]
-pub struct Preconditions {
+/// What is to be deleted, and how.
+pub struct Deletion<'a> {
+    /// Where it is.
+    pub datastore: &'a dyn Datastore,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name.
+    pub name: &'a str,
     /// The version that it must have.
-    pub resource_version: Option<String>,
+    pub resource_version: Option<&'a str>,
+    /// Whether addresses in use are released with their pool.
+    pub force: bool,
+    /// Is told how far it got.
+    pub observer: &'a dyn Observer,
 }
 
-/// Deletes a resource. With a pool go its blocks and affinities; a pool with
-/// addresses in use is not deleted.
-///
-/// # Errors
-/// [`StoreError::DoesNotExist`]; [`StoreError::Outdated`];
-/// [`StoreError::PoolInUse`]; [`StoreError::Locked`];
-/// [`StoreError::Contended`]; [`StoreError::Datastore`].
-pub async fn delete(
-    datastore: &dyn Datastore,
-    kind: Kind,
-    name: &str,
-    preconditions: &Preconditions,
-) -> Result<(), StoreError> {
-    for attempt in 0..ATTEMPTS {
-        let mut guard = Guard::read(datastore, vec![Selection::Key(kind.key(name))]).await?;
-        let Some(entry) = guard.take_one(0) else {
-            return Err(StoreError::DoesNotExist { kind, name: name.to_owned() });
-        };
-        check_version(kind, name, &entry, preconditions)?;
-        let outcome = match kind {
-            Kind::IpPool => release::delete_pool(datastore, &guard, entry, attempt).await?,
-            _ => {
-                let mut transaction = guard.transaction();
-                transaction.delete(entry.key, entry.revision);
-                datastore.commit(transaction).await?
+/// What went together with a resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// Addresses that were in use and are released.
+    pub addresses: usize,
+    /// Blocks that are gone.
+    pub blocks: usize,
+    /// Blocks that stay, because of addresses in use, and lost their host.
+    pub blocks_without_host: usize,
+}
+
+impl Deletion<'_> {
+    /// Deletes the resource. With a pool go its blocks and affinities; a pool
+    /// with addresses in use is deleted only by force. With a node go its
+    /// tunnel addresses, its affinities and its empty blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::DoesNotExist`]; [`StoreError::Outdated`];
+    /// [`StoreError::PoolInUse`]; [`StoreError::Locked`];
+    /// [`StoreError::Contended`]; [`StoreError::Datastore`].
+    pub async fn run(&self) -> Result<Deleted, StoreError> {
+        let (kind, name) = (self.kind, self.name);
+        let mut deleted = Deleted::default();
+        for attempt in 0..ATTEMPTS {
+            let selection = Selection::Key(kind.key(name));
+            let mut guard = Guard::read(self.datastore, vec![selection]).await?;
+            let Some(entry) = guard.take_one(0) else {
+                return Err(StoreError::DoesNotExist { kind, name: name.to_owned() });
+            };
+            if attempt == 0 {
+                self.check_version(&entry)?;
             }
-        };
-        if let Outcome::Committed(_) = outcome {
-            return Ok(());
+            let outcome = match kind {
+                Kind::IpPool => delete_pool(self, &guard, entry, attempt, &mut deleted).await?,
+                Kind::Node => delete_node(self, &guard, entry, &mut deleted).await?,
+                Kind::IpReservation | Kind::IpamConfig => {
+                    let mut transaction = guard.transaction();
+                    transaction.delete(entry.key, entry.revision);
+                    self.datastore.commit(transaction).await?
+                }
+            };
+            if let Outcome::Committed(_) = outcome {
+                return Ok(deleted);
+            }
         }
+        Err(StoreError::Contended { kind, name: name.to_owned(), attempts: ATTEMPTS })
     }
-    Err(StoreError::Contended { kind, name: name.to_owned(), attempts: ATTEMPTS })
-}
 
-fn check_version(
-    kind: Kind,
-    name: &str,
-    entry: &Entry,
-    preconditions: &Preconditions,
-) -> Result<(), StoreError> {
-    let current = entry.revision.to_string();
-    match &preconditions.resource_version {
-        Some(given) if *given != current => {
-            Err(StoreError::Outdated { kind, name: name.to_owned(), given: given.clone(), current })
+    fn check_version(&self, entry: &Entry) -> Result<(), StoreError> {
+        let current = entry.revision.to_string();
+        match self.resource_version {
+            Some(given) if given != current => Err(StoreError::Outdated {
+                kind: self.kind,
+                name: self.name.to_owned(),
+                given: given.to_owned(),
+                current,
+            }),
+            _ => Ok(()),
         }
-        _ => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! Why a resource could not be read or changed.
 
 use ipnet::IpNet;
-use weir_common::resources::{self, Kind};
+use weir_common::resources::{self, Kind, LabelError, PatchError};
 
 /// Why a resource could not be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,12 @@ pub enum StoreError {
     /// Fields have values that they cannot have.
     #[error(transparent)]
     Invalid(#[from] resources::Error),
+    /// A patch cannot be read or applied.
+    #[error(transparent)]
+    Patch(#[from] PatchError),
+    /// A label cannot be changed.
+    #[error(transparent)]
+    Label(#[from] LabelError),
     /// A pool to be deleted has addresses in use.
     #[error("IPPool({name}) {cidr} has {addresses} address(es) in use")]
     PoolInUse {
@@ -92,9 +98,11 @@ impl StoreError {
                  or leave resourceVersion out of the document",
                 alias(*kind)
             ),
-            Self::PoolInUse { .. } => "list them with: weirctl ipam show --show-blocks; \
-                 remove the containers that use them, then delete the pool again"
-                .to_owned(),
+            Self::PoolInUse { name, .. } => format!(
+                "list them with: weirctl ipam show --show-blocks; \
+                 remove the containers that use them, then delete the pool again; \
+                 or release them with it: weirctl delete ippool {name} --force"
+            ),
             Self::Locked => "wait until the migration is over, or end it with: \
                              calicoctl datastore migrate unlock"
                 .to_owned(),

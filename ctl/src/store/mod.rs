@@ -5,19 +5,31 @@ mod blocks;
 mod configure;
 mod create;
 mod delete;
+mod delete_node;
+mod delete_pool;
 mod error;
 mod guard;
+mod initialize;
 mod read;
+mod rehearsal;
 mod release;
 mod update;
 
 pub use blocks::{StoredBlock, blocks_in};
 pub use configure::configure;
 pub use create::create;
-pub use delete::{Preconditions, delete};
+pub use delete::{Deleted, Deletion};
 pub use error::StoreError;
+pub use initialize::initialize;
 pub use read::{List, find_pool_by_cidr, get, list, read_stored_pool};
-pub use update::{apply, replace};
+pub use rehearsal::Rehearsal;
+pub use update::{apply, modify, replace};
+
+/// Is told how far something long got.
+pub trait Observer: Send + Sync {
+    /// `done` steps out of `total` are done.
+    fn progress(&self, done: usize, total: usize);
+}
 
 /// How often a change is decided anew because something it rests on changed
 /// meanwhile. Each time somebody else's change got through, so that only a

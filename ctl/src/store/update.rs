@@ -17,13 +17,8 @@ use super::{ATTEMPTS, StoreError, create, read};
 /// [`StoreError::Datastore`].
 pub async fn replace(datastore: &dyn Datastore, resource: &Resource) -> Result<(), StoreError> {
     resource.check()?;
-    for _ in 0..ATTEMPTS {
-        if let Outcome::Committed(_) = try_replace(datastore, resource).await? {
-            return Ok(());
-        }
-    }
-    let name = resource.name().to_owned();
-    Err(StoreError::Contended { kind: resource.kind, name, attempts: ATTEMPTS })
+    let same = |_: &Resource| Ok((resource.clone(), ()));
+    modify(datastore, resource.kind, resource.name(), same).await
 }
 
 /// Replaces a resource that is there, or creates it.
@@ -49,34 +44,53 @@ pub async fn apply(
     Err(StoreError::Contended { kind: resource.kind, name, attempts: ATTEMPTS })
 }
 
-async fn try_replace(
+/// Changes a resource that is there by `change`, which is given the resource
+/// as it is and says what becomes of it; anew each time somebody else changed
+/// it meanwhile.
+///
+/// # Errors
+/// What `change` fails with; else as [`replace`].
+pub async fn modify<T>(
     datastore: &dyn Datastore,
-    resource: &Resource,
-) -> Result<Outcome, StoreError> {
-    let (kind, name) = (resource.kind, resource.name());
-    let key = kind.key(name);
-    let mut guard = Guard::read(datastore, vec![Selection::Key(key.clone())]).await?;
-    let Some(entry) = guard.take_one(0) else {
-        return Err(StoreError::DoesNotExist { kind, name: name.to_owned() });
-    };
-    check_version(resource, &entry)?;
-    let old = read::to_resource(kind, &entry)?;
-    if kind == Kind::IpPool {
+    kind: Kind,
+    name: &str,
+    change: impl Fn(&Resource) -> Result<(Resource, T), StoreError>,
+) -> Result<T, StoreError> {
+    for _ in 0..ATTEMPTS {
+        let key = kind.key(name);
+        let mut guard = Guard::read(datastore, vec![Selection::Key(key.clone())]).await?;
+        let Some(entry) = guard.take_one(0) else {
+            return Err(StoreError::DoesNotExist { kind, name: name.to_owned() });
+        };
+        let (new, result) = change(&read::to_resource(kind, &entry)?)?;
+        let value = replacement(&entry, &new)?;
+        let mut transaction = guard.transaction();
+        transaction.update(key, entry.revision, value);
+        if let Outcome::Committed(_) = datastore.commit(transaction).await? {
+            return Ok(result);
+        }
+    }
+    Err(StoreError::Contended { kind, name: name.to_owned(), attempts: ATTEMPTS })
+}
+
+/// What to store in the place of `entry`.
+fn replacement(entry: &Entry, new: &Resource) -> Result<Vec<u8>, StoreError> {
+    check_version(new, entry)?;
+    new.check()?;
+    let old = read::to_resource(new.kind, entry)?;
+    if new.kind == Kind::IpPool {
         // A stored pool that breaks a rule may be replaced by one that keeps
         // them: then there is nothing to compare with.
         if let Ok(old) = old.pool() {
-            check_update(&old, &resource.pool()?).map_err(resources::Error::Invalid)?;
+            check_update(&old, &new.pool()?).map_err(resources::Error::Invalid)?;
         }
     }
-    let value = resource.clone().replacing(&old).to_stored(Some(&entry.value))?;
-    let mut transaction = guard.transaction();
-    transaction.update(key, entry.revision, value);
-    Ok(datastore.commit(transaction).await?)
+    Ok(new.clone().replacing(&old).to_stored(Some(&entry.value))?)
 }
 
 /// Checks that a document that says from which version it stems stems from
 /// the present one.
-pub(super) fn check_version(resource: &Resource, entry: &Entry) -> Result<(), StoreError> {
+fn check_version(resource: &Resource, entry: &Entry) -> Result<(), StoreError> {
     let current = entry.revision.to_string();
     match resource.resource_version() {
         Some(given) if given != current => Err(StoreError::Outdated {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use weir_common::datastore::Datastore;
 use weir_common::resources::{Kind, Resource};
 
-use crate::output::columns as layout;
+use crate::output::{Style, columns as layout};
 use crate::session::Failure;
 
 /// The AS number of a cluster that does not say its own.
@@ -117,12 +117,12 @@ pub async fn cluster_as_number(
 }
 
 /// The table of these resources.
-pub fn text(columns: &[Column], resources: &[Resource], as_number: u64) -> String {
+pub fn text(columns: &[Column], resources: &[Resource], as_number: u64, style: Style) -> String {
     let header: Vec<_> = columns.iter().map(|column| column.title).collect();
     let row = |resource: &Resource| {
         columns.iter().map(|column| cell(column.content, resource, as_number)).collect()
     };
-    layout::table(&header, &resources.iter().map(row).collect::<Vec<Vec<String>>>())
+    layout::table(&header, &resources.iter().map(row).collect::<Vec<Vec<String>>>(), style)
 }
 
 fn cell(content: Content, resource: &Resource, as_number: u64) -> String {

@@ -1,0 +1,48 @@
+//! How changes are made: what all commands that change something share.
+
+use clap::Args;
+
+use crate::cli::Command;
+use crate::session::{CommandResult, Failure, Session};
+use crate::store::Rehearsal;
+
+/// What a dry run says besides.
+const NOTHING_CHANGED: &str = "Dry run: nothing was changed\n";
+
+/// Flags of commands that change something.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct ChangeArgs {
+    /// Check and report all as usual, but change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Whether this command is to be tried out only.
+pub fn is_dry_run(command: &Command) -> bool {
+    let change = match command {
+        Command::Init(arguments) => arguments.change,
+        Command::Create(arguments) => arguments.change,
+        Command::Apply(arguments) => arguments.change,
+        Command::Replace(arguments) => arguments.change,
+        Command::Patch(arguments) => arguments.change,
+        Command::Delete(arguments) => arguments.change,
+        Command::Label(arguments) => arguments.change,
+        _ => ChangeArgs::default(),
+    };
+    change.dry_run
+}
+
+/// Runs a command over a rehearsal of the datastore.
+///
+/// # Errors
+/// As the command.
+pub async fn rehearse(command: Command, session: &Session<'_>) -> CommandResult {
+    let rehearsal = Rehearsal::new(session.datastore);
+    let session = Session { datastore: &rehearsal, ..*session };
+    match super::run_on(command, &session).await {
+        Ok(output) => Ok(output + NOTHING_CHANGED),
+        Err(failure) => {
+            Err(Failure { output: failure.output + NOTHING_CHANGED, message: failure.message })
+        }
+    }
+}

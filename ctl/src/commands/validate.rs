@@ -1,0 +1,46 @@
+//! `weirctl validate`
+
+use clap::Args;
+use weir_common::resources::{self, IpPool, Kind, Resource, check_overlap};
+
+use super::input::FileArgs;
+use super::report::{Report, Verb};
+use crate::session::{CommandResult, Surroundings};
+
+/// Arguments of `weirctl validate`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:\n  weirctl validate -f pool.yaml\n  \
+                  weirctl validate -R -f pools/")]
+pub struct ValidateArgs {
+    /// The resources.
+    #[command(flatten)]
+    pub files: FileArgs,
+}
+
+/// Checks resources by themselves and against those before them in the same
+/// input. Needs no datastore.
+///
+/// # Errors
+/// [`Failure`](crate::session::Failure) when the input is wrong or a resource
+/// breaks a rule.
+pub fn run(arguments: &ValidateArgs, surroundings: &dyn Surroundings) -> CommandResult {
+    let resources = arguments.files.read(surroundings)?;
+    let mut report = Report::new(Verb { infinitive: "validate", participle: "validated" });
+    let mut pools: Vec<IpPool> = Vec::new();
+    for resource in &resources {
+        report.add(resource, check(resource, &mut pools).map_err(Into::into));
+    }
+    report.finish()
+}
+
+/// Checks one resource; a good pool joins those that later ones must not
+/// overlap.
+fn check(resource: &Resource, pools: &mut Vec<IpPool>) -> Result<(), resources::Error> {
+    resource.check()?;
+    if resource.kind == Kind::IpPool {
+        let pool = resource.pool()?;
+        check_overlap(&pool, pools).map_err(resources::Error::Invalid)?;
+        pools.push(pool);
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! Deleting a node together with what it holds.
+//!
+//! Its tunnel addresses are released, its affinities deleted, and with them
+//! the blocks in which no address is in use. Blocks with addresses in use stay
+//! without a host (as Calico leaves them): the addresses may still be alive,
+//! and whoever releases the last one removes the block. The node itself goes
+//! last, and only if it got no further block meanwhile, so that a deletion
+//! that was cut off is finished by deleting again.
+
+use ipnet::IpNet;
+use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, Transaction, keys};
+use weir_common::ipam::Block;
+
+use super::blocks::StoredBlock;
+use super::delete::{Deleted, Deletion};
+use super::guard::Guard;
+use super::{StoreError, release};
+
+/// What the handles of a node's tunnel addresses are called, before its name
+/// (`node/pkg/allocateip`).
+const TUNNEL_HANDLES: [&str; 5] = [
+    "ipip-tunnel-addr-",
+    "vxlan-tunnel-addr-",
+    "vxlan-v6-tunnel-addr-",
+    "wireguard-tunnel-addr-",
+    "wireguard-v6-tunnel-addr-",
+];
+
+/// How many affinities are given up in one transaction: each takes two writes.
+const AFFINITIES_AT_ONCE: usize = 50;
+
+/// Tries to delete the node in `entry`.
+///
+/// # Errors
+/// [`StoreError::Unreadable`]; [`StoreError::Datastore`].
+pub(super) async fn delete_node(
+    deletion: &Deletion<'_>,
+    guard: &Guard,
+    entry: Entry,
+    deleted: &mut Deleted,
+) -> Result<Outcome, StoreError> {
+    let (datastore, host) = (deletion.datastore, deletion.name);
+    if release_tunnel_addresses(datastore, guard, host, deleted).await? == Outcome::Conflict {
+        return Ok(Outcome::Conflict);
+    }
+    let prefix = keys::affinities_of(host);
+    let mut snapshot = datastore.read(&[Selection::Prefix(prefix.clone())]).await?;
+    let affinities = snapshot.selected.pop().unwrap_or_default();
+    for (number, batch) in affinities.chunks(AFFINITIES_AT_ONCE).enumerate() {
+        deletion.observer.progress(number * AFFINITIES_AT_ONCE, affinities.len());
+        if give_up(datastore, guard, host, batch, deleted).await? == Outcome::Conflict {
+            return Ok(Outcome::Conflict);
+        }
+    }
+    let mut transaction = guard.transaction();
+    transaction.compares.push(Compare::NoneNewer { prefix, revision: snapshot.revision });
+    transaction.delete(entry.key, entry.revision);
+    Ok(datastore.commit(transaction).await?)
+}
+
+/// Releases the addresses of the node's tunnel devices, in one transaction.
+async fn release_tunnel_addresses(
+    datastore: &dyn Datastore,
+    guard: &Guard,
+    host: &str,
+    deleted: &mut Deleted,
+) -> Result<Outcome, StoreError> {
+    let ids = TUNNEL_HANDLES.map(|handle| format!("{handle}{host}"));
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let mut transaction = guard.transaction();
+    let mut cidrs: Vec<IpNet> = Vec::new();
+    for entry in release::read_handles(datastore, &ids).await?.into_iter().flatten() {
+        let handle = release::read_handle(&entry.key, &entry.value)?;
+        cidrs.extend(handle.blocks());
+        transaction.delete(entry.key, entry.revision);
+    }
+    if transaction.writes.is_empty() {
+        return Ok(Outcome::Committed(guard.revision));
+    }
+    cidrs.sort();
+    cidrs.dedup();
+    let mut addresses = 0;
+    for stored in read_blocks(datastore, &cidrs).await?.into_iter().flatten() {
+        let block =
+            release::without(stored.block.clone(), |id| id.is_some_and(|id| ids.contains(&id)));
+        addresses += stored.in_use() - block.allocations.iter().flatten().count();
+        put_or_remove(&stored, &block, &mut transaction);
+    }
+    let outcome = datastore.commit(transaction).await?;
+    if let Outcome::Committed(_) = outcome {
+        deleted.addresses += addresses;
+    }
+    Ok(outcome)
+}
+
+/// Deletes these affinities of the host, and their blocks or the host's name
+/// in them.
+async fn give_up(
+    datastore: &dyn Datastore,
+    guard: &Guard,
+    host: &str,
+    affinities: &[Entry],
+    deleted: &mut Deleted,
+) -> Result<Outcome, StoreError> {
+    let mut transaction = guard.transaction();
+    for affinity in affinities {
+        transaction.delete(affinity.key.clone(), affinity.revision);
+    }
+    let cidrs: Vec<IpNet> = affinities
+        .iter()
+        .filter_map(|affinity| keys::parse_affinity(&affinity.key))
+        .map(|(_, cidr)| cidr)
+        .collect();
+    let (mut removed, mut kept) = (0, 0);
+    for stored in read_blocks(datastore, &cidrs).await?.into_iter().flatten() {
+        if stored.block.host() != Some(host) {
+            continue;
+        }
+        let mut block = Block { affinity: None, ..stored.block.clone() };
+        block.advance();
+        put_or_remove(&stored, &block, &mut transaction);
+        if block.is_empty() { removed += 1 } else { kept += 1 }
+    }
+    let outcome = datastore.commit(transaction).await?;
+    if let Outcome::Committed(_) = outcome {
+        deleted.blocks += removed;
+        deleted.blocks_without_host += kept;
+    }
+    Ok(outcome)
+}
+
+/// Stores the block in its new form; one that is empty and nobody's is
+/// removed.
+fn put_or_remove(stored: &StoredBlock, block: &Block, transaction: &mut Transaction) {
+    let key = stored.key.clone();
+    if block.is_empty() && block.affinity.is_none() {
+        transaction.delete(key, stored.revision);
+    } else {
+        transaction.update(key, stored.revision, block.to_json());
+    }
+}
+
+async fn read_blocks(
+    datastore: &dyn Datastore,
+    cidrs: &[IpNet],
+) -> Result<Vec<Option<StoredBlock>>, StoreError> {
+    let selections: Vec<_> = cidrs.iter().map(|cidr| Selection::Key(keys::block(*cidr))).collect();
+    let snapshot = datastore.read(&selections).await?;
+    let entries = snapshot.selected.into_iter().map(|mut entries| entries.pop());
+    entries.map(|entry| entry.map(StoredBlock::from_entry).transpose()).collect()
+}

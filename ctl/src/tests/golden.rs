@@ -1,0 +1,141 @@
+//! What is printed for terminals of 80 and of 200 columns, compared with the
+//! files in `ctl/tests/golden`. With `WEIR_WRITE_GOLDEN=1` in the environment
+//! the files are written anew; read the difference before committing it.
+
+use clap::CommandFactory;
+
+use super::*;
+
+const WIDTHS: [usize; 2] = [80, 200];
+
+fn style(width: usize) -> Style {
+    Style { colour: false, width: Some(width) }
+}
+
+/// Compares with the golden file, or writes it.
+fn check(name: &str, width: usize, text: &str) {
+    let path = path_in_tree(&format!("ctl/tests/golden/{name}.{width}.txt"));
+    if std::env::var_os("WEIR_WRITE_GOLDEN").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, expected, "{} differs", path.display());
+}
+
+/// Runs the lines one after the other over a recorded store.
+async fn transcript(case: &str, lines: &[(&str, &str)], width: usize) -> String {
+    let memory = recorded_store(case);
+    let mut text = String::new();
+    for (line, input) in lines {
+        let arguments: Vec<_> = line.split(' ').collect();
+        let answer = call_in_style(&memory, &arguments, input, style(width)).await;
+        text.push_str(&format!("$ weirctl {line}\n{}[{}]\n\n", answer.output, answer.exit));
+    }
+    text
+}
+
+async fn check_transcript(name: &str, case: &str, lines: &[(&str, &str)]) {
+    for width in WIDTHS {
+        check(name, width, &transcript(case, lines, width).await);
+    }
+}
+
+#[tokio::test]
+async fn resources_are_shown() {
+    let mut lines = Vec::new();
+    for kind in ["ippool", "ipreservation", "node", "ipamconfig"] {
+        for format in ["ps", "wide", "yaml", "json", "name"] {
+            lines.push(format!("get {kind} -o {format}"));
+        }
+    }
+    lines.push("get ippool -o custom-columns=NAME,CIDR,NAT".into());
+    lines.push("get ippool blue --export -o yaml".into());
+    let lines: Vec<_> = lines.iter().map(|line| (line.as_str(), "")).collect();
+    check_transcript("get", "busy", &lines).await;
+}
+
+#[tokio::test]
+async fn the_use_of_addresses_is_shown() {
+    let lines = [
+        "ipam show",
+        "ipam show --show-blocks",
+        "ipam show --show-borrowed",
+        "ipam show --show-configuration",
+        "ipam show --ip=10.10.0.1",
+        "ipam show --ip=10.99.0.1",
+    ];
+    check_transcript("ipam-show", "busy", &lines.map(|line| (line, ""))).await;
+}
+
+#[tokio::test]
+async fn changes_are_reported() {
+    let good = pool("a", "cidr: 10.50.0.0/16");
+    let two = format!("{good}---\n{}", pool("b", "cidr: 10.50.1.0/24"));
+    let lines = [
+        ("init", ""),
+        ("validate -f -", two.as_str()),
+        ("create --dry-run -f -", good.as_str()),
+        ("create -f -", two.as_str()),
+        ("create --skip-exists -f -", good.as_str()),
+        ("apply -f -", good.as_str()),
+        ("replace -f -", good.as_str()),
+        ("patch ippool a -p spec:", ""),
+        ("label node n1 rack=7", ""),
+        ("label node n1 rack=8", ""),
+        ("label node n1 rack=8 --overwrite", ""),
+        ("label node n1 rack --remove", ""),
+        ("delete ippool a nothing", ""),
+        ("delete ippool blue", ""),
+        ("delete ippool blue --force", ""),
+        ("delete node n2", ""),
+        ("delete ippool nothing --skip-not-exists", ""),
+    ];
+    check_transcript("changes", "busy", &lines).await;
+}
+
+#[tokio::test]
+async fn errors_name_the_value_and_what_to_do() {
+    let cases = [
+        pool("p", "cidr: 10.50.0.1/16"),
+        pool("p", "cidr: 10.7.0.0/24"),
+        pool("p", "cidr: 10.50.0.0/27"),
+        pool("p", "cidr: 10.0.0.0/8, blockSize: 19"),
+        pool("p", "cidr: 10.50.0.0/16, ipipMode: always"),
+        pool("p", "cidr: 10.50.0.0/16, natOutgoin: true"),
+        pool("p", "cidr: 10.50.0.0/16, nodeSelector: \"zone = 'a'\""),
+        pool("Pool_1", "cidr: 10.50.0.0/16"),
+        "kind: [IPPool\n".to_owned(),
+        "kind: IPPol\n".to_owned(),
+        String::new(),
+    ];
+    let mut lines: Vec<_> = cases.iter().map(|text| ("create -f -", text.as_str())).collect();
+    lines.extend([
+        ("get ippoool", ""),
+        ("get ippool nothing", ""),
+        ("get ippool -o table", ""),
+        ("get ippool -o custom-columns=COLOUR", ""),
+        ("delete ippool nothing", ""),
+        ("patch ippool blue -p []", ""),
+        ("patch ippool blue -t json -p [{\"op\":\"remove\",\"path\":\"/spec/x\"}]", ""),
+        ("label node n1 rack", ""),
+        ("ipam show --ip=10.7", ""),
+    ]);
+    check_transcript("errors", "busy", &lines).await;
+}
+
+#[test]
+fn help_fits() {
+    fn collect(command: &clap::Command, width: usize, text: &mut String) {
+        let mut shown = command.clone().term_width(width);
+        let name = shown.get_bin_name().unwrap_or("weirctl").to_owned();
+        text.push_str(&format!("$ {name} --help\n{}\n", shown.render_long_help()));
+        command.get_subcommands().for_each(|command| collect(command, width, text));
+    }
+    for width in WIDTHS {
+        let mut command = Cli::command().term_width(width).disable_help_subcommand(true);
+        command.build();
+        let mut text = String::new();
+        collect(&command, width, &mut text);
+        check("help", width, &text);
+    }
+}
