@@ -234,6 +234,22 @@ proptest! {
     }
 
     #[test]
+    fn a_merge_patch_applied_twice_does_no_more_than_once(before in json(), part in json()) {
+        let Value::Object(object) = before else { return Ok(()) };
+        let text = part.to_string();
+        for form in [PatchType::Strategic, PatchType::Merge, PatchType::Json] {
+            let Ok(patch) = Patch::parse(&text, form) else { continue };
+            for kind in Kind::ALL {
+                let resource = Resource::new(kind, object.clone());
+                if let Ok(once) = patch.apply(&resource) {
+                    prop_assert_eq!(once.name(), resource.name());
+                    prop_assert_eq!(patch.apply(&once).unwrap(), once);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn storing_what_was_stored_changes_nothing(
         base in any::<u32>(),
         length in 8_u8..=26,

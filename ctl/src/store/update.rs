@@ -24,7 +24,7 @@ pub async fn replace(datastore: &dyn Datastore, resource: &Resource) -> Result<(
 /// Replaces a resource that is there, or creates it.
 ///
 /// # Errors
-/// As [`replace`] and [`create`], save those about being there or not.
+/// As [`replace`] and [`create`](create()), save those about being there or not.
 pub async fn apply(
     datastore: &dyn Datastore,
     resource: &Resource,
