@@ -1,11 +1,14 @@
 //! What fails leaves the kernel and the datastore as they were, and what dies
 //! half-way can be tried again.
 
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
 use serde_json::json;
-use weir_tests::{Call, Cluster, Container, Entries, Families, Place, Snapshot, allocations};
+use weir_tests::{
+    Answer, Call, Cluster, Container, Entries, Families, Place, Snapshot, allocations,
+};
 
 /// What must not change.
 struct Before<'a> {
@@ -65,6 +68,56 @@ fn the_ipam_plugin_fails() {
     call.run(&cluster.node, "ADD").failure().expect(7, &["missing"]);
     before.assert_unchanged();
     assert_eq!(before.entries, cluster.store.entries());
+}
+
+/// Every system call of a kind that weir makes in one ADD fails in turn: those
+/// that speak to the kernel over netlink, and those that write kernel parameters
+/// and to the IPAM plugin.
+#[test]
+fn any_system_call_fails() {
+    for (cluster, call) in [
+        (Cluster::embedded(), "sendto"),
+        (Cluster::embedded(), "write"),
+        (Cluster::etcd(), "sendto"),
+    ] {
+        let cluster = cluster.with_pools(Families::Dual);
+        neighbour(&cluster);
+        let container = cluster.node.container("web");
+        let mut refused = 0;
+        for number in 1.. {
+            let before = Before::new(&cluster, &container);
+            let (answer, injected) = add_failing(&cluster, &container, call, number);
+            if answer.succeeded {
+                cluster.weir(Families::Dual, &container).delete(&cluster.node);
+            } else {
+                refused += 1;
+            }
+            before.assert_unchanged();
+            if !injected {
+                assert!(answer.succeeded, "{answer:?}");
+                break;
+            }
+        }
+        assert!(refused >= 8, "{refused} failures of {call}");
+    }
+}
+
+/// An ADD in which the system call `name` fails the `number`th time that weir
+/// makes it, and whether it came to that.
+fn add_failing(
+    cluster: &Cluster,
+    container: &Container,
+    name: &str,
+    number: usize,
+) -> (Answer, bool) {
+    let call = cluster.weir(Families::Dual, container).with("CNI_COMMAND", "ADD");
+    let plugin = call.command();
+    let mut command = Command::new("/usr/bin/strace");
+    let inject = format!("inject={name}:error=EIO:when={number}");
+    command.args(["-qq", "-o", "/run/strace", "-e", &inject]).arg(plugin.get_program());
+    command.env_clear().envs(plugin.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let output = cluster.node.output(&mut command, &call.configuration().to_string());
+    (Answer::of(&output), cluster.node.read("/run/strace").contains("(INJECTED)"))
 }
 
 #[test]

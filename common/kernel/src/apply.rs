@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
-use weir_common::network::{Before, Side, Step, Undo};
+use weir_common::network::{AttachmentIdentity, Before, Side, Step, Undo};
 
+use crate::netlink::Netlink;
 use crate::{Error, Kernel, nat};
 
 /// Is asked before and after every step of a plan, and may stop it there as if
@@ -130,10 +131,18 @@ impl Kernel {
     /// (forwarding, NAT) is taken back only if there are none.
     pub async fn undo(&self, applied: Applied) -> Vec<Error> {
         let mut errors = Vec::new();
+        if applied.undos.is_empty() {
+            return errors;
+        }
+        // A socket of its own: the one that was used may be what failed.
+        let host = match Netlink::open() {
+            Ok(host) => host,
+            Err(error) => return vec![error],
+        };
         for undo in applied.undos.iter().rev() {
-            let outcome = match self.is_needed(undo, applied.host_link.as_deref()).await {
+            let outcome = match is_needed(&host, undo, applied.host_link.as_deref()).await {
                 Ok(true) => Ok(()),
-                Ok(false) => self.take_back(undo).await,
+                Ok(false) => self.take_back(&host, undo).await,
                 Err(error) => Err(error),
             };
             errors.extend(outcome.err());
@@ -187,26 +196,29 @@ impl Kernel {
         Ok(Before::Absent)
     }
 
-    async fn take_back(&self, undo: &Undo) -> Result<(), Error> {
+    async fn take_back(&self, host: &Netlink, undo: &Undo) -> Result<(), Error> {
         match undo {
-            Undo::DeleteLink { link } => match self.host.link_by_name(link).await? {
-                Some(found) => self.host.delete_link(found.index, link).await,
+            Undo::DeleteLink { link } => match host.link_by_name(link).await? {
+                Some(found) => host.delete_link(found.index, link).await,
                 None => Ok(()),
             },
             Undo::RestoreSysctl { side, key, value } => self.restore_sysctl(*side, key, value),
             Undo::RestoreNat { listing } => nat::restore(listing.as_deref()),
         }
     }
+}
 
-    /// Whether another attachment than that of `own_link` relies on what `undo`
-    /// would take back.
-    async fn is_needed(&self, undo: &Undo, own_link: Option<&str>) -> Result<bool, Error> {
-        if !undo.is_shared() {
-            return Ok(false);
-        }
-        let attachments = self.attachments().await?;
-        Ok(attachments.iter().any(|other| Some(other.host_interface().as_str()) != own_link))
+/// Whether another attachment than that of `own_link` relies on what `undo` would
+/// take back.
+async fn is_needed(host: &Netlink, undo: &Undo, own_link: Option<&str>) -> Result<bool, Error> {
+    if !undo.is_shared() {
+        return Ok(false);
     }
+    let links = host.links().await?;
+    Ok(links.iter().any(|link| {
+        Some(link.name.as_str()) != own_link
+            && link.alias.as_deref().and_then(AttachmentIdentity::from_alias).is_some()
+    }))
 }
 
 /// The numbers of the links that a plan names, each looked up once.

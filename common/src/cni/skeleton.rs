@@ -74,9 +74,9 @@ pub fn run(plugin: &dyn Plugin, surroundings: Surroundings<'_>) -> u8 {
     };
     let mut answer_version = SpecVersion::V1_0_0.as_str().to_owned();
     let answered = answer(plugin, &command, variable, input, &mut answer_version);
-    let (document, status) = match answered {
-        Ok(document) => (document, 0),
-        Err(error) => (Some(error.to_json(&answer_version)), 1),
+    let (document, added, status) = match answered {
+        Ok(Answer { document, added }) => (document, added, 0),
+        Err(error) => (Some(error.to_json(&answer_version)), None, 1),
     };
     let written = match document {
         None => Ok(()),
@@ -86,24 +86,35 @@ pub fn run(plugin: &dyn Plugin, surroundings: Surroundings<'_>) -> u8 {
         Ok(()) => status,
         Err(error) => {
             let _ = writeln!(messages, "the answer cannot be written to standard output: {error}");
+            // A runtime that got no result does not know of the attachment.
+            if let Some(Err(error)) = added.map(|call| plugin.del(&call)) {
+                let _ = writeln!(messages, "the attachment could not be removed again: {error}");
+            }
             1
         }
     }
 }
 
-/// Finds the answer: a document to print, nothing, or an error. As soon as the
-/// configuration's version is known it is put into `answer_version`.
+/// What there is to say after a call that succeeded.
+struct Answer {
+    /// What to print.
+    document: Option<Value>,
+    /// The call, if it attached a container.
+    added: Option<Call>,
+}
+
+/// Finds the answer, or an error. As soon as the configuration's version is known it is put into `answer_version`.
 fn answer(
     plugin: &dyn Plugin,
     command: &str,
     variable: &dyn Fn(&str) -> Option<String>,
     input: Option<&mut dyn Read>,
     answer_version: &mut String,
-) -> Result<Option<Value>, Error> {
+) -> Result<Answer, Error> {
     let command = Command::parse(command)?;
     let environment = Environment::read(command, variable)?;
     if command == Command::Version {
-        return Ok(Some(version_answer(input)));
+        return Ok(Answer { document: Some(version_answer(input)), added: None });
     }
     let input = read(input)?;
     let json = decode(&input)?;
@@ -117,7 +128,8 @@ fn answer(
         Configuration::validate(network, version, &json, &arguments)?
     };
     let call = Call { environment, configuration, input };
-    perform(plugin, command, &call)
+    let document = perform(plugin, command, &call)?;
+    Ok(Answer { document, added: (command == Command::Add).then_some(call) })
 }
 
 fn perform(plugin: &dyn Plugin, command: Command, call: &Call) -> Result<Option<Value>, Error> {
@@ -130,12 +142,27 @@ fn perform(plugin: &dyn Plugin, command: Command, call: &Call) -> Result<Option<
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(Error::new(
+        let error = Error::new(
             Code::Internal,
             format!("{} failed unexpectedly; please report it", command.as_str()),
-        )
-        .with_details(text))
+        );
+        Err(clean_up(plugin, command, call, error.with_details(text)))
     })
+}
+
+/// An ADD that broke off has undone nothing: DEL does.
+fn clean_up(plugin: &dyn Plugin, command: Command, call: &Call, error: Error) -> Error {
+    if command != Command::Add {
+        return error;
+    }
+    match catch_unwind(AssertUnwindSafe(|| plugin.del(call))) {
+        Ok(Ok(())) => error,
+        Ok(Err(second)) => {
+            let details = format!("{}; and then: {second}", error.details);
+            error.with_details(details)
+        }
+        Err(_) => error,
+    }
 }
 
 fn read(input: Option<&mut dyn Read>) -> Result<Vec<u8>, Error> {
@@ -218,7 +245,11 @@ fn version_answer(input: Option<&mut dyn Read>) -> Value {
 mod tests {
     use super::*;
 
-    struct Fake;
+    /// Counts how often it was told to detach.
+    #[derive(Default)]
+    struct Fake {
+        detached: std::cell::Cell<u32>,
+    }
 
     impl Plugin for Fake {
         fn about(&self) -> String {
@@ -229,6 +260,7 @@ mod tests {
             Ok(AddResult::default())
         }
         fn del(&self, _: &Call) -> Result<(), Error> {
+            self.detached.set(self.detached.get() + 1);
             Ok(())
         }
         fn check(&self, _: &Call) -> Result<(), Error> {
@@ -243,7 +275,7 @@ mod tests {
         };
         let (mut output, mut messages) = (Vec::new(), Vec::new());
         let status = run(
-            &Fake,
+            &Fake::default(),
             Surroundings {
                 variable: &find,
                 input: Some(&mut input.as_bytes()),
@@ -312,6 +344,44 @@ mod tests {
         assert_eq!(json["cniVersion"], "0.4.0");
         assert_eq!(json["supportedVersions"].as_array().unwrap().len(), SpecVersion::ALL.len());
         assert_eq!(call_for("VERSION", "not json").1["cniVersion"], "1.0.0");
+    }
+
+    /// Standard output that nobody reads.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_nobody_learns_of_is_detached_again() {
+        for (container, detached) in [("c", 1), ("panic", 1)] {
+            let plugin = Fake::default();
+            let find = |name: &str| {
+                let value = match name {
+                    "CNI_COMMAND" => "ADD",
+                    "CNI_CONTAINERID" => container,
+                    "CNI_NETNS" => "/x",
+                    "CNI_IFNAME" => "eth0",
+                    _ => return None,
+                };
+                Some(value.to_owned())
+            };
+            let input = br#"{"cniVersion":"1.0.0","name":"n"}"#;
+            let surroundings = Surroundings {
+                variable: &find,
+                input: Some(&mut input.as_slice()),
+                output: &mut Closed,
+                messages: &mut Vec::new(),
+            };
+            assert_eq!(run(&plugin, surroundings), 1);
+            assert_eq!(plugin.detached.get(), detached, "{container}");
+        }
     }
 
     #[test]
