@@ -117,6 +117,7 @@ show_nothing_left() {
     local links
     links=$(ip -o link show | wc -l)
     ((links == 2)) || fail "there should be only lo and eth0"
+    [[ -z $(ip route show proto 77) ]] || fail "routes of Weir are left"
 }
 
 walk_through() {
