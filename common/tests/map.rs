@@ -4,7 +4,7 @@
 
 mod support;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use support::stores::*;
 use support::*;
 use weir_common::datastore::keys;
@@ -25,20 +25,6 @@ fn block(store: &Memory, block: &str, host: &str, in_use: usize) {
     let mut block = Block::new(cidr(block), host, 1);
     (0..in_use).for_each(|ordinal| block.assign(ordinal, Attribute::default()));
     store.seed([(keys::block(block.cidr), block.to_json())]);
-}
-
-fn recorded(name: &str) -> Memory {
-    let file =
-        format!("{}/../tests/fixtures/calico-3.31/{name}/store.jsonl", env!("CARGO_MANIFEST_DIR"));
-    #[expect(clippy::disallowed_methods, reason = "fixtures are files")]
-    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
-    let store = Memory::new();
-    store.seed(text.lines().map(|line| {
-        let line: Value = serde_json::from_str(line).unwrap();
-        let text = |key: &str| line[key].as_str().unwrap().to_owned();
-        (text("key"), text("value").into_bytes())
-    }));
-    store
 }
 
 #[tokio::test]

@@ -8,23 +8,8 @@ use serde_json::Value;
 use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::{Affinity, Block, Family, Handle, engine};
-use weir_datastore::Memory;
 
 const STORES: [&str; 3] = ["small", "seed", "busy"];
-
-fn recorded(name: &str) -> Memory {
-    let file =
-        format!("{}/../tests/fixtures/calico-3.31/{name}/store.jsonl", env!("CARGO_MANIFEST_DIR"));
-    #[expect(clippy::disallowed_methods, reason = "fixtures are files")]
-    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
-    let store = Memory::new();
-    store.seed(text.lines().map(|line| {
-        let line: Value = serde_json::from_str(line).unwrap();
-        let text = |key: &str| line[key].as_str().unwrap().to_owned();
-        (text("key"), text("value").into_bytes())
-    }));
-    store
-}
 
 fn written_back(key: &str, value: &[u8]) -> Option<Vec<u8>> {
     if key.starts_with(keys::BLOCKS) {

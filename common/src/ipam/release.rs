@@ -56,21 +56,33 @@ fn release_in(
     interface: &str,
     transaction: &mut Transaction,
 ) -> u64 {
-    let key = keys::block(stored.value.cidr);
     let ordinals = stored.value.held_by(|holder| holder.belongs_to(handle_id, interface));
     let mut block = stored.value.clone();
     if !ordinals.is_empty() {
-        block.release(&ordinals);
-        block.advance();
-        if block.is_empty() && block.affinity.is_none() {
-            transaction.delete(key, stored.revision);
-        } else {
-            transaction.update(key, stored.revision, block.to_json());
-        }
-        if let Some(host) = block.host() {
-            transaction.writes.push(Write::Delete { key: keys::full(host, block.cidr) });
-        }
+        block = give_back(stored, &ordinals, transaction);
     }
     let of_handle = |holder: &Attribute| holder.handle_id.as_deref() == Some(handle_id);
     block.held_by(of_handle).len() as u64
+}
+
+/// Writes a block without these ordinals, or removes one that is left empty and
+/// without a host, and returns it as it is then.
+pub(super) fn give_back(
+    stored: &Stored<Block>,
+    ordinals: &[usize],
+    transaction: &mut Transaction,
+) -> Block {
+    let mut block = stored.value.clone();
+    block.release(ordinals);
+    block.advance();
+    let key = keys::block(block.cidr);
+    if block.is_empty() && block.affinity.is_none() {
+        transaction.delete(key, stored.revision);
+    } else {
+        transaction.update(key, stored.revision, block.to_json());
+    }
+    if let Some(host) = block.host() {
+        transaction.writes.push(Write::Delete { key: keys::full(host, block.cidr) });
+    }
+    block
 }

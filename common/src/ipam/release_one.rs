@@ -6,8 +6,9 @@ use ipnet::IpNet;
 
 use super::audit::Allocation;
 use super::block::block_of;
+use super::release::give_back;
 use super::{Block, Error, Family, Handle, Holdings, MAX_BLOCK_BITS, Stored};
-use crate::datastore::{Datastore, Outcome, Selection, Transaction, Write, keys};
+use crate::datastore::{Datastore, Outcome, Selection, Transaction, keys};
 use crate::resources::ClusterInformation;
 
 /// One address in use, as somebody saw it.
@@ -43,18 +44,7 @@ pub(super) fn release_ordinal(
     transaction: &mut Transaction,
 ) {
     let id = stored.value.holder(ordinal).and_then(|holder| holder.handle_id.clone());
-    let mut block = stored.value.clone();
-    block.release(&[ordinal]);
-    block.advance();
-    let key = keys::block(block.cidr);
-    if block.is_empty() && block.affinity.is_none() {
-        transaction.delete(key, stored.revision);
-    } else {
-        transaction.update(key, stored.revision, block.to_json());
-    }
-    if let Some(host) = block.host() {
-        transaction.writes.push(Write::Delete { key: keys::full(host, block.cidr) });
-    }
+    let block = give_back(stored, &[ordinal], transaction);
     if let Some(id) = id {
         count_again(&id, handle, &block, transaction);
     }

@@ -130,3 +130,18 @@ fn assert_block(block: &Block) {
     let used: BTreeSet<usize> = block.allocations.iter().flatten().copied().collect();
     assert_eq!(used, (0..block.attributes.len()).collect(), "holders of {block:?}");
 }
+
+/// A store that Calico wrote.
+pub fn recorded(name: &str) -> Memory {
+    let file =
+        format!("{}/../tests/fixtures/calico-3.31/{name}/store.jsonl", env!("CARGO_MANIFEST_DIR"));
+    #[expect(clippy::disallowed_methods, reason = "fixtures are files")]
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let store = Memory::new();
+    store.seed(text.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let text = |key: &str| line[key].as_str().unwrap().to_owned();
+        (text("key"), text("value").into_bytes())
+    }));
+    store
+}
