@@ -4,10 +4,11 @@
 
 mod support;
 
+use proptest::prelude::*;
 use serde_json::Value;
 use support::*;
 use weir_common::datastore::keys;
-use weir_common::ipam::{Affinity, Block, Family, Handle, engine};
+use weir_common::ipam::{Affinity, Block, Family, Handle, engine, handle_id};
 
 const STORES: [&str; 3] = ["small", "seed", "busy"];
 
@@ -87,4 +88,33 @@ async fn everything_else_stays_as_it_was() {
 
 fn request_of_both_families(host: &str) -> Vec<weir_common::ipam::assign::Want> {
     request(host, "weir", &[Family::V4, Family::V6]).wants
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Containers come and go on the six nodes of `busy`, those of Calico too.
+    #[test]
+    fn every_block_stays_sound(
+        steps in prop::collection::vec((any::<bool>(), 1u8..=6, 0usize..40, any::<bool>()), 1..60),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let store = recorded("busy");
+            let calicos: Vec<String> = allocations(&store).into_values().collect();
+            for (add, host, container, dual) in steps {
+                if add {
+                    let families = if dual { &[Family::V4, Family::V6][..] } else { &[Family::V4] };
+                    let request = request(&format!("n{host}"), &container.to_string(), families);
+                    // A refusal is as good as an address: both must leave all sound.
+                    let _ = assign(&store, &request).await;
+                } else {
+                    let handle = calicos.get(container).cloned();
+                    let handle = handle.unwrap_or_else(|| handle_id("net", &container.to_string()));
+                    engine::release(&store, &handle, "eth0").await.unwrap();
+                }
+                assert_consistent(&store);
+            }
+        });
+    }
 }
