@@ -62,7 +62,8 @@ pub async fn run(arguments: ShowArgs, session: &Session<'_>) -> CommandResult {
 async fn draw_map(session: &Session<'_>) -> CommandResult {
     let listed = engine::list(session.datastore).await;
     let listing = listed.map_err(|error| Failure::caused_by(&error))?.listing;
-    Ok(map::draw(&listing, session.surroundings.width(), |_, cell| cell.to_owned()))
+    let width = session.style.width.unwrap_or_else(|| session.surroundings.width());
+    Ok(map::draw(&listing, width, |host, cell| session.style.tint(host, cell)))
 }
 
 async fn show_use(session: &Session<'_>, with_blocks: bool) -> Result<String, StoreError> {

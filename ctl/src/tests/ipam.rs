@@ -167,3 +167,19 @@ async fn pools_are_drawn() {
     let answer = call(&recorded_store("busy"), "ipam show --map").await;
     assert_eq!(answer.output, read_in_tree("common/tests/golden/map-busy-80.txt"));
 }
+
+#[tokio::test]
+async fn a_map_fits_the_terminal_and_takes_its_colours() {
+    let draw = async |colour| {
+        let style = Style { colour, width: Some(40) };
+        call_in_style(&recorded_store("busy"), &["ipam", "show", "--map"], "", style).await.output
+    };
+    let (plain, coloured) = (draw(false).await, draw(true).await);
+    assert!(plain.lines().filter(|line| line.contains("..")).all(|line| line.len() <= 40));
+    assert_ne!(plain, coloured);
+    let mut stripped = coloured.replace("\u{1b}[0m", "");
+    for colour in 31..=36 {
+        stripped = stripped.replace(&format!("\u{1b}[{colour}m"), "");
+    }
+    assert_eq!(stripped, plain, "nothing depends on the colours");
+}
