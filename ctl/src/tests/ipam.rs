@@ -183,3 +183,16 @@ async fn a_map_fits_the_terminal_and_takes_its_colours() {
     }
     assert_eq!(stripped, plain, "nothing depends on the colours");
 }
+
+#[tokio::test]
+async fn the_use_of_addresses_is_told_to_scripts() {
+    let answer = call(&recorded_store("busy"), "ipam show --show-blocks -o json").await;
+    let value: Value = serde_json::from_str(&answer.output).unwrap();
+    let pools = value["pools"].as_array().unwrap();
+    let blue = pools.iter().find(|pool| pool["name"] == "blue").unwrap();
+    assert_eq!((&blue["total"], &blue["inUse"]), (&json!("32"), &json!("25")));
+    assert_eq!((&blue["cidr"], &blue["free"]), (&json!("10.7.0.0/27"), &json!("7")));
+    assert!(blue["blocks"].as_array().unwrap().iter().all(|block| block["total"] == "4"));
+    let answer = call(&recorded_store("busy"), "ipam show --map -o json").await;
+    assert_eq!(answer.exit, 1);
+}
