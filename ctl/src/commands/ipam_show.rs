@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use clap::Args;
 use ipnet::IpNet;
+use serde_json::{Value, json};
 use weir_common::datastore::{Datastore, Selection, keys};
 use weir_common::ipam::audit::engine;
 use weir_common::ipam::{Attribute, Block, map};
 use weir_common::resources::{IpPool, IpamConfig};
 
 use super::report;
-use crate::output::{boxed, number};
+use crate::output::{boxed, json, number};
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::{self, StoreError, StoredBlock};
 
@@ -18,23 +19,28 @@ use crate::store::{self, StoreError, StoredBlock};
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  weirctl ipam show\n  weirctl ipam show --show-blocks\n  \
                   weirctl ipam show --ip=10.7.0.4\n  weirctl ipam show --map")]
-#[group(multiple = false)]
 pub struct ShowArgs {
     /// Say whether this address is in use, and by whom
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", group = "view")]
     pub ip: Option<String>,
     /// Show each pool's blocks too
-    #[arg(long)]
+    #[arg(long, group = "view")]
     pub show_blocks: bool,
     /// Show addresses that a node took from another node's block
-    #[arg(long)]
+    #[arg(long, group = "view")]
     pub show_borrowed: bool,
     /// Show how addresses are assigned
-    #[arg(long)]
+    #[arg(long, group = "view")]
     pub show_configuration: bool,
     /// Draw each pool's blocks: who holds them, how full
-    #[arg(long)]
+    #[arg(long, group = "view")]
     pub map: bool,
+    /// Print the use of addresses as JSON
+    #[arg(
+        short, long, value_name = "FORMAT", value_parser = ["json"],
+        conflicts_with_all = ["ip", "show_borrowed", "show_configuration", "map"]
+    )]
+    pub output: Option<String>,
 }
 
 /// Shows how addresses are used.
@@ -54,6 +60,7 @@ pub async fn run(arguments: ShowArgs, session: &Session<'_>) -> CommandResult {
         }
         None if arguments.show_borrowed => show_borrowed(session).await,
         None if arguments.show_configuration => show_configuration(session).await,
+        None if arguments.output.is_some() => use_as_json(session, arguments.show_blocks).await,
         None => show_use(session, arguments.show_blocks).await,
     };
     shown.map_err(|error| Failure::new(report::with_advice(&error)))
@@ -62,7 +69,8 @@ pub async fn run(arguments: ShowArgs, session: &Session<'_>) -> CommandResult {
 async fn draw_map(session: &Session<'_>) -> CommandResult {
     let listed = engine::list(session.datastore).await;
     let listing = listed.map_err(|error| Failure::caused_by(&error))?.listing;
-    Ok(map::draw(&listing, session.surroundings.width(), |_, cell| cell.to_owned()))
+    let width = session.style.width.unwrap_or_else(|| session.surroundings.width());
+    Ok(map::draw(&listing, width, |host, cell| session.style.tint(host, cell)))
 }
 
 async fn show_use(session: &Session<'_>, with_blocks: bool) -> Result<String, StoreError> {
@@ -87,6 +95,33 @@ async fn show_use(session: &Session<'_>, with_blocks: bool) -> Result<String, St
     }
     let header = ["GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE"];
     Ok(boxed::table(&header, &rows, session.style))
+}
+
+/// The use of addresses for scripts (`docs/weirctl.md` has the fields).
+async fn use_as_json(session: &Session<'_>, with_blocks: bool) -> Result<String, StoreError> {
+    let mut snapshot = session.datastore.read(&[Selection::Prefix(keys::POOLS.to_owned())]).await?;
+    let entries = snapshot.selected.pop().unwrap_or_default();
+    let (blocks, _) = store::blocks_in(session.datastore, None).await?;
+    let pools = entries.iter().filter_map(store::read_stored_pool).map(|pool| {
+        let inside = || blocks.iter().filter(|block| pool.cidr.contains(&block.block.cidr));
+        let mut json = use_object(pool.cidr, inside().map(StoredBlock::in_use).sum());
+        json["name"] = pool.name.clone().into();
+        if with_blocks {
+            let blocks = inside().map(|block| use_object(block.block.cidr, block.in_use()));
+            json["blocks"] = blocks.collect();
+        }
+        json
+    });
+    Ok(json::document(&json!({ "pools": pools.collect::<Value>() })))
+}
+
+/// Numbers of addresses are texts: those of IPv6 are too large for many readers
+/// of JSON. A range of all IPv6 addresses has one more than can be counted.
+fn use_object(cidr: IpNet, used: usize) -> Value {
+    let total = 1_u128.checked_shl(u32::from(cidr.max_prefix_len() - cidr.prefix_len()));
+    let (total, used) = (total.unwrap_or(u128::MAX), used as u128);
+    let free = total.saturating_sub(used).to_string();
+    json!({"cidr": cidr, "total": total.to_string(), "inUse": used.to_string(), "free": free})
 }
 
 fn block_row(stored: &StoredBlock) -> Vec<String> {

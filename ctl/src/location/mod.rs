@@ -7,7 +7,8 @@ mod sources;
 
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+use weir_common::cni;
 use weir_common::datastore::{Configuration, EtcdConfiguration};
 
 pub use settings::Settings;
@@ -82,6 +83,15 @@ pub enum LocationError {
         #[source]
         cause: std::io::Error,
     },
+    /// The plugin itself would refuse what a file of the CNI configuration says.
+    #[error("{path} does not say where the datastore is", path = path.display())]
+    Network {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        cause: cni::Error,
+    },
     /// Weir's own file is no mapping.
     #[error(
         "{path} is not YAML with one setting a line; write for example \
@@ -131,25 +141,31 @@ pub fn choose(candidates: &Candidates) -> Result<Location, LocationError> {
             return locate(&settings, Source::File(path.clone()));
         }
     }
-    let weirs = candidates.network.iter().find_map(|(path, text)| {
-        let plugin = weir_plugin(text)?;
-        Some((path, Settings::from_network(&plugin)))
-    });
-    match weirs {
-        Some((path, settings)) => locate(&settings, Source::Network(path.clone())),
-        None => Ok(Location { configuration: Configuration::default(), source: Source::Default }),
-    }
+    let weirs = candidates.network.iter().find_map(|(path, text)| Some((path, weir_plugin(text)?)));
+    let Some((path, (network, plugin))) = weirs else {
+        return Ok(Location { configuration: Configuration::default(), source: Source::Default });
+    };
+    let configuration = of_plugin(network, &plugin)
+        .map_err(|cause| LocationError::Network { path: path.clone(), cause })?;
+    Ok(Location { configuration, source: Source::Network(path.clone()) })
 }
 
-/// The configuration of the first plugin of type `weir` in a CNI
-/// configuration. A file that is not JSON is somebody else's concern.
-fn weir_plugin(text: &str) -> Option<Value> {
-    let configuration: Value = serde_json::from_str(text).ok()?;
+/// The network's name and the configuration of its first plugin of type `weir`.
+/// A file that is not JSON is somebody else's concern.
+fn weir_plugin(text: &str) -> Option<(String, Map<String, Value>)> {
+    let configuration: Map<String, Value> = serde_json::from_str(text).ok()?;
+    let name = configuration.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let plugins = match configuration.get("plugins") {
         Some(Value::Array(plugins)) => plugins.clone(),
-        _ => vec![configuration],
+        _ => vec![Value::Object(configuration)],
     };
-    plugins.into_iter().find(|plugin| plugin["type"] == "weir")
+    let plugin = plugins.into_iter().find(|plugin| plugin["type"] == "weir")?;
+    Some((name, plugin.as_object()?.clone()))
+}
+
+/// The datastore that the plugin itself uses.
+fn of_plugin(network: String, plugin: &Map<String, Value>) -> Result<Configuration, cni::Error> {
+    cni::Configuration::for_removal(network, cni::SpecVersion::V1_0_0, plugin)?.datastore
 }
 
 fn locate(settings: &Settings, source: Source) -> Result<Location, LocationError> {

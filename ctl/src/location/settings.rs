@@ -57,13 +57,6 @@ impl Settings {
         Ok(Self::from_pairs(texts(&Value::Object(document)).into_iter().chain(nested)))
     }
 
-    /// The settings in a plugin's CNI configuration: those under `ipam`
-    /// before those of the plugin itself.
-    pub fn from_network(plugin: &Value) -> Self {
-        let nested = plugin.get("ipam").map(texts).unwrap_or_default();
-        Self::from_pairs(texts(plugin).into_iter().chain(nested))
-    }
-
     /// Whether they say where the datastore is, or of which type.
     pub fn says_where(&self) -> bool {
         self.kind.is_some() || !self.endpoints.is_empty() || self.path.is_some()

@@ -14,7 +14,7 @@ fn endpoints(location: &Location) -> Vec<String> {
 fn all() -> Candidates {
     let conflist = |endpoint: &str| {
         format!(
-            r#"{{"plugins": [{{"type": "other", "etcd_endpoints": "x"}}, {{"type": "weir", "etcd_endpoints": "{endpoint}", "ipam": {{"datastore_type": "etcdv3"}}}}]}}"#
+            r#"{{"plugins": [{{"type": "other", "etcd_endpoints": "x"}}, {{"type": "weir", "etcd_endpoints": "{endpoint}", "datastore_type": "etcdv3"}}]}}"#
         )
     };
     Candidates {
@@ -91,7 +91,7 @@ spec:
 
 #[test]
 fn a_single_plugin_and_an_embedded_path_are_understood() {
-    let text = r#"{"type": "weir", "ipam": {"type": "weir-ipam", "datastore_path": "/x/weir.db"}}"#;
+    let text = r#"{"type": "weir", "datastore_path": "/x/weir.db", "ipam": {"type": "weir-ipam"}}"#;
     let candidates =
         Candidates { network: vec![("10-weir.conf".into(), text.into())], ..Candidates::default() };
     assert_eq!(endpoints(&choose(&candidates).unwrap()), ["/x/weir.db"]);
@@ -101,6 +101,40 @@ fn a_single_plugin_and_an_embedded_path_are_understood() {
     let location = choose(&candidates).unwrap();
     assert_eq!(endpoints(&location), ["/var/lib/weir/weir.db"]);
     assert_eq!(location.source, Source::Network("10-weir.conf".into()));
+}
+
+#[test]
+fn weirctl_and_the_plugins_read_a_network_alike() {
+    let cases = [
+        r#""etcd_authority": "h:2379", "etcd_scheme": "https""#,
+        r#""etcd_endpoints": "http://a:1, http://b:2", "etcd_username": "u", "etcd_password": "p""#,
+        r#""etcd_endpoints": "http://a:1", "etcd_username": "u""#,
+        r#""etcd_endpoints": "http://a:1", "etcd_cert_file": "c""#,
+        r#""etcd_endpoints": "a:1""#,
+        r#""datastore_type": "etcd", "etcd_endpoints": "http://a:1""#,
+        r#""datastore_type": "etcdv3""#,
+        r#""datastore_type": "embedded", "etcd_endpoints": "http://a:1""#,
+        r#""datastore_path": "/x/weir.db""#,
+        r#""etcd_endpoints": 7"#,
+    ];
+    for case in cases {
+        let plugin = format!(
+            r#"{{"type": "weir", "ipam": {{"type": "weir-ipam", "datastore_path": "/y"}}, {case}}}"#
+        );
+        let json = serde_json::from_str(&plugin).unwrap();
+        let plugins = cni::Configuration::for_removal("n".into(), cni::SpecVersion::V1_0_0, &json)
+            .and_then(|configuration| configuration.datastore);
+        let text = format!(r#"{{"name": "n", "cniVersion": "1.0.0", "plugins": [{plugin}]}}"#);
+        let network = vec![("10-weir.conflist".into(), text)];
+        match (choose(&Candidates { network, ..Candidates::default() }), plugins) {
+            (Ok(found), Ok(plugins)) => assert_eq!(found.configuration, plugins, "{case}"),
+            (Err(LocationError::Network { path, cause }), Err(plugins)) => {
+                assert_eq!(path, PathBuf::from("10-weir.conflist"));
+                assert_eq!(cause.message, plugins.message, "{case}");
+            }
+            (found, plugins) => panic!("{case}: {found:?}, {plugins:?}"),
+        }
+    }
 }
 
 #[test]

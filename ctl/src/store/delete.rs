@@ -42,10 +42,14 @@ impl Deletion<'_> {
     ///
     /// # Errors
     /// [`StoreError::DoesNotExist`]; [`StoreError::Outdated`];
-    /// [`StoreError::PoolInUse`]; [`StoreError::Locked`];
+    /// [`StoreError::PoolInUse`]; [`StoreError::LeftDisabled`];
+    /// [`StoreError::Locked`]; [`StoreError::Unreadable`];
     /// [`StoreError::Contended`]; [`StoreError::Datastore`].
     pub async fn run(&self) -> Result<Deleted, StoreError> {
         let (kind, name) = (self.kind, self.name);
+        if kind == Kind::IpPool {
+            return delete_pool(self).await;
+        }
         let mut deleted = Deleted::default();
         for attempt in 0..ATTEMPTS {
             let selection = Selection::Key(kind.key(name));
@@ -57,9 +61,8 @@ impl Deletion<'_> {
                 self.check_version(&entry)?;
             }
             let outcome = match kind {
-                Kind::IpPool => delete_pool(self, &guard, entry, attempt, &mut deleted).await?,
                 Kind::Node => delete_node(self, &guard, entry, &mut deleted).await?,
-                Kind::IpReservation | Kind::IpamConfig => {
+                _ => {
                     let mut transaction = guard.transaction();
                     transaction.delete(entry.key, entry.revision);
                     self.datastore.commit(transaction).await?
@@ -72,7 +75,8 @@ impl Deletion<'_> {
         Err(StoreError::Contended { kind, name: name.to_owned(), attempts: ATTEMPTS })
     }
 
-    fn check_version(&self, entry: &Entry) -> Result<(), StoreError> {
+    /// Checks that the resource still has the version that was asked for.
+    pub(super) fn check_version(&self, entry: &Entry) -> Result<(), StoreError> {
         let current = entry.revision.to_string();
         match self.resource_version {
             Some(given) if given != current => Err(StoreError::Outdated {

@@ -5,12 +5,13 @@
 //! appear between reading and committing:
 //!
 //! - What fits into one transaction is deleted in one. It compares that no
-//!   block in the pool's range was made or changed since it was read.
-//! - Else, and when that was in vain because others change blocks of that
-//!   range all the time, the pool is disabled first. From then on nobody takes
-//!   an address from it, and its blocks can be deleted one batch after the
-//!   other, each only if it is still as it was read. If an address turns up
-//!   nevertheless, the pool becomes what it was. If this process dies in
+//!   block near the pool's range was made or changed since it was read.
+//! - Else, and when that was in vain because others change blocks there all
+//!   the time, the pool is disabled first. From then on nobody takes an address
+//!   from it, and its blocks can be deleted one batch after the other, each
+//!   only if it and the pool are still as they were read; what happens in
+//!   other pools does not matter. If an address turns up nevertheless, or
+//!   anything fails, the pool becomes what it was. If this process dies in
 //!   between, the pool is left disabled, and deleting it again goes on where
 //!   this one stopped.
 //!
@@ -19,7 +20,9 @@
 
 use ipnet::IpNet;
 use serde_json::Value;
-use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Revision, Transaction, keys};
+use weir_common::datastore::{
+    Compare, Datastore, Entry, Outcome, Revision, Selection, Transaction, keys,
+};
 use weir_common::resources::{Kind, Resource};
 
 use super::blocks::{self, StoredBlock, blocks_in};
@@ -38,43 +41,197 @@ const BATCH: usize = 100;
 /// How many affinities are read at once.
 const PAGE: usize = 500;
 
-/// Tries to delete the pool in `entry`.
+/// Deletes a pool. When that fails the pool becomes what it was; what was
+/// deleted or released in it by then stays so.
 ///
 /// # Errors
-/// [`StoreError::PoolInUse`]; [`StoreError::Unreadable`];
-/// [`StoreError::Datastore`].
-pub(super) async fn delete_pool(
-    deletion: &Deletion<'_>,
-    guard: &Guard,
-    entry: Entry,
-    attempt: usize,
-    deleted: &mut Deleted,
-) -> Result<Outcome, StoreError> {
-    let datastore = deletion.datastore;
-    let Some(pool) = read_stored_pool(&entry) else {
-        // Without a range there is nothing that could be in it.
-        let mut transaction = guard.transaction();
-        transaction.delete(entry.key, entry.revision);
-        return Ok(datastore.commit(transaction).await?);
-    };
-    let range = pool.cidr;
-    let holdings = Holdings::read(datastore, range).await?;
-    if !deletion.force {
-        holdings.check_unused(&pool.name, range)?;
+/// As [`Deletion::run`]; [`StoreError::LeftDisabled`] when the pool could not
+/// be made what it was.
+pub(super) async fn delete_pool(deletion: &Deletion<'_>) -> Result<Deleted, StoreError> {
+    let mut removal = Removal { deletion, disabled: None, deleted: Deleted::default() };
+    match removal.run().await {
+        Ok(()) => Ok(removal.deleted),
+        Err(error) => Err(removal.restore(error).await),
     }
-    let few = holdings.addresses() == 0 && holdings.doomed.len() < BATCH;
-    if few && attempt < ATTEMPTS_AT_ONCE {
+}
+
+/// What the pool was before it was disabled here, and what it became by that.
+struct Disabled {
+    original: Vec<u8>,
+    written: Vec<u8>,
+}
+
+/// A pool on its way out.
+struct Removal<'a> {
+    deletion: &'a Deletion<'a>,
+    /// Set as soon as the pool may have been disabled here.
+    disabled: Option<Disabled>,
+    deleted: Deleted,
+}
+
+/// The pool and what it had in the datastore at one step.
+struct Step {
+    guard: Guard,
+    entry: Entry,
+    holdings: Holdings,
+}
+
+impl Removal<'_> {
+    async fn run(&mut self) -> Result<(), StoreError> {
+        for attempt in 0..ATTEMPTS {
+            if let Outcome::Committed(_) = self.step(attempt).await? {
+                return Ok(());
+            }
+        }
+        let name = self.deletion.name.to_owned();
+        Err(StoreError::Contended { kind: Kind::IpPool, name, attempts: ATTEMPTS })
+    }
+
+    /// Takes the next step; the last one is committed, after all others, and
+    /// after a conflict, everything is read again.
+    async fn step(&mut self, attempt: usize) -> Result<Outcome, StoreError> {
+        let (datastore, name) = (self.deletion.datastore, self.deletion.name);
+        let selection = Selection::Key(Kind::IpPool.key(name));
+        let mut guard = Guard::read(datastore, vec![selection]).await?;
+        let Some(entry) = guard.take_one(0) else {
+            return Err(StoreError::DoesNotExist { kind: Kind::IpPool, name: name.to_owned() });
+        };
+        if attempt == 0 {
+            self.deletion.check_version(&entry)?;
+        }
+        let Some(pool) = read_stored_pool(&entry) else {
+            // Without a range there is nothing that could be in it.
+            let mut transaction = guard.transaction();
+            transaction.delete(entry.key, entry.revision);
+            return Ok(datastore.commit(transaction).await?);
+        };
+        let holdings = Holdings::read(datastore, pool.cidr).await?;
+        if !self.deletion.force {
+            holdings.check_unused(name, pool.cidr)?;
+        }
+        let few = holdings.addresses() == 0 && holdings.doomed.len() < BATCH;
+        let step = Step { guard, entry, holdings };
+        if is_disabled(&step.entry) {
+            return self.empty(&step).await;
+        }
+        if few && attempt < ATTEMPTS_AT_ONCE {
+            return self.delete_at_once(step, pool.cidr).await;
+        }
+        self.disable(step).await?;
+        Ok(Outcome::Conflict)
+    }
+
+    /// Deletes everything in one transaction.
+    async fn delete_at_once(&mut self, step: Step, range: IpNet) -> Result<Outcome, StoreError> {
+        let Step { guard, entry, holdings } = step;
         let mut transaction = guard.transaction();
         holdings.compare_range(range, &mut transaction);
         delete_all(&holdings.doomed, &mut transaction);
         transaction.delete(entry.key, entry.revision);
-        let outcome = datastore.commit(transaction).await?;
+        let outcome = self.deletion.datastore.commit(transaction).await?;
         if let Outcome::Committed(_) = outcome {
-            deleted.blocks += holdings.blocks.len();
+            self.deleted.blocks += holdings.blocks.len();
         }
-        return Ok(outcome);
+        Ok(outcome)
     }
-    delete_in_batches(deletion, guard, entry, range, deleted).await
+
+    /// Disables the pool, unless it was changed meanwhile.
+    async fn disable(&mut self, step: Step) -> Result<(), StoreError> {
+        let Step { guard, entry, .. } = step;
+        let written = with_disabled(&entry, Some(true.into()))?;
+        let mut transaction = guard.transaction();
+        transaction.update(entry.key, entry.revision, written.clone());
+        // Before the commit: its answer may get lost.
+        let before = self.disabled.replace(Disabled { original: entry.value, written });
+        if self.deletion.datastore.commit(transaction).await? == Outcome::Conflict {
+            self.disabled = before;
+        }
+        Ok(())
+    }
+
+    /// Releases what is in use in a disabled pool, or else deletes what is
+    /// left, and with the last of it the pool.
+    async fn empty(&mut self, step: &Step) -> Result<Outcome, StoreError> {
+        if step.holdings.addresses() > 0 {
+            self.release(step).await?;
+            return Ok(Outcome::Conflict);
+        }
+        self.delete_in_batches(step).await
+    }
+
+    /// Releases the addresses in use, as far as nobody changes their blocks
+    /// meanwhile.
+    async fn release(&mut self, step: &Step) -> Result<(), StoreError> {
+        let (mut done, total) = (0, step.holdings.addresses());
+        for block in step.holdings.blocks.iter().filter(|block| block.in_use() > 0) {
+            let pool = (step.entry.key.as_str(), step.entry.revision);
+            let released = release_all(self.deletion.datastore, &step.guard, pool, block).await?;
+            if let Outcome::Committed(_) = released {
+                self.deleted.addresses += block.in_use();
+            }
+            done += block.in_use();
+            self.deletion.observer.progress(done, total);
+        }
+        Ok(())
+    }
+
+    /// Deletes blocks and affinities. The pool goes once a look found none:
+    /// who does not compare pools (Calico) may have made one even so.
+    async fn delete_in_batches(&mut self, step: &Step) -> Result<Outcome, StoreError> {
+        let Step { guard, entry, holdings } = step;
+        let datastore = self.deletion.datastore;
+        if holdings.doomed.is_empty() {
+            let mut transaction = guard.transaction();
+            transaction.delete(entry.key.clone(), entry.revision);
+            return Ok(datastore.commit(transaction).await?);
+        }
+        for (number, batch) in holdings.doomed.chunks(BATCH).enumerate() {
+            self.deletion.observer.progress(number * BATCH, holdings.doomed.len());
+            let mut transaction = guard.transaction();
+            transaction.unchanged(entry.key.clone(), entry.revision);
+            delete_all(batch, &mut transaction);
+            if datastore.commit(transaction).await? == Outcome::Conflict {
+                break;
+            }
+            let is_block = |(key, _): &&Doomed| keys::parse_block(key).is_some();
+            self.deleted.blocks += batch.iter().filter(is_block).count();
+        }
+        Ok(Outcome::Conflict)
+    }
+
+    /// Makes the pool what it was, if it was disabled here; gives the error to
+    /// report.
+    async fn restore(&self, error: StoreError) -> StoreError {
+        let Some(disabled) = &self.disabled else { return error };
+        for _ in 0..ATTEMPTS {
+            match self.try_restore(disabled).await {
+                Ok(Outcome::Committed(_)) => return error,
+                Ok(Outcome::Conflict) => {}
+                Err(_) => break,
+            }
+        }
+        let name = self.deletion.name.to_owned();
+        StoreError::LeftDisabled { name, cause: Box::new(error) }
+    }
+
+    async fn try_restore(&self, disabled: &Disabled) -> Result<Outcome, StoreError> {
+        let datastore = self.deletion.datastore;
+        let selection = Selection::Key(Kind::IpPool.key(self.deletion.name));
+        let mut guard = Guard::read(datastore, vec![selection]).await?;
+        let Some(entry) = guard.take_one(0).filter(is_disabled) else {
+            return Ok(Outcome::Committed(guard.revision));
+        };
+        let value = if entry.value == disabled.written {
+            disabled.original.clone()
+        } else {
+            // Somebody else changed the pool after it was disabled here: that
+            // change stays.
+            with_disabled(&entry, flag(&disabled.original))?
+        };
+        let mut transaction = guard.transaction();
+        transaction.update(entry.key, entry.revision, value);
+        Ok(datastore.commit(transaction).await?)
+    }
 }
 
 /// A key to delete, and when it was last written.
@@ -108,7 +265,8 @@ impl Holdings {
         }
     }
 
-    /// Requires that no block in the range is new or changed.
+    /// Requires that no block in the range is new or changed. More keys than
+    /// those of the range begin alike, so that others can make this fail.
     fn compare_range(&self, range: IpNet, transaction: &mut Transaction) {
         let prefix = blocks::key_prefix(range);
         transaction.compares.push(Compare::NoneNewer { prefix, revision: self.revision });
@@ -139,100 +297,22 @@ async fn affinities_in(datastore: &dyn Datastore, range: IpNet) -> Result<Vec<Do
     }
 }
 
-async fn delete_in_batches(
-    deletion: &Deletion<'_>,
-    guard: &Guard,
-    entry: Entry,
-    range: IpNet,
-    deleted: &mut Deleted,
-) -> Result<Outcome, StoreError> {
-    let datastore = deletion.datastore;
-    let mut transaction = guard.transaction();
-    transaction.update(entry.key.clone(), entry.revision, disabled(&entry)?);
-    let Outcome::Committed(revision) = datastore.commit(transaction).await? else {
-        return Ok(Outcome::Conflict);
-    };
-    let emptying = Emptying { deletion, guard, key: &entry.key, revision, range };
-    for _ in 0..ATTEMPTS {
-        let holdings = Holdings::read(datastore, range).await?;
-        if let Err(in_use) = holdings.check_unused(deletion.name, range) {
-            if !deletion.force {
-                let mut transaction = guard.transaction();
-                transaction.update(entry.key, revision, entry.value);
-                datastore.commit(transaction).await?;
-                return Err(in_use);
-            }
-            emptying.release(&holdings, deleted).await?;
-        } else if let outcome @ Outcome::Committed(_) = emptying.delete(&holdings, deleted).await? {
-            return Ok(outcome);
-        }
-        let now = datastore.get(&entry.key).await?;
-        if now.is_none_or(|now| now.revision != revision) {
-            return Ok(Outcome::Conflict);
-        }
-    }
-    Ok(Outcome::Conflict)
+/// What the stored pool says about being disabled, if anything.
+fn flag(value: &[u8]) -> Option<Value> {
+    let value: Value = serde_json::from_slice(value).ok()?;
+    value.get("spec")?.get("disabled").cloned()
 }
 
-/// A disabled pool that is being emptied.
-struct Emptying<'a> {
-    deletion: &'a Deletion<'a>,
-    guard: &'a Guard,
-    key: &'a str,
-    revision: Revision,
-    range: IpNet,
+/// Whether nobody takes an address from the stored pool.
+fn is_disabled(entry: &Entry) -> bool {
+    flag(&entry.value) == Some(Value::Bool(true))
 }
 
-impl Emptying<'_> {
-    /// Releases the addresses in use, as far as nobody changes their blocks
-    /// meanwhile.
-    async fn release(&self, holdings: &Holdings, deleted: &mut Deleted) -> Result<(), StoreError> {
-        let (datastore, observer) = (self.deletion.datastore, self.deletion.observer);
-        let (mut done, total) = (0, holdings.addresses());
-        for block in holdings.blocks.iter().filter(|block| block.in_use() > 0) {
-            let pool = (self.key, self.revision);
-            let outcome = release_all(datastore, self.guard, pool, block).await?;
-            if let Outcome::Committed(_) = outcome {
-                deleted.addresses += block.in_use();
-            }
-            done += block.in_use();
-            observer.progress(done, total);
-        }
-        Ok(())
-    }
-
-    /// Deletes blocks and affinities, and then the pool, which compares the
-    /// range once more: who does not compare pools (Calico) may have taken an
-    /// address even so.
-    async fn delete(
-        &self,
-        holdings: &Holdings,
-        deleted: &mut Deleted,
-    ) -> Result<Outcome, StoreError> {
-        let datastore = self.deletion.datastore;
-        for (number, batch) in holdings.doomed.chunks(BATCH).enumerate() {
-            self.deletion.observer.progress(number * BATCH, holdings.doomed.len());
-            let mut transaction = self.guard.transaction();
-            transaction.unchanged(self.key.to_owned(), self.revision);
-            delete_all(batch, &mut transaction);
-            if datastore.commit(transaction).await? == Outcome::Conflict {
-                return Ok(Outcome::Conflict);
-            }
-            let is_block = |(key, _): &&Doomed| keys::parse_block(key).is_some();
-            deleted.blocks += batch.iter().filter(is_block).count();
-        }
-        let mut transaction = self.guard.transaction();
-        holdings.compare_range(self.range, &mut transaction);
-        transaction.delete(self.key.to_owned(), self.revision);
-        Ok(datastore.commit(transaction).await?)
-    }
-}
-
-/// The value of the same pool, disabled.
-fn disabled(entry: &Entry) -> Result<Vec<u8>, StoreError> {
+/// The value of the same pool with this flag.
+fn with_disabled(entry: &Entry, flag: Option<Value>) -> Result<Vec<u8>, StoreError> {
     let mut pool = Resource::from_stored(Kind::IpPool, &entry.value)?;
     if let Some(Value::Object(spec)) = pool.object.get_mut("spec") {
-        spec.insert("disabled".to_owned(), true.into());
+        spec.insert("disabled".to_owned(), flag.unwrap_or(Value::Bool(false)));
     }
     Ok(pool.clone().replacing(&pool).to_stored(None)?)
 }

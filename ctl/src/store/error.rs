@@ -55,6 +55,18 @@ pub enum StoreError {
         /// How many of them are in use.
         addresses: usize,
     },
+    /// A pool was disabled to be deleted, and neither that nor enabling it
+    /// again went through.
+    #[error(
+        "IPPool({name}) is not deleted; the pool was left disabled; run the same command again"
+    )]
+    LeftDisabled {
+        /// The pool.
+        name: String,
+        /// Why it is not deleted.
+        #[source]
+        cause: Box<StoreError>,
+    },
     /// Someone is moving the datastore.
     #[error("the datastore is locked: its ClusterInformation says datastoreReady: false")]
     Locked,

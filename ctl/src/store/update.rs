@@ -1,10 +1,11 @@
 //! Changing resources.
 
-use weir_common::datastore::{Datastore, Entry, Outcome, Selection};
-use weir_common::resources::{self, Birth, Kind, Resource, check_update};
+use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, keys};
+use weir_common::resources::{self, Birth, IpPool, Kind, Resource, check_update};
 
+use super::create::check_pool;
 use super::guard::Guard;
-use super::{ATTEMPTS, StoreError, create, read};
+use super::{ATTEMPTS, StoreError, create, read, read_stored_pool};
 
 /// Replaces a resource that is there.
 ///
@@ -58,13 +59,23 @@ pub async fn modify<T>(
 ) -> Result<T, StoreError> {
     for _ in 0..ATTEMPTS {
         let key = kind.key(name);
-        let mut guard = Guard::read(datastore, vec![Selection::Key(key.clone())]).await?;
+        let mut selections = vec![Selection::Key(key.clone())];
+        if kind == Kind::IpPool {
+            selections.push(Selection::Prefix(keys::POOLS.to_owned()));
+        }
+        let mut guard = Guard::read(datastore, selections).await?;
         let Some(entry) = guard.take_one(0) else {
             return Err(StoreError::DoesNotExist { kind, name: name.to_owned() });
         };
         let (new, result) = change(&read::to_resource(kind, &entry)?)?;
         let value = replacement(&entry, &new)?;
         let mut transaction = guard.transaction();
+        if kind == Kind::IpPool && !keeps_addresses(&entry, &new.pool()?)? {
+            let pools = guard.selected.pop().unwrap_or_default();
+            check_pool(datastore, &new.pool()?, &pools).await?;
+            let prefix = keys::POOLS.to_owned();
+            transaction.compares.push(Compare::NoneNewer { prefix, revision: guard.revision });
+        }
         transaction.update(key, entry.revision, value);
         if let Outcome::Committed(_) = datastore.commit(transaction).await? {
             return Ok(result);
@@ -78,14 +89,29 @@ fn replacement(entry: &Entry, new: &Resource) -> Result<Vec<u8>, StoreError> {
     check_version(new, entry)?;
     new.check()?;
     let old = read::to_resource(new.kind, entry)?;
-    if new.kind == Kind::IpPool {
-        // A stored pool that breaks a rule may be replaced by one that keeps
-        // them: then there is nothing to compare with.
-        if let Ok(old) = old.pool() {
-            check_update(&old, &new.pool()?).map_err(resources::Error::Invalid)?;
-        }
-    }
     Ok(new.clone().replacing(&old).to_stored(Some(&entry.value))?)
+}
+
+/// Checks that what replaces a stored pool keeps what cannot change. False
+/// when the stored one does not say which addresses it has: then the other one
+/// is as good as new.
+fn keeps_addresses(entry: &Entry, new: &IpPool) -> Result<bool, StoreError> {
+    let old = IpPool::from_json(&entry.value).ok().or_else(|| read_leniently(entry));
+    let Some(old) = old else { return Ok(false) };
+    check_update(&old, new).map_err(resources::Error::Invalid)?;
+    Ok(true)
+}
+
+/// Name, addresses and block size of a stored pool that breaks a rule, if it
+/// has them.
+fn read_leniently(entry: &Entry) -> Option<IpPool> {
+    let mut pool = read_stored_pool(entry)?;
+    pool.cidr = pool.cidr.trunc();
+    let value: serde_json::Value = serde_json::from_slice(&entry.value).ok()?;
+    if let Some(size) = value["spec"].get("blockSize") {
+        pool.block_size = u8::try_from(size.as_u64()?).ok()?;
+    }
+    Some(pool)
 }
 
 /// Checks that a document that says from which version it stems stems from

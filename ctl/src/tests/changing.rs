@@ -51,6 +51,31 @@ async fn a_patch_that_breaks_a_rule_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_stored_pool_that_breaks_a_rule_keeps_its_addresses() {
+    let stored = |spec: &str| {
+        let metadata =
+            r#""kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"p"}"#;
+        format!(r#"{{{metadata},"spec":{spec}}}"#).into_bytes()
+    };
+    let broken = r#"{"cidr":"10.1.0.0/16","blockSize":26,"ipipMode":"always"}"#;
+    let cases = [
+        (broken, "cidr: 10.1.0.0/16", None),
+        (broken, "cidr: 10.2.0.0/16", Some("CIDR cannot be modified")),
+        (broken, "cidr: 10.1.0.0/16, blockSize: 28", Some("BlockSize cannot be modified")),
+        (r#"{"cidr":"ten"}"#, "cidr: 10.2.0.0/16", None),
+        (r#"{"cidr":"ten"}"#, "cidr: 10.3.1.0/24", Some("overlaps with IPPool(q)")),
+    ];
+    for (before, after, refused) in cases {
+        let memory = Memory::new();
+        create(&memory, &pool("q", "cidr: 10.3.0.0/16")).await;
+        memory.seed([(weir_common::datastore::keys::pool("p"), stored(before))]);
+        let answer = call_with_input(&memory, &["replace", "-f", "-"], &pool("p", after)).await;
+        assert_eq!(answer.exit == 0, refused.is_none(), "{before} {after}: {}", answer.output);
+        assert!(answer.output.contains(refused.unwrap_or_default()), "{}", answer.output);
+    }
+}
+
+#[tokio::test]
 async fn labels_are_changed_in_calicoctls_words() {
     let memory = recorded_store("busy");
     let steps = [

@@ -62,11 +62,19 @@ async fn empty_blocks_and_affinities_go_with_their_pool_and_no_others() {
     }
 }
 
-/// Lets somebody take an address just before the first commit.
+/// Lets somebody write a block just before each of the first commits.
 struct Interfering {
     memory: Memory,
     taken: (String, Vec<u8>),
+    /// Before how many commits.
+    times: u32,
     commits: AtomicU32,
+}
+
+impl Interfering {
+    fn new(memory: &Memory, taken: (String, Vec<u8>), times: u32) -> Self {
+        Self { memory: memory.clone(), taken, times, commits: AtomicU32::new(0) }
+    }
 }
 
 #[async_trait::async_trait]
@@ -80,7 +88,7 @@ impl Datastore for Interfering {
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
-        if self.commits.fetch_add(1, Ordering::Relaxed) == 0 {
+        if self.commits.fetch_add(1, Ordering::Relaxed) < self.times {
             self.memory.another_process().seed([self.taken.clone()]);
         }
         self.memory.commit(transaction).await
@@ -99,7 +107,7 @@ async fn an_address_taken_meanwhile_stops_the_deletion() {
         let mut expected = memory.dump();
         let taken = (format!("{BLOCKS}10.1.200.1-32"), block("10.1.200.1/32", "n2", true));
         expected.extend([taken.clone()]);
-        let store = Interfering { memory: memory.clone(), taken, commits: AtomicU32::new(0) };
+        let store = Interfering::new(&memory, taken, 1);
         let answer = call(&store, "delete ippool p").await;
         assert!(answer.output.contains("1 address(es) in use"), "{}", answer.output);
         assert_eq!(memory.dump(), expected, "{count} blocks");
@@ -133,6 +141,58 @@ async fn an_interrupted_deletion_is_finished_by_the_next() {
             assert!(next.dump().is_empty(), "{nth}: {:?}", next.dump().keys());
         }
     }
+}
+
+#[tokio::test]
+async fn a_busy_neighbour_does_not_keep_a_pool_from_being_deleted() {
+    for count in [1, 300] {
+        let memory = Memory::new();
+        pool_with_blocks(&memory, count);
+        let half = r#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"p"},"spec":{"cidr":"10.1.0.0/17","blockSize":32}}"#;
+        memory.seed([(keys::pool("p"), half.into())]);
+        let neighbour = (format!("{BLOCKS}10.1.200.1-32"), block("10.1.200.1/32", "n2", true));
+        let store = Interfering::new(&memory, neighbour.clone(), u32::MAX);
+        let answer = call(&store, "delete ippool p").await;
+        assert_eq!(answer.exit, 0, "{}", answer.output);
+        assert_eq!(memory.dump(), [neighbour].into(), "{count} blocks");
+        assert!(store.commits.into_inner() < 20, "one retry budget, used sparingly");
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_that_fails_leaves_the_pool_as_it_was() {
+    for nth in 1..=10 {
+        for fault in [None, Some(CommitFault::Unavailable), Some(CommitFault::AnswerLost)] {
+            let memory = Memory::new();
+            pool_with_blocks(&memory, 300);
+            let original = memory.dump().remove(&keys::pool("p"));
+            match fault {
+                Some(fault) => memory.fail_commit(nth, fault),
+                None => memory.fail_read(nth),
+            }
+            let answer = call(&memory, "delete ippool p").await;
+            let left = memory.dump().remove(&keys::pool("p"));
+            // The answer that is lost may be the one about the pool.
+            assert!(left.is_none() || left == original, "{nth} {fault:?}: {}", answer.output);
+            assert!(answer.exit == 1 || left.is_none(), "{nth} {fault:?}");
+            let next = memory.another_process();
+            let again = call(&next, "delete ippool p --skip-not-exists").await;
+            assert_eq!(again.exit, 0, "{}", again.output);
+            assert!(next.dump().is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pool_that_stays_disabled_is_reported() {
+    let memory = Memory::new();
+    pool_with_blocks(&memory, 300);
+    memory.fail_commit(2, CommitFault::CrashBefore);
+    let answer = call(&memory, "delete ippool p").await;
+    let advice = "the pool was left disabled; run the same command again";
+    assert!(answer.output.contains(advice), "{}", answer.output);
+    let pool = memory.dump().remove(&keys::pool("p")).unwrap();
+    assert!(String::from_utf8(pool).unwrap().contains("\"disabled\":true"));
 }
 
 #[tokio::test]

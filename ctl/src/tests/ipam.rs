@@ -167,3 +167,32 @@ async fn pools_are_drawn() {
     let answer = call(&recorded_store("busy"), "ipam show --map").await;
     assert_eq!(answer.output, read_in_tree("common/tests/golden/map-busy-80.txt"));
 }
+
+#[tokio::test]
+async fn a_map_fits_the_terminal_and_takes_its_colours() {
+    let draw = async |colour| {
+        let style = Style { colour, width: Some(40) };
+        call_in_style(&recorded_store("busy"), &["ipam", "show", "--map"], "", style).await.output
+    };
+    let (plain, coloured) = (draw(false).await, draw(true).await);
+    assert!(plain.lines().filter(|line| line.contains("..")).all(|line| line.len() <= 40));
+    assert_ne!(plain, coloured);
+    let mut stripped = coloured.replace("\u{1b}[0m", "");
+    for colour in 31..=36 {
+        stripped = stripped.replace(&format!("\u{1b}[{colour}m"), "");
+    }
+    assert_eq!(stripped, plain, "nothing depends on the colours");
+}
+
+#[tokio::test]
+async fn the_use_of_addresses_is_told_to_scripts() {
+    let answer = call(&recorded_store("busy"), "ipam show --show-blocks -o json").await;
+    let value: Value = serde_json::from_str(&answer.output).unwrap();
+    let pools = value["pools"].as_array().unwrap();
+    let blue = pools.iter().find(|pool| pool["name"] == "blue").unwrap();
+    assert_eq!((&blue["total"], &blue["inUse"]), (&json!("32"), &json!("25")));
+    assert_eq!((&blue["cidr"], &blue["free"]), (&json!("10.7.0.0/27"), &json!("7")));
+    assert!(blue["blocks"].as_array().unwrap().iter().all(|block| block["total"] == "4"));
+    let answer = call(&recorded_store("busy"), "ipam show --map -o json").await;
+    assert_eq!(answer.exit, 1);
+}
