@@ -20,7 +20,7 @@ impl Arguments {
     ///
     /// Unknown keys are let pass, as Calico does by forcing `IgnoreUnknown`
     /// (`cni-plugin/internal/pkg/utils`): a plugin cannot know what a runtime
-    /// may add. Keys are case-sensitive ([R] `pkg/types/args.go`).
+    /// may add. Keys are case-sensitive (skel: `pkg/types/args.go`).
     ///
     /// # Errors
     /// [`Code::InvalidEnvironment`] for anything but pairs.

@@ -392,7 +392,7 @@ impl Written {
     }
 
     /// What was asked for this container, the strongest source first
-    /// ([R] static and bridge: runtimeConfig, args, then CNI_ARGS).
+    /// (as the plugins static and bridge have it: runtimeConfig, args, CNI_ARGS).
     fn requested(&self) -> impl Iterator<Item = (&'static str, &Requested)> {
         let args = self.args.as_ref().and_then(|args| args.cni.as_ref());
         let runtime = self.runtime_config.as_ref().map(|requested| ("runtimeConfig", requested));

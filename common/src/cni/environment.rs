@@ -58,7 +58,7 @@ impl Command {
         })
     }
 
-    /// Variables this command cannot do without ([S] "Parameters").
+    /// Variables this command cannot do without (spec: "Parameters").
     fn required(self) -> &'static [&'static str] {
         match self {
             Self::Add | Self::Check => &["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"],
@@ -83,7 +83,7 @@ pub struct Environment {
     pub arguments: String,
     /// `CNI_PATH`, the directories that hold plugins.
     pub path: Vec<PathBuf>,
-    /// `CNI_NETNS_OVERRIDE`: the plugin's own namespace is meant ([R] skel).
+    /// `CNI_NETNS_OVERRIDE`: the plugin's own namespace is meant (a variable of skel's).
     pub netns_override: bool,
 }
 
@@ -153,14 +153,14 @@ impl Environment {
 }
 
 /// Whether the text may name a container or a network
-/// ([R] `pkg/utils/utils.go`).
+/// (skel: `pkg/utils/utils.go`).
 pub(super) fn is_identifier(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     text.bytes().all(allowed)
         && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Why the text cannot name an interface ([R] `pkg/utils/utils.go`, after the
+/// Why the text cannot name an interface (skel: `pkg/utils/utils.go`, after the
 /// kernel's dev_valid_name).
 fn interface_name_flaw(name: &str) -> Option<&'static str> {
     if name.len() > 15 {

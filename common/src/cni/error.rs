@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{datastore, ipam};
 
-/// The error codes of the specification ([S] "Error"), and Weir's own from 100.
+/// The error codes of the specification (spec: "Error"), and Weir's own from 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// The configuration's version is not supported, or too old for the command.
@@ -21,7 +21,7 @@ pub enum Code {
     Decode,
     /// The network configuration is invalid.
     InvalidConfiguration,
-    /// The container's network namespace cannot be used ([R] only).
+    /// The container's network namespace cannot be used; a code of skel, not of the specification.
     InvalidNamespace,
     /// The same call may succeed later.
     TryAgainLater,

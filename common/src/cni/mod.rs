@@ -1,8 +1,8 @@
 //! The CNI contract: what a runtime passes in, what it may get back, and the
 //! skeleton every plugin runs in.
 //!
-//! `[S]` in a comment is the specification (SPEC.md of
-//! containernetworking/cni), `[R]` its reference implementation.
+//! "spec" in a comment is the specification (SPEC.md of containernetworking/cni),
+//! "skel" its reference implementation (`pkg/skel` and its neighbours).
 
 mod arguments;
 mod configuration;

@@ -124,7 +124,7 @@ impl AddResult {
     /// The result as JSON of a version.
     ///
     /// Up to 0.2.0 there is one address a family and no interface; the others
-    /// are left out, as in [R].
+    /// are left out, as skel does.
     ///
     /// # Errors
     /// [`Code::Internal`] when such a version has no address to show.

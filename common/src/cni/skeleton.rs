@@ -203,7 +203,7 @@ fn network_name(json: &Map<String, Value>) -> Result<String, Error> {
     }
 }
 
-/// The configuration's version, if the command exists in it ([S]: CHECK since
+/// The configuration's version, if the command exists in it (spec: CHECK since
 /// 0.4.0, GC and STATUS since 1.1.0).
 fn version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, Error> {
     let version = match json.get("cniVersion") {
@@ -230,7 +230,7 @@ fn version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, E
 }
 
 /// The versions there are, in answer to the version asked in, as far as that
-/// can be read ([S] "VERSION").
+/// can be read (spec: "VERSION").
 fn version_answer(input: Option<&mut dyn Read>) -> Value {
     let json = read(input).ok().and_then(|input| decode(&input).ok());
     let asked = json.as_ref().and_then(|json| json.get("cniVersion")?.as_str());

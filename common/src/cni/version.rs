@@ -37,7 +37,7 @@ impl SpecVersion {
     }
 
     /// Understands `cniVersion`; it must be one of [`SpecVersion::ALL`] to the
-    /// letter ([R] `pkg/version/plugin.go`).
+    /// letter (skel: `pkg/version/plugin.go`).
     ///
     /// # Errors
     /// [`Code::IncompatibleVersion`] with the versions there are.

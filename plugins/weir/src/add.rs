@@ -164,7 +164,7 @@ async fn is_whole(kernel: &Kernel, attachment: &Attachment) -> Result<bool, Erro
 }
 
 /// After a failure the IPAM plugin is told to release, whatever it may have
-/// assigned ([S] "Delegated plugin execution").
+/// assigned (spec: "Delegated plugin execution").
 async fn give_back(delegate: &Delegate<'_>, error: Error) -> Error {
     match delegate.release(CLEAN_UP).await {
         Ok(()) => error,

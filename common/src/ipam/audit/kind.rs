@@ -2,7 +2,7 @@
 
 /// A kind of damage that an audit finds.
 ///
-/// The order is that in which findings are reported; [`Kind::turn`] is that in
+/// The order is that in which findings are reported; `Kind::turn` is that in
 /// which they are mended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
