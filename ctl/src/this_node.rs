@@ -1,13 +1,13 @@
 //! This node, as its kernel and its CNI configuration have it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use weir_common::cni::{Arguments, Configuration, NodeName, SpecVersion};
 use weir_common::datastore;
 use weir_common::ipam::audit::{Attached, ThisNode};
-use weir_kernel::Kernel;
+use weir_kernel::{Kernel, is_same_namespace};
 
 use crate::session::Failure;
 
@@ -92,12 +92,25 @@ pub fn name(networks: &Networks) -> Result<String, Failure> {
     weir_process::node_name(&configured).map_err(|error| Failure::caused_by(&error))
 }
 
+/// The network namespace of the node's first process, which is the node's.
+const FIRST_PROCESS: &str = "/proc/1/ns/net";
+
 /// Reads the kernel; `None` on a machine without a network of Weir's and
 /// without attachments.
 ///
 /// # Errors
-/// [`Failure`] when the kernel, or the node's name, cannot be read.
+/// [`Failure`] when the kernel, or the node's name, cannot be read, or when this
+/// is the network namespace of something else: there every container of the node
+/// would look gone.
 pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
+    if !networks.own.is_empty()
+        && is_same_namespace(Path::new(FIRST_PROCESS)).is_ok_and(|same| !same)
+    {
+        return Err(Failure::new(
+            "this network namespace is not the node's, so its containers cannot be seen; run the \
+             same command on the node: nsenter --target 1 --net weirctl …",
+        ));
+    }
     let kernel = Kernel::open().map_err(|error| Failure::caused_by(&error))?;
     let attached = kernel.attached_addresses().await.map_err(|error| Failure::caused_by(&error))?;
     if attached.is_empty() && networks.own.is_empty() {
