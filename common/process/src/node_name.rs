@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use weir_common::cni::{Code, Error, NodeName};
+use weir_common::cni::{Code, Error, NodeName, is_identifier};
 
 /// Why the node's name is not known.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +67,7 @@ fn host_name() -> Result<String, NodeNameError> {
 }
 
 fn check(name: &str, source_of_name: &str) -> Result<String, NodeNameError> {
-    let allowed = |letter: char| letter.is_ascii_alphanumeric() || "_.-".contains(letter);
-    let begins_well = name.starts_with(|letter: char| letter.is_ascii_alphanumeric());
-    if begins_well && name.chars().all(allowed) {
+    if is_identifier(name) {
         return Ok(name.to_owned());
     }
     let source_of_name = source_of_name.to_owned();

@@ -222,6 +222,21 @@ impl Configuration {
         Ok(configuration)
     }
 
+    /// The `ipam` section, without which there is no plugin to get addresses from
+    /// and nothing for it to go by.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfiguration`] when there is none.
+    pub fn require_ipam(&self) -> Result<&IpamConfiguration, Error> {
+        self.ipam.as_ref().ok_or_else(|| {
+            Error::new(
+                Code::InvalidConfiguration,
+                "the network configuration has no ipam section; write \"ipam\": \
+                 {\"type\": \"weir-ipam\"}",
+            )
+        })
+    }
+
     /// A configuration to remove an attachment by. Only what that needs is looked
     /// at: a mistake elsewhere, made since or in what the runtime was asked for,
     /// must not keep DEL from tearing down.

@@ -152,9 +152,9 @@ impl Environment {
     }
 }
 
-/// Whether the text may name a container or a network
+/// Whether the text may name a container, a network or a node
 /// (skel: `pkg/utils/utils.go`).
-pub(super) fn is_identifier(text: &str) -> bool {
+pub fn is_identifier(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     text.bytes().all(allowed)
         && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())

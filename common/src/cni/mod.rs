@@ -16,7 +16,7 @@ pub use arguments::Arguments;
 pub use configuration::{
     Configuration, DEFAULT_NODE_NAME_FILE, IpamConfiguration, LogLevel, NodeName,
 };
-pub use environment::{Command, Environment};
+pub use environment::{Command, Environment, is_identifier};
 pub use error::{Code, Error};
 pub use result::{AddResult, Interface, IpConfiguration, PoolNotice, Route};
 pub use version::SpecVersion;

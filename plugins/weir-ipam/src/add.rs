@@ -9,10 +9,10 @@ use weir_common::ipam::{Assigned, engine};
 use weir_common::resources::IpPool;
 use weir_process::{DELEGATED, block_on, node_name, within};
 
-use crate::{handle_of, ipam_of, lock};
+use crate::{handle_of, lock};
 
 pub fn add(call: &Call) -> Result<AddResult, Error> {
-    let ipam = ipam_of(call)?;
+    let ipam = call.configuration.require_ipam()?;
     weir_process::start_log(&call.configuration);
     let request = Request {
         host: node_name(&call.configuration.node_name)?,

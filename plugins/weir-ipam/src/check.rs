@@ -7,10 +7,10 @@ use weir_common::cni::{AddResult, Code, Error};
 use weir_common::ipam::engine;
 use weir_process::{DELEGATED, block_on, within};
 
-use crate::{handle_of, ipam_of};
+use crate::handle_of;
 
 pub fn check(call: &Call) -> Result<(), Error> {
-    ipam_of(call)?;
+    call.configuration.require_ipam()?;
     weir_process::start_log(&call.configuration);
     let Some(result) = &call.configuration.prev_result else {
         return Err(Error::new(

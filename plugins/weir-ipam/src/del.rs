@@ -5,10 +5,10 @@ use weir_common::cni::skeleton::Call;
 use weir_common::ipam::engine;
 use weir_process::{DELEGATED, block_on, within};
 
-use crate::{handle_of, ipam_of, lock};
+use crate::{handle_of, lock};
 
 pub fn del(call: &Call) -> Result<(), Error> {
-    let ipam = ipam_of(call)?;
+    let ipam = call.configuration.require_ipam()?;
     weir_process::start_log(&call.configuration);
     let handle_id = handle_of(call);
     let datastore = call.configuration.datastore.clone()?;

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use weir_common::cni::skeleton::{Call, Plugin};
-use weir_common::cni::{AddResult, Code, Error, IpamConfiguration};
+use weir_common::cni::{AddResult, Error, IpamConfiguration};
 use weir_common::ipam::handle_id;
 use weir_process::{DEFAULT_LOCK_FILE, Lock};
 
@@ -38,16 +38,6 @@ impl Plugin for WeirIpam {
 fn main() -> ExitCode {
     weir_process::die_with_parent();
     weir_process::main(&WeirIpam)
-}
-
-/// The `ipam` section, without which there is nothing to go by.
-fn ipam_of(call: &Call) -> Result<&IpamConfiguration, Error> {
-    call.configuration.ipam.as_ref().ok_or_else(|| {
-        Error::new(
-            Code::InvalidConfiguration,
-            "the network configuration has no ipam section; write \"ipam\": {\"type\": \"weir-ipam\"}",
-        )
-    })
 }
 
 fn handle_of(call: &Call) -> String {

@@ -13,7 +13,7 @@ use weir_kernel::{Applied, Kernel, is_same_namespace};
 use weir_process::{CLEAN_UP, DEADLINE};
 
 use crate::delegate::{Delegate, is_own_ipam};
-use crate::{attachment, del, failure, identity_of, ipam_of, pools};
+use crate::{attachment, del, failure, identity_of, pools};
 
 /// Attaches the container, or leaves everything as it was. An attachment that is
 /// there already is answered as it was the first time, after being made anew if
@@ -22,7 +22,7 @@ use crate::{attachment, del, failure, identity_of, ipam_of, pools};
 /// # Errors
 /// Whatever is in the way.
 pub async fn add(call: &Call) -> Result<AddResult, Error> {
-    let ipam = ipam_of(call)?;
+    let ipam = call.configuration.require_ipam()?;
     let identity = identity_of(call)?;
     let delegate = Delegate::find(call, ipam)?;
     let kernel = open(call)?;

@@ -10,7 +10,7 @@ use weir_kernel::Kernel;
 use weir_process::DEADLINE;
 
 use crate::delegate::{Delegate, is_own_ipam};
-use crate::{attachment, failure, ipam_of};
+use crate::{attachment, failure};
 
 /// Asks the IPAM plugin, and compares the kernel with the result of ADD. What
 /// later plugins of the chain added is let be.
@@ -24,7 +24,7 @@ pub async fn check(call: &Call) -> Result<(), Error> {
             "prevResult is missing: CHECK compares with the result of ADD",
         ));
     };
-    let delegate = Delegate::find(call, ipam_of(call)?)?;
+    let delegate = Delegate::find(call, call.configuration.require_ipam()?)?;
     delegate.start("CHECK", DEADLINE)?.finish().await?;
     let expected = expected(call, result)?;
     let path = Path::new(&call.environment.netns);

@@ -8,7 +8,7 @@ use weir_kernel::{Kernel, OwnLink};
 use weir_process::DEADLINE;
 
 use crate::delegate::Delegate;
-use crate::{failure, identity_of, ipam_of};
+use crate::{failure, identity_of};
 
 /// Removes what is there of the attachment and has its addresses released. The
 /// container's namespace is not looked at: with the host's end of a veth the
@@ -51,5 +51,5 @@ async fn remove_link(kernel: &Kernel, link: Option<OwnLink>) -> Result<(), Error
 }
 
 async fn release(call: &Call) -> Result<(), Error> {
-    Delegate::find(call, ipam_of(call)?)?.release(DEADLINE).await
+    Delegate::find(call, call.configuration.require_ipam()?)?.release(DEADLINE).await
 }

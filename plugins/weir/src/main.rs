@@ -14,7 +14,7 @@ mod pools;
 use std::process::ExitCode;
 
 use weir_common::cni::skeleton::{Call, Plugin};
-use weir_common::cni::{AddResult, Code, Error, IpamConfiguration};
+use weir_common::cni::{AddResult, Code, Error};
 use weir_common::network::AttachmentIdentity;
 use weir_process::block_on;
 
@@ -46,16 +46,6 @@ fn main() -> ExitCode {
         return status;
     }
     weir_process::main(&Weir)
-}
-
-/// The `ipam` section: without it a container gets no address.
-fn ipam_of(call: &Call) -> Result<&IpamConfiguration, Error> {
-    call.configuration.ipam.as_ref().ok_or_else(|| {
-        Error::new(
-            Code::InvalidConfiguration,
-            "the network configuration has no ipam section; write \"ipam\": {\"type\": \"weir-ipam\"}",
-        )
-    })
 }
 
 fn identity_of(call: &Call) -> Result<AttachmentIdentity, Error> {
