@@ -7,6 +7,7 @@
 
 mod attachment;
 mod check;
+mod cluster;
 mod identity;
 mod mac;
 mod mtu;
@@ -22,6 +23,11 @@ pub use attachment::{
     plan_link, plan_parameters,
 };
 pub use check::{Difference, Expected, Found, FoundLink, compare};
+pub use cluster::{
+    Change, ClusterPlan, ClusterPool, Inventory, Peer, Present, PresentTunnel, Problem,
+    TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Underlay, UnderlayLink, Way, difference,
+    needs_tunnel, plan_cluster, pod_mtu,
+};
 pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mac::{InvalidMac, MacAddress};
 pub use mtu::{DEFAULT_MTU, MtuCandidate, choose_mtu};

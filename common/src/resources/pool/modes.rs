@@ -2,11 +2,13 @@
 
 use std::fmt::{Display, Formatter};
 
+use serde::{Deserialize, Serialize};
+
 use crate::resources::FieldError;
 use crate::resources::fields::{Fields, Problems};
 
 /// When packets between nodes are encapsulated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EncapsulationMode {
     /// Never: the network between the nodes routes the pool's addresses.
     Never,

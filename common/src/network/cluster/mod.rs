@@ -1,0 +1,23 @@
+//! A node's part in the cluster: the ways to other nodes' containers.
+//!
+//! [`Inventory`] is what the datastore says, [`Underlay`] what the node's own
+//! links are like; [`plan_cluster`] makes of both the [`ClusterPlan`], which
+//! tunnel device, routes and NAT the node should have. [`difference`] says what
+//! to change where the kernel has something else. All of it is data; the crate
+//! `weir-kernel` reads what is present and carries changes out.
+//! `docs/cluster.md` gives the reasons.
+
+mod difference;
+mod inventory;
+mod plan;
+mod problem;
+#[cfg(test)]
+mod tests;
+
+pub use difference::{Change, Present, PresentTunnel, difference};
+pub use inventory::{ClusterPool, Inventory, Peer};
+pub use plan::{
+    ClusterPlan, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Underlay, UnderlayLink, Way,
+    needs_tunnel, plan_cluster, pod_mtu,
+};
+pub use problem::Problem;

@@ -1,0 +1,333 @@
+//! The plan: which tunnel device, routes and NAT a node should have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use super::{ClusterPool, Inventory, Peer, Problem};
+use crate::network::{DEFAULT_MTU, NatPool, NatTable};
+use crate::resources::EncapsulationMode;
+
+/// The tunnel device's name: the one that the kernel's module makes by itself
+/// in every namespace, and Calico uses (`felix/dataplane/linux/ipip_mgr.go`).
+pub const TUNNEL_DEVICE: &str = "tunl0";
+
+/// How many bytes IPIP adds to a packet: an IPv4 header (RFC 2003).
+pub const TUNNEL_OVERHEAD: u32 = 20;
+
+/// The links of a node by which it may reach other nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Underlay {
+    /// Those that are up and have an address; neither loopback, nor the tunnel
+    /// device, nor host ends of attachments.
+    pub links: Vec<UnderlayLink>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnderlayLink {
+    /// Its name.
+    pub name: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its addresses of global scope, with the prefix lengths of their subnets.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Underlay {
+    /// The link by which an address is reached without a router, and this
+    /// node's own address there: that with the longest prefix that contains
+    /// `next_hop`.
+    fn towards(&self, next_hop: IpAddr) -> Option<(&UnderlayLink, IpAddr)> {
+        let addresses = self
+            .links
+            .iter()
+            .flat_map(|link| link.addresses.iter().map(move |address| (link, address)));
+        addresses
+            .filter(|(_, address)| address.contains(&next_hop) && address.addr() != next_hop)
+            .max_by_key(|(_, address)| address.prefix_len())
+            .map(|(link, address)| (link, address.addr()))
+    }
+
+    /// The link that has `address`.
+    fn owner(&self, address: IpAddr) -> Option<&UnderlayLink> {
+        self.links.iter().find(|link| link.addresses.iter().any(|own| own.addr() == address))
+    }
+}
+
+/// How packets get to a range of addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// They are dropped: the range is this node's own block, and addresses in
+    /// use there have routes of their own.
+    Blackhole,
+    /// By another node on the same link.
+    Direct {
+        /// The other node's address.
+        next_hop: IpAddr,
+        /// The link.
+        link: String,
+        /// The address that this node itself then sends from.
+        source: IpAddr,
+    },
+    /// Wrapped in IPIP.
+    Tunnel {
+        /// The other node's address.
+        next_hop: Ipv4Addr,
+        /// The address that this node itself then sends from: its tunnel
+        /// device's, once it has one.
+        source: Option<Ipv4Addr>,
+    },
+}
+
+/// What the tunnel device should be like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelPlan {
+    /// Its only address, as /32; none until one is assigned.
+    pub address: Option<Ipv4Addr>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// The nodes from which IPIP is accepted.
+    pub peers: BTreeSet<Ipv4Addr>,
+    /// The underlay links on which packets may come in that this node would
+    /// answer through the tunnel, because the other node sees both in one
+    /// subnet and this one does not.
+    pub lopsided: BTreeSet<String>,
+}
+
+/// What a node should have for its part in the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterPlan {
+    /// The tunnel device, where one is needed.
+    pub tunnel: Option<TunnelPlan>,
+    /// The routes, by destination.
+    pub routes: BTreeMap<IpNet, Way>,
+    /// The NAT table, where a pool asks for NAT.
+    pub nat: Option<NatTable>,
+    /// The MTU in bytes for containers.
+    pub pod_mtu: u32,
+    /// What could not be done as the pools ask.
+    pub problems: BTreeSet<Problem>,
+}
+
+/// Plans `node`'s part in the cluster.
+///
+/// Routes come from confirmed affinities; addresses in use away from their
+/// block's host get routes of their own. A remote range of a pool without IPIP
+/// goes by the other node's address on the link they share; with `Always`
+/// through the tunnel; with `CrossSubnet` through the tunnel unless the other
+/// node's address lies in this node's own subnet, as this node is registered
+/// (Calico: `felix/calc/l3_route_resolver.go`).
+pub fn plan_cluster(node: &str, inventory: &Inventory, underlay: &Underlay) -> ClusterPlan {
+    let own = inventory.nodes.get(node);
+    let parent = own.and_then(|own| underlay.owner(own.ipv4?.addr()));
+    let mut planner = Planner {
+        node,
+        own,
+        inventory,
+        underlay,
+        tunnel_source: own.and_then(|own| own.tunnel),
+        routes: BTreeMap::new(),
+        problems: general_problems(node, inventory, underlay),
+    };
+    planner.route_blocks();
+    planner.route_borrowed();
+    let mtu = parent.map_or_else(|| smallest_mtu(underlay), |link| link.mtu);
+    let tunnel = own.filter(|_| needs_tunnel(node, inventory)).map(|own| TunnelPlan {
+        address: own.tunnel,
+        mtu: mtu.saturating_sub(TUNNEL_OVERHEAD),
+        peers: peers(node, inventory).filter_map(|(_, peer)| v4(peer.ipv4)).collect(),
+        lopsided: lopsided(node, own, inventory, underlay),
+    });
+    let nat_pool =
+        |pool: &ClusterPool| NatPool { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
+    let nat_pools: Vec<NatPool> = inventory.pools.values().map(nat_pool).collect();
+    ClusterPlan {
+        tunnel,
+        routes: planner.routes,
+        nat: NatTable::from_pools(&nat_pools),
+        pod_mtu: pod_mtu(mtu, inventory.pools.values().map(|pool| pool.ipip_mode)),
+        problems: planner.problems,
+    }
+}
+
+/// The MTU in bytes for containers on a node whose uplink has `uplink_mtu`, with
+/// pools of these modes: as soon as any of them tunnels, room for the outer
+/// header is kept free.
+pub fn pod_mtu(uplink_mtu: u32, modes: impl IntoIterator<Item = EncapsulationMode>) -> u32 {
+    let tunnels = modes.into_iter().any(|mode| mode != EncapsulationMode::Never);
+    uplink_mtu.saturating_sub(if tunnels { TUNNEL_OVERHEAD } else { 0 })
+}
+
+/// Whether `node` tunnels to another node or another one to it, were there a
+/// block of every pool on both. In a cluster whose IPIP pools are all
+/// `CrossSubnet`, nodes whose peers share their subnet need no tunnel.
+pub fn needs_tunnel(node: &str, inventory: &Inventory) -> bool {
+    let Some(own) = inventory.nodes.get(node) else {
+        return false;
+    };
+    let modes: BTreeSet<bool> = inventory
+        .pools
+        .values()
+        .filter(|pool| pool.ipip_mode != EncapsulationMode::Never && pool.cidr.addr().is_ipv4())
+        .map(|pool| pool.ipip_mode == EncapsulationMode::CrossSubnet)
+        .collect();
+    let tunnels = |from: &Peer, to: &Peer| match (from.ipv4, to.ipv4) {
+        (Some(from), Some(to)) => {
+            modes.iter().any(|&cross_subnet| !cross_subnet || !from.contains(&to.addr()))
+        }
+        _ => false,
+    };
+    peers(node, inventory).any(|(_, peer)| tunnels(own, peer) || tunnels(peer, own))
+}
+
+struct Planner<'a> {
+    node: &'a str,
+    own: Option<&'a Peer>,
+    inventory: &'a Inventory,
+    underlay: &'a Underlay,
+    tunnel_source: Option<Ipv4Addr>,
+    routes: BTreeMap<IpNet, Way>,
+    problems: BTreeSet<Problem>,
+}
+
+impl Planner<'_> {
+    fn route_blocks(&mut self) {
+        for (&block, hosts) in &self.inventory.blocks {
+            let mut names = hosts.iter();
+            match (names.next(), names.next()) {
+                (Some(host), None) if host == self.node => self.route_own(block),
+                (Some(host), None) => self.route_remote(block, host),
+                _ => {
+                    let hosts = hosts.iter().cloned().collect::<Vec<_>>().join(", ");
+                    self.problems.insert(Problem::Contested { block, hosts });
+                }
+            }
+        }
+    }
+
+    /// A block of one address has no blackhole: it would take the place of the
+    /// container's own route (Felix, `routeIsLocalBlock`).
+    fn route_own(&mut self, block: IpNet) {
+        if block.prefix_len() < block.max_prefix_len() {
+            self.routes.insert(block, Way::Blackhole);
+        }
+    }
+
+    fn route_borrowed(&mut self) {
+        for (&address, host) in self.inventory.borrowed.values().flatten() {
+            // An address on this node has the route that ADD made.
+            if host != self.node {
+                self.route_remote(address.into(), host);
+            }
+        }
+    }
+
+    fn route_remote(&mut self, range: IpNet, host: &str) {
+        let Some(own) = self.own else {
+            return;
+        };
+        let next_hop = self.inventory.nodes.get(host).and_then(|peer| peer.address(range.addr()));
+        let Some(next_hop) = next_hop.map(|address| address.addr()) else {
+            self.problems.insert(Problem::NoNextHop { node: host.to_owned(), range });
+            return;
+        };
+        let pool = self.inventory.pool_of(range);
+        if let Some((name, _)) = pool.filter(|(_, pool)| pool.vxlan) {
+            self.problems.insert(Problem::Vxlan { pool: name.to_owned() });
+            return;
+        }
+        let mode = pool.map_or(EncapsulationMode::Never, |(_, pool)| pool.ipip_mode);
+        let way = match next_hop {
+            IpAddr::V4(next_hop) if is_tunnelled(mode, own, next_hop) => {
+                Some(Way::Tunnel { next_hop, source: self.tunnel_source })
+            }
+            _ => self.underlay.towards(next_hop).map(|(link, source)| Way::Direct {
+                next_hop,
+                link: link.name.clone(),
+                source,
+            }),
+        };
+        match way {
+            Some(way) => {
+                self.routes.insert(range, way);
+            }
+            None => {
+                let node = host.to_owned();
+                self.problems.insert(Problem::NextHopNotOnLink { node, next_hop });
+            }
+        }
+    }
+}
+
+/// Whether packets to a node at `next_hop` are wrapped.
+fn is_tunnelled(mode: EncapsulationMode, own: &Peer, next_hop: Ipv4Addr) -> bool {
+    match mode {
+        EncapsulationMode::Never => false,
+        EncapsulationMode::Always => true,
+        EncapsulationMode::CrossSubnet => {
+            !own.ipv4.is_some_and(|subnet| subnet.contains(&IpAddr::V4(next_hop)))
+        }
+    }
+}
+
+/// The other nodes.
+fn peers<'a>(
+    node: &'a str,
+    inventory: &'a Inventory,
+) -> impl Iterator<Item = (&'a String, &'a Peer)> {
+    inventory.nodes.iter().filter(move |(name, _)| *name != node)
+}
+
+/// The links by which a node is near that sees this one in its subnet, while
+/// this one does not see it in its own.
+fn lopsided(
+    node: &str,
+    own: &Peer,
+    inventory: &Inventory,
+    underlay: &Underlay,
+) -> BTreeSet<String> {
+    let Some(own_address) = own.ipv4 else {
+        return BTreeSet::new();
+    };
+    let sees_only_us = |peer: &Peer| {
+        peer.ipv4.is_some_and(|theirs| {
+            theirs.contains(&own_address.addr()) && !own_address.contains(&theirs.addr())
+        })
+    };
+    let is_any = peers(node, inventory).any(|(_, peer)| sees_only_us(peer));
+    let parent = underlay.owner(own_address.addr()).filter(|_| is_any);
+    parent.map(|link| link.name.clone()).into_iter().collect()
+}
+
+fn general_problems(node: &str, inventory: &Inventory, underlay: &Underlay) -> BTreeSet<Problem> {
+    let mut problems = BTreeSet::new();
+    for (key, reason) in &inventory.unreadable {
+        problems.insert(Problem::Unreadable { key: key.clone(), reason: reason.clone() });
+    }
+    match inventory.nodes.get(node) {
+        None if !inventory.nodes.is_empty() => {
+            problems.insert(Problem::NotRegistered { node: node.to_owned() });
+        }
+        None => {}
+        Some(own) => {
+            let missing = |address: &IpNet| underlay.owner(address.addr()).is_none();
+            for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(missing) {
+                problems.insert(Problem::AddressNotHere { node: node.to_owned(), address });
+            }
+        }
+    }
+    problems
+}
+
+fn smallest_mtu(underlay: &Underlay) -> u32 {
+    underlay.links.iter().map(|link| link.mtu).min().unwrap_or(DEFAULT_MTU)
+}
+
+fn v4(address: Option<IpNet>) -> Option<Ipv4Addr> {
+    match address?.addr() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}

@@ -1,0 +1,111 @@
+//! What keeps a node from reaching others, in words.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// Something that a plan could not do as the pools ask. The rest of the plan
+/// holds all the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Problem {
+    /// This node is not registered, so that nobody can reach it and it does not
+    /// know its own subnet.
+    NotRegistered {
+        /// This node's name.
+        node: String,
+    },
+    /// The address that this node is registered with is on none of its links.
+    AddressNotHere {
+        /// This node's name.
+        node: String,
+        /// The registered address.
+        address: IpNet,
+    },
+    /// A node has blocks, or addresses in use, and no address to reach it by.
+    NoNextHop {
+        /// The node that has them.
+        node: String,
+        /// One of the ranges concerned.
+        range: IpNet,
+    },
+    /// Packets are to go to a node directly, and it is not on any of this
+    /// node's links.
+    NextHopNotOnLink {
+        /// The node.
+        node: String,
+        /// Its address.
+        next_hop: IpAddr,
+    },
+    /// A pool asks for VXLAN.
+    Vxlan {
+        /// The pool's name.
+        pool: String,
+    },
+    /// Several hosts have a confirmed affinity to one block.
+    Contested {
+        /// The block.
+        block: IpNet,
+        /// The hosts, separated by commas.
+        hosts: String,
+    },
+    /// A value in the datastore cannot be read.
+    Unreadable {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another program has a route where Weir's belongs.
+    ForeignRoute {
+        /// Where it leads.
+        destination: IpNet,
+    },
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotRegistered { node } => write!(
+                formatter,
+                "node {node} is not registered, so it has no way to other nodes; start \
+                 \"weirctl node run\", or write a Node resource with its address"
+            ),
+            Self::AddressNotHere { node, address } => write!(
+                formatter,
+                "node {node} is registered with {address}, which is on none of its links; \
+                 correct spec.bgp.ipv4Address of the Node, or the link's address"
+            ),
+            Self::NoNextHop { node, range } => write!(
+                formatter,
+                "{range} is on node {node}, which has no address to reach it by; register the \
+                 node with its address, or \"weirctl delete node {node}\" if it is gone"
+            ),
+            Self::NextHopNotOnLink { node, next_hop } => write!(
+                formatter,
+                "node {node} ({next_hop}) is not on a link of this node and its pool does not \
+                 tunnel to it; a routing daemon (BGP) must provide the routes, or set ipipMode \
+                 of the pool to CrossSubnet"
+            ),
+            Self::Vxlan { pool } => write!(
+                formatter,
+                "pool {pool} asks for VXLAN, which Weir does not build; set vxlanMode to Never \
+                 and choose an ipipMode"
+            ),
+            Self::Contested { block, hosts } => write!(
+                formatter,
+                "block {block} belongs to several hosts ({hosts}) and is not routed; run \
+                 \"weirctl ipam check --repair\""
+            ),
+            Self::Unreadable { key, reason } => write!(
+                formatter,
+                "the value of {key} cannot be read ({reason}); what it was before still counts"
+            ),
+            Self::ForeignRoute { destination } => write!(
+                formatter,
+                "another program has a route to {destination} and Weir leaves it; look at it \
+                 with \"ip route show {destination}\""
+            ),
+        }
+    }
+}
