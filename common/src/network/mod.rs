@@ -4,8 +4,10 @@
 //! [`plan_node`] turn what is wanted into a list of [`Step`]s, each with its
 //! undo; the crate `weir-kernel` carries them out. [`compare`] tells a plan
 //! from what the kernel has. `docs/attachment.md` gives the reasons.
+//! [`AutodetectionMethod`] finds the address that other nodes reach a node by.
 
 mod attachment;
+mod autodetect;
 mod check;
 mod cluster;
 mod identity;
@@ -21,6 +23,10 @@ pub use attachment::{
     Attachment, AttachmentRequest, Families, GATEWAY_V4, GATEWAY_V6, HOST_MAC, InvalidAttachment,
     MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6, RequestedRoute, plan_addresses, plan_attachment,
     plan_link, plan_parameters,
+};
+pub use autodetect::{
+    AutodetectionMethod, Detected, InvalidMethod, NamePatterns, NodeInterface, NotDetected,
+    PassedBy,
 };
 pub use check::{Difference, Expected, Found, FoundLink, compare};
 pub use cluster::{
