@@ -83,6 +83,28 @@ pub enum Error {
         /// Its name.
         link: String,
     },
+    /// The kernel cannot tunnel, and could not load what it needs for that.
+    #[error(
+        "the kernel has no IPIP, which a pool asks for (ipipMode); load it with \"modprobe ipip\" \
+         (the module comes with the distribution's kernel package, but kernels for clouds and \
+         containers may lack it), or set ipipMode to Never on every pool"
+    )]
+    NoIpip {
+        /// What the kernel said.
+        #[source]
+        cause: io::Error,
+    },
+    /// Something else has the tunnel device's name.
+    #[error(
+        "link {link} is {kind}, and not an IPIP tunnel, and was left as it is; look at it with \
+         \"ip -details link show {link}\" and delete or rename it"
+    )]
+    NotATunnel {
+        /// The name.
+        link: String,
+        /// The link's kind, as `ip -details link` shows it.
+        kind: String,
+    },
     /// There is another route to the same destination.
     #[error(
         "{action}: there is already a route to {destination}, by {owner}; if nothing uses it, \

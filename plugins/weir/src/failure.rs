@@ -32,6 +32,8 @@ fn code(error: &weir_kernel::Error) -> Code {
         | Kernel::Denied { .. }
         | Kernel::ForeignLink { .. }
         | Kernel::LinkMissing { .. }
+        | Kernel::NoIpip { .. }
+        | Kernel::NotATunnel { .. }
         | Kernel::RouteExists { .. }
         | Kernel::Sysctl { .. }
         | Kernel::Nft { .. }
