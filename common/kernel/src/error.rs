@@ -131,13 +131,17 @@ pub enum Error {
         /// What to do, where that is known.
         hint: &'static str,
     },
-    /// The program that installs NAT is missing.
+    /// The program that installs tables of nftables is missing.
     #[error(
-        "a pool asks for NAT (natOutgoing), but the program nft was not found; install the \
-         package nftables, or set natOutgoing to false on every pool"
+        "{reason}, but the program nft was not found; install the package nftables, or {alternative}"
     )]
-    NftMissing,
-    /// The program that installs NAT failed.
+    NftMissing {
+        /// What a table is needed for.
+        reason: &'static str,
+        /// How to do without it.
+        alternative: &'static str,
+    },
+    /// The program that installs tables of nftables failed.
     #[error("{action} failed: {output}")]
     Nft {
         /// What was to be done.

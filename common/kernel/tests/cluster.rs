@@ -6,12 +6,13 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use support::{Other, add_link, attachment, ip, on_a_node, open, run};
 use weir_common::network::{
-    Change, ClusterPlan, HOST_MAC, TUNNEL_DEVICE, Way, difference, plan_attachment,
+    Change, ClusterPlan, HOST_MAC, NatPool, NatTable, Step, TUNNEL_DEVICE, TunnelFilter,
+    TunnelPlan, Way, difference, plan_attachment,
 };
 use weir_kernel::{Error, Kernel};
 
@@ -507,5 +508,49 @@ fn ten_thousand_routes_are_made_replaced_and_deleted() {
         }
         assert_none(&converge(&kernel, &plan(&[])).await);
         assert_eq!(kernel.cluster_present().await.unwrap().routes, BTreeMap::new());
+    });
+}
+
+fn filter(peers: impl IntoIterator<Item = Ipv4Addr>) -> TunnelFilter {
+    TunnelFilter::from_plan(&TunnelPlan {
+        address: None,
+        mtu: 1480,
+        peers: peers.into_iter().collect(),
+        lopsided: BTreeSet::new(),
+    })
+}
+
+#[test]
+fn the_tunnel_filter_is_replaced_when_it_changes_and_apart_from_nat() {
+    on_a_node(|| async {
+        let kernel = Kernel::open().unwrap();
+        // With the handles, which every replacement changes.
+        let listing = || run("nft", &["-a", "list", "ruleset"]);
+        kernel.ensure_tunnel_filter(None).unwrap();
+        assert_eq!(listing(), "");
+        let pools = [NatPool { cidr: net("10.1.0.0/16"), nat_outgoing: true }];
+        let _ = kernel.apply(&[Step::EnsureNat(NatTable::from_pools(&pools))]).await.unwrap();
+        let nat = listing();
+        let peers = |count: u32| (0..count).map(|number| Ipv4Addr::from(0x0a00_0001 + number));
+        kernel.ensure_tunnel_filter(Some(&filter(peers(0)))).unwrap();
+        kernel.ensure_tunnel_filter(Some(&filter(peers(1_000)))).unwrap();
+        let installed = listing();
+        assert!(installed.starts_with(&nat), "{installed}");
+        assert!(installed.contains("10.0.3.232"), "the last peer: {installed}");
+        kernel.ensure_tunnel_filter(Some(&filter(peers(1_000)))).unwrap();
+        assert_eq!(listing(), installed, "installed again though nothing changed");
+        kernel.ensure_tunnel_filter(Some(&filter(peers(999)))).unwrap();
+        assert!(!listing().contains("10.0.3.232"), "{}", listing());
+        // Somebody takes a rule away, or adds one: noticed.
+        for command in
+            ["flush chain inet weir-tunnel input", "add rule inet weir-tunnel input counter"]
+        {
+            run("nft", &command.split(' ').collect::<Vec<_>>());
+            kernel.ensure_tunnel_filter(Some(&filter(peers(2)))).unwrap();
+            let listing = listing();
+            assert!(listing.contains("drop") && !listing.contains("counter"), "{listing}");
+        }
+        kernel.ensure_tunnel_filter(None).unwrap();
+        assert_eq!(listing(), nat);
     });
 }
