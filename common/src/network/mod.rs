@@ -14,6 +14,7 @@ mod identity;
 mod mac;
 mod mtu;
 mod nat;
+mod nft;
 mod node;
 #[cfg(test)]
 mod plan_tests;
@@ -31,12 +32,13 @@ pub use autodetect::{
 pub use check::{Difference, Expected, Found, FoundLink, compare};
 pub use cluster::{
     Change, ClusterPlan, ClusterPool, Inventory, Peer, Present, PresentTunnel, Problem,
-    TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Underlay, UnderlayLink, Way, difference,
-    needs_tunnel, plan_cluster, pod_mtu,
+    TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelFilter, TunnelPlan, Underlay, UnderlayLink, Way,
+    difference, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mac::{InvalidMac, MacAddress};
 pub use mtu::{DEFAULT_MTU, MtuCandidate, choose_mtu};
-pub use nat::{NAT_CHAIN, NAT_TABLE, NatPool, NatTable};
+pub use nat::{NatPool, NatTable};
+pub use nft::NftTable;
 pub use node::{Nat, NodeNeeds, NodeState, plan_node};
 pub use step::{Before, ROUTE_PROTOCOL, Route, RouteScope, Side, Step, Sysctl, Undo, Veth};

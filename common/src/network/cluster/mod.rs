@@ -8,6 +8,7 @@
 //! `docs/cluster.md` gives the reasons.
 
 mod difference;
+mod filter;
 mod inventory;
 mod plan;
 mod problem;
@@ -15,6 +16,7 @@ mod problem;
 mod tests;
 
 pub use difference::{Change, Present, PresentTunnel, difference};
+pub use filter::TunnelFilter;
 pub use inventory::{ClusterPool, Inventory, Peer};
 pub use plan::{
     ClusterPlan, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Underlay, UnderlayLink, Way,
