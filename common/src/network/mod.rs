@@ -31,7 +31,7 @@ pub use autodetect::{
 };
 pub use check::{Difference, Expected, Found, FoundLink, compare};
 pub use cluster::{
-    Change, ClusterPlan, ClusterPool, Inventory, Peer, Present, PresentTunnel, Problem,
+    Change, ClusterPlan, ClusterPool, Follower, Inventory, Peer, Present, PresentTunnel, Problem,
     TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelFilter, TunnelPlan, Underlay, UnderlayLink, Way,
     difference, needs_tunnel, plan_cluster, pod_mtu,
 };

@@ -9,6 +9,7 @@
 
 mod difference;
 mod filter;
+mod follower;
 mod inventory;
 mod plan;
 mod problem;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use difference::{Change, Present, PresentTunnel, difference};
 pub use filter::TunnelFilter;
+pub use follower::Follower;
 pub use inventory::{ClusterPool, Inventory, Peer};
 pub use plan::{
     ClusterPlan, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Underlay, UnderlayLink, Way,

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::{ClusterPool, Inventory, Peer, Problem};
+use crate::ipam::Family;
 use crate::network::{DEFAULT_MTU, NatPool, NatTable};
 use crate::resources::EncapsulationMode;
 
@@ -225,7 +226,9 @@ impl Planner<'_> {
     }
 
     fn route_remote(&mut self, range: IpNet, host: &str) {
-        let Some(own) = self.own else {
+        let Some(own) = self.own.filter(|own| own.address(range.addr()).is_some()) else {
+            let family = Family::of(range.addr());
+            self.problems.insert(Problem::NotRegistered { node: self.node.to_owned(), family });
             return;
         };
         let next_hop = self.inventory.nodes.get(host).and_then(|peer| peer.address(range.addr()));
@@ -306,16 +309,10 @@ fn general_problems(node: &str, inventory: &Inventory, underlay: &Underlay) -> B
     for (key, reason) in &inventory.unreadable {
         problems.insert(Problem::Unreadable { key: key.clone(), reason: reason.clone() });
     }
-    match inventory.nodes.get(node) {
-        None if !inventory.nodes.is_empty() => {
-            problems.insert(Problem::NotRegistered { node: node.to_owned() });
-        }
-        None => {}
-        Some(own) => {
-            let missing = |address: &IpNet| underlay.owner(address.addr()).is_none();
-            for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(missing) {
-                problems.insert(Problem::AddressNotHere { node: node.to_owned(), address });
-            }
+    if let Some(own) = inventory.nodes.get(node) {
+        let missing = |address: &IpNet| underlay.owner(address.addr()).is_none();
+        for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(missing) {
+            problems.insert(Problem::AddressNotHere { node: node.to_owned(), address });
         }
     }
     problems

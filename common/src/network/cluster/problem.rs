@@ -5,15 +5,19 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::ipam::Family;
+
 /// Something that a plan could not do as the pools ask. The rest of the plan
 /// holds all the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Problem {
-    /// This node is not registered, so that nobody can reach it and it does not
-    /// know its own subnet.
+    /// This node is not registered with an address, so that nobody can reach it
+    /// and it does not know its own subnet.
     NotRegistered {
         /// This node's name.
         node: String,
+        /// The family in which it has none.
+        family: Family,
     },
     /// The address that this node is registered with is on none of its links.
     AddressNotHere {
@@ -66,10 +70,11 @@ pub enum Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotRegistered { node } => write!(
+            Self::NotRegistered { node, family } => write!(
                 formatter,
-                "node {node} is not registered, so it has no way to other nodes; start \
-                 \"weirctl node run\", or write a Node resource with its address"
+                "node {node} is not registered with an {family} address, so it has no way to \
+                 other nodes' {family} blocks; start \"weirctl node run\", or write a Node \
+                 resource with its address"
             ),
             Self::AddressNotHere { node, address } => write!(
                 formatter,
