@@ -11,6 +11,7 @@
 //! - [`ipam`]: which address an attachment gets, and how it is given back.
 //! - [`network`]: which links, addresses, routes and NAT an attachment or a
 //!   node should have.
+//! - [`node`]: what a node writes about itself.
 //! - [`datastore`]: the keys, the transactions and the trait that the
 //!   datastores implement.
 #![warn(missing_docs)]
@@ -19,4 +20,5 @@ pub mod cni;
 pub mod datastore;
 pub mod ipam;
 pub mod network;
+pub mod node;
 pub mod resources;

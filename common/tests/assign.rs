@@ -13,8 +13,10 @@ use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
 use weir_common::ipam::{
-    Affinity, Attribute, Block, Error, Family, PassedOver, PoolReference, engine, handle_id, walk,
+    Affinity, Attribute, Block, Error, Family, PassedOver, PoolReference, Purpose, engine,
+    handle_id, walk,
 };
+use weir_common::resources::AllowedUse;
 use weir_datastore::Memory;
 
 const V4: &[Family] = &[Family::V4];
@@ -121,7 +123,7 @@ async fn repeating_returns_the_same_addresses() {
 async fn two_interfaces_of_a_container_are_told_apart() {
     let store = store_with_pool();
     let eth0 = request("n1", "a", V4);
-    let eth1 = Request { interface: "eth1".to_owned(), ..eth0.clone() };
+    let eth1 = Request { purpose: Purpose::Interface("eth1".to_owned()), ..eth0.clone() };
     let first = assign(&store, &eth0).await.unwrap();
     let second = assign(&store, &eth1).await.unwrap();
     assert_ne!(first, second);
@@ -326,7 +328,10 @@ async fn pools_are_taken_in_the_order_asked_else_by_name() {
         other => panic!("{other}"),
     };
     assert_eq!(why(from("d", &["b-disabled"]).await.unwrap_err()), PassedOver::Disabled);
-    assert_eq!(why(from("d", &["d-tunnels"]).await.unwrap_err()), PassedOver::NotForWorkloads);
+    assert_eq!(
+        why(from("d", &["d-tunnels"]).await.unwrap_err()),
+        PassedOver::NotFor(AllowedUse::Workload)
+    );
     for unknown in ["nope", "10.5.0.0/25"] {
         let error = from("d", &[unknown]).await.unwrap_err();
         assert!(matches!(error, Error::UnknownPool { .. }), "{error}");

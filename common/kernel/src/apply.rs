@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
-use weir_common::network::{AttachmentIdentity, Before, Side, Step, Undo};
+use weir_common::network::{AttachmentIdentity, Before, NatTable, Side, Step, Undo};
 
 use crate::netlink::Netlink;
-use crate::{Error, Kernel, nat};
+use crate::{Error, Kernel, nft};
 
 /// Is asked before and after every step of a plan, and may stop it there as if
 /// the step had failed: for tests of the undo.
@@ -191,7 +191,7 @@ impl Kernel {
                 let index = indices.of(self, *side, link)?;
                 self.add_route(step, (*side, index), route).await?;
             }
-            Step::EnsureNat(table) => return nat::ensure(table.as_ref()),
+            Step::EnsureNat(table) => return nft::ensure(table.as_ref()),
         }
         Ok(Before::Absent)
     }
@@ -203,7 +203,7 @@ impl Kernel {
                 None => Ok(()),
             },
             Undo::RestoreSysctl { side, key, value } => self.restore_sysctl(*side, key, value),
-            Undo::RestoreNat { listing } => nat::restore(listing.as_deref()),
+            Undo::RestoreNat { listing } => nft::restore::<NatTable>(listing.as_deref()),
         }
     }
 }

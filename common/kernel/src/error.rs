@@ -83,6 +83,28 @@ pub enum Error {
         /// Its name.
         link: String,
     },
+    /// The kernel cannot tunnel, and could not load what it needs for that.
+    #[error(
+        "the kernel has no IPIP, which a pool asks for (ipipMode); load it with \"modprobe ipip\" \
+         (the module comes with the distribution's kernel package, but kernels for clouds and \
+         containers may lack it), or set ipipMode to Never on every pool"
+    )]
+    NoIpip {
+        /// What the kernel said.
+        #[source]
+        cause: io::Error,
+    },
+    /// Something else has the tunnel device's name.
+    #[error(
+        "link {link} is {kind}, and not an IPIP tunnel, and was left as it is; look at it with \
+         \"ip -details link show {link}\" and delete or rename it"
+    )]
+    NotATunnel {
+        /// The name.
+        link: String,
+        /// The link's kind, as `ip -details link` shows it.
+        kind: String,
+    },
     /// There is another route to the same destination.
     #[error(
         "{action}: there is already a route to {destination}, by {owner}; if nothing uses it, \
@@ -109,13 +131,17 @@ pub enum Error {
         /// What to do, where that is known.
         hint: &'static str,
     },
-    /// The program that installs NAT is missing.
+    /// The program that installs tables of nftables is missing.
     #[error(
-        "a pool asks for NAT (natOutgoing), but the program nft was not found; install the \
-         package nftables, or set natOutgoing to false on every pool"
+        "{reason}, but the program nft was not found; install the package nftables, or {alternative}"
     )]
-    NftMissing,
-    /// The program that installs NAT failed.
+    NftMissing {
+        /// What a table is needed for.
+        reason: &'static str,
+        /// How to do without it.
+        alternative: &'static str,
+    },
+    /// The program that installs tables of nftables failed.
     #[error("{action} failed: {output}")]
     Nft {
         /// What was to be done.

@@ -8,12 +8,13 @@
 //! the reasons.
 
 mod apply;
+mod cluster;
 mod error;
 mod inspect;
 mod link;
 mod namespace;
-mod nat;
 mod netlink;
+mod nft;
 mod node;
 mod occupied;
 mod remove;
@@ -23,6 +24,7 @@ mod sysctl;
 use std::path::Path;
 
 pub use apply::{Applied, ApplyError, Checkpoint};
+pub use cluster::Interface;
 pub use error::Error;
 pub use namespace::{Namespace, is_same_namespace};
 pub use occupied::Occupied;

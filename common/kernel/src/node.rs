@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::StreamExt;
-use netlink_packet_route::route::{RouteAttribute, RouteFlags};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 use weir_common::network::{MtuCandidate, NodeState, choose_mtu};
 
 use crate::link::Link;
@@ -58,17 +58,30 @@ impl Kernel {
         Ok(choose_mtu(None, &candidates))
     }
 
-    /// The link that the kernel would send to `destination` by. One lookup, and
-    /// not a listing, which would grow with the number of containers.
+    /// The link that the kernel would send to `destination` by.
     async fn link_towards(&self, destination: IpAddr) -> Result<Option<u32>, Error> {
+        let route = self.route_towards(destination, true).await?;
+        Ok(route.as_ref().and_then(output))
+    }
+
+    /// How the kernel would send to `destination`; the route itself
+    /// (`fib_match`), or what it comes to, with the source address. One lookup,
+    /// and not a listing, which would grow with the number of containers.
+    pub(crate) async fn route_towards(
+        &self,
+        destination: IpAddr,
+        fib_match: bool,
+    ) -> Result<Option<RouteMessage>, Error> {
         let mut request = all_routes(destination.is_ipv6());
         request.header.destination_prefix_length = if destination.is_ipv6() { 128 } else { 32 };
-        request.header.flags = RouteFlags::FibMatch;
+        if fib_match {
+            request.header.flags = RouteFlags::FibMatch;
+        }
         request.attributes.push(RouteAttribute::Destination(destination.into()));
         let mut answers = std::pin::pin!(self.host.handle().route().get(request).execute());
         match answers.next().await {
             None => Ok(None),
-            Some(Ok(route)) => Ok(output(&route)),
+            Some(Ok(route)) => Ok(Some(route)),
             Some(Err(error)) => match into_io(error) {
                 cause if is_unreachable(&cause) => Ok(None),
                 cause => Err(Error::refused(format!("ip route get {destination}"), cause)),

@@ -10,7 +10,7 @@ use crate::route::{all_routes, destination, output, table_of};
 use crate::{Error, Kernel};
 
 /// The kernel's main routing table (`RT_TABLE_MAIN`, rtnetlink(7)).
-const MAIN_TABLE: u32 = 254;
+pub(crate) const MAIN_TABLE: u32 = 254;
 
 /// Addresses that a node has, or has a route to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Kernel {
         Ok(occupied)
     }
 
-    async fn all_addresses(&self) -> Result<Vec<AddressMessage>, Error> {
+    pub(crate) async fn all_addresses(&self) -> Result<Vec<AddressMessage>, Error> {
         let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         let listing = self
             .host
@@ -69,7 +69,7 @@ impl Kernel {
 }
 
 /// The address with its prefix length: of a point-to-point link its own end.
-fn subnet(message: &AddressMessage) -> Option<IpNet> {
+pub(crate) fn subnet(message: &AddressMessage) -> Option<IpNet> {
     let find = |wanted: fn(&AddressAttribute) -> Option<std::net::IpAddr>| {
         message.attributes.iter().find_map(wanted)
     };

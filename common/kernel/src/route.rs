@@ -51,6 +51,24 @@ impl Netlink {
         }
     }
 
+    /// Who has a route: its link's name and alias, else its type. Without a
+    /// route, because it has gone meanwhile, it was a link's that is gone.
+    pub(crate) async fn owner(&self, route: Option<&RouteMessage>) -> Result<String, Error> {
+        let Some(route) = route else {
+            return Ok("a link that is gone by now".to_owned());
+        };
+        let Some(index) = output(route) else {
+            return Ok(format!("a route of type {:?}", route.header.kind).to_lowercase());
+        };
+        Ok(match self.link_by_index(index).await? {
+            Some(link) => match link.alias {
+                Some(alias) => format!("link {} (alias {alias:?})", link.name),
+                None => format!("link {}", link.name),
+            },
+            None => format!("link number {index}"),
+        })
+    }
+
     /// The addresses of the link of that number.
     pub(crate) async fn addresses(&self, index: u32) -> Result<Vec<IpAddr>, Error> {
         let mut filter = AddressMessage::default();
@@ -111,35 +129,20 @@ impl Kernel {
             Err(cause) if is(&cause, Errno::EEXIST) => Err(Error::RouteExists {
                 action: step.to_string(),
                 destination: route.destination.to_string(),
-                owner: owner(netlink, route).await?,
+                owner: netlink.owner(other(netlink, route).await?.as_ref()).await?,
             }),
             outcome => outcome.map_err(|cause| Error::refused(step, cause)),
         }
     }
 }
 
-/// Who has the route that stands in the way of `route`: its link's name and
-/// alias, else its type.
-async fn owner(netlink: &Netlink, route: &Route) -> Result<String, Error> {
+/// The route that stands in the way of `route`.
+async fn other(netlink: &Netlink, route: &Route) -> Result<Option<RouteMessage>, Error> {
     let routes = netlink.routes(all_routes(route.destination.addr().is_ipv6())).await?;
     let table = route.table.unwrap_or(RouteHeader::RT_TABLE_MAIN.into());
-    let Some(other) = routes
-        .into_iter()
-        .find(|other| destination(other) == route.destination && table_of(other) == table)
-    else {
-        return Ok("a link that is gone by now".to_owned());
-    };
-    let index = match output(&other) {
-        Some(index) => index,
-        None => return Ok(format!("a route of type {:?}", other.header.kind).to_lowercase()),
-    };
-    Ok(match netlink.link_by_index(index).await? {
-        Some(link) => match link.alias {
-            Some(alias) => format!("link {} (alias {alias:?})", link.name),
-            None => format!("link {}", link.name),
-        },
-        None => format!("link number {index}"),
-    })
+    let is_other =
+        |other: &RouteMessage| destination(other) == route.destination && table_of(other) == table;
+    Ok(routes.into_iter().find(is_other))
 }
 
 /// A filter that lets every route of a family through.

@@ -116,7 +116,7 @@ fn nft_is_missed_only_where_nat_is_wanted() {
         let kernel = Kernel::open().unwrap();
         let _ = kernel.apply(&[nat(&[("10.1.0.0/16", false)])]).await.unwrap();
         let error = kernel.apply(&[nat(&[("10.1.0.0/16", true)])]).await.unwrap_err();
-        assert!(matches!(error.cause, Error::NftMissing), "{error}");
+        assert!(matches!(error.cause, Error::NftMissing { .. }), "{error}");
         assert!(error.to_string().contains("package nftables"), "{error}");
     });
 }

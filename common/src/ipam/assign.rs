@@ -14,7 +14,8 @@ use super::block::{ATTRIBUTE_NODE, Attribute, Block, block_of};
 use super::draft::{Draft, Known};
 use super::pools::described;
 use super::{
-    Assigned, Blocks, Error, Family, PoolReference, Step, Stored, View, choose, verdict, walk,
+    Assigned, Blocks, Error, Family, PoolReference, Purpose, Step, Stored, View, choose, verdict,
+    walk,
 };
 use crate::resources::IpPool;
 
@@ -47,8 +48,8 @@ pub struct Request {
     pub host: String,
     /// The handle, see [`super::handle_id`].
     pub handle_id: String,
-    /// The interface within the container.
-    pub interface: String,
+    /// What the addresses are for.
+    pub purpose: Purpose,
     /// More facts to record with the allocation: `namespace`, `pod`.
     pub facts: BTreeMap<String, String>,
     /// The addresses; all are assigned or none.
@@ -73,10 +74,11 @@ pub fn decide(
     if !unread.is_empty() {
         return Ok(Step::Read(unread));
     }
-    let mut present = view.holdings.addresses(&request.handle_id, &request.interface, blocks);
+    let mut present =
+        view.holdings.addresses(&request.handle_id, request.purpose.interface(), blocks);
     let draft = Draft::new(request, view, blocks, now);
     let (host, handle_id) = (&request.host, &request.handle_id);
-    let mut search = Search { host, handle_id, interface: &request.interface, view, blocks, draft };
+    let mut search = Search { host, handle_id, purpose: &request.purpose, view, blocks, draft };
     let mut assigned = Vec::new();
     let mut missing = Vec::new();
     for want in &request.wants {
@@ -128,7 +130,7 @@ enum Placement {
 struct Search<'a> {
     host: &'a str,
     handle_id: &'a str,
-    interface: &'a str,
+    purpose: &'a Purpose,
     view: &'a View,
     blocks: &'a Blocks,
     draft: Draft<'a>,
@@ -152,7 +154,14 @@ impl<'a> Search<'a> {
 
     fn place_any(&mut self, family: Family, asked: &[PoolReference]) -> Result<Placement, Error> {
         let view = self.view;
-        let pools = choose(&view.pools, family, asked, self.host, &view.labels)?;
+        let pools = choose(
+            &view.pools,
+            family,
+            self.purpose.allowed_use(),
+            asked,
+            self.host,
+            &view.labels,
+        )?;
         if let Some(placement) = self.try_held(&pools) {
             return Ok(placement);
         }
@@ -251,7 +260,13 @@ impl<'a> Search<'a> {
         let around =
             |pool: &&Stored<IpPool>| !pool.value.disabled && pool.value.cidr.contains(&address);
         let pool = view.pools.iter().find(around).ok_or_else(outside)?;
-        if let Some(why) = verdict(&pool.value, Family::of(address), true, &view.labels) {
+        if let Some(why) = verdict(
+            &pool.value,
+            Family::of(address),
+            self.purpose.allowed_use(),
+            true,
+            &view.labels,
+        ) {
             return Err(Error::UnusablePool { pool: pool.value.name.clone(), why });
         }
         let cidr = block_of(address, pool.value.block_size).ok_or_else(outside)?;
@@ -272,7 +287,7 @@ impl<'a> Search<'a> {
 
     fn is_own(&self, block: &Block, address: IpAddr) -> bool {
         let holder = block.ordinal(address).and_then(|ordinal| block.holder(ordinal));
-        holder.is_some_and(|holder| holder.belongs_to(self.handle_id, self.interface))
+        holder.is_some_and(|holder| holder.belongs_to(self.handle_id, self.purpose.interface()))
     }
 
     fn check_limit(&self, family: Family, pool: &'a Stored<IpPool>) -> Result<(), Error> {

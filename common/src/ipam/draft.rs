@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::assign::Request;
-use super::block::{ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block};
+use super::block::{ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block};
 use super::{Affinity, AffinityState, Assigned, Blocks, Stored, View};
 use crate::datastore::{Compare, Revision, Transaction, Write, keys};
 use crate::resources::IpPool;
@@ -160,7 +160,7 @@ impl<'a> Draft<'a> {
     fn holder(&self) -> Attribute {
         let mut facts = self.request.facts.clone();
         facts.insert(ATTRIBUTE_NODE.to_owned(), self.request.host.clone());
-        facts.insert(ATTRIBUTE_INTERFACE.to_owned(), self.request.interface.clone());
+        facts.extend([self.request.purpose.fact()]);
         facts.insert(ATTRIBUTE_TIMESTAMP.to_owned(), timestamp(self.now));
         Attribute {
             handle_id: Some(self.request.handle_id.clone()),

@@ -90,18 +90,21 @@ pub async fn lookup(
 
 /// Reads what a decision needs until it is made, commits it, and starts over
 /// when others were faster. Returns the addresses and what they were decided on.
-async fn settle<Known>(
+///
+/// # Errors
+/// Those of `parse` and `decide`; [`Error::Contended`], [`Error::Datastore`].
+pub(crate) async fn settle<Known, Failed: From<Error>>(
     datastore: &dyn Datastore,
     mut selections: Vec<Selection>,
     likely: &[IpNet],
-    parse: impl Fn(&Snapshot) -> Result<Known, Error>,
-    decide: impl Fn(&Known, &Blocks) -> Result<Step, Error>,
-) -> Result<(Vec<Assigned>, Known), Error> {
+    parse: impl Fn(&Snapshot) -> Result<Known, Failed>,
+    decide: impl Fn(&Known, &Blocks) -> Result<Step, Failed>,
+) -> Result<(Vec<Assigned>, Known), Failed> {
     let in_advance = selections.len();
     selections.extend(Blocks::selections(likely));
     let mut lost = 0;
     for _ in 0..MAX_ATTEMPTS {
-        let snapshot = datastore.read(&selections).await?;
+        let snapshot = datastore.read(&selections).await.map_err(Error::from)?;
         let known = parse(&snapshot)?;
         let mut blocks = Blocks::default();
         blocks.learn_sound(likely, &snapshot.selected[in_advance..]);
@@ -109,8 +112,8 @@ async fn settle<Known>(
             match decide(&known, &blocks)? {
                 Step::Done(addresses) => return Ok((addresses, known)),
                 Step::Read(cidrs) => {
-                    let answer = datastore.read(&Blocks::selections(&cidrs)).await?;
-                    blocks.learn(&cidrs, &answer)?;
+                    let answer = datastore.read(&Blocks::selections(&cidrs)).await;
+                    blocks.learn(&cidrs, &answer.map_err(Error::from)?)?;
                 }
                 Step::Commit(transaction, addresses) => {
                     match datastore.commit(transaction).await {
@@ -121,11 +124,11 @@ async fn settle<Known>(
                             lost += 1;
                             break;
                         }
-                        Err(error) => return Err(error.into()),
+                        Err(error) => return Err(Error::from(error).into()),
                     }
                 }
             }
         }
     }
-    Err(Error::Contended(MAX_ATTEMPTS))
+    Err(Error::Contended(MAX_ATTEMPTS).into())
 }

@@ -11,11 +11,11 @@ use jiff::Timestamp;
 
 use super::assign::{self, Request, Want, held_blocks};
 use super::{
-    Assigned, Block, Blocks, Error, Family, PassedOver, PoolReference, Step, Stored, View, choose,
-    verdict,
+    Assigned, Block, Blocks, Error, Family, PassedOver, PoolReference, Purpose, Step, Stored, View,
+    choose, verdict,
 };
 use crate::datastore::{Datastore, Snapshot};
-use crate::resources::IpPool;
+use crate::resources::{AllowedUse, IpPool};
 
 /// What the next attachment of a host gets, step by step.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ fn newcomer(host: &str, wants: Vec<Want>) -> Request {
     Request {
         host: host.to_owned(),
         handle_id: String::new(),
-        interface: String::new(),
+        purpose: Purpose::Interface(String::new()),
         facts: Default::default(),
         wants,
     }
@@ -180,7 +180,8 @@ async fn consider(
 ) -> Result<Considered, Error> {
     let (family, asked) = (want.family(), pools_asked(want));
     // Why none can be used is the outcome.
-    let used = choose(&view.pools, family, asked, host, &view.labels).unwrap_or_default();
+    let used = choose(&view.pools, family, AllowedUse::Workload, asked, host, &view.labels)
+        .unwrap_or_default();
     let places = held_blocks(view, &used);
     let mut unreadable =
         read_blocks(datastore, blocks, places.iter().map(|(_, block)| *block)).await?;
@@ -219,7 +220,7 @@ fn not_used(pool: &IpPool, want: &Want, view: &View) -> Option<NotUsed> {
         return None;
     }
     let asked_for = asked.iter().any(|reference| reference.names(pool));
-    match verdict(pool, family, asked_for, &view.labels) {
+    match verdict(pool, family, AllowedUse::Workload, asked_for, &view.labels) {
         _ if !asked.is_empty() && !asked_for => Some(NotUsed::NotAskedFor),
         why => why.map(NotUsed::PassedOver),
     }

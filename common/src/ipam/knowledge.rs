@@ -18,7 +18,7 @@ pub struct Stored<T> {
 }
 
 impl<T> Stored<T> {
-    pub(super) fn read<E: std::error::Error>(
+    pub(crate) fn read<E: std::error::Error>(
         entry: &Entry,
         parse: impl FnOnce(&[u8]) -> Result<T, E>,
     ) -> Result<Self, Error> {

@@ -19,6 +19,7 @@ mod handle;
 mod knowledge;
 pub mod map;
 mod pools;
+mod purpose;
 pub mod reclaim;
 pub mod release;
 pub mod release_one;
@@ -36,6 +37,7 @@ pub use family::Family;
 pub use handle::Handle;
 pub use knowledge::{Blocks, Holdings, Stored, View};
 pub use pools::{PassedOver, PoolReference, choose, verdict};
+pub use purpose::{ATTRIBUTE_TYPE, Purpose, TYPE_IPIP_TUNNEL};
 pub use walk::{block_bits, walk};
 
 /// What a decision asks for next.

@@ -53,9 +53,9 @@ pub enum PassedOver {
     /// It has addresses of the other family.
     #[error("is not of family {0}")]
     OtherFamily(Family),
-    /// It is meant for something else than containers.
-    #[error("is not allowed for workloads (allowedUses)")]
-    NotForWorkloads,
+    /// It is meant for something else.
+    #[error("is not allowed for {}s (allowedUses)", .0.to_string().to_lowercase())]
+    NotFor(AllowedUse),
     /// It is used only when it is asked for.
     #[error("must be asked for by name (assignmentMode is Manual)")]
     Manual,
@@ -67,14 +67,15 @@ pub enum PassedOver {
     NotSelected(String),
 }
 
-/// Why `pool` is not used for addresses of this family on a node with these
-/// labels; `None` when it is.
+/// Why `pool` is not used for addresses of this family and for this purpose on a
+/// node with these labels; `None` when it is.
 ///
 /// A pool that is asked for is used whatever its selector and its assignment
 /// mode say (`libcalico-go/lib/ipam/ipam.go`, determinePools).
 pub fn verdict(
     pool: &IpPool,
     family: Family,
+    purpose: AllowedUse,
     asked: bool,
     labels: &BTreeMap<String, String>,
 ) -> Option<PassedOver> {
@@ -82,8 +83,8 @@ pub fn verdict(
         Some(PassedOver::OtherFamily(family))
     } else if pool.disabled {
         Some(PassedOver::Disabled)
-    } else if !pool.allowed_uses.contains(&AllowedUse::Workload) {
-        Some(PassedOver::NotForWorkloads)
+    } else if !pool.allows(purpose) {
+        Some(PassedOver::NotFor(purpose))
     } else if asked {
         None
     } else if pool.assignment_mode == AssignmentMode::Manual {
@@ -106,20 +107,22 @@ pub fn verdict(
 pub fn choose<'a>(
     pools: &'a [Stored<IpPool>],
     family: Family,
+    purpose: AllowedUse,
     asked: &[PoolReference],
     node: &str,
     labels: &BTreeMap<String, String>,
 ) -> Result<Vec<&'a Stored<IpPool>>, Error> {
     if asked.is_empty() {
-        automatic(pools, family, node, labels)
+        automatic(pools, family, purpose, node, labels)
     } else {
-        asked.iter().map(|reference| requested(pools, family, reference, labels)).collect()
+        asked.iter().map(|reference| requested(pools, family, purpose, reference, labels)).collect()
     }
 }
 
 fn automatic<'a>(
     pools: &'a [Stored<IpPool>],
     family: Family,
+    purpose: AllowedUse,
     node: &str,
     labels: &BTreeMap<String, String>,
 ) -> Result<Vec<&'a Stored<IpPool>>, Error> {
@@ -127,7 +130,7 @@ fn automatic<'a>(
     let mut chosen = Vec::new();
     let mut passed_over = Vec::new();
     for pool in pools.iter().filter(of_family) {
-        match verdict(&pool.value, family, false, labels) {
+        match verdict(&pool.value, family, purpose, false, labels) {
             None => chosen.push(pool),
             Some(why) => passed_over.push((pool.value.name.clone(), why)),
         }
@@ -144,6 +147,7 @@ fn automatic<'a>(
 fn requested<'a>(
     pools: &'a [Stored<IpPool>],
     family: Family,
+    purpose: AllowedUse,
     reference: &PoolReference,
     labels: &BTreeMap<String, String>,
 ) -> Result<&'a Stored<IpPool>, Error> {
@@ -153,7 +157,7 @@ fn requested<'a>(
             existing: described(pools),
         });
     };
-    match verdict(&pool.value, family, true, labels) {
+    match verdict(&pool.value, family, purpose, true, labels) {
         None => Ok(pool),
         Some(why) => Err(Error::UnusablePool { pool: pool.value.name.clone(), why }),
     }

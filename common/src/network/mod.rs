@@ -4,14 +4,17 @@
 //! [`plan_node`] turn what is wanted into a list of [`Step`]s, each with its
 //! undo; the crate `weir-kernel` carries them out. [`compare`] tells a plan
 //! from what the kernel has. `docs/attachment.md` gives the reasons.
+//! [`AutodetectionMethod`] finds the address that other nodes reach a node by.
 
 mod attachment;
+mod autodetect;
 mod check;
 mod cluster;
 mod identity;
 mod mac;
 mod mtu;
 mod nat;
+mod nft;
 mod node;
 #[cfg(test)]
 mod plan_tests;
@@ -22,15 +25,20 @@ pub use attachment::{
     MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6, RequestedRoute, plan_addresses, plan_attachment,
     plan_link, plan_parameters,
 };
+pub use autodetect::{
+    AutodetectionMethod, Detected, InvalidMethod, NamePatterns, NodeInterface, NotDetected,
+    PassedBy,
+};
 pub use check::{Difference, Expected, Found, FoundLink, compare};
 pub use cluster::{
     Change, ClusterPlan, ClusterPool, Follower, Inventory, Peer, Present, PresentTunnel, Problem,
-    TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Underlay, UnderlayLink, Way, difference,
-    needs_tunnel, plan_cluster, pod_mtu,
+    TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelFilter, TunnelPlan, Underlay, UnderlayLink, Way,
+    difference, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mac::{InvalidMac, MacAddress};
 pub use mtu::{DEFAULT_MTU, MtuCandidate, choose_mtu};
-pub use nat::{NAT_CHAIN, NAT_TABLE, NatPool, NatTable};
+pub use nat::{NatPool, NatTable};
+pub use nft::NftTable;
 pub use node::{Nat, NodeNeeds, NodeState, plan_node};
 pub use step::{Before, ROUTE_PROTOCOL, Route, RouteScope, Side, Step, Sysctl, Undo, Veth};

@@ -2,12 +2,11 @@
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
-use sha1::{Digest, Sha1};
 
-/// The name of Weir's nftables table, of family `inet`.
-pub const NAT_TABLE: &str = "weir";
-/// The name of its chain.
-pub const NAT_CHAIN: &str = "postrouting";
+use super::NftTable;
+
+/// The name of the table's chain.
+const CHAIN: &str = "postrouting";
 
 /// What NAT has to know of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,43 +41,23 @@ impl NatTable {
         }
         Some(Self { pools_v4, nat_pools_v4, pools_v6, nat_pools_v6 })
     }
+}
 
-    /// A hexadecimal fingerprint (SHA-1) of all that nft is told. Every rule
-    /// carries it as its comment, so that the kernel itself tells which table
-    /// is installed.
-    pub fn fingerprint(&self) -> String {
-        let told = self.contents("").to_string();
-        Sha1::digest(told.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-    }
+impl NftTable for NatTable {
+    const NAME: &'static str = "weir";
+    const REASON: &'static str = "a pool asks for NAT (natOutgoing)";
+    const ALTERNATIVE: &'static str = "set natOutgoing to false on every pool";
 
-    /// How many rules the table has: one for each family with NAT.
-    pub fn rules(&self) -> usize {
+    /// One rule for each family with NAT.
+    fn rules(&self) -> usize {
         usize::from(!self.nat_pools_v4.is_empty()) + usize::from(!self.nat_pools_v6.is_empty())
     }
 
-    /// The document, in nft's JSON (libnftables-json(5)), that replaces
-    /// whatever table there is by this one in a single transaction.
-    pub fn ruleset(&self) -> Value {
-        let mut commands = removal_commands();
-        if let Value::Array(contents) = self.contents(&self.fingerprint()) {
-            commands.extend(contents);
-        }
-        json!({ "nftables": commands })
-    }
-
-    /// The document that removes the table, there or not.
-    pub fn removal() -> Value {
-        json!({ "nftables": removal_commands() })
-    }
-
-    fn contents(&self, comment: &str) -> Value {
-        let mut commands = vec![
-            json!({ "add": { "table": { "family": "inet", "name": NAT_TABLE } } }),
-            json!({ "add": { "chain": {
-                "family": "inet", "table": NAT_TABLE, "name": NAT_CHAIN,
-                "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept",
-            } } }),
-        ];
+    fn contents(&self, comment: &str) -> Vec<Value> {
+        let mut commands = vec![json!({ "add": { "chain": {
+            "family": "inet", "table": Self::NAME, "name": CHAIN,
+            "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept",
+        } } })];
         if !self.nat_pools_v4.is_empty() {
             let (pools, nat_pools) = (elements(&self.pools_v4), elements(&self.nat_pools_v4));
             commands.extend(family("ip", "v4", "ipv4_addr", pools, nat_pools, comment));
@@ -87,7 +66,7 @@ impl NatTable {
             let (pools, nat_pools) = (elements(&self.pools_v6), elements(&self.nat_pools_v6));
             commands.extend(family("ip6", "v6", "ipv6_addr", pools, nat_pools, comment));
         }
-        Value::Array(commands)
+        commands
     }
 }
 
@@ -101,13 +80,6 @@ fn by_family<'a>(pools: impl Iterator<Item = &'a NatPool>) -> (Vec<Ipv4Net>, Vec
         }
     }
     (Ipv4Net::aggregate(&v4), Ipv6Net::aggregate(&v6))
-}
-
-/// Deleting a table that is not there is an error; adding one that is there is
-/// none.
-fn removal_commands() -> Vec<Value> {
-    let table = json!({ "table": { "family": "inet", "name": NAT_TABLE } });
-    vec![json!({ "add": table }), json!({ "delete": table })]
 }
 
 fn elements<T: Copy + Into<IpNet>>(ranges: &[T]) -> Vec<Value> {
@@ -128,7 +100,7 @@ fn family(
 ) -> [Value; 3] {
     let set = |name: &str, elements: Vec<Value>| {
         json!({ "add": { "set": {
-            "family": "inet", "table": NAT_TABLE, "name": name, "type": set_type,
+            "family": "inet", "table": NatTable::NAME, "name": name, "type": set_type,
             "flags": ["interval"], "elem": elements,
         } } })
     };
@@ -144,7 +116,7 @@ fn family(
         set(&all, pools),
         set(&with_nat, nat_pools),
         json!({ "add": { "rule": {
-            "family": "inet", "table": NAT_TABLE, "chain": NAT_CHAIN, "comment": comment,
+            "family": "inet", "table": NatTable::NAME, "chain": CHAIN, "comment": comment,
             "expr": [
                 matches("saddr", "==", &with_nat),
                 matches("daddr", "!=", &all),

@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
-use weir_common::ipam::{Affinity, Assigned, Block, Error, Family, Handle, engine, handle_id};
+use weir_common::ipam::{
+    Affinity, Assigned, Block, Error, Family, Handle, Purpose, engine, handle_id,
+};
 use weir_datastore::Memory;
 
 /// The moment of every test.
@@ -46,7 +48,7 @@ pub fn request(host: &str, container: &str, families: &[Family]) -> Request {
     Request {
         host: host.to_owned(),
         handle_id: handle_id("net", container),
-        interface: "eth0".to_owned(),
+        purpose: Purpose::Interface("eth0".to_owned()),
         facts: BTreeMap::new(),
         wants: families.iter().map(any).collect(),
     }

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use weir_common::datastore::keys;
+use weir_common::ipam::Purpose;
 use weir_common::ipam::audit::{Attached, ThisNode};
 use weir_common::network::AttachmentIdentity;
 
@@ -69,7 +70,7 @@ async fn a_report_in_json_is_read_back_to_release_what_leaked() {
     let request = weir_common::ipam::assign::Request {
         host: "n1".to_owned(),
         handle_id: "net.gone".to_owned(),
-        interface: "eth0".to_owned(),
+        purpose: Purpose::Interface("eth0".to_owned()),
         facts: Default::default(),
         wants: vec![weir_common::ipam::assign::Want::Exactly("10.1.0.7".parse().unwrap())],
     };

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Error, IpConfiguration, PoolNotice};
 use weir_common::ipam::assign::Request;
-use weir_common::ipam::{Assigned, engine};
+use weir_common::ipam::{Assigned, Purpose, engine};
 use weir_common::resources::IpPool;
 use weir_process::{DELEGATED, block_on, node_name, within};
 
@@ -17,7 +17,7 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
     let request = Request {
         host: node_name(&call.configuration.node_name)?,
         handle_id: handle_of(call),
-        interface: call.environment.interface.clone(),
+        purpose: Purpose::Interface(call.environment.interface.clone()),
         facts: call.configuration.facts.clone(),
         wants: ipam.wants.clone(),
     };

@@ -28,10 +28,12 @@ fn code(error: &weir_kernel::Error) -> Code {
         | Kernel::Namespace { .. }
         | Kernel::NoContainer => Code::InvalidNamespace,
         Kernel::InterfaceExists { .. } => Code::InterfaceExists,
-        Kernel::NftMissing
+        Kernel::NftMissing { .. }
         | Kernel::Denied { .. }
         | Kernel::ForeignLink { .. }
         | Kernel::LinkMissing { .. }
+        | Kernel::NoIpip { .. }
+        | Kernel::NotATunnel { .. }
         | Kernel::RouteExists { .. }
         | Kernel::Sysctl { .. }
         | Kernel::Nft { .. }

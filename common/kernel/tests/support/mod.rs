@@ -109,7 +109,7 @@ pub fn run(program: &str, arguments: &[&str]) -> String {
     text(&output.stdout)
 }
 
-fn succeeds(program: &str, arguments: &[&str]) -> bool {
+pub fn succeeds(program: &str, arguments: &[&str]) -> bool {
     let output = Command::new(program).args(arguments).output();
     output.unwrap_or_else(|cause| panic!("these tests need {program}: {cause}")).status.success()
 }

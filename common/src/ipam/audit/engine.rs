@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::super::assign::{Request, Want};
-use super::super::{Error, engine};
+use super::super::{Error, Purpose, engine};
 use super::evidence::Evidence;
 use super::finding::{Finding, handle_of};
 use super::listing::Listing;
@@ -193,7 +193,7 @@ async fn record(
     let request = Request {
         host: host.to_owned(),
         handle_id: handle_of(identity),
-        interface: identity.interface().to_owned(),
+        purpose: Purpose::Interface(identity.interface().to_owned()),
         facts: Default::default(),
         wants: addresses.iter().copied().map(Want::Exactly).collect(),
     };

@@ -8,6 +8,7 @@
 //! `docs/cluster.md` gives the reasons.
 
 mod difference;
+mod filter;
 mod follower;
 mod inventory;
 mod plan;
@@ -16,6 +17,7 @@ mod problem;
 mod tests;
 
 pub use difference::{Change, Present, PresentTunnel, difference};
+pub use filter::TunnelFilter;
 pub use follower::Follower;
 pub use inventory::{ClusterPool, Inventory, Peer};
 pub use plan::{

@@ -1,19 +1,18 @@
-//! The node's NAT table.
+//! Weir's tables in nftables.
 //!
 //! What is installed is read by one netlink request of Weir's own; the program
 //! nft is run only to change it. nft's JSON is plain text in and out, so it is
 //! run directly: the crate `nftables` would discard what nft says when it
 //! fails.
 
-use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
 
 use netlink_sys::{Socket, SocketAddr};
 use serde_json::{Value, json};
-use weir_common::network::{Before, NAT_CHAIN, NAT_TABLE, NatTable};
+use weir_common::network::{Before, NftTable, TunnelFilter};
 
-use crate::Error;
+use crate::{Error, Kernel};
 
 /// Where nft is looked for when PATH does not lead to it, as in a runtime's
 /// sparse environment.
@@ -32,14 +31,25 @@ mod abi {
     pub(super) const TYPE_ERROR: u16 = 2;
     pub(super) const TYPE_DONE: u16 = 3;
     pub(super) const FAMILY_INET: u8 = 1;
-    pub(super) const RULE_TABLE: u16 = 1;
-    pub(super) const RULE_CHAIN: u16 = 2;
+    pub(super) const TABLE: u16 = 1;
     pub(super) const HEADER: usize = 16;
 }
 
-/// Sees to it that `wanted` is installed, or nothing.
-pub(crate) fn ensure(wanted: Option<&NatTable>) -> Result<Before, Error> {
-    let rules = match installed_rules() {
+impl Kernel {
+    /// Sees to it that the filter of the tunnel is `wanted`, or that there is
+    /// none. A filter is replaced in one transaction, and only if it is not the
+    /// wanted one; changes of its set by hand are not noticed.
+    ///
+    /// # Errors
+    /// The program nft is missing, or refuses.
+    pub fn ensure_tunnel_filter(&self, wanted: Option<&TunnelFilter>) -> Result<(), Error> {
+        ensure(wanted).map(|_: Before| ())
+    }
+}
+
+/// Sees to it that `wanted` is installed, or no table of its name.
+pub(crate) fn ensure<T: NftTable>(wanted: Option<&T>) -> Result<Before, Error> {
+    let rules = match installed_rules(T::NAME) {
         Ok(rules) => rules,
         // A kernel without nftables has no table to remove; nft will say more
         // where one is wanted.
@@ -49,33 +59,33 @@ pub(crate) fn ensure(wanted: Option<&NatTable>) -> Result<Before, Error> {
     if is_installed(wanted, &rules) {
         return Ok(Before::Same);
     }
-    let before = if rules.is_empty() { Before::Absent } else { Before::Was(listing()?) };
-    let ruleset = wanted.map_or_else(NatTable::removal, NatTable::ruleset);
-    install(&ruleset, "nft replace table inet weir")?;
+    let before = if rules.is_empty() { Before::Absent } else { Before::Was(listing::<T>()?) };
+    let ruleset = wanted.map_or_else(T::removal, T::ruleset);
+    install::<T>(&ruleset, &format!("nft replace table inet {}", T::NAME))?;
     Ok(before)
 }
 
 /// Puts the table back as `listing` has it, or removes it.
-pub(crate) fn restore(listing: Option<&str>) -> Result<(), Error> {
-    let action = "nft restore table inet weir";
-    let Value::Object(mut document) = NatTable::removal() else {
+pub(crate) fn restore<T: NftTable>(listing: Option<&str>) -> Result<(), Error> {
+    let action = format!("nft restore table inet {}", T::NAME);
+    let Value::Object(mut document) = T::removal() else {
         return Ok(());
     };
     if let (Some(listing), Some(Value::Array(commands))) = (listing, document.get_mut("nftables")) {
         let listing: Value = serde_json::from_str(listing).map_err(|error| Error::Nft {
-            action: action.to_owned(),
+            action: action.clone(),
             output: format!("its own listing cannot be read: {error}"),
         })?;
         let objects = listing["nftables"].as_array().into_iter().flatten();
         let objects = objects.filter(|object| object.get("metainfo").is_none());
         commands.extend(objects.map(|object| json!({ "add": object })));
     }
-    install(&Value::Object(document), action)
+    install::<T>(&Value::Object(document), &action)
 }
 
 /// Whether the rules are those of `wanted`: as many, and each with its
 /// fingerprint.
-fn is_installed(wanted: Option<&NatTable>, rules: &[Vec<u8>]) -> bool {
+fn is_installed<T: NftTable>(wanted: Option<&T>, rules: &[Vec<u8>]) -> bool {
     let Some(wanted) = wanted else {
         return rules.is_empty();
     };
@@ -86,12 +96,12 @@ fn is_installed(wanted: Option<&NatTable>, rules: &[Vec<u8>]) -> bool {
     rules.len() == wanted.rules() && rules.iter().all(has_fingerprint)
 }
 
-/// The rules of Weir's chain as raw messages; none without the table. A rule's
+/// The rules of a table as raw messages; none without the table. A rule's
 /// comment, and so the fingerprint, stands in it as text.
-fn installed_rules() -> io::Result<Vec<Vec<u8>>> {
+fn installed_rules(table: &str) -> io::Result<Vec<Vec<u8>>> {
     let socket = Socket::new(abi::NETLINK_NETFILTER)?;
     for _ in 0..DUMP_ATTEMPTS {
-        socket.send_to(&rules_request(), &SocketAddr::new(0, 0), 0)?;
+        socket.send_to(&rules_request(table), &SocketAddr::new(0, 0), 0)?;
         if let Some(rules) = read_rules(&socket)? {
             return Ok(rules);
         }
@@ -99,16 +109,14 @@ fn installed_rules() -> io::Result<Vec<Vec<u8>>> {
     Err(io::ErrorKind::Interrupted.into())
 }
 
-fn rules_request() -> Vec<u8> {
+fn rules_request(table: &str) -> Vec<u8> {
     // nfgenmsg: family, version, resource id.
     let mut body = vec![abi::FAMILY_INET, 0, 0, 0];
-    for (kind, name) in [(abi::RULE_TABLE, NAT_TABLE), (abi::RULE_CHAIN, NAT_CHAIN)] {
-        let length = 4 + name.len() + 1;
-        body.extend((length as u16).to_ne_bytes());
-        body.extend(kind.to_ne_bytes());
-        body.extend(name.as_bytes());
-        body.resize(body.len() + 1 + (4 - length % 4) % 4, 0);
-    }
+    let length = 4 + table.len() + 1;
+    body.extend((length as u16).to_ne_bytes());
+    body.extend(abi::TABLE.to_ne_bytes());
+    body.extend(table.as_bytes());
+    body.resize(body.len() + 1 + (4 - length % 4) % 4, 0);
     let mut message = Vec::with_capacity(abi::HEADER + body.len());
     message.extend(((abi::HEADER + body.len()) as u32).to_ne_bytes());
     message.extend(abi::GET_RULE.to_ne_bytes());
@@ -154,17 +162,17 @@ fn error_in(body: &[u8]) -> io::Error {
     }
 }
 
-fn listing() -> Result<String, Error> {
-    let action = "nft list table inet weir";
-    let output = nft(["-j", "list", "table", "inet", NAT_TABLE], "", action)?;
+fn listing<T: NftTable>() -> Result<String, Error> {
+    let action = format!("nft list table inet {}", T::NAME);
+    let output = nft::<T>(&["-j", "list", "table", "inet", T::NAME], "", &action)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn install(ruleset: &Value, action: &str) -> Result<(), Error> {
-    nft(["-j", "-f", "-"], &ruleset.to_string(), action).map(|_| ())
+fn install<T: NftTable>(ruleset: &Value, action: &str) -> Result<(), Error> {
+    nft::<T>(&["-j", "-f", "-"], &ruleset.to_string(), action).map(|_| ())
 }
 
-fn nft<const N: usize>(arguments: [&str; N], input: &str, action: &str) -> Result<Output, Error> {
+fn nft<T: NftTable>(arguments: &[&str], input: &str, action: &str) -> Result<Output, Error> {
     for program in NFT {
         let output = match run(program, arguments, input) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
@@ -175,14 +183,10 @@ fn nft<const N: usize>(arguments: [&str; N], input: &str, action: &str) -> Resul
         }
         return Err(failed(action, String::from_utf8_lossy(&output.stderr).trim()));
     }
-    Err(Error::NftMissing)
+    Err(Error::NftMissing { reason: T::REASON, alternative: T::ALTERNATIVE })
 }
 
-fn run(
-    program: impl AsRef<OsStr>,
-    arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
-    input: &str,
-) -> io::Result<Output> {
+fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())

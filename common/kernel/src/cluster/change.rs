@@ -1,0 +1,132 @@
+//! Carrying out changes.
+
+use std::collections::HashMap;
+
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use weir_common::network::{Change, Side, TUNNEL_DEVICE, Way};
+
+use super::way::link_of;
+use crate::{Error, Kernel};
+
+impl Kernel {
+    /// Carries out `changes` in order, going on past those that fail, and
+    /// returns these with what they were (in terms of `ip`). Nothing is
+    /// returned where the kernel already has what a change would make.
+    ///
+    /// Without a tunnel device (the kernel has no IPIP, or another program has
+    /// its name) all that needs it is left out, and returned once.
+    pub async fn change(&self, changes: &[Change]) -> Vec<(String, Error)> {
+        let mut run = Run::new(self);
+        for part in changes.chunk_by(|one, next| is_route(one) && is_route(next)) {
+            match part {
+                [change] if !is_route(change) => {
+                    if let Err(error) = run.single(change).await {
+                        run.failures.push((change.to_string(), error));
+                    }
+                }
+                routes => run.routes(routes).await,
+            }
+        }
+        run.failures
+    }
+}
+
+fn is_route(change: &Change) -> bool {
+    matches!(change, Change::AddRoute(..) | Change::ReplaceRoute(..) | Change::DeleteRoute(..))
+}
+
+/// A series of changes under way.
+pub(super) struct Run<'a> {
+    pub(super) kernel: &'a Kernel,
+    pub(super) failures: Vec<(String, Error)>,
+    /// The numbers of the links that were asked for.
+    indices: HashMap<String, u32>,
+    /// Whether it is known, and reported, that there is no tunnel device.
+    no_tunnel: bool,
+}
+
+impl<'a> Run<'a> {
+    fn new(kernel: &'a Kernel) -> Self {
+        Self { kernel, failures: Vec::new(), indices: HashMap::new(), no_tunnel: false }
+    }
+
+    async fn single(&mut self, change: &Change) -> Result<(), Error> {
+        if self.no_tunnel && is_of_tunnel(change) {
+            return Ok(());
+        }
+        match change {
+            Change::CreateTunnel => {
+                let outcome = self.kernel.create_tunnel().await;
+                self.no_tunnel = outcome.is_err();
+                outcome
+            }
+            Change::SetTunnelMtu(mtu) => {
+                let index = self.tunnel()?;
+                self.kernel.change_tunnel(change, index, |link| link.mtu(*mtu)).await
+            }
+            Change::SetTunnelUp => {
+                let index = self.tunnel()?;
+                self.kernel.change_tunnel(change, index, |link| link.up()).await
+            }
+            Change::SetTunnelDown => {
+                let index = self.tunnel()?;
+                self.kernel.change_tunnel(change, index, |link| link.down()).await
+            }
+            Change::AddTunnelAddress(address) => {
+                let index = self.tunnel()?;
+                self.kernel.add_tunnel_address(change, index, *address).await
+            }
+            Change::RemoveTunnelAddress(address) => {
+                let index = self.tunnel()?;
+                self.kernel.remove_tunnel_address(change, index, *address).await
+            }
+            Change::LoosenReversePath(link) => self.kernel.loosen_reverse_path(link),
+            // In runs of their own.
+            Change::AddRoute(..) | Change::ReplaceRoute(..) | Change::DeleteRoute(..) => Ok(()),
+        }
+    }
+
+    /// The tunnel device's number.
+    fn tunnel(&mut self) -> Result<u32, Error> {
+        self.index(TUNNEL_DEVICE)
+    }
+
+    /// A link's number. That the tunnel device is missing is said once.
+    fn index(&mut self, link: &str) -> Result<u32, Error> {
+        if let Some(index) = self.indices.get(link) {
+            return Ok(*index);
+        }
+        match if_nametoindex(link) {
+            Ok(index) => {
+                self.indices.insert(link.to_owned(), index);
+                Ok(index)
+            }
+            Err(Errno::ENODEV) => {
+                self.no_tunnel |= link == TUNNEL_DEVICE;
+                Err(Error::LinkMissing { side: Side::Host, link: link.to_owned() })
+            }
+            Err(errno) => Err(Error::refused(format!("ip link show {link}"), errno.into())),
+        }
+    }
+
+    /// The number of the link that a way goes by, where it goes by one;
+    /// `Ok(None)` if it is known already that this is missing.
+    pub(super) fn index_of(&mut self, way: &Way) -> Result<Option<LinkIndex>, Error> {
+        match link_of(way) {
+            None => Ok(Some(None)),
+            Some(TUNNEL_DEVICE) if self.no_tunnel => Ok(None),
+            Some(link) => self.index(link).map(|index| Some(Some(index))),
+        }
+    }
+}
+
+/// The number of a link; none for ways that go by no link.
+pub(super) type LinkIndex = Option<u32>;
+
+fn is_of_tunnel(change: &Change) -> bool {
+    match change {
+        Change::LoosenReversePath(link) => link == TUNNEL_DEVICE,
+        change => !is_route(change),
+    }
+}

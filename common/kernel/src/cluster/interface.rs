@@ -1,0 +1,160 @@
+//! The node's links and addresses: its underlay, and what its own address can
+//! be found by.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute};
+use weir_common::network::{HOST_MAC, TUNNEL_DEVICE, Underlay, UnderlayLink};
+
+use crate::link::Link;
+use crate::occupied::subnet;
+use crate::{Error, Kernel};
+
+/// How the names of the host ends of attachments begin.
+const ATTACHMENT_PREFIX: &str = "weir";
+
+/// A link of the node with its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its number (`ip -oneline link`), which grows with every link made.
+    pub index: u32,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Its kind, as `ip -details link` shows it; `None` for hardware and the
+    /// loopback.
+    pub kind: Option<String>,
+    /// Its addresses of global scope that can be used now, with the prefix
+    /// lengths of their subnets, in the kernel's order.
+    pub addresses: Vec<IpNet>,
+}
+
+impl Kernel {
+    /// All of the node's links in the order in which they were made, with their
+    /// addresses of global scope. Left out are addresses that the kernel does
+    /// not let be used as a source (tentative ones, duplicates) or that it
+    /// replaces by and by (temporary ones, RFC 8981).
+    ///
+    /// # Errors
+    /// The kernel refuses a list.
+    pub async fn interfaces(&self) -> Result<Vec<Interface>, Error> {
+        let interface = |(link, addresses): (Link, Vec<IpNet>)| Interface {
+            name: link.name,
+            index: link.index,
+            up: link.up,
+            kind: link.kind,
+            addresses,
+        };
+        Ok(self.links_and_addresses().await?.usable().map(interface).collect())
+    }
+
+    /// The links by which the node may reach others: those that are up and have
+    /// an address, less the loopback, the tunnel device and the host ends of
+    /// attachments. Lists all links, so it takes longer the more containers
+    /// there are.
+    ///
+    /// # Errors
+    /// The kernel refuses a list.
+    pub async fn underlay(&self) -> Result<Underlay, Error> {
+        Ok(self.links_and_addresses().await?.underlay())
+    }
+
+    /// The address that the node would send from to `destination`, with the
+    /// prefix length of its subnet; `None` if there is no way there. One
+    /// lookup, as `ip route get` does it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn source_towards(&self, destination: IpAddr) -> Result<Option<IpNet>, Error> {
+        let Some(route) = self.route_towards(destination, false).await? else {
+            return Ok(None);
+        };
+        let source = route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => Some((*address).into()),
+            RouteAttribute::PrefSource(RouteAddress::Inet6(address)) => Some((*address).into()),
+            _ => None,
+        });
+        let addresses = self.all_addresses().await?;
+        let of_source = |address: &IpNet| Some(address.addr()) == source;
+        Ok(addresses.iter().filter_map(subnet).find(of_source))
+    }
+
+    /// The links in the order in which they were made, and all addresses.
+    pub(super) async fn links_and_addresses(&self) -> Result<LinksAndAddresses, Error> {
+        let mut links = self.host.links().await?;
+        links.sort_by_key(|link| link.index);
+        Ok(LinksAndAddresses { links, addresses: self.all_addresses().await? })
+    }
+}
+
+/// What the node's links are like.
+pub(super) struct LinksAndAddresses {
+    pub(super) links: Vec<Link>,
+    pub(super) addresses: Vec<AddressMessage>,
+}
+
+impl LinksAndAddresses {
+    /// Every link with its usable addresses of global scope.
+    fn usable(self) -> impl Iterator<Item = (Link, Vec<IpNet>)> {
+        let mut by_link: HashMap<u32, Vec<IpNet>> = HashMap::new();
+        for message in self.addresses.iter().filter(|message| is_usable(message)) {
+            by_link.entry(message.header.index).or_default().extend(subnet(message));
+        }
+        self.links.into_iter().map(move |link| {
+            let addresses = by_link.remove(&link.index).unwrap_or_default();
+            (link, addresses)
+        })
+    }
+
+    /// The underlay among them.
+    pub(super) fn underlay(self) -> Underlay {
+        let links = self.usable().filter(|(link, addresses)| {
+            link.up
+                && !addresses.is_empty()
+                && !link.loopback
+                && link.name != TUNNEL_DEVICE
+                && !is_attachment(link)
+        });
+        let part = |(link, addresses): (Link, _)| UnderlayLink {
+            name: link.name,
+            mtu: link.mtu,
+            addresses,
+        };
+        Underlay { links: links.map(part).collect() }
+    }
+}
+
+/// Whether the link is the host end of an attachment, of whichever; also of one
+/// that is being made and has no alias yet.
+fn is_attachment(link: &Link) -> bool {
+    is_attachment_name(&link.name)
+        && link.kind.as_deref() == Some("veth")
+        && link.mac == Some(HOST_MAC)
+}
+
+/// Whether host ends of attachments have such names.
+pub(crate) fn is_attachment_name(name: &str) -> bool {
+    name.strip_prefix(ATTACHMENT_PREFIX).is_some_and(|digits| {
+        digits.len() == 11 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}
+
+fn is_usable(message: &AddressMessage) -> bool {
+    let flags = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    let mut unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
+    if message.header.family == AddressFamily::Inet6 {
+        // IFA_F_TEMPORARY; with IPv4 the same bit is for the second address of
+        // a subnet.
+        unusable |= AddressFlags::Secondary;
+    }
+    message.header.scope == AddressScope::Universe
+        && !flags.is_some_and(|flags| flags.intersects(unusable))
+}

@@ -1,0 +1,12 @@
+//! A node's part in the cluster: what is there, and carrying changes out.
+//!
+//! `weir_common::network` plans it; `docs/cluster.md` gives the reasons.
+
+mod change;
+mod interface;
+mod present;
+mod routes;
+mod tunnel;
+mod way;
+
+pub use interface::Interface;

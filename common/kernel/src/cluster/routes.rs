@@ -1,0 +1,194 @@
+//! Changes of routes, many at a time.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use futures_util::{StreamExt, stream};
+use ipnet::IpNet;
+use netlink_packet_route::route::RouteMessage;
+use nix::errno::Errno;
+use weir_common::network::{Change, Way};
+
+use super::change::Run;
+use super::present::MainTable;
+use super::way::{message, takes_the_place};
+use crate::link::is;
+use crate::netlink::into_io;
+use crate::{Error, Kernel};
+
+/// How many requests are under way at a time. The kernel takes them in order.
+const IN_FLIGHT: usize = 64;
+
+/// What is asked of the kernel.
+#[derive(Clone, Copy, Debug)]
+enum Verb {
+    Add,
+    Replace,
+    Delete,
+}
+
+/// One request, and the change that it is for.
+struct Request<'a> {
+    change: &'a Change,
+    verb: Verb,
+    message: RouteMessage,
+}
+
+impl Run<'_> {
+    /// Carries out changes that are all of routes.
+    pub(super) async fn routes(&mut self, changes: &[Change]) {
+        let present = match self.kernel.table_for(changes).await {
+            Ok(present) => present,
+            Err(error) => {
+                let what = format!("{} changes of routes", changes.len());
+                return self.failures.push((what, error));
+            }
+        };
+        let mut requests = Vec::with_capacity(changes.len());
+        let mut collided = Vec::new();
+        for change in changes {
+            match self.requests(change, &present) {
+                Ok(Some(more)) => requests.extend(more),
+                Ok(None) => collided.push(change),
+                Err(error) => self.failures.push((change.to_string(), error)),
+            }
+        }
+        let kernel = self.kernel;
+        let mut outcomes =
+            stream::iter(requests).map(|one| kernel.request(one)).buffered(IN_FLIGHT);
+        while let Some((change, outcome)) = outcomes.next().await {
+            match outcome {
+                Err(cause) if is(&cause, Errno::EEXIST) => collided.push(change),
+                Err(cause) => {
+                    self.failures.push((change.to_string(), Error::refused(change, cause)));
+                }
+                Ok(()) => {}
+            }
+        }
+        self.failures.extend(kernel.collisions(&collided).await);
+    }
+
+    /// The requests that carry out a change; none if it needs the tunnel device
+    /// and that is known to be missing, `None` if another program's route
+    /// stands where it is to be.
+    fn requests<'a>(
+        &mut self,
+        change: &'a Change,
+        present: &Present,
+    ) -> Result<Option<Vec<Request<'a>>>, Error> {
+        let request = |verb, message| Request { change, verb, message };
+        let delete = |route: &RouteMessage| request(Verb::Delete, route.clone());
+        Ok(Some(match change {
+            Change::AddRoute(range, way) => {
+                let route = self.route(*range, way)?;
+                route.map(|route| request(Verb::Add, route)).into_iter().collect()
+            }
+            Change::ReplaceRoute(range, _) if present.foreign.contains(range) => return Ok(None),
+            Change::ReplaceRoute(range, way) => {
+                let Some(route) = self.route(*range, way)? else {
+                    return Ok(Some(Vec::new()));
+                };
+                // The kernel replaces the first one that has the same place.
+                let (same, other): (Vec<_>, Vec<_>) =
+                    present.own(*range).partition(|route| takes_the_place(route));
+                let same = same.into_iter().skip(1).map(delete);
+                let replace = request(Verb::Replace, route);
+                same.chain([replace]).chain(other.into_iter().map(delete)).collect()
+            }
+            Change::DeleteRoute(range, None) => present.own(*range).map(delete).collect(),
+            Change::DeleteRoute(range, Some(way)) => match self.route(*range, way) {
+                Ok(route) => route.iter().map(delete).collect(),
+                // It went with its link.
+                Err(Error::LinkMissing { .. }) => Vec::new(),
+                Err(error) => return Err(error),
+            },
+            _ => Vec::new(),
+        }))
+    }
+
+    /// The route by `way`; `None` if it needs the tunnel device and that is
+    /// known to be missing.
+    fn route(&mut self, range: IpNet, way: &Way) -> Result<Option<RouteMessage>, Error> {
+        Ok(self.index_of(way)?.map(|index| message(range, way, index)))
+    }
+}
+
+/// What has to be known of the main table before routes are changed; nothing
+/// for changes that name exactly what they meet.
+#[derive(Default)]
+struct Present {
+    table: Option<MainTable>,
+    foreign: BTreeSet<IpNet>,
+}
+
+impl Present {
+    fn own(&self, range: IpNet) -> impl Iterator<Item = &RouteMessage> {
+        self.table.iter().flat_map(move |table| table.own(range))
+    }
+}
+
+impl Kernel {
+    async fn table_for(&self, changes: &[Change]) -> Result<Present, Error> {
+        let is_vague = |change: &Change| {
+            matches!(change, Change::ReplaceRoute(..) | Change::DeleteRoute(_, None))
+        };
+        if !changes.iter().any(is_vague) {
+            return Ok(Present::default());
+        }
+        let table = self.main_table(&self.host.links().await?).await?;
+        Ok(Present { foreign: table.foreign(), table: Some(table) })
+    }
+
+    async fn request<'a>(&self, request: Request<'a>) -> (&'a Change, io::Result<()>) {
+        let Request { change, verb, message } = request;
+        let route = self.host.handle().route();
+        let outcome = match verb {
+            Verb::Add => route.add(message).execute().await,
+            Verb::Replace => route.add(message).replace().execute().await,
+            Verb::Delete => route.del(message).execute().await,
+        };
+        let outcome = match (verb, outcome.map_err(into_io)) {
+            (Verb::Delete, Err(cause)) if is(&cause, Errno::ESRCH) || is(&cause, Errno::ENODEV) => {
+                Ok(())
+            }
+            (_, outcome) => outcome,
+        };
+        (change, outcome)
+    }
+
+    /// What stands in the way of these changes. That is nothing where the wanted
+    /// route itself is there by now.
+    async fn collisions(&self, changes: &[&Change]) -> Vec<(String, Error)> {
+        if changes.is_empty() {
+            return Vec::new();
+        }
+        let table = match self.host.links().await {
+            Ok(links) => self.main_table(&links).await,
+            Err(error) => Err(error),
+        };
+        let table = match table {
+            Ok(table) => table,
+            Err(error) => return vec![(format!("{} changes of routes", changes.len()), error)],
+        };
+        let mut failures = Vec::new();
+        for change in changes {
+            let (Change::AddRoute(range, way) | Change::ReplaceRoute(range, way)) = change else {
+                continue;
+            };
+            let others = table.in_place_of(*range);
+            if matches!(others[..], [other] if table.way(other).as_ref() == Some(way)) {
+                continue;
+            }
+            let action = change.to_string();
+            let error = match self.host.owner(others.first().copied()).await {
+                Ok(owner) => {
+                    let destination = range.to_string();
+                    Error::RouteExists { action: action.clone(), destination, owner }
+                }
+                Err(error) => error,
+            };
+            failures.push((action, error));
+        }
+        failures
+    }
+}

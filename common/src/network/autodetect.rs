@@ -1,0 +1,228 @@
+//! Which of a node's addresses is the one that other nodes reach it by.
+
+mod method;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::LazyLock;
+
+use ipnet::IpNet;
+use regex_lite::Regex;
+
+use crate::ipam::Family;
+
+pub use method::{AutodetectionMethod, InvalidMethod, NamePatterns};
+
+/// Names of interfaces that `first-found` and `skip-interface` pass over:
+/// Calico's (`autodetection_linux.go`) and Weir's own.
+const INTERNAL: &str = "^docker|^cbr|^dummy|^virbr|^lxcbr|^veth|^lo|^cali|^tunl|^flannel\
+    |^kube-ipvs|^cni|^vxlan\\.calico|^vxlan-v6\\.calico|^wireguard\\.cali|^wg-v6\\.cali\
+    |^nodelocaldns|^weir";
+
+/// The pattern that matches what is in [`INTERNAL`].
+static INTERNAL_NAMES: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(INTERNAL).expect("a constant"));
+
+/// An interface of the node, as far as its address is looked for there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInterface {
+    /// Its name.
+    pub name: String,
+    /// Whether it is administratively up.
+    pub up: bool,
+    /// Its addresses of both families, with their prefix lengths.
+    pub addresses: Vec<IpNet>,
+}
+
+/// An address found for the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detected {
+    /// The address with the prefix length of its subnet.
+    pub address: IpNet,
+    /// The interface that has it; `None` for an address that was given and is
+    /// on no interface.
+    pub interface: Option<String>,
+}
+
+impl Detected {
+    /// What the operator should know of an address without a subnet.
+    pub fn warning(&self) -> Option<String> {
+        let alone = self.address.addr().is_ipv4() && self.address.prefix_len() == 32;
+        alone.then(|| {
+            let place = self.interface.as_ref().map_or_else(
+                || "is on no interface of this node and was given without a prefix length".into(),
+                |interface| format!("on {interface} has the prefix length 32"),
+            );
+            format!(
+                "the node's address {} {place}, so no node is in its subnet and cross-subnet \
+                 pools tunnel to all of them; if nodes share a subnet, give the address with its \
+                 prefix length, as {}/24",
+                self.address.addr(),
+                self.address.addr()
+            )
+        })
+    }
+}
+
+/// No address was found.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{method} finds no {family} address for this node; looked at: {}; choose by interface=NAME, \
+     cidr=CIDR or can-reach=ADDRESS, or give the address itself",
+    listed(looked_at)
+)]
+pub struct NotDetected {
+    /// The method, as text.
+    pub method: String,
+    /// The family wanted.
+    pub family: Family,
+    /// Each interface that was looked at, and why none of its addresses is it.
+    pub looked_at: Vec<(String, PassedBy)>,
+}
+
+/// Why an interface's addresses are not the node's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PassedBy {
+    /// It is down.
+    Down,
+    /// Its name is that of an internal interface, or one to skip.
+    Excluded,
+    /// The method is for interfaces of other names.
+    OtherName,
+    /// These addresses are of the other family, not for other nodes to reach, or
+    /// not what the method asks for.
+    Addresses(Vec<IpNet>),
+}
+
+impl fmt::Display for PassedBy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Down => formatter.write_str("down"),
+            Self::Excluded => formatter.write_str("excluded by its name"),
+            Self::OtherName => formatter.write_str("not asked for"),
+            Self::Addresses(addresses) if addresses.is_empty() => {
+                formatter.write_str("without address")
+            }
+            Self::Addresses(addresses) => {
+                let addresses: Vec<String> = addresses.iter().map(IpNet::to_string).collect();
+                formatter.write_str(&addresses.join(", "))
+            }
+        }
+    }
+}
+
+fn listed(looked_at: &[(String, PassedBy)]) -> String {
+    let one = |(name, why): &(String, PassedBy)| format!("{name} ({why})");
+    let all: Vec<String> = looked_at.iter().map(one).collect();
+    if all.is_empty() { "no interface".to_owned() } else { all.join(", ") }
+}
+
+impl AutodetectionMethod {
+    /// The address towards which the kernel is to be asked what it sends from.
+    pub fn destination(&self) -> Option<IpAddr> {
+        match self {
+            Self::CanReach(address) => Some(*address),
+            _ => None,
+        }
+    }
+
+    /// Finds the node's address of a family.
+    ///
+    /// `interfaces` are in the order of their indices; they are looked at from
+    /// the last to the first, and the addresses of one in their order, so that a
+    /// node gets the address that Calico gives it. Only addresses that other
+    /// nodes can reach count (global unicast), and only those of interfaces that
+    /// are up. `source` is what the kernel sends from towards
+    /// [`AutodetectionMethod::destination`], if it knows a way.
+    ///
+    /// # Errors
+    /// [`NotDetected`].
+    pub fn detect(
+        &self,
+        family: Family,
+        interfaces: &[NodeInterface],
+        source: Option<IpAddr>,
+    ) -> Result<Detected, NotDetected> {
+        if let Self::Address(address, length) = self
+            && Family::of(*address) == family
+        {
+            return Ok(given(*address, *length, interfaces));
+        }
+        let mut looked_at = Vec::new();
+        for interface in interfaces.iter().rev() {
+            if let Some(why) = self.passes_by(interface) {
+                looked_at.push((interface.name.clone(), why));
+                continue;
+            }
+            let fits = |address: &&IpNet| {
+                let address = address.addr();
+                Family::of(address) == family
+                    && is_global_unicast(address)
+                    && self.accepts(address, source)
+            };
+            match interface.addresses.iter().find(fits) {
+                Some(address) => {
+                    let interface = Some(interface.name.clone());
+                    return Ok(Detected { address: *address, interface });
+                }
+                None => {
+                    let addresses = PassedBy::Addresses(interface.addresses.clone());
+                    looked_at.push((interface.name.clone(), addresses));
+                }
+            }
+        }
+        Err(NotDetected { method: self.to_string(), family, looked_at })
+    }
+
+    /// Why no address of an interface counts, whatever it is.
+    fn passes_by(&self, interface: &NodeInterface) -> Option<PassedBy> {
+        let name = interface.name.as_str();
+        match self {
+            _ if !interface.up => Some(PassedBy::Down),
+            Self::FirstFound if INTERNAL_NAMES.is_match(name) => Some(PassedBy::Excluded),
+            Self::SkipInterface(skipped)
+                if INTERNAL_NAMES.is_match(name) || skipped.matches(name) =>
+            {
+                Some(PassedBy::Excluded)
+            }
+            Self::Interface(wanted) if !wanted.matches(name) => Some(PassedBy::OtherName),
+            _ => None,
+        }
+    }
+
+    fn accepts(&self, address: IpAddr, source: Option<IpAddr>) -> bool {
+        match self {
+            Self::FirstFound | Self::Interface(_) | Self::SkipInterface(_) => true,
+            Self::CanReach(_) => source == Some(address),
+            Self::Cidr(ranges) => ranges.iter().any(|range| range.contains(&address)),
+            Self::Address(wanted, _) => *wanted == address,
+        }
+    }
+}
+
+/// An address that was given: with its own prefix length, else with that of the
+/// interface that has it, else alone.
+fn given(address: IpAddr, length: Option<u8>, interfaces: &[NodeInterface]) -> Detected {
+    let holder = interfaces.iter().rev().find_map(|interface| {
+        let found = interface.addresses.iter().find(|own| own.addr() == address)?;
+        Some((interface.name.clone(), *found))
+    });
+    let own = length.and_then(|length| IpNet::new(address, length).ok());
+    let found = holder.as_ref().map(|(_, found)| *found);
+    Detected {
+        address: own.or(found).unwrap_or_else(|| address.into()),
+        interface: holder.map(|(name, _)| name),
+    }
+}
+
+/// Whether other hosts can reach this address (Go, `net.IP.IsGlobalUnicast`):
+/// private addresses count.
+fn is_global_unicast(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || link_local)
+}

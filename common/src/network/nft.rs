@@ -1,0 +1,53 @@
+//! Weir's tables in nftables, as data.
+
+use serde_json::{Value, json};
+use sha1::{Digest, Sha1};
+
+/// A table of Weir's, of family `inet`, that is only ever replaced as a whole.
+pub trait NftTable {
+    /// Its name.
+    const NAME: &'static str;
+    /// What asks for it, and by which field of a pool.
+    const REASON: &'static str;
+    /// What to do in order to need it no more.
+    const ALTERNATIVE: &'static str;
+
+    /// The commands, in nft's JSON (libnftables-json(5)), that fill the table
+    /// once it is there, each rule with this comment.
+    fn contents(&self, comment: &str) -> Vec<Value>;
+
+    /// How many rules it has.
+    fn rules(&self) -> usize;
+
+    /// A hexadecimal fingerprint (SHA-1) of all that nft is told, also of what
+    /// is in sets. Every rule carries it as its comment, so that the kernel
+    /// itself tells which table is installed.
+    fn fingerprint(&self) -> String {
+        let told = Value::Array(self.contents("")).to_string();
+        Sha1::digest(told.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The document, in nft's JSON, that replaces whatever table of the name
+    /// there is by this one in a single transaction.
+    fn ruleset(&self) -> Value {
+        let mut commands = removal_commands(Self::NAME);
+        commands.push(json!({ "add": table(Self::NAME) }));
+        commands.extend(self.contents(&self.fingerprint()));
+        json!({ "nftables": commands })
+    }
+
+    /// The document that removes the table, there or not.
+    fn removal() -> Value {
+        json!({ "nftables": removal_commands(Self::NAME) })
+    }
+}
+
+/// Deleting a table that is not there is an error; adding one that is there is
+/// none.
+fn removal_commands(name: &str) -> Vec<Value> {
+    vec![json!({ "add": table(name) }), json!({ "delete": table(name) })]
+}
+
+fn table(name: &str) -> Value {
+    json!({ "table": { "family": "inet", "name": name } })
+}

@@ -1,0 +1,59 @@
+//! Why a node's own data are not written.
+
+use ipnet::IpNet;
+
+use crate::datastore;
+use crate::ipam::{self, PassedOver};
+
+/// A refused or failed operation. Nothing was changed, save that after a failure
+/// of the datastore a commit may have taken effect; doing it again finds out.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The node has no Node resource.
+    #[error(
+        "node {0} is not registered, so it cannot have a tunnel address; start \"weirctl node \
+         run\", or write a Node resource with its address"
+    )]
+    NotRegistered(String),
+    /// Another node is registered with the same address.
+    #[error(
+        "address {} of node {node} is that of node {other}, too; give one of them another \
+         address, or \"weirctl delete node {other}\" if it is gone",
+        address.addr()
+    )]
+    AddressTaken {
+        /// The address.
+        address: IpNet,
+        /// This node.
+        node: String,
+        /// The other node.
+        other: String,
+    },
+    /// No pool may give an address to the node's tunnel device.
+    #[error(
+        "node {node} needs a tunnel address and no IPIP pool gives one: {}; see: weirctl get \
+         ippool -o wide",
+        listed(passed_over)
+    )]
+    NoTunnelPool {
+        /// The node.
+        node: String,
+        /// The IPIP pools, each with what is in the way.
+        passed_over: Vec<(String, PassedOver)>,
+    },
+    /// The address cannot be assigned or released.
+    #[error(transparent)]
+    Ipam(#[from] ipam::Error),
+}
+
+impl From<datastore::Error> for Error {
+    fn from(error: datastore::Error) -> Self {
+        Self::Ipam(error.into())
+    }
+}
+
+fn listed(passed_over: &[(String, PassedOver)]) -> String {
+    let one = |(pool, why): &(String, PassedOver)| format!("pool {pool} {why}");
+    let all: Vec<String> = passed_over.iter().map(one).collect();
+    if all.is_empty() { "there is none".to_owned() } else { all.join(", ") }
+}

@@ -1,0 +1,15 @@
+//! What a node writes about itself in the datastore: its Node resource, in
+//! Calico's form, and the address of its tunnel device.
+//!
+//! Others write to the same resource (people its labels and AS number, Calico
+//! fields of its own), so only what differs is changed and everything else kept.
+//! `docs/cluster.md` gives the reasons.
+
+mod error;
+mod register;
+mod stored;
+mod tunnel_address;
+
+pub use error::Error;
+pub use register::{NodeAddresses, register};
+pub use tunnel_address::{ensure_tunnel_address, release_tunnel_address, tunnel_handle_id};

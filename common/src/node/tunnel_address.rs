@@ -1,0 +1,232 @@
+//! The address of a node's IPIP tunnel device: taken, kept and given back.
+//!
+//! The allocation and the field of the Node that names it change in one
+//! transaction, so that the two agree however a process ends.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use jiff::Timestamp;
+
+use super::Error;
+use super::stored::StoredNode;
+use crate::datastore::{Datastore, Selection, Snapshot, Transaction, keys};
+use crate::ipam::assign::{self, Request, Want};
+use crate::ipam::{
+    Assigned, Blocks, Family, Holdings, PassedOver, PoolReference, Purpose, Step, Stored, View,
+    engine, release, verdict,
+};
+use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
+
+/// The field of `spec.bgp` that names the address.
+const FIELD: &str = "ipv4IPIPTunnelAddr";
+
+/// The handle of a node's tunnel address (`node/pkg/allocateip/allocateip.go`,
+/// generateHandleAndAttributes).
+pub fn tunnel_handle_id(node: &str) -> String {
+    format!("ipip-tunnel-addr-{node}")
+}
+
+/// Makes sure that a node has a tunnel address, and that its Node says so, and
+/// returns it.
+///
+/// An address that it has stays as long as its pool is there, has an `ipipMode`
+/// and allows tunnels; that the pool is disabled or selects other nodes concerns
+/// new addresses only. (Calico gives the address up then.) Otherwise it is given
+/// back and another one taken from the first pool that is enabled and selects
+/// the node.
+///
+/// # Errors
+/// [`Error::NotRegistered`], [`Error::NoTunnelPool`]; [`Error::Ipam`] when there
+/// is no address, or the datastore fails.
+pub async fn ensure_tunnel_address(
+    datastore: &dyn Datastore,
+    node: &str,
+    now: Timestamp,
+) -> Result<Ipv4Addr, Error> {
+    let handle_id = tunnel_handle_id(node);
+    let mut selections = View::selections(node, &handle_id);
+    selections.push(Selection::Key(keys::node(node)));
+    let last = selections.len() - 1;
+    let parse = |snapshot: &Snapshot| -> Result<_, Error> {
+        Ok((View::parse(snapshot)?, read_node(snapshot, last)?))
+    };
+    for _ in 0..engine::MAX_ATTEMPTS {
+        let decide = |(view, stored): &(View, Option<StoredNode>), blocks: &Blocks| {
+            let stored = stored.as_ref().ok_or_else(|| Error::NotRegistered(node.to_owned()))?;
+            Ensuring { node, handle_id: &handle_id, view, stored, blocks }.decide(now)
+        };
+        let (assigned, _) =
+            engine::settle(datastore, selections.clone(), &[], parse, decide).await?;
+        // Without an address one was given back that could not stay.
+        if let Some(IpAddr::V4(address)) = assigned.first().map(|assigned| assigned.address) {
+            return Ok(address);
+        }
+    }
+    Err(crate::ipam::Error::Contended(engine::MAX_ATTEMPTS).into())
+}
+
+/// Gives back a node's tunnel address, and takes it out of its Node. Answers
+/// which it was; `None` when there was none.
+///
+/// # Errors
+/// [`Error::Ipam`] when the datastore fails.
+pub async fn release_tunnel_address(
+    datastore: &dyn Datastore,
+    node: &str,
+) -> Result<Option<IpAddr>, Error> {
+    let handle_id = tunnel_handle_id(node);
+    let mut selections = Holdings::selections(&handle_id);
+    selections.push(Selection::Key(keys::node(node)));
+    let last = selections.len() - 1;
+    let parse = |snapshot: &Snapshot| -> Result<_, Error> {
+        Ok((Holdings::parse(snapshot)?, read_node(snapshot, last)?))
+    };
+    let decide = |(holdings, stored): &(Holdings, Option<StoredNode>), blocks: &Blocks| {
+        give_back(&handle_id, holdings, stored.as_ref(), blocks)
+    };
+    let (released, _) = engine::settle(datastore, selections, &[], parse, decide).await?;
+    Ok(released.first().map(|released| released.address))
+}
+
+fn read_node(snapshot: &Snapshot, index: usize) -> Result<Option<StoredNode>, Error> {
+    let entry = snapshot.selected.get(index).and_then(|entries| entries.first());
+    entry.map(StoredNode::read).transpose()
+}
+
+/// What a decision about a node's tunnel address rests on.
+struct Ensuring<'a> {
+    node: &'a str,
+    handle_id: &'a str,
+    view: &'a View,
+    stored: &'a StoredNode,
+    blocks: &'a Blocks,
+}
+
+impl Ensuring<'_> {
+    fn decide(&self, now: Timestamp) -> Result<Step, Error> {
+        let holdings = &self.view.holdings;
+        let unread = self.blocks.unknown(holdings.blocks().into_iter());
+        if !unread.is_empty() {
+            return Ok(Step::Read(unread));
+        }
+        let interface = Purpose::Tunnel.interface();
+        let present = holdings.addresses(self.handle_id, interface, self.blocks);
+        let mut staying: Vec<&Assigned> =
+            present.iter().filter(|has| self.may_stay(has.address)).collect();
+        // Of several the one in use.
+        staying.sort_by_key(|has| self.stored.bgp(FIELD) != Some(&has.address.to_string()));
+        match staying.first() {
+            Some(&has) => self.noted(Step::Done(vec![has.clone()])),
+            None if !present.is_empty() => {
+                let step = give_back(self.handle_id, holdings, Some(self.stored), self.blocks)?;
+                Ok(match step {
+                    Step::Commit(transaction, _) => Step::Commit(transaction, Vec::new()),
+                    other => other,
+                })
+            }
+            None => self.noted(self.take(now)?),
+        }
+    }
+
+    /// Takes a new address.
+    fn take(&self, now: Timestamp) -> Result<Step, Error> {
+        let labels = &self.view.labels;
+        let of_ipip = self.view.pools.iter().map(|pool| &pool.value).filter(|pool| is_ipip(pool));
+        let (mut pools, mut passed_over) = (Vec::new(), Vec::new());
+        for pool in of_ipip {
+            match why_not(pool, labels) {
+                None => pools.push(PoolReference::Name(pool.name.clone())),
+                Some(why) => passed_over.push((pool.name.clone(), why)),
+            }
+        }
+        if pools.is_empty() {
+            return Err(Error::NoTunnelPool { node: self.node.to_owned(), passed_over });
+        }
+        let request = Request {
+            host: self.node.to_owned(),
+            handle_id: self.handle_id.to_owned(),
+            purpose: Purpose::Tunnel,
+            facts: BTreeMap::new(),
+            wants: vec![Want::Any { family: Family::V4, pools }],
+        };
+        Ok(assign::decide(&request, self.view, self.blocks, now)?)
+    }
+
+    /// The step, with the node naming the address.
+    fn noted(&self, step: Step) -> Result<Step, Error> {
+        let (mut transaction, assigned) = match step {
+            Step::Read(blocks) => return Ok(Step::Read(blocks)),
+            Step::Commit(transaction, assigned) => (transaction, assigned),
+            Step::Done(assigned) => (Transaction::default(), assigned),
+        };
+        let address = assigned.first().map(|assigned| assigned.address.to_string());
+        note(Some(self.stored), address, &self.view.holdings, &mut transaction)?;
+        Ok(commit_or_done(transaction, assigned))
+    }
+
+    fn may_stay(&self, address: IpAddr) -> bool {
+        let around = |pool: &&Stored<IpPool>| pool.value.cidr.contains(&address);
+        let pool = self.view.pools.iter().find(around).map(|pool| &pool.value);
+        pool.is_some_and(|pool| is_ipip(pool) && pool.allows(AllowedUse::Tunnel))
+    }
+}
+
+/// Gives back all addresses of the handle and empties the node's field.
+fn give_back(
+    handle_id: &str,
+    holdings: &Holdings,
+    stored: Option<&StoredNode>,
+    blocks: &Blocks,
+) -> Result<Step, Error> {
+    let interface = Purpose::Tunnel.interface();
+    let (mut transaction, released) = match release::decide(handle_id, interface, holdings, blocks)?
+    {
+        Step::Read(blocks) => return Ok(Step::Read(blocks)),
+        Step::Commit(transaction, released) => (transaction, released),
+        Step::Done(_) => (Transaction::default(), Vec::new()),
+    };
+    note(stored, None, holdings, &mut transaction)?;
+    Ok(commit_or_done(transaction, released))
+}
+
+/// Adds to a transaction that the node names this address, or none. One that had
+/// nothing to write before gets the ready flag's comparison, too.
+fn note(
+    stored: Option<&StoredNode>,
+    address: Option<String>,
+    holdings: &Holdings,
+    transaction: &mut Transaction,
+) -> Result<(), Error> {
+    let alone = transaction.writes.is_empty();
+    if let Some(stored) = stored {
+        stored.set_bgp(&[(FIELD, address)], transaction);
+    }
+    if alone && !transaction.writes.is_empty() {
+        holdings.require_ready()?;
+        holdings.guard_ready(transaction);
+    }
+    Ok(())
+}
+
+fn commit_or_done(transaction: Transaction, addresses: Vec<Assigned>) -> Step {
+    if transaction.writes.is_empty() {
+        Step::Done(addresses)
+    } else {
+        Step::Commit(transaction, addresses)
+    }
+}
+
+/// Whether nodes may tunnel to reach a pool's addresses.
+fn is_ipip(pool: &IpPool) -> bool {
+    pool.cidr.addr().is_ipv4() && pool.ipip_mode != EncapsulationMode::Never
+}
+
+/// Why an IPIP pool gives a node with these labels no tunnel address: as Calico
+/// (`allocateip.go`, determineEnabledPoolCIDRs), which asks neither for the
+/// assignment mode nor for a namespace.
+fn why_not(pool: &IpPool, labels: &BTreeMap<String, String>) -> Option<PassedOver> {
+    let selected = pool.node_selector.matches(labels);
+    verdict(pool, Family::V4, AllowedUse::Tunnel, true, labels)
+        .or_else(|| (!selected).then(|| PassedOver::NotSelected(pool.node_selector.to_string())))
+}
