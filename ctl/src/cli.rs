@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands;
 use crate::location::{DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Settings, Sources};
+use crate::{commands, node};
 
 /// Pools, addresses and nodes of Weir.
 ///
@@ -115,6 +115,9 @@ pub enum Command {
     /// See how addresses are used
     #[command(subcommand)]
     Ipam(IpamCommand),
+    /// Run this node's agent, or see what it does
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Print completions for a shell
     Completion(commands::completion::CompletionArgs),
     /// Say which version of weirctl this is
@@ -137,6 +140,13 @@ pub enum IpamCommand {
     Configure(commands::ipam_configure::ConfigureArgs),
     /// Take back empty blocks, and what belongs to hosts that are gone
     Reclaim(commands::ipam_reclaim::ReclaimArgs),
+}
+
+/// The commands about this node.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Keep this node's routes, tunnel and NAT as the pools and nodes ask
+    Run(node::run::RunArgs),
 }
 
 /// Says how to spell an output format that was written without its flag

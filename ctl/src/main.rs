@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod location;
+mod node;
 mod output;
 mod session;
 mod store;
@@ -22,7 +23,7 @@ use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
 use weir_kernel::Kernel;
 
-use cli::{Cli, DatastoreArgs};
+use cli::{Cli, Command, DatastoreArgs, NodeCommand};
 use location::{Location, Settings};
 use session::{Failure, Occupied, Session, Surroundings};
 use store::Observer;
@@ -55,11 +56,7 @@ impl Surroundings for Process {
     }
 
     fn birth(&self) -> Birth {
-        let now = jiff::Timestamp::now();
-        Birth {
-            uid: uuid::Uuid::new_v4().to_string(),
-            timestamp: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        }
+        new_birth()
     }
 
     fn now(&self) -> jiff::Timestamp {
@@ -95,6 +92,15 @@ impl Surroundings for Process {
         let occupied = Kernel::open().map_err(failed)?.occupied().await.map_err(failed)?;
         let occupied = occupied.into_iter();
         Ok(occupied.map(|it| Occupied { range: it.range, what: it.what }).collect())
+    }
+}
+
+/// What a resource is born with: a random UID, and the present time.
+fn new_birth() -> Birth {
+    let now = jiff::Timestamp::now();
+    Birth {
+        uid: uuid::Uuid::new_v4().to_string(),
+        timestamp: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     }
 }
 
@@ -138,6 +144,11 @@ fn run(cli: Cli) -> Result<String, Failure> {
             location.source
         );
     }
+    if let Command::Node(NodeCommand::Run(arguments)) = &cli.command {
+        process.networks = networks(&cli.datastore, &location);
+        node::run::run(arguments, &location, || process.node_name())?;
+        return Ok(String::new());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -145,13 +156,18 @@ fn run(cli: Cli) -> Result<String, Failure> {
     runtime.block_on(async {
         let datastore = open(&location).await?;
         let datastore = datastore.as_ref();
-        let files = location::read_network_directory(&cli.datastore.sources().network_directory);
-        process.networks = Networks::of(&files, &location.configuration);
+        process.networks = networks(&cli.datastore, &location);
         let session = Session { datastore, surroundings: &process, style: terminal::style() };
         let result = commands::run(cli.command, &session).await;
         process.progress.end();
         result
     })
+}
+
+/// The node's CNI configuration, as far as it is about this datastore.
+fn networks(arguments: &DatastoreArgs, location: &Location) -> Networks {
+    let files = location::read_network_directory(&arguments.sources().network_directory);
+    Networks::of(&files, &location.configuration)
 }
 
 fn locate(arguments: &DatastoreArgs) -> Result<Location, Failure> {

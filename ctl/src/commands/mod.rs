@@ -23,7 +23,7 @@ pub mod version;
 
 use weir_common::resources::{Kind, Resource};
 
-use crate::cli::{Command, IpamCommand};
+use crate::cli::{Command, IpamCommand, NodeCommand};
 use crate::session::{CommandResult, Failure, Session, Surroundings};
 use crate::store::{self, StoreError};
 
@@ -60,6 +60,8 @@ async fn run_on(command: Command, session: &Session<'_>) -> CommandResult {
         Command::Label(arguments) => label::run(arguments, session).await,
         Command::Delete(arguments) => delete::run(arguments, session).await,
         Command::Get(arguments) => get::run(arguments, session).await,
+        // Run before a datastore is opened: see `crate::run`.
+        Command::Node(NodeCommand::Run(_)) => Ok(String::new()),
         Command::Ipam(command) => run_ipam(command, session).await,
         Command::Validate(arguments) => validate::run(&arguments, session.surroundings),
         Command::Completion(arguments) => Ok(completion::text(&arguments)),

@@ -18,6 +18,7 @@ use super::feed::News;
 use super::metrics::Metrics;
 use super::registration::Registration;
 use super::service::Service;
+use crate::session::chain;
 
 /// How long the agent waits for more after something has changed, so that a
 /// burst of changes costs one comparison.
@@ -170,42 +171,55 @@ impl Agent {
         }
         let started = Instant::now();
         let inventory = self.follower.inventory();
-        let reachable = self.lost.is_none();
-        let registered = self.registration.renew(&self.kernel, &inventory, reachable).await;
-        let outcome = converge(&self.kernel, self.registration.node(), &inventory).await;
+        let forgotten = self.follower.has_forgotten(self.registration.node());
+        let mut failures = Vec::new();
+        // A datastore that is away would be waited for, and nothing else done.
+        if self.lost.is_none() {
+            let renewed = self.registration.renew(&self.kernel, &inventory, forgotten).await;
+            failures.extend(renewed.err());
+        }
         let nodes = inventory.nodes.len();
+        let outcome = converge(&self.kernel, self.registration.node(), &inventory).await;
         self.metrics.observe(started.elapsed());
         self.metrics.nodes.set(nodes as i64);
         self.metrics.held.set(self.follower.held() as i64);
-        self.note(outcome, registered.err());
+        match outcome {
+            Ok(outcome) => failures.extend(self.note(outcome)),
+            Err(error) => failures.push(chain(&error)),
+        }
+        self.note_failures(failures);
         self.service.is_ready(&format!("{nodes} nodes, {} problems", self.problems.len()));
     }
 
-    fn note(&mut self, outcome: Outcome, registration_failure: Option<String>) {
-        let Outcome { plan, changes, mut failures, problems } = outcome;
+    /// Tells of what was done, and returns what failed.
+    fn note(&mut self, outcome: Outcome) -> Vec<String> {
+        let Outcome { plan, changes, failures, problems } = outcome;
         self.metrics.changes.inc_by(changes as u64);
-        self.metrics.failures.inc_by(failures.len() as u64);
         if changes > 0 {
             tracing::info!(changes, routes = plan.routes.len(), "changed the kernel");
-        }
-        failures.extend(registration_failure);
-        for failure in failures.iter().filter(|failure| !self.failures.contains(failure)) {
-            tracing::error!("{failure}");
         }
         for problem in problems.difference(&self.problems) {
             tracing::warn!("{problem}");
         }
+        self.problems = problems;
         self.metrics.routes.set(plan.routes.len() as i64);
-        self.metrics.problems.set(problems.len() as i64);
+        self.metrics.problems.set(self.problems.len() as i64);
         self.metrics.tunnel.set(plan.tunnel.is_some().into());
         self.metrics.pod_mtu.set(plan.pod_mtu.into());
-        if failures.is_empty() {
-            self.metrics.last_success.set(jiff::Timestamp::now().as_millisecond() as f64 / 1e3);
-        }
         if let Err(error) = self.presence.tell(AgentNotice { pod_mtu: Some(plan.pod_mtu) }) {
             tracing::warn!(%error, "plugins cannot be told the MTU");
         }
-        self.problems = problems;
+        failures
+    }
+
+    fn note_failures(&mut self, failures: Vec<String>) {
+        self.metrics.failures.inc_by(failures.len() as u64);
+        for failure in failures.iter().filter(|failure| !self.failures.contains(failure)) {
+            tracing::error!("{failure}");
+        }
+        if failures.is_empty() {
+            self.metrics.last_success.set(jiff::Timestamp::now().as_millisecond() as f64 / 1e3);
+        }
         self.failures = failures;
         self.metrics.set_ailments(self.ailments());
     }

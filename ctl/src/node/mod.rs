@@ -10,4 +10,6 @@ mod converge;
 mod feed;
 mod http;
 mod metrics;
+mod registration;
 pub mod run;
+mod service;

@@ -38,7 +38,12 @@ pub struct RunArgs {
     pub node: Option<String>,
     /// How this node's IPv4 address is found: first-found, can-reach=ADDRESS, interface=NAMES,
     /// skip-interface=NAMES, cidr=CIDRS, an address, or none
-    #[arg(long, value_name = "METHOD", env = "IP_AUTODETECTION_METHOD", default_value = "first-found")]
+    #[arg(
+        long,
+        value_name = "METHOD",
+        env = "IP_AUTODETECTION_METHOD",
+        default_value = "first-found"
+    )]
     pub ip_autodetection_method: String,
     /// The same for IPv6
     #[arg(long, value_name = "METHOD", env = "IP6_AUTODETECTION_METHOD", default_value = "none")]
