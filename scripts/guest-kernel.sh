@@ -6,9 +6,9 @@
 #
 # That is the running kernel if it has ipip. Otherwise it is Debian's, emulated
 # by qemu with the same files, environment and working directory; it neither
-# changes the machine's files nor reaches its network. What the command prints
-# goes to the standard output. After WEIR_GUEST_TIMEOUT seconds (1500) it is
-# given up.
+# changes the machine's files nor reaches its network; what it writes is lost.
+# The command's standard input is empty, and all it prints goes to the standard
+# output. After WEIR_GUEST_TIMEOUT seconds (1500) it is given up.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -67,7 +67,7 @@ build_guest() {
 
 # Makes $GUEST unless it is there already. Of several scripts one does it.
 prepare() {
-    install_packages qemu-system-x86 kmod cpio xz-utils "${NETWORK_PACKAGES[@]}"
+    install_packages qemu-system-x86 kmod cpio xz-utils
     mkdir -p "$TOOLS"
     exec {lock}>"$GUEST.lock"
     flock "$lock"
@@ -107,24 +107,37 @@ echo b >/proc/sysrq-trigger
 END
 }
 
-# Boots the guest with the directory $1 as its share. Ends as timeout does.
+# Becomes the guest, with the directory $1 as its share. Ends as timeout does.
 boot() {
+    # shellcheck disable=SC2054 # the commas are qemu's
+    local qemu=(
+        qemu-system-x86_64 -no-user-config -nodefaults -no-reboot
+        -display none -serial "file:$1/console"
+        # What makes emulation slower and is of no use here is left out: the
+        # guest is as safe as this machine's own processes.
+        -machine q35,hpet=off -accel tcg,thread=multi,tb-size=512
+        -cpu max,la57=off,avx=off,avx2=off,smap=off,smep=off -smp 2 -m 4G
+        -kernel "$GUEST/kernel/boot/vmlinuz-$VERSION" -initrd "$1/initramfs.cpio"
+        -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off init_on_alloc=0 nowatchdog"
+        -virtfs local,path=/,mount_tag=machine,security_model=none,multidevs=remap,readonly=on
+        -virtfs "local,path=$1,mount_tag=share,security_model=none"
+    )
     # It must not outlive this script, even when that is killed.
-    setpriv --pdeathsig TERM timeout --kill-after=10 "$TIMEOUT" qemu-system-x86_64 \
-        -no-user-config -nodefaults -no-reboot -display none -serial "file:$1/console" \
-        -machine q35,hpet=off -accel tcg,thread=multi,tb-size=512 -cpu max -smp 2 -m 4G \
-        -kernel "$GUEST/kernel/boot/vmlinuz-$VERSION" -initrd "$1/initramfs.cpio" \
-        -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off" \
-        -virtfs local,path=/,mount_tag=machine,security_model=none,multidevs=remap,readonly=on \
-        -virtfs "local,path=$1,mount_tag=share,security_model=none" </dev/null
+    exec setpriv --pdeathsig TERM timeout --kill-after=10 "$TIMEOUT" "${qemu[@]}" </dev/null
+}
+
+# Ends the guest, if there is one, and takes its share away.
+clean_up() {
+    [[ -z $guest ]] || kill "$guest" 2>/dev/null || true
+    rm -rf "$share"
 }
 
 # Runs a command under the guest kernel.
 run_in_guest() {
-    local share guest status=0
+    local status=0
+    guest=
     share=$(mktemp -d)
-    # shellcheck disable=SC2064 # the directory of now
-    trap "rm -rf '$share'" EXIT
+    trap clean_up EXIT
     VERSION=$(<"$GUEST/version")
     make_initramfs "$share"
     echo "$GUEST/kernel/lib/modules/$VERSION" >"$share/modules"
@@ -134,6 +147,7 @@ run_in_guest() {
     guest=$!
     tail --lines=+1 --follow --pid="$guest" "$share/log" &
     wait "$guest" || status=$?
+    guest=
     wait
     if [[ -s $share/status ]]; then
         return "$(<"$share/status")"
@@ -144,12 +158,11 @@ run_in_guest() {
 }
 
 (($# > 0)) || fail "what is to be run? See the head of this script"
-if [[ $1 == --prepare ]]; then
-    set -- modprobe ipip
-fi
+install_packages "${NETWORK_PACKAGES[@]}"
 if has_ipip; then
-    as_root "$@"
+    [[ $1 == --prepare ]] || as_root "$@"
 else
     prepare
+    [[ $1 != --prepare ]] || set -- modprobe ipip
     run_in_guest "$@"
 fi

@@ -3,7 +3,8 @@
 //! A test builds a small world and drives the real programs in it:
 //!
 //! - [`Node`]: a host of its own: network, mounts, processes and host name;
-//!   [`Network`] connects several of them.
+//!   [`Network`] connects several of them, [`Underlay`] those of a cluster in
+//!   two subnets, and [`Capture`] sees what they send.
 //! - [`Container`]: a network namespace on a node.
 //! - [`Etcd`]: a real etcd on a node; [`Store`]: what a datastore holds.
 //! - [`Cluster`]: a node with a datastore and pools, where most tests begin.
@@ -20,6 +21,7 @@
 mod allocations;
 mod binaries;
 mod calicoctl;
+mod capture;
 mod certificates;
 mod cluster;
 mod cnitool;
@@ -34,10 +36,12 @@ mod plugin;
 mod results;
 mod snapshot;
 mod store;
+mod underlay;
 
 pub use allocations::{allocations, assert_consistent, handles};
 pub use binaries::{CNI_PATH, binaries, cni_path, find_program};
 pub use calicoctl::{Exchange, Session, masked, recorded_outputs, recorded_sessions};
+pub use capture::{Capture, Header, ICMP, IPIP, Packet};
 pub use certificates::Certificates;
 pub use cluster::{Cluster, Families, merge};
 pub use cnitool::CniTool;
@@ -50,3 +54,4 @@ pub use plugin::{Answer, Call, Failure, Running};
 pub use results::{address, host_interface};
 pub use snapshot::Snapshot;
 pub use store::{Entries, Store, recorded_store};
+pub use underlay::{Host, Subnet, Underlay};
