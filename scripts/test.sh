@@ -37,8 +37,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
 cargo test --workspace --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
-# cargo starts it in the directory of the package.
-run_tests_by ../scripts/guest-kernel.sh
+run_tests_by scripts/guest-kernel.sh
 cargo test --package weir-tests --test ipip --locked --no-fail-fast "$@" 2>&1 |
     tee --append "$log" || status=$?
 summarise "$log" || status=1
