@@ -5,9 +5,9 @@
 #   scripts/guest-kernel.sh --prepare      only downloads and tries it
 #
 # That is the running kernel if it has ipip. Otherwise it is Debian's, emulated
-# by qemu with the same files, environment and working directory; it neither
-# changes the machine's files nor reaches its network; what it writes is lost.
-# The command's standard input is empty, and all it prints goes to the standard
+# by qemu with the same files, environment and working directory. It does not
+# reach the machine's network, and what it writes is lost when it ends. The
+# command's standard input is empty, and all it prints goes to the standard
 # output. After WEIR_GUEST_TIMEOUT seconds (1500) it is given up.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -24,10 +24,11 @@ has_ipip() {
         ip link add weir0 type ipip local 192.0.2.1 remote 192.0.2.2 2>/dev/null
 }
 
-# Unpacks the Debian package $1 into the directory $2, which is the only place
-# that changes.
+# Unpacks the Debian package $1 into the new directory $2, which is the only
+# place that changes.
 unpack() {
     echo "downloading Debian's $1"
+    mkdir -p "$2"
     (
         cd "$2"
         quietly apt-get download "$1" ||
@@ -35,6 +36,9 @@ unpack() {
             fail "apt-get could not download $1; see above"
         dpkg-deb --extract ./*.deb .
         rm ./*.deb
+        # Later packages have these in /usr alone.
+        [[ -e bin ]] || ln -s usr/bin .
+        [[ -e lib ]] || ln -s usr/lib .
     )
 }
 
@@ -54,7 +58,6 @@ build_guest() {
     [[ -n $package ]] ||
         fail "this kernel has no ipip and apt knows no linux-image-amd64; load the module ipip"
     rm -rf "$building"
-    mkdir -p "$building/kernel" "$building/busybox"
     unpack "$package" "$building/kernel"
     unpack busybox-static "$building/busybox"
     version=${package#linux-image-}
@@ -67,10 +70,10 @@ build_guest() {
 
 # Makes $GUEST unless it is there already. Of several scripts one does it.
 prepare() {
-    install_packages qemu-system-x86 kmod cpio xz-utils
     mkdir -p "$TOOLS"
     exec {lock}>"$GUEST.lock"
     flock "$lock"
+    install_packages qemu-system-x86 kmod cpio xz-utils
     [[ -d $GUEST ]] || build_guest
     exec {lock}>&-
 }
