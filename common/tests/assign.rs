@@ -538,3 +538,13 @@ fn references_are_names_or_cidrs() {
     assert_eq!("blue".parse(), Ok(PoolReference::Name("blue".to_owned())));
     assert_eq!("fd00::/64".parse(), Ok(PoolReference::Cidr(cidr("fd00::/64"))));
 }
+
+#[tokio::test]
+async fn what_a_request_reserves_is_passed_over_by_it() {
+    let store = store_with_pool();
+    let first = assign(&store, &request("n1", "first", V4)).await.unwrap()[0];
+    let next = cidr(&format!("{first}/31")).hosts().find(|address| *address != first).unwrap();
+    let second = Request { reserved: vec![next], ..request("n1", "second", V4) };
+    assert_ne!(assign(&store, &second).await.unwrap(), [next]);
+    assert_eq!(assign(&store, &request("n1", "third", V4)).await.unwrap(), [next]);
+}

@@ -1,10 +1,8 @@
 //! A real etcd.
 
-use std::io::{BufRead, BufReader, copy, sink};
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,6 +12,7 @@ use weir_datastore::OPERATIONS_LIMIT;
 use crate::certificates::Certificates;
 use crate::node::Node;
 use crate::place::Place;
+use crate::program_log::await_line;
 use crate::store::Entries;
 
 /// What etcd writes when it takes requests.
@@ -213,7 +212,8 @@ impl Drop for Etcd {
 /// Starts an etcd and waits until it takes requests.
 fn spawn(node: &Node, options: &Options) -> Child {
     let mut child = node.spawn(&mut command(options));
-    await_ready(child.stderr.take().expect("the standard error is a pipe"));
+    let log = child.stderr.take().expect("the standard error is a pipe");
+    await_line("etcd", log, READY);
     child
 }
 
@@ -252,16 +252,4 @@ fn command(options: &Options) -> Command {
             .args(["--key-file", &certificates.file("server.key")]);
     }
     command
-}
-
-/// Reads etcd's log until it is ready, then goes on reading so that etcd never
-/// waits for a full pipe.
-fn await_ready(log: ChildStderr) {
-    let mut log = BufReader::new(log);
-    let mut seen = String::new();
-    while !seen.contains(READY) {
-        let read = log.read_line(&mut seen).expect("etcd's log can be read");
-        assert_ne!(read, 0, "etcd ended at once:\n{seen}");
-    }
-    thread::spawn(move || copy(&mut log, &mut sink()));
 }

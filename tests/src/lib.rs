@@ -9,6 +9,7 @@
 //! - [`Etcd`]: a real etcd on a node; [`Store`]: what a datastore holds.
 //! - [`Cluster`]: a node with a datastore and pools, where most tests begin.
 //! - [`Call`] and [`CniTool`]: run a plugin, as a runtime does.
+//! - [`Containerd`], [`Cri`] and [`Podman`]: real runtimes, with real containers.
 //! - [`Session`]: what calicoctl was asked and answered.
 //! - [`Snapshot`]: what a namespace looks like, to compare before and after.
 //!
@@ -26,6 +27,8 @@ mod certificates;
 mod cluster;
 mod cnitool;
 mod container;
+mod containerd;
+mod cri;
 mod etcd;
 mod filesystem;
 mod namespaces;
@@ -33,7 +36,11 @@ mod network;
 mod node;
 mod place;
 mod plugin;
+mod podman;
+mod program_log;
+mod published;
 mod results;
+mod runtimes;
 mod snapshot;
 mod store;
 mod underlay;
@@ -46,11 +53,15 @@ pub use certificates::Certificates;
 pub use cluster::{Cluster, Families, merge};
 pub use cnitool::CniTool;
 pub use container::Container;
+pub use containerd::Containerd;
+pub use cri::{Cri, Sandbox};
 pub use etcd::{Etcd, Options as EtcdOptions};
 pub use network::Network;
 pub use node::{Node, UPLINK};
 pub use place::Place;
 pub use plugin::{Answer, Call, Failure, Running};
+pub use podman::Podman;
+pub use published::Published;
 pub use results::{address, host_interface};
 pub use snapshot::Snapshot;
 pub use store::{Entries, Store, recorded_store};

@@ -53,6 +53,9 @@ pub struct Request {
     pub facts: BTreeMap<String, String>,
     /// The addresses; all are assigned or none.
     pub wants: Vec<Want>,
+    /// Addresses that are not handed out by themselves, like those of an
+    /// `IPReservation`: the network's gateways.
+    pub reserved: Vec<IpAddr>,
 }
 
 /// Decides on a request.

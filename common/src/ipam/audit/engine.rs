@@ -196,6 +196,7 @@ async fn record(
         interface: identity.interface().to_owned(),
         facts: Default::default(),
         wants: addresses.iter().copied().map(Want::Exactly).collect(),
+        reserved: Vec::new(),
     };
     match engine::assign(datastore, &request, &[], now).await {
         Ok(_) => Ok(Repaired::Mended),
