@@ -9,7 +9,7 @@ use serde_json::json;
 use support::stores::*;
 use support::*;
 use weir_common::datastore::keys;
-use weir_common::ipam::audit::{self, Record, Report};
+use weir_common::ipam::audit::{self, Circumstances, Record, Report};
 use weir_common::ipam::reclaim::{EmptyBlock, plan, reclaim};
 use weir_common::ipam::release_one::{Release, Seen, look_up, release};
 use weir_common::ipam::{Block, Error, Family, engine};
@@ -79,7 +79,9 @@ async fn a_report_names_what_can_be_released() {
     here.attachments.retain(|attached| attached.identity.container_id() != "x");
     delete(&store, keys::handle("net.n2-a")).await;
     let listing = audit::engine::list(&store).await.unwrap().listing;
-    let report = Report::new(&listing, &audit::audit(&listing, Some(&here), later()));
+    let circumstances = Circumstances::new(Some(&here), later());
+    let findings = audit::audit(&listing, &circumstances);
+    let report = Report::new(&listing, &findings, circumstances.gone);
     let json = serde_json::to_string(&report).unwrap();
     let again: Report = serde_json::from_str(&json).unwrap();
     assert_eq!(again, report);
@@ -151,13 +153,13 @@ async fn a_host_keeps_one_block_in_each_enabled_pool() {
         empty(&free(4), None),
         empty("10.1.0.0/29", Some("n2")),
     ];
-    assert_eq!(plan(&listing, None), expected);
+    assert_eq!(plan(&listing, &Circumstances::new(None, later())), expected);
     for block in &expected {
         assert!(reclaim(&store, block).await.unwrap());
         assert!(!reclaim(&store, block).await.unwrap(), "it is gone");
     }
     let listing = audit::engine::list(&store).await.unwrap().listing;
-    assert_eq!(plan(&listing, None), []);
+    assert_eq!(plan(&listing, &Circumstances::new(None, later())), []);
     assert_eq!(in_use(&store).into_keys().collect::<Vec<_>>(), [used]);
 }
 

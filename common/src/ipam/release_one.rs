@@ -126,9 +126,7 @@ async fn prepare(
     holdings.require_ready()?;
     let mut transaction = Transaction::default();
     release_ordinal(block, ordinal, holdings.handle.as_ref(), &mut transaction);
-    if let Some(information) = &holdings.cluster_information {
-        transaction.unchanged(keys::CLUSTER_INFORMATION.to_owned(), information.revision);
-    }
+    holdings.guard_ready(&mut transaction);
     Ok(transaction)
 }
 

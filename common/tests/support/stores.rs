@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use weir_common::datastore::{Datastore, Transaction, Write, keys};
-use weir_common::ipam::audit::{Attached, Finding, Kind, ThisNode, audit, engine};
-use weir_common::ipam::{Block, Family};
+use weir_common::ipam::audit::engine::{self, Listed, Repair, Repaired};
+use weir_common::ipam::audit::{Attached, Circumstances, Finding, Kind, ThisNode, audit};
+use weir_common::ipam::{Block, Error, Family};
 use weir_common::network::AttachmentIdentity;
 use weir_datastore::Memory;
 
@@ -107,22 +108,45 @@ pub fn cidr(text: &str) -> IpNet {
 
 /// What an audit finds, after a second look.
 pub async fn check(store: &Memory, here: Option<&ThisNode>) -> Vec<Finding> {
+    check_in(store, &Circumstances::new(here, later())).await
+}
+
+/// As [`check`], in these circumstances.
+pub async fn check_in(store: &Memory, circumstances: &Circumstances<'_>) -> Vec<Finding> {
     let listing = engine::list(store).await.unwrap().listing;
-    let findings = audit(&listing, here, later());
-    engine::confirm(store, &listing, findings, here, later()).await.unwrap()
+    let findings = audit(&listing, circumstances);
+    engine::confirm(store, &listing, findings, circumstances).await.unwrap()
 }
 
 /// Repairs until nothing is mended any more, and returns what is left.
 pub async fn repair(store: &Memory, here: Option<&ThisNode>) -> Vec<Finding> {
+    repair_in(store, &Circumstances::new(here, later())).await
+}
+
+/// As [`repair`], in these circumstances.
+pub async fn repair_in(store: &Memory, circumstances: &Circumstances<'_>) -> Vec<Finding> {
     for _ in 0..6 {
-        let listing = engine::list(store).await.unwrap().listing;
-        let findings = audit(&listing, here, later());
-        let repaired = engine::repair(store, &listing, findings, here, later()).await.unwrap();
-        if !repaired.iter().any(|(_, done)| *done == engine::Repaired::Mended) {
-            return repaired.into_iter().map(|(finding, _)| finding).collect();
+        let done = repair_once(store, circumstances).await.unwrap();
+        if !done.iter().any(|(_, done)| *done == Repaired::Mended) {
+            return done.into_iter().map(|(finding, _)| finding).collect();
         }
     }
     panic!("repair does not come to an end");
+}
+
+/// Mends what one look finds, as far as it goes.
+pub async fn repair_once(
+    store: &Memory,
+    circumstances: &Circumstances<'_>,
+) -> Result<Vec<(Finding, Repaired)>, Error> {
+    let Listed { listing, revision, .. } = engine::list(store).await.unwrap();
+    let mut repair = Repair::new(store, &listing, revision);
+    let mut done = Vec::new();
+    for finding in engine::in_turn(audit(&listing, circumstances)) {
+        let repaired = repair.mend(&finding, circumstances).await?;
+        done.push((finding, repaired));
+    }
+    Ok(done)
 }
 
 /// The kinds among the findings.
