@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::audit::{Circumstances, Listing, Owner};
 use super::{Affinity, AffinityState, Block, Error, Holdings, Stored};
-use crate::datastore::{Datastore, Entry, Outcome, Selection, Transaction, Write, keys};
+use crate::datastore::{Datastore, Entry, Outcome, Selection, Transaction, keys};
 use crate::resources::{ClusterInformation, IpPool};
 
 /// A block to take back.
@@ -122,7 +122,7 @@ fn decide(
             Some(affinity) => transaction.delete(key, affinity.revision),
             None => transaction.absent(key),
         };
-        transaction.writes.push(Write::Delete { key: keys::full(host, empty.block) });
+        super::release::forget_full(host, empty.block, &mut transaction);
     }
     holdings.guard_ready(&mut transaction);
     Ok(Some(transaction))

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::{Affinity, Block, Handle, Stored, release_one};
+use super::super::{Affinity, Block, Handle, Stored, release, release_one};
 use super::audit;
 use super::evidence::{Evidence, rests_on_pools};
 use super::finding::{Claim, Finding};
 use super::node::Circumstances;
 use super::wording::Settlement;
-use crate::datastore::{Compare, Transaction, Write, keys};
+use crate::datastore::{Compare, Transaction, keys};
 
 /// The most comparisons that one transaction may hold (etcd's default
 /// `--max-txn-ops`).
@@ -131,7 +131,7 @@ fn transaction_for_block(found: &Finding, evidence: &Evidence) -> Option<Transac
             let sound = make_sound(&stored.value, doubtful);
             transaction.update(keys::block(*block), stored.revision, sound.to_json());
             if let Some(host) = sound.host() {
-                transaction.writes.push(Write::Delete { key: keys::full(host, *block) });
+                release::forget_full(host, *block, &mut transaction);
             }
         }
         _ => return None,
@@ -155,16 +155,10 @@ impl Evidence {
     fn give_up(&self, claim: &Claim, transaction: &mut Transaction) {
         self.forget(claim, transaction);
         let of_host = |stored: &&Stored<Block>| stored.value.host() == Some(claim.host.as_ref());
-        let key = keys::block(claim.block);
         match self.blocks.get(&claim.block).filter(of_host) {
             None => self.require_blocks([claim.block], transaction),
-            Some(stored) if stored.value.is_empty() => {
-                transaction.delete(key, stored.revision);
-            }
             Some(stored) => {
-                let mut block = Block { affinity: None, ..stored.value.clone() };
-                block.advance();
-                transaction.update(key, stored.revision, block.to_json());
+                release::abandon(stored, transaction);
             }
         }
     }
@@ -192,8 +186,7 @@ impl Evidence {
             Some(stored) => transaction.delete(claim.key(), stored.revision),
             None => transaction.absent(claim.key()),
         };
-        let key = keys::full(&claim.host, claim.block);
-        transaction.writes.push(Write::Delete { key });
+        release::forget_full(&claim.host, claim.block, transaction);
     }
 
     /// Requires that blocks are as they were read.
