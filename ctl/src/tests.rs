@@ -3,6 +3,7 @@
 mod changing;
 mod concurrency;
 mod deletion;
+mod documentation;
 mod force;
 mod golden;
 mod init;
