@@ -1,14 +1,18 @@
 //! Stores to audit: a healthy one with everything that looks like damage and
 //! is none, and tools to damage it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use weir_common::datastore::{Datastore, Transaction, Write, keys};
 use weir_common::ipam::audit::engine::{self, Listed, Repair, Repaired};
-use weir_common::ipam::audit::{Attached, Circumstances, Finding, Kind, ThisNode, audit};
+use weir_common::ipam::audit::{
+    Attached, Circumstances, Evidence, Finding, Kind, Mend, ThisNode, audit, mend,
+};
 use weir_common::ipam::{Block, Error, Family};
 use weir_common::network::AttachmentIdentity;
 use weir_datastore::Memory;
@@ -191,4 +195,62 @@ pub fn in_use(store: &Memory) -> BTreeMap<std::net::IpAddr, (Option<String>, Opt
         }
     }
     found
+}
+
+/// The host that damage leaves behind.
+pub static GONE: LazyLock<BTreeSet<String>> = LazyLock::new(|| ["n9".to_owned()].into());
+
+/// On the first node, where it is known that the host is gone.
+pub fn at_n1(here: &ThisNode) -> Circumstances<'_> {
+    Circumstances { gone: &GONE, ..Circumstances::new(Some(here), later()) }
+}
+
+/// An address.
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// The key of the block of [`block_of_container`].
+pub fn block_key(store: &Memory, container: &str) -> String {
+    keys::block(block_of_container(store, container).cidr)
+}
+
+/// Puts an affinity.
+pub fn affinity(store: &Memory, host: &str, block: &str, state: &str) {
+    put(store, keys::affinity(host, cidr(block)), json!({"state": state, "deleted": false}));
+}
+
+/// Puts a block without addresses in use, and its affinity.
+pub fn empty_block(store: &Memory, block: &str, host: &str) {
+    let block = Block::new(cidr(block), host, 1);
+    store.seed([(keys::block(block.cidr), block.to_json())]);
+    affinity(store, host, &block.cidr.to_string(), "confirmed");
+}
+
+/// A block of `owner` whose last but few addresses one handle of `node` has.
+pub fn held_block(store: &Memory, block: &str, owner: &str, handle: &str, node: &str) {
+    empty_block(store, block, owner);
+    let key = keys::block(cidr(block));
+    let mut content = Block::from_json(&store.dump()[&key]).unwrap();
+    let holder = json!({"handle_id": handle, "secondary": {"node": node, "interface": "eth0",
+        "timestamp": "2026-11-23 03:36:01.859779804 +0000 UTC"}});
+    let ordinal = if owner == "n9" { 1 } else { 3 };
+    content.assign(ordinal, serde_json::from_value(holder).unwrap());
+    store.seed([(key, content.to_json())]);
+    put(store, keys::handle(handle), json!({"block": {block: 1}}));
+}
+
+/// The transactions that mend what is found.
+pub async fn mends(store: &Memory, circumstances: &Circumstances<'_>) -> Vec<Transaction> {
+    let listing = engine::list(store).await.unwrap().listing;
+    let mut transactions = Vec::new();
+    for finding in audit(&listing, circumstances) {
+        let snapshot = store.read(&Evidence::selections(&finding)).await.unwrap();
+        let evidence = Evidence::parse(&finding, &snapshot, &listing).unwrap();
+        match mend(&finding, &evidence, circumstances) {
+            Mend::Commit(transaction) => transactions.push(transaction),
+            other => panic!("{finding:?}: {other:?}"),
+        }
+    }
+    transactions
 }

@@ -106,20 +106,19 @@ async fn a_report_that_is_out_of_date_releases_nothing() {
 
 #[tokio::test]
 async fn only_what_two_looks_see_is_mended() {
-    let memory = store_of(&[("n1", "web", "10.1.0.7")]).await;
-    let nothing = json!({"block": {"10.1.0.0/28": 1}});
-    put(&memory, keys::handle("net.first"), &nothing);
-    let mut surroundings = Prepared::new("", Some(node_with(&[("web", "10.1.0.7")])));
+    let memory = store_of(&[("n1", "first", "10.1.0.7")]).await;
+    let both = store_of(&[("n1", "first", "10.1.0.7"), ("n1", "second", "10.1.0.8")]).await.dump();
+    let mut surroundings = Prepared::new("", Some(node_with(&[])));
     let others = memory.clone();
-    let (key, value) = (keys::handle("net.second"), nothing.clone());
     surroundings.meanwhile = Some(Box::new(move |number| {
         if number == 0 {
-            put(&others, key.clone(), &value);
+            others.seed(both.clone());
         }
     }));
     let answer = run(&memory, "ipam check --repair", &surroundings).await;
     assert_eq!(answer.exit, 0, "{}", answer.output);
-    assert_eq!(surroundings.pauses.load(Ordering::Relaxed), 2, "the second needed its own two");
+    assert_eq!(answer.output.matches("mended: release it").count(), 2, "{}", answer.output);
+    assert_eq!(surroundings.pauses.load(Ordering::Relaxed), 2, "the second needed two more looks");
 }
 
 /// What somebody writes again and again is left, and it is said why.
