@@ -114,7 +114,32 @@ async fn repeating_returns_the_same_addresses() {
     let first = assign(&store, &request).await.unwrap();
     let dump = store.dump();
     assert_eq!(assign(&store, &request).await.unwrap(), first);
-    assert_eq!(store.dump(), dump, "a repeated ADD changes nothing");
+    assert_eq!(store.dump(), dump, "an ADD whose answer was lost changes nothing");
+}
+
+/// Who saw the allocation before a repeated ADD must not take it for the one
+/// after it.
+#[tokio::test]
+async fn a_repeated_add_is_a_new_allocation_of_the_same_addresses() {
+    let store = store_with_pool();
+    pool(&store, "six", "fd00::/64", json!({}));
+    let request = request("n1", "a", BOTH);
+    let first = assign(&store, &request).await.unwrap();
+    let before = stores::in_use(&store);
+    let later = now() + jiff::SignedDuration::from_secs(3600);
+    let again = engine::assign(&store, &request, &[], later).await.unwrap();
+    assert_eq!(addresses(&again.addresses), first);
+    assert_consistent(&store);
+    let after = stores::in_use(&store);
+    for (address, (handle, sequence)) in before {
+        let (handle_after, sequence_after) = &after[&address];
+        assert_eq!(*handle_after, handle);
+        assert!(*sequence_after > sequence, "{address}: {sequence_after:?}");
+    }
+    for block in blocks(&store) {
+        let stamp = block.attributes[0].fact("timestamp").unwrap();
+        assert!(stamp.starts_with("2026-11-23 04:40:17"), "{stamp}");
+    }
 }
 
 #[tokio::test]

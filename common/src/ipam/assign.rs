@@ -61,7 +61,9 @@ pub struct Request {
 /// Decides on a request.
 ///
 /// `now` is recorded in the allocation and is where a new block's sequence
-/// number starts.
+/// number starts. An address that the attachment has already is stamped anew, so
+/// that nobody who saw the allocation before releases it while its container is
+/// being attached again (`docs/audit.md`).
 ///
 /// # Errors
 /// When the request cannot be fulfilled; see [`Error`].
@@ -84,7 +86,9 @@ pub fn decide(
     let mut missing = Vec::new();
     for want in &request.wants {
         if let Some(index) = present.iter().position(|has| want.is_met_by(has.address)) {
-            assigned.push(present.remove(index));
+            let has = present.remove(index);
+            search.draft.renew(&has);
+            assigned.push(has);
             continue;
         }
         match search.place(want, &present) {
