@@ -6,7 +6,9 @@ use weir_tests::{Call, Container, Place};
 use super::Check;
 use crate::bench::{Bench, Scene};
 use crate::fake::Fake;
-use crate::verdict::{Verdict, about, ensure, list, refused, refused_with, result, silent, told};
+use crate::verdict::{
+    Verdict, about, ensure, list, not_offered, refused, refused_with, result, silent, told,
+};
 
 pub const CHECKS: &[Check] = &[
     Check::new("M9.no-previous", "CHECK without prevResult is code 7", no_previous),
@@ -23,6 +25,7 @@ pub const CHECKS: &[Check] = &[
     Check::new("M9.mac-changed", "CHECK notices another hardware address", |bench| {
         notices(bench, &["ip", "link", "set", "eth0", "address", "02:00:00:00:00:99"])
     }),
+    Check::new("M9.host-end-gone", "CHECK notices that the host's end has another name", host_end),
     Check::new("M9.sandbox", "CHECK notices a prevResult of another namespace", other_sandbox),
     Check::new("M9.others-tolerated", "CHECK tolerates what later plugins added", others_tolerated),
     Check::new("M9.delegate", "what the IPAM plugin finds in CHECK is returned", delegate),
@@ -69,6 +72,24 @@ fn notices(bench: &Bench, damage: &[&str]) -> Verdict {
         silent(&scene.run(&call, "CHECK"))?;
         container.run(damage);
         let answer = scene.run(&call, "CHECK");
+        refused(&answer)?;
+        Ok(told(&answer))
+    })
+}
+
+fn host_end(bench: &Bench) -> Verdict {
+    added(bench, |scene, _, call, result| {
+        let of_host = |it: &&Value| it["sandbox"].as_str().unwrap_or_default().is_empty();
+        let names = list(&result, "interfaces").iter().filter(of_host);
+        let mut names = names.filter_map(|it| it["name"].as_str());
+        let is_veth = |name: &&str| scene.node.link(name)["linkinfo"]["info_kind"] == "veth";
+        let Some(name) = names.find(is_veth) else {
+            return not_offered("there is no end on the host");
+        };
+        scene.node.run(&["ip", "link", "set", name, "down"]);
+        scene.node.run(&["ip", "link", "set", name, "name", "renamed"]);
+        scene.node.run(&["ip", "link", "set", "renamed", "up"]);
+        let answer = scene.run(&call.clone().configure("/prevResult", result.clone()), "CHECK");
         refused(&answer)?;
         Ok(told(&answer))
     })

@@ -6,7 +6,7 @@ use weir_tests::{Container, Place};
 use super::Check;
 use crate::bench::Bench;
 use crate::fake::{Fake, GATEWAY};
-use crate::verdict::{Fault, Verdict, ensure, result};
+use crate::verdict::{Fault, Verdict, ensure, list, result};
 
 pub const CHECKS: &[Check] = &[
     Check::new(
@@ -20,6 +20,11 @@ pub const CHECKS: &[Check] = &[
         no_table,
     ),
     Check::new("M6.table", "a route with a table is in that one only (1.1.0)", table),
+    Check::new(
+        "M6.absent-is-not-zero",
+        "the result has table and scope where they were given, 0 included, and nowhere else (1.1.0)",
+        absent_is_not_zero,
+    ),
     Check::new(
         "M6.metrics",
         "a route's mtu, advmss and priority are the kernel's (1.1.0)",
@@ -79,6 +84,27 @@ fn table(bench: &Bench) -> Verdict {
         format!("{} in table 100, {} in main", there.len(), main.len())
     })?;
     Ok("in table 100 only".to_owned())
+}
+
+fn absent_is_not_zero(bench: &Bench) -> Verdict {
+    bench.claims("1.1.0")?;
+    let fake = Fake::of_version(bench, "1.1.0")?;
+    let mut answer = fake.result();
+    answer["routes"] = json!([
+        {"dst": "203.0.113.0/24"},
+        {"dst": DESTINATION, "table": 0, "scope": 0},
+    ]);
+    fake.answers("ADD", &answer);
+    let added = result(&fake.scene.run(&fake.call(&fake.scene.container("web")), "ADD"))?;
+    let route = |destination: &str| {
+        let routes = list(&added, "routes").iter();
+        routes.rev().find(|it| it["dst"] == destination).cloned().unwrap_or_default()
+    };
+    let (without, with) = (route("203.0.113.0/24"), route(DESTINATION));
+    let absent = without.is_object() && without.get("table").or(without.get("scope")).is_none();
+    let present = with["table"] == 0 && with["scope"] == 0;
+    ensure(absent && present, || format!("{without} and {with}"))?;
+    Ok(format!("{without} and {with}"))
 }
 
 fn metrics(bench: &Bench) -> Verdict {

@@ -6,6 +6,7 @@ use weir_tests::{Answer, Place};
 use super::Check;
 use crate::bench::{Bench, Scene};
 use crate::fake::Fake;
+use crate::subject::World;
 use crate::verdict::{
     Verdict, about, ensure, failed, list, not_offered, refused, refused_with, result, silent, told,
 };
@@ -36,6 +37,11 @@ pub const CHECKS: &[Check] = &[
     Check::new("P9.form-0.4.0", "the result of 0.4.0 has its form", |it| form(it, "0.4.0")),
     Check::new("P9.form-1.0.0", "the result of 1.0.0 has its form", |it| form(it, "1.0.0")),
     Check::new("P9.form-1.1.0", "the result of 1.1.0 has its form", |it| form(it, "1.1.0")),
+    Check::new(
+        "P9.two-families",
+        "the result of 0.2.0 has one address of each family, in ip4 and ip6",
+        two_families,
+    ),
     Check::new("P9.no-address", "0.2.0 without any address is an error", no_address),
     Check::new(
         "P9.previous-without-version",
@@ -204,6 +210,18 @@ fn flaw(result: &Value, version: &str) -> Option<&'static str> {
         return Some("mtu, socketPath and pciID are of 1.1.0");
     }
     None
+}
+
+fn two_families(bench: &Bench) -> Verdict {
+    bench.claims("0.2.0")?;
+    let scene = bench.scene(World::Dual)?;
+    let answer = scene.run(&scene.call("0.2.0", &scene.container("web")), "ADD");
+    let document = result(&answer)?;
+    let address = |family: &str| document[family]["ip"].as_str().unwrap_or_default().to_owned();
+    let (four, six) = (address("ip4"), address("ip6"));
+    let holds = four.starts_with("10.9.0.") && six.starts_with("fd00:9::");
+    ensure(holds, || told(&answer))?;
+    Ok(format!("{four} and {six}"))
 }
 
 fn no_address(bench: &Bench) -> Verdict {
