@@ -19,9 +19,7 @@ pub const CHECKS: &[Check] = &[
     Check::new("M9.address-gone", "CHECK notices that the address is gone", |bench| {
         notices(bench, &["ip", "address", "flush", "dev", "eth0", "scope", "global"])
     }),
-    Check::new("M9.route-gone", "CHECK notices that the default route is gone", |bench| {
-        notices(bench, &["ip", "route", "delete", "default"])
-    }),
+    Check::new("M9.route-gone", "CHECK notices that the default route is gone", route_gone),
     Check::new("M9.mac-changed", "CHECK notices another hardware address", |bench| {
         notices(bench, &["ip", "link", "set", "eth0", "address", "02:00:00:00:00:99"])
     }),
@@ -75,6 +73,15 @@ fn notices(bench: &Bench, damage: &[&str]) -> Verdict {
         refused(&answer)?;
         Ok(told(&answer))
     })
+}
+
+fn route_gone(bench: &Bench) -> Verdict {
+    let default = ["ip", "route", "show", "default"];
+    added(bench, |_, container, _, _| match container.run(&default).as_str() {
+        "" => not_offered("it makes no default route here"),
+        route => Ok(route.to_owned()),
+    })?;
+    notices(bench, &["ip", "route", "delete", "default"])
 }
 
 fn host_end(bench: &Bench) -> Verdict {
