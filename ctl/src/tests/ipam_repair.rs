@@ -22,6 +22,7 @@ async fn store_of(containers: &[(&str, &str, &str)]) -> Memory {
             interface: "eth0".to_owned(),
             facts: BTreeMap::new(),
             wants: vec![Want::Exactly(address.parse().unwrap())],
+            reserved: Vec::new(),
         };
         let made = "2026-11-23T00:00:00Z".parse().unwrap();
         engine::assign(&memory, &request, &[], made).await.unwrap();
