@@ -96,6 +96,32 @@ impl<'a> Draft<'a> {
         self.take(pool, cidr, ordinal)
     }
 
+    /// Stamps an address that the attachment has already with the present
+    /// moment and sequence number. One that was stamped by this very call, whose
+    /// answer got lost, stays as it is, and so does one of Calico's, which names
+    /// no interface.
+    pub(super) fn renew(&mut self, has: &Assigned) {
+        let Some((ordinal, holder)) = self.holding(has) else { return };
+        let stamp = timestamp(self.now);
+        let stamped = holder.fact(ATTRIBUTE_TIMESTAMP) == Some(&stamp);
+        if stamped || holder.fact(super::ATTRIBUTE_INTERFACE).is_none() {
+            return;
+        }
+        let mut renewed = holder.clone();
+        let facts = renewed.secondary.get_or_insert_default();
+        facts.insert(ATTRIBUTE_TIMESTAMP.to_owned(), stamp);
+        if let Some(block) = self.changed(has.block) {
+            block.reassign(ordinal, renewed);
+        }
+    }
+
+    /// The ordinal of an address in use, and its holder.
+    fn holding(&self, has: &Assigned) -> Option<(usize, &Attribute)> {
+        let block = self.block(has.block)?;
+        let ordinal = block.ordinal(has.address)?;
+        Some((ordinal, block.holder(ordinal)?))
+    }
+
     /// The block as changed so far, else as read.
     fn block(&self, cidr: IpNet) -> Option<&Block> {
         match self.blocks_changed.get(&cidr) {

@@ -134,6 +134,7 @@ fn newcomer(host: &str, wants: Vec<Want>) -> Request {
         purpose: Purpose::Interface(String::new()),
         facts: Default::default(),
         wants,
+        reserved: Vec::new(),
     }
 }
 
