@@ -72,7 +72,7 @@ fn in_words(explained: &Explanation) -> String {
 }
 
 fn consider(considered: &Considered, host: &str) -> String {
-    let mut text = format!("{} pools for node {host}:\n", considered.family);
+    let mut text = format!("{} pools for node {host}:\n", considered.want.family());
     for (number, pool) in considered.pools.iter().enumerate() {
         text.push_str(&format!("  {}. {} ({}) is used\n", number + 1, pool.name, pool.cidr));
     }
@@ -99,7 +99,7 @@ fn state(held: &HeldBlock) -> String {
         HeldState::NotThereYet => "not there yet; it is made when it is used".to_owned(),
         HeldState::NotTheHosts(Some(owner)) => format!("belongs to host {owner}; passed over"),
         HeldState::NotTheHosts(None) => "belongs to no host; passed over".to_owned(),
-        HeldState::Unreadable(error) => error.to_string(),
+        HeldState::Unreadable(why) => format!("cannot be read: {}", why.reason),
     }
 }
 
