@@ -6,10 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use jiff::Timestamp;
+use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
 
+use crate::network::Network;
 use crate::output::Style;
 use crate::store::Observer;
 
@@ -38,11 +40,15 @@ pub trait Surroundings: Observer {
     /// When the kernel, or the node's name, cannot be read.
     async fn this_node(&self) -> Result<Option<ThisNode>, Failure>;
 
-    /// The name of this node.
+    /// The name of this node, found as a network's configuration says.
     ///
     /// # Errors
     /// When there is none that can be used.
-    fn node_name(&self) -> Result<String, Failure>;
+    fn node_name(&self, configured: &NodeName) -> Result<String, Failure>;
+
+    /// The network that the call is about: the one it names, else the node's
+    /// first one in the datastore in use.
+    fn network(&self) -> Option<Network>;
 
     /// How many columns the terminal has, or what takes its place.
     fn width(&self) -> usize;

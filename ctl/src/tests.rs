@@ -17,6 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clap::Parser;
 use serde_json::Value;
+use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
@@ -24,6 +25,7 @@ use weir_datastore::Memory;
 
 use crate::cli::Cli;
 use crate::commands;
+use crate::network::Network;
 use crate::output::Style;
 use crate::session::{Failure, Occupied, Session, Surroundings};
 use crate::store::Observer;
@@ -33,6 +35,7 @@ struct Prepared {
     input: String,
     births: AtomicU32,
     node: Option<ThisNode>,
+    network: Option<Network>,
 }
 
 impl Observer for Prepared {
@@ -67,8 +70,15 @@ impl Surroundings for Prepared {
         Ok(self.node.clone())
     }
 
-    fn node_name(&self) -> Result<String, Failure> {
-        Ok("n1".to_owned())
+    fn node_name(&self, configured: &NodeName) -> Result<String, Failure> {
+        Ok(match configured {
+            NodeName::Given(name) => name.clone(),
+            NodeName::File(_) | NodeName::FileOrHost(_) => "n1".to_owned(),
+        })
+    }
+
+    fn network(&self) -> Option<Network> {
+        self.network.clone()
     }
 
     fn width(&self) -> usize {
@@ -122,7 +132,10 @@ async fn call_on(
         Ok(cli) => cli,
         Err(error) => return Answer { exit: 1, output: error.to_string() },
     };
-    let surroundings = Prepared { input: input.to_owned(), births: AtomicU32::new(0), node };
+    let read = |path: &Path| Network::read(path.to_owned(), input).unwrap();
+    let network = cli.command.network_file().map(read);
+    let surroundings =
+        Prepared { input: input.to_owned(), births: AtomicU32::new(0), node, network };
     let session = Session { datastore, surroundings: &surroundings, style };
     match commands::run(cli.command, &session).await {
         Ok(output) => Answer { exit: 0, output },
