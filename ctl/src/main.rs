@@ -169,8 +169,9 @@ fn run(cli: Cli) -> Result<String, Failure> {
 
 /// Reads the network that the command line names.
 fn read_network(path: &Path) -> Result<Network, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::new(format!("{} cannot be read: {error}", path.display())))?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(format!("{} cannot be read: {error}; check the path", path.display()))
+    })?;
     Network::read(path.to_owned(), &text).map_err(|error| Failure::caused_by(&error))
 }
 
