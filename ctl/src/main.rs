@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod location;
+mod network;
 mod node;
 mod output;
 mod session;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clap::Parser;
 use clap::error::ErrorKind;
+use weir_common::cni::NodeName;
 use weir_common::datastore::{Datastore, keys};
 use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
@@ -25,6 +27,7 @@ use weir_kernel::Kernel;
 
 use cli::{Cli, Command, DatastoreArgs, NodeCommand};
 use location::{Location, Settings};
+use network::Network;
 use session::{Failure, Occupied, Session, StillNode, Surroundings};
 use store::Observer;
 use terminal::Progress;
@@ -38,7 +41,21 @@ const DEFAULT_WIDTH: usize = 80;
 struct Process {
     /// The node's CNI configuration.
     networks: Networks,
+    /// The network that the call is about.
+    network: Option<Network>,
     progress: Progress,
+}
+
+impl Process {
+    /// Reads the node's CNI configuration, as far as it is about this datastore.
+    fn read_configuration(&mut self, cli: &Cli, location: &Location) {
+        let directory = cli.datastore.sources().network_directory;
+        let files = location::read_network_directory(&directory);
+        self.networks = Networks::of(&files, &location.configuration);
+        if self.network.is_none() {
+            self.network = Network::first_of(&files, &location.configuration);
+        }
+    }
 }
 
 impl Observer for Process {
@@ -77,8 +94,12 @@ impl Surroundings for Process {
         Ok(StillNode { node, _locks })
     }
 
-    fn node_name(&self) -> Result<String, Failure> {
-        this_node::name(&self.networks)
+    fn node_name(&self, configured: &NodeName) -> Result<String, Failure> {
+        weir_process::node_name(configured).map_err(|error| Failure::caused_by(&error))
+    }
+
+    fn network(&self) -> Option<Network> {
+        self.network.clone()
     }
 
     fn width(&self) -> usize {
@@ -141,7 +162,8 @@ fn run(cli: Cli) -> Result<String, Failure> {
     if let Some(result) = commands::run_offline(&cli.command, &process) {
         return result;
     }
-    let location = locate(&cli.datastore)?;
+    process.network = cli.command.network_file().map(read_network).transpose()?;
+    let location = locate(&cli.datastore, process.network.clone())?;
     if cli.datastore.verbose {
         let _ = writeln!(
             std::io::stderr(),
@@ -151,8 +173,8 @@ fn run(cli: Cli) -> Result<String, Failure> {
         );
     }
     if let Command::Node(NodeCommand::Run(arguments)) = &cli.command {
-        process.networks = networks(&cli.datastore, &location);
-        node::run::run(arguments, &location, || process.node_name())?;
+        process.read_configuration(&cli, &location);
+        node::run::run(arguments, &location, || this_node::name(&process.networks))?;
         return Ok(String::new());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -162,7 +184,7 @@ fn run(cli: Cli) -> Result<String, Failure> {
     runtime.block_on(async {
         let datastore = open(&location).await?;
         let datastore = datastore.as_ref();
-        process.networks = networks(&cli.datastore, &location);
+        process.read_configuration(&cli, &location);
         let session = Session { datastore, surroundings: &process, style: terminal::style() };
         let result = commands::run(cli.command, &session).await;
         process.progress.end();
@@ -170,19 +192,22 @@ fn run(cli: Cli) -> Result<String, Failure> {
     })
 }
 
-/// The node's CNI configuration, as far as it is about this datastore.
-fn networks(arguments: &DatastoreArgs, location: &Location) -> Networks {
-    let files = location::read_network_directory(&arguments.sources().network_directory);
-    Networks::of(&files, &location.configuration)
+/// Reads the network that the command line names.
+fn read_network(path: &Path) -> Result<Network, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(format!("{} cannot be read: {error}; check the path", path.display()))
+    })?;
+    Network::read(path.to_owned(), &text).map_err(|error| Failure::caused_by(&error))
 }
 
-fn locate(arguments: &DatastoreArgs) -> Result<Location, Failure> {
+fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location, Failure> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let candidates = arguments
+    let mut candidates = arguments
         .sources()
         .gather(arguments.settings(), Settings::from_pairs(environment))
         .map_err(|error| Failure::caused_by(&error))?;
+    candidates.named = named;
     location::choose(&candidates).map_err(|error| Failure::caused_by(&error))
 }
 

@@ -10,6 +10,7 @@ use weir_common::ipam::audit::{Attached, ThisNode};
 use weir_kernel::{Kernel, is_same_namespace};
 use weir_process::{DEFAULT_LOCK_FILE, Lock};
 
+use crate::network::{is_same_store, plugins};
 use crate::session::Failure;
 
 /// The networks of a node's CNI configuration.
@@ -55,13 +56,8 @@ impl Networks {
 
 /// The name of a network and its first plugin, which makes the interfaces.
 fn main_plugin(text: &str) -> Option<(String, Map<String, Value>)> {
-    let network: Map<String, Value> = serde_json::from_str(text).ok()?;
-    let name = network.get("name")?.as_str()?.to_owned();
-    let plugin = match network.get("plugins") {
-        Some(plugins) => plugins.get(0)?.as_object()?.clone(),
-        None => network,
-    };
-    Some((name, plugin))
+    let plugin = plugins(text).ok()?.into_iter().next()?;
+    Some((plugin.get("name")?.as_str()?.to_owned(), plugin))
 }
 
 /// The configuration of a network that `weir` wires with addresses of
@@ -72,18 +68,6 @@ fn own(name: &str, plugin: &Map<String, Value>) -> Option<Configuration> {
         Configuration::validate(name.to_owned(), SpecVersion::V1_0_0, plugin, &Arguments::default())
     };
     is_ours.then(validate)?.ok()
-}
-
-/// Whether two ways lead to one datastore: the same file, or a common endpoint.
-fn is_same_store(one: &datastore::Configuration, other: &datastore::Configuration) -> bool {
-    use datastore::Configuration::{Embedded, Etcd};
-    match (one, other) {
-        (Embedded { path: one }, Embedded { path: other }) => one == other,
-        (Etcd(one), Etcd(other)) => {
-            one.endpoints.iter().any(|endpoint| other.endpoints.contains(endpoint))
-        }
-        _ => false,
-    }
 }
 
 /// The node's name, as the networks or else Weir's defaults say.

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::assign::Request;
-use super::block::{ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block};
-use super::{Affinity, AffinityState, Assigned, Blocks, Stored, View};
+use super::block::{ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block};
+use super::{Affinity, AffinityState, Assigned, Blocks, Stored, Unreadable, View};
 use crate::datastore::{Compare, Revision, Transaction, Write, keys};
 use crate::resources::IpPool;
 
@@ -61,10 +61,11 @@ impl<'a> Draft<'a> {
 
     /// What is known of a block, the changes included.
     pub(super) fn known(&self, cidr: IpNet) -> Known<'_> {
-        match (self.block(cidr), self.blocks.get(cidr)) {
-            (Some(block), _) => Known::Content(block),
-            (None, Some(_)) => Known::Absent,
-            (None, None) => Known::Nothing,
+        match (self.block(cidr), self.blocks.get(cidr), self.blocks.unreadable(cidr)) {
+            (Some(block), ..) => Known::Content(block),
+            (None, Some(_), _) => Known::Absent,
+            (None, None, Some(why)) => Known::Unreadable(why),
+            (None, None, None) => Known::Nothing,
         }
     }
 
@@ -104,7 +105,7 @@ impl<'a> Draft<'a> {
         let Some((ordinal, holder)) = self.holding(has) else { return };
         let stamp = timestamp(self.now);
         let stamped = holder.fact(ATTRIBUTE_TIMESTAMP) == Some(&stamp);
-        if stamped || holder.fact(super::ATTRIBUTE_INTERFACE).is_none() {
+        if stamped || holder.fact(ATTRIBUTE_INTERFACE).is_none() {
             return;
         }
         let mut renewed = holder.clone();
@@ -276,6 +277,8 @@ pub(super) enum Known<'a> {
     Nothing,
     /// It is not there.
     Absent,
+    /// It cannot be used.
+    Unreadable(&'a Unreadable),
     /// It is this.
     Content(&'a Block),
 }

@@ -81,7 +81,7 @@ pub async fn lookup(
     interface: &str,
 ) -> Result<Vec<Assigned>, Error> {
     let decide = |holdings: &Holdings, blocks: &Blocks| {
-        let unread = blocks.unknown(holdings.blocks().into_iter());
+        let unread = holdings.unread(blocks)?;
         Ok(if unread.is_empty() {
             Step::Done(holdings.addresses(handle_id, interface, blocks))
         } else {
@@ -112,13 +112,13 @@ pub(crate) async fn settle<Known, Failed: From<Error>>(
         let snapshot = datastore.read(&selections).await.map_err(Error::from)?;
         let known = parse(&snapshot)?;
         let mut blocks = Blocks::default();
-        blocks.learn_sound(likely, &snapshot.selected[in_advance..]);
+        blocks.learn(likely, &snapshot.selected[in_advance..]);
         loop {
             match decide(&known, &blocks)? {
                 Step::Done(addresses) => return Ok((addresses, known)),
                 Step::Read(cidrs) => {
                     let answer = datastore.read(&Blocks::selections(&cidrs)).await;
-                    blocks.learn(&cidrs, &answer.map_err(Error::from)?)?;
+                    blocks.learn(&cidrs, &answer.map_err(Error::from)?.selected);
                 }
                 Step::Commit(transaction, addresses) => {
                     match datastore.commit(transaction).await {

@@ -9,6 +9,8 @@ use weir_common::ipam::audit::{Attached, ThisNode};
 use weir_common::ipam::{Block, engine};
 use weir_common::network::AttachmentIdentity;
 
+use weir_common::ipam::Purpose;
+
 use super::*;
 
 /// A store with an address of each of these containers on these nodes.
@@ -19,7 +21,7 @@ async fn store_of(containers: &[(&str, &str, &str)]) -> Memory {
         let request = Request {
             host: (*host).to_owned(),
             handle_id: format!("net.{container}"),
-            interface: "eth0".to_owned(),
+            purpose: Purpose::Interface("eth0".to_owned()),
             facts: BTreeMap::new(),
             wants: vec![Want::Exactly(address.parse().unwrap())],
             reserved: Vec::new(),
