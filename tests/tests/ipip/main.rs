@@ -1,6 +1,8 @@
 //! Packets in tunnels. `scripts/test.sh` runs this where the kernel has ipip;
 //! `cargo test` leaves it out unless it is asked for (`--test ipip`).
 
+mod cluster;
+
 use std::net::Ipv4Addr;
 
 use weir_tests::{Capture, Header, Host, ICMP, IPIP, Place, Subnet, UPLINK, Underlay};

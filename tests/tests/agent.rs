@@ -1,0 +1,201 @@
+//! The node agent, as far as it needs no tunnel: routes between the nodes of one
+//! subnet, drift, restarts, and a datastore that goes away.
+
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+use weir_tests::{Fleet, Place, Pod, Store, Subnet};
+
+/// Two nodes in one subnet with a pool without IPIP and agents.
+fn two_nodes() -> Fleet {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::First]);
+    fleet.apply_pool("direct", json!({"cidr": "10.7.0.0/24", "blockSize": 28}));
+    fleet.start_agents();
+    fleet
+}
+
+fn reach_each_other(fleet: &Fleet, one: &Pod, other: &Pod) {
+    for (from, to) in [(one, other), (other, one)] {
+        let address = to.address.to_string();
+        fleet.until(&format!("{} reaches {address}", from.address), || {
+            from.container.reaches(&address)
+        });
+    }
+}
+
+#[test]
+fn containers_of_one_subnet_reach_each_other_without_a_tunnel() {
+    let fleet = two_nodes();
+    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
+    reach_each_other(&fleet, &pods[0], &pods[1]);
+    let member = &fleet.members[0];
+    fleet.until("both blocks are routed", || member.routes().len() == 2);
+    let routes = member.routes().join("\n");
+    assert!(routes.contains("via 172.31.1.12 dev eth0"), "{routes}");
+    assert!(routes.contains("src 172.31.1.11"), "{routes}");
+    assert!(routes.contains("blackhole 10.7.0."), "{routes}");
+    assert!(!member.has_tunnel());
+    assert!(pods[0].container.passes(&pods[1].address.to_string(), 1500));
+    assert!(!pods[0].container.passes(&pods[1].address.to_string(), 1501));
+    assert_eq!(member.metric("weir_node_routes"), Some(2.0));
+}
+
+#[test]
+fn nodes_are_registered_in_calicos_form() {
+    let fleet = two_nodes();
+    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
+    let entries = etcd.entries();
+    let node = &entries["/calico/resources/v3/projectcalico.org/nodes/n2"];
+    let node: serde_json::Value = serde_json::from_str(node).expect("a Node is JSON");
+    assert_eq!(node["spec"]["bgp"]["ipv4Address"], "172.31.1.12/24");
+    let table = fleet.weirctl(0, &["get", "nodes", "-o", "wide"]);
+    assert!(table.stdout.contains("172.31.1.12/24"), "{table:?}");
+}
+
+#[test]
+fn what_somebody_takes_away_comes_back() {
+    let fleet = two_nodes();
+    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
+    reach_each_other(&fleet, &pods[0], &pods[1]);
+    let member = &fleet.members[0];
+    let before = member.routes();
+    for line in &before {
+        let destination = line.split(' ').find(|word| word.contains('/')).expect("a destination");
+        let kind = if line.starts_with("blackhole") { "blackhole" } else { "unicast" };
+        member.node().run(&["ip", "route", "delete", kind, destination, "proto", "77"]);
+    }
+    fleet.until("the routes are back", || member.routes() == before);
+}
+
+#[test]
+fn what_is_not_weirs_stays() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::First]);
+    fleet.apply_pool("direct", json!({"cidr": "10.7.0.0/24", "blockSize": 28}));
+    let foreign = ["10.99.0.0/24", "10.7.0.240/28"];
+    for range in foreign {
+        let node = fleet.members[0].node();
+        node.run(&["ip", "route", "add", range, "via", "172.31.1.1", "proto", "bird"]);
+    }
+    fleet.start_agents();
+    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
+    reach_each_other(&fleet, &pods[0], &pods[1]);
+    fleet.stop_agent(0);
+    fleet.start_agents();
+    let kept = fleet.members[0].node().run(&["ip", "route", "show", "proto", "bird"]);
+    for range in foreign {
+        assert!(kept.contains(range), "{range}: {kept}");
+    }
+}
+
+#[test]
+fn a_restart_changes_nothing() {
+    let mut fleet = two_nodes();
+    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
+    reach_each_other(&fleet, &pods[0], &pods[1]);
+    let member = &fleet.members[0];
+    fleet.until("both blocks are routed", || member.routes().len() == 2);
+    let before = member.routes();
+    let mut monitor = Command::new("ip");
+    monitor.args(["monitor", "route", "address", "link"]).stdout(Stdio::piped());
+    let mut monitor = member.node().spawn(&mut monitor);
+    fleet.stop_agent(0);
+    assert_eq!(fleet.members[0].routes(), before, "the data plane stays without an agent");
+    fleet.start_agents();
+    monitor.kill().expect("ending the monitor");
+    let seen = monitor.wait_with_output().expect("what the monitor saw").stdout;
+    assert_eq!(String::from_utf8_lossy(&seen), "");
+    assert_eq!(fleet.members[0].routes(), before);
+}
+
+#[test]
+fn a_node_that_is_deleted_takes_its_routes_with_it() {
+    let mut fleet = two_nodes();
+    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
+    reach_each_other(&fleet, &pods[0], &pods[1]);
+    fleet.stop_agent(1);
+    let container = &pods[1].container;
+    fleet.call(1, "direct", container).delete(fleet.members[1].node());
+    let answer = fleet.weirctl(0, &["delete", "node", "n2"]);
+    assert!(answer.succeeded, "{answer:?}");
+    let member = &fleet.members[0];
+    fleet.until("its routes are gone", || !member.routes().join("\n").contains("via 172.31.1.12"));
+}
+
+/// Pings ten times a second for as long as `meanwhile` takes, and requires that
+/// no answer is missing.
+fn without_a_loss(from: &Pod, to: &Pod, meanwhile: impl FnOnce()) {
+    let address = to.address.to_string();
+    let mut ping = Command::new("ping");
+    ping.args(["-n", "-i", "0.1", "-W", "2", &address]).stdout(Stdio::piped());
+    let child = from.container.spawn(&mut ping);
+    meanwhile();
+    let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).expect("ending ping");
+    let output = child.wait_with_output().expect("what ping saw");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains(" 0% packet loss"), "{text}");
+}
+
+#[test]
+fn no_packet_is_lost_while_the_datastore_is_away() {
+    let mut fleet = two_nodes();
+    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
+    reach_each_other(&fleet, &pods[0], &pods[1]);
+    let Fleet { store, members, .. } = &mut fleet;
+    let Store::Etcd(etcd) = store else { unreachable!("a fleet has an etcd") };
+    let lost = |name: &str| {
+        let member = members.iter().find(|member| member.name == name).expect("a member");
+        while member.metric("weir_node_datastore_up") != Some(0.0) {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    without_a_loss(&pods[0], &pods[1], || {
+        etcd.stop();
+        lost("n1");
+        // The issue's own figure, and longer than any time limit of the agent's.
+        std::thread::sleep(std::time::Duration::from_secs(30));
+        etcd.restart();
+    });
+    let member = &fleet.members[0];
+    fleet.until("the datastore is back", || member.metric("weir_node_datastore_up") == Some(1.0));
+    let third = fleet.named_pod(1, "direct", "third");
+    reach_each_other(&fleet, &pods[0], &third);
+}
+
+#[test]
+fn no_packet_is_lost_when_the_datastore_is_restored_from_an_older_state() {
+    let mut fleet = two_nodes();
+    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
+    etcd.save("/run/before.db");
+    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
+    reach_each_other(&fleet, &pods[0], &pods[1]);
+    let Fleet { store, members, .. } = &mut fleet;
+    let Store::Etcd(etcd) = store else { unreachable!("a fleet has an etcd") };
+    without_a_loss(&pods[0], &pods[1], || {
+        etcd.stop();
+        etcd.restore("/run/before.db");
+        for member in &*members {
+            while member.metric("weir_node_held").is_none_or(|held| held < 2.0) {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+        }
+    });
+    assert!(fleet.members[0].agent_log().contains("has gone back in time"));
+}
+
+#[test]
+fn no_packet_is_lost_in_a_partition() {
+    let fleet = two_nodes();
+    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
+    reach_each_other(&fleet, &pods[0], &pods[1]);
+    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
+    without_a_loss(&pods[0], &pods[1], || {
+        fleet.underlay.cut(etcd.node());
+        std::thread::sleep(std::time::Duration::from_secs(10));
+        fleet.underlay.heal(etcd.node());
+    });
+    // The node may have given the server's hardware address up.
+    fleet.until("n2 reaches etcd", || fleet.members[1].node().reaches("172.31.3.10"));
+    let third = fleet.named_pod(1, "direct", "third");
+    reach_each_other(&fleet, &pods[0], &third);
+}

@@ -1,0 +1,254 @@
+//! A cluster that tunnels: who tunnels to whom, what is seen on the underlay, and
+//! pools that change under running containers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use serde_json::json;
+use weir_tests::{Capture, Fleet, Header, ICMP, IPIP, Place, Pod, Subnet, UPLINK};
+
+const TWO_SUBNETS: [Subnet; 4] = [Subnet::First, Subnet::First, Subnet::Second, Subnet::Second];
+
+fn pool(fleet: &Fleet, name: &str, number: u8, mode: &str) {
+    let cidr = format!("10.{number}.0.0/24");
+    fleet.apply_pool(name, json!({"cidr": cidr, "blockSize": 28, "ipipMode": mode}));
+}
+
+/// Lets the router know where the containers of a pool without IPIP are, as BGP
+/// would.
+fn announce(fleet: &Fleet, member: usize, pod: &Pod) {
+    let (range, by) = (pod.address.to_string(), fleet.members[member].host.address.to_string());
+    fleet.underlay.router().run(&["ip", "route", "add", &range, "via", &by]);
+}
+
+fn reaches(fleet: &Fleet, from: &Pod, to: &Pod) {
+    let address = to.address.to_string();
+    fleet
+        .until(&format!("{} reaches {address}", from.address), || from.container.reaches(&address));
+}
+
+/// Whether two nodes are in one subnet.
+fn near(one: usize, other: usize) -> bool {
+    TWO_SUBNETS[one] == TWO_SUBNETS[other]
+}
+
+#[test]
+fn four_nodes_and_pools_of_every_mode_at_once() {
+    let mut fleet = Fleet::new(&TWO_SUBNETS);
+    let pools =
+        [("bgp", "Never"), ("always", "Always"), ("cross", "CrossSubnet"), ("more", "CrossSubnet")];
+    for (number, (name, mode)) in pools.iter().enumerate() {
+        pool(&fleet, name, 61 + u8::try_from(number).expect("few pools"), mode);
+    }
+    fleet.start_agents();
+    let pods: BTreeMap<(&str, usize), Pod> = pools
+        .iter()
+        .flat_map(|(name, _)| (0..4).map(move |member| (*name, member)))
+        .map(|(name, member)| ((name, member), fleet.pod(member, name)))
+        .collect();
+    for member in 0..4 {
+        announce(&fleet, member, &pods[&("bgp", member)]);
+        assert!(fleet.members[member].has_tunnel());
+    }
+    let captures: Vec<Capture> =
+        fleet.members.iter().map(|member| Capture::start(member.node(), UPLINK)).collect();
+    let mut tunnelled = BTreeMap::new();
+    for (name, mode) in pools {
+        for (from, to) in (0..4).flat_map(|from| (0..4).map(move |to| (from, to))) {
+            if from == to {
+                continue;
+            }
+            let (source, target) = (&pods[&(name, from)], &pods[&(name, to)]);
+            reaches(&fleet, source, target);
+            captures[from].packets();
+            assert!(source.container.reaches(&target.address.to_string()));
+            let by_tunnel = match mode {
+                "Never" => false,
+                "Always" => true,
+                _ => !near(from, to),
+            };
+            let [own, other] = [from, to].map(|member| fleet.members[member].host.address);
+            let wanted = if by_tunnel {
+                Header { source: own, destination: other, protocol: IPIP }
+            } else {
+                Header { source: source.address, destination: target.address, protocol: ICMP }
+            };
+            let seen = captures[from].headers_of(source.address, target.address);
+            // Other packets on the link are read past by the same look.
+            assert!(seen == BTreeSet::from([wanted]), "{name} n{from} to n{to}: {seen:?}");
+            tunnelled.insert((name, from, to), by_tunnel);
+            // Everything a container may send passes, and nothing larger.
+            let address = target.address.to_string();
+            assert!(source.container.passes(&address, 1480), "{name} n{from} to n{to}");
+            assert!(!source.container.passes(&address, 1481), "{name} n{from} to n{to}");
+        }
+    }
+    assert_eq!(tunnelled.values().filter(|by_tunnel| **by_tunnel).count(), 12 + 8 + 8);
+}
+
+#[test]
+fn pools_without_ipip_need_no_tunnel() {
+    let mut fleet = Fleet::new(&TWO_SUBNETS);
+    pool(&fleet, "bgp", 61, "Never");
+    fleet.start_agents();
+    let pods = [fleet.pod(0, "bgp"), fleet.pod(1, "bgp"), fleet.pod(2, "bgp")];
+    announce(&fleet, 0, &pods[0]);
+    announce(&fleet, 2, &pods[2]);
+    for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0)] {
+        reaches(&fleet, &pods[from], &pods[to]);
+    }
+    assert!(pods[0].container.passes(&pods[2].address.to_string(), 1500));
+    for member in &fleet.members {
+        assert!(!member.has_tunnel(), "{}", member.name);
+    }
+}
+
+#[test]
+fn a_cross_subnet_pool_needs_tunnels_once_a_node_is_elsewhere() {
+    let mut fleet = Fleet::new(&TWO_SUBNETS[..2]);
+    pool(&fleet, "cross", 63, "CrossSubnet");
+    fleet.start_agents();
+    let pods = [fleet.pod(0, "cross"), fleet.pod(1, "cross")];
+    reaches(&fleet, &pods[0], &pods[1]);
+    assert!(fleet.members.iter().all(|member| !member.has_tunnel()));
+    fleet.join(Subnet::Second);
+    fleet.start_agents();
+    fleet.until("all have a tunnel", || fleet.members.iter().all(|member| member.has_tunnel()));
+    let third = fleet.pod(2, "cross");
+    for pod in &pods {
+        reaches(&fleet, pod, &third);
+        reaches(&fleet, &third, pod);
+    }
+    // It goes again: so do the tunnels, and the two still reach each other.
+    fleet.call(2, "cross", &third.container).delete(fleet.members[2].node());
+    fleet.stop_agent(2);
+    let answer = fleet.weirctl(0, &["delete", "node", "n3"]);
+    assert!(answer.succeeded, "{answer:?}");
+    fleet.until("no tunnel is left", || {
+        fleet.members[..2].iter().all(|member| !member.has_tunnel())
+    });
+    reaches(&fleet, &pods[0], &pods[1]);
+}
+
+#[test]
+fn a_tunnel_address_is_kept_over_restarts_and_repaired() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    pool(&fleet, "always", 62, "Always");
+    fleet.start_agents();
+    let show = ["ip", "-4", "-o", "address", "show", "dev", "tunl0"];
+    fleet.until("both have a tunnel", || fleet.members.iter().all(|member| member.has_tunnel()));
+    let before = fleet.members[0].node().run(&show);
+    fleet.stop_agent(0);
+    fleet.start_agents();
+    assert_eq!(fleet.members[0].node().run(&show), before);
+    let member = &fleet.members[0];
+    member.node().run(&["ip", "address", "flush", "dev", "tunl0"]);
+    fleet.until("the address is back", || member.has_tunnel());
+    member.node().run(&["ip", "address", "add", "10.99.0.1/32", "dev", "tunl0"]);
+    fleet.until("a foreign address is gone", || member.node().run(&show) == before);
+}
+
+#[test]
+fn a_connection_survives_the_switch_of_modes() {
+    let mut fleet = Fleet::new(&TWO_SUBNETS[..2]);
+    pool(&fleet, "blue", 61, "Never");
+    fleet.start_agents();
+    let pods = [fleet.pod(0, "blue"), fleet.pod(1, "blue")];
+    reaches(&fleet, &pods[0], &pods[1]);
+    let listener = pods[1].container.enter(|| TcpListener::bind((pods[1].address, 0)));
+    let listener = listener.expect("listening");
+    let address: SocketAddr = listener.local_addr().expect("a bound socket");
+    let client = pods[0].container.enter(|| TcpStream::connect(address)).expect("connecting");
+    let (server, _) = listener.accept().expect("the client");
+    let capture = Capture::start(fleet.members[0].node(), UPLINK);
+    for (mode, by_tunnel) in [("Always", true), ("Never", false), ("CrossSubnet", false)] {
+        pool(&fleet, "blue", 61, mode);
+        let protocol = if by_tunnel { IPIP } else { ICMP };
+        fleet.until(&format!("packets go as {mode} says"), || {
+            capture.packets();
+            pods[0].container.reaches(&pods[1].address.to_string());
+            let seen = capture.headers_of(pods[0].address, pods[1].address);
+            !seen.is_empty() && seen.iter().all(|header| header.protocol == protocol)
+        });
+        exchange(&client, &server);
+    }
+}
+
+/// Sends a few bytes over a connection and reads them at the other end.
+fn exchange(mut client: &TcpStream, mut server: &TcpStream) {
+    server.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
+    client.write_all(b"still here").expect("sending");
+    let mut text = [0; 10];
+    server.read_exact(&mut text).expect("receiving");
+    assert_eq!(&text, b"still here");
+}
+
+#[test]
+fn nat_hides_what_leaves_the_pools_and_nothing_else() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    let spec = |cidr: &str, nat: bool, disabled: bool| {
+        json!({"cidr": cidr, "blockSize": 28, "ipipMode": "Always", "natOutgoing": nat,
+            "disabled": disabled})
+    };
+    fleet.apply_pool("hidden", spec("10.61.0.0/24", true, false));
+    fleet.apply_pool("plain", spec("10.62.0.0/24", false, false));
+    fleet.start_agents();
+    let hidden = [fleet.pod(0, "hidden"), fleet.pod(1, "hidden")];
+    let plain = fleet.pod(0, "plain");
+    reaches(&fleet, &hidden[0], &hidden[1]);
+    let outside = fleet.underlay.outside();
+    let by = fleet.members[0].host.address.to_string();
+    fleet.underlay.router().run(&["ip", "route", "add", "10.62.0.0/24", "via", &by]);
+    let outside_address = IpAddr::V4(outside.address);
+    let node_address = IpAddr::V4(fleet.members[0].host.address);
+    assert_eq!(source_seen(&hidden[0], &outside.node, outside_address), node_address);
+    assert_eq!(source_seen(&plain, &outside.node, outside_address), IpAddr::V4(plain.address));
+    let other = &hidden[1];
+    let seen = source_seen(&hidden[0], &other.container, IpAddr::V4(other.address));
+    assert_eq!(seen, IpAddr::V4(hidden[0].address), "inside the pools");
+    // A disabled pool around the outside exempts it.
+    let way_back = ["ip", "route", "add", "10.61.0.0/24", "via", &by];
+    fleet.underlay.router().run(&way_back);
+    fleet.apply_pool("exempt", spec("172.31.4.0/24", false, true));
+    fleet.until("the outside is exempt", || {
+        source_seen(&hidden[0], &outside.node, outside_address) == IpAddr::V4(hidden[0].address)
+    });
+}
+
+/// The source address that a server at `address` sees when the pod connects.
+fn source_seen(pod: &Pod, place: &impl Place, address: IpAddr) -> IpAddr {
+    let server = place.enter(|| TcpListener::bind((address, 0))).expect("listening");
+    let server_address = server.local_addr().expect("a bound socket");
+    let client = pod
+        .container
+        .enter(|| TcpStream::connect_timeout(&server_address, Duration::from_secs(20)));
+    let _client = client.unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
+    server.accept().expect("the client is connected").1.ip()
+}
+
+#[test]
+fn ipip_from_strangers_is_dropped() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    pool(&fleet, "always", 62, "Always");
+    fleet.start_agents();
+    let pod = fleet.pod(0, "always");
+    let stranger = fleet.underlay.outside();
+    let (own, by) = ("10.62.0.250", fleet.members[0].host.address.to_string());
+    stranger.node.succeeds(&["ip", "link", "add", "tunl0", "type", "ipip"]);
+    let lines = format!(
+        "link set tunl0 mtu 1480 up\naddress add {own}/32 dev tunl0\n\
+         route add {}/32 via {by} dev tunl0 onlink src {own}\n",
+        pod.address
+    );
+    stranger.node.run_with(&["ip", "-batch", "-"], &lines);
+    let inside = Capture::start(&pod.container, "eth0");
+    assert!(!stranger.node.reaches(&pod.address.to_string()));
+    let from_it: Vec<_> = inside
+        .packets()
+        .into_iter()
+        .filter(|packet| packet.outer.source.to_string() == own)
+        .collect();
+    assert_eq!(from_it, []);
+}
