@@ -115,6 +115,9 @@ pub enum Command {
     /// See how addresses are used
     #[command(subcommand)]
     Ipam(IpamCommand),
+    /// See this node's part in the cluster
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Print completions for a shell
     Completion(commands::completion::CompletionArgs),
     /// Say which version of weirctl this is
@@ -137,6 +140,13 @@ pub enum IpamCommand {
     Configure(commands::ipam_configure::ConfigureArgs),
     /// Take back empty blocks, and what belongs to hosts that are gone
     Reclaim(commands::ipam_reclaim::ReclaimArgs),
+}
+
+/// The commands about this node.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Show this node, its peers, the way to each block, and whether the kernel has it
+    Status(commands::node_status::StatusArgs),
 }
 
 /// Says how to spell an output format that was written without its flag

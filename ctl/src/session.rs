@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
+use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
 
 use crate::output::Style;
@@ -58,6 +59,13 @@ pub trait Surroundings: Observer {
     /// # Errors
     /// [`Failure`] when the node cannot be asked.
     async fn occupied(&self) -> Result<Vec<Occupied>, Failure>;
+
+    /// What this node's kernel has: the links to other nodes, and the node's
+    /// part in the cluster.
+    ///
+    /// # Errors
+    /// [`Failure`] when the kernel cannot be asked.
+    async fn cluster(&self) -> Result<(Underlay, Present), Failure>;
 }
 
 /// Addresses that the node has, or has a route to.

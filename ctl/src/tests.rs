@@ -7,6 +7,7 @@ mod force;
 mod golden;
 mod init;
 mod ipam;
+mod node;
 mod recorded;
 mod writing;
 
@@ -19,6 +20,7 @@ use clap::Parser;
 use serde_json::Value;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
+use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
 
@@ -33,6 +35,7 @@ struct Prepared {
     input: String,
     births: AtomicU32,
     node: Option<ThisNode>,
+    cluster: (Underlay, Present),
 }
 
 impl Observer for Prepared {
@@ -78,6 +81,10 @@ impl Surroundings for Prepared {
     fn read_file(&self, _: &Path) -> std::io::Result<String> {
         Ok(self.input.clone())
     }
+
+    async fn cluster(&self) -> Result<(Underlay, Present), Failure> {
+        Ok(self.cluster.clone())
+    }
 }
 
 /// What one call gave back.
@@ -117,13 +124,23 @@ async fn call_on(
     node: Option<ThisNode>,
     style: Style,
 ) -> Answer {
+    let (births, cluster) = (AtomicU32::new(0), Default::default());
+    let surroundings = Prepared { input: input.to_owned(), births, node, cluster };
+    call_within(datastore, arguments, &surroundings, style).await
+}
+
+async fn call_within(
+    datastore: &dyn Datastore,
+    arguments: &[&str],
+    surroundings: &Prepared,
+    style: Style,
+) -> Answer {
     let line = std::iter::once("weirctl").chain(arguments.iter().copied());
     let cli = match Cli::try_parse_from(line) {
         Ok(cli) => cli,
         Err(error) => return Answer { exit: 1, output: error.to_string() },
     };
-    let surroundings = Prepared { input: input.to_owned(), births: AtomicU32::new(0), node };
-    let session = Session { datastore, surroundings: &surroundings, style };
+    let session = Session { datastore, surroundings, style };
     match commands::run(cli.command, &session).await {
         Ok(output) => Answer { exit: 0, output },
         Err(failure) => {

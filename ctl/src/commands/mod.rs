@@ -15,6 +15,7 @@ pub mod ipam_reclaim;
 pub mod ipam_release;
 pub mod ipam_show;
 pub mod label;
+pub mod node_status;
 pub mod patch;
 pub mod replace;
 pub mod report;
@@ -23,7 +24,7 @@ pub mod version;
 
 use weir_common::resources::{Kind, Resource};
 
-use crate::cli::{Command, IpamCommand};
+use crate::cli::{Command, IpamCommand, NodeCommand};
 use crate::session::{CommandResult, Failure, Session, Surroundings};
 use crate::store::{self, StoreError};
 
@@ -61,6 +62,7 @@ async fn run_on(command: Command, session: &Session<'_>) -> CommandResult {
         Command::Delete(arguments) => delete::run(arguments, session).await,
         Command::Get(arguments) => get::run(arguments, session).await,
         Command::Ipam(command) => run_ipam(command, session).await,
+        Command::Node(NodeCommand::Status(arguments)) => node_status::run(arguments, session).await,
         Command::Validate(arguments) => validate::run(&arguments, session.surroundings),
         Command::Completion(arguments) => Ok(completion::text(&arguments)),
         Command::Version => Ok(version::text()),
