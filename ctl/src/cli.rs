@@ -1,11 +1,11 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands;
 use crate::location::{DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Settings, Sources};
+use crate::{commands, node};
 
 /// Pools, addresses and nodes of Weir.
 ///
@@ -115,7 +115,7 @@ pub enum Command {
     /// See how addresses are used
     #[command(subcommand)]
     Ipam(IpamCommand),
-    /// See this node's part in the cluster
+    /// Run this node's agent, or see what it does
     #[command(subcommand)]
     Node(NodeCommand),
     /// Print completions for a shell
@@ -123,6 +123,16 @@ pub enum Command {
     /// Say which version of weirctl this is
     #[command(after_help = "Example:\n  weirctl version")]
     Version,
+}
+
+impl Command {
+    /// The file of the network that the command is about, if it names one.
+    pub fn network_file(&self) -> Option<&Path> {
+        match self {
+            Self::Ipam(IpamCommand::Explain(arguments)) => arguments.conflist.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// The commands about addresses.
@@ -145,6 +155,8 @@ pub enum IpamCommand {
 /// The commands about this node.
 #[derive(Debug, Subcommand)]
 pub enum NodeCommand {
+    /// Keep this node's routes, tunnel and NAT as the pools and nodes ask
+    Run(node::run::RunArgs),
     /// Show this node, its peers, the way to each block, and whether the kernel has it
     Status(commands::node_status::StatusArgs),
 }

@@ -3,6 +3,8 @@
 mod cli;
 mod commands;
 mod location;
+mod network;
+mod node;
 mod output;
 mod session;
 mod store;
@@ -17,15 +19,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clap::Parser;
 use clap::error::ErrorKind;
+use weir_common::cni::NodeName;
 use weir_common::datastore::{Datastore, keys};
 use weir_common::ipam::audit::ThisNode;
 use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
 use weir_kernel::Kernel;
 
-use cli::{Cli, DatastoreArgs};
+use cli::{Cli, Command, DatastoreArgs, NodeCommand};
 use location::{Location, Settings};
-use session::{Failure, Occupied, Session, Surroundings};
+use network::Network;
+use session::{Failure, Occupied, Session, StillNode, Surroundings};
 use store::Observer;
 use terminal::Progress;
 use this_node::Networks;
@@ -38,7 +42,21 @@ const DEFAULT_WIDTH: usize = 80;
 struct Process {
     /// The node's CNI configuration.
     networks: Networks,
+    /// The network that the call is about.
+    network: Option<Network>,
     progress: Progress,
+}
+
+impl Process {
+    /// Reads the node's CNI configuration, as far as it is about this datastore.
+    fn read_configuration(&mut self, cli: &Cli, location: &Location) {
+        let directory = cli.datastore.sources().network_directory;
+        let files = location::read_network_directory(&directory);
+        self.networks = Networks::of(&files, &location.configuration);
+        if self.network.is_none() {
+            self.network = Network::first_of(&files, &location.configuration);
+        }
+    }
 }
 
 impl Observer for Process {
@@ -56,11 +74,7 @@ impl Surroundings for Process {
     }
 
     fn birth(&self) -> Birth {
-        let now = jiff::Timestamp::now();
-        Birth {
-            uid: uuid::Uuid::new_v4().to_string(),
-            timestamp: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        }
+        new_birth()
     }
 
     fn now(&self) -> jiff::Timestamp {
@@ -75,8 +89,22 @@ impl Surroundings for Process {
         this_node::read(&self.networks).await
     }
 
-    fn node_name(&self) -> Result<String, Failure> {
+    async fn still_node(&self) -> Result<StillNode, Failure> {
+        let _locks = this_node::hold_still(&self.networks)?;
+        let node = this_node::read(&self.networks).await?;
+        Ok(StillNode { node, _locks })
+    }
+
+    fn node_name(&self, configured: &NodeName) -> Result<String, Failure> {
+        weir_process::node_name(configured).map_err(|error| Failure::caused_by(&error))
+    }
+
+    fn own_name(&self) -> Result<String, Failure> {
         this_node::name(&self.networks)
+    }
+
+    fn network(&self) -> Option<Network> {
+        self.network.clone()
     }
 
     fn width(&self) -> usize {
@@ -106,6 +134,15 @@ impl Surroundings for Process {
         let kernel = Kernel::open().map_err(failed)?;
         let underlay = kernel.underlay().await.map_err(failed)?;
         Ok((underlay, kernel.cluster_present().await.map_err(failed)?))
+    }
+}
+
+/// What a resource is born with: a random UID, and the present time.
+fn new_birth() -> Birth {
+    let now = jiff::Timestamp::now();
+    Birth {
+        uid: uuid::Uuid::new_v4().to_string(),
+        timestamp: now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
     }
 }
 
@@ -140,7 +177,8 @@ fn run(cli: Cli) -> Result<String, Failure> {
     if let Some(result) = commands::run_offline(&cli.command, &process) {
         return result;
     }
-    let location = locate(&cli.datastore)?;
+    process.network = cli.command.network_file().map(read_network).transpose()?;
+    let location = locate(&cli.datastore, process.network.clone())?;
     if cli.datastore.verbose {
         let _ = writeln!(
             std::io::stderr(),
@@ -149,6 +187,11 @@ fn run(cli: Cli) -> Result<String, Failure> {
             location.source
         );
     }
+    if let Command::Node(NodeCommand::Run(arguments)) = &cli.command {
+        process.read_configuration(&cli, &location);
+        node::run::run(arguments, &location, || this_node::name(&process.networks))?;
+        return Ok(String::new());
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -156,8 +199,7 @@ fn run(cli: Cli) -> Result<String, Failure> {
     runtime.block_on(async {
         let datastore = open(&location).await?;
         let datastore = datastore.as_ref();
-        let files = location::read_network_directory(&cli.datastore.sources().network_directory);
-        process.networks = Networks::of(&files, &location.configuration);
+        process.read_configuration(&cli, &location);
         let session = Session { datastore, surroundings: &process, style: terminal::style() };
         let result = commands::run(cli.command, &session).await;
         process.progress.end();
@@ -165,13 +207,22 @@ fn run(cli: Cli) -> Result<String, Failure> {
     })
 }
 
-fn locate(arguments: &DatastoreArgs) -> Result<Location, Failure> {
+/// Reads the network that the command line names.
+fn read_network(path: &Path) -> Result<Network, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(format!("{} cannot be read: {error}; check the path", path.display()))
+    })?;
+    Network::read(path.to_owned(), &text).map_err(|error| Failure::caused_by(&error))
+}
+
+fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location, Failure> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let candidates = arguments
+    let mut candidates = arguments
         .sources()
         .gather(arguments.settings(), Settings::from_pairs(environment))
         .map_err(|error| Failure::caused_by(&error))?;
+    candidates.named = named;
     location::choose(&candidates).map_err(|error| Failure::caused_by(&error))
 }
 

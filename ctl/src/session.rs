@@ -6,11 +6,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use jiff::Timestamp;
+use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
+use weir_process::Lock;
 
+use crate::network::Network;
 use crate::output::Style;
 use crate::store::Observer;
 
@@ -39,11 +42,27 @@ pub trait Surroundings: Observer {
     /// When the kernel, or the node's name, cannot be read.
     async fn this_node(&self) -> Result<Option<ThisNode>, Failure>;
 
-    /// The name of this node.
+    /// The same, while no address is handed out or given back on it.
+    ///
+    /// # Errors
+    /// As [`Surroundings::this_node`], and when the host's lock cannot be had.
+    async fn still_node(&self) -> Result<StillNode, Failure>;
+
+    /// The name of this node, found as a network's configuration says.
     ///
     /// # Errors
     /// When there is none that can be used.
-    fn node_name(&self) -> Result<String, Failure>;
+    fn node_name(&self, configured: &NodeName) -> Result<String, Failure>;
+
+    /// The name of this node, found as its networks say, else as by default.
+    ///
+    /// # Errors
+    /// When there is none that can be used.
+    fn own_name(&self) -> Result<String, Failure>;
+
+    /// The network that the call is about: the one it names, else the node's
+    /// first one in the datastore in use.
+    fn network(&self) -> Option<Network>;
 
     /// How many columns the terminal has, or what takes its place.
     fn width(&self) -> usize;
@@ -66,6 +85,15 @@ pub trait Surroundings: Observer {
     /// # Errors
     /// [`Failure`] when the kernel cannot be asked.
     async fn cluster(&self) -> Result<(Underlay, Present), Failure>;
+}
+
+/// A node whose calls of `weir-ipam` wait until this is dropped.
+#[derive(Debug)]
+pub struct StillNode {
+    /// What it has.
+    pub node: Option<ThisNode>,
+    /// What makes them wait.
+    pub _locks: Vec<Lock>,
 }
 
 /// Addresses that the node has, or has a route to.

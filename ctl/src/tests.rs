@@ -3,10 +3,12 @@
 mod changing;
 mod concurrency;
 mod deletion;
+mod documentation;
 mod force;
 mod golden;
 mod init;
 mod ipam;
+mod ipam_repair;
 mod node;
 mod recorded;
 mod writing;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clap::Parser;
 use serde_json::Value;
+use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::network::{Present, Underlay};
@@ -26,8 +29,9 @@ use weir_datastore::Memory;
 
 use crate::cli::Cli;
 use crate::commands;
+use crate::network::Network;
 use crate::output::Style;
-use crate::session::{Failure, Occupied, Session, Surroundings};
+use crate::session::{Failure, Occupied, Session, StillNode, Surroundings};
 use crate::store::Observer;
 
 /// Input given beforehand, and a clock and UIDs that count.
@@ -35,7 +39,24 @@ struct Prepared {
     input: String,
     births: AtomicU32,
     node: Option<ThisNode>,
+    /// The node while nothing happens on it.
+    still: Option<ThisNode>,
+    /// What others do during a pause, of this number.
+    meanwhile: Option<Meanwhile>,
+    pauses: AtomicU32,
+    network: Option<Network>,
     cluster: (Underlay, Present),
+}
+
+type Meanwhile = Box<dyn Fn(u32) + Send + Sync>;
+
+impl Prepared {
+    fn new(input: &str, node: Option<ThisNode>) -> Self {
+        let (births, pauses, still) = (AtomicU32::new(0), AtomicU32::new(0), node.clone());
+        let input = input.to_owned();
+        let (meanwhile, network, cluster) = (None, None, Default::default());
+        Self { input, births, node, still, meanwhile, pauses, network, cluster }
+    }
 }
 
 impl Observer for Prepared {
@@ -64,14 +85,35 @@ impl Surroundings for Prepared {
         "2026-11-24T00:00:00Z".parse().unwrap()
     }
 
-    async fn pause(&self, _: Duration) {}
+    async fn pause(&self, time: Duration) {
+        assert!(time >= Duration::from_secs(2));
+        let number = self.pauses.fetch_add(1, Ordering::Relaxed);
+        if let Some(meanwhile) = &self.meanwhile {
+            meanwhile(number);
+        }
+    }
 
     async fn this_node(&self) -> Result<Option<ThisNode>, Failure> {
         Ok(self.node.clone())
     }
 
-    fn node_name(&self) -> Result<String, Failure> {
+    async fn still_node(&self) -> Result<StillNode, Failure> {
+        Ok(StillNode { node: self.still.clone(), _locks: Vec::new() })
+    }
+
+    fn node_name(&self, configured: &NodeName) -> Result<String, Failure> {
+        Ok(match configured {
+            NodeName::Given(name) => name.clone(),
+            NodeName::File(_) | NodeName::FileOrHost(_) => "n1".to_owned(),
+        })
+    }
+
+    fn own_name(&self) -> Result<String, Failure> {
         Ok("n1".to_owned())
+    }
+
+    fn network(&self) -> Option<Network> {
+        self.network.clone()
     }
 
     fn width(&self) -> usize {
@@ -124,19 +166,24 @@ async fn call_on(
     node: Option<ThisNode>,
     style: Style,
 ) -> Answer {
-    let (births, cluster) = (AtomicU32::new(0), Default::default());
-    let surroundings = Prepared { input: input.to_owned(), births, node, cluster };
-    call_within(datastore, arguments, &surroundings, style).await
+    let mut surroundings = Prepared::new(input, node);
+    // The network's file, where one is named, is what stands on the standard input.
+    let named = parse(arguments).ok().and_then(|cli| cli.command.network_file().map(PathBuf::from));
+    surroundings.network = named.map(|path| Network::read(path, input).unwrap());
+    call_in(datastore, arguments, &surroundings, style).await
 }
 
-async fn call_within(
+fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("weirctl").chain(arguments.iter().copied()))
+}
+
+async fn call_in(
     datastore: &dyn Datastore,
     arguments: &[&str],
     surroundings: &Prepared,
     style: Style,
 ) -> Answer {
-    let line = std::iter::once("weirctl").chain(arguments.iter().copied());
-    let cli = match Cli::try_parse_from(line) {
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => return Answer { exit: 1, output: error.to_string() },
     };

@@ -8,7 +8,9 @@ use weir_common::cni::{Arguments, Configuration, NodeName, SpecVersion};
 use weir_common::datastore;
 use weir_common::ipam::audit::{Attached, ThisNode};
 use weir_kernel::{Kernel, is_same_namespace};
+use weir_process::{DEFAULT_LOCK_FILE, Lock};
 
+use crate::network::{is_same_store, plugins};
 use crate::session::Failure;
 
 /// The networks of a node's CNI configuration.
@@ -19,6 +21,8 @@ pub struct Networks {
     pub own: BTreeSet<String>,
     /// The others.
     pub others: BTreeSet<String>,
+    /// The files of the locks that `weir-ipam` takes for our own.
+    pub lock_files: BTreeSet<PathBuf>,
     /// How the first of our own says that the node's name is found.
     pub node_name: Option<NodeName>,
 }
@@ -36,6 +40,7 @@ impl Networks {
             match own(&name, &plugin).filter(here) {
                 Some(own) => {
                     networks.node_name.get_or_insert(own.node_name);
+                    networks.lock_files.extend(own.ipam.and_then(|ipam| ipam.lock_file));
                     networks.own.insert(name);
                 }
                 None => {
@@ -51,13 +56,8 @@ impl Networks {
 
 /// The name of a network and its first plugin, which makes the interfaces.
 fn main_plugin(text: &str) -> Option<(String, Map<String, Value>)> {
-    let network: Map<String, Value> = serde_json::from_str(text).ok()?;
-    let name = network.get("name")?.as_str()?.to_owned();
-    let plugin = match network.get("plugins") {
-        Some(plugins) => plugins.get(0)?.as_object()?.clone(),
-        None => network,
-    };
-    Some((name, plugin))
+    let plugin = plugins(text).ok()?.into_iter().next()?;
+    Some((plugin.get("name")?.as_str()?.to_owned(), plugin))
 }
 
 /// The configuration of a network that `weir` wires with addresses of
@@ -68,18 +68,6 @@ fn own(name: &str, plugin: &Map<String, Value>) -> Option<Configuration> {
         Configuration::validate(name.to_owned(), SpecVersion::V1_0_0, plugin, &Arguments::default())
     };
     is_ours.then(validate)?.ok()
-}
-
-/// Whether two ways lead to one datastore: the same file, or a common endpoint.
-fn is_same_store(one: &datastore::Configuration, other: &datastore::Configuration) -> bool {
-    use datastore::Configuration::{Embedded, Etcd};
-    match (one, other) {
-        (Embedded { path: one }, Embedded { path: other }) => one == other,
-        (Etcd(one), Etcd(other)) => {
-            one.endpoints.iter().any(|endpoint| other.endpoints.contains(endpoint))
-        }
-        _ => false,
-    }
 }
 
 /// The node's name, as the networks or else Weir's defaults say.
@@ -94,6 +82,26 @@ pub fn name(networks: &Networks) -> Result<String, Failure> {
 
 /// The network namespace of the node's first process, which is the node's.
 const FIRST_PROCESS: &str = "/proc/1/ns/net";
+
+/// Makes calls of `weir-ipam` on this host wait until the locks are dropped.
+///
+/// # Errors
+/// [`Failure`] when a lock cannot be had.
+pub fn hold_still(networks: &Networks) -> Result<Vec<Lock>, Failure> {
+    let mut files = networks.lock_files.clone();
+    // Also of networks whose configuration is gone, but not their containers.
+    files.insert(DEFAULT_LOCK_FILE.into());
+    let lock = |file: &PathBuf| {
+        Lock::require(file).map_err(|error| {
+            let file = file.display();
+            Failure::new(format!(
+                "the host's lock {file} cannot be had, so that containers could come and go during \
+                 the repair: {error}; try again as root, when fewer containers come and go"
+            ))
+        })
+    };
+    files.iter().map(lock).collect()
+}
 
 /// Reads the kernel; `None` on a machine without a network of Weir's and
 /// without attachments.
@@ -116,6 +124,7 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
     if attached.is_empty() && networks.own.is_empty() {
         return Ok(None);
     }
+    let routed = kernel.routed_addresses().await.map_err(|error| Failure::caused_by(&error))?;
     let attachments = attached
         .into_iter()
         .map(|(identity, addresses)| Attached { identity, addresses })
@@ -123,6 +132,7 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
     Ok(Some(ThisNode {
         host: name(networks)?,
         attachments,
+        routed,
         networks: networks.own.clone(),
         other_networks: networks.others.clone(),
     }))
@@ -132,6 +142,18 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
 mod tests {
     use super::*;
 
+    /// Otherwise an ADD could go on beside a repair.
+    #[test]
+    fn without_the_lock_nothing_is_still() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let networks =
+            Networks { lock_files: [file.join("ipam.lock")].into(), ..Networks::default() };
+        let failure = hold_still(&networks).unwrap_err();
+        assert!(failure.message.contains("cannot be had"), "{}", failure.message);
+    }
+
     fn file(text: &str) -> (PathBuf, String) {
         (PathBuf::from("/etc/cni/net.d/10.conflist"), text.to_owned())
     }
@@ -140,7 +162,7 @@ mod tests {
     fn networks_are_told_apart_by_plugins_and_datastore() {
         let files = [
             file(
-                r#"{"name": "ours", "plugins": [{"type": "weir", "nodename": "n7", "ipam": {"type": "weir-ipam"}}, {"type": "portmap"}]}"#,
+                r#"{"name": "ours", "plugins": [{"type": "weir", "nodename": "n7", "ipam_lock_file": "/run/ours.lock", "ipam": {"type": "weir-ipam"}}, {"type": "portmap"}]}"#,
             ),
             file(
                 r#"{"name": "elsewhere", "plugins": [{"type": "weir", "etcd_endpoints": "http://10.0.0.1:2379", "ipam": {"type": "weir-ipam"}}]}"#,
@@ -157,6 +179,7 @@ mod tests {
         let others = ["elsewhere", "local", "single"].map(str::to_owned);
         assert_eq!(networks.others, others.into());
         assert_eq!(name(&networks).unwrap(), "n7");
+        assert_eq!(networks.lock_files, [PathBuf::from("/run/ours.lock")].into());
         let etcd = datastore::EtcdConfiguration::new(vec![
             "http://10.0.0.9:2379".to_owned(),
             "http://10.0.0.1:2379".to_owned(),

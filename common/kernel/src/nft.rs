@@ -33,6 +33,7 @@ mod abi {
     pub(super) const FAMILY_INET: u8 = 1;
     pub(super) const TABLE: u16 = 1;
     pub(super) const HEADER: usize = 16;
+    pub(super) const FAMILY_HEADER: usize = 4;
 }
 
 impl Kernel {
@@ -109,14 +110,38 @@ fn installed_rules(table: &str) -> io::Result<Vec<Vec<u8>>> {
     Err(io::ErrorKind::Interrupted.into())
 }
 
+/// Whether a datagram that the kernel sent to all who listen to nftables tells of
+/// a table's change, or of something in it.
+pub(crate) fn tells_of(datagram: &[u8], table: &str) -> bool {
+    // All such messages name the table first (`nf_tables_fill_*` in
+    // `net/netfilter/nf_tables_api.c`).
+    let beginning = table_attribute(table);
+    let mut rest = datagram;
+    while let Some((_, _, body, next)) = split_message(rest) {
+        rest = next;
+        let attributes = body.get(abi::FAMILY_HEADER..).unwrap_or_default();
+        if body.first() == Some(&abi::FAMILY_INET) && attributes.starts_with(&beginning) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The attribute that names a table.
+fn table_attribute(table: &str) -> Vec<u8> {
+    let length = 4 + table.len() + 1;
+    let mut attribute = Vec::with_capacity(length.next_multiple_of(4));
+    attribute.extend((length as u16).to_ne_bytes());
+    attribute.extend(abi::TABLE.to_ne_bytes());
+    attribute.extend(table.as_bytes());
+    attribute.resize(length.next_multiple_of(4), 0);
+    attribute
+}
+
 fn rules_request(table: &str) -> Vec<u8> {
     // nfgenmsg: family, version, resource id.
     let mut body = vec![abi::FAMILY_INET, 0, 0, 0];
-    let length = 4 + table.len() + 1;
-    body.extend((length as u16).to_ne_bytes());
-    body.extend(abi::TABLE.to_ne_bytes());
-    body.extend(table.as_bytes());
-    body.resize(body.len() + 1 + (4 - length % 4) % 4, 0);
+    body.extend(table_attribute(table));
     let mut message = Vec::with_capacity(abi::HEADER + body.len());
     message.extend(((abi::HEADER + body.len()) as u32).to_ne_bytes());
     message.extend(abi::GET_RULE.to_ne_bytes());

@@ -8,6 +8,7 @@ mod log;
 mod node_name;
 mod parent;
 mod plugin;
+mod presence;
 
 pub use deadline::{CLEAN_UP, DEADLINE, DELEGATED, block_on, within};
 pub use lock::{DEFAULT_LOCK_FILE, Lock};
@@ -15,3 +16,4 @@ pub use log::start as start_log;
 pub use node_name::{NodeNameError, node_name};
 pub use parent::{PARENT_VARIABLE, become_program, die_with_parent};
 pub use plugin::{fail, main};
+pub use presence::{AgentNotice, PRESENCE_FILE, Presence, running_agent};

@@ -8,6 +8,7 @@ mod arguments;
 mod configuration;
 mod environment;
 mod error;
+mod gateway;
 mod result;
 pub mod skeleton;
 mod version;
@@ -18,5 +19,6 @@ pub use configuration::{
 };
 pub use environment::{Command, Environment, is_identifier};
 pub use error::{Code, Error};
+pub use gateway::ip_configuration;
 pub use result::{AddResult, Interface, IpConfiguration, PoolNotice, Route};
 pub use version::SpecVersion;

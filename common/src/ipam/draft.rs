@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::assign::Request;
-use super::block::{ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block};
-use super::{Affinity, AffinityState, Assigned, Blocks, Stored, View};
+use super::block::{ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block};
+use super::{Affinity, AffinityState, Assigned, Blocks, Stored, Unreadable, View};
 use crate::datastore::{Compare, Revision, Transaction, Write, keys};
 use crate::resources::IpPool;
 
@@ -61,10 +61,11 @@ impl<'a> Draft<'a> {
 
     /// What is known of a block, the changes included.
     pub(super) fn known(&self, cidr: IpNet) -> Known<'_> {
-        match (self.block(cidr), self.blocks.get(cidr)) {
-            (Some(block), _) => Known::Content(block),
-            (None, Some(_)) => Known::Absent,
-            (None, None) => Known::Nothing,
+        match (self.block(cidr), self.blocks.get(cidr), self.blocks.unreadable(cidr)) {
+            (Some(block), ..) => Known::Content(block),
+            (None, Some(_), _) => Known::Absent,
+            (None, None, Some(why)) => Known::Unreadable(why),
+            (None, None, None) => Known::Nothing,
         }
     }
 
@@ -94,6 +95,32 @@ impl<'a> Draft<'a> {
         }
         let ordinal = self.block(cidr)?.ordinal(address)?;
         self.take(pool, cidr, ordinal)
+    }
+
+    /// Stamps an address that the attachment has already with the present
+    /// moment and sequence number. One that was stamped by this very call, whose
+    /// answer got lost, stays as it is, and so does one of Calico's, which names
+    /// no interface.
+    pub(super) fn renew(&mut self, has: &Assigned) {
+        let Some((ordinal, holder)) = self.holding(has) else { return };
+        let stamp = timestamp(self.now);
+        let stamped = holder.fact(ATTRIBUTE_TIMESTAMP) == Some(&stamp);
+        if stamped || holder.fact(ATTRIBUTE_INTERFACE).is_none() {
+            return;
+        }
+        let mut renewed = holder.clone();
+        let facts = renewed.secondary.get_or_insert_default();
+        facts.insert(ATTRIBUTE_TIMESTAMP.to_owned(), stamp);
+        if let Some(block) = self.changed(has.block) {
+            block.reassign(ordinal, renewed);
+        }
+    }
+
+    /// The ordinal of an address in use, and its holder.
+    fn holding(&self, has: &Assigned) -> Option<(usize, &Attribute)> {
+        let block = self.block(has.block)?;
+        let ordinal = block.ordinal(has.address)?;
+        Some((ordinal, block.holder(ordinal)?))
     }
 
     /// The block as changed so far, else as read.
@@ -250,6 +277,8 @@ pub(super) enum Known<'a> {
     Nothing,
     /// It is not there.
     Absent,
+    /// It cannot be used.
+    Unreadable(&'a Unreadable),
     /// It is this.
     Content(&'a Block),
 }

@@ -42,8 +42,13 @@ pub async fn assign(
     now: Timestamp,
 ) -> Result<Assignment, Error> {
     let selections = View::selections(&request.host, &request.handle_id);
+    let parse = |snapshot: &Snapshot| {
+        let mut view = View::parse(snapshot)?;
+        view.reserved.extend(request.reserved.iter().map(|address| IpNet::from(*address)));
+        Ok(view)
+    };
     let decide = |view: &View, blocks: &Blocks| assign::decide(request, view, blocks, now);
-    let (addresses, view) = settle(datastore, selections, likely, View::parse, decide).await?;
+    let (addresses, view) = settle(datastore, selections, likely, parse, decide).await?;
     let pools = view.pools.into_iter().map(|pool| pool.value).collect();
     Ok(Assignment { addresses, pools })
 }
@@ -76,7 +81,7 @@ pub async fn lookup(
     interface: &str,
 ) -> Result<Vec<Assigned>, Error> {
     let decide = |holdings: &Holdings, blocks: &Blocks| {
-        let unread = blocks.unknown(holdings.blocks().into_iter());
+        let unread = holdings.unread(blocks)?;
         Ok(if unread.is_empty() {
             Step::Done(holdings.addresses(handle_id, interface, blocks))
         } else {
@@ -107,13 +112,13 @@ pub(crate) async fn settle<Known, Failed: From<Error>>(
         let snapshot = datastore.read(&selections).await.map_err(Error::from)?;
         let known = parse(&snapshot)?;
         let mut blocks = Blocks::default();
-        blocks.learn_sound(likely, &snapshot.selected[in_advance..]);
+        blocks.learn(likely, &snapshot.selected[in_advance..]);
         loop {
             match decide(&known, &blocks)? {
                 Step::Done(addresses) => return Ok((addresses, known)),
                 Step::Read(cidrs) => {
                     let answer = datastore.read(&Blocks::selections(&cidrs)).await;
-                    blocks.learn(&cidrs, &answer.map_err(Error::from)?)?;
+                    blocks.learn(&cidrs, &answer.map_err(Error::from)?.selected);
                 }
                 Step::Commit(transaction, addresses) => {
                     match datastore.commit(transaction).await {

@@ -35,7 +35,7 @@ pub use block::{
 pub use error::Error;
 pub use family::Family;
 pub use handle::Handle;
-pub use knowledge::{Blocks, Holdings, Stored, View};
+pub use knowledge::{Blocks, Holdings, Stored, Unreadable, View};
 pub use pools::{PassedOver, PoolReference, choose, verdict};
 pub use purpose::{ATTRIBUTE_TYPE, Purpose, TYPE_IPIP_TUNNEL};
 pub use walk::{block_bits, walk};

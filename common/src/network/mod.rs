@@ -33,7 +33,7 @@ pub use check::{Difference, Expected, Found, FoundLink, compare};
 pub use cluster::{
     Change, ClusterPlan, ClusterPool, Follower, Inventory, Peer, Present, PresentTunnel, Problem,
     TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelFilter, TunnelPlan, Underlay, UnderlayLink, Way,
-    difference, needs_tunnel, plan_cluster, pod_mtu,
+    difference, has_tunnel_address, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mac::{InvalidMac, MacAddress};

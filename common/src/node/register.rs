@@ -101,7 +101,7 @@ fn decide(
     }
     if !transaction.writes.is_empty() {
         let information = entry(0).map(|entry| Stored::read(entry, ClusterInformation::from_json));
-        let cluster_information = information.transpose()?;
+        let cluster_information = information.transpose().map_err(crate::ipam::Error::from)?;
         let holdings = Holdings { cluster_information, handle: None };
         holdings.require_ready()?;
         holdings.guard_ready(&mut transaction);

@@ -19,7 +19,8 @@ impl StoredNode {
     /// # Errors
     /// [`crate::ipam::Error::Malformed`] when it is no resource's JSON.
     pub(super) fn read(entry: &Entry) -> Result<Self, Error> {
-        let stored = Stored::read(entry, |value| Resource::from_stored(Kind::Node, value))?;
+        let stored = Stored::read(entry, |value| Resource::from_stored(Kind::Node, value))
+            .map_err(crate::ipam::Error::from)?;
         Ok(Self { key: entry.key.clone(), stored })
     }
 

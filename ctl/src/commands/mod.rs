@@ -15,12 +15,14 @@ pub mod ipam_reclaim;
 pub mod ipam_release;
 pub mod ipam_show;
 pub mod label;
+mod mending;
 pub mod node_status;
 pub mod patch;
 pub mod replace;
 pub mod report;
 pub mod validate;
 pub mod version;
+mod write;
 
 use weir_common::resources::{Kind, Resource};
 
@@ -61,6 +63,8 @@ async fn run_on(command: Command, session: &Session<'_>) -> CommandResult {
         Command::Label(arguments) => label::run(arguments, session).await,
         Command::Delete(arguments) => delete::run(arguments, session).await,
         Command::Get(arguments) => get::run(arguments, session).await,
+        // Run before a datastore is opened: see `crate::run`.
+        Command::Node(NodeCommand::Run(_)) => Ok(String::new()),
         Command::Ipam(command) => run_ipam(command, session).await,
         Command::Node(NodeCommand::Status(arguments)) => node_status::run(arguments, session).await,
         Command::Validate(arguments) => validate::run(&arguments, session.surroundings),

@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::json;
 use weir_common::network::{difference, plan_cluster};
 
+use crate::node::feed;
 use crate::output::json;
 use crate::session::{CommandResult, Failure, Session};
-use crate::store;
 use status::Status;
 
 /// Arguments of `weirctl node status`.
@@ -20,6 +20,9 @@ use status::Status;
                   Examples:\n  weirctl node status\n  weirctl node status -o json"
 )]
 pub struct StatusArgs {
+    /// This node's name, where `node run` was given one
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
     /// Print everything as JSON
     #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
     pub output: Option<String>,
@@ -31,8 +34,11 @@ pub struct StatusArgs {
 /// [`Failure`] when something is wrong with it, or the datastore or the kernel
 /// cannot be read.
 pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult {
-    let name = session.surroundings.node_name()?;
-    let listed = store::inventory(session.datastore).await;
+    let name = match arguments.node {
+        Some(node) => node,
+        None => session.surroundings.own_name()?,
+    };
+    let listed = feed::list(session.datastore).await;
     let (inventory, _) = listed.map_err(|error| Failure::caused_by(&error))?;
     let (underlay, present) = session.surroundings.cluster().await?;
     let mut plan = plan_cluster(&name, &inventory, &underlay);

@@ -6,7 +6,7 @@ use weir_common::network::{Inventory, PresentTunnel, UnderlayLink, Way, differen
 
 use super::golden::{WIDTHS, check, style};
 use super::*;
-use crate::store;
+use crate::node::feed;
 
 /// A store that Calico wrote, in which two nodes have tunnel addresses.
 fn busy() -> Memory {
@@ -33,7 +33,7 @@ fn underlay() -> Underlay {
 
 /// A kernel that has all that n1 should have.
 async fn agreeing(memory: &Memory) -> Present {
-    let (inventory, _): (Inventory, _) = store::inventory(memory).await.unwrap();
+    let (inventory, _): (Inventory, _) = feed::list(memory).await.unwrap();
     let plan = plan_cluster("n1", &inventory, &underlay());
     let tunnel = plan.tunnel.as_ref().map(|tunnel| PresentTunnel {
         up: true,
@@ -47,14 +47,10 @@ async fn agreeing(memory: &Memory) -> Present {
 }
 
 async fn status(memory: &Memory, line: &str, present: Present, style: Style) -> Answer {
-    let surroundings = Prepared {
-        input: String::new(),
-        births: AtomicU32::new(0),
-        node: None,
-        cluster: (underlay(), present),
-    };
+    let mut surroundings = Prepared::new("", None);
+    surroundings.cluster = (underlay(), present);
     let arguments: Vec<&str> = line.split(' ').collect();
-    call_within(memory, &arguments, &surroundings, style).await
+    call_in(memory, &arguments, &surroundings, style).await
 }
 
 /// Breaks what the kernel has, in each way there is.

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{AddResult, Error, IpConfiguration, PoolNotice};
+use weir_common::cni::{AddResult, Error, PoolNotice, ip_configuration};
 use weir_common::ipam::assign::Request;
 use weir_common::ipam::{Assigned, Purpose, engine};
 use weir_common::resources::IpPool;
@@ -20,6 +20,7 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
         purpose: Purpose::Interface(call.environment.interface.clone()),
         facts: call.configuration.facts.clone(),
         wants: ipam.wants.clone(),
+        reserved: ipam.gateways.iter().map(IpNet::addr).collect(),
     };
     // The wait for other calls of this host does not count against the deadline.
     let datastore = call.configuration.datastore.clone()?;
@@ -37,16 +38,11 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
         assignment.addresses.iter().map(|assigned| assigned.block.to_string()).collect();
     lock.leave(&blocks.join("\n"));
     let notice = |pool: &IpPool| PoolNotice { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
+    let addresses = assignment.addresses.iter();
     Ok(AddResult {
-        ips: assignment.addresses.iter().map(ip_configuration).collect(),
+        ips: addresses.map(|assigned| ip_configuration(assigned, &ipam.gateways)).collect(),
+        routes: ipam.routes.clone(),
         pools: Some(assignment.pools.iter().map(notice).collect()),
         ..AddResult::default()
     })
-}
-
-/// The address with the prefix length of its block, as Calico's IPAM plugin
-/// gives it; the main plugin decides what the container sees.
-fn ip_configuration(assigned: &Assigned) -> IpConfiguration {
-    let address = IpNet::new_assert(assigned.address, assigned.block.prefix_len());
-    IpConfiguration { address, gateway: None, interface: None }
 }

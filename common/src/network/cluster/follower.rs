@@ -56,6 +56,11 @@ impl Follower {
         self.held.nodes.len() + self.held.pools.len() + self.held.blocks.len()
     }
 
+    /// Whether the datastore has forgotten this node.
+    pub fn has_forgotten(&self, node: &str) -> bool {
+        self.held.nodes.contains_key(node)
+    }
+
     /// What counts now.
     pub fn inventory(&self) -> Cow<'_, Inventory> {
         if self.held() == 0 && self.held.borrowed.is_empty() {

@@ -22,6 +22,6 @@ pub use follower::Follower;
 pub use inventory::{ClusterPool, Inventory, Peer};
 pub use plan::{
     ClusterPlan, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Underlay, UnderlayLink, Way,
-    needs_tunnel, plan_cluster, pod_mtu,
+    has_tunnel_address, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use problem::Problem;

@@ -183,6 +183,14 @@ pub fn needs_tunnel(node: &str, inventory: &Inventory) -> bool {
     peers(node, inventory).any(|(_, peer)| tunnels(own, peer) || tunnels(peer, own))
 }
 
+/// Whether `node` is registered with a tunnel address that it can keep: one of a
+/// pool that tunnels.
+pub fn has_tunnel_address(node: &str, inventory: &Inventory) -> bool {
+    let address = inventory.nodes.get(node).and_then(|own| own.tunnel);
+    let pool = address.and_then(|address| inventory.pool_of(IpAddr::V4(address).into()));
+    pool.is_some_and(|(_, pool)| pool.ipip_mode != EncapsulationMode::Never)
+}
+
 struct Planner<'a> {
     node: &'a str,
     own: Option<&'a Peer>,

@@ -1,0 +1,96 @@
+//! The sign by which plugins know that a node agent runs.
+//!
+//! It is a lock on a file: it goes when the agent does, however that ends. In
+//! the file stands what plugins need to know from the agent.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+/// The file that the agent of a node locks.
+pub const PRESENCE_FILE: &str = "/run/weir/node.lock";
+
+/// What a running agent tells plugins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AgentNotice {
+    /// The MTU in bytes for containers, once the agent knows it.
+    pub pod_mtu: Option<u32>,
+}
+
+/// What the agent of this node tells; `None` when none runs.
+pub fn running_agent(path: &Path) -> Option<AgentNotice> {
+    let file = File::open(path).ok()?;
+    match Flock::lock(file, FlockArg::LockSharedNonblock) {
+        Err((mut file, Errno::EWOULDBLOCK)) => {
+            let mut text = String::new();
+            // A notice that cannot be read says nothing.
+            let _ = file.by_ref().take(64).read_to_string(&mut text);
+            Some(AgentNotice { pod_mtu: text.trim().parse().ok() })
+        }
+        _ => None,
+    }
+}
+
+/// The sign itself, shown until it is dropped.
+#[derive(Debug)]
+pub struct Presence(Flock<File>);
+
+impl Presence {
+    /// Shows the sign; `None` when another agent shows it. The directory is made
+    /// when it is missing.
+    ///
+    /// Waits while plugins look, which takes them microseconds; the caller bounds
+    /// how often it tries.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn show(path: &Path) -> io::Result<Option<Self>> {
+        if let Some(directory) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        }
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        match Flock::lock(file.open(path)?, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => {
+                locked.set_len(0)?;
+                Ok(Some(Self(locked)))
+            }
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, errno)) => Err(errno.into()),
+        }
+    }
+
+    /// Tells plugins something. Of one length always, so that nobody reads half of
+    /// it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn tell(&self, notice: AgentNotice) -> io::Result<()> {
+        let mtu = notice.pod_mtu.map(|mtu| mtu.to_string()).unwrap_or_default();
+        self.0.write_all_at(format!("{mtu:<10}\n").as_bytes(), 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sign_goes_with_the_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/node.lock");
+        assert_eq!(running_agent(&path), None);
+        let presence = Presence::show(&path).unwrap().unwrap();
+        assert_eq!(running_agent(&path), Some(AgentNotice::default()));
+        presence.tell(AgentNotice { pod_mtu: Some(1480) }).unwrap();
+        assert_eq!(running_agent(&path), Some(AgentNotice { pod_mtu: Some(1480) }));
+        assert!(Presence::show(&path).unwrap().is_none(), "one agent a node");
+        drop(presence);
+        assert_eq!(running_agent(&path), None);
+        assert!(Presence::show(&path).unwrap().is_some());
+    }
+}

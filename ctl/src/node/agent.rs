@@ -1,0 +1,265 @@
+//! The agent's loop: it takes in what the datastore and the kernel tell, and
+//! compares soon after.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use weir_common::network::{Follower, Problem};
+use weir_kernel::Kernel;
+use weir_process::{AgentNotice, Presence};
+
+use super::converge::{Outcome, converge};
+use super::feed::News;
+use super::metrics::Metrics;
+use super::registration::Registration;
+use super::service::Service;
+use crate::session::chain;
+
+/// How long the agent waits for more after something has changed, so that a
+/// burst of changes costs one comparison.
+const GATHERING_TIME: Duration = Duration::from_millis(20);
+
+/// How often the kernel is compared although it told of no change. What it does
+/// not tell of is repaired by then, and what was refused is tried again.
+const DRIFT_INTERVAL: Duration = Duration::from_secs(8);
+
+/// A running agent.
+pub struct Agent {
+    /// What this node is registered with.
+    pub registration: Registration,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// What is told to Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// What is told to plugins.
+    pub presence: Presence,
+    /// What is told to systemd.
+    pub service: Service,
+    /// Told when the kernel changed.
+    pub kernel_changed: Arc<Notify>,
+    follower: Follower,
+    listed: bool,
+    lost: Option<String>,
+    problems: BTreeSet<Problem>,
+    failures: Vec<String>,
+    due: Option<Instant>,
+}
+
+/// When the agent is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// When somebody ends it.
+    Ended,
+    /// When the kernel has been made what the plan says, once.
+    Converged,
+}
+
+impl Agent {
+    /// An agent that knows nothing yet.
+    pub fn new(
+        registration: Registration,
+        kernel: Kernel,
+        metrics: Arc<Metrics>,
+        presence: Presence,
+        kernel_changed: Arc<Notify>,
+    ) -> Self {
+        Self {
+            registration,
+            kernel,
+            metrics,
+            presence,
+            service: Service::default(),
+            kernel_changed,
+            follower: Follower::default(),
+            listed: false,
+            lost: None,
+            problems: BTreeSet::new(),
+            failures: Vec::new(),
+            due: None,
+        }
+    }
+
+    /// Runs until it is ended by SIGTERM or SIGINT, or as `until` says. What is in
+    /// the kernel stays: containers go on without the agent. Returns what is wrong
+    /// in the end.
+    ///
+    /// # Errors
+    /// Signals cannot be had.
+    pub async fn run(
+        mut self,
+        mut news: Receiver<News>,
+        until: Until,
+    ) -> std::io::Result<Vec<String>> {
+        let mut end = Ends::new()?;
+        let mut drift = interval(DRIFT_INTERVAL);
+        drift.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut watchdog = interval(self.service.watchdog_interval());
+        let kernel_changed = Arc::clone(&self.kernel_changed);
+        loop {
+            let due = self.due;
+            tokio::select! {
+                told = news.recv() => match told {
+                    Some(told) => self.hear(told),
+                    None => break,
+                },
+                () = kernel_changed.notified() => self.expect_changes(),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.compare().await;
+                    if until == Until::Converged && self.is_settled() {
+                        break;
+                    }
+                }
+                _ = drift.tick() => self.expect_changes(),
+                _ = watchdog.tick() => self.service.is_alive(),
+                () = end.wait() => break,
+            }
+        }
+        self.service.is_stopping();
+        tracing::info!("ended; routes, tunnel and NAT stay as they are");
+        Ok(self.ailments())
+    }
+
+    /// Takes in what the datastore told.
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Listed(inventory, revision) => {
+                let went_back = self.follower.relist(inventory, revision);
+                if went_back {
+                    tracing::warn!(
+                        held = self.follower.held(),
+                        "the datastore has gone back in time (restored from a snapshot?); what it \
+                         has forgotten is kept; run \"weirctl ipam check --repair\" on each node"
+                    );
+                }
+                if self.lost.take().is_some() || !self.listed {
+                    tracing::info!(%revision, "the datastore was read");
+                }
+                self.listed = true;
+                self.expect_changes();
+            }
+            News::Changed(events) => {
+                if self.follower.take(&events) {
+                    self.expect_changes();
+                }
+            }
+            News::Lost(error) => {
+                self.metrics.datastore_losses.inc();
+                if self.lost.replace(error.to_string()).is_none() {
+                    tracing::warn!(%error, "the datastore is away; everything stays as it is");
+                }
+            }
+        }
+        self.metrics.datastore_up.set((self.listed && self.lost.is_none()).into());
+        self.metrics.set_ailments(self.ailments());
+    }
+
+    fn expect_changes(&mut self) {
+        self.due.get_or_insert_with(|| Instant::now() + GATHERING_TIME);
+    }
+
+    /// Compares the kernel with the plan, and makes it what the plan says. Before
+    /// the datastore was read there is no plan.
+    async fn compare(&mut self) {
+        self.due = None;
+        if !self.listed {
+            return;
+        }
+        let started = Instant::now();
+        let inventory = self.follower.inventory();
+        let forgotten = self.follower.has_forgotten(self.registration.node());
+        let mut failures = Vec::new();
+        // A datastore that is away would be waited for, and nothing else done.
+        if self.lost.is_none() {
+            let renewed = self.registration.renew(&self.kernel, &inventory, forgotten).await;
+            failures.extend(renewed.err());
+        }
+        let nodes = inventory.nodes.len();
+        let outcome = converge(&self.kernel, self.registration.node(), &inventory).await;
+        self.metrics.observe(started.elapsed());
+        self.metrics.nodes.set(nodes as i64);
+        self.metrics.held.set(self.follower.held() as i64);
+        match outcome {
+            Ok(outcome) => failures.extend(self.note(outcome)),
+            Err(error) => failures.push(chain(&error)),
+        }
+        self.note_failures(failures);
+        self.service.is_ready(&format!("{nodes} nodes, {} problems", self.problems.len()));
+    }
+
+    /// Tells of what was done, and returns what failed.
+    fn note(&mut self, outcome: Outcome) -> Vec<String> {
+        let Outcome { plan, changes, failures, problems } = outcome;
+        self.metrics.changes.inc_by(changes as u64);
+        if changes > 0 {
+            tracing::info!(changes, routes = plan.routes.len(), "changed the kernel");
+        }
+        for problem in problems.difference(&self.problems) {
+            tracing::warn!("{problem}");
+        }
+        self.problems = problems;
+        self.metrics.routes.set(plan.routes.len() as i64);
+        self.metrics.problems.set(self.problems.len() as i64);
+        self.metrics.tunnel.set(plan.tunnel.is_some().into());
+        self.metrics.pod_mtu.set(plan.pod_mtu.into());
+        if let Err(error) = self.presence.tell(AgentNotice { pod_mtu: Some(plan.pod_mtu) }) {
+            tracing::warn!(%error, "plugins cannot be told the MTU");
+        }
+        failures
+    }
+
+    fn note_failures(&mut self, failures: Vec<String>) {
+        self.metrics.failures.inc_by(failures.len() as u64);
+        for failure in failures.iter().filter(|failure| !self.failures.contains(failure)) {
+            tracing::error!("{failure}");
+        }
+        if failures.is_empty() {
+            self.metrics.last_success.set(jiff::Timestamp::now().as_millisecond() as f64 / 1e3);
+        }
+        self.failures = failures;
+        self.metrics.set_ailments(self.ailments());
+    }
+
+    /// What keeps this node from what it should be. Problems of the pools or of
+    /// other nodes are told by a metric and the log, not here: restarting this
+    /// agent would not help.
+    fn ailments(&self) -> Vec<String> {
+        let unread = (!self.listed).then(|| "the datastore has not been read yet".to_owned());
+        let lost = self.lost.iter().map(|error| format!("the datastore is away: {error}"));
+        unread.into_iter().chain(lost).chain(self.failures.iter().cloned()).collect()
+    }
+
+    /// Whether nothing is on its way: what this node wrote about itself has come
+    /// back from the datastore.
+    fn is_settled(&self) -> bool {
+        self.listed
+            && (!self.failures.is_empty()
+                || self.registration.is_settled(&self.follower.inventory()))
+    }
+}
+
+/// The signals that end the agent.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! One comparison of the kernel with the plan.
+
+use std::collections::BTreeSet;
+
+use weir_common::network::{
+    ClusterPlan, Inventory, Nat, NodeNeeds, Problem, TunnelFilter, difference, plan_cluster,
+    plan_node,
+};
+use weir_kernel::{Error, Kernel};
+
+use crate::session::chain;
+
+/// What a comparison came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What the node should have.
+    pub plan: ClusterPlan,
+    /// How many changes were asked of the kernel.
+    pub changes: usize,
+    /// What it refused, in words. It is tried again.
+    pub failures: Vec<String>,
+    /// What could not be done as the pools ask.
+    pub problems: BTreeSet<Problem>,
+}
+
+/// Makes the kernel what `node`'s part in the cluster is. A part that fails does
+/// not keep the others from being done.
+///
+/// # Errors
+/// The node's links cannot be read: without them there would be no way to
+/// anybody, and every route would go.
+pub async fn converge(
+    kernel: &Kernel,
+    node: &str,
+    inventory: &Inventory,
+) -> Result<Outcome, Error> {
+    let underlay = kernel.underlay().await?;
+    let plan = plan_cluster(node, inventory, &underlay);
+    let problems = plan.problems.clone();
+    let mut outcome = Outcome { plan, changes: 0, failures: Vec::new(), problems };
+    if let Err(error) = ensure_forwarding_and_nat(kernel, inventory, &outcome.plan).await {
+        outcome.failures.push(error);
+    }
+    let filter = outcome.plan.tunnel.as_ref().map(TunnelFilter::from_plan);
+    // Before the tunnel is in service, lest it takes packets from anybody.
+    if let Err(error) = kernel.ensure_tunnel_filter(filter.as_ref()) {
+        outcome.failures.push(chain(&error));
+    }
+    ensure_routes(kernel, &mut outcome).await;
+    Ok(outcome)
+}
+
+async fn ensure_forwarding_and_nat(
+    kernel: &Kernel,
+    inventory: &Inventory,
+    plan: &ClusterPlan,
+) -> Result<(), String> {
+    let has = |v4: bool| inventory.pools.values().any(|pool| pool.cidr.addr().is_ipv4() == v4);
+    let (ipv4, ipv6) = (has(true), has(false));
+    let needs = NodeNeeds { ipv4, ipv6, nat: Nat::Exactly(plan.nat.clone()) };
+    let state = kernel.node_state(ipv6).map_err(|error| chain(&error))?;
+    // What was applied stays: there is nothing to undo it for.
+    kernel.apply(&plan_node(&needs, &state)).await.map(drop).map_err(|error| chain(&*error))
+}
+
+async fn ensure_routes(kernel: &Kernel, outcome: &mut Outcome) {
+    let present = match kernel.cluster_present().await {
+        Ok(present) => present,
+        Err(error) => {
+            outcome.failures.push(chain(&error));
+            return;
+        }
+    };
+    let (changes, in_the_way) = difference(&outcome.plan, &present);
+    for change in &changes {
+        tracing::debug!("{change}");
+    }
+    outcome.changes = changes.len();
+    outcome.problems.extend(in_the_way);
+    let refused = kernel.change(&changes).await;
+    outcome.failures.extend(refused.iter().map(|(_, error)| chain(error)));
+}

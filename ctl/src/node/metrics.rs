@@ -1,0 +1,144 @@
+//! What the agent tells of itself, for Prometheus.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// The metrics, and why the agent is not well where it is not.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Whether the datastore can be reached.
+    pub datastore_up: Gauge,
+    /// How often it was lost.
+    pub datastore_losses: Counter,
+    /// The nodes that are registered.
+    pub nodes: Gauge,
+    /// The routes there should be.
+    pub routes: Gauge,
+    /// What could not be done as the pools ask.
+    pub problems: Gauge,
+    /// What counts although the datastore has forgotten it.
+    pub held: Gauge,
+    /// Whether the tunnel device is in service.
+    pub tunnel: Gauge,
+    /// The MTU for containers.
+    pub pod_mtu: Gauge,
+    /// Changes made to the kernel.
+    pub changes: Counter,
+    /// Changes that the kernel refused.
+    pub failures: Counter,
+    /// How long the kernel was compared and changed.
+    pub converge_seconds: Histogram,
+    /// The time of the last success, in seconds since 1970.
+    pub last_success: Gauge<f64, AtomicU64>,
+    ailments: Mutex<Vec<String>>,
+}
+
+impl Metrics {
+    /// All of them at zero.
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("weir_node"),
+            datastore_up: Gauge::default(),
+            datastore_losses: Counter::default(),
+            nodes: Gauge::default(),
+            routes: Gauge::default(),
+            problems: Gauge::default(),
+            held: Gauge::default(),
+            tunnel: Gauge::default(),
+            pod_mtu: Gauge::default(),
+            changes: Counter::default(),
+            failures: Counter::default(),
+            converge_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
+            last_success: Gauge::default(),
+            ailments: Mutex::new(vec!["the datastore has not been read yet".to_owned()]),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        let mut gauge = |name: &str, help: &str, metric: &Gauge| {
+            registry.register(name, help, metric.clone());
+        };
+        gauge("datastore_up", "Whether the datastore can be reached", &self.datastore_up);
+        gauge("nodes", "Nodes that are registered", &self.nodes);
+        gauge("routes", "Routes to blocks and addresses that there should be", &self.routes);
+        gauge("problems", "What could not be done as the pools ask", &self.problems);
+        gauge("held", "Nodes, pools and blocks the datastore has forgotten", &self.held);
+        gauge("tunnel_up", "Whether the tunnel device is in service", &self.tunnel);
+        gauge("pod_mtu_bytes", "The MTU for containers", &self.pod_mtu);
+        let mut counter = |name: &str, help: &str, metric: &Counter| {
+            registry.register(name, help, metric.clone());
+        };
+        counter("datastore_losses", "How often the datastore was lost", &self.datastore_losses);
+        counter("changes", "Changes made to the kernel", &self.changes);
+        counter("failures", "Changes that the kernel refused", &self.failures);
+        registry.register(
+            "converge_seconds",
+            "How long the kernel was compared and changed",
+            self.converge_seconds.clone(),
+        );
+        registry.register(
+            "last_success_timestamp_seconds",
+            "When the kernel last was what the plan says",
+            self.last_success.clone(),
+        );
+    }
+
+    /// Notes how long a comparison took.
+    pub fn observe(&self, time: Duration) {
+        self.converge_seconds.observe(time.as_secs_f64());
+    }
+
+    /// Says what is wrong now; nothing when all is well.
+    pub fn set_ailments(&self, ailments: Vec<String>) {
+        if let Ok(mut present) = self.ailments.lock() {
+            *present = ailments;
+        }
+    }
+
+    /// What is wrong now.
+    pub fn ailments(&self) -> Vec<String> {
+        self.ailments.lock().map(|present| present.clone()).unwrap_or_default()
+    }
+
+    /// The metrics in OpenMetrics' text.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_is_what_prometheus_reads() {
+        let metrics = Metrics::new();
+        metrics.routes.set(7);
+        metrics.changes.inc_by(3);
+        metrics.observe(Duration::from_millis(2));
+        let text = metrics.text();
+        for line in [
+            "# TYPE weir_node_routes gauge",
+            "weir_node_routes 7",
+            "weir_node_changes_total 3",
+            "weir_node_converge_seconds_count 1",
+            "# EOF",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}:\n{text}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The node agent: `weirctl node run`.
+//!
+//! [`feed`] lists and watches the datastore, [`agent`] is the loop that takes in
+//! what it and the kernel tell, [`converge`] makes the kernel what the plan
+//! says. What is decided is decided in `weir_common::network`.
+//! `docs/cluster.md` gives the reasons.
+
+mod agent;
+mod converge;
+pub mod feed;
+mod http;
+mod metrics;
+mod registration;
+pub mod run;
+mod service;

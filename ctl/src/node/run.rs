@@ -1,0 +1,197 @@
+//! `weirctl node run`
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::sync::{Notify, mpsc};
+use tracing::level_filters::LevelFilter;
+use weir_common::datastore::Datastore;
+use weir_common::network::AutodetectionMethod;
+use weir_kernel::{Kernel, Monitor};
+use weir_process::{PRESENCE_FILE, Presence};
+
+use super::agent::{Agent, Until};
+use super::metrics::Metrics;
+use super::registration::Registration;
+use super::{feed, http};
+use crate::location::Location;
+use crate::session::{Failure, chain};
+
+/// How many messages of the datastore may wait to be taken in.
+const WAITING_NEWS: usize = 64;
+
+/// Arguments of `weirctl node run`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Ends on SIGTERM and SIGINT; routes, tunnel and NAT stay. With systemd, use \
+                  conf/systemd/weir-node.service.\n\n\
+                  Examples:\n  weirctl node run\n  \
+                  weirctl node run --ip-autodetection-method can-reach=192.0.2.1\n  \
+                  weirctl node run --once"
+)]
+pub struct RunArgs {
+    /// This node's name; without it the file /var/lib/calico/nodename, else the host's name
+    #[arg(long, value_name = "NAME", env = "NODENAME", hide_env_values = true)]
+    pub node: Option<String>,
+    /// How this node's IPv4 address is found: first-found, can-reach=ADDRESS, interface=NAMES,
+    /// skip-interface=NAMES, cidr=CIDRS, an address, or none
+    #[arg(
+        long,
+        value_name = "METHOD",
+        env = "IP_AUTODETECTION_METHOD",
+        hide_env_values = true,
+        default_value = "first-found"
+    )]
+    pub ip_autodetection_method: String,
+    /// The same for IPv6
+    #[arg(
+        long,
+        value_name = "METHOD",
+        env = "IP6_AUTODETECTION_METHOD",
+        hide_env_values = true,
+        default_value = "none"
+    )]
+    pub ip6_autodetection_method: String,
+    /// Where metrics and health are served over HTTP; "none" for nowhere
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9098")]
+    pub metrics_address: String,
+    /// The file by which plugins see that the agent runs
+    #[arg(long, value_name = "FILE", default_value = PRESENCE_FILE)]
+    pub presence_file: PathBuf,
+    /// Make the node what it should be, then end
+    #[arg(long)]
+    pub once: bool,
+    /// What is logged: error, warn, info or debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: LevelFilter,
+}
+
+/// The arguments, as validated.
+struct Settings {
+    node: String,
+    ipv4: Option<AutodetectionMethod>,
+    ipv6: Option<AutodetectionMethod>,
+    metrics_address: Option<SocketAddr>,
+}
+
+/// Runs the agent until it is ended.
+///
+/// # Errors
+/// [`Failure`] when it cannot start; once it runs it tries again for ever. With
+/// `--once` also when something is wrong in the end.
+pub fn run(
+    arguments: &RunArgs,
+    location: &Location,
+    node_name: impl FnOnce() -> Result<String, Failure>,
+) -> Result<ExitCode, Failure> {
+    start_log(arguments.log_level);
+    let settings = validate(arguments, node_name)?;
+    let presence = Presence::show(&arguments.presence_file).map_err(|error| {
+        let file = arguments.presence_file.display();
+        Failure::new(format!("{file} cannot be written: {error}; choose another --presence-file"))
+    })?;
+    let presence = presence.ok_or_else(|| {
+        let file = arguments.presence_file.display();
+        Failure::new(format!("another agent runs on this node (it holds {file}); end it first"))
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
+    let until = if arguments.once { Until::Converged } else { Until::Ended };
+    let ailments = runtime.block_on(serve(settings, location, presence, until))?;
+    if arguments.once && !ailments.is_empty() {
+        return Err(Failure::new(ailments.join("\n")));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(
+    settings: Settings,
+    location: &Location,
+    presence: Presence,
+    until: Until,
+) -> Result<Vec<String>, Failure> {
+    let failed = |error: &dyn std::error::Error| Failure::new(chain(error));
+    let datastore: Arc<dyn Datastore> =
+        weir_datastore::open(&location.configuration).await.map_err(|error| failed(&error))?.into();
+    let kernel = Kernel::open().map_err(|error| failed(&error))?;
+    let metrics = Arc::new(Metrics::new());
+    if let Some(address) = settings.metrics_address {
+        let listener = http::listen(address).await.map_err(|error| {
+            Failure::new(format!("--metrics-address {address}: {error}; choose another, or none"))
+        })?;
+        tokio::spawn(http::serve(listener, Arc::clone(&metrics)));
+    }
+    let kernel_changed = Arc::new(Notify::new());
+    let monitor = Monitor::open().map_err(|error| failed(&error))?;
+    tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed)));
+    let (sender, news) = mpsc::channel(WAITING_NEWS);
+    tokio::spawn(feed::follow(Arc::clone(&datastore), sender));
+    tracing::info!(node = settings.node, datastore = ?location.configuration, "started");
+    let Settings { node, ipv4, ipv6, metrics_address: _ } = settings;
+    let registration = Registration::new(datastore, node, ipv4, ipv6);
+    let agent = Agent::new(registration, kernel, metrics, presence, kernel_changed);
+    agent.run(news, until).await.map_err(|error| failed(&error))
+}
+
+async fn watch_kernel(mut monitor: Monitor, changed: Arc<Notify>) {
+    loop {
+        match monitor.changed().await {
+            Ok(()) => changed.notify_one(),
+            Err(error) => {
+                tracing::warn!(%error, "the kernel's changes are not seen any more, only polled");
+                return;
+            }
+        }
+    }
+}
+
+fn start_log(level: LevelFilter) {
+    tracing_subscriber::fmt()
+        .without_time()
+        .with_ansi(false)
+        .with_target(false)
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+fn validate(
+    arguments: &RunArgs,
+    node_name: impl FnOnce() -> Result<String, Failure>,
+) -> Result<Settings, Failure> {
+    let method = |flag: &str, text: &str| match text {
+        "none" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|error| Failure::new(format!("--{flag} {text}: {}", chain(&error)))),
+    };
+    let metrics_address = match arguments.metrics_address.as_str() {
+        "none" => None,
+        text => Some(text.parse().map_err(|_| {
+            Failure::new(format!(
+                "--metrics-address {text} is no address with a port; write 127.0.0.1:9098, or none"
+            ))
+        })?),
+    };
+    let node = match &arguments.node {
+        Some(node) if weir_common::cni::is_identifier(node) => node.clone(),
+        Some(node) => {
+            return Err(Failure::new(format!(
+                "--node {node:?} is no node's name; use letters, digits, '_', '.', '-'"
+            )));
+        }
+        None => node_name()?,
+    };
+    Ok(Settings {
+        node,
+        ipv4: method("ip-autodetection-method", &arguments.ip_autodetection_method)?,
+        ipv6: method("ip6-autodetection-method", &arguments.ip6_autodetection_method)?,
+        metrics_address,
+    })
+}

@@ -1,0 +1,51 @@
+//! What systemd is told, where it is systemd that started the agent.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// How often a watchdog is told that the agent is alive, where none asks.
+const WITHOUT_WATCHDOG: Duration = Duration::from_secs(3600);
+
+/// The agent as a service.
+#[derive(Debug, Default)]
+pub struct Service {
+    ready: bool,
+    status: String,
+}
+
+impl Service {
+    /// How often [`Service::is_alive`] is to be called: twice in the time that the
+    /// unit's `WatchdogSec` allows.
+    pub fn watchdog_interval(&self) -> Duration {
+        sd_notify::watchdog_enabled().map_or(WITHOUT_WATCHDOG, |allowed| allowed / 2)
+    }
+
+    /// Says that the node is what it should be, and a line for `systemctl status`.
+    pub fn is_ready(&mut self, status: &str) {
+        if !self.ready {
+            notify(&[NotifyState::Ready]);
+        }
+        if self.status != status {
+            notify(&[NotifyState::Status(status)]);
+            status.clone_into(&mut self.status);
+        }
+        self.ready = true;
+    }
+
+    /// Says that the loop turns.
+    pub fn is_alive(&self) {
+        notify(&[NotifyState::Watchdog]);
+    }
+
+    /// Says that the agent is about to end.
+    pub fn is_stopping(&self) {
+        notify(&[NotifyState::Stopping]);
+    }
+}
+
+/// Without systemd there is nobody to tell; and where it does not listen the
+/// agent works all the same.
+fn notify(states: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(states);
+}
