@@ -157,6 +157,8 @@ pub enum IpamCommand {
 pub enum NodeCommand {
     /// Keep this node's routes, tunnel and NAT as the pools and nodes ask
     Run(node::run::RunArgs),
+    /// Show this node, its peers, the way to each block, and whether the kernel has it
+    Status(commands::node_status::StatusArgs),
 }
 
 /// Says how to spell an output format that was written without its flag

@@ -22,6 +22,7 @@ use clap::error::ErrorKind;
 use weir_common::cni::NodeName;
 use weir_common::datastore::{Datastore, keys};
 use weir_common::ipam::audit::ThisNode;
+use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
 use weir_kernel::Kernel;
 
@@ -98,6 +99,10 @@ impl Surroundings for Process {
         weir_process::node_name(configured).map_err(|error| Failure::caused_by(&error))
     }
 
+    fn own_name(&self) -> Result<String, Failure> {
+        this_node::name(&self.networks)
+    }
+
     fn network(&self) -> Option<Network> {
         self.network.clone()
     }
@@ -119,6 +124,16 @@ impl Surroundings for Process {
         let occupied = Kernel::open().map_err(failed)?.occupied().await.map_err(failed)?;
         let occupied = occupied.into_iter();
         Ok(occupied.map(|it| Occupied { range: it.range, what: it.what }).collect())
+    }
+
+    async fn cluster(&self) -> Result<(Underlay, Present), Failure> {
+        let failed = |error: weir_kernel::Error| {
+            let message = session::chain(&error);
+            Failure::new(format!("this node's links and routes cannot be read: {message}"))
+        };
+        let kernel = Kernel::open().map_err(failed)?;
+        let underlay = kernel.underlay().await.map_err(failed)?;
+        Ok((underlay, kernel.cluster_present().await.map_err(failed)?))
     }
 }
 

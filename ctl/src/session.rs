@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
+use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
 use weir_process::Lock;
 
@@ -53,6 +54,12 @@ pub trait Surroundings: Observer {
     /// When there is none that can be used.
     fn node_name(&self, configured: &NodeName) -> Result<String, Failure>;
 
+    /// The name of this node, found as its networks say, else as by default.
+    ///
+    /// # Errors
+    /// When there is none that can be used.
+    fn own_name(&self) -> Result<String, Failure>;
+
     /// The network that the call is about: the one it names, else the node's
     /// first one in the datastore in use.
     fn network(&self) -> Option<Network>;
@@ -71,6 +78,13 @@ pub trait Surroundings: Observer {
     /// # Errors
     /// [`Failure`] when the node cannot be asked.
     async fn occupied(&self) -> Result<Vec<Occupied>, Failure>;
+
+    /// What this node's kernel has: the links to other nodes, and the node's
+    /// part in the cluster.
+    ///
+    /// # Errors
+    /// [`Failure`] when the kernel cannot be asked.
+    async fn cluster(&self) -> Result<(Underlay, Present), Failure>;
 }
 
 /// A node whose calls of `weir-ipam` wait until this is dropped.

@@ -9,6 +9,7 @@ mod golden;
 mod init;
 mod ipam;
 mod ipam_repair;
+mod node;
 mod recorded;
 mod writing;
 
@@ -22,6 +23,7 @@ use serde_json::Value;
 use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
+use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
 
@@ -43,6 +45,7 @@ struct Prepared {
     meanwhile: Option<Meanwhile>,
     pauses: AtomicU32,
     network: Option<Network>,
+    cluster: (Underlay, Present),
 }
 
 type Meanwhile = Box<dyn Fn(u32) + Send + Sync>;
@@ -51,7 +54,8 @@ impl Prepared {
     fn new(input: &str, node: Option<ThisNode>) -> Self {
         let (births, pauses, still) = (AtomicU32::new(0), AtomicU32::new(0), node.clone());
         let input = input.to_owned();
-        Self { input, births, node, still, meanwhile: None, pauses, network: None }
+        let (meanwhile, network, cluster) = (None, None, Default::default());
+        Self { input, births, node, still, meanwhile, pauses, network, cluster }
     }
 }
 
@@ -104,6 +108,10 @@ impl Surroundings for Prepared {
         })
     }
 
+    fn own_name(&self) -> Result<String, Failure> {
+        Ok("n1".to_owned())
+    }
+
     fn network(&self) -> Option<Network> {
         self.network.clone()
     }
@@ -114,6 +122,10 @@ impl Surroundings for Prepared {
 
     fn read_file(&self, _: &Path) -> std::io::Result<String> {
         Ok(self.input.clone())
+    }
+
+    async fn cluster(&self) -> Result<(Underlay, Present), Failure> {
+        Ok(self.cluster.clone())
     }
 }
 

@@ -16,6 +16,7 @@ pub mod ipam_release;
 pub mod ipam_show;
 pub mod label;
 mod mending;
+pub mod node_status;
 pub mod patch;
 pub mod replace;
 pub mod report;
@@ -65,6 +66,7 @@ async fn run_on(command: Command, session: &Session<'_>) -> CommandResult {
         // Run before a datastore is opened: see `crate::run`.
         Command::Node(NodeCommand::Run(_)) => Ok(String::new()),
         Command::Ipam(command) => run_ipam(command, session).await,
+        Command::Node(NodeCommand::Status(arguments)) => node_status::run(arguments, session).await,
         Command::Validate(arguments) => validate::run(&arguments, session.surroundings),
         Command::Completion(arguments) => Ok(completion::text(&arguments)),
         Command::Version => Ok(version::text()),

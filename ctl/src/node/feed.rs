@@ -64,7 +64,10 @@ pub async fn follow(datastore: Arc<dyn Datastore>, listeners: Sender<News>) {
 
 /// Reads everything that an inventory is made of. The revision is that of the
 /// first page, so that a watch from there misses nothing.
-async fn list(datastore: &dyn Datastore) -> Result<(Inventory, Revision), Error> {
+///
+/// # Errors
+/// As [`Datastore::list`].
+pub async fn list(datastore: &dyn Datastore) -> Result<(Inventory, Revision), Error> {
     let mut inventory = Inventory::default();
     let mut first = None;
     for prefix in Inventory::PREFIXES {

@@ -7,7 +7,7 @@
 
 mod agent;
 mod converge;
-mod feed;
+pub mod feed;
 mod http;
 mod metrics;
 mod registration;

@@ -34,7 +34,7 @@ const WAITING_NEWS: usize = 64;
 )]
 pub struct RunArgs {
     /// This node's name; without it the file /var/lib/calico/nodename, else the host's name
-    #[arg(long, value_name = "NAME", env = "NODENAME")]
+    #[arg(long, value_name = "NAME", env = "NODENAME", hide_env_values = true)]
     pub node: Option<String>,
     /// How this node's IPv4 address is found: first-found, can-reach=ADDRESS, interface=NAMES,
     /// skip-interface=NAMES, cidr=CIDRS, an address, or none
@@ -42,11 +42,18 @@ pub struct RunArgs {
         long,
         value_name = "METHOD",
         env = "IP_AUTODETECTION_METHOD",
+        hide_env_values = true,
         default_value = "first-found"
     )]
     pub ip_autodetection_method: String,
     /// The same for IPv6
-    #[arg(long, value_name = "METHOD", env = "IP6_AUTODETECTION_METHOD", default_value = "none")]
+    #[arg(
+        long,
+        value_name = "METHOD",
+        env = "IP6_AUTODETECTION_METHOD",
+        hide_env_values = true,
+        default_value = "none"
+    )]
     pub ip6_autodetection_method: String,
     /// Where metrics and health are served over HTTP; "none" for nowhere
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9098")]

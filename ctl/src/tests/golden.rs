@@ -6,14 +6,14 @@ use clap::CommandFactory;
 
 use super::*;
 
-const WIDTHS: [usize; 2] = [80, 200];
+pub(super) const WIDTHS: [usize; 2] = [80, 200];
 
-fn style(width: usize) -> Style {
+pub(super) fn style(width: usize) -> Style {
     Style { colour: false, width: Some(width) }
 }
 
 /// Compares with the golden file, or writes it.
-fn check(name: &str, width: usize, text: &str) {
+pub(super) fn check(name: &str, width: usize, text: &str) {
     let path = path_in_tree(&format!("ctl/tests/golden/{name}.{width}.txt"));
     if std::env::var_os("WEIR_WRITE_GOLDEN").is_some() {
         std::fs::write(&path, text).unwrap();

@@ -1,0 +1,57 @@
+//! `weirctl node status`
+
+mod status;
+mod words;
+
+use clap::Args;
+use serde_json::json;
+use weir_common::network::{difference, plan_cluster};
+
+use crate::node::feed;
+use crate::output::json;
+use crate::session::{CommandResult, Failure, Session};
+use status::Status;
+
+/// Arguments of `weirctl node status`.
+#[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Exit status 1 when the kernel differs from what pools and nodes ask for, or a \
+                  problem is listed.\n\n\
+                  Examples:\n  weirctl node status\n  weirctl node status -o json"
+)]
+pub struct StatusArgs {
+    /// This node's name, where `node run` was given one
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Print everything as JSON
+    #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
+    pub output: Option<String>,
+}
+
+/// Shows this node's part in the cluster, and whether the kernel has it.
+///
+/// # Errors
+/// [`Failure`] when something is wrong with it, or the datastore or the kernel
+/// cannot be read.
+pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult {
+    let name = match arguments.node {
+        Some(node) => node,
+        None => session.surroundings.own_name()?,
+    };
+    let listed = feed::list(session.datastore).await;
+    let (inventory, _) = listed.map_err(|error| Failure::caused_by(&error))?;
+    let (underlay, present) = session.surroundings.cluster().await?;
+    let mut plan = plan_cluster(&name, &inventory, &underlay);
+    let (changes, in_the_way) = difference(&plan, &present);
+    plan.problems.extend(in_the_way);
+    let status = Status::new(&name, &inventory, &underlay, &plan, &changes);
+    let output = match arguments.output {
+        // Serialising plain data does not fail.
+        Some(_) => json::document(&serde_json::to_value(&status).unwrap_or_else(|_| json!({}))),
+        None => words::text(&status, session.style),
+    };
+    match status.complaint() {
+        None => Ok(output),
+        Some(message) => Err(Failure { output, message }),
+    }
+}

@@ -1,0 +1,266 @@
+//! What there is to say of a node's part in the cluster, as data. Its form as
+//! JSON is described in `docs/weirctl.md`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use serde::Serialize;
+use weir_common::network::{
+    Change, ClusterPlan, Inventory, Peer, Problem, TUNNEL_DEVICE, Underlay, Way,
+};
+
+/// A node's part in the cluster.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// The addresses it is registered with.
+    pub addresses: Vec<Address>,
+    /// Its tunnel, if it needs one.
+    pub tunnel: Option<Tunnel>,
+    /// The MTU in bytes for containers.
+    #[serde(rename = "containerMTU")]
+    pub container_mtu: u32,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
+    /// The blocks, and addresses away from their block's node, in order.
+    pub ranges: Vec<Range>,
+    /// What the kernel lacks besides routes, as commands.
+    pub missing: Vec<String>,
+    /// What cannot be as the pools ask, and what to do.
+    pub problems: Vec<String>,
+}
+
+/// An address that this node is registered with.
+#[derive(Debug, Serialize)]
+pub struct Address {
+    /// The address with the prefix length of its subnet.
+    pub address: IpNet,
+    /// The link that has it.
+    pub link: Option<String>,
+}
+
+/// This node's tunnel.
+#[derive(Debug, Serialize)]
+pub struct Tunnel {
+    /// The device.
+    pub device: &'static str,
+    /// Its address; none as long as none is assigned.
+    pub address: Option<Ipv4Addr>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+}
+
+/// Another node.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// Its name.
+    pub node: String,
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
+    /// Its tunnel address.
+    pub tunnel_address: Option<Ipv4Addr>,
+    /// Whether its IPv4 address lies in this node's subnet.
+    pub same_subnet: bool,
+    /// How many blocks it has.
+    pub blocks: usize,
+}
+
+/// A block, or an address away from its block's node.
+#[derive(Debug, Serialize)]
+pub struct Range {
+    /// Its addresses.
+    pub range: IpNet,
+    /// The nodes that have it; more than one is a problem, and none is what the
+    /// kernel alone knows of.
+    pub nodes: Vec<String>,
+    /// The pool it lies in.
+    pub pool: Option<String>,
+    /// The way to it; none where there is no way.
+    pub way: Option<WayThere>,
+    /// Whether the kernel has that way.
+    pub kernel: InKernel,
+}
+
+/// How packets get to a range.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum WayThere {
+    /// They are dropped, unless their address has a route of its own.
+    Blackhole,
+    /// By the other node's address on a link.
+    #[serde(rename_all = "camelCase")]
+    Direct {
+        /// The other node's address.
+        next_hop: IpAddr,
+        /// The link.
+        link: String,
+    },
+    /// Through the tunnel.
+    #[serde(rename_all = "camelCase")]
+    Tunnel {
+        /// The other node's address.
+        next_hop: Ipv4Addr,
+    },
+}
+
+/// Whether the kernel has the way to a range.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum InKernel {
+    /// It has it, or there is none to have.
+    #[default]
+    Agrees,
+    /// It has none.
+    Missing,
+    /// It has another one.
+    Differs,
+    /// It has one, and there should be none.
+    Superfluous,
+    /// Another program's route is in its place.
+    Foreign,
+}
+
+impl Status {
+    /// Puts together what the datastore, the plan made of it, and the changes
+    /// that the kernel needs say.
+    pub fn new(
+        name: &str,
+        inventory: &Inventory,
+        underlay: &Underlay,
+        plan: &ClusterPlan,
+        changes: &[Change],
+    ) -> Self {
+        let own = inventory.nodes.get(name).cloned().unwrap_or_default();
+        let tunnel = plan.tunnel.as_ref().map(|tunnel| Tunnel {
+            device: TUNNEL_DEVICE,
+            address: tunnel.address,
+            mtu: tunnel.mtu,
+        });
+        let (of_routes, others): (Vec<_>, Vec<_>) =
+            changes.iter().partition(|change| range_of(change).is_some());
+        Self {
+            node: name.to_owned(),
+            addresses: addresses(&own).map(|address| located(address, underlay)).collect(),
+            tunnel,
+            container_mtu: plan.pod_mtu,
+            peers: peers(name, &own, inventory),
+            ranges: ranges(inventory, plan, &of_routes),
+            missing: others.into_iter().map(Change::to_string).collect(),
+            problems: plan.problems.iter().map(Problem::to_string).collect(),
+        }
+    }
+
+    /// What is wrong, in one line; `None` when nothing is.
+    pub fn complaint(&self) -> Option<String> {
+        let routes = self.ranges.iter().filter(|range| range.kernel.is_to_be_put_right()).count();
+        let differing = routes + self.missing.len();
+        let in_kernel = (differing > 0).then(|| {
+            format!(
+                "the kernel differs in {} from what pools and nodes ask for; \"weirctl node \
+                 run\" puts that right",
+                counted(differing, "place")
+            )
+        });
+        let problems = self.problems.len();
+        let listed = (problems > 0).then(|| format!("{} listed", counted(problems, "problem")));
+        match (in_kernel, listed) {
+            (Some(kernel), Some(listed)) => Some(format!("{kernel}; {listed}")),
+            (kernel, listed) => kernel.or(listed),
+        }
+    }
+}
+
+impl InKernel {
+    /// Whether it is Weir's to change.
+    fn is_to_be_put_right(&self) -> bool {
+        matches!(self, Self::Missing | Self::Differs | Self::Superfluous)
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+fn addresses(peer: &Peer) -> impl Iterator<Item = IpNet> {
+    [peer.ipv4, peer.ipv6].into_iter().flatten()
+}
+
+fn located(address: IpNet, underlay: &Underlay) -> Address {
+    let has = |own: &IpNet| own.addr() == address.addr();
+    let link = underlay.links.iter().find(|link| link.addresses.iter().any(has));
+    Address { address, link: link.map(|link| link.name.clone()) }
+}
+
+fn peers(name: &str, own: &Peer, inventory: &Inventory) -> Vec<PeerStatus> {
+    let mut blocks: BTreeMap<&str, usize> = BTreeMap::new();
+    for host in inventory.blocks.values().flatten() {
+        *blocks.entry(host).or_default() += 1;
+    }
+    let others = inventory.nodes.iter().filter(|(peer, _)| *peer != name);
+    let status = |(peer, known): (&String, &Peer)| PeerStatus {
+        node: peer.clone(),
+        addresses: addresses(known).collect(),
+        tunnel_address: known.tunnel,
+        same_subnet: own
+            .ipv4
+            .zip(known.ipv4)
+            .is_some_and(|(own, theirs)| own.contains(&theirs.addr())),
+        blocks: blocks.get(peer.as_str()).copied().unwrap_or_default(),
+    };
+    others.map(status).collect()
+}
+
+/// Every range that somebody has, or that the kernel has a route to.
+fn ranges(inventory: &Inventory, plan: &ClusterPlan, changes: &[&Change]) -> Vec<Range> {
+    let mut nodes: BTreeMap<IpNet, Vec<String>> = BTreeMap::new();
+    for (block, hosts) in &inventory.blocks {
+        nodes.entry(*block).or_default().extend(hosts.iter().cloned());
+    }
+    for (address, host) in inventory.borrowed.values().flatten() {
+        nodes.entry((*address).into()).or_default().push(host.clone());
+    }
+    let mut kernel: BTreeMap<IpNet, InKernel> = BTreeMap::new();
+    for problem in &plan.problems {
+        if let Problem::ForeignRoute { destination } = problem {
+            kernel.insert(*destination, InKernel::Foreign);
+        }
+    }
+    for (range, state) in changes.iter().filter_map(|change| range_of(change)) {
+        nodes.entry(range).or_default();
+        kernel.insert(range, state);
+    }
+    let range = |(range, nodes): (IpNet, Vec<String>)| Range {
+        range,
+        nodes,
+        pool: inventory.pool_of(range).map(|(name, _)| name.to_owned()),
+        way: plan.routes.get(&range).map(WayThere::from),
+        kernel: kernel.remove(&range).unwrap_or_default(),
+    };
+    nodes.into_iter().map(range).collect()
+}
+
+/// The range that a change of a route concerns, and what it says of the kernel.
+fn range_of(change: &Change) -> Option<(IpNet, InKernel)> {
+    match change {
+        Change::AddRoute(range, _) => Some((*range, InKernel::Missing)),
+        Change::ReplaceRoute(range, _) => Some((*range, InKernel::Differs)),
+        Change::DeleteRoute(range, _) => Some((*range, InKernel::Superfluous)),
+        _ => None,
+    }
+}
+
+impl From<&Way> for WayThere {
+    fn from(way: &Way) -> Self {
+        match way {
+            Way::Blackhole => Self::Blackhole,
+            Way::Direct { next_hop, link, .. } => {
+                Self::Direct { next_hop: *next_hop, link: link.clone() }
+            }
+            Way::Tunnel { next_hop, .. } => Self::Tunnel { next_hop: *next_hop },
+        }
+    }
+}

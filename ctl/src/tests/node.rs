@@ -1,0 +1,126 @@
+//! The commands about this node.
+
+use serde_json::json;
+use weir_common::datastore::keys;
+use weir_common::network::{Inventory, PresentTunnel, UnderlayLink, Way, difference, plan_cluster};
+
+use super::golden::{WIDTHS, check, style};
+use super::*;
+use crate::node::feed;
+
+/// A store that Calico wrote, in which two nodes have tunnel addresses.
+fn busy() -> Memory {
+    let memory = recorded_store("busy");
+    set(&memory, "n1", "ipv4IPIPTunnelAddr", "10.7.0.17");
+    set(&memory, "n4", "ipv4IPIPTunnelAddr", "10.7.0.25");
+    memory
+}
+
+/// Gives a node this value in `spec.bgp`.
+fn set(memory: &Memory, name: &str, field: &str, value: &str) {
+    let key = keys::node(name);
+    let mut node: Value = serde_json::from_slice(&memory.dump()[&key]).unwrap();
+    node["spec"]["bgp"][field] = value.into();
+    memory.seed([(key, node.to_string().into_bytes())]);
+}
+
+/// The links of node n1.
+fn underlay() -> Underlay {
+    let addresses = ["172.16.1.11/24", "2001:db8::1/64"];
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    Underlay { links: vec![UnderlayLink { name: "eth0".into(), mtu: 1500, addresses }] }
+}
+
+/// A kernel that has all that n1 should have.
+async fn agreeing(memory: &Memory) -> Present {
+    let (inventory, _): (Inventory, _) = feed::list(memory).await.unwrap();
+    let plan = plan_cluster("n1", &inventory, &underlay());
+    let tunnel = plan.tunnel.as_ref().map(|tunnel| PresentTunnel {
+        up: true,
+        mtu: tunnel.mtu,
+        addresses: tunnel.address.iter().map(|address| (*address).into()).collect(),
+    });
+    let routes = plan.routes.iter().map(|(range, way)| (*range, Some(way.clone()))).collect();
+    let present = Present { tunnel, routes, ..Present::default() };
+    assert_eq!(difference(&plan, &present).0, []);
+    present
+}
+
+async fn status(memory: &Memory, line: &str, present: Present, style: Style) -> Answer {
+    let mut surroundings = Prepared::new("", None);
+    surroundings.cluster = (underlay(), present);
+    let arguments: Vec<&str> = line.split(' ').collect();
+    call_in(memory, &arguments, &surroundings, style).await
+}
+
+/// Breaks what the kernel has, in each way there is.
+fn disturb(present: &mut Present) {
+    let by_hand = Way::Direct {
+        next_hop: "172.16.1.99".parse().unwrap(),
+        link: "eth0".to_owned(),
+        source: "172.16.1.11".parse().unwrap(),
+    };
+    let ranges: Vec<_> = present.routes.keys().copied().collect();
+    present.routes.remove(&ranges[0]);
+    present.routes.insert(ranges[1], Some(by_hand.clone()));
+    present.routes.remove(&ranges[2]);
+    present.foreign.insert(ranges[2]);
+    present.routes.insert("10.99.0.0/26".parse().unwrap(), Some(by_hand));
+    if let Some(tunnel) = &mut present.tunnel {
+        tunnel.mtu = 1400;
+        tunnel.up = false;
+    }
+}
+
+#[tokio::test]
+async fn a_node_s_part_in_the_cluster_is_shown() {
+    for width in WIDTHS {
+        let memory = busy();
+        let good = agreeing(&memory).await;
+        let mut bad = good.clone();
+        disturb(&mut bad);
+        let mut text = String::new();
+        let empty = Memory::new();
+        let cases = [
+            (&memory, "node status", good),
+            (&memory, "node status", bad.clone()),
+            (&memory, "node status -o json", bad),
+            (&empty, "node status", Present::default()),
+        ];
+        for (memory, line, present) in cases {
+            let answer = status(memory, line, present, style(width)).await;
+            text.push_str(&format!("$ weirctl {line}\n{}[{}]\n\n", answer.output, answer.exit));
+        }
+        check("node-status", width, &text);
+    }
+}
+
+#[tokio::test]
+async fn the_exit_status_says_whether_all_is_well() {
+    let memory = recorded_store("small");
+    set(&memory, "n1", "ipv4Address", "172.16.1.11/24");
+    set(&memory, "n2", "ipv4Address", "172.16.1.12/24");
+    let good = agreeing(&memory).await;
+    let answer = status(&memory, "node status", good.clone(), Style::default()).await;
+    assert_eq!(answer.exit, 0, "{}", answer.output);
+    let mut stale = good;
+    stale.routes.insert("10.99.0.0/26".parse().unwrap(), None);
+    let answer = status(&memory, "node status", stale.clone(), Style::default()).await;
+    assert_eq!(answer.exit, 1, "{}", answer.output);
+    assert!(answer.output.contains("the kernel differs in 1 place from"), "{}", answer.output);
+    let answer = status(&memory, "node status -o json", stale, Style::default()).await;
+    let (document, _) = answer.output.split_once("\n}\n").unwrap();
+    let document: Value = serde_json::from_str(&format!("{document}}}")).unwrap();
+    let range = json!({
+        "range": "10.99.0.0/26", "nodes": [], "pool": null, "way": null, "kernel": "superfluous",
+    });
+    assert!(document["ranges"].as_array().unwrap().contains(&range), "{document}");
+}
+
+#[tokio::test]
+async fn looking_at_a_node_changes_nothing() {
+    let memory = busy();
+    let before = memory.dump();
+    status(&memory, "node status", Present::default(), Style::default()).await;
+    assert_eq!(memory.dump(), before);
+}
