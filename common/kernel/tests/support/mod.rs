@@ -5,6 +5,8 @@
 // Every test program uses another part of this.
 #![allow(dead_code)]
 
+pub mod cluster;
+
 use std::fs::File;
 use std::future::Future;
 use std::net::IpAddr;

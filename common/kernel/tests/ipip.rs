@@ -1,0 +1,226 @@
+//! The tunnel: what needs a kernel with ipip. Run by `scripts/test.sh` under one
+//! that has it.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use support::cluster::{assert_none, net};
+use support::{Other, ip, on_a_node, run, succeeds};
+use weir_common::network::{
+    ClusterPlan, PresentTunnel, Problem, TUNNEL_DEVICE, TunnelFilter, TunnelPlan, Way, difference,
+};
+use weir_kernel::{Kernel, Monitor};
+
+fn v4(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+/// A plan with a tunnel that has this address.
+fn plan(address: Option<&str>, routes: &[(&str, Way)]) -> ClusterPlan {
+    ClusterPlan {
+        tunnel: Some(TunnelPlan {
+            address: address.map(v4),
+            mtu: 1480,
+            peers: [v4("198.51.100.2")].into(),
+            lopsided: BTreeSet::new(),
+        }),
+        routes: routes.iter().map(|(range, way)| (net(range), way.clone())).collect(),
+        nat: None,
+        pod_mtu: 1480,
+        problems: BTreeSet::new(),
+    }
+}
+
+fn no_tunnel(routes: &[(&str, Way)]) -> ClusterPlan {
+    ClusterPlan { tunnel: None, ..plan(None, routes) }
+}
+
+fn tunnel(next_hop: &str, source: Option<&str>) -> Way {
+    Way::Tunnel { next_hop: v4(next_hop), source: source.map(v4) }
+}
+
+/// Makes the kernel what `plan` says, without a failure, and looks whether it is
+/// that then.
+async fn converge(kernel: &Kernel, plan: &ClusterPlan) {
+    let present = kernel.cluster_present().await.unwrap();
+    let (changes, problems) = difference(plan, &present);
+    assert_eq!(problems, BTreeSet::<Problem>::new());
+    assert_none(&kernel.change(&changes).await);
+    kernel
+        .ensure_tunnel_filter(plan.tunnel.as_ref().map(TunnelFilter::from_plan).as_ref())
+        .unwrap();
+    let present = kernel.cluster_present().await.unwrap();
+    assert_eq!(difference(plan, &present), (Vec::new(), BTreeSet::new()));
+}
+
+/// A link of the node to another one, which has two addresses there.
+fn connect(other: &Other) {
+    ip("link add uplink type veth peer name eth0");
+    run("ip", &["link", "set", "eth0", "netns", other.path().to_str().unwrap()]);
+    ip("address add 198.51.100.1/24 dev uplink");
+    ip("link set uplink up");
+    for address in ["198.51.100.2/24", "198.51.100.3/24"] {
+        other.ip(&format!("address add {address} dev eth0"));
+    }
+    other.ip("link set eth0 up");
+}
+
+#[test]
+fn the_device_becomes_what_is_wanted_and_goes_out_of_service() {
+    on_a_node(|| async {
+        let other = Other::new();
+        connect(&other);
+        for key in ["all", "default"] {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{key}/rp_filter"), "1").unwrap();
+        }
+        let kernel = Kernel::open().unwrap();
+        let device = async || kernel.cluster_present().await.unwrap().tunnel;
+        converge(&kernel, &plan(None, &[])).await;
+        let bare = PresentTunnel { up: true, mtu: 1480, addresses: BTreeSet::new() };
+        assert_eq!(device().await, Some(bare.clone()));
+        let strict = kernel.cluster_present().await.unwrap().strict;
+        assert_eq!(strict, ["uplink".to_owned()].into(), "the tunnel device is loose");
+        converge(&kernel, &plan(Some("10.0.0.1"), &[])).await;
+        let listed = ip("-4 -oneline address show dev tunl0");
+        assert!(listed.contains("inet 10.0.0.1/32 scope global tunl0"), "{listed}");
+
+        // What others have put there goes, also the own address with another
+        // prefix, one with another end, and one of another scope.
+        ip("link set tunl0 mtu 1400");
+        for address in
+            ["10.0.0.1/24", "10.0.0.7/32", "10.0.0.8 peer 10.0.0.9", "10.0.0.10/32 scope link"]
+        {
+            ip(&format!("address add {address} dev tunl0"));
+        }
+        let wanted = plan(Some("10.0.0.1"), &[]);
+        converge(&kernel, &wanted).await;
+        let own = PresentTunnel { addresses: ["10.0.0.1/32".parse().unwrap()].into(), ..bare };
+        assert_eq!(device().await, Some(own));
+        // Another address of its own.
+        converge(&kernel, &plan(Some("10.0.0.2"), &[])).await;
+        converge(&kernel, &no_tunnel(&[])).await;
+        let idle = device().await.unwrap();
+        assert!(!idle.up && idle.addresses.is_empty(), "{idle:?}");
+        assert_eq!(run("nft", &["list", "ruleset"]), "");
+    });
+}
+
+#[test]
+fn routes_through_the_tunnel_read_back_as_they_were_made() {
+    on_a_node(|| async {
+        let other = Other::new();
+        connect(&other);
+        let kernel = Kernel::open().unwrap();
+        let direct = Way::Direct {
+            next_hop: IpAddr::V4(v4("198.51.100.2")),
+            link: "uplink".to_owned(),
+            source: IpAddr::V4(v4("198.51.100.1")),
+        };
+        let ways = [
+            tunnel("198.51.100.2", Some("10.0.0.1")),
+            tunnel("203.0.113.9", Some("10.0.0.1")),
+            direct,
+            Way::Blackhole,
+        ];
+        // Every way to every other.
+        for first in &ways {
+            for second in &ways {
+                for way in [first, second] {
+                    let routes = [("10.1.0.0/26", way.clone()), ("10.2.0.1/32", way.clone())];
+                    converge(&kernel, &plan(Some("10.0.0.1"), &routes)).await;
+                    let present = kernel.cluster_present().await.unwrap();
+                    assert_eq!(present.routes[&net("10.1.0.0/26")].as_ref(), Some(way));
+                }
+            }
+        }
+        // The tunnel's address comes, becomes another, and goes with the tunnel.
+        converge(&kernel, &no_tunnel(&[])).await;
+        for source in [None, Some("10.0.0.1"), Some("10.0.0.2")] {
+            let routes = [("10.1.0.0/26", tunnel("203.0.113.9", source))];
+            converge(&kernel, &plan(source, &routes)).await;
+        }
+        for odd in ["src 10.0.0.2 metric 5", "src 10.0.0.2 mtu 1300"] {
+            ip("route delete 10.1.0.0/26");
+            ip(&format!("route add 10.1.0.0/26 via 203.0.113.9 dev tunl0 onlink proto 77 {odd}"));
+            let present = kernel.cluster_present().await.unwrap();
+            assert_eq!(present.routes[&net("10.1.0.0/26")], None, "{odd}");
+            let routes = [("10.1.0.0/26", tunnel("203.0.113.9", Some("10.0.0.2")))];
+            converge(&kernel, &plan(Some("10.0.0.2"), &routes)).await;
+        }
+        converge(&kernel, &no_tunnel(&[])).await;
+        assert_eq!(kernel.cluster_present().await.unwrap().routes.len(), 0);
+    });
+}
+
+/// The other node answers from 10.1.0.1, through its own end of the tunnel.
+#[test]
+fn packets_pass_from_and_to_known_nodes_only() {
+    on_a_node(|| async {
+        let other = Other::new();
+        connect(&other);
+        let kernel = Kernel::open().unwrap();
+        let routes = [("10.1.0.0/26", tunnel("198.51.100.2", Some("10.0.0.1")))];
+        converge(&kernel, &plan(Some("10.0.0.1"), &routes)).await;
+        other.within(|| succeeds("ip", &["link", "add", TUNNEL_DEVICE, "type", "ipip"]));
+        other.ip("address add 10.1.0.1/32 dev tunl0");
+        other.ip("link set tunl0 up");
+        other.ip("route add 10.0.0.0/24 via 198.51.100.1 dev tunl0 onlink src 10.1.0.1");
+        let answers = || succeeds("ping", &["-n", "-c", "1", "-W", "2", "10.1.0.1"]);
+        assert!(answers(), "a known node");
+        // It has a second address, by which nobody knows it.
+        other.ip("route add 198.51.100.1/32 dev eth0 src 198.51.100.3");
+        assert!(!answers(), "an unknown sender");
+        kernel.ensure_tunnel_filter(None).unwrap();
+        assert!(answers(), "without the filter");
+    });
+}
+
+/// Answers to an address that is not the tunnel's would not come back through
+/// it: the other node has no route for it.
+#[test]
+fn the_node_itself_sends_by_the_tunnels_address() {
+    on_a_node(|| async {
+        let other = Other::new();
+        connect(&other);
+        ip("address add 192.0.2.1/32 dev lo");
+        let kernel = Kernel::open().unwrap();
+        let routes = [("10.1.0.0/26", tunnel("198.51.100.2", Some("10.0.0.1")))];
+        converge(&kernel, &plan(Some("10.0.0.1"), &routes)).await;
+        other.within(|| succeeds("ip", &["link", "add", TUNNEL_DEVICE, "type", "ipip"]));
+        other.ip("address add 10.1.0.1/32 dev tunl0");
+        other.ip("link set tunl0 up");
+        other.ip("route add 10.0.0.0/24 via 198.51.100.1 dev tunl0 onlink src 10.1.0.1");
+        let from_elsewhere =
+            || succeeds("ping", &["-n", "-c", "1", "-W", "2", "-I", "192.0.2.1", "10.1.0.1"]);
+        assert!(from_elsewhere(), "masqueraded");
+        kernel.ensure_tunnel_filter(None).unwrap();
+        assert!(!from_elsewhere(), "without the filter");
+    });
+}
+
+#[test]
+fn what_befalls_the_tunnel_is_told() {
+    on_a_node(|| async {
+        let other = Other::new();
+        connect(&other);
+        let kernel = Kernel::open().unwrap();
+        let routes = [("10.1.0.0/26", tunnel("198.51.100.2", Some("10.0.0.1")))];
+        let wanted = plan(Some("10.0.0.1"), &routes);
+        for command in [
+            "address delete 10.0.0.1/32 dev tunl0",
+            "link set tunl0 down",
+            "link set tunl0 mtu 1400",
+            "route delete 10.1.0.0/26",
+        ] {
+            converge(&kernel, &wanted).await;
+            let mut monitor = Monitor::open().unwrap();
+            ip(command);
+            let told = monitor.changed();
+            tokio::time::timeout(std::time::Duration::from_secs(30), told).await.unwrap().unwrap();
+        }
+    });
+}

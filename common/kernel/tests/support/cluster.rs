@@ -1,0 +1,62 @@
+//! Plans of a node's part in the cluster, and what the kernel makes of them.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use weir_common::network::{ClusterPlan, Way, difference};
+use weir_kernel::{Error, Kernel};
+
+use super::{ip, run};
+
+pub fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+pub fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub fn direct(next_hop: &str, source: &str) -> Way {
+    let link = "uplink".to_owned();
+    Way::Direct { next_hop: address(next_hop), link, source: address(source) }
+}
+
+pub fn direct_v4() -> Way {
+    direct("198.51.100.9", "198.51.100.1")
+}
+
+pub fn direct_v6() -> Way {
+    direct("fd00:198::9", "fd00:198::1")
+}
+
+/// A plan of nothing but routes.
+pub fn plan(routes: &[(&str, Way)]) -> ClusterPlan {
+    ClusterPlan {
+        tunnel: None,
+        routes: routes.iter().map(|(range, way)| (net(range), way.clone())).collect(),
+        nat: None,
+        pod_mtu: 1500,
+        problems: BTreeSet::new(),
+    }
+}
+
+/// Makes the kernel what `plan` says and returns what could not be done.
+pub async fn converge(kernel: &Kernel, plan: &ClusterPlan) -> Vec<(String, Error)> {
+    let present = kernel.cluster_present().await.unwrap();
+    kernel.change(&difference(plan, &present).0).await
+}
+
+pub fn assert_none(failures: &[(String, Error)]) {
+    let texts: Vec<String> = failures.iter().map(|(what, why)| format!("{what}: {why}")).collect();
+    assert_eq!(texts, Vec::<String>::new());
+}
+
+/// The routes of the node that are not Weir's (none in another table than the
+/// main one is), its links and addresses, and its nftables.
+pub fn foreign() -> String {
+    let is_foreign = |line: &&str| !line.contains("proto 77") || line.contains("table 99");
+    let lines = ["-o -4 route show table all", "-o -6 route show table all"].map(ip).join("");
+    let lines: Vec<&str> = lines.lines().filter(is_foreign).collect();
+    lines.join("\n") + &ip("-details address") + &run("nft", &["list", "ruleset"])
+}
