@@ -49,7 +49,7 @@ pub struct Request {
     pub handle_id: String,
     /// The interface within the container.
     pub interface: String,
-    /// More facts to record with the allocation: `namespace`, `pod`.
+    /// More facts to record with the allocation: `namespace`, `pod`, `boot_id`.
     pub facts: BTreeMap<String, String>,
     /// The addresses; all are assigned or none.
     pub wants: Vec<Want>,
@@ -74,7 +74,8 @@ pub fn decide(
         return Ok(Step::Read(unread));
     }
     let mut present = view.holdings.addresses(&request.handle_id, &request.interface, blocks);
-    let draft = Draft::new(request, view, blocks, now);
+    let mut draft = Draft::new(request, view, blocks, now);
+    draft.renew(&present);
     let (host, handle_id) = (&request.host, &request.handle_id);
     let mut search = Search { host, handle_id, interface: &request.interface, view, blocks, draft };
     let mut assigned = Vec::new();

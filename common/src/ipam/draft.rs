@@ -8,7 +8,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::assign::Request;
-use super::block::{ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block};
+use super::block::{
+    ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block,
+};
 use super::{Affinity, AffinityState, Assigned, Blocks, Stored, View};
 use crate::datastore::{Compare, Revision, Transaction, Write, keys};
 use crate::resources::IpPool;
@@ -50,6 +52,25 @@ impl<'a> Draft<'a> {
     /// Whether nothing is to be changed.
     pub(super) fn is_empty(&self) -> bool {
         self.blocks_changed.is_empty()
+    }
+
+    /// Has the addresses that the attachment has already outlive the present boot:
+    /// a container that comes back after a reboot under its old id keeps them.
+    pub(super) fn renew(&mut self, present: &[Assigned]) {
+        let request = self.request;
+        let Some(boot_id) = request.facts.get(ATTRIBUTE_BOOT) else { return };
+        let is_outdated = |holder: &Attribute| {
+            holder.belongs_to(&request.handle_id, &request.interface)
+                && holder.fact(ATTRIBUTE_BOOT).is_some_and(|made_under| made_under != boot_id)
+        };
+        for Assigned { block: cidr, .. } in present {
+            let outdated = |block: &Block| !block.held_by(is_outdated).is_empty();
+            if self.block(*cidr).is_some_and(outdated)
+                && let Some(block) = self.changed(*cidr)
+            {
+                block.note_boot(is_outdated, boot_id);
+            }
+        }
     }
 
     /// Says that a block of this host was found to have no address left.

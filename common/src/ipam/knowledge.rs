@@ -237,7 +237,7 @@ impl Blocks {
     }
 }
 
-fn read_block(cidr: IpNet, entry: &Entry) -> Result<Stored<Block>, Error> {
+pub(super) fn read_block(cidr: IpNet, entry: &Entry) -> Result<Stored<Block>, Error> {
     let block = Stored::read(entry, Block::from_json)?;
     if block.value.cidr == cidr {
         return Ok(block);

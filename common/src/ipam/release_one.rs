@@ -51,7 +51,7 @@ pub(super) fn release_ordinal(
 }
 
 /// Sets what a handle has in a block to what the block says.
-fn count_again(
+pub(super) fn count_again(
     id: &str,
     handle: Option<&Stored<Handle>>,
     block: &Block,
