@@ -44,19 +44,6 @@ impl World {
         assert!(!answer.succeeded && answer.stdout.contains(kind), "{answer:?}");
         assert!(answer.stderr.contains("weirctl ipam check --repair"), "{answer:?}");
     }
-
-    /// Makes every allocation an hour older than any call may take.
-    fn age(&self) {
-        for (key, value) in self.cluster.store.entries() {
-            if key.contains("/assignment/") {
-                let mut block: Value = serde_json::from_str(&value).expect("a block is JSON");
-                for holder in block["attributes"].as_array_mut().into_iter().flatten() {
-                    holder["secondary"]["timestamp"] = "2026-01-02 03:04:05 +0000 UTC".into();
-                }
-                self.cluster.store.put(&key, &block);
-            }
-        }
-    }
 }
 
 /// A container whose address was given to nobody gets it back; one that went
@@ -77,7 +64,7 @@ fn what_kernel_and_store_disagree_on_is_mended(cluster: Cluster) {
     world.cluster.node.run(&["ip", "link", "delete", link.expect("a link")]);
     // Its ADD might still be going on.
     world.assert_healthy(1);
-    world.age();
+    world.cluster.age_allocations();
     world.assert_found("address-without-attachment");
     assert!(world.check(&["--repair"]).succeeded);
     world.assert_healthy(1);
