@@ -1,7 +1,6 @@
 //! `weirctl ipam check` on a node with containers: what the kernel has is
 //! compared with the store, and mended.
 
-use serde_json::Value;
 use weir_tests::{
     Answer, Cluster, CniTool, Container, Families, Place, address, allocations, assert_consistent,
 };
