@@ -21,6 +21,8 @@ mount -t overlay -o lowerdir=/machine,upperdir=/layer/upper,workdir=/layer/work 
 
 mount -t devtmpfs devtmpfs /root/dev
 mkdir -p /root/dev/pts /root/dev/shm
+ln -s /proc/self/fd /root/dev/fd
+ln -s fd/0 /root/dev/stdin
 mount -t devpts devpts /root/dev/pts
 mount -t tmpfs tmpfs /root/dev/shm
 mount -t proc proc /root/proc

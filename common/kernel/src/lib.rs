@@ -9,6 +9,7 @@
 
 mod apply;
 mod cluster;
+mod collect;
 mod error;
 mod inspect;
 mod link;
@@ -26,6 +27,7 @@ use std::path::Path;
 
 pub use apply::{Applied, ApplyError, Checkpoint};
 pub use cluster::Interface;
+pub use collect::MadeLink;
 pub use error::Error;
 pub use monitor::Monitor;
 pub use namespace::{Namespace, is_same_namespace};

@@ -50,7 +50,7 @@ pub struct Request {
     pub handle_id: String,
     /// What the addresses are for.
     pub purpose: Purpose,
-    /// More facts to record with the allocation: `namespace`, `pod`.
+    /// More facts to record with the allocation: `namespace`, `pod`, `boot_id`.
     pub facts: BTreeMap<String, String>,
     /// The addresses; all are assigned or none.
     pub wants: Vec<Want>,

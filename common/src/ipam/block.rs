@@ -11,6 +11,13 @@ use serde_json::{Map, Value};
 /// (`libcalico-go/lib/clientv3/ippool.go`).
 pub const MAX_BLOCK_BITS: u8 = 12;
 
+/// The key under which an allocation's attributes name the boot of the node under
+/// which it was made: an attachment does not outlive it. Weir's own; Calico passes
+/// over it.
+pub const ATTRIBUTE_BOOT: &str = "boot_id";
+/// The key under which an allocation's attributes name the network, where the
+/// handle leaves it open. Weir's own.
+pub const ATTRIBUTE_NETWORK: &str = "network";
 /// The key under which an allocation's attributes name the interface, so that
 /// two interfaces of one container are told apart.
 pub const ATTRIBUTE_INTERFACE: &str = "interface";
@@ -37,13 +44,18 @@ impl Attribute {
         self.secondary.as_ref()?.get(key).map(String::as_str)
     }
 
+    /// The interface within the container; Calico names none.
+    pub fn interface(&self) -> Option<&str> {
+        self.fact(ATTRIBUTE_INTERFACE)
+    }
+
     /// Whether this is the allocation of `interface` under `handle_id`.
     ///
     /// An allocation that names no interface was made by Calico, which knows
     /// one interface a container: it belongs to whichever is asked for.
     pub fn belongs_to(&self, handle_id: &str, interface: &str) -> bool {
         self.handle_id.as_deref() == Some(handle_id)
-            && self.fact(ATTRIBUTE_INTERFACE).is_none_or(|of| of == interface)
+            && self.interface().is_none_or(|of| of == interface)
     }
 }
 

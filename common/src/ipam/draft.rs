@@ -8,7 +8,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::assign::Request;
-use super::block::{ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block};
+use super::block::{
+    ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block,
+};
 use super::{Affinity, AffinityState, Assigned, Blocks, Stored, Unreadable, View};
 use crate::datastore::{Compare, Revision, Transaction, Write, keys};
 use crate::resources::IpPool;
@@ -111,6 +113,11 @@ impl<'a> Draft<'a> {
         let mut renewed = holder.clone();
         let facts = renewed.secondary.get_or_insert_default();
         facts.insert(ATTRIBUTE_TIMESTAMP.to_owned(), stamp);
+        // A container that comes back after a reboot under its old id keeps its
+        // address: it is of this boot now.
+        if let Some(boot_id) = self.request.facts.get(ATTRIBUTE_BOOT) {
+            facts.insert(ATTRIBUTE_BOOT.to_owned(), boot_id.clone());
+        }
         if let Some(block) = self.changed(has.block) {
             block.reassign(ordinal, renewed);
         }

@@ -257,7 +257,7 @@ impl Blocks {
     }
 }
 
-fn read_block(cidr: IpNet, entry: &Entry) -> Result<Stored<Block>, Unreadable> {
+pub(super) fn read_block(cidr: IpNet, entry: &Entry) -> Result<Stored<Block>, Unreadable> {
     let block = Stored::read(entry, Block::from_json)?;
     if block.value.cidr == cidr {
         return Ok(block);

@@ -10,6 +10,7 @@ mod affinity;
 pub mod assign;
 pub mod audit;
 mod block;
+pub mod collect;
 mod draft;
 pub mod engine;
 mod error;
@@ -18,6 +19,7 @@ mod family;
 mod handle;
 mod knowledge;
 pub mod map;
+mod memo;
 mod pools;
 mod purpose;
 pub mod reclaim;
@@ -29,13 +31,15 @@ use serde::Serialize;
 
 pub use affinity::{Affinity, AffinityState};
 pub use block::{
-    ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block, InvalidBlock,
-    MAX_BLOCK_BITS, affinity_of_host, block_of, host_bits, nth_address,
+    ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP,
+    Attribute, Block, InvalidBlock, MAX_BLOCK_BITS, affinity_of_host, block_of, host_bits,
+    nth_address,
 };
 pub use error::Error;
 pub use family::Family;
 pub use handle::Handle;
 pub use knowledge::{Blocks, Holdings, Stored, Unreadable, View};
+pub use memo::Memo;
 pub use pools::{PassedOver, PoolReference, choose, verdict};
 pub use purpose::{ATTRIBUTE_TYPE, Purpose, TYPE_IPIP_TUNNEL};
 pub use walk::{block_bits, walk};

@@ -10,6 +10,8 @@ mod attachment;
 mod autodetect;
 mod check;
 mod cluster;
+mod collect;
+mod health;
 mod identity;
 mod mac;
 mod mtu;
@@ -35,6 +37,8 @@ pub use cluster::{
     TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelFilter, TunnelPlan, Underlay, UnderlayLink, Way,
     difference, has_tunnel_address, needs_tunnel, plan_cluster, pod_mtu,
 };
+pub use collect::{Fate, fate};
+pub use health::{AttachmentState, Trouble, troubles};
 pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mac::{InvalidMac, MacAddress};
 pub use mtu::{DEFAULT_MTU, MtuCandidate, choose_mtu};

@@ -10,7 +10,7 @@ use weir_common::network::{
     plan_attachment, plan_link, plan_node, plan_parameters,
 };
 use weir_kernel::{Applied, Kernel, is_same_namespace};
-use weir_process::{CLEAN_UP, DEADLINE};
+use weir_process::{AgentNotice, CLEAN_UP, DEADLINE, PRESENCE_FILE, Timing, running_agent};
 
 use crate::delegate::{Delegate, is_own_ipam};
 use crate::{attachment, del, failure, identity_of, pools};
@@ -29,8 +29,11 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
     let mut running = delegate.start("ADD", DEADLINE - CLEAN_UP)?;
     // While the IPAM plugin works, what needs no address is done.
-    let (addresses, link) =
-        tokio::join!(running.result(call), prepare(call, &kernel, &identity, present));
+    let ask = async {
+        let _timing = Timing::of("addresses");
+        running.result(call).await
+    };
+    let (addresses, link) = tokio::join!(ask, prepare(call, &kernel, &identity, present));
     let attached = match (addresses, link) {
         (Ok(addresses), Ok(link)) => attach(call, &kernel, addresses, link).await,
         (Err(error), Ok(link)) => Err(undo(&kernel, link.applied, error).await),
@@ -65,11 +68,20 @@ fn open(call: &Call) -> Result<Kernel, Error> {
     Ok(kernel)
 }
 
-/// The MTU in bytes: the configured one, else the node's.
+/// What this node's agent tells; `None` without one.
+fn agent() -> Option<AgentNotice> {
+    running_agent(Path::new(PRESENCE_FILE))
+}
+
+/// The MTU in bytes: the configured one, else what the node's agent says, else the
+/// node's.
 async fn mtu(call: &Call, kernel: &Kernel) -> Result<u32, Error> {
     match call.configuration.mtu {
         Some(mtu) => Ok(mtu),
-        None => kernel.uplink_mtu().await.map_err(failure::of_kernel),
+        None => match agent().and_then(|agent| agent.pod_mtu) {
+            Some(mtu) => Ok(mtu),
+            None => kernel.uplink_mtu().await.map_err(failure::of_kernel),
+        },
     }
 }
 
@@ -89,6 +101,7 @@ async fn prepare(
     identity: &AttachmentIdentity,
     present: bool,
 ) -> Result<Link, Error> {
+    let _timing = Timing::of("link");
     let mtu = mtu(call, kernel).await?;
     let ready_for = expected_families(call).filter(|_| !present);
     let mut steps =
@@ -114,6 +127,7 @@ async fn attach(
     addresses: AddResult,
     link: Link,
 ) -> Result<(AddResult, Applied), Error> {
+    let _timing = Timing::of("attach");
     let (attachment, steps) = match plan(call, kernel, &addresses, &link).await {
         Ok(planned) => planned,
         Err(error) => return Err(undo(kernel, link.applied, error).await),
@@ -148,6 +162,9 @@ async fn plan(
         steps
     };
     let Families { ipv4, ipv6 } = families;
+    if agent().is_some() {
+        return Ok((attachment, steps));
+    }
     let needs = NodeNeeds { ipv4, ipv6, nat: pools::nat(addresses) };
     let state = kernel.node_state(ipv6).map_err(failure::of_kernel)?;
     steps.extend(plan_node(&needs, &state));

@@ -77,10 +77,11 @@ pub fn difference(plan: &ClusterPlan, present: &Present) -> (Vec<Change>, BTreeS
     for (&destination, way) in &plan.routes {
         match present.routes.get(&destination) {
             Some(Some(has)) if has == way => {}
-            Some(_) => changes.push(Change::ReplaceRoute(destination, way.clone())),
-            None if present.foreign.contains(&destination) => {
+            // A replacement could hit the other program's route.
+            _ if present.foreign.contains(&destination) => {
                 problems.insert(Problem::ForeignRoute { destination });
             }
+            Some(_) => changes.push(Change::ReplaceRoute(destination, way.clone())),
             None => changes.push(Change::AddRoute(destination, way.clone())),
         }
     }

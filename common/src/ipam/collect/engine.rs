@@ -1,0 +1,218 @@
+//! Gives addresses back, block by block.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::super::engine::MAX_ATTEMPTS;
+use super::super::knowledge::read_block;
+use super::super::release::count_again;
+use super::super::release::give_back;
+use super::super::{Block, Error, Handle, Holdings, Stored};
+use super::Collection;
+use crate::datastore::{self, Datastore, Entry, Outcome, Selection, Snapshot, Transaction, keys};
+use crate::resources::ClusterInformation;
+
+/// How many handles change in one transaction at the most: with the block, the
+/// ready flag and a note it stays within the 128 operations that etcd allows.
+const MAX_HANDLES: usize = 100;
+/// How many blocks are read in one round trip.
+const PAGE: usize = 64;
+
+/// Which blocks are looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The host's own: what a host that never borrowed an address has.
+    OwnBlocks,
+    /// All there are: a host may have borrowed from any.
+    AllBlocks,
+}
+
+/// What became of a collection.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// The addresses that were given back, and the handles that had them.
+    pub released: Vec<(IpAddr, String)>,
+    /// What could not be done; the rest was.
+    pub errors: Vec<Error>,
+}
+
+/// Gives back all that `collection` finds stale; each block in a transaction of its
+/// own, decided anew where others were faster. An error does not keep the other
+/// blocks from being looked into, unless the datastore itself is away or closed.
+pub async fn collect(
+    datastore: &dyn Datastore,
+    collection: &Collection,
+    scope: Scope,
+) -> Collected {
+    let mut collected = Collected::default();
+    let outcome = match scope {
+        Scope::OwnBlocks => collect_own(datastore, collection, &mut collected).await,
+        Scope::AllBlocks => collect_all(datastore, collection, &mut collected).await,
+    };
+    collected.errors.extend(outcome.err());
+    collected
+}
+
+async fn collect_own(
+    datastore: &dyn Datastore,
+    collection: &Collection,
+    collected: &mut Collected,
+) -> Result<(), Error> {
+    let affinities = Selection::Prefix(keys::affinities_of(&collection.host));
+    let snapshot = datastore.read(&[affinities]).await?;
+    let entries = snapshot.selected.iter().flatten();
+    let blocks: Vec<IpNet> =
+        entries.filter_map(|entry| Some(keys::parse_affinity(&entry.key)?.1)).collect();
+    for part in blocks.chunks(PAGE) {
+        let selections: Vec<Selection> =
+            part.iter().map(|block| Selection::Key(keys::block(*block))).collect();
+        let snapshot = datastore.read(&selections).await?;
+        let entries: Vec<Entry> = snapshot.selected.into_iter().flatten().collect();
+        collect_in(datastore, collection, &entries, collected).await?;
+    }
+    Ok(())
+}
+
+async fn collect_all(
+    datastore: &dyn Datastore,
+    collection: &Collection,
+    collected: &mut Collected,
+) -> Result<(), Error> {
+    let mut after = None;
+    loop {
+        let page = datastore.list(keys::BLOCKS, after.as_deref(), PAGE).await?;
+        collect_in(datastore, collection, &page.entries, collected).await?;
+        match page.next {
+            None => return Ok(()),
+            next => after = next,
+        }
+    }
+}
+
+/// Goes through blocks that were read.
+///
+/// # Errors
+/// Those that every other block would meet too.
+async fn collect_in(
+    datastore: &dyn Datastore,
+    collection: &Collection,
+    entries: &[Entry],
+    collected: &mut Collected,
+) -> Result<(), Error> {
+    for entry in entries {
+        let outcome = match keys::parse_block(&entry.key) {
+            None => continue,
+            Some(cidr) => collect_block(datastore, collection, (cidr, entry), collected).await,
+        };
+        match outcome {
+            Err(error @ (Error::Datastore(_) | Error::NotReady)) => return Err(error),
+            outcome => collected.errors.extend(outcome.err()),
+        }
+    }
+    Ok(())
+}
+
+async fn collect_block(
+    datastore: &dyn Datastore,
+    collection: &Collection,
+    (cidr, entry): (IpNet, &Entry),
+    collected: &mut Collected,
+) -> Result<(), Error> {
+    let mut entry = Some(entry.clone());
+    let mut unreadable = BTreeSet::new();
+    let mut conflicts = 0;
+    while let Some(found) = &entry {
+        let block = read_block(cidr, found)?;
+        let Some(share) = Share::of(collection, &block, &unreadable) else { return Ok(()) };
+        let snapshot = datastore.read(&share.selections()).await?;
+        let transaction = match share.transaction(&block, &snapshot) {
+            Err(Error::Malformed { key, reason }) if share.reads(&key) => {
+                unreadable.extend(keys::parse_handle(&key).map(str::to_owned));
+                collected.errors.push(Error::Malformed { key, reason });
+                continue;
+            }
+            transaction => transaction?,
+        };
+        match datastore.commit(transaction).await {
+            Ok(Outcome::Committed(_)) => collected.released.extend(share.released),
+            Ok(Outcome::Conflict) => conflicts += 1,
+            // It may have taken effect: what is there tells.
+            Err(datastore::Error::Unavailable { .. }) if conflicts == 0 => conflicts += 1,
+            Err(error) => return Err(error.into()),
+        }
+        if conflicts == MAX_ATTEMPTS {
+            return Err(Error::Contended(MAX_ATTEMPTS));
+        }
+        entry = datastore.get(&keys::block(cidr)).await?;
+    }
+    Ok(())
+}
+
+/// What of a block is given back in one transaction.
+struct Share {
+    ordinals: Vec<usize>,
+    handles: BTreeSet<String>,
+    released: Vec<(IpAddr, String)>,
+}
+
+impl Share {
+    /// `None` when nothing is stale, but for what has one of the `unreadable`
+    /// handles.
+    fn of(
+        collection: &Collection,
+        block: &Stored<Block>,
+        unreadable: &BTreeSet<String>,
+    ) -> Option<Self> {
+        let block = &block.value;
+        let mut share =
+            Self { ordinals: Vec::new(), handles: BTreeSet::new(), released: Vec::new() };
+        for ordinal in collection.stale(block) {
+            let holder = block.holder(ordinal);
+            let Some(handle) = holder
+                .and_then(|holder| holder.handle_id.clone())
+                .filter(|handle| !unreadable.contains(handle))
+            else {
+                continue;
+            };
+            if share.handles.len() == MAX_HANDLES && !share.handles.contains(&handle) {
+                break;
+            }
+            share.ordinals.push(ordinal);
+            share.released.push((block.address(ordinal), handle.clone()));
+            share.handles.insert(handle);
+        }
+        (!share.ordinals.is_empty()).then_some(share)
+    }
+
+    fn reads(&self, key: &str) -> bool {
+        keys::parse_handle(key).is_some_and(|id| self.handles.contains(id))
+    }
+
+    fn selections(&self) -> Vec<Selection> {
+        let mut selections = vec![Selection::Key(keys::CLUSTER_INFORMATION.to_owned())];
+        selections.extend(self.handles.iter().map(|id| Selection::Key(keys::handle(id))));
+        selections
+    }
+
+    /// The transaction, from the answer to [`Share::selections`].
+    fn transaction(
+        &self,
+        block: &Stored<Block>,
+        snapshot: &Snapshot,
+    ) -> Result<Transaction, Error> {
+        let entry = |index: usize| snapshot.selected.get(index).and_then(|found| found.first());
+        let information = entry(0).map(|entry| Stored::read(entry, ClusterInformation::from_json));
+        let holdings = Holdings { cluster_information: information.transpose()?, handle: None };
+        holdings.require_ready()?;
+        let mut transaction = Transaction::default();
+        let left = give_back(block, &self.ordinals, &mut transaction);
+        for (index, id) in self.handles.iter().enumerate() {
+            let handle = entry(index + 1).map(|entry| Stored::read(entry, Handle::from_json));
+            count_again(id, handle.transpose()?.as_ref(), &left, &mut transaction);
+        }
+        holdings.guard_ready(&mut transaction);
+        Ok(transaction)
+    }
+}

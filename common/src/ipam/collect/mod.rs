@@ -1,0 +1,262 @@
+//! Which addresses a host gives back because their attachments are gone: GC of
+//! the CNI specification, and what a reboot left.
+//!
+//! Always of one network and one host: a runtime's list says nothing about other
+//! networks, and nothing about other hosts that share the datastore.
+
+mod engine;
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::audit::Allocation;
+use super::block::{ATTRIBUTE_BOOT, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, Attribute, Block};
+
+pub use super::audit::CALL_DEADLINE;
+pub use engine::{Collected, Scope, collect};
+
+/// An attachment as the runtime names it within one network.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttachmentName {
+    /// `CNI_CONTAINERID`
+    pub container_id: String,
+    /// `CNI_IFNAME`
+    pub interface: String,
+}
+
+/// What is to be given back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collection {
+    /// The host; other hosts' allocations stay, in whatever block they are.
+    pub host: String,
+    /// The network; other networks' allocations stay.
+    pub network: String,
+    /// Which of these.
+    pub rule: Rule,
+}
+
+/// How an attachment is judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It is gone unless it is one of these: the runtime's list is authoritative
+    /// (spec: "GC").
+    Listed(BTreeSet<AttachmentName>),
+    /// It is gone only when that can be proved.
+    Proved(Evidence),
+}
+
+/// What proves an attachment dead.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// The id of the host's present boot. An attachment that was made under
+    /// another one died with it.
+    pub boot_id: Option<String>,
+    /// Attachments of the network that live, whatever else is known of them: they
+    /// have a link, or are being made right now.
+    pub alive: BTreeSet<AttachmentName>,
+    /// Where every attachment of the network has a link: one that is not `alive`
+    /// and was made before this moment is dead. It lies at least
+    /// [`CALL_DEADLINE`] in the past, so that no ADD is under way.
+    pub linked_if_made_before: Option<Timestamp>,
+}
+
+impl Collection {
+    /// The ordinals of a block to give back.
+    pub fn stale(&self, block: &Block) -> Vec<usize> {
+        let of_host = |holder: &Attribute| holder.fact(ATTRIBUTE_NODE) == Some(&self.host);
+        let is_stale = |ordinal: &usize| {
+            let allocation = Allocation::read(block, *ordinal, |name| name.into());
+            let made = allocation.and_then(|allocation| allocation.made);
+            block.holder(*ordinal).is_some_and(|holder| self.is_stale(holder, made))
+        };
+        block.held_by(of_host).into_iter().filter(is_stale).collect()
+    }
+
+    fn is_stale(&self, holder: &Attribute, made: Option<Timestamp>) -> bool {
+        if holder.fact(ATTRIBUTE_NODE) != Some(&self.host) {
+            return false;
+        }
+        let Some(container) = container_of(holder, &self.network) else { return false };
+        match &self.rule {
+            Rule::Listed(valid) => !names(valid, holder, container),
+            Rule::Proved(evidence) => evidence.proves_dead(holder, container, made),
+        }
+    }
+}
+
+impl Evidence {
+    /// An allocation of Calico's names no interface; its link is not known to
+    /// Weir, nor the boot under which it was made.
+    fn proves_dead(&self, holder: &Attribute, container: &str, made: Option<Timestamp>) -> bool {
+        if holder.interface().is_none() || names(&self.alive, holder, container) {
+            return false;
+        }
+        let earlier_boot = match (holder.fact(ATTRIBUTE_BOOT), self.boot_id.as_deref()) {
+            (Some(made_under), Some(present)) => made_under != present,
+            _ => false,
+        };
+        let link_lost =
+            self.linked_if_made_before.zip(made).is_some_and(|(limit, made)| made < limit);
+        earlier_boot || link_lost
+    }
+}
+
+/// Whether one of the attachments has this allocation; one without an interface
+/// belongs to every interface of its container.
+fn names(attachments: &BTreeSet<AttachmentName>, holder: &Attribute, container: &str) -> bool {
+    let first = AttachmentName { container_id: container.to_owned(), interface: String::new() };
+    let of_container =
+        attachments.range(first..).take_while(|attachment| attachment.container_id == container);
+    let mut interfaces = of_container.map(|attachment| attachment.interface.as_str());
+    interfaces.any(|interface| holder.interface().is_none_or(|held| held == interface))
+}
+
+/// The container of an allocation of this network.
+///
+/// Both parts of a handle may hold dots, so that `a.b.c` may be of network `a` or
+/// of `a.b`. Such an allocation says of which it is; one that does not is of
+/// neither, and so is never given back by mistake.
+fn container_of<'a>(holder: &'a Attribute, network: &str) -> Option<&'a str> {
+    let handle = holder.handle_id.as_deref()?;
+    let container = handle.strip_prefix(network)?.strip_prefix('.')?;
+    let is_of_network = match holder.fact(ATTRIBUTE_NETWORK) {
+        Some(named) => named == network,
+        None => !is_ambiguous(handle),
+    };
+    is_of_network.then_some(container)
+}
+
+/// Whether a handle can be read as one of several networks.
+pub fn is_ambiguous(handle_id: &str) -> bool {
+    handle_id.matches('.').count() > 1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ipam::ATTRIBUTE_INTERFACE;
+
+    fn name(container_id: &str, interface: &str) -> AttachmentName {
+        AttachmentName { container_id: container_id.to_owned(), interface: interface.to_owned() }
+    }
+
+    fn holder(handle: &str, facts: &[(&str, &str)]) -> Attribute {
+        let facts = facts.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        Attribute {
+            handle_id: Some(handle.to_owned()),
+            secondary: Some(facts.collect::<BTreeMap<_, _>>()),
+            ..Attribute::default()
+        }
+    }
+
+    fn collection(rule: Rule) -> Collection {
+        Collection { host: "n1".to_owned(), network: "pods".to_owned(), rule }
+    }
+
+    const OWN: [(&str, &str); 2] = [(ATTRIBUTE_NODE, "n1"), (ATTRIBUTE_INTERFACE, "eth0")];
+
+    #[test]
+    fn an_empty_list_drops_what_is_the_hosts_and_the_networks_alone() {
+        let drop_all = collection(Rule::Listed(BTreeSet::new()));
+        let stale = |holder: &Attribute| drop_all.is_stale(holder, None);
+        assert!(stale(&holder("pods.c1", &OWN)));
+        assert!(!stale(&holder("pod.c1", &OWN)), "another network");
+        assert!(!stale(&holder("podsc1", &OWN)), "no network at all");
+        let other_host = [(ATTRIBUTE_NODE, "n2"), (ATTRIBUTE_INTERFACE, "eth0")];
+        assert!(!stale(&holder("pods.c1", &other_host)));
+        assert!(!stale(&holder("pods.c1", &[])), "of no host that is known");
+        assert!(!stale(&Attribute::default()), "reserved");
+    }
+
+    #[test]
+    fn a_handle_that_can_be_read_in_two_ways_counts_by_what_it_says() {
+        let drop_all = collection(Rule::Listed(BTreeSet::new()));
+        let stale = |network: Option<&str>| {
+            let mut facts = OWN.to_vec();
+            facts.extend(network.map(|network| (ATTRIBUTE_NETWORK, network)));
+            drop_all.is_stale(&holder("pods.blue.c1", &facts), None)
+        };
+        assert!(!stale(None));
+        assert!(!stale(Some("pods.blue")));
+        assert!(stale(Some("pods")));
+    }
+
+    #[test]
+    fn calicos_allocation_belongs_to_every_interface_of_its_container() {
+        let calicos = holder("pods.c1", &[(ATTRIBUTE_NODE, "n1"), ("pod", "cart")]);
+        let listed = |names: &[AttachmentName]| {
+            collection(Rule::Listed(names.iter().cloned().collect())).is_stale(&calicos, None)
+        };
+        assert!(!listed(&[name("c1", "net1")]));
+        assert!(listed(&[name("c2", "eth0")]));
+        let evidence = Evidence {
+            boot_id: Some("now".to_owned()),
+            alive: BTreeSet::new(),
+            linked_if_made_before: Some(Timestamp::MAX),
+        };
+        assert!(!collection(Rule::Proved(evidence)).is_stale(&calicos, Some(Timestamp::MIN)));
+    }
+
+    /// An allocation of Weir's for `pods` on `n1`, and when it was made.
+    fn any_allocation() -> impl Strategy<Value = (Attribute, Option<Timestamp>)> {
+        let boot = prop::option::of(prop_oneof![Just("now"), Just("before")]);
+        let made = prop::option::of((0i64..200).prop_map(|s| Timestamp::from_second(s).unwrap()));
+        (0u8..4, 0u8..2, boot, made).prop_map(|(container, interface, boot, made)| {
+            let interface = format!("eth{interface}");
+            let mut facts = vec![(ATTRIBUTE_NODE, "n1"), (ATTRIBUTE_INTERFACE, &interface)];
+            facts.extend(boot.map(|boot| (ATTRIBUTE_BOOT, boot)));
+            (holder(&format!("pods.c{container}"), &facts), made)
+        })
+    }
+
+    fn any_names() -> impl Strategy<Value = BTreeSet<AttachmentName>> {
+        prop::collection::btree_set(
+            (0u8..4, 0u8..2).prop_map(|(container, interface)| {
+                name(&format!("c{container}"), &format!("eth{interface}"))
+            }),
+            0..6,
+        )
+    }
+
+    proptest! {
+        /// The list decides alone.
+        #[test]
+        fn what_is_listed_stays_and_nothing_else(
+            (holder, made) in any_allocation(), listed in any_names(),
+        ) {
+            let container = container_of(&holder, "pods").unwrap();
+            let this = name(container, holder.interface().unwrap());
+            let stale = collection(Rule::Listed(listed.clone())).is_stale(&holder, made);
+            prop_assert_eq!(stale, !listed.contains(&this));
+        }
+
+        /// Without a list what lives is spared, and so is all that may live.
+        #[test]
+        fn only_what_is_proved_dead_goes(
+            (holder, made) in any_allocation(),
+            alive in any_names(),
+            boot_id in prop::option::of(Just("now".to_owned())),
+            limit in prop::option::of(0i64..200),
+        ) {
+            let container = container_of(&holder, "pods").unwrap();
+            let this = name(container, holder.interface().unwrap());
+            let limit = limit.map(|second| Timestamp::from_second(second).unwrap());
+            let evidence = Evidence {
+                boot_id: boot_id.clone(),
+                alive: alive.clone(),
+                linked_if_made_before: limit,
+            };
+            if collection(Rule::Proved(evidence)).is_stale(&holder, made) {
+                prop_assert!(!alive.contains(&this));
+                let of_earlier_boot = holder.fact(ATTRIBUTE_BOOT) == Some("before") && boot_id.is_some();
+                let old = limit.is_some() && made.is_some() && made < limit;
+                prop_assert!(of_earlier_boot || old);
+            }
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Giving back what is stale, over a datastore: in which blocks, with which
+//! handles, past errors and past others' changes.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+use serde_json::json;
+use support::*;
+use weir_common::datastore::keys;
+use weir_common::ipam::assign::Request;
+use weir_common::ipam::collect::{
+    AttachmentName, Collected, Collection, Evidence, Rule, Scope, collect,
+};
+use weir_common::ipam::{ATTRIBUTE_BOOT, Error, Family, handle_id};
+use weir_datastore::Memory;
+use weir_datastore::memory::CommitFault;
+
+const BOTH: &[Family] = &[Family::V4, Family::V6];
+
+fn names(containers: &[&str]) -> BTreeSet<AttachmentName> {
+    let name = |container: &&str| AttachmentName {
+        container_id: (*container).to_owned(),
+        interface: "eth0".to_owned(),
+    };
+    containers.iter().map(name).collect()
+}
+
+fn listed(host: &str, containers: &[&str]) -> Collection {
+    let rule = Rule::Listed(names(containers));
+    Collection { host: host.to_owned(), network: "net".to_owned(), rule }
+}
+
+fn after_reboot(boot_id: &str) -> Collection {
+    let evidence = Evidence { boot_id: Some(boot_id.to_owned()), ..Evidence::default() };
+    let rule = Rule::Proved(evidence);
+    Collection { host: "n1".to_owned(), network: "net".to_owned(), rule }
+}
+
+fn request_in(host: &str, container: &str, boot_id: &str) -> Request {
+    let facts = BTreeMap::from([(ATTRIBUTE_BOOT.to_owned(), boot_id.to_owned())]);
+    Request { facts, ..request(host, container, BOTH) }
+}
+
+/// Two families with blocks of four IPv4 addresses, so that a host soon has
+/// several.
+fn cluster() -> Memory {
+    let store = Memory::new();
+    pool(&store, "four", "10.0.0.0/26", json!({"blockSize": 30}));
+    pool(&store, "six", "fd00::/120", json!({"blockSize": 124}));
+    store
+}
+
+async fn all(store: &Memory, collection: &Collection) -> Collected {
+    let collected = collect(store, collection, Scope::AllBlocks).await;
+    assert_consistent(store);
+    collected
+}
+
+fn handles(store: &Memory) -> BTreeSet<String> {
+    allocations(store).into_values().collect()
+}
+
+fn ids(containers: &[&str]) -> BTreeSet<String> {
+    containers.iter().map(|container| handle_id("net", container)).collect()
+}
+
+#[tokio::test]
+async fn what_is_not_listed_goes_and_only_of_this_host_and_network() {
+    let store = cluster();
+    for container in ["a", "b", "c", "d", "e"] {
+        assign(&store, &request("n1", container, BOTH)).await.unwrap();
+    }
+    assign(&store, &request("n2", "elsewhere", BOTH)).await.unwrap();
+    let mut other = request("n1", "x", BOTH);
+    other.handle_id = handle_id("other", "x");
+    assign(&store, &other).await.unwrap();
+    let collected = all(&store, &listed("n1", &["b", "d"])).await;
+    assert!(collected.errors.is_empty(), "{:?}", collected.errors);
+    assert_eq!(collected.released.len(), 6);
+    let mut left = ids(&["b", "d", "elsewhere"]);
+    left.insert("other.x".to_owned());
+    assert_eq!(handles(&store), left);
+    // Again there is nothing to do.
+    assert!(all(&store, &listed("n1", &["b", "d"])).await.released.is_empty());
+    all(&store, &listed("n1", &[])).await;
+    assert_eq!(handles(&store), ["net.elsewhere", "other.x"].map(str::to_owned).into());
+}
+
+#[tokio::test]
+async fn borrowed_addresses_are_found_where_all_blocks_are_looked_into() {
+    let store = Memory::new();
+    pool(&store, "four", "10.0.0.0/30", json!({"blockSize": 30}));
+    assign(&store, &request("n1", "a", &[Family::V4])).await.unwrap();
+    assign(&store, &request("n2", "b", &[Family::V4])).await.unwrap();
+    let own = collect(&store, &listed("n2", &[]), Scope::OwnBlocks).await;
+    assert!(own.released.is_empty() && own.errors.is_empty());
+    assert_eq!(all(&store, &listed("n2", &[])).await.released.len(), 1);
+    assert_eq!(handles(&store), ids(&["a"]));
+}
+
+#[tokio::test]
+async fn a_large_block_takes_several_transactions() {
+    let store = Memory::new();
+    pool(&store, "four", "10.0.0.0/24", json!({"blockSize": 24}));
+    for container in 0..250 {
+        assign(&store, &request("n1", &container.to_string(), &[Family::V4])).await.unwrap();
+    }
+    let collected = all(&store, &listed("n1", &["7"])).await;
+    assert!(collected.errors.is_empty(), "{:?}", collected.errors);
+    assert_eq!(collected.released.len(), 249);
+    assert_eq!(handles(&store), ids(&["7"]));
+}
+
+#[tokio::test]
+async fn an_error_does_not_keep_the_rest() {
+    let store = cluster();
+    for container in ["a", "b", "c", "d", "e", "f"] {
+        assign(&store, &request("n1", container, &[Family::V4])).await.unwrap();
+    }
+    put(&store, keys::handle("net.b"), json!({"block": {"ten": 1}}));
+    let broken = keys::block("10.0.0.64/30".parse().unwrap());
+    put(&store, broken.clone(), json!({"cidr": "nonsense"}));
+    let collected = collect(&store, &listed("n1", &[]), Scope::AllBlocks).await;
+    let named: BTreeSet<String> = collected.errors.iter().map(ToString::to_string).collect();
+    assert_eq!(collected.errors.len(), 2, "{named:?}");
+    assert!(named.iter().any(|error| error.contains("net.b")), "{named:?}");
+    assert!(named.iter().any(|error| error.contains(&broken)), "{named:?}");
+    let released: BTreeSet<String> = collected.released.into_iter().map(|(_, id)| id).collect();
+    assert_eq!(released, ids(&["a", "c", "d", "e", "f"]));
+}
+
+#[tokio::test]
+async fn others_changes_are_read_again() {
+    for fault in [CommitFault::Conflict, CommitFault::AnswerLost] {
+        let store = cluster();
+        for container in ["a", "b"] {
+            assign(&store, &request("n1", container, &[Family::V4])).await.unwrap();
+        }
+        let process = store.another_process();
+        process.fail_commit(1, fault);
+        let collected = collect(&process, &listed("n1", &["b"]), Scope::OwnBlocks).await;
+        assert!(collected.errors.is_empty(), "{fault:?}: {:?}", collected.errors);
+        assert_eq!(handles(&store), ids(&["b"]), "{fault:?}");
+        assert_consistent(&store);
+    }
+}
+
+#[tokio::test]
+async fn a_closed_store_is_said_once_and_left_alone() {
+    let store = cluster();
+    for container in ["a", "b", "c", "d", "e"] {
+        assign(&store, &request("n1", container, BOTH)).await.unwrap();
+    }
+    let information = json!({
+        "kind": "ClusterInformation", "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "default"}, "spec": {"datastoreReady": false},
+    });
+    put(&store, keys::CLUSTER_INFORMATION.to_owned(), information);
+    let before = store.dump();
+    let collected = all(&store, &listed("n1", &[])).await;
+    assert!(matches!(collected.errors[..], [Error::NotReady]), "{:?}", collected.errors);
+    assert_eq!(before, store.dump());
+}
+
+#[tokio::test]
+async fn a_reboot_ends_what_was_made_before_it() {
+    let store = cluster();
+    assign(&store, &request_in("n1", "old", "one")).await.unwrap();
+    assign(&store, &request_in("n2", "elsewhere", "one")).await.unwrap();
+    assign(&store, &request("n1", "unknown", BOTH)).await.unwrap();
+    assert!(all(&store, &after_reboot("one")).await.released.is_empty());
+    assign(&store, &request_in("n1", "new", "two")).await.unwrap();
+    let collected = all(&store, &after_reboot("two")).await;
+    assert_eq!(collected.released.len(), 2, "{collected:?}");
+    assert_eq!(handles(&store), ids(&["new", "elsewhere", "unknown"]));
+}
+
+#[tokio::test]
+async fn who_comes_back_under_the_old_id_keeps_the_address_and_lives_on() {
+    let store = cluster();
+    let before = assign(&store, &request_in("n1", "a", "one")).await.unwrap();
+    let after = assign(&store, &request_in("n1", "a", "two")).await.unwrap();
+    assert_eq!(before, after);
+    assert_consistent(&store);
+    assert!(all(&store, &after_reboot("two")).await.released.is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Add { host: u8, container: u8 },
+    Collect { host: u8, listed: BTreeSet<u8> },
+    Reboot { host: u8 },
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let listed = prop::collection::btree_set(0u8..8, 0..8);
+    prop_oneof![
+        6 => (0u8..2, 0u8..8).prop_map(|(host, container)| Operation::Add { host, container }),
+        1 => (0u8..2, listed).prop_map(|(host, listed)| Operation::Collect { host, listed }),
+        1 => (0u8..2).prop_map(|host| Operation::Reboot { host }),
+    ]
+}
+
+/// Who lives where, with which addresses, since which boot.
+#[derive(Default)]
+struct Model {
+    boots: BTreeMap<u8, u32>,
+    alive: BTreeMap<(u8, u8), (Vec<IpAddr>, u32)>,
+}
+
+impl Model {
+    async fn perform(&mut self, store: &Memory, operation: &Operation) {
+        match operation {
+            Operation::Add { host, container } => {
+                let boot = *self.boots.entry(*host).or_default();
+                let request =
+                    request_in(&format!("n{host}"), &id(*host, *container), &boot.to_string());
+                if let Ok(got) = assign(store, &request).await {
+                    self.alive.insert((*host, *container), (got, boot));
+                }
+            }
+            Operation::Collect { host, listed } => {
+                let names: Vec<String> =
+                    listed.iter().map(|container| id(*host, *container)).collect();
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                all(store, &self::listed(&format!("n{host}"), &names)).await;
+                self.alive.retain(|(of, container), _| of != host || listed.contains(container));
+            }
+            Operation::Reboot { host } => {
+                let boot = self.boots.entry(*host).or_default();
+                *boot += 1;
+                let boot = *boot;
+                let mut collection = after_reboot(&boot.to_string());
+                collection.host = format!("n{host}");
+                all(store, &collection).await;
+                self.alive.retain(|(of, _), (_, since)| of != host || *since == boot);
+            }
+        }
+    }
+}
+
+fn id(host: u8, container: u8) -> String {
+    format!("h{host}c{container}")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// After any collections and reboots exactly those have addresses that live,
+    /// and these are the ones they were given.
+    #[test]
+    fn nothing_leaks_and_nothing_that_lives_is_lost(
+        operations in prop::collection::vec(operation(), 1..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let store = cluster();
+            let mut model = Model::default();
+            for operation in &operations {
+                model.perform(&store, operation).await;
+                let mut expected = BTreeMap::new();
+                for ((host, container), (addresses, _)) in &model.alive {
+                    let handle = handle_id("net", &id(*host, *container));
+                    expected.extend(addresses.iter().map(|address| (*address, handle.clone())));
+                }
+                assert_eq!(allocations(&store), expected, "{operation:?}");
+            }
+        });
+    }
+}

@@ -1,0 +1,166 @@
+//! STATUS: whether the next ADD would work, and whether what was added works; and
+//! what to do where not.
+
+use serde_json::{Value, json};
+use weir_tests::{Answer, Call, Cluster, CniTool, Etcd, Families, Place, Store, host_interface};
+
+const NOT_AVAILABLE: u64 = 50;
+const LIMITED_CONNECTIVITY: u64 = 51;
+
+/// STATUS, as libcni asks it: without container, namespace and interface.
+fn status(cluster: &Cluster, call: &Call) -> Answer {
+    let call = call.clone().configure("/cniVersion", "1.1.0".into());
+    let nothing = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"];
+    let call = nothing.iter().fold(call, |call, variable| call.with(variable, ""));
+    call.run(&cluster.node, "STATUS")
+}
+
+/// Both plugins, the first of which asks the second.
+fn both(cluster: &Cluster) -> [Call; 2] {
+    let container = cluster.node.container("asking");
+    [cluster.weir(Families::V4, &container), cluster.ipam(Families::V4, "asking")]
+}
+
+fn stores() -> [Cluster; 2] {
+    [Cluster::embedded(), Cluster::etcd()]
+}
+
+#[test]
+fn ready_as_soon_as_there_is_a_pool() {
+    for cluster in stores() {
+        let calls = both(&cluster);
+        for call in &calls {
+            let failure = status(&cluster, call).failure();
+            failure.expect(NOT_AVAILABLE, &["no ipv4 pool", "weirctl create"]);
+        }
+        let cluster = cluster.with_pools(Families::V4);
+        let before = cluster.store.entries();
+        for call in &calls {
+            status(&cluster, call).silence();
+        }
+        assert_eq!(before, cluster.store.entries(), "asking changes nothing");
+    }
+}
+
+#[test]
+fn no_pool_serves_the_node() {
+    let cluster = Cluster::embedded();
+    cluster.create_pool("blue", json!({"cidr": "10.7.0.0/24", "nodeSelector": "zone == 'far'"}));
+    for call in both(&cluster) {
+        let failure = status(&cluster, &call).failure();
+        failure.expect(NOT_AVAILABLE, &["node n1", "blue", "weirctl get ippool"]);
+    }
+}
+
+#[test]
+fn every_pool_is_exhausted() {
+    for cluster in stores() {
+        cluster.create_pool("blue", json!({"cidr": "10.7.0.0/30", "blockSize": 30}));
+        let held: Vec<Call> =
+            (0..4).map(|number| cluster.ipam(Families::V4, &format!("c{number}"))).collect();
+        for call in &held {
+            call.add(&cluster.node);
+        }
+        let calls = both(&cluster);
+        for call in &calls {
+            let failure = status(&cluster, call).failure();
+            failure.expect(NOT_AVAILABLE, &["no ipv4 address", "blue", "weirctl"]);
+        }
+        // DEL works whatever STATUS says.
+        held[0].delete(&cluster.node);
+        for call in &calls {
+            status(&cluster, call).silence();
+        }
+    }
+}
+
+#[test]
+fn the_datastore_is_unreachable() {
+    let cluster = Cluster::etcd().with_pools(Families::V4);
+    let calls = both(&cluster);
+    let Cluster { node, store } = cluster;
+    drop(store);
+    let cluster = Cluster::embedded_on(node);
+    for call in &calls {
+        let failure = status(&cluster, call).failure();
+        failure.expect(NOT_AVAILABLE, &["127.0.0.1:2379"]);
+    }
+    let again = Cluster { store: Store::Etcd(Etcd::start(&cluster.node)), node: cluster.node };
+    for call in &calls {
+        status(&again, call).silence();
+    }
+}
+
+#[test]
+fn the_embedded_datastore_cannot_be_used() {
+    let cluster = Cluster::embedded();
+    cluster.node.write("/var/lib/weir/weir.db", "no database at all, and far too long for none");
+    for call in both(&cluster) {
+        let failure = status(&cluster, &call).failure();
+        failure.expect(NOT_AVAILABLE, &["/var/lib/weir/weir.db"]);
+    }
+}
+
+#[test]
+fn containers_have_lost_their_network() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    let (node, web) = (&cluster.node, cluster.node.container("web"));
+    let call = cluster.weir(Families::Dual, &web);
+    let troubled =
+        |words: &[&str]| status(&cluster, &call).failure().expect(LIMITED_CONNECTIVITY, words);
+    // A node without containers need not forward.
+    status(&cluster, &call).silence();
+    let result = call.add(node);
+    status(&cluster, &call).silence();
+    for parameter in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+        let file = format!("/proc/sys/{}", parameter.replace('.', "/"));
+        node.write(&file, "0");
+        troubled(&["does not forward", &format!("sysctl -w {parameter}=1")]);
+        node.write(&file, "1");
+    }
+    let link = host_interface(&result);
+    node.run(&["ip", "route", "flush", "dev", link]);
+    node.run(&["ip", "-6", "route", "flush", "dev", link, "proto", "77"]);
+    troubled(&["no route", "web", link, "delete and add"]);
+    node.run(&["ip", "link", "set", link, "down"]);
+    troubled(&["is down", "web", link]);
+    // ADD works whatever STATUS says, and so does the way out that it names.
+    let other = node.container("other");
+    cluster.weir(Families::Dual, &other).add(node);
+    call.delete(node);
+    call.add(node);
+    status(&cluster, &call).silence();
+}
+
+#[test]
+fn no_addresses_and_lost_containers_are_told_together() {
+    let cluster = Cluster::embedded();
+    cluster.create_pool("blue", json!({"cidr": "10.7.0.0/32", "blockSize": 32}));
+    let web = cluster.node.container("web");
+    let call = cluster.weir(Families::V4, &web);
+    call.add(&cluster.node);
+    cluster.node.write("/proc/sys/net/ipv4/ip_forward", "0");
+    let failure = status(&cluster, &call).failure();
+    failure.expect(NOT_AVAILABLE, &["no ipv4 address", "net.ipv4.ip_forward"]);
+}
+
+#[test]
+fn cnitool_asks() {
+    let cluster = Cluster::embedded();
+    let list = |cluster: &Cluster| -> Value {
+        let plugin = cluster.plugin(Families::V4);
+        json!({"cniVersion": "1.1.0", "name": "pods", "plugins": [plugin]})
+    };
+    let tool = CniTool::new(&cluster.node, &list(&cluster));
+    let web = cluster.node.container("web");
+    let answer = tool.run("status", &web);
+    assert!(!answer.succeeded && answer.stderr.contains("weirctl create"), "{answer:?}");
+    let cluster = cluster.with_pools(Families::V4);
+    tool.run("status", &web).silence();
+    tool.add(&web);
+    tool.run("status", &web).silence();
+    cluster.node.write("/proc/sys/net/ipv4/ip_forward", "0");
+    let answer = tool.run("status", &web);
+    assert!(!answer.succeeded && answer.stderr.contains("net.ipv4.ip_forward"), "{answer:?}");
+    tool.delete(&web);
+}
