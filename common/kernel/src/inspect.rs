@@ -53,6 +53,14 @@ impl Kernel {
         &self,
     ) -> Result<Vec<(AttachmentIdentity, Vec<IpAddr>)>, Error> {
         let links = self.own_links().await?;
+        let mut addresses = self.routed_addresses().await?;
+        let with_addresses =
+            |(index, identity)| (identity, addresses.remove(&index).unwrap_or_default());
+        Ok(links.into_iter().map(with_addresses).collect())
+    }
+
+    /// The addresses that the node routes to its links, by their numbers.
+    pub(crate) async fn routed_addresses(&self) -> Result<HashMap<u32, Vec<IpAddr>>, Error> {
         let mut addresses: HashMap<u32, Vec<IpAddr>> = HashMap::new();
         for v6 in [false, true] {
             for route in self.host.routes(all_routes(v6)).await? {
@@ -61,19 +69,14 @@ impl Kernel {
                 }
             }
         }
-        let with_addresses =
-            |(index, identity)| (identity, addresses.remove(&index).unwrap_or_default());
-        Ok(links.into_iter().map(with_addresses).collect())
+        Ok(addresses)
     }
 
     async fn own_links(&self) -> Result<Vec<(u32, AttachmentIdentity)>, Error> {
         let mut links = self.host.links().await?;
         links.sort_by_key(|link| link.index);
-        let identity = |link: Link| {
-            let identity = AttachmentIdentity::from_alias(link.alias.as_deref()?)?;
-            (identity.host_interface() == link.name).then_some((link.index, identity))
-        };
-        Ok(links.into_iter().filter_map(identity).collect())
+        let own = |link: &Link| Some((link.index, link.identity()?));
+        Ok(links.iter().filter_map(own).collect())
     }
 
     /// Reports both ends of an attachment, with their addresses and routes, for
@@ -104,7 +107,7 @@ async fn report(netlink: &Netlink, name: &str) -> Result<Option<FoundLink>, Erro
     let Some(link) = netlink.link_by_name(name).await? else {
         return Ok(None);
     };
-    let Link { index, name, kind, alias, mac, mtu, up, peer_index, loopback: _ } = link;
+    let Link { index, name, kind, alias, mac, mtu, up, peer_index, .. } = link;
     let addresses = netlink.addresses(index).await?;
     let mut routes = Vec::new();
     for v6 in [false, true] {

@@ -8,6 +8,7 @@
 //! the reasons.
 
 mod apply;
+mod collect;
 mod error;
 mod inspect;
 mod link;
@@ -23,6 +24,7 @@ mod sysctl;
 use std::path::Path;
 
 pub use apply::{Applied, ApplyError, Checkpoint};
+pub use collect::MadeLink;
 pub use error::Error;
 pub use namespace::{Namespace, is_same_namespace};
 pub use occupied::Occupied;

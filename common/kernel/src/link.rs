@@ -25,6 +25,8 @@ pub(crate) struct Link {
     pub(crate) mac: Option<MacAddress>,
     pub(crate) mtu: u32,
     pub(crate) up: bool,
+    pub(crate) carrier: bool,
+    pub(crate) group: u32,
     pub(crate) loopback: bool,
     pub(crate) peer_index: Option<u32>,
 }
@@ -40,6 +42,8 @@ impl Link {
             mac: None,
             mtu: 0,
             up: flags.contains(LinkFlags::Up),
+            carrier: flags.contains(LinkFlags::LowerUp),
+            group: 0,
             loopback: flags.contains(LinkFlags::Loopback),
             peer_index: None,
         };
@@ -48,6 +52,7 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Group(group) => link.group = group,
                 LinkAttribute::Link(index) => link.peer_index = Some(index),
                 LinkAttribute::Address(bytes) => {
                     link.mac = <[u8; 6]>::try_from(bytes).ok().map(MacAddress);
@@ -68,11 +73,24 @@ impl Link {
     /// an ADD was interrupted between the creation and the alias, which leaves
     /// a veth with Weir's hardware address and no alias.
     pub(crate) fn belongs_to(&self, identity: &AttachmentIdentity) -> bool {
-        let unfinished = self.alias.is_none()
-            && self.kind.as_deref() == Some("veth")
-            && self.mac == Some(HOST_MAC);
         self.name == identity.host_interface()
-            && (unfinished || self.alias.as_ref() == Some(&identity.alias()))
+            && (self.has_no_alias_yet() || self.alias.as_ref() == Some(&identity.alias()))
+    }
+
+    /// The attachment that the alias records, if the name is that attachment's.
+    pub(crate) fn identity(&self) -> Option<AttachmentIdentity> {
+        let identity = AttachmentIdentity::from_alias(self.alias.as_deref()?)?;
+        (identity.host_interface() == self.name).then_some(identity)
+    }
+
+    /// Whether it is the host's end of an attachment that cannot be told because
+    /// the alias is missing.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.has_no_alias_yet() && AttachmentIdentity::may_name_host_interface(&self.name)
+    }
+
+    fn has_no_alias_yet(&self) -> bool {
+        self.alias.is_none() && self.kind.as_deref() == Some("veth") && self.mac == Some(HOST_MAC)
     }
 
     pub(crate) fn foreign(&self) -> Error {

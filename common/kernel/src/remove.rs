@@ -3,6 +3,7 @@
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
 use weir_common::network::{AttachmentIdentity, ROUTE_PROTOCOL};
 
+use crate::link::Link;
 use crate::netlink::Netlink;
 use crate::route::{output, routes_by};
 use crate::{Error, Kernel};
@@ -10,11 +11,15 @@ use crate::{Error, Kernel};
 /// The host link of an attachment, found and known to be Weir's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnLink {
-    index: u32,
-    name: String,
+    pub(crate) index: u32,
+    pub(crate) name: String,
 }
 
 impl OwnLink {
+    pub(crate) fn of(link: Link) -> Self {
+        Self { index: link.index, name: link.name }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -48,7 +53,7 @@ impl Kernel {
                 self.host.delete_route(route).await?;
             }
         }
-        Ok(Some(OwnLink { index: link.index, name: link.name }))
+        Ok(Some(OwnLink::of(link)))
     }
 
     /// The second half: deletes the link, and with it the container's end and

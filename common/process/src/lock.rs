@@ -46,6 +46,11 @@ impl Lock {
 /// What calls of one host leave to the next one, in the lock's file: a guess
 /// that may be wrong, and is lost with the file.
 impl Lock {
+    /// Whether it was had, so that what is left reaches the next holder.
+    pub fn is_held(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// What the last holder left; empty if nothing.
     pub fn memo(&self) -> String {
         let mut memo = String::new();

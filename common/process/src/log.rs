@@ -1,20 +1,117 @@
-//! The log: standard error, and a file where the configuration names one.
+//! The log of a call: standard error, and a file where the configuration names
+//! one.
+//!
+//! Every line carries the call's id, which a delegated plugin takes over, so that
+//! what belongs to one ADD can be found in both plugins' lines.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Instant;
 
+use tracing::Span;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use weir_common::cni::{Configuration, LogLevel};
+use weir_common::cni::skeleton::Call;
+use weir_common::cni::{Command, Configuration, Error, LogLevel};
 
-use crate::PARENT_VARIABLE;
+use crate::{PARENT_VARIABLE, log_file};
+
+/// The variable by which `weir` tells a delegated plugin the call's id.
+pub const CALL_VARIABLE: &str = "WEIR_CALL";
+
+/// The id of the call that this process is for: 16 hexadecimal digits, those of
+/// [`CALL_VARIABLE`] or else new ones.
+pub fn call_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    ID.get_or_init(|| {
+        let is_id = |id: &String| id.len() == 16 && id.bytes().all(|it| it.is_ascii_hexdigit());
+        // The standard library seeds its hashers by the kernel's random numbers.
+        let new = || format!("{:016x}", RandomState::new().build_hasher().finish());
+        std::env::var(CALL_VARIABLE).ok().filter(is_id).unwrap_or_else(new)
+    })
+}
+
+/// Does the work of a call with a log as its configuration says, and logs how it
+/// ended.
+///
+/// # Errors
+/// Those of the work.
+pub fn logged<T>(
+    call: &Call,
+    command: Command,
+    work: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    start(&call.configuration);
+    let _span = span(call, command).entered();
+    if let Some(trace) = &call.environment.trace {
+        tracing::debug!(trace_state = trace.state, "part of a trace");
+    }
+    name_keys_without_meaning(&call.configuration);
+    let begin = Instant::now();
+    let outcome = work();
+    let microseconds = microseconds_since(begin);
+    match &outcome {
+        Ok(_) => tracing::debug!(microseconds, "done"),
+        Err(error) => {
+            let code = error.code.number();
+            let (details, message) = (error.details.as_str(), error.message.as_str());
+            tracing::error!(code, details, microseconds, "{message}");
+        }
+    }
+    outcome
+}
+
+/// Logs, at level debug, how long a step of a call took: from this value's making
+/// to its end.
+#[derive(Debug)]
+pub struct Timing {
+    step: &'static str,
+    begin: Instant,
+}
+
+impl Timing {
+    /// Begins a step.
+    pub fn of(step: &'static str) -> Self {
+        Self { step, begin: Instant::now() }
+    }
+}
+
+impl Drop for Timing {
+    fn drop(&mut self) {
+        tracing::debug!(step = self.step, microseconds = microseconds_since(self.begin), "step");
+    }
+}
+
+fn microseconds_since(begin: Instant) -> u64 {
+    u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+fn span(call: &Call, command: Command) -> Span {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let program = Path::new(&program).file_name().unwrap_or_default().to_string_lossy();
+    let environment = &call.environment;
+    let given = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());
+    let trace = environment.trace.as_ref();
+    tracing::error_span!(
+        "call",
+        id = call_id(),
+        program = &*program,
+        command = command.as_str(),
+        network = call.configuration.network,
+        container = given(&environment.container_id),
+        interface = given(&environment.interface),
+        trace_id = trace.map(|trace| trace.trace_id.as_str()),
+        parent_id = trace.map(|trace| trace.parent_id.as_str()),
+    )
+}
 
 /// Starts logging as the configuration says. A file that cannot be opened is
 /// reported on standard error; the call goes on.
-pub fn start(configuration: &Configuration) {
+fn start(configuration: &Configuration) {
     let level = match configuration.log_level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warning => LevelFilter::WARN,
@@ -27,26 +124,28 @@ pub fn start(configuration: &Configuration) {
         .with_target(false)
         .with_writer(std::io::stderr)
         .with_filter(level);
-    let opened = configuration.log_file.as_deref().map(open);
+    let opened = configuration.log_file.as_ref().map(log_file::open);
     let (file, failure) = match opened.transpose() {
         Ok(file) => (file, None),
         Err(error) => (None, Some(error)),
     };
-    let to_file = file
-        .map(|file| tracing_subscriber::fmt::layer().json().with_writer(file).with_filter(level));
-    // A second call of one process (tests) keeps the log of the first.
+    let to_file = file.map(|file| {
+        let json = tracing_subscriber::fmt::layer().json().flatten_event(true);
+        json.with_span_list(false).with_writer(file).with_filter(level)
+    });
+    // A second call of one process (the DEL after a failed ADD) keeps the log of
+    // the first.
     let _ = tracing_subscriber::registry().with(to_stderr).with(to_file).try_init();
-    if let (Some(error), Some(path)) = (failure, &configuration.log_file) {
-        tracing::warn!(log_file_path = %path.display(), %error, "cannot log to this file");
+    if let (Some(error), Some(log)) = (failure, &configuration.log_file) {
+        tracing::warn!(log_file_path = %log.path.display(), %error, "cannot log to this file");
     }
-    // Said once a call: by the plugin that the runtime started.
+}
+
+/// Said once a call: by the plugin that the runtime started.
+fn name_keys_without_meaning(configuration: &Configuration) {
     let delegated = std::env::var_os(PARENT_VARIABLE).is_some();
     if !configuration.without_meaning.is_empty() && !delegated {
         let keys = configuration.without_meaning.join(", ");
         tracing::info!(keys, "these keys of the configuration have no meaning in Weir");
     }
-}
-
-fn open(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
 }

@@ -30,7 +30,7 @@ pub fn main(plugin: &dyn Plugin) -> ExitCode {
 /// Ends a process that never became a plugin with an error on standard output,
 /// where the plugin's answer is expected.
 pub fn fail(error: &Error) -> ExitCode {
-    let json = error.to_json(SpecVersion::V1_0_0.as_str());
+    let json = error.to_json(SpecVersion::LATEST.as_str());
     // Nobody is left to tell when standard output is closed.
     let _ = writeln!(std::io::stdout(), "{json}");
     ExitCode::FAILURE

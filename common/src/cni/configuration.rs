@@ -4,18 +4,20 @@
 //! that a conflist written for Calico works with the two types changed. Weir's
 //! own keys are `datastore_path`, `etcd_username` and `etcd_password`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::environment::is_identifier;
+use super::valid_attachments::valid_attachments;
 use super::{AddResult, Arguments, Code, Error, SpecVersion};
 use crate::datastore::{self, EtcdConfiguration};
 use crate::ipam::assign::Want;
+use crate::ipam::collect::AttachmentName;
 use crate::ipam::{Family, PoolReference};
 use crate::network::{InvalidMac, MAXIMUM_MTU, MINIMUM_MTU_V4, MacAddress};
 
@@ -24,8 +26,11 @@ use crate::network::{InvalidMac, MAXIMUM_MTU, MINIMUM_MTU_V4, MacAddress};
 /// when it moves over.
 pub const DEFAULT_NODE_NAME_FILE: &str = "/var/lib/calico/nodename";
 
+/// How large a log file may become in MB, where the configuration does not say.
+const DEFAULT_LOG_MEGABYTES: u32 = 100;
+
 /// Keys of Calico that have no meaning in Weir: accepted and logged.
-const WITHOUT_MEANING: [&str; 21] = [
+const WITHOUT_MEANING: [&str; 20] = [
     "calico_api_group",
     "dataplane_options",
     "endpoint_status_dir",
@@ -33,7 +38,6 @@ const WITHOUT_MEANING: [&str; 21] = [
     "kubernetes",
     "log_file_max_age",
     "log_file_max_count",
-    "log_file_max_size",
     "mode",
     "num_queues",
     "policy",
@@ -50,13 +54,19 @@ const WITHOUT_MEANING: [&str; 21] = [
 ];
 
 /// The keys that DEL goes by, besides those of etcd.
-const FOR_REMOVAL: [&str; 5] =
-    ["datastore_path", "datastore_type", "ipam", "ipam_lock_file", "log_file_path"];
+const FOR_REMOVAL: [&str; 4] = ["datastore_path", "datastore_type", "ipam", "ipam_lock_file"];
+
+/// The keys that GC goes by, besides those of DEL: whose addresses and links these
+/// are.
+const FOR_COLLECTION: [&str; 5] =
+    ["type", "nodename", "hostname", "nodename_file", "nodename_file_optional"];
 
 /// The configuration as written. Only keys that Weir reads are named.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Written {
+    #[serde(rename = "type")]
+    plugin: Option<String>,
     ipam: Option<WrittenIpam>,
     args: Option<WrittenArgs>,
     #[serde(rename = "runtimeConfig")]
@@ -80,6 +90,7 @@ struct Written {
     etcd_password: Option<String>,
     log_level: Option<String>,
     log_file_path: Option<PathBuf>,
+    log_file_max_size: Option<u32>,
     container_settings: ContainerSettings,
     device_type: Option<String>,
     include_default_routes: bool,
@@ -143,6 +154,16 @@ pub enum LogLevel {
     Debug,
 }
 
+/// A file to log to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFile {
+    /// Its path, which is absolute: plugins run in whatever directory the runtime
+    /// is in.
+    pub path: PathBuf,
+    /// How large it may become, in bytes, before it is set aside.
+    pub max_size: u64,
+}
+
 /// How the node's name is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeName {
@@ -172,6 +193,8 @@ pub struct Configuration {
     pub network: String,
     /// The version of the specification to answer in.
     pub version: SpecVersion,
+    /// The main plugin that the configuration is for; empty if it does not say.
+    pub main_plugin: String,
     /// The `ipam` section; `None` when there is none.
     pub ipam: Option<IpamConfiguration>,
     /// Where the datastore is. Wrong only in what [`Configuration::for_removal`]
@@ -197,7 +220,10 @@ pub struct Configuration {
     /// How much is logged.
     pub log_level: LogLevel,
     /// A file to log to, besides standard error.
-    pub log_file: Option<PathBuf>,
+    pub log_file: Option<LogFile>,
+    /// The attachments of the network that live; `None` when the runtime did not
+    /// say. Only what [`Configuration::for_collection`] gives has them.
+    pub valid_attachments: Option<BTreeSet<AttachmentName>>,
     /// Keys of Calico in the configuration that have no meaning here.
     pub without_meaning: Vec<String>,
 }
@@ -248,12 +274,24 @@ impl Configuration {
         version: SpecVersion,
         json: &Map<String, Value>,
     ) -> Result<Self, Error> {
-        let mut needed = json.clone();
-        needed.retain(|key, _| FOR_REMOVAL.contains(&key.as_str()) || key.starts_with("etcd_"));
-        if let Some(Value::Object(ipam)) = needed.get_mut("ipam") {
-            ipam.retain(|key, _| key == "type");
-        }
-        Self::build(network, version, &needed, &Arguments::default())
+        Self::build(network, version, &needed(json, &[]), &Arguments::default())
+    }
+
+    /// A configuration to remove by what belongs to no attachment. As with
+    /// [`Configuration::for_removal`], a mistake elsewhere is no obstacle.
+    ///
+    /// # Errors
+    /// As [`Configuration::validate`], for the keys that count. A list of
+    /// attachments that cannot be read is never taken for an empty one.
+    pub fn for_collection(
+        network: String,
+        version: SpecVersion,
+        json: &Map<String, Value>,
+    ) -> Result<Self, Error> {
+        let valid_attachments = valid_attachments(json)?;
+        let needed = needed(json, &FOR_COLLECTION);
+        let built = Self::build(network, version, &needed, &Arguments::default())?;
+        Ok(Self { valid_attachments, ..built })
     }
 
     fn build(
@@ -279,10 +317,27 @@ impl Configuration {
             without_meaning: without_meaning(json),
             ipam: written.ipam(arguments)?,
             prev_result: prev_result.transpose()?,
+            log_file: written.log_file()?,
             dns: written.dns,
-            log_file: written.log_file_path,
+            main_plugin: written.plugin.unwrap_or_default(),
+            valid_attachments: None,
         })
     }
+}
+
+/// The keys that a removal goes by, and `more`; of those of the log what can be
+/// used.
+fn needed(json: &Map<String, Value>, more: &[&str]) -> Map<String, Value> {
+    let mut needed = json.clone();
+    needed.retain(|key, value| match key.as_str() {
+        "log_level" => value.as_str().is_some_and(|text| log_level(Some(text)).is_ok()),
+        "log_file_path" => value.as_str().is_some_and(|path| Path::new(path).is_absolute()),
+        key => FOR_REMOVAL.contains(&key) || more.contains(&key) || key.starts_with("etcd_"),
+    });
+    if let Some(Value::Object(ipam)) = needed.get_mut("ipam") {
+        ipam.retain(|key, _| key == "type");
+    }
+    needed
 }
 
 fn decode(json: &Map<String, Value>) -> Result<Written, Error> {
@@ -382,6 +437,11 @@ impl Written {
                 "write http://HOST:PORT or https://HOST:PORT",
             ));
         }
+        // Endpoints are named in messages and logs.
+        if endpoints.iter().any(|endpoint| endpoint.contains('@')) {
+            let advice = "write user and password as etcd_username and etcd_password, not in a URL";
+            return Err(invalid("etcd_endpoints", "…@…", advice));
+        }
         Ok(datastore::Configuration::Etcd(EtcdConfiguration {
             ca_cert_file: given(&self.etcd_ca_cert_file),
             client_certificate,
@@ -404,6 +464,22 @@ impl Written {
             Some(file) => NodeName::FileOrHost(file.clone()),
             None => NodeName::FileOrHost(DEFAULT_NODE_NAME_FILE.into()),
         })
+    }
+
+    fn log_file(&self) -> Result<Option<LogFile>, Error> {
+        let Some(path) = self.log_file_path.clone().filter(|path| !path.as_os_str().is_empty())
+        else {
+            return Ok(None);
+        };
+        if !path.is_absolute() {
+            let path = path.display().to_string();
+            return Err(invalid("log_file_path", &path, "write a path that begins with '/'"));
+        }
+        let megabytes = match self.log_file_max_size {
+            None | Some(0) => DEFAULT_LOG_MEGABYTES,
+            Some(megabytes) => megabytes,
+        };
+        Ok(Some(LogFile { path, max_size: u64::from(megabytes) << 20 }))
     }
 
     /// What was asked for this container, the strongest source first
@@ -656,6 +732,42 @@ mod tests {
         assert_eq!(configuration.datastore.unwrap_err().code, Code::UnsupportedField);
     }
 
+    fn for_collection(json: Value) -> Result<Configuration, Error> {
+        let json = json.as_object().unwrap();
+        Configuration::for_collection("pods".to_owned(), SpecVersion::V1_1_0, json)
+    }
+
+    #[test]
+    fn a_collection_is_not_stopped_by_a_mistake_but_knows_its_host() {
+        // The list means nothing to other commands.
+        assert!(validate(json!({"cni.dev/valid-attachments": 3})).is_ok());
+        let json = json!({
+            "type": "weir", "mtu": "big", "log_level": "loud", "log_file_path": "here",
+            "nodename": "n1", "ipam": {"type": "weir-ipam", "assign_ipv4": "maybe"},
+        });
+        let configuration = for_collection(json).unwrap();
+        assert_eq!(configuration.node_name, NodeName::Given("n1".to_owned()));
+        assert_eq!((configuration.main_plugin.as_str(), configuration.log_file), ("weir", None));
+        assert_eq!(configuration.valid_attachments, None);
+        let error = for_collection(json!({"nodename": "a/b"})).unwrap_err();
+        assert_eq!(error.code, Code::InvalidConfiguration);
+    }
+
+    #[test]
+    fn log_files() {
+        let log_file = |json| validate(json).unwrap().log_file;
+        let at = |path: &str, megabytes: u64| {
+            Some(LogFile { path: path.into(), max_size: megabytes << 20 })
+        };
+        assert_eq!(
+            log_file(json!({"log_file_path": "/var/log/weir.log"})),
+            at("/var/log/weir.log", 100)
+        );
+        let json = json!({"log_file_path": "/l", "log_file_max_size": 3});
+        assert_eq!(log_file(json), at("/l", 3));
+        assert_eq!(log_file(json!({"log_file_path": ""})), None);
+    }
+
     #[test]
     fn what_is_wrong_is_named() {
         for (json, code, key, value) in [
@@ -674,6 +786,13 @@ mod tests {
                 "etcd_endpoints",
                 "host:1",
             ),
+            (
+                json!({"etcd_endpoints": "http://root:pw@host:2379"}),
+                Code::InvalidConfiguration,
+                "etcd_endpoints",
+                "etcd_password",
+            ),
+            (json!({"log_file_path": "here"}), Code::InvalidConfiguration, "log_file_path", "here"),
             (
                 json!({"etcd_discovery_srv": "x.org"}),
                 Code::UnsupportedField,

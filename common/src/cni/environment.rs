@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Code, Error};
+use super::{Code, Error, TraceContext};
 
 /// What the runtime wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,9 @@ pub struct Environment {
     pub path: Vec<PathBuf>,
     /// `CNI_NETNS_OVERRIDE`: the plugin's own namespace is meant (a variable of skel's).
     pub netns_override: bool,
+    /// The trace that the call is part of. A delegated plugin inherits the
+    /// variables.
+    pub trace: Option<TraceContext>,
 }
 
 impl Environment {
@@ -124,6 +127,7 @@ impl Environment {
                 text("CNI_NETNS_OVERRIDE").to_lowercase().as_str(),
                 "true" | "1"
             ),
+            trace: TraceContext::parse(&text("TRACEPARENT"), &text("TRACESTATE")),
         };
         environment.check()?;
         Ok(environment)

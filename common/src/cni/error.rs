@@ -25,6 +25,10 @@ pub enum Code {
     InvalidNamespace,
     /// The same call may succeed later.
     TryAgainLater,
+    /// STATUS: an ADD would fail.
+    NotAvailable,
+    /// STATUS: containers that are attached have lost some of their connectivity.
+    LimitedConnectivity,
     /// Weir failed in a way that should not happen.
     Internal,
     /// No pool or no address is left for the attachment.
@@ -57,6 +61,8 @@ impl Code {
             Self::InvalidConfiguration => 7,
             Self::InvalidNamespace => 8,
             Self::TryAgainLater => 11,
+            Self::NotAvailable => 50,
+            Self::LimitedConnectivity => 51,
             Self::Internal => 100,
             Self::NoAddress => 101,
             Self::AddressRefused => 102,
@@ -98,6 +104,19 @@ impl Error {
         let causes = std::iter::successors(error.source(), |cause| cause.source());
         let details: Vec<String> = causes.map(ToString::to_string).collect();
         Self::new(code, error.to_string()).with_details(details.join(": "))
+    }
+
+    /// All that went wrong in a call that went on after errors, as one: the first
+    /// one's code, and every message; `None` when nothing did.
+    pub fn joined(errors: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut errors = errors.into_iter();
+        let mut joined = errors.next()?;
+        for Self { code: _, message, details } in errors {
+            joined.message = format!("{}; and: {message}", joined.message);
+            let both = [joined.details, details].into_iter().filter(|text| !text.is_empty());
+            joined.details = both.collect::<Vec<_>>().join("; and: ");
+        }
+        Some(joined)
     }
 
     /// The error as JSON of this `cniVersion`.
@@ -179,6 +198,19 @@ mod tests {
         assert_eq!(json["code"], 11);
         assert_eq!(json["details"], "connection refused");
         assert!(json["msg"].as_str().unwrap().contains("http://127.0.0.1:1"));
+    }
+
+    #[test]
+    fn several_errors_become_one() {
+        assert_eq!(Error::joined([]), None);
+        let first = Error::new(Code::Kernel, "no link").with_details("EPERM");
+        assert_eq!(Error::joined([first.clone()]), Some(first.clone()));
+        let others =
+            [Error::new(Code::Io, "no file"), Error::new(Code::Io, "no disk").with_details("EIO")];
+        let joined = Error::joined([first].into_iter().chain(others)).unwrap();
+        assert_eq!(joined.code, Code::Kernel);
+        assert_eq!(joined.message, "no link; and: no file; and: no disk");
+        assert_eq!(joined.details, "EPERM; and: EIO");
     }
 
     #[test]

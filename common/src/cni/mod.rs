@@ -10,13 +10,16 @@ mod environment;
 mod error;
 mod result;
 pub mod skeleton;
+mod trace;
+mod valid_attachments;
 mod version;
 
 pub use arguments::Arguments;
 pub use configuration::{
-    Configuration, DEFAULT_NODE_NAME_FILE, IpamConfiguration, LogLevel, NodeName,
+    Configuration, DEFAULT_NODE_NAME_FILE, IpamConfiguration, LogFile, LogLevel, NodeName,
 };
 pub use environment::{Command, Environment, is_identifier};
 pub use error::{Code, Error};
 pub use result::{AddResult, Interface, IpConfiguration, PoolNotice, Route};
+pub use trace::TraceContext;
 pub use version::SpecVersion;

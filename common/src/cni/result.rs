@@ -19,6 +19,15 @@ pub struct Interface {
     /// The container's network namespace; absent for an interface of the host.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sandbox: String,
+    /// Its MTU in bytes; since 1.1.0, as the next two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The path of the socket that stands for it (vhost-user).
+    #[serde(rename = "socketPath", default, skip_serializing_if = "String::is_empty")]
+    pub socket_path: String,
+    /// The PCI id of the device that it is.
+    #[serde(rename = "pciID", default, skip_serializing_if = "String::is_empty")]
+    pub pci_id: String,
     /// Keys of later versions and other plugins, passed on.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
@@ -45,7 +54,23 @@ pub struct Route {
     /// The next hop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
-    /// Keys of later versions (`mtu`, `table`, …), passed on.
+    /// The path MTU in bytes; since 1.1.0, as all that follow. They are passed on
+    /// in every version, as libcni does: absent means the kernel's own choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The maximum segment size in bytes that TCP is told to advertise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advmss: Option<u32>,
+    /// The metric.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// The routing table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// The scope: 0 universe, 253 link, 254 host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
+    /// Keys of later versions and other plugins, passed on.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
 }
@@ -96,6 +121,17 @@ struct OldAddress {
     gateway: Option<IpAddr>,
     #[serde(default)]
     routes: Vec<Route>,
+}
+
+impl Interface {
+    /// The interface as this version knows it.
+    fn of(&self, version: SpecVersion) -> Self {
+        let known = self.clone();
+        if version >= SpecVersion::V1_1_0 {
+            return known;
+        }
+        Self { mtu: None, socket_path: String::new(), pci_id: String::new(), ..known }
+    }
 }
 
 impl AddResult {
@@ -150,7 +186,8 @@ impl AddResult {
         });
         let mut json = json!({"cniVersion": version.as_str()});
         if !self.interfaces.is_empty() {
-            json["interfaces"] = json!(self.interfaces);
+            let interfaces = self.interfaces.iter().map(|interface| interface.of(version));
+            json["interfaces"] = json!(interfaces.collect::<Vec<_>>());
         }
         json["ips"] = ips.collect();
         if !self.routes.is_empty() {
@@ -216,6 +253,9 @@ mod tests {
             name: name.to_owned(),
             mac: "ee:ee:ee:ee:ee:ee".to_owned(),
             sandbox: sandbox.to_owned(),
+            mtu: Some(1480),
+            socket_path: String::new(),
+            pci_id: "0000:00:1f.6".to_owned(),
             unknown: Map::new(),
         };
         AddResult {
@@ -251,6 +291,26 @@ mod tests {
         assert_eq!(json(SpecVersion::V0_2_0)["ip6"]["ip"], "fd00::7/128");
         assert_eq!(json(SpecVersion::V0_2_0).get("interfaces"), None);
         assert!(AddResult::default().to_json(SpecVersion::V0_1_0).is_err());
+        let interface = |version| json(version)["interfaces"][1].clone();
+        assert_eq!(interface(SpecVersion::V1_1_0)["mtu"], 1480);
+        assert_eq!(interface(SpecVersion::V1_1_0)["pciID"], "0000:00:1f.6");
+        assert_eq!(interface(SpecVersion::V1_1_0).get("socketPath"), None);
+        for key in ["mtu", "socketPath", "pciID"] {
+            assert_eq!(interface(SpecVersion::V1_0_0).get(key), None, "{key}");
+        }
+    }
+
+    #[test]
+    fn what_a_route_says_is_passed_on() {
+        let route = json!({"dst": "10.0.0.0/8", "gw": "10.0.0.1", "mtu": 1400, "advmss": 1360,
+                           "priority": 100, "table": 0, "scope": 253, "x.example/y": true});
+        let json = json!({"ips": [{"address": "10.0.0.7/24"}], "routes": [route]});
+        for version in [SpecVersion::V1_0_0, SpecVersion::V1_1_0] {
+            let again = AddResult::parse(&json, version).unwrap().to_json(version).unwrap();
+            assert_eq!(again["routes"][0], route);
+        }
+        let json = json!({"routes": [{"dst": "10.0.0.0/8", "scope": 256}]});
+        assert_eq!(AddResult::parse(&json, SpecVersion::V1_1_0).unwrap_err().code, Code::Decode);
     }
 
     #[test]

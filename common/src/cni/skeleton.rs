@@ -47,6 +47,19 @@ pub trait Plugin {
     /// # Errors
     /// When it is not.
     fn check(&self, call: &Call) -> Result<(), Error>;
+
+    /// Removes what belongs to none of [`Configuration::valid_attachments`].
+    ///
+    /// # Errors
+    /// All that could not be removed, after everything has been tried.
+    fn gc(&self, call: &Call) -> Result<(), Error>;
+
+    /// Finds out whether an ADD would work, and whether what was added works.
+    ///
+    /// # Errors
+    /// [`Code::NotAvailable`], [`Code::LimitedConnectivity`], or what keeps it
+    /// from finding out.
+    fn status(&self, call: &Call) -> Result<(), Error>;
 }
 
 /// What a plugin finds around it.
@@ -72,7 +85,7 @@ pub fn run(plugin: &dyn Plugin, surroundings: Surroundings<'_>) -> u8 {
         let _ = writeln!(messages, "{about}\nCNI protocol versions supported: {versions}");
         return 0;
     };
-    let mut answer_version = SpecVersion::V1_0_0.as_str().to_owned();
+    let mut answer_version = SpecVersion::LATEST.as_str().to_owned();
     let answered = answer(plugin, &command, variable, input, &mut answer_version);
     let (document, added, status) = match answered {
         Ok(Answer { document, added }) => (document, added, 0),
@@ -121,11 +134,13 @@ fn answer(
     let network = network_name(&json)?;
     let version = version(command, &json)?;
     version.as_str().clone_into(answer_version);
-    let configuration = if command == Command::Del {
-        Configuration::for_removal(network, version, &json)?
-    } else {
-        let arguments = Arguments::parse(&environment.arguments)?;
-        Configuration::validate(network, version, &json, &arguments)?
+    let configuration = match command {
+        Command::Del => Configuration::for_removal(network, version, &json)?,
+        Command::Gc => Configuration::for_collection(network, version, &json)?,
+        _ => {
+            let arguments = Arguments::parse(&environment.arguments)?;
+            Configuration::validate(network, version, &json, &arguments)?
+        }
     };
     let call = Call { environment, configuration, input };
     let document = perform(plugin, command, &call)?;
@@ -137,7 +152,9 @@ fn perform(plugin: &dyn Plugin, command: Command, call: &Call) -> Result<Option<
         Command::Add => plugin.add(call)?.to_json(call.configuration.version).map(Some),
         Command::Del => plugin.del(call).map(|()| None),
         Command::Check => plugin.check(call).map(|()| None),
-        Command::Gc | Command::Status | Command::Version => Ok(None),
+        Command::Gc => plugin.gc(call).map(|()| None),
+        Command::Status => plugin.status(call).map(|()| None),
+        Command::Version => Ok(None),
     };
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -224,7 +241,7 @@ fn version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, E
     };
     match command {
         Command::Check if version < SpecVersion::V0_4_0 => too_old("0.4.0"),
-        Command::Gc | Command::Status => too_old("1.1.0"),
+        Command::Gc | Command::Status if version < SpecVersion::V1_1_0 => too_old("1.1.0"),
         _ => Ok(version),
     }
 }
@@ -236,7 +253,7 @@ fn version_answer(input: Option<&mut dyn Read>) -> Value {
     let asked = json.as_ref().and_then(|json| json.get("cniVersion")?.as_str());
     let versions = SpecVersion::ALL.map(SpecVersion::as_str);
     json!({
-        "cniVersion": asked.unwrap_or(SpecVersion::V1_0_0.as_str()),
+        "cniVersion": asked.unwrap_or(SpecVersion::LATEST.as_str()),
         "supportedVersions": versions,
     })
 }
@@ -265,6 +282,15 @@ mod tests {
         }
         fn check(&self, _: &Call) -> Result<(), Error> {
             Err(Error::new(Code::CheckFailed, "it is not"))
+        }
+        fn gc(&self, call: &Call) -> Result<(), Error> {
+            match &call.configuration.valid_attachments {
+                Some(valid) if valid.len() == 1 => Ok(()),
+                valid => Err(Error::new(Code::Internal, format!("{valid:?}"))),
+            }
+        }
+        fn status(&self, _: &Call) -> Result<(), Error> {
+            Err(Error::new(Code::NotAvailable, "it is full"))
         }
     }
 
@@ -302,7 +328,7 @@ mod tests {
     fn without_a_command_it_says_what_it_is() {
         let (status, output, messages) = call(&[], "");
         assert_eq!((status, output.as_str()), (0, ""));
-        assert!(messages.contains("fake") && messages.contains("1.0.0"), "{messages}");
+        assert!(messages.contains("fake") && messages.contains("1.1.0"), "{messages}");
     }
 
     #[test]
@@ -320,6 +346,12 @@ mod tests {
             ("CHECK", r#"{"cniVersion":"1.0.0","name":"n"}"#, 107),
             ("GC", r#"{"cniVersion":"1.0.0","name":"n"}"#, 1),
             ("STATUS", r#"{"cniVersion":"1.0.0","name":"n"}"#, 1),
+            ("STATUS", r#"{"cniVersion":"1.1.0","name":"n"}"#, 50),
+            (
+                "GC",
+                r#"{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":[{"id":"c"}]}"#,
+                6,
+            ),
         ] {
             let (status, json) = call_for(command, input);
             assert_eq!(
@@ -336,6 +368,9 @@ mod tests {
         assert_eq!(call_for("ADD", conf).1["cniVersion"], "0.4.0");
         assert_eq!(call_for("DEL", conf), (0, Value::Null));
         assert_eq!(call_for("DEL", r#"{"name":"n"}"#), (0, Value::Null));
+        let gc = r#"{"cniVersion":"1.1.0","name":"n","mtu":"big","cni.dev/valid-attachments":
+                     [{"containerID":"c","ifname":"eth0"}]}"#;
+        assert_eq!(call_for("GC", gc), (0, Value::Null));
     }
 
     #[test]
@@ -343,7 +378,7 @@ mod tests {
         let (_, json) = call_for("VERSION", r#"{"cniVersion":"0.4.0"}"#);
         assert_eq!(json["cniVersion"], "0.4.0");
         assert_eq!(json["supportedVersions"].as_array().unwrap().len(), SpecVersion::ALL.len());
-        assert_eq!(call_for("VERSION", "not json").1["cniVersion"], "1.0.0");
+        assert_eq!(call_for("VERSION", "not json").1["cniVersion"], "1.1.0");
     }
 
     /// Standard output that nobody reads.

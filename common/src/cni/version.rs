@@ -17,12 +17,24 @@ pub enum SpecVersion {
     V0_4_0,
     /// 1.0.0
     V1_0_0,
+    /// 1.1.0: GC and STATUS.
+    V1_1_0,
 }
 
 impl SpecVersion {
     /// All versions, oldest first.
-    pub const ALL: [Self; 6] =
-        [Self::V0_1_0, Self::V0_2_0, Self::V0_3_0, Self::V0_3_1, Self::V0_4_0, Self::V1_0_0];
+    pub const ALL: [Self; 7] = [
+        Self::V0_1_0,
+        Self::V0_2_0,
+        Self::V0_3_0,
+        Self::V0_3_1,
+        Self::V0_4_0,
+        Self::V1_0_0,
+        Self::V1_1_0,
+    ];
+
+    /// The newest: what is answered in as long as no other version is asked for.
+    pub const LATEST: Self = Self::V1_1_0;
 
     /// The version as written in `cniVersion`.
     pub fn as_str(self) -> &'static str {
@@ -33,6 +45,7 @@ impl SpecVersion {
             Self::V0_3_1 => "0.3.1",
             Self::V0_4_0 => "0.4.0",
             Self::V1_0_0 => "1.0.0",
+            Self::V1_1_0 => "1.1.0",
         }
     }
 

@@ -19,6 +19,7 @@ mod family;
 mod handle;
 mod knowledge;
 pub mod map;
+mod memo;
 mod pools;
 pub mod reclaim;
 pub mod release;
@@ -37,6 +38,7 @@ pub use error::Error;
 pub use family::Family;
 pub use handle::Handle;
 pub use knowledge::{Blocks, Holdings, Stored, View};
+pub use memo::Memo;
 pub use pools::{PassedOver, PoolReference, choose, verdict};
 pub use walk::{block_bits, walk};
 

@@ -3,6 +3,7 @@
 use sha1::{Digest, Sha1};
 
 use super::MacAddress;
+use crate::ipam::collect::AttachmentName;
 
 /// The longest alias that a link can carry, in bytes (the kernel's `IFALIASZ`
 /// less the closing zero).
@@ -116,6 +117,22 @@ impl AttachmentIdentity {
         format!("{PREFIX}{}", &digits[..MAXIMUM_INTERFACE - PREFIX.len()])
     }
 
+    /// Whether a link of that name may be the host's end of some attachment.
+    pub fn may_name_host_interface(name: &str) -> bool {
+        name.len() == MAXIMUM_INTERFACE
+            && name.strip_prefix(PREFIX).is_some_and(|digits| {
+                digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            })
+    }
+
+    /// What the runtime calls it within its network.
+    pub fn name(&self) -> AttachmentName {
+        AttachmentName {
+            container_id: self.container_id.clone(),
+            interface: self.interface.clone(),
+        }
+    }
+
     /// The hardware address of the container's end where none is asked for:
     /// 46 bits of the same hash, marked as locally administered. An address
     /// known beforehand need not be read back from the kernel.
@@ -177,6 +194,10 @@ mod tests {
         let identity = identity("weir", "0123456789abcdef", "eth0");
         assert_eq!(identity.alias(), "weir:weir:0123456789abcdef:eth0");
         assert_eq!(identity.host_interface(), "weir84bd87e317f");
+        assert!(AttachmentIdentity::may_name_host_interface("weir84bd87e317f"));
+        for other in ["weir84bd87e317", "weir84bd87e317g", "veth84bd87e317f", "weir-uplink0000"] {
+            assert!(!AttachmentIdentity::may_name_host_interface(other), "{other}");
+        }
         assert_eq!(identity.container_mac().to_string(), "c2:60:dd:12:ae:5b");
     }
 

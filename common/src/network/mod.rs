@@ -7,6 +7,8 @@
 
 mod attachment;
 mod check;
+mod collect;
+mod health;
 mod identity;
 mod mac;
 mod mtu;
@@ -22,6 +24,8 @@ pub use attachment::{
     plan_link, plan_parameters,
 };
 pub use check::{Difference, Expected, Found, FoundLink, compare};
+pub use collect::{Fate, fate};
+pub use health::{AttachmentState, Trouble, troubles};
 pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mac::{InvalidMac, MacAddress};
 pub use mtu::{DEFAULT_MTU, MtuCandidate, choose_mtu};

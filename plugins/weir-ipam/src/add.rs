@@ -1,47 +1,88 @@
 //! ADD: assign the addresses an attachment asks for.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Error, IpConfiguration, PoolNotice};
+use weir_common::datastore::Datastore;
 use weir_common::ipam::assign::Request;
-use weir_common::ipam::{Assigned, engine};
+use weir_common::ipam::collect::{Scope, is_ambiguous};
+use weir_common::ipam::engine::Assignment;
+use weir_common::ipam::{
+    ATTRIBUTE_BOOT, ATTRIBUTE_NETWORK, Assigned, Error as IpamError, Memo, engine,
+};
 use weir_common::resources::IpPool;
-use weir_process::{DELEGATED, block_on, node_name, within};
+use weir_process::{DELEGATED, Lock, Timing, block_on, boot_id, node_name, within};
 
+use crate::sweep::sweep;
 use crate::{handle_of, lock};
 
 pub fn add(call: &Call) -> Result<AddResult, Error> {
     let ipam = call.configuration.require_ipam()?;
-    weir_process::start_log(&call.configuration);
+    let boot_id = boot_id();
     let request = Request {
         host: node_name(&call.configuration.node_name)?,
         handle_id: handle_of(call),
         interface: call.environment.interface.clone(),
-        facts: call.configuration.facts.clone(),
+        facts: facts(call, boot_id.as_deref()),
         wants: ipam.wants.clone(),
     };
     // The wait for other calls of this host does not count against the deadline.
     let datastore = call.configuration.datastore.clone()?;
     let lock = lock(ipam);
-    // The block that the last call took an address from likely has another.
-    let likely: Vec<IpNet> = lock.memo().lines().filter_map(|line| line.parse().ok()).collect();
+    let mut memo = Memo::read(&lock.memo(), boot_id.as_deref());
     let assignment = block_on(within(DELEGATED, async {
         let datastore = weir_datastore::open(&datastore).await?;
-        Ok(engine::assign(datastore.as_ref(), &request, &likely, Timestamp::now()).await?)
+        assign(call, &request, datastore.as_ref(), (&lock, &mut memo)).await
     }))?;
     for Assigned { address, block } in &assignment.addresses {
         tracing::debug!(%address, %block, handle = request.handle_id, "assigned");
     }
-    let blocks: Vec<String> =
-        assignment.addresses.iter().map(|assigned| assigned.block.to_string()).collect();
-    lock.leave(&blocks.join("\n"));
+    // The block that the last call took an address from likely has another.
+    memo.likely = assignment.addresses.iter().map(|assigned| assigned.block).collect();
+    lock.leave(&memo.to_string());
     let notice = |pool: &IpPool| PoolNotice { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
     Ok(AddResult {
         ips: assignment.addresses.iter().map(ip_configuration).collect(),
         pools: Some(assignment.pools.iter().map(notice).collect()),
         ..AddResult::default()
     })
+}
+
+/// What is recorded with the allocation.
+fn facts(call: &Call, boot_id: Option<&str>) -> BTreeMap<String, String> {
+    let mut facts = call.configuration.facts.clone();
+    facts.extend(boot_id.map(|id| (ATTRIBUTE_BOOT.to_owned(), id.to_owned())));
+    if is_ambiguous(&handle_of(call)) {
+        facts.insert(ATTRIBUTE_NETWORK.to_owned(), call.configuration.network.clone());
+    }
+    facts
+}
+
+/// Assigns. What a reboot left is given back first: in the host's own blocks under
+/// every first ADD; in all there are, of which it may have borrowed addresses, only
+/// when there is no other address to be had.
+async fn assign(
+    call: &Call,
+    request: &Request,
+    datastore: &dyn Datastore,
+    (lock, memo): (&Lock, &mut Memo),
+) -> Result<Assignment, Error> {
+    sweep(call, &request.host, datastore, Scope::OwnBlocks, (lock, &mut *memo)).await;
+    let _timing = Timing::of("assign");
+    let likely = memo.likely.clone();
+    let now = Timestamp::now();
+    match engine::assign(datastore, request, &likely, now).await {
+        Err(IpamError::Exhausted { .. })
+            if !memo.is_swept(&call.configuration.network, Scope::AllBlocks) =>
+        {
+            sweep(call, &request.host, datastore, Scope::AllBlocks, (lock, memo)).await;
+            Ok(engine::assign(datastore, request, &likely, now).await?)
+        }
+        assigned => Ok(assigned?),
+    }
 }
 
 /// The address with the prefix length of its block, as Calico's IPAM plugin

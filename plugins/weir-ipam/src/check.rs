@@ -11,7 +11,6 @@ use crate::handle_of;
 
 pub fn check(call: &Call) -> Result<(), Error> {
     call.configuration.require_ipam()?;
-    weir_process::start_log(&call.configuration);
     let Some(result) = &call.configuration.prev_result else {
         return Err(Error::new(
             Code::InvalidConfiguration,

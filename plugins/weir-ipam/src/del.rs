@@ -9,7 +9,6 @@ use crate::{handle_of, lock};
 
 pub fn del(call: &Call) -> Result<(), Error> {
     let ipam = call.configuration.require_ipam()?;
-    weir_process::start_log(&call.configuration);
     let handle_id = handle_of(call);
     let datastore = call.configuration.datastore.clone()?;
     let _lock = lock(ipam);

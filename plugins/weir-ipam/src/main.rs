@@ -6,14 +6,18 @@
 mod add;
 mod check;
 mod del;
+mod evidence;
+mod gc;
+mod status;
+mod sweep;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use weir_common::cni::skeleton::{Call, Plugin};
-use weir_common::cni::{AddResult, Error, IpamConfiguration};
+use weir_common::cni::{AddResult, Command, Error, IpamConfiguration};
 use weir_common::ipam::handle_id;
-use weir_process::{DEFAULT_LOCK_FILE, Lock};
+use weir_process::{DEFAULT_LOCK_FILE, Lock, Timing, logged};
 
 struct WeirIpam;
 
@@ -23,15 +27,23 @@ impl Plugin for WeirIpam {
     }
 
     fn add(&self, call: &Call) -> Result<AddResult, Error> {
-        add::add(call)
+        logged(call, Command::Add, || add::add(call))
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
-        del::del(call)
+        logged(call, Command::Del, || del::del(call))
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
-        check::check(call)
+        logged(call, Command::Check, || check::check(call))
+    }
+
+    fn gc(&self, call: &Call) -> Result<(), Error> {
+        logged(call, Command::Gc, || gc::gc(call))
+    }
+
+    fn status(&self, call: &Call) -> Result<(), Error> {
+        logged(call, Command::Status, || status::status(call))
     }
 }
 
@@ -45,5 +57,6 @@ fn handle_of(call: &Call) -> String {
 }
 
 fn lock(ipam: &IpamConfiguration) -> Lock {
+    let _timing = Timing::of("wait for the host's lock");
     Lock::take(ipam.lock_file.as_deref().unwrap_or(Path::new(DEFAULT_LOCK_FILE)))
 }

@@ -10,7 +10,7 @@ use weir_common::network::{
     plan_attachment, plan_link, plan_node, plan_parameters,
 };
 use weir_kernel::{Applied, Kernel, is_same_namespace};
-use weir_process::{CLEAN_UP, DEADLINE};
+use weir_process::{CLEAN_UP, DEADLINE, Timing};
 
 use crate::delegate::{Delegate, is_own_ipam};
 use crate::{attachment, del, failure, identity_of, pools};
@@ -29,8 +29,11 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
     let mut running = delegate.start("ADD", DEADLINE - CLEAN_UP)?;
     // While the IPAM plugin works, what needs no address is done.
-    let (addresses, link) =
-        tokio::join!(running.result(call), prepare(call, &kernel, &identity, present));
+    let ask = async {
+        let _timing = Timing::of("addresses");
+        running.result(call).await
+    };
+    let (addresses, link) = tokio::join!(ask, prepare(call, &kernel, &identity, present));
     let attached = match (addresses, link) {
         (Ok(addresses), Ok(link)) => attach(call, &kernel, addresses, link).await,
         (Err(error), Ok(link)) => Err(undo(&kernel, link.applied, error).await),
@@ -89,6 +92,7 @@ async fn prepare(
     identity: &AttachmentIdentity,
     present: bool,
 ) -> Result<Link, Error> {
+    let _timing = Timing::of("link");
     let mtu = mtu(call, kernel).await?;
     let ready_for = expected_families(call).filter(|_| !present);
     let mut steps =
@@ -114,6 +118,7 @@ async fn attach(
     addresses: AddResult,
     link: Link,
 ) -> Result<(AddResult, Applied), Error> {
+    let _timing = Timing::of("attach");
     let (attachment, steps) = match plan(call, kernel, &addresses, &link).await {
         Ok(planned) => planned,
         Err(error) => return Err(undo(kernel, link.applied, error).await),

@@ -1,6 +1,5 @@
 //! An attachment, from a result and the configuration.
 
-use serde_json::Value;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error, Interface, IpConfiguration, Route};
 use weir_common::network::{Attachment, AttachmentRequest, HOST_MAC, MacAddress, RequestedRoute};
@@ -27,15 +26,12 @@ pub fn attachment(call: &Call, result: &AddResult, mtu: u32) -> Result<Attachmen
 }
 
 fn requested_route(route: &Route) -> RequestedRoute {
-    let number = |key: &str| {
-        route.unknown.get(key).and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok())
-    };
     RequestedRoute {
         destination: route.dst,
-        mtu: number("mtu"),
-        advmss: number("advmss"),
-        priority: number("priority"),
-        table: number("table"),
+        mtu: route.mtu,
+        advmss: route.advmss,
+        priority: route.priority,
+        table: route.table,
     }
 }
 
@@ -44,10 +40,10 @@ fn requested_route(route: &Route) -> RequestedRoute {
 pub fn result(call: &Call, attachment: &Attachment, ipam: AddResult) -> AddResult {
     let before = call.configuration.prev_result.clone().unwrap_or_default();
     let container = before.interfaces.len() + 1;
-    let identity = attachment.identity();
+    let (identity, mtu) = (attachment.identity(), attachment.mtu());
     let own = [
-        interface(&identity.host_interface(), HOST_MAC, ""),
-        interface(identity.interface(), attachment.container_mac(), &call.environment.netns),
+        interface(&identity.host_interface(), HOST_MAC, "", mtu),
+        interface(identity.interface(), attachment.container_mac(), &call.environment.netns, mtu),
     ];
     let ips = attachment.addresses().iter().map(|address| IpConfiguration {
         address: (*address).into(),
@@ -63,11 +59,14 @@ pub fn result(call: &Call, attachment: &Attachment, ipam: AddResult) -> AddResul
     }
 }
 
-fn interface(name: &str, mac: MacAddress, sandbox: &str) -> Interface {
+fn interface(name: &str, mac: MacAddress, sandbox: &str, mtu: u32) -> Interface {
     Interface {
         name: name.to_owned(),
         mac: mac.to_string(),
         sandbox: sandbox.to_owned(),
+        mtu: Some(mtu),
+        socket_path: String::new(),
+        pci_id: String::new(),
         unknown: serde_json::Map::new(),
     }
 }

@@ -5,7 +5,7 @@ use weir_common::cni::skeleton::Call;
 use weir_common::network::AttachmentIdentity;
 use weir_kernel::{Kernel, OwnLink};
 
-use weir_process::DEADLINE;
+use weir_process::{DEADLINE, Timing};
 
 use crate::delegate::Delegate;
 use crate::{failure, identity_of};
@@ -44,6 +44,7 @@ pub async fn remove(kernel: &Kernel, identity: &AttachmentIdentity) -> Result<()
 }
 
 async fn remove_link(kernel: &Kernel, link: Option<OwnLink>) -> Result<(), Error> {
+    let _timing = Timing::of("link");
     match link {
         None => Ok(()),
         Some(link) => kernel.remove_link(link).await.map_err(failure::of_kernel),
@@ -51,5 +52,6 @@ async fn remove_link(kernel: &Kernel, link: Option<OwnLink>) -> Result<(), Error
 }
 
 async fn release(call: &Call) -> Result<(), Error> {
+    let _timing = Timing::of("addresses");
     Delegate::find(call, call.configuration.require_ipam()?)?.release(DEADLINE).await
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error, IpamConfiguration};
-use weir_process::{PARENT_VARIABLE, become_program, within};
+use weir_process::{CALL_VARIABLE, PARENT_VARIABLE, become_program, call_id, within};
 
 /// The IPAM plugin that ends together with this process by itself.
 const OWN_IPAM: &str = "weir-ipam";
@@ -91,6 +91,7 @@ impl<'a> Delegate<'a> {
         process
             .env("CNI_COMMAND", command)
             .env(PARENT_VARIABLE, std::process::id().to_string())
+            .env(CALL_VARIABLE, call_id())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);

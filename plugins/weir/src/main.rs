@@ -9,14 +9,16 @@ mod check;
 mod del;
 mod delegate;
 mod failure;
+mod gc;
 mod pools;
+mod status;
 
 use std::process::ExitCode;
 
 use weir_common::cni::skeleton::{Call, Plugin};
-use weir_common::cni::{AddResult, Code, Error};
+use weir_common::cni::{AddResult, Code, Command, Error};
 use weir_common::network::AttachmentIdentity;
-use weir_process::block_on;
+use weir_process::{block_on, logged};
 
 struct Weir;
 
@@ -26,18 +28,23 @@ impl Plugin for Weir {
     }
 
     fn add(&self, call: &Call) -> Result<AddResult, Error> {
-        weir_process::start_log(&call.configuration);
-        block_on(add::add(call))
+        logged(call, Command::Add, || block_on(add::add(call)))
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
-        weir_process::start_log(&call.configuration);
-        block_on(del::del(call))
+        logged(call, Command::Del, || block_on(del::del(call)))
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
-        weir_process::start_log(&call.configuration);
-        block_on(check::check(call))
+        logged(call, Command::Check, || block_on(check::check(call)))
+    }
+
+    fn gc(&self, call: &Call) -> Result<(), Error> {
+        logged(call, Command::Gc, || block_on(gc::gc(call)))
+    }
+
+    fn status(&self, call: &Call) -> Result<(), Error> {
+        logged(call, Command::Status, || block_on(status::status(call)))
     }
 }
 

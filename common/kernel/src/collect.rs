@@ -1,0 +1,110 @@
+//! The links that Weir made on a node, and removing many of them at once.
+
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use nix::errno::Errno;
+use rtnetlink::LinkUnspec;
+use weir_common::network::{AttachmentIdentity, AttachmentState};
+
+use crate::link::{Link, is};
+use crate::netlink::into_io;
+use crate::remove::OwnLink;
+use crate::{Error, Kernel, nat};
+
+/// The group that links are put in to be deleted together; "weir" in ASCII. Any
+/// number does that nobody else uses, and whether somebody does is looked at.
+const GROUP: u32 = u32::from_be_bytes(*b"weir");
+
+/// A link that Weir made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MadeLink {
+    /// The link.
+    pub link: OwnLink,
+    /// The attachment that its alias records; `None` without alias, as an ADD
+    /// leaves it that is interrupted between two requests.
+    pub identity: Option<AttachmentIdentity>,
+}
+
+impl Kernel {
+    /// The links of the node that Weir made, in the order in which they were made.
+    ///
+    /// # Errors
+    /// The kernel refuses the list.
+    pub async fn made_links(&self) -> Result<Vec<MadeLink>, Error> {
+        let mut links = self.host.links().await?;
+        links.sort_by_key(|link| link.index);
+        let made = links.into_iter().filter_map(|link| {
+            let identity = link.identity();
+            let is_made = identity.is_some() || link.is_unfinished();
+            is_made.then(|| MadeLink { link: OwnLink::of(link), identity })
+        });
+        Ok(made.collect())
+    }
+
+    /// The attachments of the node, each with what says whether packets can pass.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn attachment_states(&self) -> Result<Vec<AttachmentState>, Error> {
+        let mut addresses = self.routed_addresses().await?;
+        let states = self.host.links().await?.into_iter().filter_map(|link| {
+            Some(AttachmentState {
+                identity: link.identity()?,
+                up: link.up,
+                carrier: link.carrier,
+                addresses: addresses.remove(&link.index).unwrap_or_default(),
+            })
+        });
+        Ok(states.collect())
+    }
+
+    /// Deletes links, and with each its other end and all that hangs on both. One
+    /// that is gone by now is no error.
+    ///
+    /// The kernel waits for RCU (15 to 47 ms) in each deletion. Several links are
+    /// put into one group and deleted with it, which makes it wait once; where that
+    /// cannot be done they are deleted one by one.
+    ///
+    /// # Errors
+    /// One for each link that could not be deleted.
+    pub async fn remove_links(&self, links: &[OwnLink]) -> Vec<Error> {
+        if links.len() > 1 && self.remove_as_group(links).await.is_ok() {
+            return Vec::new();
+        }
+        let mut errors = Vec::new();
+        for link in links {
+            errors.extend(self.host.delete_link(link.index, &link.name).await.err());
+        }
+        errors
+    }
+
+    /// Removes the node's NAT table, there or not.
+    ///
+    /// # Errors
+    /// nft is missing or refuses.
+    pub fn remove_nat(&self) -> Result<(), Error> {
+        nat::ensure(None).map(|_| ())
+    }
+
+    async fn remove_as_group(&self, links: &[OwnLink]) -> Result<(), Error> {
+        let refused = |cause| Error::refused("ip link delete group", cause);
+        for link in links {
+            let message = LinkUnspec::new_with_index(link.index)
+                .append_extra_attribute(LinkAttribute::Group(GROUP))
+                .build();
+            match self.host.handle().link().change(message).execute().await.map_err(into_io) {
+                Err(cause) if !is(&cause, Errno::ENODEV) => return Err(refused(cause)),
+                _ => {}
+            }
+        }
+        let is_meant = |link: &Link| links.iter().any(|meant| meant.index == link.index);
+        let members = self.host.links().await?.into_iter().filter(|link| link.group == GROUP);
+        let (meant, others): (Vec<Link>, Vec<Link>) = members.partition(is_meant);
+        if meant.is_empty() || !others.is_empty() {
+            return Err(refused(Errno::EBUSY.into()));
+        }
+        let mut request = self.host.handle().link().del(0);
+        let message: &mut LinkMessage = request.message_mut();
+        message.attributes.push(LinkAttribute::Group(GROUP));
+        request.execute().await.map_err(|error| refused(into_io(error)))
+    }
+}

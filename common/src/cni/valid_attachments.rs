@@ -1,0 +1,75 @@
+//! The runtime's list of the attachments that live (spec: "GC").
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{Code, Error};
+use crate::ipam::collect::AttachmentName;
+
+/// The key with the attachments that live (spec: "GC"), and what it was called
+/// before the specification was corrected; libcni sends both
+/// (`libcni/api.go`, GCNetworkList).
+const VALID_ATTACHMENTS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
+
+/// An attachment as written.
+#[derive(Debug, Deserialize)]
+struct WrittenAttachment {
+    #[serde(rename = "containerID")]
+    container_id: String,
+    #[serde(rename = "ifname")]
+    interface: String,
+}
+
+/// Reads the list; `None` when the runtime did not say. A list that is `null` is
+/// what Go makes of an empty one.
+///
+/// # Errors
+/// [`Code::Decode`] for anything but a list of attachments: it is never taken for
+/// an empty one.
+pub(super) fn valid_attachments(
+    json: &Map<String, Value>,
+) -> Result<Option<BTreeSet<AttachmentName>>, Error> {
+    let mut lists = VALID_ATTACHMENTS.iter().filter_map(|key| Some((key, json.get(*key)?)));
+    let Some((key, list)) = lists.next() else { return Ok(None) };
+    let list: Option<Vec<WrittenAttachment>> =
+        serde_path_to_error::deserialize(list).map_err(|error| {
+            let (place, cause) = (error.path().to_string(), error.inner());
+            Error::new(
+                Code::Decode,
+                format!(
+                    "{key} {place} is wrong: {cause}; it is a list of {{\"containerID\", \
+                     \"ifname\"}}"
+                ),
+            )
+        })?;
+    let name =
+        |WrittenAttachment { container_id, interface }| AttachmentName { container_id, interface };
+    Ok(Some(list.unwrap_or_default().into_iter().map(name).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_runtimes_list_is_absent_empty_or_full() {
+        let read = |json: Value| valid_attachments(json.as_object().unwrap());
+        let list = |json: Value| read(json).unwrap();
+        assert_eq!(list(json!({})), None);
+        assert_eq!(list(json!({"cni.dev/valid-attachments": []})), Some(BTreeSet::new()));
+        assert_eq!(list(json!({"cni.dev/valid-attachments": null})), Some(BTreeSet::new()));
+        let one = json!([{"containerID": "c1", "ifname": "eth0", "later": true}]);
+        let name = || AttachmentName { container_id: "c1".into(), interface: "eth0".into() };
+        assert_eq!(list(json!({"cni.dev/attachments": one})), Some([name()].into()));
+        let both = json!({"cni.dev/attachments": [], "cni.dev/valid-attachments": one});
+        assert_eq!(list(both), Some([name()].into()));
+        for wrong in [json!({}), json!("c1"), json!([{"containerID": "c1"}]), json!([null])] {
+            let json = json!({"cni.dev/valid-attachments": wrong});
+            assert_eq!(read(json).unwrap_err().code, Code::Decode, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! STATUS: would an ADD work, and does what was added work?
+
+use std::time::Duration;
+
+use weir_common::cni::skeleton::Call;
+use weir_common::cni::{Code, Error};
+use weir_common::network::{Trouble, troubles};
+use weir_kernel::Kernel;
+use weir_process::DEADLINE;
+
+use crate::delegate::Delegate;
+use crate::failure;
+
+/// How long an ADD may take from the container's end being up to the last route:
+/// what looks like trouble is looked at again after that.
+const ADD_IN_PROGRESS: Duration = Duration::from_millis(300);
+
+/// How many troubles are told in full.
+const MAX_TOLD: usize = 5;
+
+/// Asks the IPAM plugin whether there are addresses, and looks whether the node's
+/// containers can be reached.
+///
+/// # Errors
+/// What the IPAM plugin says, before [`Code::LimitedConnectivity`].
+pub async fn status(call: &Call) -> Result<(), Error> {
+    let delegate = Delegate::find(call, call.configuration.require_ipam()?)?;
+    let (available, connected) =
+        tokio::join!(async { delegate.start("STATUS", DEADLINE)?.finish().await }, connectivity());
+    match (available, connected) {
+        (Err(first), Err(second)) => Err(Error::joined([first.clone(), second]).unwrap_or(first)),
+        (available, connected) => available.and(connected),
+    }
+}
+
+async fn connectivity() -> Result<(), Error> {
+    let first = look().await?;
+    if first.is_empty() {
+        return Ok(());
+    }
+    tokio::time::sleep(ADD_IN_PROGRESS).await;
+    let again = look().await?;
+    let lasting: Vec<String> =
+        again.iter().filter(|trouble| first.contains(trouble)).map(Trouble::to_string).collect();
+    if lasting.is_empty() {
+        return Ok(());
+    }
+    let mut told = lasting.iter().take(MAX_TOLD).cloned().collect::<Vec<_>>().join("; ");
+    if lasting.len() > MAX_TOLD {
+        told += &format!("; and {} more", lasting.len() - MAX_TOLD);
+    }
+    Err(Error::new(Code::LimitedConnectivity, told))
+}
+
+/// What is wrong with the node's containers at this moment.
+async fn look() -> Result<Vec<Trouble>, Error> {
+    let kernel = Kernel::open().map_err(failure::of_kernel)?;
+    let attachments = kernel.attachment_states().await.map_err(failure::of_kernel)?;
+    let has_ipv6 = |attachment: &weir_common::network::AttachmentState| {
+        attachment.addresses.iter().any(std::net::IpAddr::is_ipv6)
+    };
+    let node = kernel.node_state(attachments.iter().any(has_ipv6)).map_err(failure::of_kernel)?;
+    Ok(troubles(&attachments, &node))
+}
