@@ -13,7 +13,8 @@ BUILD_PACKAGES=(gcc libc6-dev protobuf-compiler libprotobuf-dev)
 # shellcheck disable=SC2034
 NETWORK_PACKAGES=(iproute2 iputils-ping nftables util-linux procps)
 # shellcheck disable=SC2034
-TEST_PACKAGES=(strace etcd-server etcd-client containernetworking-plugins openssl tmux less)
+TEST_PACKAGES=(strace etcd-server etcd-client containernetworking-plugins openssl tmux less
+    iptables containerd podman crun conmon busybox-static)
 
 # Ends with a message that says what is wrong and what to do.
 fail() {

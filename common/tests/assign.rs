@@ -114,7 +114,32 @@ async fn repeating_returns_the_same_addresses() {
     let first = assign(&store, &request).await.unwrap();
     let dump = store.dump();
     assert_eq!(assign(&store, &request).await.unwrap(), first);
-    assert_eq!(store.dump(), dump, "a repeated ADD changes nothing");
+    assert_eq!(store.dump(), dump, "an ADD whose answer was lost changes nothing");
+}
+
+/// Who saw the allocation before a repeated ADD must not take it for the one
+/// after it.
+#[tokio::test]
+async fn a_repeated_add_is_a_new_allocation_of_the_same_addresses() {
+    let store = store_with_pool();
+    pool(&store, "six", "fd00::/64", json!({}));
+    let request = request("n1", "a", BOTH);
+    let first = assign(&store, &request).await.unwrap();
+    let before = stores::in_use(&store);
+    let later = now() + jiff::SignedDuration::from_secs(3600);
+    let again = engine::assign(&store, &request, &[], later).await.unwrap();
+    assert_eq!(addresses(&again.addresses), first);
+    assert_consistent(&store);
+    let after = stores::in_use(&store);
+    for (address, (handle, sequence)) in before {
+        let (handle_after, sequence_after) = &after[&address];
+        assert_eq!(*handle_after, handle);
+        assert!(*sequence_after > sequence, "{address}: {sequence_after:?}");
+    }
+    for block in blocks(&store) {
+        let stamp = block.attributes[0].fact("timestamp").unwrap();
+        assert!(stamp.starts_with("2026-11-23 04:40:17"), "{stamp}");
+    }
 }
 
 #[tokio::test]
@@ -537,4 +562,14 @@ async fn calicos_allocation_without_an_interface_is_the_attachments() {
 fn references_are_names_or_cidrs() {
     assert_eq!("blue".parse(), Ok(PoolReference::Name("blue".to_owned())));
     assert_eq!("fd00::/64".parse(), Ok(PoolReference::Cidr(cidr("fd00::/64"))));
+}
+
+#[tokio::test]
+async fn what_a_request_reserves_is_passed_over_by_it() {
+    let store = store_with_pool();
+    let first = assign(&store, &request("n1", "first", V4)).await.unwrap()[0];
+    let next = cidr(&format!("{first}/31")).hosts().find(|address| *address != first).unwrap();
+    let second = Request { reserved: vec![next], ..request("n1", "second", V4) };
+    assert_ne!(assign(&store, &second).await.unwrap(), [next]);
+    assert_eq!(assign(&store, &request("n1", "third", V4)).await.unwrap(), [next]);
 }

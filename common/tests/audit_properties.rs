@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use support::stores::*;
 use support::*;
 use weir_common::datastore::keys;
+use weir_common::ipam::audit::Circumstances;
 use weir_common::ipam::{Block, Family, engine, handle_id};
 use weir_datastore::Memory;
 
@@ -191,16 +192,18 @@ proptest! {
 }
 
 /// The size at which an audit must find nothing in reasonable time and memory;
-/// `examples/audit_scale.rs` measures both.
+/// `scripts/bench-check.sh` measures both.
 #[tokio::test]
 async fn nothing_is_found_in_a_hundred_thousand_addresses() {
     let store = Memory::new();
     let addresses = crowd::fill(&store, 100_000, 26);
     let listed = weir_common::ipam::audit::engine::list(&store).await.unwrap();
     assert!(listed.steady);
-    let findings = weir_common::ipam::audit::audit(&listed.listing, None, later());
+    let circumstances = Circumstances::new(None, later());
+    let findings = weir_common::ipam::audit::audit(&listed.listing, &circumstances);
     assert_eq!(findings, []);
-    let report = weir_common::ipam::audit::Report::new(&listed.listing, &findings);
+    let report =
+        weir_common::ipam::audit::Report::new(&listed.listing, &findings, circumstances.gone);
     assert_eq!((report.addresses, report.handles), (addresses, addresses));
     let pages = store.counters().lists;
     assert!((50..500).contains(&pages), "{pages} pages");

@@ -8,8 +8,10 @@ mod support;
 use serde_json::json;
 use support::stores::*;
 use support::*;
-use weir_common::datastore::keys;
-use weir_common::ipam::audit::{self, Record, Report};
+use weir_common::datastore::{
+    self, Datastore, Outcome, Page, Revision, Selection, Snapshot, Transaction, Watch, keys,
+};
+use weir_common::ipam::audit::{self, Circumstances, Record, Report};
 use weir_common::ipam::reclaim::{EmptyBlock, plan, reclaim};
 use weir_common::ipam::release_one::{Release, Seen, look_up, release};
 use weir_common::ipam::{Block, Error, Family, engine};
@@ -79,7 +81,9 @@ async fn a_report_names_what_can_be_released() {
     here.attachments.retain(|attached| attached.identity.container_id() != "x");
     delete(&store, keys::handle("net.n2-a")).await;
     let listing = audit::engine::list(&store).await.unwrap().listing;
-    let report = Report::new(&listing, &audit::audit(&listing, Some(&here), later()));
+    let circumstances = Circumstances::new(Some(&here), later());
+    let findings = audit::audit(&listing, &circumstances);
+    let report = Report::new(&listing, &findings, circumstances.gone);
     let json = serde_json::to_string(&report).unwrap();
     let again: Report = serde_json::from_str(&json).unwrap();
     assert_eq!(again, report);
@@ -151,13 +155,13 @@ async fn a_host_keeps_one_block_in_each_enabled_pool() {
         empty(&free(4), None),
         empty("10.1.0.0/29", Some("n2")),
     ];
-    assert_eq!(plan(&listing, None), expected);
+    assert_eq!(plan(&listing, &Circumstances::new(None, later())), expected);
     for block in &expected {
         assert!(reclaim(&store, block).await.unwrap());
         assert!(!reclaim(&store, block).await.unwrap(), "it is gone");
     }
     let listing = audit::engine::list(&store).await.unwrap().listing;
-    assert_eq!(plan(&listing, None), []);
+    assert_eq!(plan(&listing, &Circumstances::new(None, later())), []);
     assert_eq!(in_use(&store).into_keys().collect::<Vec<_>>(), [used]);
 }
 
@@ -176,4 +180,52 @@ async fn a_block_that_is_used_meanwhile_is_not_taken_back() {
     assert!(reclaim(&store, &block).await.unwrap());
     assert_consistent(&store);
     assert!(!store.dump().keys().any(|key| key.starts_with(keys::BLOCKS)));
+}
+
+/// A store that somebody begins to move just before the first commit.
+struct Moved(Memory);
+
+#[async_trait::async_trait]
+impl Datastore for Moved {
+    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, datastore::Error> {
+        self.0.read(selections).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, datastore::Error> {
+        self.0.list(prefix, after, limit).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Outcome, datastore::Error> {
+        let moving = json!({"spec": {"datastoreReady": false}});
+        put(&self.0, keys::CLUSTER_INFORMATION.to_owned(), moving);
+        self.0.commit(transaction).await
+    }
+
+    async fn watch(
+        &self,
+        prefixes: &[String],
+        after: Revision,
+    ) -> Result<Box<dyn Watch>, datastore::Error> {
+        self.0.watch(prefixes, after).await
+    }
+}
+
+/// The flag was not there when it was read.
+#[tokio::test]
+async fn nothing_is_given_back_once_the_datastore_is_being_moved() {
+    let (store, _) = healthy().await;
+    let address = *in_use(&store).keys().next().unwrap();
+    let seen = Seen::from(&look_up(&store, address).await.unwrap().unwrap());
+    assert!(matches!(release(&Moved(store.clone()), &seen).await, Err(Error::NotReady)));
+    assert!(look_up(&store, address).await.unwrap().is_some());
+    let (store, _) = healthy().await;
+    empty_block(&store, "10.1.0.128/29", Some("n1"), "confirmed");
+    let block = empty("10.1.0.128/29", Some("n1"));
+    assert!(matches!(reclaim(&Moved(store.clone()), &block).await, Err(Error::NotReady)));
+    assert!(store.dump().contains_key(&keys::block(block.block)));
 }

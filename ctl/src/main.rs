@@ -24,7 +24,7 @@ use weir_kernel::Kernel;
 
 use cli::{Cli, DatastoreArgs};
 use location::{Location, Settings};
-use session::{Failure, Occupied, Session, Surroundings};
+use session::{Failure, Occupied, Session, StillNode, Surroundings};
 use store::Observer;
 use terminal::Progress;
 use this_node::Networks;
@@ -72,6 +72,12 @@ impl Surroundings for Process {
 
     async fn this_node(&self) -> Result<Option<ThisNode>, Failure> {
         this_node::read(&self.networks).await
+    }
+
+    async fn still_node(&self) -> Result<StillNode, Failure> {
+        let _locks = this_node::hold_still(&self.networks)?;
+        let node = this_node::read(&self.networks).await?;
+        Ok(StillNode { node, _locks })
     }
 
     fn node_name(&self) -> Result<String, Failure> {

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
+use weir_process::Lock;
 
 use crate::output::Style;
 use crate::store::Observer;
@@ -38,6 +39,12 @@ pub trait Surroundings: Observer {
     /// When the kernel, or the node's name, cannot be read.
     async fn this_node(&self) -> Result<Option<ThisNode>, Failure>;
 
+    /// The same, while no address is handed out or given back on it.
+    ///
+    /// # Errors
+    /// As [`Surroundings::this_node`], and when the host's lock cannot be had.
+    async fn still_node(&self) -> Result<StillNode, Failure>;
+
     /// The name of this node.
     ///
     /// # Errors
@@ -58,6 +65,15 @@ pub trait Surroundings: Observer {
     /// # Errors
     /// [`Failure`] when the node cannot be asked.
     async fn occupied(&self) -> Result<Vec<Occupied>, Failure>;
+}
+
+/// A node whose calls of `weir-ipam` wait until this is dropped.
+#[derive(Debug)]
+pub struct StillNode {
+    /// What it has.
+    pub node: Option<ThisNode>,
+    /// What makes them wait.
+    pub _locks: Vec<Lock>,
 }
 
 /// Addresses that the node has, or has a route to.

@@ -3,10 +3,12 @@
 mod changing;
 mod concurrency;
 mod deletion;
+mod documentation;
 mod force;
 mod golden;
 mod init;
 mod ipam;
+mod ipam_repair;
 mod recorded;
 mod writing;
 
@@ -25,7 +27,7 @@ use weir_datastore::Memory;
 use crate::cli::Cli;
 use crate::commands;
 use crate::output::Style;
-use crate::session::{Failure, Occupied, Session, Surroundings};
+use crate::session::{Failure, Occupied, Session, StillNode, Surroundings};
 use crate::store::Observer;
 
 /// Input given beforehand, and a clock and UIDs that count.
@@ -33,6 +35,20 @@ struct Prepared {
     input: String,
     births: AtomicU32,
     node: Option<ThisNode>,
+    /// The node while nothing happens on it.
+    still: Option<ThisNode>,
+    /// What others do during a pause, of this number.
+    meanwhile: Option<Meanwhile>,
+    pauses: AtomicU32,
+}
+
+type Meanwhile = Box<dyn Fn(u32) + Send + Sync>;
+
+impl Prepared {
+    fn new(input: &str, node: Option<ThisNode>) -> Self {
+        let (births, pauses, still) = (AtomicU32::new(0), AtomicU32::new(0), node.clone());
+        Self { input: input.to_owned(), births, node, still, meanwhile: None, pauses }
+    }
 }
 
 impl Observer for Prepared {
@@ -61,10 +77,20 @@ impl Surroundings for Prepared {
         "2026-11-24T00:00:00Z".parse().unwrap()
     }
 
-    async fn pause(&self, _: Duration) {}
+    async fn pause(&self, time: Duration) {
+        assert!(time >= Duration::from_secs(2));
+        let number = self.pauses.fetch_add(1, Ordering::Relaxed);
+        if let Some(meanwhile) = &self.meanwhile {
+            meanwhile(number);
+        }
+    }
 
     async fn this_node(&self) -> Result<Option<ThisNode>, Failure> {
         Ok(self.node.clone())
+    }
+
+    async fn still_node(&self) -> Result<StillNode, Failure> {
+        Ok(StillNode { node: self.still.clone(), _locks: Vec::new() })
     }
 
     fn node_name(&self) -> Result<String, Failure> {
@@ -117,13 +143,21 @@ async fn call_on(
     node: Option<ThisNode>,
     style: Style,
 ) -> Answer {
+    call_in(datastore, arguments, &Prepared::new(input, node), style).await
+}
+
+async fn call_in(
+    datastore: &dyn Datastore,
+    arguments: &[&str],
+    surroundings: &Prepared,
+    style: Style,
+) -> Answer {
     let line = std::iter::once("weirctl").chain(arguments.iter().copied());
     let cli = match Cli::try_parse_from(line) {
         Ok(cli) => cli,
         Err(error) => return Answer { exit: 1, output: error.to_string() },
     };
-    let surroundings = Prepared { input: input.to_owned(), births: AtomicU32::new(0), node };
-    let session = Session { datastore, surroundings: &surroundings, style };
+    let session = Session { datastore, surroundings, style };
     match commands::run(cli.command, &session).await {
         Ok(output) => Answer { exit: 0, output },
         Err(failure) => {

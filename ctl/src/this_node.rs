@@ -8,6 +8,7 @@ use weir_common::cni::{Arguments, Configuration, NodeName, SpecVersion};
 use weir_common::datastore;
 use weir_common::ipam::audit::{Attached, ThisNode};
 use weir_kernel::{Kernel, is_same_namespace};
+use weir_process::{DEFAULT_LOCK_FILE, Lock};
 
 use crate::session::Failure;
 
@@ -19,6 +20,8 @@ pub struct Networks {
     pub own: BTreeSet<String>,
     /// The others.
     pub others: BTreeSet<String>,
+    /// The files of the locks that `weir-ipam` takes for our own.
+    pub lock_files: BTreeSet<PathBuf>,
     /// How the first of our own says that the node's name is found.
     pub node_name: Option<NodeName>,
 }
@@ -36,6 +39,7 @@ impl Networks {
             match own(&name, &plugin).filter(here) {
                 Some(own) => {
                     networks.node_name.get_or_insert(own.node_name);
+                    networks.lock_files.extend(own.ipam.and_then(|ipam| ipam.lock_file));
                     networks.own.insert(name);
                 }
                 None => {
@@ -95,6 +99,26 @@ pub fn name(networks: &Networks) -> Result<String, Failure> {
 /// The network namespace of the node's first process, which is the node's.
 const FIRST_PROCESS: &str = "/proc/1/ns/net";
 
+/// Makes calls of `weir-ipam` on this host wait until the locks are dropped.
+///
+/// # Errors
+/// [`Failure`] when a lock cannot be had.
+pub fn hold_still(networks: &Networks) -> Result<Vec<Lock>, Failure> {
+    let mut files = networks.lock_files.clone();
+    // Also of networks whose configuration is gone, but not their containers.
+    files.insert(DEFAULT_LOCK_FILE.into());
+    let lock = |file: &PathBuf| {
+        Lock::require(file).map_err(|error| {
+            let file = file.display();
+            Failure::new(format!(
+                "the host's lock {file} cannot be had, so that containers could come and go during \
+                 the repair: {error}; try again as root, when fewer containers come and go"
+            ))
+        })
+    };
+    files.iter().map(lock).collect()
+}
+
 /// Reads the kernel; `None` on a machine without a network of Weir's and
 /// without attachments.
 ///
@@ -116,6 +140,7 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
     if attached.is_empty() && networks.own.is_empty() {
         return Ok(None);
     }
+    let routed = kernel.routed_addresses().await.map_err(|error| Failure::caused_by(&error))?;
     let attachments = attached
         .into_iter()
         .map(|(identity, addresses)| Attached { identity, addresses })
@@ -123,6 +148,7 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
     Ok(Some(ThisNode {
         host: name(networks)?,
         attachments,
+        routed,
         networks: networks.own.clone(),
         other_networks: networks.others.clone(),
     }))
@@ -132,6 +158,18 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
 mod tests {
     use super::*;
 
+    /// Otherwise an ADD could go on beside a repair.
+    #[test]
+    fn without_the_lock_nothing_is_still() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let networks =
+            Networks { lock_files: [file.join("ipam.lock")].into(), ..Networks::default() };
+        let failure = hold_still(&networks).unwrap_err();
+        assert!(failure.message.contains("cannot be had"), "{}", failure.message);
+    }
+
     fn file(text: &str) -> (PathBuf, String) {
         (PathBuf::from("/etc/cni/net.d/10.conflist"), text.to_owned())
     }
@@ -140,7 +178,7 @@ mod tests {
     fn networks_are_told_apart_by_plugins_and_datastore() {
         let files = [
             file(
-                r#"{"name": "ours", "plugins": [{"type": "weir", "nodename": "n7", "ipam": {"type": "weir-ipam"}}, {"type": "portmap"}]}"#,
+                r#"{"name": "ours", "plugins": [{"type": "weir", "nodename": "n7", "ipam_lock_file": "/run/ours.lock", "ipam": {"type": "weir-ipam"}}, {"type": "portmap"}]}"#,
             ),
             file(
                 r#"{"name": "elsewhere", "plugins": [{"type": "weir", "etcd_endpoints": "http://10.0.0.1:2379", "ipam": {"type": "weir-ipam"}}]}"#,
@@ -157,6 +195,7 @@ mod tests {
         let others = ["elsewhere", "local", "single"].map(str::to_owned);
         assert_eq!(networks.others, others.into());
         assert_eq!(name(&networks).unwrap(), "n7");
+        assert_eq!(networks.lock_files, [PathBuf::from("/run/ours.lock")].into());
         let etcd = datastore::EtcdConfiguration::new(vec![
             "http://10.0.0.9:2379".to_owned(),
             "http://10.0.0.1:2379".to_owned(),

@@ -139,9 +139,14 @@ impl Cluster {
     }
 
     fn call(&self, program: &str, families: Families) -> Call {
+        Call::new(program, self.configuration(families))
+    }
+
+    /// What a runtime gives `weir` in network `pods` to read.
+    pub fn configuration(&self, families: Families) -> Value {
         let mut configuration = self.plugin(families);
         merge(&mut configuration, json!({"cniVersion": "1.0.0", "name": "pods"}));
-        Call::new(program, configuration)
+        configuration
     }
 
     /// Requires that no address is taken, no handle is left and blocks and

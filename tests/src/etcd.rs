@@ -1,9 +1,8 @@
 //! A real etcd.
 
-use std::io::{BufRead, BufReader, copy, sink};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,14 +12,20 @@ use weir_datastore::OPERATIONS_LIMIT;
 use crate::certificates::Certificates;
 use crate::node::Node;
 use crate::place::Place;
+use crate::program_log::await_line;
 use crate::store::Entries;
 
 /// What etcd writes when it takes requests.
 const READY: &str = "ready to serve client requests";
 
+/// The name of the cluster's only member.
+const MEMBER: &str = "test";
+
 /// How an etcd is to run.
 #[derive(Clone)]
 pub struct Options {
+    /// The address of its node by which clients reach it.
+    pub address: IpAddr,
     /// The port for clients; the next one is taken as well.
     pub port: u16,
     /// Serve TLS and ask for a client's certificate.
@@ -31,7 +36,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { port: 2379, certificates: None, password: None }
+        Self { address: Ipv4Addr::LOCALHOST.into(), port: 2379, certificates: None, password: None }
     }
 }
 
@@ -51,16 +56,16 @@ impl Etcd {
 
     /// Starts an etcd and waits until it takes requests.
     pub fn start_with(node: &Node, options: Options) -> Self {
-        let mut child = node.spawn(&mut command(&options));
-        await_ready(child.stderr.take().expect("the standard error is a pipe"));
+        let child = spawn(node, &options);
         let etcd = Self { node: node.clone(), child, options };
         etcd.set_password();
         etcd
     }
 
-    /// The URL for clients on the same node.
+    /// The URL for clients: on the same node only, unless the options say
+    /// another address.
     pub fn endpoint(&self) -> String {
-        self.endpoint_at("127.0.0.1")
+        self.endpoint_at(&self.options.address.to_string())
     }
 
     /// The URL for clients that reach this node at `address`.
@@ -143,6 +148,35 @@ impl Etcd {
         self.signal(Signal::SIGCONT);
     }
 
+    /// Kills the process. Its data stay.
+    pub fn stop(&mut self) {
+        self.child.kill().expect("the etcd of this test can be killed");
+        self.child.wait().expect("waiting for a child");
+    }
+
+    /// Starts it again after [`Etcd::stop`], with the data it had.
+    pub fn restart(&mut self) {
+        self.child = spawn(&self.node, &self.options);
+    }
+
+    /// Saves all its data in a file on its node, which is not there yet.
+    pub fn save(&self, path: &str) {
+        self.control(&["snapshot", "save", path], "");
+    }
+
+    /// Replaces its data by those of such a file, after [`Etcd::stop`], and
+    /// starts it again. Revisions go on from there, so that they are used anew.
+    pub fn restore(&mut self, path: &str) {
+        let (data, peer) = (data_directory(&self.options), peer_url(&self.options));
+        self.node.run(&["rm", "-r", &data]);
+        let cluster = initial_cluster(&self.options);
+        let mut line = vec!["etcdctl", "snapshot", "restore", path, "--data-dir", &data];
+        line.extend(["--name", MEMBER, "--initial-cluster", &cluster]);
+        line.extend(["--initial-advertise-peer-urls", &peer]);
+        self.node.run(&line);
+        self.restart();
+    }
+
     fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).expect("process numbers are small");
         kill(Pid::from_raw(id), signal).expect("the etcd of this test runs");
@@ -175,17 +209,37 @@ impl Drop for Etcd {
     }
 }
 
+/// Starts an etcd and waits until it takes requests.
+fn spawn(node: &Node, options: &Options) -> Child {
+    let mut child = node.spawn(&mut command(options));
+    let log = child.stderr.take().expect("the standard error is a pipe");
+    await_line("etcd", log, READY);
+    child
+}
+
+fn data_directory(options: &Options) -> String {
+    format!("/var/lib/etcd-{}", options.port)
+}
+
+fn peer_url(options: &Options) -> String {
+    format!("http://127.0.0.1:{}", options.port + 1)
+}
+
+fn initial_cluster(options: &Options) -> String {
+    format!("{MEMBER}={}", peer_url(options))
+}
+
 fn command(options: &Options) -> Command {
     let port = options.port;
     let scheme = if options.certificates.is_some() { "https" } else { "http" };
-    let peer = format!("http://127.0.0.1:{}", port + 1);
+    let peer = peer_url(options);
     let mut command = Command::new("etcd");
     command
-        .args(["--name", "test", "--data-dir", &format!("/var/lib/etcd-{port}")])
+        .args(["--name", MEMBER, "--data-dir", &data_directory(options)])
         .args(["--listen-client-urls", &format!("{scheme}://0.0.0.0:{port}")])
         .args(["--advertise-client-urls", &format!("{scheme}://127.0.0.1:{port}")])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .args(["--initial-cluster", &format!("test={peer}"), "--log-level", "info"])
+        .args(["--initial-cluster", &initial_cluster(options), "--log-level", "info"])
         // A lone member need not wait long for others before it leads.
         .args(["--heartbeat-interval", "10", "--election-timeout", "100"])
         .stdin(Stdio::null())
@@ -198,16 +252,4 @@ fn command(options: &Options) -> Command {
             .args(["--key-file", &certificates.file("server.key")]);
     }
     command
-}
-
-/// Reads etcd's log until it is ready, then goes on reading so that etcd never
-/// waits for a full pipe.
-fn await_ready(log: ChildStderr) {
-    let mut log = BufReader::new(log);
-    let mut seen = String::new();
-    while !seen.contains(READY) {
-        let read = log.read_line(&mut seen).expect("etcd's log can be read");
-        assert_ne!(read, 0, "etcd ended at once:\n{seen}");
-    }
-    thread::spawn(move || copy(&mut log, &mut sink()));
 }

@@ -3,11 +3,13 @@
 //! A test builds a small world and drives the real programs in it:
 //!
 //! - [`Node`]: a host of its own: network, mounts, processes and host name;
-//!   [`Network`] connects several of them.
+//!   [`Network`] connects several of them, [`Underlay`] those of a cluster in
+//!   two subnets, and [`Capture`] sees what they send.
 //! - [`Container`]: a network namespace on a node.
 //! - [`Etcd`]: a real etcd on a node; [`Store`]: what a datastore holds.
 //! - [`Cluster`]: a node with a datastore and pools, where most tests begin.
 //! - [`Call`] and [`CniTool`]: run a plugin, as a runtime does.
+//! - [`Containerd`], [`Cri`] and [`Podman`]: real runtimes, with real containers.
 //! - [`Session`]: what calicoctl was asked and answered.
 //! - [`Snapshot`]: what a namespace looks like, to compare before and after.
 //!
@@ -20,33 +22,49 @@
 mod allocations;
 mod binaries;
 mod calicoctl;
+mod capture;
 mod certificates;
 mod cluster;
 mod cnitool;
 mod container;
+mod containerd;
+mod cri;
 mod etcd;
 mod filesystem;
+mod lock;
 mod namespaces;
 mod network;
 mod node;
 mod place;
 mod plugin;
+mod podman;
+mod program_log;
+mod published;
 mod results;
+mod runtimes;
 mod snapshot;
 mod store;
+mod underlay;
 
 pub use allocations::{allocations, assert_consistent, handles};
 pub use binaries::{CNI_PATH, binaries, cni_path, find_program};
 pub use calicoctl::{Exchange, Session, masked, recorded_outputs, recorded_sessions};
+pub use capture::{Capture, Header, ICMP, IPIP, Packet};
 pub use certificates::Certificates;
 pub use cluster::{Cluster, Families, merge};
 pub use cnitool::CniTool;
 pub use container::Container;
+pub use containerd::Containerd;
+pub use cri::{Cri, Sandbox};
 pub use etcd::{Etcd, Options as EtcdOptions};
+pub use lock::HeldLock;
 pub use network::Network;
 pub use node::{Node, UPLINK};
 pub use place::Place;
 pub use plugin::{Answer, Call, Failure, Running};
+pub use podman::Podman;
+pub use published::Published;
 pub use results::{address, host_interface};
 pub use snapshot::Snapshot;
 pub use store::{Entries, Store, recorded_store};
+pub use underlay::{Host, Subnet, Underlay};

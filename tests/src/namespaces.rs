@@ -26,7 +26,9 @@ impl Namespaces {
     pub(crate) fn new() -> Self {
         let mut holder = Command::new("unshare")
             .args(["--net", "--mount", "--uts", "--pid", "--fork", "--kill-child"])
-            .args(["--propagation", "private", "--mount-proc", "cat"])
+            .args(["--propagation", "private", "--mount-proc"])
+            // A shell that waits for a program reaps the orphans that others leave.
+            .args(["sh", "-c", "cat; exit"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

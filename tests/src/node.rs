@@ -18,7 +18,7 @@ use crate::place::Place;
 pub const UPLINK: &str = "eth0";
 
 /// A host with its own network, processes, host name and files under `/run`,
-/// `/etc/cni`, `/etc/weir`, `/var/lib/cni` and `/var/lib/weir`. It goes, with all that
+/// `/etc/cni`, `/etc/weir`, `/opt/cni`, `/var/lib/cni` and `/var/lib/weir`. It goes, with all that
 /// is in it, when its last clone is dropped or the test process ends.
 #[derive(Clone)]
 pub struct Node {

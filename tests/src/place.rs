@@ -84,6 +84,13 @@ pub trait Place: Sync {
         self.succeeds(&["ping", "-n", "-q", "-c1", "-W2", "-Mdo", "-s", &size, address])
     }
 
+    /// Whether an IPv4 packet of exactly `length` bytes with its header (at
+    /// least 28) passes to an address unfragmented, and the answer back.
+    fn passes(&self, address: &str, length: u16) -> bool {
+        // Without the headers of IPv4 and ICMP.
+        self.reaches_with(address, length - 28)
+    }
+
     /// Whether `address` answers to one small ICMP echo request.
     fn reaches(&self, address: &str) -> bool {
         self.reaches_with(address, 56)

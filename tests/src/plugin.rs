@@ -23,15 +23,16 @@ pub struct Call {
 impl Call {
     /// One of Weir's plugins.
     pub fn new(program: &str, configuration: Value) -> Self {
-        Self::of(binaries().join(program), configuration, &cni_path())
+        Self::at(binaries().join(program), configuration, &cni_path())
     }
 
     /// One of the reference plugins. It delegates to reference plugins only.
     pub fn reference(program: &str, configuration: Value) -> Self {
-        Self::of(Path::new(CNI_PATH).join(program), configuration, CNI_PATH)
+        Self::at(Path::new(CNI_PATH).join(program), configuration, CNI_PATH)
     }
 
-    fn of(program: PathBuf, configuration: Value, path: &str) -> Self {
+    /// Any plugin; `path` is its `CNI_PATH`.
+    pub fn at(program: PathBuf, configuration: Value, path: &str) -> Self {
         let environment = BTreeMap::from([
             ("CNI_IFNAME".to_owned(), "eth0".to_owned()),
             ("CNI_PATH".to_owned(), path.to_owned()),

@@ -27,7 +27,7 @@ const QUERIES: [&[&str]; 10] = [
 
 /// Members that differ between two equal worlds: numbers that the kernel
 /// gives out, counters and times, and what it notes a moment later.
-const VOLATILE: [&str; 14] = [
+const VOLATILE: [&str; 18] = [
     "ifindex",
     "link_index",
     "link_netnsid",
@@ -40,12 +40,16 @@ const VOLATILE: [&str; 14] = [
     "preferred_life_time",
     "valid_life_time",
     "expires",
+    "gc_timer",
+    "hello_timer",
+    "tcn_timer",
+    "topology_change_timer",
     "operstate",
     "tentative",
 ];
 
-/// Flags of a link that follow its peer's with a delay.
-const VOLATILE_FLAGS: [&str; 2] = ["NO-CARRIER", "LOWER_UP"];
+/// Flags of a link, and of the routes by it, that follow its peer's with a delay.
+const VOLATILE_FLAGS: [&str; 3] = ["NO-CARRIER", "LOWER_UP", "linkdown"];
 
 /// Settings of each interface that a plugin may change, and the directories
 /// they are in.

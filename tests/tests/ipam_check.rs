@@ -88,6 +88,44 @@ fn what_kernel_and_store_disagree_on_is_mended(cluster: Cluster) {
     assert!(world.containers[0].reaches("172.30.0.11"));
 }
 
+/// While a repair waits for its turn, a container comes back: it keeps its
+/// address.
+fn a_container_that_comes_back_keeps_its_address(cluster: Cluster) {
+    let world = World::new(cluster);
+    let node = &world.cluster.node;
+    let listing = node.run(&["ip", "-o", "route", "show", &world.addresses[1][0]]);
+    let link = listing.split_whitespace().skip_while(|word| *word != "dev").nth(1);
+    let link = link.expect("a link").to_owned();
+    let alias = node.link(&link)["ifalias"].as_str().expect("an alias").to_owned();
+    node.run(&["ip", "link", "delete", &link]);
+    world.age();
+    world.assert_found("address-without-attachment");
+    let before = world.cluster.store.entries();
+
+    let lock = node.lock("/run/weir/ipam.lock");
+    std::thread::scope(|scope| {
+        let repair = scope.spawn(|| world.check(&["--repair"]));
+        lock.wait_for_another();
+        assert!(!repair.is_finished());
+        node.run(&["ip", "link", "add", &link, "type", "veth", "peer", "name", "peer0"]);
+        node.run(&["ip", "link", "set", &link, "alias", &alias]);
+        drop(lock);
+        let answer = repair.join().expect("it ends");
+        assert!(answer.succeeded && answer.stdout.contains("gone by itself"), "{answer:?}");
+    });
+    assert_eq!(world.cluster.store.entries(), before);
+}
+
+#[test]
+fn a_container_that_comes_back_embedded() {
+    a_container_that_comes_back_keeps_its_address(Cluster::embedded());
+}
+
+#[test]
+fn a_container_that_comes_back_etcd() {
+    a_container_that_comes_back_keeps_its_address(Cluster::etcd());
+}
+
 #[test]
 fn embedded() {
     what_kernel_and_store_disagree_on_is_mended(Cluster::embedded());

@@ -45,7 +45,7 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses.
     pub async fn attachment_states(&self) -> Result<Vec<AttachmentState>, Error> {
-        let mut addresses = self.routed_addresses().await?;
+        let mut addresses = self.addresses_by_link().await?;
         let states = self.host.links().await?.into_iter().filter_map(|link| {
             Some(AttachmentState {
                 identity: link.identity()?,

@@ -1,14 +1,15 @@
 //! What the kernel has of an attachment.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use weir_common::network::{AttachmentIdentity, Found, FoundLink};
 
 use crate::link::Link;
 use crate::netlink::Netlink;
-use crate::route::{all_routes, in_plan_terms, routes_by};
+use crate::route::{all_routes, destination, in_plan_terms, routes_by};
 use crate::{Error, Kernel};
 
 impl Kernel {
@@ -53,14 +54,14 @@ impl Kernel {
         &self,
     ) -> Result<Vec<(AttachmentIdentity, Vec<IpAddr>)>, Error> {
         let links = self.own_links().await?;
-        let mut addresses = self.routed_addresses().await?;
+        let mut addresses = self.addresses_by_link().await?;
         let with_addresses =
             |(index, identity)| (identity, addresses.remove(&index).unwrap_or_default());
         Ok(links.into_iter().map(with_addresses).collect())
     }
 
     /// The addresses that the node routes to its links, by their numbers.
-    pub(crate) async fn routed_addresses(&self) -> Result<HashMap<u32, Vec<IpAddr>>, Error> {
+    pub(crate) async fn addresses_by_link(&self) -> Result<HashMap<u32, Vec<IpAddr>>, Error> {
         let mut addresses: HashMap<u32, Vec<IpAddr>> = HashMap::new();
         for v6 in [false, true] {
             for route in self.host.routes(all_routes(v6)).await? {
@@ -68,6 +69,22 @@ impl Kernel {
                     addresses.entry(link).or_default().push(address);
                 }
             }
+        }
+        Ok(addresses)
+    }
+
+    /// Every single address that the node has or has a route to, in any routing
+    /// table, whoever set it up.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn routed_addresses(&self) -> Result<BTreeSet<IpAddr>, Error> {
+        let mut addresses = BTreeSet::new();
+        for v6 in [false, true] {
+            let routes = self.host.routes(all_routes(v6)).await?;
+            let single = |range: &IpNet| range.prefix_len() == range.max_prefix_len();
+            let destinations = routes.iter().map(destination).filter(single);
+            addresses.extend(destinations.map(|range| range.addr()));
         }
         Ok(addresses)
     }

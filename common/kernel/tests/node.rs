@@ -206,3 +206,20 @@ fn addresses_and_routes_of_the_node_are_occupied() {
         }
     });
 }
+
+/// What an audit must not call free.
+#[test]
+fn single_addresses_that_the_node_reaches_are_known() {
+    on_a_node(|| async {
+        add_addressed_link();
+        ip("route add 10.66.0.7 via 198.51.100.254");
+        ip("route add 10.66.0.8 via 198.51.100.254 table 77");
+        ip("route add blackhole 10.66.0.0/24");
+        ip("-6 route add blackhole fd00::9");
+        let routed = Kernel::open().unwrap().routed_addresses().await.unwrap();
+        for present in ["198.51.100.1", "10.66.0.7", "10.66.0.8", "fd00::9"] {
+            assert!(routed.contains(&present.parse().unwrap()), "no {present} in {routed:?}");
+        }
+        assert!(!routed.contains(&"10.66.0.0".parse().unwrap()), "{routed:?}");
+    });
+}

@@ -1,8 +1,9 @@
 //! The lock that keeps calls on one host from overtaking each other.
 //!
-//! It only avoids wasted work: what is right and wrong is decided by the
-//! comparisons of the datastore's transactions. So the wait for it is bounded,
-//! and a lock that cannot be had is done without.
+//! For the plugins it only avoids wasted work: what is right and wrong is decided
+//! by the comparisons of the datastore's transactions. So the wait for it is
+//! bounded, and a lock that cannot be had is done without. A repair, which trusts
+//! what it saw in the kernel, does nothing without it.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Read;
@@ -32,14 +33,19 @@ impl Lock {
     /// Takes the lock, waiting at most ten seconds. The directory of the file
     /// is made when it is missing.
     pub fn take(path: &Path) -> Self {
-        let taken = open(path).and_then(|file| wait_for(file, PATIENCE));
-        match taken {
-            Ok(file) => Self { file: Some(file) },
-            Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "going on without the host's lock");
-                Self { file: None }
-            }
-        }
+        Self::require(path).unwrap_or_else(|error| {
+            tracing::warn!(file = %path.display(), %error, "going on without the host's lock");
+            Self { file: None }
+        })
+    }
+
+    /// As [`Lock::take`], but never goes on without it.
+    ///
+    /// # Errors
+    /// The file cannot be opened or locked, or others keep it for ten seconds.
+    pub fn require(path: &Path) -> std::io::Result<Self> {
+        let file = open(path).and_then(|file| wait_for(file, PATIENCE))?;
+        Ok(Self { file: Some(file) })
     }
 }
 
@@ -143,5 +149,6 @@ mod tests {
         let file = directory.path().join("file");
         std::fs::write(&file, "").unwrap();
         assert!(Lock::take(&file.join("ipam.lock")).file.is_none());
+        assert!(Lock::require(&file.join("ipam.lock")).is_err());
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Keys have Calico's names and meaning (`cni-plugin/pkg/types/types.go`), so
 //! that a conflist written for Calico works with the two types changed. Weir's
-//! own keys are `datastore_path`, `etcd_username` and `etcd_password`.
+//! own keys are `datastore_path`, `etcd_username`, `etcd_password`,
+//! `ipam.gateways` and `ipam.routes`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::environment::is_identifier;
 use super::valid_attachments::valid_attachments;
-use super::{AddResult, Arguments, Code, Error, SpecVersion};
+use super::{AddResult, Arguments, Code, Error, Route, SpecVersion};
 use crate::datastore::{self, EtcdConfiguration};
 use crate::ipam::assign::Want;
 use crate::ipam::collect::AttachmentName;
@@ -109,6 +110,8 @@ struct WrittenIpam {
     assign_ipv6: Option<Flag>,
     ipv4_pools: Vec<String>,
     ipv6_pools: Vec<String>,
+    gateways: Vec<String>,
+    routes: Vec<Route>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -182,6 +185,11 @@ pub struct IpamConfiguration {
     pub plugin: String,
     /// The addresses the attachment wants.
     pub wants: Vec<Want>,
+    /// The gateways that main plugins other than `weir` are told of, with the
+    /// prefix lengths of their subnets. They are given to no container.
+    pub gateways: Vec<IpNet>,
+    /// The routes that the main plugin is to give the container.
+    pub routes: Vec<Route>,
     /// The lock that keeps calls on one host from overtaking each other.
     pub lock_file: Option<PathBuf>,
 }
@@ -519,7 +527,13 @@ impl Written {
         }
         let addresses = self.addresses(arguments)?;
         let lock_file = self.ipam_lock_file.clone();
-        Ok(Some(IpamConfiguration { wants: ipam.wants(addresses)?, plugin, lock_file }))
+        Ok(Some(IpamConfiguration {
+            wants: ipam.wants(addresses)?,
+            gateways: ipam.gateways()?,
+            routes: ipam.routes.clone(),
+            plugin,
+            lock_file,
+        }))
     }
 }
 
@@ -545,6 +559,15 @@ impl WrittenIpam {
             return Err(invalid("ipam.assign_ipv4", "false", advice));
         }
         Ok(wants)
+    }
+
+    fn gateways(&self) -> Result<Vec<IpNet>, Error> {
+        let advice = "write addresses with their subnets' lengths, for example 10.7.0.1/24";
+        let gateways = self
+            .gateways
+            .iter()
+            .map(|text| text.parse().map_err(|_| invalid("ipam.gateways", text, advice)));
+        gateways.collect()
     }
 
     fn pools_of(&self, family: Family, pools: &[String]) -> Result<Vec<PoolReference>, Error> {
@@ -820,6 +843,12 @@ mod tests {
                 Code::InvalidConfiguration,
                 "ipam.subnet",
                 "usePodCidr",
+            ),
+            (
+                json!({"ipam": {"type": "x", "gateways": ["10.7.0.1"]}}),
+                Code::InvalidConfiguration,
+                "ipam.gateways",
+                "10.7.0.1",
             ),
             (
                 json!({"ipam": {"type": "x"}, "runtimeConfig": {"ips": ["ten"]}}),

@@ -8,6 +8,7 @@ mod arguments;
 mod configuration;
 mod environment;
 mod error;
+mod gateway;
 mod result;
 pub mod skeleton;
 mod trace;
@@ -20,6 +21,7 @@ pub use configuration::{
 };
 pub use environment::{Command, Environment, is_identifier};
 pub use error::{Code, Error};
+pub use gateway::ip_configuration;
 pub use result::{AddResult, Interface, IpConfiguration, PoolNotice, Route};
 pub use trace::TraceContext;
 pub use version::SpecVersion;

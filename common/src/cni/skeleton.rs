@@ -226,6 +226,9 @@ fn version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, E
     let version = match json.get("cniVersion") {
         None => SpecVersion::V0_1_0,
         Some(Value::String(text)) if text.is_empty() => SpecVersion::V0_1_0,
+        Some(Value::String(text)) if compares_versions(command) && !is_version(text) => {
+            return Err(Error::new(Code::Decode, format!("cniVersion {text:?} is no version")));
+        }
         Some(Value::String(text)) => SpecVersion::parse(text)?,
         Some(other) => {
             return Err(Error::new(Code::Decode, format!("cniVersion {other} is not text")));
@@ -244,6 +247,17 @@ fn version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, E
         Command::Gc | Command::Status if version < SpecVersion::V1_1_0 => too_old("1.1.0"),
         _ => Ok(version),
     }
+}
+
+/// Whether a command exists from some version on only. There the reference takes
+/// the configuration's apart, and what is none does not decode (skel: `pluginMain`).
+fn compares_versions(command: Command) -> bool {
+    matches!(command, Command::Check | Command::Gc | Command::Status)
+}
+
+/// Whether a text is one to three numbers with dots between them.
+fn is_version(text: &str) -> bool {
+    text.split('.').count() <= 3 && text.split('.').all(|part| part.parse::<u32>().is_ok())
 }
 
 /// The versions there are, in answer to the version asked in, as far as that
@@ -343,6 +357,10 @@ mod tests {
             ("ADD", r#"{"cniVersion":"1.0","name":"n"}"#, 1),
             ("ADD", r#"{"cniVersion":1,"name":"n"}"#, 6),
             ("CHECK", r#"{"cniVersion":"0.3.1","name":"n"}"#, 1),
+            ("CHECK", r#"{"cniVersion":"9.0","name":"n"}"#, 1),
+            ("CHECK", r#"{"cniVersion":"new","name":"n"}"#, 6),
+            ("GC", r#"{"cniVersion":"1.0.0.0","name":"n"}"#, 6),
+            ("ADD", r#"{"cniVersion":"new","name":"n"}"#, 1),
             ("CHECK", r#"{"cniVersion":"1.0.0","name":"n"}"#, 107),
             ("GC", r#"{"cniVersion":"1.0.0","name":"n"}"#, 1),
             ("STATUS", r#"{"cniVersion":"1.0.0","name":"n"}"#, 1),

@@ -53,12 +53,17 @@ pub struct Request {
     pub facts: BTreeMap<String, String>,
     /// The addresses; all are assigned or none.
     pub wants: Vec<Want>,
+    /// Addresses that are not handed out by themselves, like those of an
+    /// `IPReservation`: the network's gateways.
+    pub reserved: Vec<IpAddr>,
 }
 
 /// Decides on a request.
 ///
 /// `now` is recorded in the allocation and is where a new block's sequence
-/// number starts.
+/// number starts. An address that the attachment has already is stamped anew, so
+/// that nobody who saw the allocation before releases it while its container is
+/// being attached again (`docs/audit.md`).
 ///
 /// # Errors
 /// When the request cannot be fulfilled; see [`Error`].
@@ -74,15 +79,16 @@ pub fn decide(
         return Ok(Step::Read(unread));
     }
     let mut present = view.holdings.addresses(&request.handle_id, &request.interface, blocks);
-    let mut draft = Draft::new(request, view, blocks, now);
-    draft.renew(&present);
+    let draft = Draft::new(request, view, blocks, now);
     let (host, handle_id) = (&request.host, &request.handle_id);
     let mut search = Search { host, handle_id, interface: &request.interface, view, blocks, draft };
     let mut assigned = Vec::new();
     let mut missing = Vec::new();
     for want in &request.wants {
         if let Some(index) = present.iter().position(|has| want.is_met_by(has.address)) {
-            assigned.push(present.remove(index));
+            let has = present.remove(index);
+            search.draft.renew(&has);
+            assigned.push(has);
             continue;
         }
         match search.place(want, &present) {

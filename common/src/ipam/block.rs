@@ -229,23 +229,25 @@ impl Block {
     /// (`ipam_block.go`, findOrAddAttribute).
     pub fn assign(&mut self, ordinal: usize, holder: Attribute) {
         debug_assert!(self.allocations[ordinal].is_none(), "ordinal {ordinal} is taken");
+        self.allocate(ordinal, holder);
+        self.unallocated.retain(|free| *free != ordinal);
+    }
+
+    /// Puts another holder in the place of an ordinal's, as a new allocation: with
+    /// the present sequence number.
+    pub fn reassign(&mut self, ordinal: usize, holder: Attribute) {
+        self.allocate(ordinal, holder);
+        self.drop_unused_holders();
+    }
+
+    fn allocate(&mut self, ordinal: usize, holder: Attribute) {
         let known = self.attributes.iter().position(|attribute| *attribute == holder);
         let index = known.unwrap_or_else(|| {
             self.attributes.push(holder);
             self.attributes.len() - 1
         });
         self.allocations[ordinal] = Some(index);
-        self.unallocated.retain(|free| *free != ordinal);
         self.sequence_number_for_allocation.insert(ordinal.to_string(), self.sequence_number);
-    }
-
-    /// Records another boot with the holders that fulfil `outdated`.
-    pub(super) fn note_boot(&mut self, outdated: impl Fn(&Attribute) -> bool, boot_id: &str) {
-        for holder in self.attributes.iter_mut().filter(|holder| outdated(holder)) {
-            if let Some(facts) = &mut holder.secondary {
-                facts.insert(ATTRIBUTE_BOOT.to_owned(), boot_id.to_owned());
-            }
-        }
     }
 
     /// Takes ordinals back. They go to the end of the queue of free ones, in
@@ -258,6 +260,11 @@ impl Block {
                 self.unallocated.push(*ordinal);
             }
         }
+        self.drop_unused_holders();
+    }
+
+    /// Removes holders without an address; the indices of the others follow.
+    fn drop_unused_holders(&mut self) {
         let used: BTreeSet<usize> = self.allocations.iter().flatten().copied().collect();
         let position: BTreeMap<usize, usize> =
             used.iter().enumerate().map(|(new, old)| (*old, new)).collect();
@@ -347,6 +354,22 @@ mod tests {
         assert_eq!(block.allocations, [Some(0), None, Some(1), None]);
         assert_eq!(block.attributes, [holder("a"), holder("c")]);
         assert_eq!(block.sequence_number_for_allocation.len(), 3);
+    }
+
+    #[test]
+    fn an_ordinal_gets_another_holder_and_sequence_number() {
+        let mut block = block();
+        block.assign(0, holder("a"));
+        block.assign(1, holder("a"));
+        block.advance();
+        block.reassign(0, holder("b"));
+        assert_eq!(block.attributes, [holder("a"), holder("b")]);
+        assert_eq!(block.allocations[..2], [Some(1), Some(0)]);
+        block.reassign(1, holder("b"));
+        assert_eq!(block.attributes, [holder("b")]);
+        assert_eq!(block.allocations[..2], [Some(0), Some(0)]);
+        assert_eq!(block.unallocated, [2, 3]);
+        assert_eq!(block.sequence_number_for_allocation["0"], 101);
     }
 
     #[test]

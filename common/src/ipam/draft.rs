@@ -54,25 +54,6 @@ impl<'a> Draft<'a> {
         self.blocks_changed.is_empty()
     }
 
-    /// Has the addresses that the attachment has already outlive the present boot:
-    /// a container that comes back after a reboot under its old id keeps them.
-    pub(super) fn renew(&mut self, present: &[Assigned]) {
-        let request = self.request;
-        let Some(boot_id) = request.facts.get(ATTRIBUTE_BOOT) else { return };
-        let is_outdated = |holder: &Attribute| {
-            holder.belongs_to(&request.handle_id, &request.interface)
-                && holder.fact(ATTRIBUTE_BOOT).is_some_and(|made_under| made_under != boot_id)
-        };
-        for Assigned { block: cidr, .. } in present {
-            let outdated = |block: &Block| !block.held_by(is_outdated).is_empty();
-            if self.block(*cidr).is_some_and(outdated)
-                && let Some(block) = self.changed(*cidr)
-            {
-                block.note_boot(is_outdated, boot_id);
-            }
-        }
-    }
-
     /// Says that a block of this host was found to have no address left.
     pub(super) fn note_full(&mut self, cidr: IpNet) {
         if self.full.len() < MAX_NOTES {
@@ -115,6 +96,38 @@ impl<'a> Draft<'a> {
         }
         let ordinal = self.block(cidr)?.ordinal(address)?;
         self.take(pool, cidr, ordinal)
+    }
+
+    /// Stamps an address that the attachment has already with the present
+    /// moment, boot and sequence number. One that was stamped by this very call, whose
+    /// answer got lost, stays as it is, and so does one of Calico's, which names
+    /// no interface.
+    pub(super) fn renew(&mut self, has: &Assigned) {
+        let Some((ordinal, holder)) = self.holding(has) else { return };
+        let (stamp, boot_id) = (timestamp(self.now), self.request.facts.get(ATTRIBUTE_BOOT));
+        let stamped = holder.fact(ATTRIBUTE_TIMESTAMP) == Some(&stamp)
+            && holder.fact(ATTRIBUTE_BOOT) == boot_id.map(String::as_str);
+        if stamped || holder.interface().is_none() {
+            return;
+        }
+        let mut renewed = holder.clone();
+        let facts = renewed.secondary.get_or_insert_default();
+        facts.insert(ATTRIBUTE_TIMESTAMP.to_owned(), stamp);
+        // A container that comes back after a reboot under its old id lives on.
+        match boot_id {
+            Some(boot_id) => facts.insert(ATTRIBUTE_BOOT.to_owned(), boot_id.clone()),
+            None => facts.remove(ATTRIBUTE_BOOT),
+        };
+        if let Some(block) = self.changed(has.block) {
+            block.reassign(ordinal, renewed);
+        }
+    }
+
+    /// The ordinal of an address in use, and its holder.
+    fn holding(&self, has: &Assigned) -> Option<(usize, &Attribute)> {
+        let block = self.block(has.block)?;
+        let ordinal = block.ordinal(has.address)?;
+        Some((ordinal, block.holder(ordinal)?))
     }
 
     /// The block as changed so far, else as read.

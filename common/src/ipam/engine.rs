@@ -42,8 +42,13 @@ pub async fn assign(
     now: Timestamp,
 ) -> Result<Assignment, Error> {
     let selections = View::selections(&request.host, &request.handle_id);
+    let parse = |snapshot: &Snapshot| {
+        let mut view = View::parse(snapshot)?;
+        view.reserved.extend(request.reserved.iter().map(|address| IpNet::from(*address)));
+        Ok(view)
+    };
     let decide = |view: &View, blocks: &Blocks| assign::decide(request, view, blocks, now);
-    let (addresses, view) = settle(datastore, selections, likely, View::parse, decide).await?;
+    let (addresses, view) = settle(datastore, selections, likely, parse, decide).await?;
     let pools = view.pools.into_iter().map(|pool| pool.value).collect();
     Ok(Assignment { addresses, pools })
 }

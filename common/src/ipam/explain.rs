@@ -134,6 +134,7 @@ fn newcomer(host: &str, wants: Vec<Want>) -> Request {
         interface: String::new(),
         facts: Default::default(),
         wants,
+        reserved: Vec::new(),
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::audit::{Listing, Owner, ThisNode};
+use super::audit::{Circumstances, Listing, Owner};
 use super::{Affinity, AffinityState, Block, Error, Holdings, Stored};
-use crate::datastore::{Datastore, Entry, Outcome, Selection, Transaction, Write, keys};
+use crate::datastore::{Datastore, Entry, Outcome, Selection, Transaction, keys};
 use crate::resources::{ClusterInformation, IpPool};
 
 /// A block to take back.
@@ -25,7 +25,7 @@ pub struct EmptyBlock {
 /// keeps the last block of a node, whatever its pool.) Blocks that a claim or a
 /// release has not settled are left alone, and so are those of hosts that are
 /// gone: an audit finds these ([`super::audit::Kind::HostGone`]).
-pub fn plan(listing: &Listing, node: Option<&ThisNode>) -> Vec<EmptyBlock> {
+pub fn plan(listing: &Listing, circumstances: &Circumstances<'_>) -> Vec<EmptyBlock> {
     let mut kept: BTreeSet<(&str, &str)> = BTreeSet::new();
     let mut empty: BTreeMap<IpNet, (Option<&str>, Option<&str>)> = BTreeMap::new();
     for (block, content) in &listing.blocks {
@@ -41,7 +41,7 @@ pub fn plan(listing: &Listing, node: Option<&ThisNode>) -> Vec<EmptyBlock> {
             empty.insert(*block, (host, pool));
         }
     }
-    let gone = super::audit::hosts_gone(listing, node);
+    let gone = super::audit::hosts_gone(listing, circumstances);
     empty.retain(|_, (host, _)| !host.is_some_and(|host| gone.contains(host)));
     // The first empty block of a host without another one in the pool stays.
     empty.retain(|_, (host, pool)| match host.zip(*pool) {
@@ -122,10 +122,8 @@ fn decide(
             Some(affinity) => transaction.delete(key, affinity.revision),
             None => transaction.absent(key),
         };
-        transaction.writes.push(Write::Delete { key: keys::full(host, empty.block) });
+        super::release::forget_full(host, empty.block, &mut transaction);
     }
-    if let Some(information) = holdings.cluster_information {
-        transaction.unchanged(keys::CLUSTER_INFORMATION.to_owned(), information.revision);
-    }
+    holdings.guard_ready(&mut transaction);
     Ok(Some(transaction))
 }

@@ -1,6 +1,8 @@
 //! The decision how an attachment's addresses are given back.
 
-use super::{Attribute, Block, Blocks, Error, Holdings, Step, Stored};
+use ipnet::IpNet;
+
+use super::{Attribute, Block, Blocks, Error, Handle, Holdings, Step, Stored};
 use crate::datastore::{Transaction, Write, keys};
 
 /// Decides how to release all addresses of `interface` under `handle_id`.
@@ -66,8 +68,9 @@ fn release_in(
 }
 
 /// Writes a block without these ordinals, or removes one that is left empty and
-/// without a host, and returns it as it is then.
-pub(super) fn give_back(
+/// without a host, and returns it as it is then. What its host noted about it
+/// being full goes.
+pub fn give_back(
     stored: &Stored<Block>,
     ordinals: &[usize],
     transaction: &mut Transaction,
@@ -82,7 +85,51 @@ pub(super) fn give_back(
         transaction.update(key, stored.revision, block.to_json());
     }
     if let Some(host) = block.host() {
-        transaction.writes.push(Write::Delete { key: keys::full(host, block.cidr) });
+        forget_full(host, block.cidr, transaction);
     }
     block
+}
+
+/// Takes a block from its host: removes it when it is empty, else it becomes
+/// nobody's. Returns whether it is removed. Affinity and note
+/// ([`forget_full`]) are the caller's concern.
+pub fn abandon(stored: &Stored<Block>, transaction: &mut Transaction) -> bool {
+    let mut block = Block { affinity: None, ..stored.value.clone() };
+    block.advance();
+    let key = keys::block(block.cidr);
+    if block.is_empty() {
+        transaction.delete(key, stored.revision);
+    } else {
+        transaction.update(key, stored.revision, block.to_json());
+    }
+    block.is_empty()
+}
+
+/// Deletes what a host may have noted about a block being full; the note goes
+/// with the affinity, or when an address becomes free.
+pub fn forget_full(host: &str, block: IpNet, transaction: &mut Transaction) {
+    transaction.writes.push(Write::Delete { key: keys::full(host, block) });
+}
+
+/// Sets what a handle has in a block to what the block says; a handle without
+/// an address goes. One that is not there must stay so.
+pub fn count_again(
+    id: &str,
+    handle: Option<&Stored<Handle>>,
+    block: &Block,
+    transaction: &mut Transaction,
+) {
+    let key = keys::handle(id);
+    let Some(handle) = handle else {
+        transaction.absent(key);
+        return;
+    };
+    let mut remaining = handle.value.clone();
+    let of_handle = block.held_by(|holder| holder.handle_id.as_deref() == Some(id));
+    remaining.set(block.cidr, of_handle.len() as u64);
+    if remaining.is_empty() {
+        transaction.delete(key, handle.revision);
+    } else {
+        transaction.update(key, handle.revision, remaining.to_json());
+    }
 }

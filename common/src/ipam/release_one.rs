@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::audit::Allocation;
 use super::block::block_of;
-use super::release::give_back;
-use super::{Block, Error, Family, Handle, Holdings, MAX_BLOCK_BITS, Stored};
+use super::release::{count_again, give_back};
+use super::{Attribute, Block, Error, Family, Handle, Holdings, MAX_BLOCK_BITS, Stored};
 use crate::datastore::{Datastore, Outcome, Selection, Transaction, keys};
 use crate::resources::ClusterInformation;
 
@@ -50,28 +50,6 @@ pub(super) fn release_ordinal(
     }
 }
 
-/// Sets what a handle has in a block to what the block says.
-pub(super) fn count_again(
-    id: &str,
-    handle: Option<&Stored<Handle>>,
-    block: &Block,
-    transaction: &mut Transaction,
-) {
-    let key = keys::handle(id);
-    let Some(handle) = handle else {
-        transaction.absent(key);
-        return;
-    };
-    let mut remaining = handle.value.clone();
-    let of_handle = block.held_by(|holder| holder.handle_id.as_deref() == Some(id));
-    remaining.set(block.cidr, of_handle.len() as u64);
-    if remaining.is_empty() {
-        transaction.delete(key, handle.revision);
-    } else {
-        transaction.update(key, handle.revision, remaining.to_json());
-    }
-}
-
 /// Who has an address; `None` when nobody does.
 ///
 /// One round trip: the address is looked for in every block that could hold
@@ -84,6 +62,18 @@ pub async fn look_up(
     address: IpAddr,
 ) -> Result<Option<Allocation>, Error> {
     Ok(find(datastore, address).await?.map(|(_, _, allocation)| allocation))
+}
+
+/// Who has an address, with all that is recorded about the holder.
+///
+/// # Errors
+/// As [`look_up`].
+pub async fn holder(
+    datastore: &dyn Datastore,
+    address: IpAddr,
+) -> Result<Option<Attribute>, Error> {
+    let found = find(datastore, address).await?;
+    Ok(found.and_then(|(block, ordinal, _)| block.value.holder(ordinal).cloned()))
 }
 
 /// Releases an address if it is still in use as it was seen.
@@ -126,9 +116,7 @@ async fn prepare(
     holdings.require_ready()?;
     let mut transaction = Transaction::default();
     release_ordinal(block, ordinal, holdings.handle.as_ref(), &mut transaction);
-    if let Some(information) = &holdings.cluster_information {
-        transaction.unchanged(keys::CLUSTER_INFORMATION.to_owned(), information.revision);
-    }
+    holdings.guard_ready(&mut transaction);
     Ok(transaction)
 }
 

@@ -300,6 +300,15 @@ fn what_others_added_is_no_difference() {
     };
     let expected = Expected::of(&attachment);
     assert_eq!(compare(&expected, &found), []);
+    let elsewhere = |link: &Option<FoundLink>| {
+        let mut link = link.clone().unwrap();
+        link.routes.iter_mut().for_each(|route| route.table = Some(100));
+        Some(link)
+    };
+    let by_source = Found { container: elsewhere(&found.container), ..found.clone() };
+    assert_eq!(compare(&expected, &by_source), [], "a later plugin may move routes");
+    let unrouted = Found { host: elsewhere(&found.host), ..found.clone() };
+    assert!(matches!(compare(&expected, &unrouted)[..], [Difference::RouteMissing { .. }]));
     let moved = Found {
         container: found.container.clone().map(|link| FoundLink { index: 7, ..link }),
         ..found

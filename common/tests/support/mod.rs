@@ -49,6 +49,7 @@ pub fn request(host: &str, container: &str, families: &[Family]) -> Request {
         interface: "eth0".to_owned(),
         facts: BTreeMap::new(),
         wants: families.iter().map(any).collect(),
+        reserved: vec![],
     }
 }
 

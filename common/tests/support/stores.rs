@@ -1,14 +1,19 @@
 //! Stores to audit: a healthy one with everything that looks like damage and
 //! is none, and tools to damage it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use weir_common::datastore::{Datastore, Transaction, Write, keys};
-use weir_common::ipam::audit::{Attached, Finding, Kind, ThisNode, audit, engine};
-use weir_common::ipam::{Block, Family};
+use weir_common::ipam::audit::engine::{self, Listed, Repair, Repaired};
+use weir_common::ipam::audit::{
+    Attached, Circumstances, Evidence, Finding, Kind, Mend, ThisNode, audit, mend,
+};
+use weir_common::ipam::{Block, Error, Family};
 use weir_common::network::AttachmentIdentity;
 use weir_datastore::Memory;
 
@@ -107,22 +112,45 @@ pub fn cidr(text: &str) -> IpNet {
 
 /// What an audit finds, after a second look.
 pub async fn check(store: &Memory, here: Option<&ThisNode>) -> Vec<Finding> {
+    check_in(store, &Circumstances::new(here, later())).await
+}
+
+/// As [`check`], in these circumstances.
+pub async fn check_in(store: &Memory, circumstances: &Circumstances<'_>) -> Vec<Finding> {
     let listing = engine::list(store).await.unwrap().listing;
-    let findings = audit(&listing, here, later());
-    engine::confirm(store, &listing, findings, here, later()).await.unwrap()
+    let findings = audit(&listing, circumstances);
+    engine::confirm(store, &listing, findings, circumstances).await.unwrap()
 }
 
 /// Repairs until nothing is mended any more, and returns what is left.
 pub async fn repair(store: &Memory, here: Option<&ThisNode>) -> Vec<Finding> {
+    repair_in(store, &Circumstances::new(here, later())).await
+}
+
+/// As [`repair`], in these circumstances.
+pub async fn repair_in(store: &Memory, circumstances: &Circumstances<'_>) -> Vec<Finding> {
     for _ in 0..6 {
-        let listing = engine::list(store).await.unwrap().listing;
-        let findings = audit(&listing, here, later());
-        let repaired = engine::repair(store, &listing, findings, here, later()).await.unwrap();
-        if !repaired.iter().any(|(_, done)| *done == engine::Repaired::Mended) {
-            return repaired.into_iter().map(|(finding, _)| finding).collect();
+        let done = repair_once(store, circumstances).await.unwrap();
+        if !done.iter().any(|(_, done)| *done == Repaired::Mended) {
+            return done.into_iter().map(|(finding, _)| finding).collect();
         }
     }
     panic!("repair does not come to an end");
+}
+
+/// Mends what one look finds, as far as it goes.
+pub async fn repair_once(
+    store: &Memory,
+    circumstances: &Circumstances<'_>,
+) -> Result<Vec<(Finding, Repaired)>, Error> {
+    let Listed { listing, revision, .. } = engine::list(store).await.unwrap();
+    let mut repair = Repair::new(store, &listing, revision);
+    let mut done = Vec::new();
+    for finding in engine::in_turn(audit(&listing, circumstances)) {
+        let repaired = repair.mend(&finding, circumstances).await?;
+        done.push((finding, repaired));
+    }
+    Ok(done)
 }
 
 /// The kinds among the findings.
@@ -167,4 +195,62 @@ pub fn in_use(store: &Memory) -> BTreeMap<std::net::IpAddr, (Option<String>, Opt
         }
     }
     found
+}
+
+/// The host that damage leaves behind.
+pub static GONE: LazyLock<BTreeSet<String>> = LazyLock::new(|| ["n9".to_owned()].into());
+
+/// On the first node, where it is known that the host is gone.
+pub fn at_n1(here: &ThisNode) -> Circumstances<'_> {
+    Circumstances { gone: &GONE, ..Circumstances::new(Some(here), later()) }
+}
+
+/// An address.
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// The key of the block of [`block_of_container`].
+pub fn block_key(store: &Memory, container: &str) -> String {
+    keys::block(block_of_container(store, container).cidr)
+}
+
+/// Puts an affinity.
+pub fn affinity(store: &Memory, host: &str, block: &str, state: &str) {
+    put(store, keys::affinity(host, cidr(block)), json!({"state": state, "deleted": false}));
+}
+
+/// Puts a block without addresses in use, and its affinity.
+pub fn empty_block(store: &Memory, block: &str, host: &str) {
+    let block = Block::new(cidr(block), host, 1);
+    store.seed([(keys::block(block.cidr), block.to_json())]);
+    affinity(store, host, &block.cidr.to_string(), "confirmed");
+}
+
+/// A block of `owner` whose last but few addresses one handle of `node` has.
+pub fn held_block(store: &Memory, block: &str, owner: &str, handle: &str, node: &str) {
+    empty_block(store, block, owner);
+    let key = keys::block(cidr(block));
+    let mut content = Block::from_json(&store.dump()[&key]).unwrap();
+    let holder = json!({"handle_id": handle, "secondary": {"node": node, "interface": "eth0",
+        "timestamp": "2026-11-23 03:36:01.859779804 +0000 UTC"}});
+    let ordinal = if owner == "n9" { 1 } else { 3 };
+    content.assign(ordinal, serde_json::from_value(holder).unwrap());
+    store.seed([(key, content.to_json())]);
+    put(store, keys::handle(handle), json!({"block": {block: 1}}));
+}
+
+/// The transactions that mend what is found.
+pub async fn mends(store: &Memory, circumstances: &Circumstances<'_>) -> Vec<Transaction> {
+    let listing = engine::list(store).await.unwrap().listing;
+    let mut transactions = Vec::new();
+    for finding in audit(&listing, circumstances) {
+        let snapshot = store.read(&Evidence::selections(&finding)).await.unwrap();
+        let evidence = Evidence::parse(&finding, &snapshot, &listing).unwrap();
+        match mend(&finding, &evidence, circumstances) {
+            Mend::Commit(transaction) => transactions.push(transaction),
+            other => panic!("{finding:?}: {other:?}"),
+        }
+    }
+    transactions
 }

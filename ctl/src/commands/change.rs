@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use crate::cli::Command;
+use super::ipam_check::OutputFormat;
+use crate::cli::{Command, IpamCommand};
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::Rehearsal;
 
@@ -27,6 +28,10 @@ pub fn is_dry_run(command: &Command) -> bool {
         Command::Patch(arguments) => arguments.change,
         Command::Delete(arguments) => arguments.change,
         Command::Label(arguments) => arguments.change,
+        Command::Ipam(IpamCommand::Release(arguments)) => arguments.change,
+        Command::Ipam(IpamCommand::Configure(arguments)) => arguments.change,
+        Command::Ipam(IpamCommand::Reclaim(arguments)) => arguments.change,
+        Command::Ipam(IpamCommand::Check(arguments)) => ChangeArgs { dry_run: arguments.dry_run },
         _ => ChangeArgs::default(),
     };
     change.dry_run
@@ -39,10 +44,15 @@ pub fn is_dry_run(command: &Command) -> bool {
 pub async fn rehearse(command: Command, session: &Session<'_>) -> CommandResult {
     let rehearsal = Rehearsal::new(session.datastore);
     let session = Session { datastore: &rehearsal, ..*session };
+    let note = if prints_json(&command) { "" } else { NOTHING_CHANGED };
     match super::run_on(command, &session).await {
-        Ok(output) => Ok(output + NOTHING_CHANGED),
-        Err(failure) => {
-            Err(Failure { output: failure.output + NOTHING_CHANGED, message: failure.message })
-        }
+        Ok(output) => Ok(output + note),
+        Err(failure) => Err(Failure { output: failure.output + note, message: failure.message }),
     }
+}
+
+/// Whether the result is a document, which says itself that it was a dry run.
+fn prints_json(command: &Command) -> bool {
+    let json = Some(OutputFormat::Json);
+    matches!(command, Command::Ipam(IpamCommand::Check(arguments)) if arguments.output == json)
 }

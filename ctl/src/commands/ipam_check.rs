@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use weir_common::ipam::Error;
-use weir_common::ipam::audit::engine::{self, Repaired};
-use weir_common::ipam::audit::{Finding, Kind, Listing, Report, ThisNode, audit};
+use weir_common::ipam::audit::engine::{Repaired, seen_twice};
+use weir_common::ipam::audit::{Finding, Report};
 
+use super::mending::{GoneHostArgs, Look};
 use crate::output::json;
 use crate::session::{CommandResult, Failure, Session};
 
@@ -16,12 +16,18 @@ use crate::session::{CommandResult, Failure, Session};
 #[command(
     after_help = "Exit status 0 when nothing is damaged, or all of it was mended; else 1.\n\n\
                   Examples:\n  weirctl ipam check\n  weirctl ipam check --repair\n  \
+                  weirctl ipam check --repair --gone-host n9 --dry-run\n  \
                   weirctl ipam check -o json > report.json"
 )]
 pub struct CheckArgs {
     /// Mend what is safe to mend
     #[arg(long)]
     pub repair: bool,
+    /// Report what a repair would mend, but change nothing
+    #[arg(long, requires = "repair")]
+    pub dry_run: bool,
+    #[command(flatten)]
+    gone: GoneHostArgs,
     /// How the report is printed
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub output: Option<OutputFormat>,
@@ -36,37 +42,32 @@ pub enum OutputFormat {
     Json,
 }
 
-/// What Calico does step by step looks like damage for some milliseconds: a
-/// repair waits this long before it looks again.
+/// What others do step by step looks like damage for a moment: only what two
+/// looks saw that lie this far apart is mended.
 const SETTLING_TIME: Duration = Duration::from_secs(2);
 
 /// How often a repair looks again after it has mended something; what one
 /// finding hides shows after one or two times.
 const MAX_ROUNDS: usize = 8;
 
-/// One look at everything.
-struct Look {
-    listing: Listing,
-    node: Option<ThisNode>,
-    findings: Vec<Finding>,
-}
+/// Why something is left that only the last look saw.
+const APPEARED: &str = "it appeared during the repair";
 
 /// Compares everything, and mends it if asked to.
 ///
 /// # Errors
 /// [`Failure`] when something is damaged still, or the datastore fails.
 pub async fn run(arguments: CheckArgs, session: &Session<'_>) -> CommandResult {
-    let mut look = look(session).await?;
-    let report = Report::new(&look.listing, &look.findings);
-    let mut repaired = Vec::new();
-    if arguments.repair && !look.findings.is_empty() {
-        session.surroundings.pause(SETTLING_TIME).await;
-        look = self::look(session).await?;
-        repaired = repair(&mut look, session).await?;
+    let gone = arguments.gone.names();
+    let mut look = Look::take(session, &gone).await?;
+    let report = Report::new(&look.listing, &look.findings, &gone);
+    let mut repairs = Repairs::default();
+    if arguments.repair {
+        (look, repairs) = repair(look, session, &arguments.gone).await?;
     }
     let output = match arguments.output {
-        Some(OutputFormat::Json) => in_json(&report, arguments.repair.then_some(&repaired)),
-        _ => in_words(&report, &look, &repaired, arguments.repair),
+        Some(OutputFormat::Json) => in_json(&report, &repairs, &arguments),
+        _ => in_words(&report, &look, &repairs, arguments.repair),
     };
     if look.findings.is_empty() {
         return Ok(output);
@@ -74,56 +75,66 @@ pub async fn run(arguments: CheckArgs, session: &Session<'_>) -> CommandResult {
     Err(Failure { output, message: advise(&look.findings, arguments.repair) })
 }
 
-/// Lists, reads the kernel, compares, and confirms what was found.
-async fn look(session: &Session<'_>) -> Result<Look, Failure> {
-    let engine::Listed { listing, steady } =
-        engine::list(session.datastore).await.map_err(explain)?;
-    let node = session.surroundings.this_node().await?;
-    let now = session.surroundings.now();
-    let mut findings = audit(&listing, node.as_ref(), now);
-    // What the kernel has was read a moment later than the store.
-    let of_kernel = |finding: &Finding| finding.kind() == Kind::AttachmentWithoutAddress;
-    if !steady || findings.iter().any(of_kernel) {
-        findings = engine::confirm(session.datastore, &listing, findings, node.as_ref(), now)
-            .await
-            .map_err(explain)?;
-    }
-    Ok(Look { listing, node, findings })
+/// What a repair did.
+#[derive(Default)]
+struct Repairs {
+    /// What it mended, or found gone by itself.
+    done: Vec<(Finding, Repaired)>,
+    /// What it left at last, and why.
+    left: Vec<(Finding, String)>,
 }
 
-/// Mends until nothing is mended any more; `look` then has what is left.
+impl Repairs {
+    /// Takes in what became of the findings of one round; returns whether one was
+    /// mended.
+    fn learn(&mut self, round: Vec<(Finding, Repaired)>) -> bool {
+        self.left.clear();
+        let mut mended = false;
+        for (finding, done) in round {
+            mended |= done == Repaired::Mended;
+            match done {
+                Repaired::Left(reason) => self.left.push((finding, reason)),
+                done => self.done.push((finding, done)),
+            }
+        }
+        mended
+    }
+
+    /// Why a finding is left.
+    fn reason(&self, finding: &Finding) -> String {
+        let left = self.left.iter().find(|(left, _)| left.is_alike(finding));
+        let known = || left.map(|(_, reason)| reason.clone());
+        finding.obstacle().or_else(known).unwrap_or_else(|| APPEARED.to_owned())
+    }
+}
+
+/// Mends until nothing is mended any more; returns the last look.
 async fn repair(
-    look: &mut Look,
+    mut look: Look,
     session: &Session<'_>,
-) -> Result<Vec<(Finding, Repaired)>, Failure> {
-    let mut all = Vec::new();
+    gone: &GoneHostArgs,
+) -> Result<(Look, Repairs), Failure> {
+    let gone = gone.names();
+    let mut repairs = Repairs::default();
     for _ in 0..MAX_ROUNDS {
-        let Look { listing, node, findings } = look;
-        let now = session.surroundings.now();
-        let findings = std::mem::take(findings);
-        let done = engine::repair(session.datastore, listing, findings, node.as_ref(), now)
-            .await
-            .map_err(explain)?;
-        let mended = done.iter().any(|(_, done)| *done == Repaired::Mended);
-        all.extend(done.into_iter().filter(|(_, done)| !matches!(done, Repaired::Left(_))));
-        *look = self::look(session).await?;
-        if !mended || look.findings.is_empty() {
+        if look.findings.is_empty() {
+            break;
+        }
+        session.surroundings.pause(SETTLING_TIME).await;
+        let second = Look::take(session, &gone).await?;
+        let settled: Vec<Finding> = seen_twice(&look.findings, &second.findings).cloned().collect();
+        let all_seen = settled.len() == second.findings.len();
+        let round = second.mend(settled, look.revision, session, &gone).await?;
+        let mended = repairs.learn(round);
+        look = Look::take(session, &gone).await?;
+        if !mended && all_seen {
             break;
         }
     }
-    Ok(all)
+    Ok((look, repairs))
 }
 
-fn explain(error: Error) -> Failure {
-    Failure::caused_by(&error)
-}
-
-fn in_words(
-    report: &Report,
-    look: &Look,
-    repaired: &[(Finding, Repaired)],
-    was_asked: bool,
-) -> String {
+fn in_words(report: &Report, look: &Look, repairs: &Repairs, was_asked: bool) -> String {
     let mut text = format!(
         "Looked at {} pools, {} blocks, {} affinities, {} handles and {} addresses",
         report.pools, report.blocks, report.affinities, report.handles, report.addresses
@@ -136,20 +147,18 @@ fn in_words(
             node.host
         )),
     }
-    if was_asked {
-        for (finding, done) in repaired {
-            let done = match done {
-                Repaired::Mended => finding.remedy(),
-                _ => "gone by itself".to_owned(),
-            };
-            text.push_str(&format!("{}\n  mended: {done}\n", heading(finding)));
-        }
+    for (finding, done) in &repairs.done {
+        let done = match done {
+            Repaired::Mended => format!("mended: {}", finding.remedy()),
+            _ => "gone by itself".to_owned(),
+        };
+        text.push_str(&format!("{}\n  {done}\n", heading(finding)));
     }
     for finding in &look.findings {
         text.push_str(&format!("{}\n", heading(finding)));
         match finding.obstacle() {
-            Some(obstacle) => text.push_str(&format!("  not repaired: {obstacle}\n")),
-            None => text.push_str(&format!("  repair: {}\n", finding.remedy())),
+            None if !was_asked => text.push_str(&format!("  repair: {}\n", finding.remedy())),
+            _ => text.push_str(&format!("  not repaired: {}\n", repairs.reason(finding))),
         }
     }
     text + &format!("Check complete; found {} problems.\n", look.findings.len())
@@ -160,15 +169,23 @@ fn heading(finding: &Finding) -> String {
 }
 
 /// The report as it was before a repair, and what the repair did.
-fn in_json(report: &Report, repaired: Option<&Vec<(Finding, Repaired)>>) -> String {
+fn in_json(report: &Report, repairs: &Repairs, arguments: &CheckArgs) -> String {
     // Serialising plain data does not fail.
     let mut value = serde_json::to_value(report).unwrap_or_default();
-    if let Some(repaired) = repaired {
+    if arguments.repair {
         let entry = |(finding, done): &(Finding, Repaired)| {
             let done = if *done == Repaired::Mended { "mended" } else { "gone" };
             json!({"kind": finding.kind().name(), "keys": finding.keys(), "done": done})
         };
-        value["repairs"] = repaired.iter().map(entry).collect();
+        let left = |(finding, reason): &(Finding, String)| {
+            let kind = finding.kind().name();
+            json!({"kind": kind, "keys": finding.keys(), "done": "left", "reason": reason})
+        };
+        let done = repairs.done.iter().map(entry);
+        value["repairs"] = done.chain(repairs.left.iter().map(left)).collect();
+    }
+    if arguments.dry_run {
+        value["dryRun"] = true.into();
     }
     json::document(&value)
 }
@@ -178,9 +195,8 @@ fn advise(findings: &[Finding], was_asked: bool) -> String {
     match (safe, was_asked) {
         (0, _) => format!("{} problems are not safe to mend; see above", findings.len()),
         (safe, false) => format!("{safe} of them can be mended: weirctl ipam check --repair"),
-        (_, true) => {
-            "others change the same things meanwhile; try again: weirctl ipam check --repair"
-                .to_owned()
-        }
+        (safe, true) => format!(
+            "{safe} problems are left for the reasons above; try again: weirctl ipam check --repair"
+        ),
     }
 }

@@ -1,7 +1,8 @@
 //! `weirctl ipam configure`
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, ArgGroup, Args};
 
+use super::change::ChangeArgs;
 use super::report;
 use crate::session::{CommandResult, Failure, Session};
 use crate::store;
@@ -10,14 +11,16 @@ use crate::store;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  weirctl ipam configure --strictaffinity=true\n  \
                   weirctl ipam configure --strictaffinity=true --max-blocks-per-host=4")]
-#[group(required = true, multiple = true)]
+#[command(group = ArgGroup::new("settings").required(true).multiple(true))]
 pub struct ConfigureArgs {
     /// Whether nodes take addresses from their own blocks only
-    #[arg(long, value_name = "true|false", action = ArgAction::Set)]
+    #[arg(long, value_name = "true|false", action = ArgAction::Set, group = "settings")]
     pub strictaffinity: Option<bool>,
     /// The most blocks that a node may hold; 0 for no limit
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", group = "settings")]
     pub max_blocks_per_host: Option<u32>,
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 /// Changes how addresses are assigned.
@@ -25,7 +28,7 @@ pub struct ConfigureArgs {
 /// # Errors
 /// [`Failure`] when the settings do not go together, or the datastore fails.
 pub async fn run(arguments: ConfigureArgs, session: &Session<'_>) -> CommandResult {
-    let ConfigureArgs { strictaffinity, max_blocks_per_host } = arguments;
+    let ConfigureArgs { strictaffinity, max_blocks_per_host, change: _ } = arguments;
     store::configure(session.datastore, |config| {
         if let Some(strict) = strictaffinity {
             config.strict_affinity = strict;

@@ -1,24 +1,29 @@
 //! `weirctl ipam reclaim`
 
+use std::collections::BTreeMap;
+
 use clap::Args;
-use weir_common::ipam::Error;
-use weir_common::ipam::audit::engine::{self, Repaired};
-use weir_common::ipam::audit::{Finding, Kind, audit};
+use weir_common::ipam::audit::engine::Repaired;
+use weir_common::ipam::audit::{Circumstances, Finding, Kind};
 use weir_common::ipam::reclaim::{EmptyBlock, plan, reclaim};
 
+use super::change::ChangeArgs;
+use super::mending::{GoneHostArgs, Look, explain};
 use crate::session::{CommandResult, Failure, Session};
 
 /// Arguments of `weirctl ipam reclaim`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "A node keeps one block in each enabled pool. Hosts that are not among the \
-                  registered nodes count as gone, if any node is registered.\n\n\
-                  Examples:\n  weirctl ipam reclaim --dry-run\n  weirctl ipam reclaim"
+    after_help = "A node keeps one block in each enabled pool. What belongs to a host that is not \
+                  registered is taken back only if the host is named with --gone-host.\n\n\
+                  Examples:\n  weirctl ipam reclaim --dry-run\n  weirctl ipam reclaim\n  \
+                  weirctl ipam reclaim --gone-host n9"
 )]
 pub struct ReclaimArgs {
-    /// Say what would be taken back, and change nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    #[command(flatten)]
+    gone: GoneHostArgs,
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 /// Takes back what is of no use where it is: first what belongs to hosts that
@@ -27,45 +32,35 @@ pub struct ReclaimArgs {
 /// # Errors
 /// [`Failure`] when something cannot be taken back, or the datastore fails.
 pub async fn run(arguments: ReclaimArgs, session: &Session<'_>) -> CommandResult {
-    let node = session.surroundings.this_node().await?;
-    let now = session.surroundings.now();
-    let listing = engine::list(session.datastore).await.map_err(explain)?.listing;
-    let mut findings = audit(&listing, node.as_ref(), now);
-    findings.retain(|finding| finding.kind() == Kind::HostGone);
+    let gone = arguments.gone.names();
+    let mut look = Look::take(session, &gone).await?;
+    let (findings, unnamed): (Vec<Finding>, Vec<Finding>) = std::mem::take(&mut look.findings)
+        .into_iter()
+        .filter(|finding| finding.kind() == Kind::HostGone)
+        .partition(|finding| finding.host().is_some_and(|host| gone.contains(host)));
     let (mut output, mut failures) = (String::new(), Vec::new());
-    if arguments.dry_run {
-        findings.iter().for_each(|finding| tell_finding(finding, &mut output, &mut failures));
-    } else {
-        let done = engine::repair(session.datastore, &listing, findings, node.as_ref(), now)
-            .await
-            .map_err(explain)?;
-        for (finding, done) in &done {
-            match done {
-                Repaired::Gone => {}
-                _ => tell_finding(finding, &mut output, &mut failures),
-            }
+    for (finding, done) in look.mend(findings, look.revision, session, &gone).await? {
+        let problem = finding.problem();
+        match done {
+            Repaired::Mended => output.push_str(&format!("{problem}: {}\n", finding.remedy())),
+            Repaired::Gone => {}
+            Repaired::Left(reason) => failures.push(format!("{problem}: left: {reason}")),
         }
     }
-    for empty in plan(&listing, node.as_ref()) {
-        if arguments.dry_run || reclaim(session.datastore, &empty).await.map_err(explain)? {
+    let now = session.surroundings.now();
+    let circumstances = Circumstances { node: look.node.as_ref(), gone: &gone, now };
+    for empty in plan(&look.listing, &circumstances) {
+        if reclaim(session.datastore, &empty).await.map_err(explain)? {
             output.push_str(&tell_block(&empty));
         }
     }
     if output.is_empty() && failures.is_empty() {
         output.push_str("Nothing to reclaim\n");
-    } else if arguments.dry_run {
-        output.push_str("Nothing was changed (--dry-run)\n");
     }
+    output.push_str(&tell_unnamed(&unnamed));
     match failures.as_slice() {
         [] => Ok(output),
         failures => Err(Failure { output, message: failures.join("\n") }),
-    }
-}
-
-fn tell_finding(finding: &Finding, output: &mut String, failures: &mut Vec<String>) {
-    match finding.obstacle() {
-        None => output.push_str(&format!("{}: {}\n", finding.problem(), finding.remedy())),
-        Some(obstacle) => failures.push(format!("{}: {obstacle}", finding.problem())),
     }
 }
 
@@ -76,6 +71,21 @@ fn tell_block(empty: &EmptyBlock) -> String {
     }
 }
 
-fn explain(error: Error) -> Failure {
-    Failure::caused_by(&error)
+/// A line for each host that may be gone.
+fn tell_unnamed(findings: &[Finding]) -> String {
+    let mut hosts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for finding in findings {
+        let (addresses, blocks) = hosts.entry(finding.host().unwrap_or_default()).or_default();
+        match finding {
+            Finding::BlockOfGoneHost { .. } => *blocks += 1,
+            _ => *addresses += 1,
+        }
+    }
+    let line = |(host, (addresses, blocks)): (&str, (usize, usize))| {
+        format!(
+            "host {host} is not registered; its {addresses} addresses and {blocks} blocks are left \
+             to it; if it is gone for good: weirctl ipam reclaim --gone-host {host}\n"
+        )
+    };
+    hosts.into_iter().map(line).collect()
 }

@@ -1,12 +1,16 @@
 //! `weirctl ipam release`
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use weir_common::ipam::audit::Report;
+use clap::{ArgGroup, Args};
+use weir_common::ipam::audit::engine::Repaired;
+use weir_common::ipam::audit::{Finding, Kind, Report};
 use weir_common::ipam::release_one::{Release, Seen, look_up, release};
 
+use super::change::ChangeArgs;
+use super::mending::{Look, explain};
 use crate::session::{CommandResult, Failure, Session};
 
 /// Arguments of `weirctl ipam release`.
@@ -17,15 +21,17 @@ use crate::session::{CommandResult, Failure, Session};
                   Examples:\n  weirctl ipam release --ip=10.7.0.4\n  \
                   weirctl ipam check -o json > report.json; weirctl ipam release --from-report=report.json"
 )]
-#[group(required = true, multiple = false)]
+#[command(group = ArgGroup::new("what").required(true))]
 pub struct ReleaseArgs {
     /// The address to release
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", group = "what")]
     pub ip: Option<String>,
     /// A report of `weirctl ipam check -o json`, whose addresses without a
     /// container are released
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", group = "what")]
     pub from_report: Vec<PathBuf>,
+    #[command(flatten)]
+    pub change: ChangeArgs,
 }
 
 /// Releases addresses.
@@ -45,27 +51,44 @@ async fn release_address(text: &str, session: &Session<'_>) -> CommandResult {
     })?;
     let found = look_up(session.datastore, address)
         .await
-        .map_err(|error| Failure::caused_by(&error))?
+        .map_err(explain)?
         .ok_or_else(|| Failure::new(format!("IP address {address} is not assigned")))?;
-    match give_back(&Seen::from(&found), session).await? {
+    match release(session.datastore, &Seen::from(&found)).await.map_err(explain)? {
+        Release::Released => Ok(released(address)),
         Release::NotInUse => Err(Failure::new(format!("IP address {address} is not assigned"))),
-        done => told(address, &done),
+        Release::Reassigned(now) => Err(Failure::new(reassigned(&now))),
     }
 }
 
+/// Releases what the reports name and what is found unused once more, by the
+/// repair of these findings.
 async fn release_reported(files: &[PathBuf], session: &Session<'_>) -> CommandResult {
     let mut reports = Vec::new();
     for file in files {
         reports.push(read(file, session)?);
     }
-    let in_all = |seen: &Seen| reports.iter().all(|report| report.contains(seen));
-    let wanted = reports.first().into_iter().flatten().filter(|seen| in_all(seen));
+    let (wanted, gone) = in_all(&reports);
+    let look = Look::take(session, &gone).await?;
+    let is_unused = |finding: &&Finding| {
+        matches!(finding.kind(), Kind::AddressWithoutAttachment | Kind::HostGone)
+    };
+    let findings = || look.findings.iter().filter(is_unused);
+    let found =
+        |seen: &Seen| findings().find(|it| it.allocations().iter().any(|it| *seen == it.into()));
+    let still: Vec<Finding> = wanted.iter().filter_map(found).cloned().collect();
+    let mended = look.mend(still, look.revision, session, &gone).await?;
     let (mut output, mut failures) = (String::new(), Vec::new());
-    for seen in wanted {
-        let done = give_back(seen, session).await;
-        match done.and_then(|done| told(seen.address, &done)) {
-            Ok(line) => output.push_str(&line),
-            Err(failure) => failures.push(failure.message),
+    for seen in &wanted {
+        let is_of = |(finding, _): &&(Finding, Repaired)| {
+            finding.allocations().iter().any(|it| *seen == it.into())
+        };
+        match mended.iter().find(is_of).map(|(_, done)| done) {
+            Some(Repaired::Mended) => output.push_str(&released(seen.address)),
+            Some(Repaired::Left(reason)) => failures.push(not_released(seen.address, reason)),
+            Some(Repaired::Gone) | None => match why_not(seen, session).await? {
+                Ok(line) => output.push_str(&line),
+                Err(line) => failures.push(line),
+            },
         }
     }
     if output.is_empty() && failures.is_empty() {
@@ -77,31 +100,60 @@ async fn release_reported(files: &[PathBuf], session: &Session<'_>) -> CommandRe
     Err(Failure { output, message: failures.join("\n") })
 }
 
-fn read(file: &Path, session: &Session<'_>) -> Result<Vec<Seen>, Failure> {
+/// The addresses that are in all reports, and the hosts that all call gone.
+fn in_all(reports: &[Report]) -> (Vec<Seen>, BTreeSet<String>) {
+    let releasable: Vec<Vec<Seen>> = reports.iter().map(Report::releasable).collect();
+    let is_in_all = |seen: &&Seen| releasable.iter().all(|seens| seens.contains(seen));
+    let wanted = releasable.first().into_iter().flatten().filter(is_in_all).cloned().collect();
+    let mut gone = reports.first().map(|report| report.gone_hosts.clone()).unwrap_or_default();
+    gone.retain(|host| reports.iter().all(|report| report.gone_hosts.contains(host)));
+    (wanted, gone)
+}
+
+fn read(file: &Path, session: &Session<'_>) -> Result<Report, Failure> {
     let shown = file.display();
     let text = session.surroundings.read_file(file).map_err(|error| {
         Failure::new(format!("{shown} cannot be read: {error}; name a file that can be"))
     })?;
-    let report: Report = serde_json::from_str(&text).map_err(|error| {
+    serde_json::from_str(&text).map_err(|error| {
         Failure::new(format!(
             "{shown} is no report: {error}; make one: weirctl ipam check -o json > report.json"
         ))
-    })?;
-    Ok(report.releasable())
+    })
 }
 
-async fn give_back(seen: &Seen, session: &Session<'_>) -> Result<Release, Failure> {
-    release(session.datastore, seen).await.map_err(|error| Failure::caused_by(&error))
+/// What became of an address that is not found unused any more: a line of
+/// output, or of failure.
+async fn why_not(seen: &Seen, session: &Session<'_>) -> Result<Result<String, String>, Failure> {
+    let address = seen.address;
+    Ok(match look_up(session.datastore, address).await.map_err(explain)? {
+        None => Ok(format!("IP address {address} is released already\n")),
+        Some(now) if *seen != Seen::from(&now) => Err(reassigned(&Seen::from(&now))),
+        Some(now) => {
+            let node = now.node.as_deref().unwrap_or("its holder");
+            Err(not_released(
+                address,
+                &format!("nothing here shows that it is unused; run the same command on {node}"),
+            ))
+        }
+    })
 }
 
-fn told(address: IpAddr, done: &Release) -> CommandResult {
-    match done {
-        Release::Released => Ok(format!("Successfully released IP address {address}\n")),
-        Release::NotInUse => Ok(format!("IP address {address} is released already\n")),
-        Release::Reassigned(now) => Err(Failure::new(format!(
-            "IP address {address} is not released: it was assigned anew, to handle {}; \
-             look at it with: weirctl ipam show --ip={address}",
-            now.handle.as_deref().unwrap_or("none")
-        ))),
-    }
+fn released(address: IpAddr) -> String {
+    format!("Successfully released IP address {address}\n")
+}
+
+fn reassigned(now: &Seen) -> String {
+    let address = now.address;
+    let handle = now.handle.as_deref().unwrap_or("none");
+    not_released(
+        address,
+        &format!(
+            "it was assigned anew, to handle {handle}; look at it with: weirctl ipam show --ip={address}"
+        ),
+    )
+}
+
+fn not_released(address: IpAddr, reason: &str) -> String {
+    format!("IP address {address} is not released: {reason}")
 }

@@ -7,13 +7,14 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 use weir_common::datastore::{Datastore, Selection, keys};
 use weir_common::ipam::audit::engine;
-use weir_common::ipam::{Attribute, Block, map};
+use weir_common::ipam::release_one::holder;
+use weir_common::ipam::{Attribute, Block, Stored, map};
 use weir_common::resources::{IpPool, IpamConfig};
 
 use super::report;
 use crate::output::{boxed, json, number};
 use crate::session::{CommandResult, Failure, Session};
-use crate::store::{self, StoreError, StoredBlock};
+use crate::store::{self, StoreError, in_use};
 
 /// Arguments of `weirctl ipam show`.
 #[derive(Args, Clone, Debug)]
@@ -51,17 +52,17 @@ pub async fn run(arguments: ShowArgs, session: &Session<'_>) -> CommandResult {
     if arguments.map {
         return draw_map(session).await;
     }
-    let shown = match &arguments.ip {
-        Some(text) => {
-            let address = text.parse().map_err(|_| {
-                Failure::new(format!("'{text}' is no IP address; write for example --ip=10.7.0.4"))
-            })?;
-            show_address(session.datastore, address).await
-        }
-        None if arguments.show_borrowed => show_borrowed(session).await,
-        None if arguments.show_configuration => show_configuration(session).await,
-        None if arguments.output.is_some() => use_as_json(session, arguments.show_blocks).await,
-        None => show_use(session, arguments.show_blocks).await,
+    if let Some(text) = &arguments.ip {
+        let address = text.parse().map_err(|_| {
+            Failure::new(format!("'{text}' is no IP address; write for example --ip=10.7.0.4"))
+        })?;
+        return show_address(session.datastore, address).await;
+    }
+    let shown = match arguments {
+        _ if arguments.show_borrowed => show_borrowed(session).await,
+        _ if arguments.show_configuration => show_configuration(session).await,
+        _ if arguments.output.is_some() => use_as_json(session, arguments.show_blocks).await,
+        _ => show_use(session, arguments.show_blocks).await,
     };
     shown.map_err(|error| Failure::new(report::with_advice(&error)))
 }
@@ -80,8 +81,8 @@ async fn show_use(session: &Session<'_>, with_blocks: bool) -> Result<String, St
     let (blocks, _) = store::blocks_in(session.datastore, None).await?;
     let mut rows = Vec::new();
     for pool in &pools {
-        let inside = blocks.iter().filter(|block| pool.cidr.contains(&block.block.cidr));
-        let used: usize = inside.clone().map(StoredBlock::in_use).sum();
+        let inside = blocks.iter().filter(|block| pool.cidr.contains(&block.value.cidr));
+        let used: usize = inside.clone().map(|block| in_use(&block.value)).sum();
         rows.push(use_row("IP Pool", pool.cidr, used));
         if with_blocks {
             rows.extend(inside.map(block_row));
@@ -89,7 +90,7 @@ async fn show_use(session: &Session<'_>, with_blocks: bool) -> Result<String, St
     }
     let in_no_pool = blocks
         .iter()
-        .filter(|block| !pools.iter().any(|pool| pool.cidr.contains(&block.block.cidr)));
+        .filter(|block| !pools.iter().any(|pool| pool.cidr.contains(&block.value.cidr)));
     if with_blocks {
         rows.extend(in_no_pool.map(block_row));
     }
@@ -103,11 +104,11 @@ async fn use_as_json(session: &Session<'_>, with_blocks: bool) -> Result<String,
     let entries = snapshot.selected.pop().unwrap_or_default();
     let (blocks, _) = store::blocks_in(session.datastore, None).await?;
     let pools = entries.iter().filter_map(store::read_stored_pool).map(|pool| {
-        let inside = || blocks.iter().filter(|block| pool.cidr.contains(&block.block.cidr));
-        let mut json = use_object(pool.cidr, inside().map(StoredBlock::in_use).sum());
+        let inside = || blocks.iter().filter(|block| pool.cidr.contains(&block.value.cidr));
+        let mut json = use_object(pool.cidr, inside().map(|block| in_use(&block.value)).sum());
         json["name"] = pool.name.clone().into();
         if with_blocks {
-            let blocks = inside().map(|block| use_object(block.block.cidr, block.in_use()));
+            let blocks = inside().map(|block| use_object(block.value.cidr, in_use(&block.value)));
             json["blocks"] = blocks.collect();
         }
         json
@@ -124,8 +125,8 @@ fn use_object(cidr: IpNet, used: usize) -> Value {
     json!({"cidr": cidr, "total": total.to_string(), "inUse": used.to_string(), "free": free})
 }
 
-fn block_row(stored: &StoredBlock) -> Vec<String> {
-    use_row("Block", stored.block.cidr, stored.in_use())
+fn block_row(stored: &Stored<Block>) -> Vec<String> {
+    use_row("Block", stored.value.cidr, in_use(&stored.value))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "five digits are shown")]
@@ -143,7 +144,7 @@ fn use_row(grouping: &str, cidr: IpNet, used: usize) -> Vec<String> {
 
 async fn show_borrowed(session: &Session<'_>) -> Result<String, StoreError> {
     let (blocks, _) = store::blocks_in(session.datastore, None).await?;
-    let rows: Vec<_> = blocks.iter().flat_map(|stored| borrowed_rows(&stored.block)).collect();
+    let rows: Vec<_> = blocks.iter().flat_map(|stored| borrowed_rows(&stored.value)).collect();
     let header = ["IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLOCATED-TO"];
     Ok(boxed::table(&header, &rows, session.style))
 }
@@ -187,14 +188,10 @@ async fn show_configuration(session: &Session<'_>) -> Result<String, StoreError>
     Ok(boxed::table(&["PROPERTY", "VALUE"], &rows, session.style))
 }
 
-async fn show_address(datastore: &dyn Datastore, address: IpAddr) -> Result<String, StoreError> {
-    let (blocks, _) = store::blocks_in(datastore, Some(IpNet::from(address))).await?;
-    let holder = blocks.iter().find_map(|stored| {
-        let block = &stored.block;
-        block.holder(block.ordinal(address)?)
-    });
+async fn show_address(datastore: &dyn Datastore, address: IpAddr) -> CommandResult {
+    let holder = holder(datastore, address).await.map_err(|error| Failure::caused_by(&error))?;
     Ok(match holder {
-        Some(holder) => describe(address, holder),
+        Some(holder) => describe(address, &holder),
         None => format!("{address} is not assigned\n"),
     })
 }

@@ -15,6 +15,7 @@ pub mod ipam_reclaim;
 pub mod ipam_release;
 pub mod ipam_show;
 pub mod label;
+mod mending;
 pub mod patch;
 pub mod replace;
 pub mod report;

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use weir_common::datastore::{Datastore, Entry, Revision, keys};
-use weir_common::ipam::Block;
+use weir_common::ipam::{Block, Stored};
 
 use super::StoreError;
 
@@ -13,29 +13,25 @@ const PAGE: usize = 500;
 /// addresses in one have this many bits in common.
 const SHORTEST_IPV4_BLOCK: u8 = 20;
 
-/// A block and where it is stored.
-pub struct StoredBlock {
-    /// The key.
-    pub key: String,
-    /// When it was last written.
-    pub revision: Revision,
-    /// The block.
-    pub block: Block,
+/// Reads a stored block, which must be the one that its key names.
+///
+/// # Errors
+/// [`StoreError::Unreadable`].
+pub(super) fn read_block(entry: Entry) -> Result<Stored<Block>, StoreError> {
+    let Entry { key, value, revision } = entry;
+    match Block::from_json(&value) {
+        Ok(block) if keys::block(block.cidr) == key => Ok(Stored { value: block, revision }),
+        Ok(block) => {
+            let cause = format!("it holds block {}", block.cidr).into();
+            Err(StoreError::Unreadable { key, cause })
+        }
+        Err(cause) => Err(StoreError::Unreadable { key, cause: Box::new(cause) }),
+    }
 }
 
-impl StoredBlock {
-    pub(super) fn from_entry(entry: Entry) -> Result<Self, StoreError> {
-        let Entry { key, value, revision } = entry;
-        match Block::from_json(&value) {
-            Ok(block) => Ok(Self { key, revision, block }),
-            Err(cause) => Err(StoreError::Unreadable { key, cause: Box::new(cause) }),
-        }
-    }
-
-    /// How many of its addresses are in use.
-    pub fn in_use(&self) -> usize {
-        self.block.allocations.iter().flatten().count()
-    }
+/// How many of a block's addresses are in use.
+pub fn in_use(block: &Block) -> usize {
+    block.allocations.iter().flatten().count()
 }
 
 /// The blocks that have addresses in `range`, or all of them, in key order,
@@ -47,9 +43,9 @@ impl StoredBlock {
 pub async fn blocks_in(
     datastore: &dyn Datastore,
     range: Option<IpNet>,
-) -> Result<(Vec<StoredBlock>, Revision), StoreError> {
+) -> Result<(Vec<Stored<Block>>, Revision), StoreError> {
     let (entries, revision) = entries_in(datastore, range).await?;
-    let blocks = entries.into_iter().map(|(_, entry)| StoredBlock::from_entry(entry));
+    let blocks = entries.into_iter().map(|(_, entry)| read_block(entry));
     Ok((blocks.collect::<Result<_, _>>()?, revision))
 }
 

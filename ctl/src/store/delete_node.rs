@@ -8,26 +8,17 @@
 //! that was cut off is finished by deleting again.
 
 use ipnet::IpNet;
-use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, Transaction, keys};
-use weir_common::ipam::Block;
+use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, keys};
+use weir_common::ipam::release::{abandon, forget_full, give_back};
+use weir_common::ipam::{Attribute, Block, Stored};
 
-use super::blocks::StoredBlock;
+use super::blocks::read_block;
 use super::delete::{Deleted, Deletion};
 use super::guard::Guard;
-use super::{StoreError, release};
+use super::{StoreError, release, tunnel};
 
-/// What the handles of a node's tunnel addresses are called, before its name
-/// (`node/pkg/allocateip`).
-const TUNNEL_HANDLES: [&str; 5] = [
-    "ipip-tunnel-addr-",
-    "vxlan-tunnel-addr-",
-    "vxlan-v6-tunnel-addr-",
-    "wireguard-tunnel-addr-",
-    "wireguard-v6-tunnel-addr-",
-];
-
-/// How many affinities are given up in one transaction: each takes two writes.
-const AFFINITIES_AT_ONCE: usize = 50;
+/// How many affinities are given up in one transaction: each takes three writes.
+const AFFINITIES_AT_ONCE: usize = 40;
 
 /// Tries to delete the node in `entry`.
 ///
@@ -65,14 +56,15 @@ async fn release_tunnel_addresses(
     host: &str,
     deleted: &mut Deleted,
 ) -> Result<Outcome, StoreError> {
-    let ids = TUNNEL_HANDLES.map(|handle| format!("{handle}{host}"));
+    let ids = tunnel::HANDLES.map(|handle| format!("{handle}{host}"));
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let mut transaction = guard.transaction();
     let mut cidrs: Vec<IpNet> = Vec::new();
-    for entry in release::read_handles(datastore, &ids).await?.into_iter().flatten() {
-        let handle = release::read_handle(&entry.key, &entry.value)?;
-        cidrs.extend(handle.blocks());
-        transaction.delete(entry.key, entry.revision);
+    let handles = release::read_handles(datastore, &ids).await?;
+    for (id, handle) in ids.iter().zip(handles) {
+        let Some(handle) = handle else { continue };
+        cidrs.extend(handle.value.blocks());
+        transaction.delete(keys::handle(id), handle.revision);
     }
     if transaction.writes.is_empty() {
         return Ok(Outcome::Committed(guard.revision));
@@ -81,10 +73,13 @@ async fn release_tunnel_addresses(
     cidrs.dedup();
     let mut addresses = 0;
     for stored in read_blocks(datastore, &cidrs).await?.into_iter().flatten() {
-        let block =
-            release::without(stored.block.clone(), |id| id.is_some_and(|id| ids.contains(&id)));
-        addresses += stored.in_use() - block.allocations.iter().flatten().count();
-        put_or_remove(&stored, &block, &mut transaction);
+        let of_tunnel =
+            |holder: &Attribute| holder.handle_id.as_deref().is_some_and(|id| ids.contains(&id));
+        let ordinals = stored.value.held_by(of_tunnel);
+        addresses += ordinals.len();
+        if !ordinals.is_empty() {
+            give_back(&stored, &ordinals, &mut transaction);
+        }
     }
     let outcome = datastore.commit(transaction).await?;
     if let Outcome::Committed(_) = outcome {
@@ -105,6 +100,9 @@ async fn give_up(
     let mut transaction = guard.transaction();
     for affinity in affinities {
         transaction.delete(affinity.key.clone(), affinity.revision);
+        if let Some((_, cidr)) = keys::parse_affinity(&affinity.key) {
+            forget_full(host, cidr, &mut transaction);
+        }
     }
     let cidrs: Vec<IpNet> = affinities
         .iter()
@@ -113,13 +111,10 @@ async fn give_up(
         .collect();
     let (mut removed, mut kept) = (0, 0);
     for stored in read_blocks(datastore, &cidrs).await?.into_iter().flatten() {
-        if stored.block.host() != Some(host) {
+        if stored.value.host() != Some(host) {
             continue;
         }
-        let mut block = Block { affinity: None, ..stored.block.clone() };
-        block.advance();
-        put_or_remove(&stored, &block, &mut transaction);
-        if block.is_empty() { removed += 1 } else { kept += 1 }
+        if abandon(&stored, &mut transaction) { removed += 1 } else { kept += 1 }
     }
     let outcome = datastore.commit(transaction).await?;
     if let Outcome::Committed(_) = outcome {
@@ -129,23 +124,12 @@ async fn give_up(
     Ok(outcome)
 }
 
-/// Stores the block in its new form; one that is empty and nobody's is
-/// removed.
-fn put_or_remove(stored: &StoredBlock, block: &Block, transaction: &mut Transaction) {
-    let key = stored.key.clone();
-    if block.is_empty() && block.affinity.is_none() {
-        transaction.delete(key, stored.revision);
-    } else {
-        transaction.update(key, stored.revision, block.to_json());
-    }
-}
-
 async fn read_blocks(
     datastore: &dyn Datastore,
     cidrs: &[IpNet],
-) -> Result<Vec<Option<StoredBlock>>, StoreError> {
+) -> Result<Vec<Option<Stored<Block>>>, StoreError> {
     let selections: Vec<_> = cidrs.iter().map(|cidr| Selection::Key(keys::block(*cidr))).collect();
     let snapshot = datastore.read(&selections).await?;
     let entries = snapshot.selected.into_iter().map(|mut entries| entries.pop());
-    entries.map(|entry| entry.map(StoredBlock::from_entry).transpose()).collect()
+    entries.map(|entry| entry.map(read_block).transpose()).collect()
 }

@@ -23,9 +23,11 @@ use serde_json::Value;
 use weir_common::datastore::{
     Compare, Datastore, Entry, Outcome, Revision, Selection, Transaction, keys,
 };
+use weir_common::ipam::release::forget_full;
+use weir_common::ipam::{Block, Stored};
 use weir_common::resources::{Kind, Resource};
 
-use super::blocks::{self, StoredBlock, blocks_in};
+use super::blocks::{self, blocks_in, in_use};
 use super::delete::{Deleted, Deletion};
 use super::guard::Guard;
 use super::release::release_all;
@@ -34,9 +36,9 @@ use super::{ATTEMPTS, StoreError, read_stored_pool};
 /// After so many attempts in one transaction the pool is disabled first.
 const ATTEMPTS_AT_ONCE: usize = 5;
 
-/// The most writes in one transaction: some room below what etcd allows, for
-/// the comparisons that come with them.
-const BATCH: usize = 100;
+/// The most keys deleted in one transaction. An affinity takes what its host
+/// noted about the block along; etcd allows 128 writes.
+const BATCH: usize = 60;
 
 /// How many affinities are read at once.
 const PAGE: usize = 500;
@@ -163,13 +165,13 @@ impl Removal<'_> {
     /// meanwhile.
     async fn release(&mut self, step: &Step) -> Result<(), StoreError> {
         let (mut done, total) = (0, step.holdings.addresses());
-        for block in step.holdings.blocks.iter().filter(|block| block.in_use() > 0) {
+        for block in step.holdings.blocks.iter().filter(|block| in_use(&block.value) > 0) {
             let pool = (step.entry.key.as_str(), step.entry.revision);
             let released = release_all(self.deletion.datastore, &step.guard, pool, block).await?;
             if let Outcome::Committed(_) = released {
-                self.deleted.addresses += block.in_use();
+                self.deleted.addresses += in_use(&block.value);
             }
-            done += block.in_use();
+            done += in_use(&block.value);
             self.deletion.observer.progress(done, total);
         }
         Ok(())
@@ -239,7 +241,7 @@ type Doomed = (String, Revision);
 
 /// What a pool has in the datastore besides itself.
 struct Holdings {
-    blocks: Vec<StoredBlock>,
+    blocks: Vec<Stored<Block>>,
     doomed: Vec<Doomed>,
     revision: Revision,
 }
@@ -248,14 +250,14 @@ impl Holdings {
     async fn read(datastore: &dyn Datastore, range: IpNet) -> Result<Self, StoreError> {
         let (blocks, revision) = blocks_in(datastore, Some(range)).await?;
         let mut doomed: Vec<Doomed> =
-            blocks.iter().map(|block| (block.key.clone(), block.revision)).collect();
+            blocks.iter().map(|block| (keys::block(block.value.cidr), block.revision)).collect();
         doomed.extend(affinities_in(datastore, range).await?);
         Ok(Self { blocks, doomed, revision })
     }
 
     /// How many addresses are in use.
     fn addresses(&self) -> usize {
-        self.blocks.iter().map(StoredBlock::in_use).sum()
+        self.blocks.iter().map(|block| in_use(&block.value)).sum()
     }
 
     fn check_unused(&self, name: &str, cidr: IpNet) -> Result<(), StoreError> {
@@ -276,6 +278,9 @@ impl Holdings {
 fn delete_all(doomed: &[Doomed], transaction: &mut Transaction) {
     for (key, revision) in doomed {
         transaction.delete(key.clone(), *revision);
+        if let Some((host, block)) = keys::parse_affinity(key) {
+            forget_full(host, block, transaction);
+        }
     }
 }
 

@@ -13,9 +13,10 @@ mod initialize;
 mod read;
 mod rehearsal;
 mod release;
+mod tunnel;
 mod update;
 
-pub use blocks::{StoredBlock, blocks_in};
+pub use blocks::{blocks_in, in_use};
 pub use configure::configure;
 pub use create::create;
 pub use delete::{Deleted, Deletion};

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
+use serde_json::json;
 use weir_common::datastore::keys;
 use weir_common::ipam::{Affinity, Attribute, Block, Handle, affinity_of_host};
 use weir_datastore::memory::CommitFault;
@@ -235,4 +236,66 @@ async fn several_deletions_say_what_was_done_and_what_was_not() {
          not deleted: IPPool(b)\nFailed to delete 'IPPool' resource: resource does not exist: \
          IPPool(b)\nlist what there is with: weirctl get ippool\n"
     );
+}
+
+/// Notes that hosts made about full blocks go with the blocks, so that they are
+/// not believed of later ones.
+#[tokio::test]
+async fn notes_on_full_blocks_go_with_them() {
+    for line in ["delete ippool p --force", "delete node n1"] {
+        let memory = Memory::new();
+        large_block(&memory, 256);
+        let node = json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
+            "metadata": {"name": "n1"}, "spec": {}});
+        let full = keys::full("n1", "10.1.0.0/24".parse().unwrap());
+        memory
+            .seed([(keys::node("n1"), node.to_string().into_bytes()), (full.clone(), Vec::new())]);
+        assert_eq!(call(&memory, line).await.exit, 0);
+        assert!(!memory.dump().contains_key(&full), "{line}");
+    }
+    let memory = Memory::new();
+    large_block(&memory, 0);
+    let full = keys::full("n1", "10.1.0.0/24".parse().unwrap());
+    memory.seed([(full.clone(), Vec::new())]);
+    assert_eq!(call(&memory, "delete ippool p").await.exit, 0);
+    assert!(!memory.dump().contains_key(&full));
+}
+
+/// A node must not go on using an address that others may get.
+#[tokio::test]
+async fn a_tunnels_address_that_goes_with_its_pool_is_taken_from_the_node() {
+    for (named, left) in
+        [("10.1.0.3", json!({})), ("10.1.0.9", json!({"bgp": {"ipv4IPIPTunnelAddr": "10.1.0.9"}}))]
+    {
+        let memory = Memory::new();
+        create(&memory, &super::pool("p", "cidr: 10.1.0.0/24, blockSize: 28")).await;
+        let cidr: IpNet = "10.1.0.0/28".parse().unwrap();
+        let id = "ipip-tunnel-addr-n1";
+        let mut block = Block::new(cidr, "n1", 7);
+        block.assign(3, Attribute { handle_id: Some(id.into()), ..Attribute::default() });
+        let mut handle = Handle::default();
+        handle.set(cidr, 1);
+        let node = json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
+            "metadata": {"name": "n1"}, "spec": {"bgp": {"ipv4IPIPTunnelAddr": named}}});
+        memory.seed([
+            (keys::block(cidr), block.to_json()),
+            (keys::handle(id), handle.to_json()),
+            (keys::affinity("n1", cidr), Affinity::default().to_json()),
+            (keys::node("n1"), node.to_string().into_bytes()),
+        ]);
+        // Cut off at any commit, address and node go together.
+        for nth in 1..4 {
+            let copy = Memory::new();
+            copy.seed(memory.dump());
+            copy.fail_commit(nth, CommitFault::CrashAfter);
+            call(&copy, "delete ippool p --force").await;
+            let after = copy.dump();
+            let node: Value = serde_json::from_slice(&after[&keys::node("n1")]).unwrap();
+            let released = !after.contains_key(&keys::handle(id));
+            assert_eq!(node["spec"] == left, released || named == "10.1.0.9", "{nth}: {node}");
+        }
+        assert_eq!(call(&memory, "delete ippool p --force").await.exit, 0);
+        let node: Value = serde_json::from_slice(&memory.dump()[&keys::node("n1")]).unwrap();
+        assert_eq!(node["spec"], left);
+    }
 }

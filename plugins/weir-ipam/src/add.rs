@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{AddResult, Error, IpConfiguration, PoolNotice};
+use weir_common::cni::{AddResult, Error, PoolNotice, ip_configuration};
 use weir_common::datastore::Datastore;
 use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::{Scope, is_ambiguous};
@@ -28,6 +28,7 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
         interface: call.environment.interface.clone(),
         facts: facts(call, boot_id.as_deref()),
         wants: ipam.wants.clone(),
+        reserved: ipam.gateways.iter().map(IpNet::addr).collect(),
     };
     // The wait for other calls of this host does not count against the deadline.
     let datastore = call.configuration.datastore.clone()?;
@@ -44,8 +45,10 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
     memo.likely = assignment.addresses.iter().map(|assigned| assigned.block).collect();
     lock.leave(&memo.to_string());
     let notice = |pool: &IpPool| PoolNotice { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
+    let addresses = assignment.addresses.iter();
     Ok(AddResult {
-        ips: assignment.addresses.iter().map(ip_configuration).collect(),
+        ips: addresses.map(|assigned| ip_configuration(assigned, &ipam.gateways)).collect(),
+        routes: ipam.routes.clone(),
         pools: Some(assignment.pools.iter().map(notice).collect()),
         ..AddResult::default()
     })
@@ -83,11 +86,4 @@ async fn assign(
         }
         assigned => Ok(assigned?),
     }
-}
-
-/// The address with the prefix length of its block, as Calico's IPAM plugin
-/// gives it; the main plugin decides what the container sees.
-fn ip_configuration(assigned: &Assigned) -> IpConfiguration {
-    let address = IpNet::new_assert(assigned.address, assigned.block.prefix_len());
-    IpConfiguration { address, gateway: None, interface: None }
 }

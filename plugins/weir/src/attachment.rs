@@ -1,8 +1,12 @@
 //! An attachment, from a result and the configuration.
 
+use std::net::IpAddr;
+
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error, Interface, IpConfiguration, Route};
-use weir_common::network::{Attachment, AttachmentRequest, HOST_MAC, MacAddress, RequestedRoute};
+use weir_common::network::{
+    Attachment, AttachmentRequest, GATEWAY_V4, GATEWAY_V6, HOST_MAC, MacAddress, RequestedRoute,
+};
 
 use crate::identity_of;
 
@@ -47,7 +51,12 @@ pub fn result(call: &Call, attachment: &Attachment, ipam: AddResult) -> AddResul
     ];
     let ips = attachment.addresses().iter().map(|address| IpConfiguration {
         address: (*address).into(),
-        gateway: None,
+        // The host's end, which is all that the container can see: plugins that add
+        // routes of their own (sbr) go by it.
+        gateway: Some(match address {
+            IpAddr::V4(_) => GATEWAY_V4.into(),
+            IpAddr::V6(_) => GATEWAY_V6.into(),
+        }),
         interface: Some(container),
     });
     AddResult {

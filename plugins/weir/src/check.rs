@@ -49,8 +49,8 @@ fn expected(call: &Call, result: &AddResult) -> Result<Expected, Error> {
     let mut own = result.clone();
     own.ips.retain(|ip| ip.interface.is_none() || ip.interface == index);
     if is_own_ipam(call) {
-        // weir-ipam gives no routes: these are another plugin's.
-        own.routes.clear();
+        // weir-ipam gives the configured ones: all others are another plugin's.
+        own.routes = call.configuration.require_ipam()?.routes.clone();
     }
     let mtu = call.configuration.mtu;
     let attachment = attachment::attachment(call, &own, mtu.unwrap_or(ANY_MTU))?;

@@ -43,7 +43,8 @@ fn check_affinity(
     let claim = claim.clone();
     let block = listing.blocks.get(&claim.block);
     if hosts.is_gone(&claim.host) {
-        return Some(Finding::BlockOfGoneHost { claim, certain: hosts.certain() });
+        let named = hosts.is_named(&claim.host);
+        return Some(Finding::BlockOfGoneHost { claim, named });
     }
     if state != AffinityState::Confirmed {
         let in_use = block.map_or(0, |block| block.allocations.len());
@@ -69,7 +70,8 @@ fn check_block(
     if claims.contains(&claim) || listing.unreadable.contains_key(&claim.key()) {
         None
     } else if hosts.is_gone(&claim.host) {
-        Some(Finding::BlockOfGoneHost { claim, certain: hosts.certain() })
+        let named = hosts.is_named(&claim.host);
+        Some(Finding::BlockOfGoneHost { claim, named })
     } else {
         Some(Finding::MissingAffinity(claim))
     }

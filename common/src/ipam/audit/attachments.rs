@@ -12,10 +12,10 @@ use super::node::{Attached, Hosts, ThisNode};
 
 /// Addresses of hosts that are gone.
 pub(super) fn addresses_of_gone_hosts(listing: &Listing, hosts: &Hosts<'_>) -> Vec<Finding> {
-    let certain = hosts.certain();
     let concerned = |allocation: &Allocation| {
         let host = allocation.node.clone().filter(|host| hosts.is_gone(host))?;
-        Some(Finding::AddressOfGoneHost { allocation: allocation.clone(), host, certain })
+        let (allocation, named) = (allocation.clone(), hosts.is_named(&host));
+        Some(Finding::AddressOfGoneHost { allocation, host, named })
     };
     listing.allocations().filter_map(concerned).collect()
 }

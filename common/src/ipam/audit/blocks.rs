@@ -8,13 +8,14 @@ use ipnet::IpNet;
 use super::super::nth_address;
 use super::finding::Finding;
 use super::listing::{BlockUse, Listing};
+use super::node::ThisNode;
 use crate::resources::IpPool;
 
 /// Blocks in no pool, blocks that do not fit, and blocks that are not sound in
 /// themselves.
-pub(super) fn check(listing: &Listing) -> Vec<Finding> {
-    let mut findings: Vec<Finding> =
-        listing.blocks.iter().filter_map(|(block, content)| unsound(*block, content)).collect();
+pub(super) fn check(listing: &Listing, node: Option<&ThisNode>) -> Vec<Finding> {
+    let unsound = |(block, content): (&IpNet, &BlockUse)| unsound(*block, content, node);
+    let mut findings: Vec<Finding> = listing.blocks.iter().filter_map(unsound).collect();
     if listing.pools_are_known() {
         let overlaps = overlaps(listing);
         for (block, content) in &listing.blocks {
@@ -25,13 +26,23 @@ pub(super) fn check(listing: &Listing) -> Vec<Finding> {
     findings
 }
 
-fn unsound(block: IpNet, content: &BlockUse) -> Option<Finding> {
+fn unsound(block: IpNet, content: &BlockUse, node: Option<&ThisNode>) -> Option<Finding> {
     let addresses = |ordinals: &[usize]| -> Vec<IpAddr> {
         ordinals.iter().map(|ordinal| nth_address(block, *ordinal as u128)).collect()
     };
     let (both, neither) = (addresses(&content.both), addresses(&content.neither));
-    let sound = both.is_empty() && neither.is_empty();
-    (!sound).then_some(Finding::UnsoundBlock { block, both, neither })
+    let may_free =
+        |address: &IpAddr| node.is_some_and(|node| node.may_free(&content.owner, *address));
+    let (neither, doubtful) = neither.into_iter().partition(may_free);
+    let finding = Finding::UnsoundBlock {
+        block,
+        host: content.owner.host().cloned(),
+        both,
+        neither,
+        doubtful,
+    };
+    let sound = content.both.is_empty() && content.neither.is_empty();
+    (!sound).then_some(finding)
 }
 
 fn homeless(pools: &[IpPool], block: IpNet, content: &BlockUse) -> Option<Finding> {

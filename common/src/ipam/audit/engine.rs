@@ -1,5 +1,6 @@
 //! Lists a store, looks again at what was found, and mends it.
 
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -10,7 +11,7 @@ use super::evidence::Evidence;
 use super::finding::{Finding, handle_of};
 use super::listing::Listing;
 use super::mend::{Mend, mend};
-use super::node::ThisNode;
+use super::node::{Attached, Circumstances};
 use crate::datastore::{Datastore, Outcome, Revision};
 use crate::network::AttachmentIdentity;
 
@@ -30,10 +31,15 @@ const LARGEST_PAGE: usize = 1024;
 pub struct Listed {
     /// What was listed.
     pub listing: Listing,
+    /// The store's revision when it began.
+    pub revision: Revision,
     /// Whether the store stayed the same meanwhile: what is found in it needs
     /// no second look.
     pub steady: bool,
 }
+
+/// Why a repair leaves what is being changed.
+const IN_MOTION: &str = "others are changing it";
 
 /// What a repair did about a finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +75,8 @@ pub async fn list(datastore: &dyn Datastore) -> Result<Listed, Error> {
         }
     }
     revisions.dedup();
-    Ok(Listed { listing, steady: revisions.len() <= 1 })
+    let revision = revisions.first().copied().unwrap_or_default();
+    Ok(Listed { listing, revision, steady: revisions.len() <= 1 })
 }
 
 /// How many entries make a page of the size wanted, if they go on like these.
@@ -82,8 +89,8 @@ fn next_limit(limit: usize, entries: usize, bytes: usize) -> usize {
 /// as of one moment.
 ///
 /// What others were changing while the store was listed looks like damage. So
-/// does a change that Calico makes step by step, for a few milliseconds: give
-/// it a moment before a repair.
+/// does a change that Calico makes step by step, for a few milliseconds: see
+/// [`seen_twice`].
 ///
 /// # Errors
 /// See [`Error`].
@@ -91,8 +98,7 @@ pub async fn confirm(
     datastore: &dyn Datastore,
     listing: &Listing,
     findings: Vec<Finding>,
-    node: Option<&ThisNode>,
-    now: Timestamp,
+    circumstances: &Circumstances<'_>,
 ) -> Result<Vec<Finding>, Error> {
     let mut confirmed = Vec::new();
     for finding in findings {
@@ -106,7 +112,7 @@ pub async fn confirm(
             }
             _ => {
                 let evidence = read(datastore, listing, &finding).await?;
-                mend(&finding, &evidence, node, now) != Mend::Gone
+                mend(&finding, &evidence, circumstances) != Mend::Gone
             }
         };
         if holds {
@@ -116,36 +122,89 @@ pub async fn confirm(
     Ok(confirmed)
 }
 
-/// Mends what is safe to mend, each finding by its own transaction, and says of
-/// each what became of it.
+/// Of the findings of the later of two looks, those that the earlier one had
+/// alike.
 ///
-/// One finding may stand in the way of another, and mending one may show
-/// another: audit again until nothing is mended any more.
-///
-/// # Errors
-/// See [`Error`]. What was mended until then stays mended.
-pub async fn repair(
-    datastore: &dyn Datastore,
-    listing: &Listing,
-    mut findings: Vec<Finding>,
-    node: Option<&ThisNode>,
-    now: Timestamp,
-) -> Result<Vec<(Finding, Repaired)>, Error> {
+/// What others do step by step looks like damage for a moment: a repair begins
+/// with what was there some seconds before.
+pub fn seen_twice<'a>(
+    earlier: &[Finding],
+    later: &'a [Finding],
+) -> impl Iterator<Item = &'a Finding> {
+    let known: HashMap<_, &Finding> = earlier.iter().map(|it| (it.subject(), it)).collect();
+    later.iter().filter(move |it| known.get(&it.subject()).is_some_and(|known| known.is_alike(it)))
+}
+
+/// Findings in the order in which a repair mends them. One may stand in the way
+/// of another, and mending one may show another: audit again until nothing is
+/// mended any more.
+pub fn in_turn(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.sort_by_key(|finding| finding.kind().turn());
-    let mut repaired = Vec::with_capacity(findings.len());
-    for finding in findings {
-        let done = match &finding {
-            Finding::UnrecordedAttachment { identity, host, addresses } => {
-                match finding.obstacle() {
-                    Some(obstacle) => Repaired::Left(obstacle),
-                    None => record(datastore, identity, host, addresses, now).await?,
+    findings
+}
+
+/// A repair of what was found in one listing.
+pub struct Repair<'a> {
+    datastore: &'a dyn Datastore,
+    listing: &'a Listing,
+    since: Revision,
+    ours: BTreeSet<Revision>,
+}
+
+impl<'a> Repair<'a> {
+    /// A repair of what was found in `listing`, and in an earlier one that
+    /// began at the revision `since` of the store.
+    pub fn new(datastore: &'a dyn Datastore, listing: &'a Listing, since: Revision) -> Self {
+        Self { datastore, listing, since, ours: BTreeSet::new() }
+    }
+
+    /// Mends one finding by its own transaction, if it is safe.
+    ///
+    /// Findings come [`in_turn`]. For one that rests on the kernel
+    /// ([`Finding::rests_on_kernel`]) the node must have been read just now,
+    /// while no address is handed out on this host, and none until this returns:
+    /// see `docs/audit.md`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn mend(
+        &mut self,
+        finding: &Finding,
+        circumstances: &Circumstances<'_>,
+    ) -> Result<Repaired, Error> {
+        if let Finding::UnrecordedAttachment { identity, host, addresses } = finding {
+            let has = |attached: &Attached| {
+                attached.identity == *identity
+                    && addresses.iter().all(|address| attached.addresses.contains(address))
+            };
+            let node = circumstances.node;
+            return match finding.obstacle() {
+                _ if !node.is_some_and(|node| node.attachments.iter().any(has)) => {
+                    Ok(Repaired::Gone)
+                }
+                Some(obstacle) => Ok(Repaired::Left(obstacle)),
+                None => record(self.datastore, identity, host, addresses, circumstances.now).await,
+            };
+        }
+        for _ in 0..engine::MAX_ATTEMPTS {
+            let evidence = read(self.datastore, self.listing, finding).await?;
+            match mend(finding, &evidence, circumstances) {
+                Mend::Gone => return Ok(Repaired::Gone),
+                Mend::Left(obstacle) => return Ok(Repaired::Left(obstacle)),
+                Mend::Commit(_) if evidence.is_in_motion(finding, self.since, &self.ours) => {
+                    return Ok(Repaired::Left(IN_MOTION.to_owned()));
+                }
+                Mend::Commit(transaction) => {
+                    if let Outcome::Committed(revision) = self.datastore.commit(transaction).await?
+                    {
+                        self.ours.insert(revision);
+                        return Ok(Repaired::Mended);
+                    }
                 }
             }
-            _ => settle(datastore, listing, &finding, node, now).await?,
-        };
-        repaired.push((finding, done));
+        }
+        Err(Error::Contended(engine::MAX_ATTEMPTS))
     }
-    Ok(repaired)
 }
 
 async fn read(
@@ -155,29 +214,6 @@ async fn read(
 ) -> Result<Evidence, Error> {
     let snapshot = datastore.read(&Evidence::selections(finding)).await?;
     Evidence::parse(finding, &snapshot, listing)
-}
-
-/// Mends one finding, and reads again when others were faster.
-async fn settle(
-    datastore: &dyn Datastore,
-    listing: &Listing,
-    finding: &Finding,
-    node: Option<&ThisNode>,
-    now: Timestamp,
-) -> Result<Repaired, Error> {
-    for _ in 0..engine::MAX_ATTEMPTS {
-        let evidence = read(datastore, listing, finding).await?;
-        match mend(finding, &evidence, node, now) {
-            Mend::Gone => return Ok(Repaired::Gone),
-            Mend::Left(obstacle) => return Ok(Repaired::Left(obstacle)),
-            Mend::Commit(transaction) => {
-                if let Outcome::Committed(_) = datastore.commit(transaction).await? {
-                    return Ok(Repaired::Mended);
-                }
-            }
-        }
-    }
-    Err(Error::Contended(engine::MAX_ATTEMPTS))
 }
 
 /// Records the addresses that an attachment has in the kernel, by the same
@@ -196,6 +232,7 @@ async fn record(
         interface: identity.interface().to_owned(),
         facts: Default::default(),
         wants: addresses.iter().copied().map(Want::Exactly).collect(),
+        reserved: Vec::new(),
     };
     match engine::assign(datastore, &request, &[], now).await {
         Ok(_) => Ok(Repaired::Mended),

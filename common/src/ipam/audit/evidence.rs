@@ -1,6 +1,6 @@
 //! What a finding rests on, read again as of one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -22,6 +22,8 @@ pub struct Evidence {
     pub(super) affinities: BTreeMap<Claim, Stored<Affinity>>,
     pub(super) cluster_information: Option<Stored<ClusterInformation>>,
     pub(super) revision: Revision,
+    /// When each value was last written.
+    written: BTreeMap<String, Revision>,
 }
 
 impl Evidence {
@@ -59,6 +61,7 @@ impl Evidence {
             affinities: BTreeMap::new(),
             cluster_information: None,
             revision: snapshot.revision,
+            written: BTreeMap::new(),
         };
         if rests_on_pools(finding) {
             evidence.listing.forget_pools();
@@ -69,13 +72,31 @@ impl Evidence {
         for entry in snapshot.selected.iter().flatten() {
             evidence.learn(entry)?;
         }
-        let cluster_information = evidence.cluster_information.clone();
-        Holdings { cluster_information, handle: None }.require_ready()?;
+        evidence.holdings().require_ready()?;
         Ok(evidence)
+    }
+
+    /// The ready flag, to be compared.
+    pub(super) fn holdings(&self) -> Holdings {
+        Holdings { cluster_information: self.cluster_information.clone(), handle: None }
+    }
+
+    /// Whether what the finding calls damaged was written by somebody after
+    /// `since`, when it was first seen; `ours` are a repair's own changes.
+    pub(super) fn is_in_motion(
+        &self,
+        finding: &Finding,
+        since: Revision,
+        ours: &BTreeSet<Revision>,
+    ) -> bool {
+        let keys = finding.steady_keys().into_iter();
+        let mut written = keys.filter_map(|key| self.written.get(&key));
+        written.any(|revision| *revision > since && !ours.contains(revision))
     }
 
     fn learn(&mut self, entry: &Entry) -> Result<(), Error> {
         self.listing.learn(entry);
+        self.written.insert(entry.key.clone(), entry.revision);
         let key = entry.key.as_str();
         // What cannot be read is in the listing, as such.
         if self.listing.unreadable.contains_key(key) {

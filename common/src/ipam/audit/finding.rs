@@ -116,10 +116,14 @@ pub enum Finding {
     UnsoundBlock {
         /// The block.
         block: IpNet,
+        /// The host that has it.
+        host: Option<Arc<str>>,
         /// The addresses that are both, or free twice.
         both: Vec<IpAddr>,
-        /// The addresses that are neither.
+        /// The addresses that are neither, and that nobody uses.
         neither: Vec<IpAddr>,
+        /// The addresses that are neither, and that somebody may use.
+        doubtful: Vec<IpAddr>,
     },
     /// An address of a host that is gone.
     AddressOfGoneHost {
@@ -127,15 +131,17 @@ pub enum Finding {
         allocation: Allocation,
         /// The host.
         host: Arc<str>,
-        /// Whether the registered nodes can be relied on.
-        certain: bool,
+        /// Whether somebody said that the host is gone: that it is not registered
+        /// does not prove it.
+        named: bool,
     },
     /// A block, or an affinity, of a host that is gone.
     BlockOfGoneHost {
         /// The affinity, present or not.
         claim: Claim,
-        /// Whether the registered nodes can be relied on.
-        certain: bool,
+        /// Whether somebody said that the host is gone: that it is not registered
+        /// does not prove it.
+        named: bool,
     },
     /// A value that cannot be read.
     Unreadable {
@@ -224,7 +230,9 @@ impl Finding {
             | Self::ForeignAffinity { claim, .. }
             | Self::UnsettledAffinity { claim, .. }
             | Self::BlockOfGoneHost { claim, .. } => Some(&claim.host),
-            Self::BlockWithoutPool { host, .. } | Self::MisfitBlock { host, .. } => host.as_deref(),
+            Self::BlockWithoutPool { host, .. }
+            | Self::MisfitBlock { host, .. }
+            | Self::UnsoundBlock { host, .. } => host.as_deref(),
             _ => self.allocations().first()?.node.as_deref(),
         }
     }
@@ -242,6 +250,39 @@ impl Finding {
             | Self::UnsoundBlock { block, .. } => Some(*block),
             Self::MissingHandle { .. } => None,
             _ => self.allocations().first().map(|allocation| allocation.block),
+        }
+    }
+
+    /// Whether it rests on what this node's kernel has, so that the kernel must
+    /// be read again before it is mended.
+    pub fn rests_on_kernel(&self) -> bool {
+        matches!(
+            self,
+            Self::LeakedAddress(_) | Self::UnrecordedAttachment { .. } | Self::UnsoundBlock { .. }
+        )
+    }
+
+    /// Whether two looks saw the same damage. How many addresses of a block are
+    /// in use, and what else is wrong in it, may change meanwhile.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        match self {
+            Self::UnsoundBlock { .. } | Self::UnsettledAffinity { .. } => {
+                self.subject() == other.subject() && self.settlement() == other.settlement()
+            }
+            _ => self == other,
+        }
+    }
+
+    /// The keys that must not have changed between two looks: all but those of
+    /// blocks in which one address or one ordinal is damaged, which a busy node
+    /// changes all the time. What is damaged there is told by the allocation's
+    /// sequence number.
+    pub(super) fn steady_keys(&self) -> Vec<String> {
+        match self {
+            Self::LeakedAddress(_) | Self::AddressOfGoneHost { .. } | Self::UnsoundBlock { .. } => {
+                Vec::new()
+            }
+            _ => self.keys(),
         }
     }
 

@@ -72,19 +72,20 @@ impl Kind {
         }
     }
 
-    /// When its turn is in a repair: what gives addresses back comes before
-    /// what mends handles, and blocks are removed once they are empty.
+    /// When its turn is in a repair: what is attached is recorded before
+    /// anything becomes free, what gives addresses back comes before what mends
+    /// handles, and blocks are removed once they are empty.
     pub(super) fn turn(self) -> u8 {
         match self {
-            Self::BlockUnsound => 0,
-            Self::AddressWithoutAttachment => 1,
-            Self::HostGone => 2,
-            Self::AffinityUnsettled => 3,
-            Self::BlockAffinity => 4,
-            Self::AffinityWithoutBlock => 5,
-            Self::HandleWithoutAddress | Self::AddressWithoutHandle | Self::HandleCount => 6,
-            Self::BlockWithoutPool | Self::BlockMisfit => 7,
-            Self::AttachmentWithoutAddress => 8,
+            Self::AttachmentWithoutAddress => 0,
+            Self::BlockUnsound => 1,
+            Self::AddressWithoutAttachment => 2,
+            Self::HostGone => 3,
+            Self::AffinityUnsettled => 4,
+            Self::BlockAffinity => 5,
+            Self::AffinityWithoutBlock => 6,
+            Self::HandleWithoutAddress | Self::AddressWithoutHandle | Self::HandleCount => 7,
+            Self::BlockWithoutPool | Self::BlockMisfit => 8,
             Self::Unreadable => 9,
         }
     }

@@ -94,6 +94,11 @@ impl Listing {
         }
     }
 
+    /// Whether a node of this name is registered.
+    pub fn has_node(&self, name: &str) -> bool {
+        self.nodes.contains(name)
+    }
+
     /// Takes in one entry. A value that cannot be read is remembered as such;
     /// entries under other prefixes are passed over.
     pub fn learn(&mut self, entry: &Entry) {

@@ -4,15 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use jiff::Timestamp;
 
-use super::super::{Affinity, Block, Handle, Stored, release_one};
+use super::super::{Affinity, Block, Handle, Stored, release, release_one};
 use super::audit;
 use super::evidence::{Evidence, rests_on_pools};
 use super::finding::{Claim, Finding};
-use super::node::ThisNode;
+use super::node::Circumstances;
 use super::wording::Settlement;
-use crate::datastore::{Compare, Transaction, Write, keys};
+use crate::datastore::{Compare, Transaction, keys};
 
 /// The most comparisons that one transaction may hold (etcd's default
 /// `--max-txn-ops`).
@@ -35,15 +34,10 @@ pub enum Mend {
 /// The transaction compares every value that the finding rests on, so that it
 /// changes nothing when one of them changed meanwhile. An attachment without
 /// its address is not mended here but by an assignment
-/// ([`super::engine::repair`]).
-pub fn mend(
-    finding: &Finding,
-    evidence: &Evidence,
-    node: Option<&ThisNode>,
-    now: Timestamp,
-) -> Mend {
-    let found = audit(&evidence.listing, node, now).into_iter();
-    let Some(found) = found.into_iter().find(|found| found.subject() == finding.subject()) else {
+/// ([`super::engine::Repair::mend`]).
+pub fn mend(finding: &Finding, evidence: &Evidence, circumstances: &Circumstances<'_>) -> Mend {
+    let mut found = audit(&evidence.listing, circumstances).into_iter();
+    let Some(found) = found.find(|found| found.subject() == finding.subject()) else {
         return Mend::Gone;
     };
     if let Some(obstacle) = found.obstacle() {
@@ -52,9 +46,7 @@ pub fn mend(
     let Some(mut transaction) = transaction(&found, evidence) else {
         return Mend::Gone;
     };
-    if let Some(information) = &evidence.cluster_information {
-        transaction.unchanged(keys::CLUSTER_INFORMATION.to_owned(), information.revision);
-    }
+    evidence.holdings().guard_ready(&mut transaction);
     if rests_on_pools(&found) {
         let (prefix, revision) = (keys::POOLS.to_owned(), evidence.revision);
         transaction.compares.push(Compare::NoneNewer { prefix, revision });
@@ -134,12 +126,12 @@ fn transaction_for_block(found: &Finding, evidence: &Evidence) -> Option<Transac
             evidence.remove(*block, host.as_ref(), &mut transaction)?;
             evidence.require_blocks(overlaps.iter().copied(), &mut transaction);
         }
-        Finding::UnsoundBlock { block, .. } => {
+        Finding::UnsoundBlock { block, doubtful, .. } => {
             let stored = evidence.blocks.get(block)?;
-            let sound = make_sound(&stored.value);
+            let sound = make_sound(&stored.value, doubtful);
             transaction.update(keys::block(*block), stored.revision, sound.to_json());
             if let Some(host) = sound.host() {
-                transaction.writes.push(Write::Delete { key: keys::full(host, *block) });
+                release::forget_full(host, *block, &mut transaction);
             }
         }
         _ => return None,
@@ -163,16 +155,10 @@ impl Evidence {
     fn give_up(&self, claim: &Claim, transaction: &mut Transaction) {
         self.forget(claim, transaction);
         let of_host = |stored: &&Stored<Block>| stored.value.host() == Some(claim.host.as_ref());
-        let key = keys::block(claim.block);
         match self.blocks.get(&claim.block).filter(of_host) {
             None => self.require_blocks([claim.block], transaction),
-            Some(stored) if stored.value.is_empty() => {
-                transaction.delete(key, stored.revision);
-            }
             Some(stored) => {
-                let mut block = Block { affinity: None, ..stored.value.clone() };
-                block.advance();
-                transaction.update(key, stored.revision, block.to_json());
+                release::abandon(stored, transaction);
             }
         }
     }
@@ -200,8 +186,7 @@ impl Evidence {
             Some(stored) => transaction.delete(claim.key(), stored.revision),
             None => transaction.absent(claim.key()),
         };
-        let key = keys::full(&claim.host, claim.block);
-        transaction.writes.push(Write::Delete { key });
+        release::forget_full(&claim.host, claim.block, transaction);
     }
 
     /// Requires that blocks are as they were read.
@@ -232,11 +217,13 @@ impl Evidence {
 }
 
 /// The same block with a list of free ordinals that fits what is allocated:
-/// those that were free stay in their order, those that were missing come last.
-fn make_sound(block: &Block) -> Block {
+/// those that were free stay in their order, those that were missing come last,
+/// but for the doubtful ones.
+fn make_sound(block: &Block, doubtful: &[IpAddr]) -> Block {
     let mut sound = block.clone();
     let mut free: Vec<usize> = Vec::with_capacity(block.unallocated.len());
-    let missing = 0..block.allocations.len();
+    let doubtful: Vec<usize> = doubtful.iter().filter_map(|it| block.ordinal(*it)).collect();
+    let missing = (0..block.allocations.len()).filter(|ordinal| !doubtful.contains(ordinal));
     for ordinal in block.unallocated.iter().copied().chain(missing) {
         if block.allocations[ordinal].is_none() && !free.contains(&ordinal) {
             free.push(ordinal);

@@ -23,42 +23,40 @@ mod wording;
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
-
 pub use allocation::Allocation;
 pub use evidence::Evidence;
 pub use finding::{Claim, Finding};
 pub use kind::Kind;
 pub use listing::{Listing, Owner};
 pub use mend::{Mend, mend};
-pub use node::{Attached, CALL_DEADLINE, ThisNode};
+pub use node::{Attached, CALL_DEADLINE, Circumstances, ThisNode};
 pub use report::{Record, RecordedAddress, Report};
 
 /// Finds what is damaged, in order of kind and key.
 ///
-/// Attachments are compared only when `node` is given. `now` is the time at
-/// which its kernel was read.
-///
 /// A listing of a store that others write to meanwhile is not of one moment:
 /// then [`engine::confirm`] tells what is damaged from what was in motion.
-pub fn audit(listing: &Listing, node: Option<&ThisNode>, now: Timestamp) -> Vec<Finding> {
-    let hosts = node::Hosts::new(listing, node);
+pub fn audit(listing: &Listing, circumstances: &Circumstances<'_>) -> Vec<Finding> {
+    let hosts = node::Hosts::new(listing, circumstances);
     let mut findings = attachments::addresses_of_gone_hosts(listing, &hosts);
-    if let Some(node) = node {
-        findings.extend(attachments::leaked_addresses(listing, node, now));
+    if let Some(node) = circumstances.node {
+        findings.extend(attachments::leaked_addresses(listing, node, circumstances.now));
         findings.extend(attachments::unrecorded_attachments(listing, node));
     }
     findings.extend(handles::check(listing));
     findings.extend(affinities::check(listing, &hosts));
-    findings.extend(blocks::check(listing));
+    findings.extend(blocks::check(listing, circumstances.node));
     findings.extend(unreadable(listing));
     findings.sort_by_cached_key(Finding::subject);
     findings
 }
 
 /// The hosts that are gone, of those that hold blocks.
-pub(super) fn hosts_gone<'a>(listing: &'a Listing, node: Option<&ThisNode>) -> BTreeSet<&'a str> {
-    let hosts = node::Hosts::new(listing, node);
+pub(super) fn hosts_gone<'a>(
+    listing: &'a Listing,
+    circumstances: &Circumstances<'_>,
+) -> BTreeSet<&'a str> {
+    let hosts = node::Hosts::new(listing, circumstances);
     let owners = listing.blocks.values().filter_map(|block| block.owner.host());
     owners.map(AsRef::as_ref).filter(|host| hosts.is_gone(host)).collect()
 }

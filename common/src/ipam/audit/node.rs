@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 
 use super::allocation::Allocation;
-use super::listing::Listing;
+use super::listing::{Listing, Owner};
 use crate::network::AttachmentIdentity;
 
 /// The longest that one ADD takes (`docs/ipam.md`): an address that is younger
@@ -27,13 +27,17 @@ pub struct Attached {
 /// The kernel must be read after the store was listed: then an ADD in between
 /// shows as an attachment without address, which another look at the store
 /// refutes, and a DEL in between as an address that is about to be released
-/// anyway.
+/// anyway. For a repair it is read again, while no address is handed out on this
+/// host ([`super::engine::Repair::mend`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ThisNode {
     /// The host name under which it takes addresses.
     pub host: String,
     /// The attachments in its kernel.
     pub attachments: Vec<Attached>,
+    /// Every single address that the node has or has a route to, whoever set
+    /// it up.
+    pub routed: BTreeSet<IpAddr>,
     /// The networks that `weir` wires with addresses from this store.
     pub networks: BTreeSet<String>,
     /// The other networks configured on it. Their containers' interfaces carry
@@ -56,13 +60,26 @@ impl ThisNode {
     }
 
     /// Whether the handle is of a network that `weir` wires, and cannot be read
-    /// as one of another network (both names may hold dots).
+    /// as one of another network.
+    ///
+    /// A handle is network, dot, container id, and both may hold dots. No runtime
+    /// writes dots into an id, so that the last one ends the network's name; where
+    /// a network that is not wired would explain the handle as well, nothing is
+    /// said about it.
     fn is_wired(&self, handle: &str) -> bool {
-        let of =
-            |network: &str| handle.strip_prefix(network).is_some_and(|rest| rest.starts_with('.'));
-        let seen = || self.attachments.iter().any(|attached| of(attached.identity.network()));
-        let wired = self.networks.iter().any(|network| of(network)) || seen();
-        wired && !self.other_networks.iter().any(|network| of(network))
+        let Some((network, _)) = handle.rsplit_once('.') else { return false };
+        let seen = || self.attachments.iter().any(|it| it.identity.network() == network);
+        let could_be_of =
+            |other: &str| handle.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'));
+        let wired = self.networks.contains(network) || seen();
+        wired && !self.other_networks.iter().any(|other| could_be_of(other))
+    }
+
+    /// Whether a repair may call an address of this block free that is neither
+    /// free nor taken in the store: only in this node's own block, and when the
+    /// node has no route to it.
+    pub(super) fn may_free(&self, owner: &Owner, address: IpAddr) -> bool {
+        owner.host().is_some_and(|host| **host == *self.host) && !self.routed.contains(&address)
     }
 
     /// Whether this store should have this attachment's addresses.
@@ -72,30 +89,77 @@ impl ThisNode {
     }
 }
 
+/// What an audit knows besides the store.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// The node that it runs on; attachments are compared only when it is given.
+    pub node: Option<&'a ThisNode>,
+    /// The hosts that somebody who knows says are gone for good.
+    pub gone: &'a BTreeSet<String>,
+    /// The time, no later than that at which the node's kernel was read.
+    pub now: Timestamp,
+}
+
+/// The hosts that are gone when nobody names one.
+static NO_HOSTS: BTreeSet<String> = BTreeSet::new();
+
+impl<'a> Circumstances<'a> {
+    /// Nobody says that a host is gone.
+    pub fn new(node: Option<&'a ThisNode>, now: Timestamp) -> Self {
+        Self { node, gone: &NO_HOSTS, now }
+    }
+}
+
 /// Which hosts are gone.
 ///
-/// Only where nodes are registered at all: an embedded store, and a cluster
-/// that nobody registers nodes in, has none, and every host in it counts as
-/// being there. The host that the audit runs on is there in any case; when it is
-/// not registered itself, registration is not complete, and nothing is done to
-/// others on its strength.
+/// A host that is named as gone, or that is not registered while others are: an
+/// embedded store, and a cluster that nobody registers nodes in, has no nodes,
+/// and every host in it counts as being there. The host that the audit runs on
+/// is there in any case, and so is every registered one.
+///
+/// That a host is not registered does not prove that it is gone: only what
+/// belongs to one that was named is given to others.
 pub(super) struct Hosts<'a> {
     listing: &'a Listing,
-    here: Option<&'a str>,
+    circumstances: &'a Circumstances<'a>,
 }
 
 impl<'a> Hosts<'a> {
-    pub(super) fn new(listing: &'a Listing, node: Option<&'a ThisNode>) -> Self {
-        Self { listing, here: node.map(|node| node.host.as_str()) }
+    pub(super) fn new(listing: &'a Listing, circumstances: &'a Circumstances<'a>) -> Self {
+        Self { listing, circumstances }
     }
 
     pub(super) fn is_gone(&self, host: &str) -> bool {
         let nodes = &self.listing.nodes;
-        !nodes.is_empty() && !nodes.contains(host) && self.here != Some(host)
+        let here = self.circumstances.node.is_some_and(|node| node.host == host);
+        !here && !nodes.contains(host) && (!nodes.is_empty() || self.is_named(host))
     }
 
-    /// Whether the registered nodes can be relied on.
-    pub(super) fn certain(&self) -> bool {
-        self.here.is_none_or(|here| self.listing.nodes.contains(here))
+    /// Whether somebody said that it is gone.
+    pub(super) fn is_named(&self, host: &str) -> bool {
+        self.circumstances.gone.contains(host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_told_apart_by_their_whole_names() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let node = |own: &[&str], others: &[&str]| ThisNode {
+            networks: names(own),
+            other_networks: names(others),
+            ..ThisNode::default()
+        };
+        let pods = node(&["pods"], &[]);
+        assert!(pods.is_wired("pods.0a1b"));
+        assert!(!pods.is_wired("pods.edge.0a1b"), "a network that is not configured here");
+        assert!(!pods.is_wired("podsedge.0a1b") && !pods.is_wired("pods"));
+        assert!(node(&["pods", "pods.edge"], &[]).is_wired("pods.edge.0a1b"));
+        assert!(node(&["pods"], &["pods.edge"]).is_wired("pods.0a1b"));
+        // A container `edge.0a1b` of the other network would have this handle, too.
+        assert!(!node(&["pods.edge"], &["pods"]).is_wired("pods.edge.0a1b"));
     }
 }

@@ -1,5 +1,6 @@
 //! What an audit found, in the form that scripts read.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,9 @@ pub struct Report {
     pub handles: usize,
     /// How many addresses are in use.
     pub addresses: usize,
+    /// The hosts that somebody named as gone.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gone_hosts: BTreeSet<String>,
     /// What is damaged.
     pub findings: Vec<Record>,
 }
@@ -75,14 +79,15 @@ pub struct RecordedAddress {
 }
 
 impl Report {
-    /// The report on a listing and what was found in it.
-    pub fn new(listing: &Listing, findings: &[Finding]) -> Self {
+    /// The report on a listing and what was found in it, these hosts being gone.
+    pub fn new(listing: &Listing, findings: &[Finding], gone: &BTreeSet<String>) -> Self {
         Self {
             pools: listing.pools.len(),
             blocks: listing.blocks.len(),
             affinities: listing.affinities.values().map(Vec::len).sum(),
             handles: listing.handles.len(),
             addresses: listing.allocations().count(),
+            gone_hosts: gone.clone(),
             findings: findings.iter().map(Record::from).collect(),
         }
     }

@@ -72,11 +72,13 @@ impl Finding {
                 let over = overlaps.iter().map(|other| format!("block {other} overlaps it"));
                 format!("block {block} does not fit: {}", listed(size.into_iter().chain(over)))
             }
-            Self::UnsoundBlock { block, both, neither } => {
-                let state = |addresses: &[IpAddr], state: &str| {
+            Self::UnsoundBlock { block, both, neither, doubtful, .. } => {
+                let state = |addresses: Vec<&IpAddr>, state: &str| {
                     (!addresses.is_empty()).then(|| format!("{} {state}", listed(addresses)))
                 };
-                let both = state(both, "both free and taken, or free twice");
+                let both = state(both.iter().collect(), "both free and taken, or free twice");
+                let mut neither: Vec<&IpAddr> = neither.iter().chain(doubtful).collect();
+                neither.sort_unstable();
                 let neither = state(neither, "neither free nor taken");
                 let parts: Vec<String> = both.into_iter().chain(neither).collect();
                 format!("block {block} has {}", parts.join("; "))
@@ -144,8 +146,13 @@ impl Finding {
                 "{in_use} addresses in it are in use; disable its pool, move the containers to \
                  another one, and repair again"
             )),
-            Self::AddressOfGoneHost { host, certain: false, .. } => Some(incomplete(host)),
-            Self::BlockOfGoneHost { claim, certain: false } => Some(incomplete(&claim.host)),
+            Self::AddressOfGoneHost { host, named: false, .. } => Some(perhaps_there(host)),
+            Self::BlockOfGoneHost { claim, named: false } => Some(perhaps_there(&claim.host)),
+            Self::UnsoundBlock { host, both, neither, doubtful, .. }
+                if both.is_empty() && neither.is_empty() =>
+            {
+                Some(perhaps_used(host.as_deref(), doubtful))
+            }
             Self::Unreadable { .. } => {
                 Some("Weir does not overwrite what it cannot read".to_owned())
             }
@@ -191,11 +198,22 @@ impl Settlement {
     }
 }
 
-fn incomplete(host: &str) -> String {
+fn perhaps_there(host: &str) -> String {
     format!(
-        "this host is not registered either, so that {host} may be there all the same; register \
-         every node: weirctl create -f node.yaml"
+        "{host} may be there without being registered; if it is gone for good, add: \
+         --gone-host {host}"
     )
+}
+
+fn perhaps_used(host: Option<&str>, addresses: &[IpAddr]) -> String {
+    let addresses = listed(addresses);
+    match host {
+        Some(host) => format!(
+            "{addresses} may be in use all the same; a repair on node {host} frees what that node \
+             has no route to"
+        ),
+        None => format!("{addresses} may be in use all the same, and the block is no node's"),
+    }
 }
 
 fn owner_text(owner: &Owner) -> String {

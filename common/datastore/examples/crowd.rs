@@ -1,23 +1,18 @@
-//! Fills a store with a healthy cluster and audits it, or audits the one that is
-//! there, and prints how long the audit took and the most memory that
-//! the process had.
+//! Fills an empty store with a healthy cluster of many addresses, for
+//! `scripts/bench-check.sh`.
 //!
 //! ```text
-//! cargo run --release --example audit_cost -p weir-datastore -- STORE [ADDRESSES BLOCK_SIZE]
+//! cargo run --release --example crowd -p weir-datastore -- STORE [ADDRESSES BLOCK_SIZE]
 //! ```
-//! STORE is a file, or an etcd's URL. Run it twice: the first time the memory is
-//! that of filling as well.
-#![allow(clippy::print_stdout, reason = "it is there to print")]
+//! STORE is a file, or an etcd's URL.
 
 use std::error::Error;
 use std::net::Ipv4Addr;
-use std::time::Instant;
 
 use ipnet::IpNet;
 use weir_common::datastore::{
     Configuration, Datastore, EtcdConfiguration, Transaction, Write, keys,
 };
-use weir_common::ipam::audit::{Report, audit, engine};
 use weir_common::ipam::{Affinity, Attribute, Block, Handle};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -32,30 +27,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let store = weir_datastore::open(&configuration).await?;
-        if store.get(&keys::pool("crowd")).await?.is_none() {
-            fill(store.as_ref(), addresses, block_size).await?;
+        if store.get(&keys::pool("crowd")).await?.is_some() {
+            return Err("the store is full already".into());
         }
-        measure(store.as_ref()).await
+        fill(store.as_ref(), addresses, block_size).await
     })
-}
-
-async fn measure(store: &dyn Datastore) -> Result<(), Box<dyn Error>> {
-    let started = Instant::now();
-    let listed = engine::list(store).await?;
-    let listing_took = started.elapsed();
-    let findings = audit(&listed.listing, None, jiff::Timestamp::UNIX_EPOCH);
-    let took = started.elapsed();
-    let report = Report::new(&listed.listing, &findings);
-    println!(
-        "{} addresses in {} blocks, {} findings: {took:.1?} ({listing_took:.1?} to list)",
-        report.addresses,
-        report.blocks,
-        findings.len()
-    );
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default();
-    println!("{peak}");
-    Ok(())
 }
 
 async fn fill(store: &dyn Datastore, addresses: usize, length: u8) -> Result<(), Box<dyn Error>> {
@@ -78,6 +54,10 @@ async fn fill(store: &dyn Datastore, addresses: usize, length: u8) -> Result<(),
             writes.push(Write::Put { key: keys::handle(&id), value: handle.to_json() });
         }
         writes.push(Write::Put { key: keys::block(cidr), value: block.to_json() });
+        if number % 10 == 0 {
+            let node = format!(r#"{{"metadata":{{"name":"{host}"}},"spec":{{}}}}"#);
+            writes.push(Write::Put { key: keys::node(&host), value: node.into_bytes() });
+        }
         let affinity = Affinity::default().to_json();
         writes.push(Write::Put { key: keys::affinity(&host, cidr), value: affinity });
         while writes.len() >= 100 {

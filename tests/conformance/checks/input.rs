@@ -1,0 +1,182 @@
+//! P4 to P6: standard input, and which versions are spoken.
+
+use std::fs::File;
+
+use serde_json::Value;
+
+use super::Check;
+use crate::bench::{Bench, VERSIONS};
+use crate::verdict::{Verdict, about, ensure, failed, list, refused_with, result, told};
+
+pub const CHECKS: &[Check] = &[
+    Check::new("P4.unreadable", "standard input that cannot be read is code 5", unreadable),
+    Check::new(
+        "P4.not-json",
+        "input that is no JSON object, or has a cniVersion that is no text, is code 6",
+        not_json,
+    ),
+    Check::new("P4.name-first", "a missing name is reported before a bad version", name_first),
+    Check::new(
+        "P4.unknown-version",
+        "an unknown cniVersion is code 1, listing those supported",
+        unknown_version,
+    ),
+    Check::new("P4.exact-version", "cniVersion is compared as text: 1.0 is not 1.0.0", exact),
+    Check::new("P4.no-version", "without cniVersion it is 0.1.0", no_version),
+    Check::new(
+        "P4.no-number",
+        "a cniVersion that is no version at all is code 6 in CHECK, GC and STATUS [R]",
+        no_number,
+    ),
+    Check::new("P5.check", "CHECK below 0.4.0 is code 1", check_too_old),
+    Check::new("P5.gc", "GC below 1.1.0 is code 1", |bench| too_old(bench, "GC")),
+    Check::new("P5.status", "STATUS below 1.1.0 is code 1", |bench| too_old(bench, "STATUS")),
+    Check::new("P6.versions", "VERSION lists the versions supported", versions),
+    Check::new("P6.echo", "VERSION repeats the cniVersion of its input [S]", echo),
+    Check::new("P6.terminal", "VERSION does not wait for a terminal", terminal),
+];
+
+fn unreadable(bench: &Bench) -> Verdict {
+    let scene = bench.usual()?;
+    let call = scene.call_for(bench.newest()?, "web");
+    let directory = File::open("/").expect("a directory can be opened");
+    let answer = scene.run_from(&call, "ADD", directory);
+    refused_with(&answer, 5)?;
+    Ok(told(&answer))
+}
+
+fn not_json(bench: &Bench) -> Verdict {
+    let scene = bench.usual()?;
+    let call = scene.call_for(bench.newest()?, "web");
+    let mut evidence = String::new();
+    for input in ["", "{", "[]", "\"text\"", "{\"name\": \"pods\", \"cniVersion\": 1}"] {
+        let answer = scene.run_with(&call, "ADD", input);
+        about(&format!("{input:?}"), refused_with(&answer, 6))?;
+        evidence = told(&answer);
+    }
+    Ok(evidence)
+}
+
+fn name_first(bench: &Bench) -> Verdict {
+    let scene = bench.usual()?;
+    let call = scene.call_for(bench.newest()?, "web");
+    let call = call.configure("/name", "-".into()).configure("/cniVersion", "9.9.9".into());
+    let answer = scene.run(&call, "ADD");
+    refused_with(&answer, 7)?;
+    Ok(told(&answer))
+}
+
+fn unknown_version(bench: &Bench) -> Verdict {
+    let scene = bench.usual()?;
+    let call = scene.call_for(bench.newest()?, "web").configure("/cniVersion", "9.9.9".into());
+    let mut evidence = String::new();
+    for command in ["ADD", "CHECK", "DEL"] {
+        let answer = scene.run(&call, command);
+        let failure = about(command, refused_with(&answer, 1))?;
+        // The reference does not list them in CHECK.
+        let listed = command == "CHECK"
+            || bench.claimed.iter().all(|version| failure.text.contains(version));
+        ensure(listed, || format!("{command} does not list them: {}", told(&answer)))?;
+        evidence = told(&answer);
+    }
+    Ok(evidence)
+}
+
+fn exact(bench: &Bench) -> Verdict {
+    let scene = bench.usual()?;
+    let call = scene.call_for(bench.newest()?, "web");
+    let mut evidence = String::new();
+    for version in ["1.0", "v1.0.0", "1.0.0 ", "1.0.00"] {
+        let answer = scene.run(&call.clone().configure("/cniVersion", version.into()), "ADD");
+        about(&format!("{version:?}"), refused_with(&answer, 1))?;
+        evidence = told(&answer);
+    }
+    Ok(evidence)
+}
+
+fn no_version(bench: &Bench) -> Verdict {
+    bench.claims("0.1.0")?;
+    let scene = bench.usual()?;
+    let call = scene.call("0.1.0", &scene.container("web"));
+    let mut configuration = call.configuration().clone();
+    configuration.as_object_mut().and_then(|members| members.remove("cniVersion"));
+    let answer = scene.run_with(&call, "ADD", &configuration.to_string());
+    let document = result(&answer)?;
+    ensure(document["ip4"]["ip"].is_string(), || told(&answer))?;
+    Ok(told(&answer))
+}
+
+fn no_number(bench: &Bench) -> Verdict {
+    let scene = bench.usual()?;
+    let call = scene.call_for(bench.newest()?, "web").configure("/cniVersion", "new".into());
+    let mut commands = vec!["CHECK"];
+    if bench.claims("1.1.0").is_ok() {
+        commands.extend(["GC", "STATUS"]);
+    }
+    let mut evidence = String::new();
+    for command in commands {
+        let answer = scene.run(&call, command);
+        about(command, refused_with(&answer, 6))?;
+        evidence = told(&answer);
+    }
+    Ok(evidence)
+}
+
+fn check_too_old(bench: &Bench) -> Verdict {
+    let scene = bench.usual()?;
+    let mut evidence = String::new();
+    for version in bench.since("0.1.0")?.into_iter().filter(|version| *version < "0.4.0") {
+        let answer = scene.run(&scene.call_for(version, "web"), "CHECK");
+        about(version, refused_with(&answer, 1))?;
+        evidence = told(&answer);
+    }
+    Ok(evidence)
+}
+
+fn too_old(bench: &Bench, command: &str) -> Verdict {
+    bench.claims("1.1.0")?;
+    let scene = bench.usual()?;
+    let mut evidence = String::new();
+    for version in bench.since("0.1.0")?.into_iter().filter(|version| *version < "1.1.0") {
+        let answer = scene.run(&scene.call_for(version, "web"), command);
+        about(version, refused_with(&answer, 1))?;
+        evidence = told(&answer);
+    }
+    Ok(evidence)
+}
+
+fn versions(bench: &Bench) -> Verdict {
+    let scene = bench.usual()?;
+    let answer = scene.run(&scene.call_for(bench.newest()?, "web"), "VERSION");
+    let document = result(&answer)?;
+    ensure(document["cniVersion"].is_string(), || told(&answer))?;
+    let listed: Vec<&str> =
+        list(&document, "supportedVersions").iter().filter_map(Value::as_str).collect();
+    let unknown = listed.iter().find(|version| !VERSIONS.contains(version));
+    match unknown {
+        Some(version) => failed(format!("there is no version {version}")),
+        None if listed.is_empty() => failed(told(&answer)),
+        None => Ok(listed.join(" ")),
+    }
+}
+
+fn echo(bench: &Bench) -> Verdict {
+    let scene = bench.usual()?;
+    for version in bench.since("0.1.0")? {
+        let answer = scene.run(&scene.call_for(version, "web"), "VERSION");
+        let document = result(&answer)?;
+        let echoed = document["cniVersion"] == version;
+        ensure(echoed, || format!("asked in {version}: {}", told(&answer)))?;
+    }
+    Ok("each was repeated".to_owned())
+}
+
+fn terminal(bench: &Bench) -> Verdict {
+    let scene = bench.usual()?;
+    // This end of a terminal is one, too, and nobody types at the other.
+    let terminal = File::options().read(true).write(true).open("/dev/ptmx");
+    let terminal = terminal.expect("Linux has pseudo terminals");
+    let answer = scene.run_from(&scene.call_for(bench.newest()?, "web"), "VERSION", terminal);
+    result(&answer)?;
+    Ok(told(&answer))
+}

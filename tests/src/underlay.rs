@@ -1,0 +1,125 @@
+//! The network beneath a cluster: two subnets, and what lies beyond them.
+
+use std::net::Ipv4Addr;
+
+use crate::etcd::{Etcd, Options};
+use crate::node::{Node, UPLINK, connect};
+use crate::place::Place;
+
+/// A subnet of the underlay, 172.31.`s`.0/24 with the router at .1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subnet {
+    /// Nodes, `s` = 1.
+    First = 1,
+    /// Nodes, `s` = 2.
+    Second = 2,
+    /// The datastore's, `s` = 3.
+    Datastore = 3,
+    /// The world outside the cluster, `s` = 4.
+    Outside = 4,
+}
+
+impl Subnet {
+    const ALL: [Self; 4] = [Self::First, Self::Second, Self::Datastore, Self::Outside];
+
+    fn address(self, host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(172, 31, self as u8, host)
+    }
+
+    /// The router's interface in it: a bridge of the links to its hosts.
+    fn bridge(self) -> String {
+        format!("br{}", self as u8)
+    }
+}
+
+/// A host of the underlay: a node of a cluster, or a server.
+pub struct Host {
+    /// The host itself.
+    pub node: Node,
+    /// The only address of its [`UPLINK`].
+    pub address: Ipv4Addr,
+}
+
+/// Four subnets with a router between them, IPv4 only. The router knows these
+/// subnets and nothing else: neither a default route nor where containers are,
+/// unless a test tells it (as BGP would).
+pub struct Underlay {
+    router: Node,
+}
+
+impl Underlay {
+    /// An underlay without hosts.
+    pub fn new() -> Self {
+        let router = Node::bare("router");
+        let lines = Subnet::ALL.map(|subnet| {
+            let (bridge, address) = (subnet.bridge(), subnet.address(1));
+            format!(
+                "link add {bridge} type bridge\n\
+                 address add {address}/24 dev {bridge}\n\
+                 link set {bridge} addrgenmode none up\n"
+            )
+        });
+        router.run_with(&["ip", "-batch", "-"], &lines.concat());
+        router.write("/proc/sys/net/ipv4/ip_forward", "1");
+        Self { router }
+    }
+
+    /// The router. Each host's link ends there in an interface named after it.
+    pub fn router(&self) -> &Node {
+        &self.router
+    }
+
+    /// A new node `n<number>` at 172.31.`s`.(10 + number). `number` is 1 to 200
+    /// and used once in the whole underlay.
+    pub fn node(&self, subnet: Subnet, number: u8) -> Host {
+        self.host(&format!("n{number}"), subnet, 10 + number)
+    }
+
+    /// The host `outside` at 172.31.4.10, beyond the cluster. To be made once.
+    pub fn outside(&self) -> Host {
+        self.host("outside", Subnet::Outside, 10)
+    }
+
+    /// Starts an etcd on the host `etcd` at 172.31.3.10; its endpoint is good
+    /// on every host. To be made once.
+    pub fn etcd(&self) -> Etcd {
+        let host = self.host("etcd", Subnet::Datastore, 10);
+        let options = Options { address: host.address.into(), ..Options::default() };
+        Etcd::start_with(&host.node, options)
+    }
+
+    /// Loses every packet from and to a host of this underlay from now on. The
+    /// host does not see it: its link stays up.
+    pub fn cut(&self, host: &Node) {
+        self.set_port(host, "disabled");
+    }
+
+    /// Ends what [`Underlay::cut`] began.
+    pub fn heal(&self, host: &Node) {
+        self.set_port(host, "forwarding");
+    }
+
+    fn set_port(&self, host: &Node, state: &str) {
+        self.router.run(&["bridge", "link", "set", "dev", host.name(), "state", state]);
+    }
+
+    fn host(&self, name: &str, subnet: Subnet, number: u8) -> Host {
+        let node = Node::bare(name);
+        connect(self.router.namespaces(), name, &node);
+        self.router.run(&["ip", "link", "set", name, "master", &subnet.bridge()]);
+        let (address, gateway) = (subnet.address(number), subnet.address(1));
+        let lines = format!(
+            "link set {UPLINK} addrgenmode none up\n\
+             address add {address}/24 dev {UPLINK}\n\
+             route add default via {gateway}\n"
+        );
+        node.run_with(&["ip", "-batch", "-"], &lines);
+        Host { node, address }
+    }
+}
+
+impl Default for Underlay {
+    fn default() -> Self {
+        Self::new()
+    }
+}
