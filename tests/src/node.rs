@@ -102,6 +102,12 @@ impl Node {
         written.unwrap_or_else(|error| panic!("{}: writing {path}: {error}", self.name));
     }
 
+    /// Lets the kernel name another boot than it does, as it would after a reboot.
+    pub fn set_boot_id(&self, id: &str) {
+        self.write("/etc/weir/boot_id", id);
+        self.run(&["mount", "--bind", "/etc/weir/boot_id", "/proc/sys/kernel/random/boot_id"]);
+    }
+
     /// The content of a file on this node.
     pub fn read(&self, path: &str) -> String {
         self.enter(|| fs::read_to_string(path))
