@@ -131,13 +131,13 @@ fn a_list_that_cannot_be_read_removes_nothing() {
     }
 }
 
-/// Says that all allocations were made an hour earlier than they were.
+/// Says that all allocations were made long ago.
 fn age(cluster: &Cluster) {
     let mut entries = cluster.store.entries();
     entries.retain(|key, _| key.starts_with("/calico/ipam/v2/assignment/"));
     for value in entries.values_mut() {
-        let mut block: Value = serde_json::from_str(value).unwrap();
-        for holder in block["attributes"].as_array_mut().unwrap() {
+        let mut block: Value = serde_json::from_str(value).expect("a block is JSON");
+        for holder in block["attributes"].as_array_mut().expect("a block has holders") {
             holder["secondary"]["timestamp"] = "2020-01-02 03:04:05.6 +0000 UTC".into();
         }
         *value = block.to_string();
