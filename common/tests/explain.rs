@@ -4,6 +4,7 @@
 
 mod support;
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::*;
@@ -24,6 +25,32 @@ struct Cluster {
     reserved: Vec<String>,
     config: (bool, bool, u8),
     before: Vec<(u8, u8, bool)>,
+    damage: Vec<Damage>,
+}
+
+/// A stored value that cannot be used.
+#[derive(Clone, Debug)]
+enum Damage {
+    /// A block that was there, the one with this number, gets this value.
+    Block(usize, &'static str),
+    /// A block that nobody claimed, of these pool and address.
+    Unclaimed(u8, u8),
+    /// Something that every ADD reads.
+    Common(&'static str),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let value = prop_oneof![Just("{}"), Just("no JSON"), Just(r#"{"cidr": "10.9.9.0/29"}"#)];
+    let common = prop_oneof![
+        Just("/calico/resources/v3/projectcalico.org/ippools/zz"),
+        Just("/calico/resources/v3/projectcalico.org/ipreservations/zz"),
+        Just(keys::IPAM_CONFIG),
+    ];
+    prop_oneof![
+        6 => (0usize..64, value).prop_map(|(number, value)| Damage::Block(number, value)),
+        6 => (0u8..4, 0u8..16).prop_map(|(pool, last)| Damage::Unclaimed(pool, last)),
+        1 => common.prop_map(Damage::Common),
+    ]
 }
 
 fn cluster() -> impl Strategy<Value = Cluster> {
@@ -33,22 +60,22 @@ fn cluster() -> impl Strategy<Value = Cluster> {
         1 => Just("zone in {'z0', 'z2'} && has(zone)"),
         1 => Just("!has(zone)"),
     ];
-    let pool = (29u8..=32, selector, any::<bool>(), prop::bool::weighted(0.2)).prop_map(
-        |(block_size, selector, disabled, manual)| {
+    let pool = (29u8..=32, selector, prop::bool::weighted(0.15), prop::bool::weighted(0.2))
+        .prop_map(|(block_size, selector, disabled, manual)| {
             json!({
                 "blockSize": block_size, "nodeSelector": selector, "disabled": disabled,
                 "assignmentMode": if manual { "Manual" } else { "Automatic" },
             })
-        },
-    );
+        });
     (
-        prop::collection::vec(pool, 0..4),
+        prop::collection::vec(pool, 0..5),
         [0u8..3, 0u8..3, 0u8..3],
         prop::collection::vec((0u8..4, 0u8..16, 28u8..=32), 0..3),
         (any::<bool>(), prop::bool::weighted(0.9), 0u8..3),
         prop::collection::vec((0u8..3, 0u8..16, any::<bool>()), 0..40),
+        prop_oneof![1 => Just(vec![]), 2 => prop::collection::vec(damage(), 1..4)],
     )
-        .prop_map(|(pools, labels, reserved, config, before)| Cluster {
+        .prop_map(|(pools, labels, reserved, config, before, damage)| Cluster {
             pools,
             labels,
             reserved: reserved
@@ -57,6 +84,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 .collect(),
             config,
             before,
+            damage,
         })
 }
 
@@ -76,7 +104,8 @@ async fn build(cluster: &Cluster) -> Memory {
         put(&store, keys::node(&format!("n{number}")), node);
     }
     for (host, container, by_name) in &cluster.before {
-        let mut request = request(&format!("n{host}"), &container.to_string(), V4);
+        let families = if *container % 3 == 0 { &[Family::V4, Family::V6] } else { V4 };
+        let mut request = request(&format!("n{host}"), &container.to_string(), families);
         if *by_name && !cluster.pools.is_empty() {
             let name = format!("p{}", usize::from(*container) % cluster.pools.len());
             request.wants =
@@ -94,24 +123,73 @@ async fn build(cluster: &Cluster) -> Memory {
     let config = json!({"strict_affinity": strict, "auto_allocate_blocks": claim,
         "maxBlocksPerHost": most});
     put(&store, keys::IPAM_CONFIG.to_owned(), config);
+    for damage in &cluster.damage {
+        inflict(damage, cluster, &store);
+    }
     store
 }
 
-fn wants() -> impl Strategy<Value = Vec<Want>> {
-    let any = |family, pools: &[&str]| Want::Any {
-        family,
-        pools: pools.iter().map(|pool| pool.parse().unwrap()).collect(),
+fn inflict(damage: &Damage, cluster: &Cluster, store: &Memory) {
+    let seed = |key: String, value: &str| {
+        store.seed([(key, value.as_bytes().to_vec())]);
     };
+    match damage {
+        Damage::Block(number, value) => {
+            let keys: Vec<_> =
+                store.dump().into_keys().filter(|key| key.starts_with(keys::BLOCKS)).collect();
+            if !keys.is_empty() {
+                seed(keys[number % keys.len()].clone(), value);
+            }
+        }
+        Damage::Unclaimed(pool, last) => {
+            let size = cluster
+                .pools
+                .get(usize::from(*pool))
+                .map_or(29, |pool| u8::try_from(pool["blockSize"].as_u64().unwrap()).unwrap());
+            let block = format!("10.{pool}.0.{last}/{size}").parse::<IpNet>().unwrap().trunc();
+            seed(keys::block(block), "{}");
+        }
+        Damage::Common(key) => seed((*key).to_owned(), "[]"),
+    }
+}
+
+/// A family's part of a request: pools by name and by CIDR, of its own and of
+/// the other family, some of which are not there.
+fn any_want(family: Family) -> impl Strategy<Value = Want> {
+    let pool = prop_oneof![
+        24 => (0u8..3).prop_map(|number| format!("p{number}")),
+        12 => (0u8..3).prop_map(|number| format!("10.{number}.0.0/28")),
+        2 => Just("six".to_owned()),
+        2 => Just("fd00::/123".to_owned()),
+        1 => Just("10.0.0.0/27".to_owned()),
+        1 => Just("nothing".to_owned()),
+    ];
+    let pools = prop_oneof![2 => Just(vec![]), 3 => prop::collection::vec(pool, 1..3)];
+    pools.prop_map(move |pools| {
+        let pools = pools.iter().map(|pool| pool.parse().unwrap()).collect();
+        Want::Any { family, pools }
+    })
+}
+
+fn wants() -> impl Strategy<Value = Vec<Want>> {
+    let exactly = prop_oneof![
+        3 => (0u8..4, 0u8..16).prop_map(|(pool, last)| format!("10.{pool}.0.{last}")),
+        1 => (0u8..32).prop_map(|last| format!("fd00::{last:x}")),
+    ];
     prop_oneof![
-        4 => Just(vec![any(Family::V4, &[])]),
-        1 => Just(vec![any(Family::V6, &[])]),
-        2 => Just(vec![any(Family::V4, &[]), any(Family::V6, &[])]),
-        1 => Just(vec![any(Family::V4, &["p1", "10.0.0.0/28"])]),
-        1 => Just(vec![any(Family::V4, &["p2"])]),
-        1 => (0u8..3, 0u8..16).prop_map(|(pool, last)| {
-            vec![Want::Exactly(format!("10.{pool}.0.{last}").parse().unwrap())]
-        }),
+        4 => any_want(Family::V4).prop_map(|four| vec![four]),
+        1 => any_want(Family::V6).prop_map(|six| vec![six]),
+        2 => (any_want(Family::V4), any_want(Family::V6)).prop_map(|(four, six)| vec![four, six]),
+        1 => exactly.prop_map(|address| vec![Want::Exactly(address.parse().unwrap())]),
     ]
+}
+
+/// Blocks that the last call may have left word of; any will do.
+fn likely() -> impl Strategy<Value = Vec<IpNet>> {
+    let block = (0u8..4, 0u8..16, 29u8..=32).prop_map(|(pool, last, length)| {
+        format!("10.{pool}.0.{last}/{length}").parse::<IpNet>().unwrap().trunc()
+    });
+    prop::collection::vec(block, 0..3)
 }
 
 fn run(future: impl Future<Output = ()>) {
@@ -126,6 +204,7 @@ proptest! {
         cluster in cluster(),
         wants in wants(),
         host in 0u8..4,
+        likely in likely(),
     ) {
         run(async {
             let store = build(&cluster).await;
@@ -134,7 +213,7 @@ proptest! {
             let explained = explain(&store, &host, wants.clone(), now()).await.unwrap();
             assert_eq!(store.dump(), before, "explaining changes nothing");
             let newcomer = Request { wants, ..request(&host, "newcomer", &[]) };
-            let got = engine::assign(&store, &newcomer, &[], now()).await.map(|it| it.addresses);
+            let got = engine::assign(&store, &newcomer, &likely, now()).await.map(|it| it.addresses);
             assert_foretold(&explained, got, &before);
         });
     }
@@ -194,6 +273,77 @@ async fn every_pool_is_accounted_for() {
 }
 
 #[tokio::test]
+async fn a_pool_of_the_other_family_is_refused_as_an_add_refuses_it() {
+    let store = Memory::new();
+    pool(&store, "four", "10.0.0.0/24", json!({}));
+    pool(&store, "six", "fd00::/64", json!({}));
+    for reference in ["six", "fd00::/64"] {
+        let pools = vec!["four".parse().unwrap(), reference.parse().unwrap()];
+        let want = Want::Any { family: Family::V4, pools };
+        let explained = explain(&store, "n1", vec![want.clone()], now()).await.unwrap();
+        let newcomer = Request { wants: vec![want], ..request("n1", "newcomer", &[]) };
+        let refused = assign(&store, &newcomer).await.unwrap_err();
+        assert_eq!(explained.outcome.unwrap_err().to_string(), refused.to_string());
+        assert!(refused.to_string().contains("six was asked for but is not of family IPv4"));
+        let passed_over = &explained.wants[0].passed_over;
+        let why: Vec<_> = passed_over.iter().map(|(pool, why)| (&*pool.name, why)).collect();
+        let other = NotUsed::PassedOver(PassedOver::OtherFamily(Family::V4));
+        assert_eq!(why, [("four", &NotUsed::WithAnother), ("six", &other)]);
+    }
+}
+
+#[tokio::test]
+async fn for_an_address_asked_for_its_own_pool_is_named() {
+    let store = Memory::new();
+    pool(&store, "here", "10.0.0.0/24", json!({"nodeSelector": "zone == 'far'"}));
+    pool(&store, "there", "10.1.0.0/24", json!({}));
+    let wants = vec![Want::Exactly("10.0.0.9".parse().unwrap())];
+    let explained = explain(&store, "n1", wants, now()).await.unwrap();
+    let [considered] = explained.wants.as_slice() else { panic!("{explained:?}") };
+    assert_eq!(considered.pools[0].name, "here");
+    let why: Vec<_> = considered.passed_over.iter().map(|(_, why)| why.to_string()).collect();
+    assert_eq!(why, ["does not contain 10.0.0.9"]);
+}
+
+/// Whether an ADD fails over a block depends on whether it needs it, not on
+/// what was read along with it.
+#[tokio::test]
+async fn a_block_that_cannot_be_used_matters_only_where_it_is_needed() {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/28", json!({"blockSize": 31}));
+    for container in 0..8 {
+        assign(&store, &request("n1", &container.to_string(), V4)).await.unwrap();
+    }
+    let want = || vec![Want::Any { family: Family::V4, pools: vec![] }];
+    let explained = explain(&store, "n1", want(), now()).await.unwrap();
+    let order: Vec<IpNet> = explained.wants[0].held.iter().map(|held| held.block).collect();
+    let next = explained.outcome.unwrap()[0].address;
+    // All that the host holds is full: what it holds is read to the end.
+    store.seed([(keys::block(*order.last().unwrap()), b"{}".to_vec())]);
+    let explained = explain(&store, "n1", want(), now()).await.unwrap();
+    let foretold = explained.outcome.unwrap_err().to_string();
+    let refused = assign(&store, &request("n1", "x", V4)).await.unwrap_err().to_string();
+    assert_eq!(foretold, refused);
+    assert!(refused.contains(&keys::block(*order.last().unwrap())), "{refused}");
+    assert!(refused.contains("weirctl ipam check"), "{refused}");
+    // With room in a block before it, it is not needed, even if it is read.
+    let second = order[1];
+    let given = with_room(&store, second);
+    store.seed([(keys::block(second), given.to_json())]);
+    let explained = explain(&store, "n1", want(), now()).await.unwrap();
+    let foretold = explained.outcome.unwrap()[0].address;
+    assert!(second.contains(&foretold) && foretold != next);
+    assert_eq!(assign(&store, &request("n1", "x", V4)).await.unwrap(), [foretold]);
+}
+
+/// The block with its first address given back.
+fn with_room(store: &Memory, cidr: IpNet) -> weir_common::ipam::Block {
+    let mut block = weir_common::ipam::Block::from_json(&store.dump()[&keys::block(cidr)]).unwrap();
+    block.release(&[0]);
+    block
+}
+
+#[tokio::test]
 async fn blocks_are_counted_in_the_order_tried() {
     let store = Memory::new();
     pool(&store, "blue", "10.0.0.0/27", json!({"blockSize": 30}));
@@ -239,6 +389,10 @@ async fn what_keeps_an_add_from_its_address_is_the_outcome() {
     let damaged = explain(&store, "n1", wants(), now()).await.unwrap();
     assert!(matches!(damaged.wants[0].held[0].state, HeldState::Unreadable(_)));
     assert!(matches!(outcome(damaged), Error::Malformed { .. }));
+    store.seed([(keys::pool("blue"), b"[]".to_vec())]);
+    let damaged = explain(&store, "n1", wants(), now()).await.unwrap();
+    assert!(damaged.wants.is_empty());
+    assert!(outcome(damaged).to_string().contains(&keys::pool("blue")));
 }
 
 /// Which blocks are known by chance does not decide what an ADD complains of.

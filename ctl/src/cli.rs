@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -120,6 +120,16 @@ pub enum Command {
     /// Say which version of weirctl this is
     #[command(after_help = "Example:\n  weirctl version")]
     Version,
+}
+
+impl Command {
+    /// The file of the network that the command is about, if it names one.
+    pub fn network_file(&self) -> Option<&Path> {
+        match self {
+            Self::Ipam(IpamCommand::Explain(arguments)) => arguments.conflist.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// The commands about addresses.

@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod location;
+mod network;
 mod output;
 mod session;
 mod store;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clap::Parser;
 use clap::error::ErrorKind;
+use weir_common::cni::NodeName;
 use weir_common::datastore::{Datastore, keys};
 use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
@@ -24,6 +26,7 @@ use weir_kernel::Kernel;
 
 use cli::{Cli, DatastoreArgs};
 use location::{Location, Settings};
+use network::Network;
 use session::{Failure, Occupied, Session, StillNode, Surroundings};
 use store::Observer;
 use terminal::Progress;
@@ -37,6 +40,8 @@ const DEFAULT_WIDTH: usize = 80;
 struct Process {
     /// The node's CNI configuration.
     networks: Networks,
+    /// The network that the call is about.
+    network: Option<Network>,
     progress: Progress,
 }
 
@@ -80,8 +85,12 @@ impl Surroundings for Process {
         Ok(StillNode { node, _locks })
     }
 
-    fn node_name(&self) -> Result<String, Failure> {
-        this_node::name(&self.networks)
+    fn node_name(&self, configured: &NodeName) -> Result<String, Failure> {
+        weir_process::node_name(configured).map_err(|error| Failure::caused_by(&error))
+    }
+
+    fn network(&self) -> Option<Network> {
+        self.network.clone()
     }
 
     fn width(&self) -> usize {
@@ -135,7 +144,8 @@ fn run(cli: Cli) -> Result<String, Failure> {
     if let Some(result) = commands::run_offline(&cli.command, &process) {
         return result;
     }
-    let location = locate(&cli.datastore)?;
+    process.network = cli.command.network_file().map(read_network).transpose()?;
+    let location = locate(&cli.datastore, process.network.clone())?;
     if cli.datastore.verbose {
         let _ = writeln!(
             std::io::stderr(),
@@ -153,6 +163,9 @@ fn run(cli: Cli) -> Result<String, Failure> {
         let datastore = datastore.as_ref();
         let files = location::read_network_directory(&cli.datastore.sources().network_directory);
         process.networks = Networks::of(&files, &location.configuration);
+        if process.network.is_none() {
+            process.network = Network::first_of(&files, &location.configuration);
+        }
         let session = Session { datastore, surroundings: &process, style: terminal::style() };
         let result = commands::run(cli.command, &session).await;
         process.progress.end();
@@ -160,13 +173,22 @@ fn run(cli: Cli) -> Result<String, Failure> {
     })
 }
 
-fn locate(arguments: &DatastoreArgs) -> Result<Location, Failure> {
+/// Reads the network that the command line names.
+fn read_network(path: &Path) -> Result<Network, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::new(format!("{} cannot be read: {error}; check the path", path.display()))
+    })?;
+    Network::read(path.to_owned(), &text).map_err(|error| Failure::caused_by(&error))
+}
+
+fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location, Failure> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let candidates = arguments
+    let mut candidates = arguments
         .sources()
         .gather(arguments.settings(), Settings::from_pairs(environment))
         .map_err(|error| Failure::caused_by(&error))?;
+    candidates.named = named;
     location::choose(&candidates).map_err(|error| Failure::caused_by(&error))
 }
 

@@ -6,11 +6,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use jiff::Timestamp;
+use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
 use weir_process::Lock;
 
+use crate::network::Network;
 use crate::output::Style;
 use crate::store::Observer;
 
@@ -45,11 +47,15 @@ pub trait Surroundings: Observer {
     /// As [`Surroundings::this_node`], and when the host's lock cannot be had.
     async fn still_node(&self) -> Result<StillNode, Failure>;
 
-    /// The name of this node.
+    /// The name of this node, found as a network's configuration says.
     ///
     /// # Errors
     /// When there is none that can be used.
-    fn node_name(&self) -> Result<String, Failure>;
+    fn node_name(&self, configured: &NodeName) -> Result<String, Failure>;
+
+    /// The network that the call is about: the one it names, else the node's
+    /// first one in the datastore in use.
+    fn network(&self) -> Option<Network>;
 
     /// How many columns the terminal has, or what takes its place.
     fn width(&self) -> usize;

@@ -19,6 +19,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clap::Parser;
 use serde_json::Value;
+use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::resources::Birth;
@@ -26,6 +27,7 @@ use weir_datastore::Memory;
 
 use crate::cli::Cli;
 use crate::commands;
+use crate::network::Network;
 use crate::output::Style;
 use crate::session::{Failure, Occupied, Session, StillNode, Surroundings};
 use crate::store::Observer;
@@ -40,6 +42,7 @@ struct Prepared {
     /// What others do during a pause, of this number.
     meanwhile: Option<Meanwhile>,
     pauses: AtomicU32,
+    network: Option<Network>,
 }
 
 type Meanwhile = Box<dyn Fn(u32) + Send + Sync>;
@@ -47,7 +50,8 @@ type Meanwhile = Box<dyn Fn(u32) + Send + Sync>;
 impl Prepared {
     fn new(input: &str, node: Option<ThisNode>) -> Self {
         let (births, pauses, still) = (AtomicU32::new(0), AtomicU32::new(0), node.clone());
-        Self { input: input.to_owned(), births, node, still, meanwhile: None, pauses }
+        let input = input.to_owned();
+        Self { input, births, node, still, meanwhile: None, pauses, network: None }
     }
 }
 
@@ -93,8 +97,15 @@ impl Surroundings for Prepared {
         Ok(StillNode { node: self.still.clone(), _locks: Vec::new() })
     }
 
-    fn node_name(&self) -> Result<String, Failure> {
-        Ok("n1".to_owned())
+    fn node_name(&self, configured: &NodeName) -> Result<String, Failure> {
+        Ok(match configured {
+            NodeName::Given(name) => name.clone(),
+            NodeName::File(_) | NodeName::FileOrHost(_) => "n1".to_owned(),
+        })
+    }
+
+    fn network(&self) -> Option<Network> {
+        self.network.clone()
     }
 
     fn width(&self) -> usize {
@@ -143,7 +154,15 @@ async fn call_on(
     node: Option<ThisNode>,
     style: Style,
 ) -> Answer {
-    call_in(datastore, arguments, &Prepared::new(input, node), style).await
+    let mut surroundings = Prepared::new(input, node);
+    // The network's file, where one is named, is what stands on the standard input.
+    let named = parse(arguments).ok().and_then(|cli| cli.command.network_file().map(PathBuf::from));
+    surroundings.network = named.map(|path| Network::read(path, input).unwrap());
+    call_in(datastore, arguments, &surroundings, style).await
+}
+
+fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("weirctl").chain(arguments.iter().copied()))
 }
 
 async fn call_in(
@@ -152,8 +171,7 @@ async fn call_in(
     surroundings: &Prepared,
     style: Style,
 ) -> Answer {
-    let line = std::iter::once("weirctl").chain(arguments.iter().copied());
-    let cli = match Cli::try_parse_from(line) {
+    let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => return Answer { exit: 1, output: error.to_string() },
     };

@@ -10,6 +10,7 @@ use weir_common::ipam::audit::{Attached, ThisNode};
 use weir_kernel::{Kernel, is_same_namespace};
 use weir_process::{DEFAULT_LOCK_FILE, Lock};
 
+use crate::network::{is_same_store, plugins};
 use crate::session::Failure;
 
 /// The networks of a node's CNI configuration.
@@ -55,13 +56,8 @@ impl Networks {
 
 /// The name of a network and its first plugin, which makes the interfaces.
 fn main_plugin(text: &str) -> Option<(String, Map<String, Value>)> {
-    let network: Map<String, Value> = serde_json::from_str(text).ok()?;
-    let name = network.get("name")?.as_str()?.to_owned();
-    let plugin = match network.get("plugins") {
-        Some(plugins) => plugins.get(0)?.as_object()?.clone(),
-        None => network,
-    };
-    Some((name, plugin))
+    let plugin = plugins(text).ok()?.into_iter().next()?;
+    Some((plugin.get("name")?.as_str()?.to_owned(), plugin))
 }
 
 /// The configuration of a network that `weir` wires with addresses of
@@ -74,23 +70,11 @@ fn own(name: &str, plugin: &Map<String, Value>) -> Option<Configuration> {
     is_ours.then(validate)?.ok()
 }
 
-/// Whether two ways lead to one datastore: the same file, or a common endpoint.
-fn is_same_store(one: &datastore::Configuration, other: &datastore::Configuration) -> bool {
-    use datastore::Configuration::{Embedded, Etcd};
-    match (one, other) {
-        (Embedded { path: one }, Embedded { path: other }) => one == other,
-        (Etcd(one), Etcd(other)) => {
-            one.endpoints.iter().any(|endpoint| other.endpoints.contains(endpoint))
-        }
-        _ => false,
-    }
-}
-
 /// The node's name, as the networks or else Weir's defaults say.
 ///
 /// # Errors
 /// [`Failure`] when there is none that can be used.
-pub fn name(networks: &Networks) -> Result<String, Failure> {
+fn name(networks: &Networks) -> Result<String, Failure> {
     let default = || NodeName::FileOrHost(weir_common::cni::DEFAULT_NODE_NAME_FILE.into());
     let configured = networks.node_name.clone().unwrap_or_else(default);
     weir_process::node_name(&configured).map_err(|error| Failure::caused_by(&error))

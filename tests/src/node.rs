@@ -102,16 +102,29 @@ impl Node {
         written.unwrap_or_else(|error| panic!("{}: writing {path}: {error}", self.name));
     }
 
-    /// Lets the kernel name another boot than it does, as it would after a reboot.
-    pub fn set_boot_id(&self, id: &str) {
-        self.write("/etc/weir/boot_id", id);
-        self.run(&["mount", "--bind", "/etc/weir/boot_id", "/proc/sys/kernel/random/boot_id"]);
-    }
-
     /// The content of a file on this node.
     pub fn read(&self, path: &str) -> String {
         self.enter(|| fs::read_to_string(path))
             .unwrap_or_else(|error| panic!("{}: reading {path}: {error}", self.name))
+    }
+
+    /// Restarts the machine, as far as Weir can see it: the kernel's boot id is
+    /// `boot_id`, containers, links, NAT and forwarding are gone, `/run` is empty,
+    /// and what is on disk is still there.
+    pub fn reboot(&self, boot_id: &str) {
+        let script = format!(
+            "set -e\n\
+             for link in $(ip -o link show type veth | sed -n 's/^[0-9]*: \\(weir[^@:]*\\).*/\\1/p')\n\
+             do ip link delete $link; done\n\
+             ip -all netns delete\n\
+             nft flush ruleset\n\
+             echo 0 >/proc/sys/net/ipv4/ip_forward\n\
+             echo 0 >/proc/sys/net/ipv6/conf/all/forwarding\n\
+             find /run -mindepth 1 -maxdepth 1 ! -name machine ! -name netns -exec rm -r {{}} +\n\
+             echo {boot_id} >/etc/boot_id\n\
+             mount --bind /etc/boot_id /proc/sys/kernel/random/boot_id\n"
+        );
+        self.run_with(&["sh"], &script);
     }
 
     pub(crate) fn namespaces(&self) -> &Namespaces {

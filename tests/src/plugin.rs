@@ -62,7 +62,8 @@ impl Call {
     pub fn configure(mut self, pointer: &str, value: Value) -> Self {
         let (parent, member) = pointer.rsplit_once('/').expect("a JSON pointer has a slash");
         let parent = self.configuration.pointer_mut(parent).and_then(Value::as_object_mut);
-        parent.expect("the parent is an object").insert(member.to_owned(), value);
+        let member = member.replace("~1", "/").replace("~0", "~");
+        parent.expect("the parent is an object").insert(member, value);
         self
     }
 
@@ -123,15 +124,21 @@ pub struct Running {
 }
 
 impl Running {
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for its end.
     pub fn finish(self) -> Answer {
         Answer::of(&self.child.wait_with_output().expect("waiting for a child"))
     }
 
-    /// Kills it, with SIGKILL, and waits for its end.
-    pub fn kill(mut self) {
+    /// Kills it, with SIGKILL, and waits for its end. It may have come to its end
+    /// before.
+    pub fn kill(mut self) -> Answer {
         self.child.kill().expect("killing a child");
-        self.child.wait().expect("waiting for a child");
+        self.finish()
     }
 }
 

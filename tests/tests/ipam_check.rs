@@ -1,7 +1,6 @@
 //! `weirctl ipam check` on a node with containers: what the kernel has is
 //! compared with the store, and mended.
 
-use serde_json::Value;
 use weir_tests::{
     Answer, Cluster, CniTool, Container, Families, Place, address, allocations, assert_consistent,
 };
@@ -44,19 +43,6 @@ impl World {
         assert!(!answer.succeeded && answer.stdout.contains(kind), "{answer:?}");
         assert!(answer.stderr.contains("weirctl ipam check --repair"), "{answer:?}");
     }
-
-    /// Makes every allocation an hour older than any call may take.
-    fn age(&self) {
-        for (key, value) in self.cluster.store.entries() {
-            if key.contains("/assignment/") {
-                let mut block: Value = serde_json::from_str(&value).expect("a block is JSON");
-                for holder in block["attributes"].as_array_mut().into_iter().flatten() {
-                    holder["secondary"]["timestamp"] = "2026-01-02 03:04:05 +0000 UTC".into();
-                }
-                self.cluster.store.put(&key, &block);
-            }
-        }
-    }
 }
 
 /// A container whose address was given to nobody gets it back; one that went
@@ -77,7 +63,7 @@ fn what_kernel_and_store_disagree_on_is_mended(cluster: Cluster) {
     world.cluster.node.run(&["ip", "link", "delete", link.expect("a link")]);
     // Its ADD might still be going on.
     world.assert_healthy(1);
-    world.age();
+    world.cluster.age_allocations();
     world.assert_found("address-without-attachment");
     assert!(world.check(&["--repair"]).succeeded);
     world.assert_healthy(1);
@@ -98,7 +84,7 @@ fn a_container_that_comes_back_keeps_its_address(cluster: Cluster) {
     let link = link.expect("a link").to_owned();
     let alias = node.link(&link)["ifalias"].as_str().expect("an alias").to_owned();
     node.run(&["ip", "link", "delete", &link]);
-    world.age();
+    world.cluster.age_allocations();
     world.assert_found("address-without-attachment");
     let before = world.cluster.store.entries();
 

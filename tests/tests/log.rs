@@ -1,123 +1,187 @@
-//! What is logged: enough to follow one call through both plugins, and nothing
-//! secret.
+//! The log: lines of one call found together, the time of each step, the trace,
+//! and nothing secret.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use weir_tests::{Answer, Call, Cluster, Etcd, EtcdOptions, Families, Node, Place};
+use weir_tests::{Answer, Call, Cluster, Etcd, EtcdOptions, Families, Node, Place, Store};
 
-const LOG: &str = "/run/log/weir/cni.log";
+const FILE: &str = "/run/log/weir.log";
 
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-
-fn logging(call: Call) -> Call {
-    call.configure("/log_level", "debug".into()).configure("/log_file_path", LOG.into())
+fn logging(call: Call, level: &str) -> Call {
+    call.configure("/log_file_path", FILE.into()).configure("/log_level", level.into())
 }
 
+/// All lines of the file so far, which is then removed.
 fn lines(node: &Node) -> Vec<Value> {
-    let text = node.read(LOG);
-    text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+    let text = node.read(FILE);
+    node.run(&["rm", FILE]);
+    let line = |line: &str| {
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in line {line}"))
+    };
+    text.lines().map(line).collect()
 }
 
-fn values<'a>(lines: &'a [Value], pointer: &str) -> BTreeSet<&'a str> {
-    lines.iter().filter_map(|line| line.pointer(pointer)?.as_str()).collect()
+fn texts(lines: &[Value], pointer: &str) -> BTreeSet<String> {
+    let text = |line: &Value| Some(line.pointer(pointer)?.as_str()?.to_owned());
+    lines.iter().filter_map(text).collect()
 }
 
 #[test]
-fn one_call_can_be_followed_through_both_plugins() {
+fn a_call_has_one_id_in_both_plugins_and_no_two_calls_the_same() {
     let cluster = Cluster::embedded().with_pools(Families::V4);
-    let container = cluster.node.container("web");
-    let call = logging(cluster.weir(Families::V4, &container))
-        .with("TRACEPARENT", &format!("00-{TRACE}-00f067aa0ba902b7-01"))
-        .with("TRACESTATE", "vendor=value");
-    let answer = call.run(&cluster.node, "ADD");
-    answer.result();
-    let first = lines(&cluster.node);
-    let id = values(&first, "/span/id");
-    assert_eq!(id.len(), 1, "{first:?}");
-    assert!(answer.stderr.contains(id.first().unwrap()), "{}", answer.stderr);
-    assert_eq!(values(&first, "/span/program"), ["weir", "weir-ipam"].into());
-    for (key, value) in [
-        ("command", "ADD"),
-        ("network", "pods"),
-        ("container", "web"),
-        ("interface", "eth0"),
-        ("trace_id", TRACE),
-        ("parent_id", "00f067aa0ba902b7"),
-    ] {
-        assert_eq!(values(&first, &format!("/span/{key}")), [value].into(), "{key}");
+    let (node, web) = (&cluster.node, cluster.node.container("web"));
+    let call = logging(cluster.weir(Families::V4, &web), "debug");
+    let mut ids = BTreeSet::new();
+    let mut result = Value::Null;
+    for command in ["ADD", "CHECK", "DEL"] {
+        match command {
+            "ADD" => result = call.add(node),
+            "CHECK" => call.check(node, &result).silence(),
+            _ => call.delete(node),
+        }
+        let lines = lines(node);
+        let of_call = texts(&lines, "/span/id");
+        assert_eq!(of_call.len(), 1, "{command}: {lines:?}");
+        assert!(of_call.iter().all(|id| id.len() == 16), "{of_call:?}");
+        ids.extend(of_call);
+        let every = |pointer: &str| lines.iter().all(|line| line.pointer(pointer).is_some());
+        assert!(every("/span/id") && every("/timestamp") && every("/level"), "{lines:?}");
+        assert_eq!(texts(&lines, "/span/command"), [command.to_owned()].into());
+        assert_eq!(texts(&lines, "/span/container"), ["web".to_owned()].into());
+        assert_eq!(texts(&lines, "/span/interface"), ["eth0".to_owned()].into());
+        assert_eq!(texts(&lines, "/span/network"), ["pods".to_owned()].into());
+        let programs = ["weir", "weir-ipam"].map(str::to_owned);
+        assert_eq!(texts(&lines, "/span/program"), programs.into());
     }
-    let timed: Vec<&Value> = first.iter().filter(|line| line["step"].is_string()).collect();
-    let steps: BTreeSet<&str> = timed.iter().filter_map(|line| line["step"].as_str()).collect();
-    for step in ["addresses", "link", "attach", "assign"] {
-        assert!(steps.contains(step), "{steps:?}");
-    }
-    assert!(timed.iter().all(|line| line["microseconds"].is_u64()));
-    // The next call is appended, under another id.
-    call.without("TRACEPARENT").delete(&cluster.node);
-    let both = lines(&cluster.node);
-    assert_eq!(both[..first.len()], first);
-    assert_eq!(values(&both, "/span/id").len(), 2);
-    assert_eq!(values(&both[first.len()..], "/span/trace_id"), [].into());
-    let mode = cluster.node.run(&["stat", "-c", "%a", LOG]);
-    assert_eq!(mode.trim(), "600");
+    assert_eq!(ids.len(), 3);
 }
 
 #[test]
-fn a_failure_is_in_the_file_too() {
+fn the_time_of_each_step_is_told_at_debug_only() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let (node, web) = (&cluster.node, cluster.node.container("web"));
+    let call = |level| logging(cluster.weir(Families::V4, &web), level);
+    call("debug").add(node);
+    let added = lines(node);
+    let steps = texts(&added, "/step");
+    for step in ["addresses", "link", "attach", "wait for the host's lock", "assign"] {
+        assert!(steps.contains(step), "{step} is missing in {steps:?}");
+    }
+    let mut timed = added.iter().filter(|line| line.get("step").is_some());
+    assert!(timed.all(|line| line["microseconds"].is_u64() && line["level"] == "DEBUG"));
+    let whole = |line: &&Value| line["message"] == "done" && line["microseconds"].is_u64();
+    assert_eq!(added.iter().filter(whole).count(), 2, "one of each plugin: {added:?}");
+    call("debug").delete(node);
+    assert!(texts(&lines(node), "/step").contains("link"));
+    let answer = call("info").run(node, "ADD");
+    let told = lines(node);
+    assert!(told.iter().all(|line| line["level"] == "INFO"), "{told:?}");
+    assert!(texts(&told, "/message").contains("attached"), "{told:?}");
+    // Standard error has the same.
+    assert!(answer.stderr.contains("attached") && answer.stderr.contains("web"), "{answer:?}");
+    call("error").delete(node);
+    assert_eq!(node.read(FILE), "");
+    assert_eq!(node.run(&["stat", "-c", "%a", FILE]).trim(), "600");
+}
+
+#[test]
+fn an_error_is_logged_with_its_code() {
     let cluster = Cluster::embedded();
-    let call = logging(cluster.ipam(Families::V4, "web")).configure("/log_level", "error".into());
+    let web = cluster.node.container("web");
+    let call = logging(cluster.weir(Families::V4, &web), "error");
     let failure = call.run(&cluster.node, "ADD").failure();
     let lines = lines(&cluster.node);
-    let told = lines.iter().find(|line| line["level"] == "ERROR").expect("an error");
-    assert_eq!(told["code"], 101);
-    assert!(failure.text.contains(told["message"].as_str().unwrap()), "{told} {failure:?}");
-    assert_eq!(lines.len(), 1, "nothing else at this level: {lines:?}");
+    assert!(lines.iter().any(|line| line["code"] == failure.code), "{failure:?}, {lines:?}");
+    assert_eq!(texts(&lines, "/span/id").len(), 1);
 }
 
 #[test]
-fn no_password_is_ever_told() {
-    let node = Node::new("n1");
-    let options = EtcdOptions { password: Some("hush-hush".to_owned()), ..Default::default() };
-    let etcd = Etcd::start_with(&node, options);
-    let keys = |password: &str| {
-        json!({
-            "cniVersion": "1.1.0", "name": "pods", "type": "weir", "nodename": "n1",
-            "ipam": {"type": "weir-ipam"}, "datastore_type": "etcdv3",
-            "etcd_endpoints": etcd.endpoint(), "etcd_username": "root", "etcd_password": password,
-        })
+fn the_runtimes_trace_is_passed_on() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let (node, web) = (&cluster.node, cluster.node.container("web"));
+    let (trace, parent) = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7");
+    let call = logging(cluster.weir(Families::V4, &web), "debug");
+    let traced = call
+        .clone()
+        .with("TRACEPARENT", &format!("00-{trace}-{parent}-01"))
+        .with("TRACESTATE", "vendor=state");
+    traced.add(node);
+    let told = lines(node);
+    let every = |pointer: &str, text: &str| {
+        told.iter().all(|line| line.pointer(pointer).is_some_and(|found| found == text))
     };
-    let container = node.container("web");
-    let mut told = String::new();
-    for (program, password) in
-        [("weir", "hush-hush"), ("weir-ipam", "hush-hush"), ("weir", "guess-what")]
-    {
-        let call = logging(Call::new(program, keys(password)).container(&container));
-        for command in ["ADD", "CHECK", "DEL", "GC", "STATUS"] {
-            let Answer { stdout, stderr, .. } = call.run(&node, command);
-            told += &format!("{stdout}{stderr}");
+    assert!(every("/span/trace_id", trace) && every("/span/parent_id", parent), "{told:?}");
+    assert_eq!(texts(&told, "/trace_state"), ["vendor=state".to_owned()].into());
+    call.with("TRACEPARENT", "00-nonsense").delete(node);
+    let told = lines(node);
+    assert!(told.iter().all(|line| line.pointer("/span/trace_id").is_none()), "{told:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_stops_nothing() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let (node, web) = (&cluster.node, cluster.node.container("web"));
+    let call = logging(cluster.weir(Families::V4, &web), "debug");
+    node.run(&["mkdir", "-p", FILE]);
+    let answer = call.run(node, "ADD");
+    answer.result();
+    assert!(answer.stderr.contains("cannot log to this file"), "{answer:?}");
+    call.delete(node);
+}
+
+const PASSWORD: &str = "Gr4n4t-4pfel";
+
+/// All that a call may say, at the most talkative level.
+fn said(call: &Call, node: &Node, command: &str) -> Answer {
+    call.clone().configure("/cniVersion", "1.1.0".into()).run(node, command)
+}
+
+#[test]
+fn nothing_secret_is_ever_said() {
+    let cluster = Cluster::embedded();
+    let node = cluster.node.clone();
+    let options = EtcdOptions { password: Some(PASSWORD.to_owned()), ..EtcdOptions::default() };
+    let etcd = Etcd::start_with(&node, options);
+    let endpoint = etcd.endpoint();
+    etcd.put(
+        "/calico/resources/v3/projectcalico.org/ippools/blue",
+        &json!({
+            "apiVersion": "projectcalico.org/v3", "kind": "IPPool",
+            "metadata": {"name": "blue"}, "spec": {"cidr": "10.7.0.0/24"},
+        })
+        .to_string(),
+    );
+    let cluster = Cluster { node: node.clone(), store: Store::Etcd(etcd) };
+    let web = node.container("web");
+    let call = logging(cluster.weir(Families::V4, &web), "debug")
+        .configure("/etcd_username", "root".into())
+        .configure("/etcd_password", PASSWORD.into());
+    let mut answers = Vec::new();
+    for command in ["STATUS", "ADD", "CHECK", "GC", "DEL"] {
+        answers.push(said(&call, &node, command));
+    }
+    assert!(answers[1].succeeded, "{:?}", answers[1]);
+    let wrong = format!("not-{PASSWORD}");
+    let in_url = endpoint.replace("http://", &format!("http://root:{PASSWORD}@"));
+    for (key, value) in [
+        ("/etcd_password", json!(wrong)),
+        ("/etcd_password", json!([PASSWORD])),
+        ("/etcd_endpoints", json!(in_url)),
+        ("/etcd_endpoints", json!("http://127.0.0.1:1")),
+        ("/etcd_username", json!(3)),
+        ("/ipam/type", json!("nowhere")),
+    ] {
+        for command in ["ADD", "DEL", "STATUS", "GC"] {
+            let answer = said(&call.clone().configure(key, value.clone()), &node, command);
+            // Without its plugin a GC has tried all it can.
+            assert!(!answer.succeeded, "{key} {value} {command}: {answer:?}");
+            answers.push(answer);
         }
     }
-    told += &node.read(LOG);
-    assert!(told.len() > 5000, "much is told at this level");
-    for secret in ["hush-hush", "guess-what"] {
-        assert!(!told.contains(secret), "{told}");
+    let file = node.read(FILE);
+    assert!(file.lines().count() > 10, "{file}");
+    for text in answers.iter().flat_map(|answer| [&answer.stdout, &answer.stderr]).chain([&file]) {
+        assert!(!text.contains(PASSWORD), "{text}");
     }
-}
-
-#[test]
-fn the_file_is_bounded() {
-    let cluster = Cluster::embedded().with_pools(Families::V4);
-    let call = logging(cluster.ipam(Families::V4, "web")).configure("/log_file_max_size", 1.into());
-    cluster.node.write(LOG, &"old\n".repeat(300_000));
-    call.add(&cluster.node);
-    assert!(lines(&cluster.node).len() > 1);
-    assert!(cluster.node.read(&format!("{LOG}.1")).starts_with("old\n"));
-    let relative = call.clone().configure("/log_file_path", "cni.log".into());
-    relative.run(&cluster.node, "ADD").failure().expect(7, &["log_file_path", "cni.log"]);
-    // A log that cannot be written is no reason not to work.
-    let impossible = call.configure("/log_file_path", "/proc/version/cni.log".into());
-    let answer = impossible.run(&cluster.node, "DEL");
-    answer.silence();
-    assert!(answer.stderr.contains("/proc/version/cni.log"), "{}", answer.stderr);
 }

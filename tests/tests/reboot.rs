@@ -1,167 +1,169 @@
-//! After a reboot the addresses of what died with the machine are given back
-//! without a runtime's help, and none of what lives.
+//! After a reboot the addresses of containers that died with the machine come
+//! back without a runtime's help, and those of none that lives.
 
-use std::collections::BTreeSet;
-
-use serde_json::{Value, json};
+use serde_json::json;
 use weir_tests::{
-    Call, Cluster, Container, Families, Place, address, allocations, assert_consistent,
+    Answer, Call, Cluster, Families, Place, address, allocations, assert_consistent, handles,
 };
 
-/// A node with a pool of four addresses.
-fn small(cluster: Cluster) -> Cluster {
-    cluster.create_pool("tiny", json!({"cidr": "10.7.0.0/30", "blockSize": 30}));
-    cluster
+const SECOND_BOOT: &str = "00000000-0000-4000-8000-000000000002";
+const THIRD_BOOT: &str = "00000000-0000-4000-8000-000000000003";
+
+fn stores() -> [Cluster; 2] {
+    [Cluster::embedded(), Cluster::etcd()]
 }
 
-fn on_both_stores(test: impl Fn(Cluster)) {
-    test(Cluster::embedded());
-    test(Cluster::etcd());
+/// `weir-ipam` alone, as under a main plugin that is not Weir's: there are no
+/// links to judge by.
+fn under_ptp(cluster: &Cluster, container_id: &str) -> Call {
+    cluster.ipam(Families::V4, container_id).configure("/type", "ptp".into())
 }
 
-/// The machine starts anew: containers are gone, and so is what is in `/run`.
-fn reboot(cluster: &Cluster, containers: Vec<Container>, boot_id: &str) {
-    for container in containers {
-        // The kernel takes a namespace away in its own time, and a link at once.
-        container.run(&["ip", "link", "delete", "eth0"]);
-        container.remove();
-    }
-    cluster.node.run(&["rm", "-rf", "/run/weir"]);
-    cluster.node.set_boot_id(boot_id);
-}
-
-fn add(cluster: &Cluster, name: &str) -> (Container, Value) {
-    let container = cluster.node.container(name);
-    let result = cluster.weir(Families::V4, &container).add(&cluster.node);
-    (container, result)
-}
-
-fn holders(cluster: &Cluster) -> BTreeSet<String> {
+fn held(cluster: &Cluster) -> Vec<String> {
     let entries = cluster.store.entries();
     assert_consistent(&entries);
-    allocations(&entries).into_values().collect()
-}
-
-fn names(names: &[&str]) -> BTreeSet<String> {
-    names.iter().map(|name| format!("pods.{name}")).collect()
+    handles(&entries).into_iter().collect()
 }
 
 #[test]
-fn the_first_container_gets_what_the_dead_had() {
-    on_both_stores(|cluster| {
-        let cluster = small(cluster);
-        let dead = ["a", "b", "c", "d"].map(|name| add(&cluster, name).0);
-        reboot(&cluster, dead.into(), "0a0a0a0a-1111-4222-8333-444444444444");
-        let (_new, result) = add(&cluster, "new");
-        assert!(cluster.node.reaches(address(&result, 0)));
-        assert_eq!(holders(&cluster), names(&["new"]));
-    });
+fn the_first_add_of_a_boot_gives_back_what_died() {
+    for cluster in stores() {
+        let cluster = cluster.with_pools(Families::Dual);
+        let node = &cluster.node;
+        for name in ["a", "b", "c"] {
+            let container = node.container(name);
+            cluster.weir(Families::Dual, &container).add(node);
+        }
+        let elsewhere = cluster
+            .ipam(Families::V4, "elsewhere")
+            .configure("/nodename", "n2".into())
+            .configure("/ipam_lock_file", "/run/n2.lock".into());
+        elsewhere.add(node);
+        let other_network = cluster.ipam(Families::V4, "x").configure("/name", "other".into());
+        other_network.add(node);
+        node.reboot(SECOND_BOOT);
+        assert_eq!(held(&cluster).len(), 5, "nothing runs by itself");
+        let fresh = node.container("fresh");
+        let call = cluster.weir(Families::Dual, &fresh);
+        let answer = call.run(node, "ADD");
+        assert!(answer.stderr.contains("given back"), "{answer:?}");
+        let result = answer.result();
+        assert_eq!(held(&cluster), ["other.x", "pods.elsewhere", "pods.fresh"]);
+        assert!(node.reaches(address(&result, 0)) && node.reaches(address(&result, 1)));
+        // Each network's first ADD looks after its own.
+        other_network.clone().with("CNI_CONTAINERID", "y").add(node);
+        assert_eq!(held(&cluster), ["other.y", "pods.elsewhere", "pods.fresh"]);
+    }
 }
 
 #[test]
-fn what_was_made_since_lives_whatever_comes() {
-    on_both_stores(|cluster| {
+fn what_lives_is_spared_at_every_add() {
+    for cluster in stores() {
         let cluster = cluster.with_pools(Families::V4);
-        let (dead, _) = add(&cluster, "dead");
-        reboot(&cluster, vec![dead], "second-boot");
-        let (_a, result) = add(&cluster, "a");
-        // The reminder that this boot was seen to is lost.
-        cluster.node.run(&["rm", "-rf", "/run/weir"]);
-        let (_b, _) = add(&cluster, "b");
-        assert_eq!(holders(&cluster), names(&["a", "b"]));
-        assert!(cluster.node.reaches(address(&result, 0)));
-    });
+        let node = &cluster.node;
+        cluster.weir(Families::V4, &node.container("dead")).add(node);
+        node.reboot(SECOND_BOOT);
+        let containers: Vec<_> =
+            (0..6).map(|number| node.container(&format!("c{number}"))).collect();
+        let calls: Vec<_> =
+            containers.iter().map(|container| cluster.weir(Families::V4, container)).collect();
+        // All at once: each may be the first.
+        let running: Vec<_> = calls.iter().map(|call| call.start(node, "ADD")).collect();
+        let results: Vec<_> =
+            running.into_iter().map(|running| running.finish().result()).collect();
+        let alive = ["pods.c0", "pods.c1", "pods.c2", "pods.c3", "pods.c4", "pods.c5"];
+        assert_eq!(held(&cluster), alive);
+        // Who lost its reminder looks again, and finds what lives alive.
+        node.run(&["rm", "-r", "/run/weir"]);
+        let late = node.container("late");
+        let answer = cluster.weir(Families::V4, &late).run(node, "ADD");
+        answer.result();
+        assert!(!answer.stderr.contains("given back"), "{answer:?}");
+        assert_eq!(held(&cluster).len(), 7);
+        for (call, result) in calls.iter().zip(&results) {
+            call.check(node, result).silence();
+        }
+    }
 }
 
-/// A container that is restored under its old id keeps its address, and lives on.
+/// Under a foreign main plugin only the boot id tells.
 #[test]
-fn who_comes_back_keeps_the_address() {
-    on_both_stores(|cluster| {
+fn what_lives_is_spared_where_no_link_is_known() {
+    for cluster in stores() {
         let cluster = cluster.with_pools(Families::V4);
-        let (dead, before) = add(&cluster, "restored");
-        let (other, _) = add(&cluster, "other");
-        reboot(&cluster, vec![dead, other], "second-boot");
-        let (_restored, after) = add(&cluster, "restored");
-        assert_eq!(before["ips"][0]["address"], after["ips"][0]["address"]);
-        assert_eq!(holders(&cluster), names(&["restored"]));
-        cluster.node.run(&["rm", "-rf", "/run/weir"]);
-        let (_new, _) = add(&cluster, "new");
-        assert_eq!(holders(&cluster), names(&["new", "restored"]));
-        cluster.weir(Families::V4, &_restored).check(&cluster.node, &after).silence();
-    });
+        under_ptp(&cluster, "dead").add(&cluster.node);
+        cluster.node.reboot(SECOND_BOOT);
+        under_ptp(&cluster, "a").add(&cluster.node);
+        cluster.node.run(&["rm", "-r", "/run/weir"]);
+        under_ptp(&cluster, "b").add(&cluster.node);
+        assert_eq!(held(&cluster), ["pods.a", "pods.b"]);
+    }
 }
 
 #[test]
-fn others_keep_what_they_have() {
-    on_both_stores(|cluster| {
+fn who_comes_back_under_its_old_id_keeps_its_address() {
+    for cluster in stores() {
         let cluster = cluster.with_pools(Families::V4);
-        let call = |id: &str| cluster.ipam(Families::V4, id);
-        call("far").configure("/nodename", "n2".into()).add(&cluster.node);
-        call("mine").configure("/name", "other".into()).add(&cluster.node);
-        let (dead, _) = add(&cluster, "dead");
-        reboot(&cluster, vec![dead], "second-boot");
-        let (_new, _) = add(&cluster, "new");
-        let mut expected = names(&["far", "new"]);
-        expected.insert("other.mine".to_owned());
-        assert_eq!(holders(&cluster), expected);
-        // The other network's turn comes with its own first container.
-        call("next").configure("/name", "other".into()).add(&cluster.node);
-        let expected = ["pods.far", "pods.new", "other.next"].map(str::to_owned);
-        assert_eq!(holders(&cluster), expected.into());
-    });
+        let node = &cluster.node;
+        let before = cluster.weir(Families::V4, &node.container("web")).add(node);
+        cluster.weir(Families::V4, &node.container("dead")).add(node);
+        node.reboot(SECOND_BOOT);
+        let web = node.container("web");
+        let call = cluster.weir(Families::V4, &web);
+        let after = call.add(node);
+        assert_eq!(address(&before, 0), address(&after, 0));
+        assert!(node.reaches(address(&after, 0)));
+        assert_eq!(held(&cluster), ["pods.web"]);
+        // It is of the new boot now: it stays when the next ADD looks again ...
+        node.run(&["rm", "-r", "/run/weir"]);
+        under_ptp(&cluster, "next").add(node);
+        assert_eq!(held(&cluster), ["pods.next", "pods.web"]);
+        // ... and goes with the next reboot.
+        node.reboot(THIRD_BOOT);
+        under_ptp(&cluster, "last").add(node);
+        assert_eq!(held(&cluster), ["pods.last"]);
+    }
 }
 
-/// A link in the kernel is stronger than what the store says of the boot.
+/// The addresses that the dead hold are the last ones, some of them borrowed from
+/// another host's block.
 #[test]
-fn a_link_proves_life() {
+fn a_pool_full_of_dead_is_not_full() {
+    for cluster in stores() {
+        cluster.create_pool("blue", json!({"cidr": "10.7.0.0/29", "blockSize": 30}));
+        let node = &cluster.node;
+        let call = |host: &str, id: &str| {
+            cluster
+                .ipam(Families::V4, id)
+                .configure("/cniVersion", "1.1.0".into())
+                .configure("/nodename", host.into())
+                .configure("/ipam_lock_file", format!("/run/weir/{host}.lock").into())
+        };
+        call("n2", "alive").add(node);
+        for number in 0..7 {
+            call("n1", &format!("dead{number}")).add(node);
+        }
+        let full = |answer: &Answer| answer.failure().expect(50, &["no ipv4 address"]);
+        full(&call("n1", "x").run(node, "STATUS"));
+        node.reboot(SECOND_BOOT);
+        call("n1", "x").run(node, "STATUS").silence();
+        assert_eq!(held(&cluster), ["pods.alive"]);
+        for number in 0..7 {
+            call("n1", &format!("new{number}")).add(node);
+        }
+        node.reboot(THIRD_BOOT);
+        call("n1", "again").add(node);
+        let entries = cluster.store.entries();
+        assert!(allocations(&entries).values().any(|handle| handle == "pods.alive"));
+    }
+}
+
+/// A node whose kernel tells no boot id gives nothing back, and says so to nobody.
+#[test]
+fn without_a_boot_id_nothing_is_given_back() {
     let cluster = Cluster::embedded().with_pools(Families::V4);
-    let (_alive, result) = add(&cluster, "alive");
-    reboot(&cluster, Vec::new(), "second-boot");
-    let (_new, _) = add(&cluster, "new");
-    assert_eq!(holders(&cluster), names(&["alive", "new"]));
-    assert!(cluster.node.reaches(address(&result, 0)));
-}
-
-#[test]
-fn borrowed_addresses_come_back_when_there_is_no_other() {
-    on_both_stores(|cluster| {
-        let cluster = small(cluster);
-        let call = |id: &str| cluster.ipam(Families::V4, id);
-        call("far").configure("/nodename", "n2".into()).add(&cluster.node);
-        let dead = ["a", "b", "c"].map(|name| add(&cluster, name).0);
-        reboot(&cluster, dead.into(), "second-boot");
-        let (_new, _) = add(&cluster, "new");
-        assert_eq!(holders(&cluster), names(&["far", "new"]));
-    });
-}
-
-fn current(call: Call) -> Call {
-    call.configure("/cniVersion", "1.1.0".into())
-}
-
-/// A runtime that goes by STATUS would wait for ever for room that only an ADD
-/// makes.
-#[test]
-fn status_does_not_call_full_what_the_dead_have() {
-    on_both_stores(|cluster| {
-        let cluster = small(cluster);
-        let dead = ["a", "b", "c", "d"].map(|name| add(&cluster, name).0);
-        let status = current(cluster.ipam(Families::V4, "x"));
-        status.run(&cluster.node, "STATUS").failure().expect(50, &["tiny"]);
-        reboot(&cluster, dead.into(), "second-boot");
-        status.run(&cluster.node, "STATUS").silence();
-    });
-}
-
-/// Asked without a list, GC gives it back as well, where no ADD came yet.
-#[test]
-fn gc_needs_no_list_for_it() {
-    on_both_stores(|cluster| {
-        let cluster = cluster.with_pools(Families::V4);
-        let (dead, _) = add(&cluster, "dead");
-        reboot(&cluster, vec![dead], "second-boot");
-        let call = current(cluster.ipam(Families::V4, "x")).configure("/type", "bridge".into());
-        call.run(&cluster.node, "GC").silence();
-        cluster.assert_nothing_allocated();
-    });
+    under_ptp(&cluster, "a").add(&cluster.node);
+    cluster.node.reboot("'not an id'");
+    under_ptp(&cluster, "b").add(&cluster.node);
+    assert_eq!(held(&cluster), ["pods.a", "pods.b"]);
 }

@@ -1,176 +1,166 @@
-//! STATUS says whether an ADD would work, and whether containers can be reached.
+//! STATUS: whether the next ADD would work, and whether what was added works; and
+//! what to do where not.
 
 use serde_json::{Value, json};
-use weir_tests::{
-    Answer, Call, Cluster, CniTool, Container, Families, Place, Snapshot, address, host_interface,
-};
+use weir_tests::{Answer, Call, Cluster, CniTool, Etcd, Families, Place, Store, host_interface};
 
-/// The codes of the specification.
 const NOT_AVAILABLE: u64 = 50;
 const LIMITED_CONNECTIVITY: u64 = 51;
 
-fn current(call: Call) -> Call {
-    call.configure("/cniVersion", "1.1.0".into())
-}
-
-/// STATUS as libcni calls it: without a container.
+/// STATUS, as libcni asks it: without container, namespace and interface.
 fn status(cluster: &Cluster, call: &Call) -> Answer {
-    let mut call = current(call.clone());
-    for variable in ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"] {
-        call = call.with(variable, "");
-    }
+    let call = call.clone().configure("/cniVersion", "1.1.0".into());
+    let nothing = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"];
+    let call = nothing.iter().fold(call, |call, variable| call.with(variable, ""));
     call.run(&cluster.node, "STATUS")
 }
 
-/// Both programs must say so.
-fn assert_unavailable(cluster: &Cluster, families: Families, words: &[&str]) {
+/// Both plugins, the first of which asks the second.
+fn both(cluster: &Cluster) -> [Call; 2] {
     let container = cluster.node.container("asking");
-    for call in [cluster.weir(families, &container), cluster.ipam(families, "asking")] {
-        status(cluster, &call).failure().expect(NOT_AVAILABLE, words);
-    }
-    container.remove();
+    [cluster.weir(Families::V4, &container), cluster.ipam(Families::V4, "asking")]
+}
+
+fn stores() -> [Cluster; 2] {
+    [Cluster::embedded(), Cluster::etcd()]
 }
 
 #[test]
-fn all_is_well_and_nothing_is_changed() {
-    for cluster in [Cluster::embedded(), Cluster::etcd()] {
-        let cluster = cluster.with_pools(Families::Dual);
-        let container = cluster.node.container("web");
-        let before = (Snapshot::of(&cluster.node), cluster.store.entries());
-        status(&cluster, &cluster.weir(Families::Dual, &container)).silence();
-        status(&cluster, &cluster.ipam(Families::Dual, "web")).silence();
-        before.0.assert_unchanged(&Snapshot::of(&cluster.node));
-        assert_eq!(before.1, cluster.store.entries());
-        cluster.weir(Families::Dual, &container).add(&cluster.node);
-        status(&cluster, &cluster.weir(Families::Dual, &container)).silence();
-    }
-}
-
-#[test]
-fn the_datastore_cannot_be_reached() {
-    let cluster = Cluster::embedded().with_pools(Families::V4);
-    let container = cluster.node.container("web");
-    for call in [cluster.weir(Families::V4, &container), cluster.ipam(Families::V4, "web")] {
-        let call = call
-            .configure("/datastore_type", "etcdv3".into())
-            .configure("/etcd_endpoints", "http://127.0.0.1:1".into());
-        status(&cluster, &call)
-            .failure()
-            .expect(NOT_AVAILABLE, &["127.0.0.1:1", "check that it runs"]);
+fn ready_as_soon_as_there_is_a_pool() {
+    for cluster in stores() {
+        let calls = both(&cluster);
+        for call in &calls {
+            let failure = status(&cluster, call).failure();
+            failure.expect(NOT_AVAILABLE, &["no ipv4 pool", "weirctl create"]);
+        }
+        let cluster = cluster.with_pools(Families::V4);
+        let before = cluster.store.entries();
+        for call in &calls {
+            status(&cluster, call).silence();
+        }
+        assert_eq!(before, cluster.store.entries(), "asking changes nothing");
     }
 }
 
 #[test]
 fn no_pool_serves_the_node() {
-    for cluster in [Cluster::embedded(), Cluster::etcd()] {
-        assert_unavailable(&cluster, Families::V4, &["pool", "weirctl create"]);
-        cluster.create_pool("off", json!({"cidr": "10.8.0.0/24", "disabled": true}));
-        let selector = "zone == 'edge'";
-        cluster.create_pool("edge", json!({"cidr": "10.9.0.0/24", "nodeSelector": selector}));
-        assert_unavailable(&cluster, Families::V4, &["n1", "off", "disabled", "edge"]);
-        cluster.create_pool("blue", json!({"cidr": "10.7.0.0/24"}));
-        status(&cluster, &cluster.ipam(Families::V4, "web")).silence();
-        // Asked for by name, one pool is not there.
-        let call = cluster.ipam(Families::V4, "web");
-        let call = call.configure("/ipam/ipv4_pools", json!(["green"]));
-        status(&cluster, &call).failure().expect(NOT_AVAILABLE, &["green"]);
+    let cluster = Cluster::embedded();
+    cluster.create_pool("blue", json!({"cidr": "10.7.0.0/24", "nodeSelector": "zone == 'far'"}));
+    for call in both(&cluster) {
+        let failure = status(&cluster, &call).failure();
+        failure.expect(NOT_AVAILABLE, &["node n1", "blue", "weirctl get ippool"]);
     }
 }
 
 #[test]
 fn every_pool_is_exhausted() {
-    for cluster in [Cluster::embedded(), Cluster::etcd()] {
-        cluster.create_pool("tiny", json!({"cidr": "10.7.0.0/30", "blockSize": 30}));
-        for number in 0..4 {
-            status(&cluster, &cluster.ipam(Families::V4, "web")).silence();
-            cluster.ipam(Families::V4, &format!("c{number}")).add(&cluster.node);
+    for cluster in stores() {
+        cluster.create_pool("blue", json!({"cidr": "10.7.0.0/30", "blockSize": 30}));
+        let held: Vec<Call> =
+            (0..4).map(|number| cluster.ipam(Families::V4, &format!("c{number}"))).collect();
+        for call in &held {
+            call.add(&cluster.node);
         }
-        assert_unavailable(&cluster, Families::V4, &["tiny", "weirctl ipam show"]);
-        // Neither ADD nor DEL goes by it.
-        cluster.ipam(Families::V4, "c0").add(&cluster.node);
-        cluster.ipam(Families::V4, "c0").delete(&cluster.node);
-        status(&cluster, &cluster.ipam(Families::V4, "web")).silence();
-        cluster.create_pool("large", json!({"cidr": "10.8.0.0/24"}));
-        status(&cluster, &cluster.ipam(Families::V4, "web")).silence();
-    }
-}
-
-/// A container that is attached, and what somebody then did to it.
-struct Attached {
-    cluster: Cluster,
-    container: Container,
-    call: Call,
-    result: Value,
-}
-
-impl Attached {
-    fn new(families: Families) -> Self {
-        let cluster = Cluster::embedded().with_pools(families);
-        let container = cluster.node.container("web");
-        let call = cluster.weir(families, &container);
-        let result = call.add(&cluster.node);
-        status(&cluster, &call).silence();
-        Self { cluster, container, call, result }
-    }
-
-    fn assert_troubled(&self, words: &[&str]) {
-        let failure = status(&self.cluster, &self.call).failure();
-        failure.expect(LIMITED_CONNECTIVITY, words);
-        // Addresses are not the trouble.
-        status(&self.cluster, &self.cluster.ipam(Families::V4, "web")).silence();
+        let calls = both(&cluster);
+        for call in &calls {
+            let failure = status(&cluster, call).failure();
+            failure.expect(NOT_AVAILABLE, &["no ipv4 address", "blue", "weirctl"]);
+        }
+        // DEL works whatever STATUS says.
+        held[0].delete(&cluster.node);
+        for call in &calls {
+            status(&cluster, call).silence();
+        }
     }
 }
 
 #[test]
-fn the_node_does_not_forward() {
-    let attached = Attached::new(Families::V4);
-    attached.cluster.node.write("/proc/sys/net/ipv4/ip_forward", "0");
-    attached.assert_troubled(&["net.ipv4.ip_forward", "sysctl -w"]);
-    let attached = Attached::new(Families::V6);
-    attached.cluster.node.write("/proc/sys/net/ipv6/conf/all/forwarding", "0");
-    let failure = status(&attached.cluster, &attached.call).failure();
-    failure.expect(LIMITED_CONNECTIVITY, &["net.ipv6.conf.all.forwarding"]);
+fn the_datastore_is_unreachable() {
+    let cluster = Cluster::etcd().with_pools(Families::V4);
+    let calls = both(&cluster);
+    let Cluster { node, store } = cluster;
+    drop(store);
+    let cluster = Cluster::embedded_on(node);
+    for call in &calls {
+        let failure = status(&cluster, call).failure();
+        failure.expect(NOT_AVAILABLE, &["127.0.0.1:2379"]);
+    }
+    let again = Cluster { store: Store::Etcd(Etcd::start(&cluster.node)), node: cluster.node };
+    for call in &calls {
+        status(&again, call).silence();
+    }
 }
 
 #[test]
-fn a_route_is_gone() {
-    let attached = Attached::new(Families::V4);
-    attached.cluster.node.run(&["ip", "route", "delete", address(&attached.result, 0)]);
-    attached.assert_troubled(&["web", host_interface(&attached.result), "add the container"]);
-    // A container that switched its interface off itself is none of the node's.
-    attached.container.run(&["ip", "link", "set", "eth0", "down"]);
-    status(&attached.cluster, &attached.call).silence();
-}
-
-#[test]
-fn a_link_is_down() {
-    let attached = Attached::new(Families::V4);
-    let link = host_interface(&attached.result);
-    attached.cluster.node.run(&["ip", "link", "set", link, "down"]);
-    attached.assert_troubled(&["web", link, "is down"]);
-}
-
-#[test]
-fn what_is_full_is_told_before_what_is_cut_off() {
+fn the_embedded_datastore_cannot_be_used() {
     let cluster = Cluster::embedded();
-    cluster.create_pool("tiny", json!({"cidr": "10.7.0.0/32", "blockSize": 32}));
-    let container = cluster.node.container("web");
-    let call = cluster.weir(Families::V4, &container);
+    cluster.node.write("/var/lib/weir/weir.db", "no database at all, and far too long for none");
+    for call in both(&cluster) {
+        let failure = status(&cluster, &call).failure();
+        failure.expect(NOT_AVAILABLE, &["/var/lib/weir/weir.db"]);
+    }
+}
+
+#[test]
+fn containers_have_lost_their_network() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    let (node, web) = (&cluster.node, cluster.node.container("web"));
+    let call = cluster.weir(Families::Dual, &web);
+    let troubled =
+        |words: &[&str]| status(&cluster, &call).failure().expect(LIMITED_CONNECTIVITY, words);
+    // A node without containers need not forward.
+    status(&cluster, &call).silence();
+    let result = call.add(node);
+    status(&cluster, &call).silence();
+    for parameter in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+        let file = format!("/proc/sys/{}", parameter.replace('.', "/"));
+        node.write(&file, "0");
+        troubled(&["does not forward", &format!("sysctl -w {parameter}=1")]);
+        node.write(&file, "1");
+    }
+    let link = host_interface(&result);
+    node.run(&["ip", "route", "flush", "dev", link]);
+    node.run(&["ip", "-6", "route", "flush", "dev", link, "proto", "77"]);
+    troubled(&["no route", "web", link, "delete and add"]);
+    node.run(&["ip", "link", "set", link, "down"]);
+    troubled(&["is down", "web", link]);
+    // ADD works whatever STATUS says, and so does the way out that it names.
+    let other = node.container("other");
+    cluster.weir(Families::Dual, &other).add(node);
+    call.delete(node);
+    call.add(node);
+    status(&cluster, &call).silence();
+}
+
+#[test]
+fn no_addresses_and_lost_containers_are_told_together() {
+    let cluster = Cluster::embedded();
+    cluster.create_pool("blue", json!({"cidr": "10.7.0.0/32", "blockSize": 32}));
+    let web = cluster.node.container("web");
+    let call = cluster.weir(Families::V4, &web);
     call.add(&cluster.node);
     cluster.node.write("/proc/sys/net/ipv4/ip_forward", "0");
     let failure = status(&cluster, &call).failure();
-    failure.expect(NOT_AVAILABLE, &["tiny", "net.ipv4.ip_forward"]);
+    failure.expect(NOT_AVAILABLE, &["no ipv4 address", "net.ipv4.ip_forward"]);
 }
 
 #[test]
-fn cnitool_tells_what_the_matter_is() {
+fn cnitool_asks() {
     let cluster = Cluster::embedded();
-    let mut list = cluster.list(cluster.plugin(Families::V4));
-    list["cniVersion"] = "1.1.0".into();
-    let tool = CniTool::new(&cluster.node, &list);
-    let container = cluster.node.container("web");
-    let answer = tool.run("status", &container);
-    assert!(!answer.succeeded && answer.stderr.contains("pool"), "{answer:?}");
-    cluster.create_pool("blue", json!({"cidr": "10.7.0.0/24"}));
-    tool.run("status", &container).silence();
+    let list = |cluster: &Cluster| -> Value {
+        let plugin = cluster.plugin(Families::V4);
+        json!({"cniVersion": "1.1.0", "name": "pods", "plugins": [plugin]})
+    };
+    let tool = CniTool::new(&cluster.node, &list(&cluster));
+    let web = cluster.node.container("web");
+    let answer = tool.run("status", &web);
+    assert!(!answer.succeeded && answer.stderr.contains("weirctl create"), "{answer:?}");
+    let cluster = cluster.with_pools(Families::V4);
+    tool.run("status", &web).silence();
+    tool.add(&web);
+    tool.run("status", &web).silence();
+    cluster.node.write("/proc/sys/net/ipv4/ip_forward", "0");
+    let answer = tool.run("status", &web);
+    assert!(!answer.succeeded && answer.stderr.contains("net.ipv4.ip_forward"), "{answer:?}");
+    tool.delete(&web);
 }

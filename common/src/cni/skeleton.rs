@@ -147,6 +147,15 @@ fn answer(
     Ok(Answer { document, added: (command == Command::Add).then_some(call) })
 }
 
+/// Checks a configuration as an ADD with these arguments does.
+///
+/// # Errors
+/// What the ADD answers: without a name or with an unknown version, and as
+/// [`Configuration::validate`].
+pub fn check_add(json: &Map<String, Value>, arguments: &Arguments) -> Result<Configuration, Error> {
+    Configuration::validate(network_name(json)?, version(Command::Add, json)?, json, arguments)
+}
+
 fn perform(plugin: &dyn Plugin, command: Command, call: &Call) -> Result<Option<Value>, Error> {
     let work = || match command {
         Command::Add => plugin.add(call)?.to_json(call.configuration.version).map(Some),

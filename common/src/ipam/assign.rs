@@ -74,7 +74,7 @@ pub fn decide(
     now: Timestamp,
 ) -> Result<Step, Error> {
     view.holdings.require_ready()?;
-    let unread = blocks.unknown(view.holdings.blocks().into_iter());
+    let unread = view.holdings.unread(blocks)?;
     if !unread.is_empty() {
         return Ok(Step::Read(unread));
     }
@@ -160,18 +160,18 @@ impl<'a> Search<'a> {
     fn place_any(&mut self, family: Family, asked: &[PoolReference]) -> Result<Placement, Error> {
         let view = self.view;
         let pools = choose(&view.pools, family, asked, self.host, &view.labels)?;
-        if let Some(placement) = self.try_held(&pools) {
+        if let Some(placement) = self.try_held(&pools)? {
             return Ok(placement);
         }
         let limit = self.block_limit(family);
         if view.config.auto_allocate_blocks
             && limit.is_none()
-            && let Some(placement) = self.try_claim(&pools)
+            && let Some(placement) = self.try_claim(&pools)?
         {
             return Ok(placement);
         }
         if !view.config.strict_affinity
-            && let Some(placement) = self.try_borrow(&pools)
+            && let Some(placement) = self.try_borrow(&pools)?
         {
             return Ok(placement);
         }
@@ -188,14 +188,15 @@ impl<'a> Search<'a> {
     }
 
     /// A free address in a block the host holds.
-    fn try_held(&mut self, pools: &[&'a Stored<IpPool>]) -> Option<Placement> {
+    fn try_held(&mut self, pools: &[&'a Stored<IpPool>]) -> Result<Option<Placement>, Error> {
         let held = held_blocks(self.view, pools);
         for (looked_at, (pool, cidr)) in held.iter().enumerate() {
             let found = match self.draft.known(*cidr) {
                 Known::Nothing => {
                     let ahead = held[looked_at..].iter().map(|(_, cidr)| *cidr);
-                    return Some(self.look_at(ahead, 3 * looked_at + 1));
+                    return Ok(Some(self.look_at(ahead, 3 * looked_at + 1)));
                 }
+                Known::Unreadable(why) => return Err(why.clone().into()),
                 Known::Absent => self.draft.claim_next(pool, *cidr),
                 Known::Content(block) if block.host() == Some(self.host) => {
                     let taken = self.draft.take_next(pool, *cidr);
@@ -207,24 +208,24 @@ impl<'a> Search<'a> {
                 Known::Content(_) => None,
             };
             if let Some(assigned) = found {
-                return Some(Placement::At(assigned));
+                return Ok(Some(Placement::At(assigned)));
             }
         }
-        None
+        Ok(None)
     }
 
     /// The first address of a block that nobody has claimed.
-    fn try_claim(&mut self, pools: &[&'a Stored<IpPool>]) -> Option<Placement> {
+    fn try_claim(&mut self, pools: &[&'a Stored<IpPool>]) -> Result<Option<Placement>, Error> {
         let reserved = &self.view.reserved;
         let open = |cidr: &IpNet| !reserved.iter().any(|range| range.contains(cidr));
         self.try_walk(pools, open, |draft, pool, cidr| match draft.known(cidr) {
             Known::Absent => draft.claim_next(pool, cidr),
-            Known::Nothing | Known::Content(_) => None,
+            _ => None,
         })
     }
 
     /// A free address in another host's block, or in one that is nobody's.
-    fn try_borrow(&mut self, pools: &[&'a Stored<IpPool>]) -> Option<Placement> {
+    fn try_borrow(&mut self, pools: &[&'a Stored<IpPool>]) -> Result<Option<Placement>, Error> {
         self.try_walk(pools, |_| true, |draft, pool, cidr| draft.take_next(pool, cidr))
     }
 
@@ -235,35 +236,35 @@ impl<'a> Search<'a> {
         pools: &[&'a Stored<IpPool>],
         open: impl Fn(&IpNet) -> bool,
         take: impl Fn(&mut Draft<'a>, &'a Stored<IpPool>, IpNet) -> Option<Assigned>,
-    ) -> Option<Placement> {
+    ) -> Result<Option<Placement>, Error> {
         for pool in pools {
             let blocks = || walk(pool.value.cidr, pool.value.block_size, self.host);
             let candidates = || blocks().take(MAX_WALK).filter(&open);
             for (looked_at, cidr) in candidates().enumerate() {
-                if matches!(self.draft.known(cidr), Known::Nothing) {
-                    let ahead = candidates().skip(looked_at).take(MAX_BATCH);
-                    return Some(self.look_at(ahead, 3 * looked_at + 4));
+                match self.draft.known(cidr) {
+                    Known::Nothing => {
+                        let ahead = candidates().skip(looked_at).take(MAX_BATCH);
+                        return Ok(Some(self.look_at(ahead, 3 * looked_at + 4)));
+                    }
+                    Known::Unreadable(why) => return Err(why.clone().into()),
+                    Known::Absent | Known::Content(_) => {}
                 }
                 if let Some(assigned) = take(&mut self.draft, pool, cidr) {
-                    return Some(Placement::At(assigned));
+                    return Ok(Some(Placement::At(assigned)));
                 }
             }
         }
-        None
+        Ok(None)
     }
 
     fn place_exactly(&mut self, address: IpAddr) -> Result<Placement, Error> {
         let view = self.view;
         let outside = || Error::OutsidePools { address, existing: described(&view.pools) };
-        let around =
-            |pool: &&Stored<IpPool>| !pool.value.disabled && pool.value.cidr.contains(&address);
-        let pool = view.pools.iter().find(around).ok_or_else(outside)?;
-        if let Some(why) = verdict(&pool.value, Family::of(address), true, &view.labels) {
-            return Err(Error::UnusablePool { pool: pool.value.name.clone(), why });
-        }
+        let pool = pool_of(view, address)?;
         let cidr = block_of(address, pool.value.block_size).ok_or_else(outside)?;
         match self.draft.known(cidr) {
             Known::Nothing => return Ok(Placement::NotKnownYet(vec![cidr])),
+            Known::Unreadable(why) => return Err(why.clone().into()),
             Known::Absent => self.check_limit(Family::of(address), pool)?,
             // Assigned since the handle was read, or Calico lost the handle.
             Known::Content(block) if self.is_own(block, address) => {
@@ -299,6 +300,22 @@ impl<'a> Search<'a> {
         let mut unknown = self.blocks.unknown(ahead);
         unknown.truncate(at_most.min(MAX_BATCH));
         Placement::NotKnownYet(unknown)
+    }
+}
+
+/// The pool that an address asked for is taken from.
+///
+/// # Errors
+/// When the address lies in no enabled pool, or its pool cannot be used.
+pub(super) fn pool_of(view: &View, address: IpAddr) -> Result<&Stored<IpPool>, Error> {
+    let around =
+        |pool: &&Stored<IpPool>| !pool.value.disabled && pool.value.cidr.contains(&address);
+    let Some(pool) = view.pools.iter().find(around) else {
+        return Err(Error::OutsidePools { address, existing: described(&view.pools) });
+    };
+    match verdict(&pool.value, Family::of(address), true, &view.labels) {
+        Some(why) => Err(Error::UnusablePool { pool: pool.value.name.clone(), why }),
+        None => Ok(pool),
     }
 }
 

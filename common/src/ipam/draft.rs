@@ -11,7 +11,7 @@ use super::assign::Request;
 use super::block::{
     ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block,
 };
-use super::{Affinity, AffinityState, Assigned, Blocks, Stored, View};
+use super::{Affinity, AffinityState, Assigned, Blocks, Stored, Unreadable, View};
 use crate::datastore::{Compare, Revision, Transaction, Write, keys};
 use crate::resources::IpPool;
 
@@ -63,10 +63,11 @@ impl<'a> Draft<'a> {
 
     /// What is known of a block, the changes included.
     pub(super) fn known(&self, cidr: IpNet) -> Known<'_> {
-        match (self.block(cidr), self.blocks.get(cidr)) {
-            (Some(block), _) => Known::Content(block),
-            (None, Some(_)) => Known::Absent,
-            (None, None) => Known::Nothing,
+        match (self.block(cidr), self.blocks.get(cidr), self.blocks.unreadable(cidr)) {
+            (Some(block), ..) => Known::Content(block),
+            (None, Some(_), _) => Known::Absent,
+            (None, None, Some(why)) => Known::Unreadable(why),
+            (None, None, None) => Known::Nothing,
         }
     }
 
@@ -99,25 +100,24 @@ impl<'a> Draft<'a> {
     }
 
     /// Stamps an address that the attachment has already with the present
-    /// moment, boot and sequence number. One that was stamped by this very call, whose
+    /// moment and sequence number. One that was stamped by this very call, whose
     /// answer got lost, stays as it is, and so does one of Calico's, which names
     /// no interface.
     pub(super) fn renew(&mut self, has: &Assigned) {
         let Some((ordinal, holder)) = self.holding(has) else { return };
-        let (stamp, boot_id) = (timestamp(self.now), self.request.facts.get(ATTRIBUTE_BOOT));
-        let stamped = holder.fact(ATTRIBUTE_TIMESTAMP) == Some(&stamp)
-            && holder.fact(ATTRIBUTE_BOOT) == boot_id.map(String::as_str);
-        if stamped || holder.interface().is_none() {
+        let stamp = timestamp(self.now);
+        let stamped = holder.fact(ATTRIBUTE_TIMESTAMP) == Some(&stamp);
+        if stamped || holder.fact(ATTRIBUTE_INTERFACE).is_none() {
             return;
         }
         let mut renewed = holder.clone();
         let facts = renewed.secondary.get_or_insert_default();
         facts.insert(ATTRIBUTE_TIMESTAMP.to_owned(), stamp);
-        // A container that comes back after a reboot under its old id lives on.
-        match boot_id {
-            Some(boot_id) => facts.insert(ATTRIBUTE_BOOT.to_owned(), boot_id.clone()),
-            None => facts.remove(ATTRIBUTE_BOOT),
-        };
+        // A container that comes back after a reboot under its old id keeps its
+        // address: it is of this boot now.
+        if let Some(boot_id) = self.request.facts.get(ATTRIBUTE_BOOT) {
+            facts.insert(ATTRIBUTE_BOOT.to_owned(), boot_id.clone());
+        }
         if let Some(block) = self.changed(has.block) {
             block.reassign(ordinal, renewed);
         }
@@ -284,6 +284,8 @@ pub(super) enum Known<'a> {
     Nothing,
     /// It is not there.
     Absent,
+    /// It cannot be used.
+    Unreadable(&'a Unreadable),
     /// It is this.
     Content(&'a Block),
 }

@@ -81,7 +81,7 @@ pub async fn lookup(
     interface: &str,
 ) -> Result<Vec<Assigned>, Error> {
     let decide = |holdings: &Holdings, blocks: &Blocks| {
-        let unread = blocks.unknown(holdings.blocks().into_iter());
+        let unread = holdings.unread(blocks)?;
         Ok(if unread.is_empty() {
             Step::Done(holdings.addresses(handle_id, interface, blocks))
         } else {
@@ -109,13 +109,13 @@ async fn settle<Known>(
         let snapshot = datastore.read(&selections).await?;
         let known = parse(&snapshot)?;
         let mut blocks = Blocks::default();
-        blocks.learn_sound(likely, &snapshot.selected[in_advance..]);
+        blocks.learn(likely, &snapshot.selected[in_advance..]);
         loop {
             match decide(&known, &blocks)? {
                 Step::Done(addresses) => return Ok((addresses, known)),
                 Step::Read(cidrs) => {
                     let answer = datastore.read(&Blocks::selections(&cidrs)).await?;
-                    blocks.learn(&cidrs, &answer)?;
+                    blocks.learn(&cidrs, &answer.selected);
                 }
                 Step::Commit(transaction, addresses) => {
                     match datastore.commit(transaction).await {

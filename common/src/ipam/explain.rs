@@ -3,18 +3,17 @@
 //! The address itself comes from [`assign::decide`], which is what an ADD asks;
 //! only what there is to say about it is gathered here.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::assign::{self, Request, Want, held_blocks};
+use super::assign::{self, Request, Want, held_blocks, pool_of};
 use super::{
-    Assigned, Block, Blocks, Error, Family, PassedOver, PoolReference, Step, Stored, View, choose,
-    verdict,
+    Assigned, Block, Blocks, Error, Family, PassedOver, PoolReference, Step, Stored, Unreadable,
+    View, choose, verdict,
 };
-use crate::datastore::{Datastore, Snapshot};
+use crate::datastore::{self, Datastore};
 use crate::resources::IpPool;
 
 /// What the next attachment of a host gets, step by step.
@@ -22,7 +21,8 @@ use crate::resources::IpPool;
 pub struct Explanation {
     /// The host.
     pub host: String,
-    /// What was considered for each address wanted, in the order asked.
+    /// What was considered for each address wanted, in the order asked; nothing
+    /// when what every ADD reads cannot be used.
     pub wants: Vec<Considered>,
     /// The addresses, or why an ADD fails.
     pub outcome: Result<Vec<Next>, Error>,
@@ -31,8 +31,8 @@ pub struct Explanation {
 /// What was considered for one address.
 #[derive(Debug)]
 pub struct Considered {
-    /// Its family.
-    pub family: Family,
+    /// What is wanted.
+    pub want: Want,
     /// The pools that are used, in this order.
     pub pools: Vec<IpPool>,
     /// The other pools, and why they are not used.
@@ -47,6 +47,13 @@ pub enum NotUsed {
     /// Other pools were asked for.
     #[error("was not asked for")]
     NotAskedFor,
+    /// It would do, but another one that was asked for too does not, and then
+    /// none is used.
+    #[error("is not used, because another pool that was asked for cannot be")]
+    WithAnother,
+    /// The address asked for is not in it.
+    #[error("does not contain {0}")]
+    Elsewhere(IpAddr),
     /// It may not be used.
     #[error(transparent)]
     PassedOver(#[from] PassedOver),
@@ -73,7 +80,7 @@ pub enum HeldState {
     /// The block says that it is another host's, or no host's.
     NotTheHosts(Option<String>),
     /// The block cannot be read.
-    Unreadable(Error),
+    Unreadable(Unreadable),
 }
 
 /// An address that the next attachment gets.
@@ -103,27 +110,29 @@ pub enum Way {
 /// The store may change until the ADD comes; nothing is changed here.
 ///
 /// # Errors
-/// [`Error::Datastore`]; [`Error::Malformed`] when what every ADD reads cannot
-/// be read. Why an ADD would fail otherwise is part of the explanation.
+/// When the datastore fails. Why an ADD would fail otherwise is part of the
+/// explanation.
 pub async fn explain(
     datastore: &dyn Datastore,
     host: &str,
     wants: Vec<Want>,
     now: Timestamp,
-) -> Result<Explanation, Error> {
+) -> Result<Explanation, datastore::Error> {
     let request = newcomer(host, wants);
     let selections = View::selections(&request.host, &request.handle_id);
-    let view = View::parse(&datastore.read(&selections).await?)?;
+    let view = match View::parse(&datastore.read(&selections).await?) {
+        Ok(view) => view,
+        Err(error) => {
+            return Ok(Explanation { host: request.host, wants: Vec::new(), outcome: Err(error) });
+        }
+    };
     let mut blocks = Blocks::default();
     let mut considered = Vec::new();
     for want in &request.wants {
         considered.push(consider(datastore, want, &view, &mut blocks, host).await?);
     }
-    let outcome = foresee(datastore, &request, &view, blocks, now).await;
-    match outcome {
-        Err(error @ Error::Datastore(_)) => Err(error),
-        outcome => Ok(Explanation { host: host.to_owned(), wants: considered, outcome }),
-    }
+    let outcome = foresee(datastore, &request, &view, blocks, now).await?;
+    Ok(Explanation { host: request.host, wants: considered, outcome })
 }
 
 /// The request of an attachment that nobody knows. No handle has an empty id.
@@ -146,19 +155,27 @@ async fn foresee(
     view: &View,
     mut blocks: Blocks,
     now: Timestamp,
-) -> Result<Vec<Next>, Error> {
+) -> Result<Result<Vec<Next>, Error>, datastore::Error> {
     loop {
-        match assign::decide(request, view, &blocks, now)? {
-            Step::Read(cidrs) => {
-                let answer = datastore.read(&Blocks::selections(&cidrs)).await?;
-                blocks.learn(&cidrs, &answer)?;
-            }
-            Step::Commit(_, assigned) | Step::Done(assigned) => {
+        match assign::decide(request, view, &blocks, now) {
+            Ok(Step::Read(cidrs)) => read_blocks(datastore, &mut blocks, &cidrs).await?,
+            Ok(Step::Commit(_, assigned) | Step::Done(assigned)) => {
                 let next = assigned.into_iter().map(|it| find_way(it, &blocks, &request.host));
-                return Ok(next.collect());
+                return Ok(Ok(next.collect()));
             }
+            Err(error) => return Ok(Err(error)),
         }
     }
+}
+
+async fn read_blocks(
+    datastore: &dyn Datastore,
+    blocks: &mut Blocks,
+    cidrs: &[IpNet],
+) -> Result<(), datastore::Error> {
+    let answer = datastore.read(&Blocks::selections(cidrs)).await?;
+    blocks.learn(cidrs, &answer.selected);
+    Ok(())
 }
 
 fn find_way(assigned: Assigned, blocks: &Blocks, host: &str) -> Next {
@@ -178,84 +195,76 @@ async fn consider(
     view: &View,
     blocks: &mut Blocks,
     host: &str,
-) -> Result<Considered, Error> {
-    let (family, asked) = (want.family(), pools_asked(want));
-    // Why none can be used is the outcome.
-    let used = choose(&view.pools, family, asked, host, &view.labels).unwrap_or_default();
-    let places = held_blocks(view, &used);
-    let mut unreadable =
-        read_blocks(datastore, blocks, places.iter().map(|(_, block)| *block)).await?;
-    let describe = |(pool, block): (&Stored<IpPool>, IpNet)| HeldBlock {
-        block,
-        pool: pool.value.name.clone(),
-        state: match unreadable.remove(&block) {
-            Some(error) => HeldState::Unreadable(error),
-            None => state_of(blocks.get(block).flatten(), view, host),
-        },
+) -> Result<Considered, datastore::Error> {
+    let used = pools_used(want, view, host);
+    let mut places = held_blocks(view, &used);
+    if let Want::Exactly(address) = want {
+        places.retain(|(_, block)| block.contains(address));
+    }
+    let unknown = blocks.unknown(places.iter().map(|(_, block)| *block));
+    read_blocks(datastore, blocks, &unknown).await?;
+    let describe = |(pool, block): (&Stored<IpPool>, IpNet)| {
+        let (pool, state) = (pool.value.name.clone(), state_of(block, blocks, view, host));
+        HeldBlock { block, pool, state }
     };
     let held = places.into_iter().map(describe).collect();
     let is_used = |pool: &IpPool| used.iter().any(|used| used.value.name == pool.name);
     let others = view.pools.iter().map(|pool| &pool.value).filter(|pool| !is_used(pool));
     let passed_over = others.filter_map(|pool| Some((pool.clone(), not_used(pool, want, view)?)));
     Ok(Considered {
-        family,
+        want: want.clone(),
         passed_over: passed_over.collect(),
         pools: used.into_iter().map(|pool| pool.value.clone()).collect(),
         held,
     })
 }
 
-fn pools_asked(want: &Want) -> &[PoolReference] {
+/// The pools that the address may come from, in this order. Why there are none
+/// is the outcome.
+fn pools_used<'a>(want: &Want, view: &'a View, host: &str) -> Vec<&'a Stored<IpPool>> {
     match want {
-        Want::Any { pools, .. } => pools,
-        Want::Exactly(_) => &[],
+        Want::Any { family, pools } => {
+            choose(&view.pools, *family, pools, host, &view.labels).unwrap_or_default()
+        }
+        Want::Exactly(address) => pool_of(view, *address).into_iter().collect(),
     }
 }
 
-/// Why a pool of the family wanted is not used; `None` for one of the other
-/// family.
+/// Why a pool is not used; `None` for one of the other family that nobody asked
+/// for.
 fn not_used(pool: &IpPool, want: &Want, view: &View) -> Option<NotUsed> {
-    let (family, asked) = (want.family(), pools_asked(want));
-    if Family::of(pool.cidr.addr()) != family {
+    let family = want.family();
+    let names = |reference: &PoolReference| reference.names(pool);
+    let (asked_for, not_asked_for) = match want {
+        Want::Any { pools, .. } if pools.is_empty() => (false, None),
+        Want::Any { pools, .. } if pools.iter().any(names) => (true, None),
+        Want::Any { .. } => (false, Some(NotUsed::NotAskedFor)),
+        Want::Exactly(address) if pool.cidr.contains(address) => (true, None),
+        Want::Exactly(address) => (false, Some(NotUsed::Elsewhere(*address))),
+    };
+    if Family::of(pool.cidr.addr()) != family && !asked_for {
         return None;
     }
-    let asked_for = asked.iter().any(|reference| reference.names(pool));
-    match verdict(pool, family, asked_for, &view.labels) {
-        _ if !asked.is_empty() && !asked_for => Some(NotUsed::NotAskedFor),
-        why => why.map(NotUsed::PassedOver),
-    }
+    let why = || verdict(pool, family, asked_for, &view.labels).map(NotUsed::PassedOver);
+    not_asked_for.or_else(why).or(asked_for.then_some(NotUsed::WithAnother))
 }
 
-/// Reads blocks, and returns those that cannot be read: they do not keep an ADD
-/// from the ones tried before them.
-async fn read_blocks(
-    datastore: &dyn Datastore,
-    blocks: &mut Blocks,
-    cidrs: impl Iterator<Item = IpNet>,
-) -> Result<BTreeMap<IpNet, Error>, Error> {
-    let cidrs = blocks.unknown(cidrs);
-    let Snapshot { selected, revision } = datastore.read(&Blocks::selections(&cidrs)).await?;
-    let mut unreadable = BTreeMap::new();
-    for (cidr, entries) in cidrs.into_iter().zip(selected) {
-        let alone = Snapshot { selected: vec![entries], revision };
-        if let Err(error) = blocks.learn(&[cidr], &alone) {
-            unreadable.insert(cidr, error);
-        }
+/// What can be had of a block that was looked at.
+fn state_of(cidr: IpNet, blocks: &Blocks, view: &View, host: &str) -> HeldState {
+    if let Some(why) = blocks.unreadable(cidr) {
+        return HeldState::Unreadable(why.clone());
     }
-    Ok(unreadable)
-}
-
-/// What can be had of a block that was read.
-fn state_of(block: Option<&Stored<Block>>, view: &View, host: &str) -> HeldState {
-    match block.map(|stored| &stored.value) {
+    match blocks.get(cidr).flatten().map(|stored| &stored.value) {
         None => HeldState::NotThereYet,
-        Some(block) if block.host() == Some(host) => {
-            let reserved = |ordinal: &usize| {
-                let address = block.address(*ordinal);
-                view.reserved.iter().any(|range| range.contains(&address))
-            };
-            HeldState::Free(block.free().filter(|ordinal| !reserved(ordinal)).count())
-        }
+        Some(block) if block.host() == Some(host) => HeldState::Free(count_free(block, view)),
         Some(block) => HeldState::NotTheHosts(block.host().map(str::to_owned)),
     }
+}
+
+fn count_free(block: &Block, view: &View) -> usize {
+    let reserved = |ordinal: &usize| {
+        let address = block.address(*ordinal);
+        view.reserved.iter().any(|range| range.contains(&address))
+    };
+    block.free().filter(|ordinal| !reserved(ordinal)).count()
 }

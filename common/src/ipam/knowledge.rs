@@ -21,11 +21,26 @@ impl<T> Stored<T> {
     pub(super) fn read<E: std::error::Error>(
         entry: &Entry,
         parse: impl FnOnce(&[u8]) -> Result<T, E>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, Unreadable> {
         match parse(&entry.value) {
             Ok(value) => Ok(Self { value, revision: entry.revision }),
-            Err(error) => Err(Error::Malformed { key: entry.key.clone(), reason: reason(&error) }),
+            Err(error) => Err(Unreadable { key: entry.key.clone(), reason: reason(&error) }),
         }
+    }
+}
+
+/// A stored value that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its key.
+    pub key: String,
+    /// What is wrong with it, and its causes.
+    pub reason: String,
+}
+
+impl From<Unreadable> for Error {
+    fn from(Unreadable { key, reason }: Unreadable) -> Self {
+        Self::Malformed { key, reason }
     }
 }
 
@@ -94,6 +109,19 @@ impl Holdings {
     /// The blocks that the handle names.
     pub fn blocks(&self) -> Vec<IpNet> {
         self.handle.as_ref().map(|handle| handle.value.blocks().collect()).unwrap_or_default()
+    }
+
+    /// Those of the handle's blocks that have not been looked at yet.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when one cannot be used: what the attachment has can
+    /// then not be told.
+    pub fn unread(&self, blocks: &Blocks) -> Result<Vec<IpNet>, Error> {
+        let cidrs = self.blocks();
+        match cidrs.iter().find_map(|cidr| blocks.unreadable(*cidr)) {
+            Some(unreadable) => Err(unreadable.clone().into()),
+            None => Ok(blocks.unknown(cidrs.into_iter())),
+        }
     }
 
     /// The attachment's addresses, as far as the handle's blocks are known.
@@ -172,9 +200,9 @@ impl View {
             config: config.transpose()?.map(|config| config.value).unwrap_or_default(),
             pools: pools
                 .map(|entry| Stored::read(entry, IpPool::from_json))
-                .collect::<Result<_, _>>()?,
+                .collect::<Result<_, Unreadable>>()?,
             labels: node.transpose()?.map(|node| node.value.labels).unwrap_or_default(),
-            affinities: affinities.map(read_affinity).collect::<Result<_, _>>()?,
+            affinities: affinities.map(read_affinity).collect::<Result<_, Unreadable>>()?,
             full: full.filter_map(|entry| keys::parse_full(&entry.key)).collect(),
             reserved,
             revision: snapshot.revision,
@@ -182,25 +210,32 @@ impl View {
     }
 }
 
-fn read_affinity(entry: &Entry) -> Result<(IpNet, Stored<Affinity>), Error> {
+fn read_affinity(entry: &Entry) -> Result<(IpNet, Stored<Affinity>), Unreadable> {
     let Some((_, block)) = keys::parse_affinity(&entry.key) else {
         let reason = "its key names no block".to_owned();
-        return Err(Error::Malformed { key: entry.key.clone(), reason });
+        return Err(Unreadable { key: entry.key.clone(), reason });
     };
     Ok((block, Stored::read(entry, Affinity::from_json)?))
 }
 
 /// The blocks that have been looked at so far; those that are not there are
-/// known to be absent.
+/// known to be absent, and those that cannot be used are known as such: they
+/// matter only to a decision that comes to need them.
 #[derive(Clone, Debug, Default)]
 pub struct Blocks {
-    known: HashMap<IpNet, Option<Stored<Block>>>,
+    known: HashMap<IpNet, Result<Option<Stored<Block>>, Unreadable>>,
 }
 
 impl Blocks {
-    /// What is known of a block: nothing, that it is absent, or its content.
+    /// What is known of a block's content: nothing, that it is absent, or what
+    /// it is.
     pub fn get(&self, cidr: IpNet) -> Option<Option<&Stored<Block>>> {
-        self.known.get(&cidr).map(Option::as_ref)
+        self.known.get(&cidr)?.as_ref().ok().map(Option::as_ref)
+    }
+
+    /// Why a block that was looked at cannot be used, if so.
+    pub fn unreadable(&self, cidr: IpNet) -> Option<&Unreadable> {
+        self.known.get(&cidr)?.as_ref().err()
     }
 
     /// Of these blocks, those not looked at yet.
@@ -214,34 +249,19 @@ impl Blocks {
     }
 
     /// Takes in the answer to [`Blocks::selections`] for the same blocks.
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] with the key of a block that cannot be used.
-    pub fn learn(&mut self, cidrs: &[IpNet], snapshot: &Snapshot) -> Result<(), Error> {
-        for (cidr, entries) in cidrs.iter().zip(&snapshot.selected) {
-            let block = entries.first().map(|entry| read_block(*cidr, entry)).transpose()?;
-            self.known.insert(*cidr, block);
-        }
-        Ok(())
-    }
-
-    /// Takes in what was read in advance. Of a block that cannot be used nothing
-    /// is learnt: it may not be needed.
-    pub fn learn_sound(&mut self, cidrs: &[IpNet], selected: &[Vec<Entry>]) {
+    pub fn learn(&mut self, cidrs: &[IpNet], selected: &[Vec<Entry>]) {
         for (cidr, entries) in cidrs.iter().zip(selected) {
             let block = entries.first().map(|entry| read_block(*cidr, entry)).transpose();
-            if let Ok(block) = block {
-                self.known.insert(*cidr, block);
-            }
+            self.known.insert(*cidr, block);
         }
     }
 }
 
-pub(super) fn read_block(cidr: IpNet, entry: &Entry) -> Result<Stored<Block>, Error> {
+pub(super) fn read_block(cidr: IpNet, entry: &Entry) -> Result<Stored<Block>, Unreadable> {
     let block = Stored::read(entry, Block::from_json)?;
     if block.value.cidr == cidr {
         return Ok(block);
     }
     let reason = format!("it holds block {}", block.value.cidr);
-    Err(Error::Malformed { key: entry.key.clone(), reason })
+    Err(Unreadable { key: entry.key.clone(), reason })
 }

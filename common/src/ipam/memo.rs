@@ -75,7 +75,33 @@ impl fmt::Display for Memo {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// A file of anything says at most what was noted under this very boot.
+        #[test]
+        fn what_was_swept_is_believed_of_this_boot_alone(
+            noted in prop::collection::vec(("[a-z0-9][a-z0-9_.-]{0,8}", any::<bool>()), 0..5),
+            boot in "[0-9a-f-]{1,36}",
+            other in "[0-9a-f-]{1,36}",
+            noise in ".{0,40}",
+        ) {
+            let mut memo = Memo::read(&noise, Some(&boot));
+            prop_assert!(memo.swept.is_empty());
+            for (network, all) in &noted {
+                let scope = if *all { Scope::AllBlocks } else { Scope::OwnBlocks };
+                memo.note_swept(network, scope);
+                prop_assert!(memo.is_swept(network, scope));
+            }
+            let written = memo.to_string();
+            prop_assert_eq!(&Memo::read(&written, Some(&boot)), &memo);
+            let read = Memo::read(&written, Some(&other));
+            prop_assert_eq!(read.swept.is_empty(), noted.is_empty() || other != boot);
+            prop_assert!(Memo::read(&written, None).swept.is_empty());
+        }
+    }
 
     #[test]
     fn it_is_read_back_and_a_reboot_voids_what_was_swept() {

@@ -37,7 +37,7 @@ pub use block::{
 pub use error::Error;
 pub use family::Family;
 pub use handle::Handle;
-pub use knowledge::{Blocks, Holdings, Stored, View};
+pub use knowledge::{Blocks, Holdings, Stored, Unreadable, View};
 pub use memo::Memo;
 pub use pools::{PassedOver, PoolReference, choose, verdict};
 pub use walk::{block_bits, walk};

@@ -11,7 +11,7 @@ use crate::datastore::{Transaction, Write, keys};
 /// with its host, one without a host is removed.
 ///
 /// # Errors
-/// [`Error::NotReady`].
+/// [`Error::NotReady`], [`Error::Malformed`].
 pub fn decide(
     handle_id: &str,
     interface: &str,
@@ -22,15 +22,14 @@ pub fn decide(
     let Some(handle) = &holdings.handle else {
         return Ok(Step::Done(Vec::new()));
     };
-    let cidrs = holdings.blocks();
-    let unread = blocks.unknown(cidrs.iter().copied());
+    let unread = holdings.unread(blocks)?;
     if !unread.is_empty() {
         return Ok(Step::Read(unread));
     }
     let released = holdings.addresses(handle_id, interface, blocks);
     let mut transaction = Transaction::default();
     let mut remaining = handle.value.clone();
-    for cidr in cidrs {
+    for cidr in holdings.blocks() {
         let count = match blocks.get(cidr).flatten() {
             None => 0,
             Some(block) => release_in(block, handle_id, interface, &mut transaction),

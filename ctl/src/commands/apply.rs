@@ -4,9 +4,8 @@ use clap::Args;
 
 use super::change::ChangeArgs;
 use super::input::FileArgs;
-use super::report::{Report, Verb};
+use super::write::{self, Mode};
 use crate::session::{CommandResult, Session};
-use crate::store;
 
 /// Arguments of `weirctl apply`.
 #[derive(Args, Clone, Debug)]
@@ -26,17 +25,5 @@ pub struct ApplyArgs {
 /// [`Failure`](crate::session::Failure) when the file is wrong or a resource
 /// could not be applied.
 pub async fn run(arguments: ApplyArgs, session: &Session<'_>) -> CommandResult {
-    let resources = arguments.files.read(session.surroundings)?;
-    let mut report = Report::new(Verb { infinitive: "apply", participle: "applied" });
-    let total = resources.len();
-    for (done, resource) in resources.into_iter().enumerate() {
-        session.surroundings.progress(done, total);
-        let birth = session.surroundings.birth();
-        let result = match super::resolve(session, resource.clone()).await {
-            Ok(resource) => store::apply(session.datastore, &resource, &birth).await,
-            Err(error) => Err(error),
-        };
-        report.add(&resource, result);
-    }
-    report.finish()
+    write::run(Mode::Apply, &arguments.files, session).await
 }

@@ -4,9 +4,8 @@ use clap::Args;
 
 use super::change::ChangeArgs;
 use super::input::FileArgs;
-use super::report::{Report, Verb};
+use super::write::{self, Mode};
 use crate::session::{CommandResult, Session};
-use crate::store::{self, StoreError};
 
 /// Arguments of `weirctl create`.
 #[derive(Args, Clone, Debug)]
@@ -34,17 +33,5 @@ pub struct CreateArgs {
 /// [`Failure`](crate::session::Failure) when the file is wrong or a resource
 /// could not be created.
 pub async fn run(arguments: CreateArgs, session: &Session<'_>) -> CommandResult {
-    let resources = arguments.files.read(session.surroundings)?;
-    let mut report = Report::new(Verb { infinitive: "create", participle: "created" });
-    let total = resources.len();
-    for (done, resource) in resources.into_iter().enumerate() {
-        session.surroundings.progress(done, total);
-        let birth = session.surroundings.birth();
-        let result = match store::create(session.datastore, &resource, &birth).await {
-            Err(StoreError::AlreadyExists { .. }) if arguments.skip_exists => Ok(()),
-            result => result,
-        };
-        report.add(&resource, result);
-    }
-    report.finish()
+    write::run(Mode::Create { skip_exists: arguments.skip_exists }, &arguments.files, session).await
 }

@@ -1,26 +1,35 @@
 //! `weirctl ipam explain`
 
+mod request;
+
+use std::path::PathBuf;
+
 use clap::Args;
-use weir_common::ipam::assign::Want;
+use weir_common::ipam::Error;
 use weir_common::ipam::explain::{Considered, Explanation, HeldBlock, HeldState, Way, explain};
-use weir_common::ipam::{Error, Family, PoolReference};
 
 use crate::session::{CommandResult, Failure, Session};
 
 /// Arguments of `weirctl ipam explain`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Exit status 1 when the next container gets no address.\n\n\
-                  Examples:\n  weirctl ipam explain\n  \
+#[command(after_help = "The flags --ipv4, --ipv6 and --pool take the place of what the CNI \
+                  configuration asks for.\nExit status 1 when the next container gets no \
+                  address.\n\nExamples:\n  weirctl ipam explain\n  \
+                  weirctl ipam explain --conflist /etc/cni/net.d/10-weir.conflist\n  \
                   weirctl ipam explain --node n2 --pool blue --pool 10.8.0.0/24\n  \
                   weirctl ipam explain --ipv6")]
 pub struct ExplainArgs {
     /// The node; this one if not given
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
+    /// CNI configuration whose containers are meant, in its datastore; if not
+    /// given, the node's first one in the datastore in use
+    #[arg(long, value_name = "FILE")]
+    pub conflist: Option<PathBuf>,
     /// A pool to ask for, by name or CIDR; may be given several times
     #[arg(long, value_name = "POOL")]
     pub pool: Vec<String>,
-    /// Ask for an IPv4 address; the default, unless --ipv6 is given
+    /// Ask for an IPv4 address; the default where nothing else is asked for
     #[arg(long)]
     pub ipv4: bool,
     /// Ask for an IPv6 address
@@ -33,37 +42,16 @@ pub struct ExplainArgs {
 /// # Errors
 /// [`Failure`] when it gets none, or the datastore fails.
 pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult {
-    let node = match &arguments.node {
-        Some(node) => node.clone(),
-        None => session.surroundings.node_name()?,
-    };
-    let wants = wants(&arguments);
+    let asked = request::read(&arguments, session).await?;
     let now = session.surroundings.now();
-    let explained = explain(session.datastore, &node, wants, now)
+    let explained = explain(session.datastore, &asked.node, asked.wants.clone(), now)
         .await
         .map_err(|error| Failure::caused_by(&error))?;
-    let output = in_words(&explained);
+    let output = asked.in_words() + &in_words(&explained);
     match explained.outcome {
         Ok(_) => Ok(output),
         Err(error) => Err(Failure { output, message: refused(&error) }),
     }
-}
-
-/// One address of each family asked for. A pool given by its CIDR belongs to one
-/// family; one given by name is asked for in all.
-fn wants(arguments: &ExplainArgs) -> Vec<Want> {
-    let pools: Vec<PoolReference> =
-        arguments.pool.iter().filter_map(|pool| pool.parse().ok()).collect();
-    let of_family = |family: Family| {
-        let fits = |pool: &&PoolReference| match pool {
-            PoolReference::Name(_) => true,
-            PoolReference::Cidr(cidr) => Family::of(cidr.addr()) == family,
-        };
-        Want::Any { family, pools: pools.iter().filter(fits).cloned().collect() }
-    };
-    let ipv4 = arguments.ipv4 || !arguments.ipv6;
-    let families = [(ipv4, Family::V4), (arguments.ipv6, Family::V6)];
-    families.into_iter().filter(|(asked, _)| *asked).map(|(_, family)| of_family(family)).collect()
 }
 
 fn in_words(explained: &Explanation) -> String {
@@ -72,7 +60,7 @@ fn in_words(explained: &Explanation) -> String {
 }
 
 fn consider(considered: &Considered, host: &str) -> String {
-    let mut text = format!("{} pools for node {host}:\n", considered.family);
+    let mut text = format!("{} pools for node {host}:\n", considered.want.family());
     for (number, pool) in considered.pools.iter().enumerate() {
         text.push_str(&format!("  {}. {} ({}) is used\n", number + 1, pool.name, pool.cidr));
     }
@@ -99,7 +87,7 @@ fn state(held: &HeldBlock) -> String {
         HeldState::NotThereYet => "not there yet; it is made when it is used".to_owned(),
         HeldState::NotTheHosts(Some(owner)) => format!("belongs to host {owner}; passed over"),
         HeldState::NotTheHosts(None) => "belongs to no host; passed over".to_owned(),
-        HeldState::Unreadable(error) => error.to_string(),
+        HeldState::Unreadable(why) => format!("cannot be read: {}", why.reason),
     }
 }
 

@@ -21,6 +21,7 @@ pub mod replace;
 pub mod report;
 pub mod validate;
 pub mod version;
+mod write;
 
 use weir_common::resources::{Kind, Resource};
 

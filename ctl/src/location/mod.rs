@@ -5,11 +5,13 @@
 mod settings;
 mod sources;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use weir_common::cni;
 use weir_common::datastore::{Configuration, EtcdConfiguration};
+
+use crate::network::{Network, datastore_of, plugins};
 
 pub use settings::Settings;
 pub use sources::{
@@ -111,6 +113,8 @@ pub enum LocationError {
 pub struct Candidates {
     /// The flags of this call.
     pub command_line: Settings,
+    /// The network that this call names.
+    pub named: Option<Network>,
     /// The environment's variables.
     pub environment: Settings,
     /// Weir's own configuration file, if there is one.
@@ -121,7 +125,8 @@ pub struct Candidates {
 }
 
 /// Chooses the datastore: the first source that says where one is, as a
-/// whole. Only flags are completed from the environment, so that a password
+/// whole. A network named in the call always does: its containers' addresses are
+/// where its plugins keep them, whatever is said elsewhere. Only flags are completed from the environment, so that a password
 /// need not stand on the command line.
 ///
 /// # Errors
@@ -130,6 +135,9 @@ pub fn choose(candidates: &Candidates) -> Result<Location, LocationError> {
     if candidates.command_line.says_where() {
         let settings = candidates.command_line.or(&candidates.environment);
         return locate(&settings, Source::CommandLine);
+    }
+    if let Some(Network { path, plugin }) = &candidates.named {
+        return of_network(path, plugin);
     }
     if candidates.environment.says_where() {
         return locate(&candidates.environment, Source::Environment);
@@ -142,30 +150,23 @@ pub fn choose(candidates: &Candidates) -> Result<Location, LocationError> {
         }
     }
     let weirs = candidates.network.iter().find_map(|(path, text)| Some((path, weir_plugin(text)?)));
-    let Some((path, (network, plugin))) = weirs else {
-        return Ok(Location { configuration: Configuration::default(), source: Source::Default });
-    };
-    let configuration = of_plugin(network, &plugin)
-        .map_err(|cause| LocationError::Network { path: path.clone(), cause })?;
-    Ok(Location { configuration, source: Source::Network(path.clone()) })
+    match weirs {
+        Some((path, plugin)) => of_network(path, &plugin),
+        None => Ok(Location { configuration: Configuration::default(), source: Source::Default }),
+    }
 }
 
-/// The network's name and the configuration of its first plugin of type `weir`.
-/// A file that is not JSON is somebody else's concern.
-fn weir_plugin(text: &str) -> Option<(String, Map<String, Value>)> {
-    let configuration: Map<String, Value> = serde_json::from_str(text).ok()?;
-    let name = configuration.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let plugins = match configuration.get("plugins") {
-        Some(Value::Array(plugins)) => plugins.clone(),
-        _ => vec![Value::Object(configuration)],
-    };
-    let plugin = plugins.into_iter().find(|plugin| plugin["type"] == "weir")?;
-    Some((name, plugin.as_object()?.clone()))
+/// The configuration of a network's first plugin of type `weir`. A file that is
+/// no network is somebody else's concern.
+fn weir_plugin(text: &str) -> Option<Map<String, Value>> {
+    plugins(text).ok()?.into_iter().find(|plugin| plugin.get("type") == Some(&"weir".into()))
 }
 
-/// The datastore that the plugin itself uses.
-fn of_plugin(network: String, plugin: &Map<String, Value>) -> Result<Configuration, cni::Error> {
-    cni::Configuration::for_removal(network, cni::SpecVersion::V1_0_0, plugin)?.datastore
+/// The datastore that a plugin itself uses.
+fn of_network(path: &Path, plugin: &Map<String, Value>) -> Result<Location, LocationError> {
+    let configuration = datastore_of(plugin)
+        .map_err(|cause| LocationError::Network { path: path.to_owned(), cause })?;
+    Ok(Location { configuration, source: Source::Network(path.to_owned()) })
 }
 
 fn locate(settings: &Settings, source: Source) -> Result<Location, LocationError> {

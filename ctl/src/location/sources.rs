@@ -33,6 +33,7 @@ impl Sources {
     ) -> Result<Candidates, LocationError> {
         Ok(Candidates {
             command_line,
+            named: None,
             environment,
             file: self.read_config_file()?,
             network: read_network_directory(&self.network_directory),

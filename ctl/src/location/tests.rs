@@ -19,6 +19,7 @@ fn all() -> Candidates {
     };
     Candidates {
         command_line: settings(&[("etcd_endpoints", "http://flag:1, http://flag:2")]),
+        named: None,
         environment: settings(&[("ETCD_ENDPOINTS", "http://env:1"), ("ETCD_USERNAME", "u")]),
         file: Some(("weirctl.yaml".into(), "etcd_endpoints: [http://file:1]".into())),
         network: vec![
@@ -54,6 +55,26 @@ fn the_first_source_that_says_where_counts() {
     let location = choose(&candidates).unwrap();
     assert_eq!(location.source, Source::Default);
     assert_eq!(endpoints(&location), ["/var/lib/weir/weir.db"]);
+}
+
+#[test]
+fn a_network_that_is_named_says_where_unless_flags_do() {
+    let named = |keys: &str| {
+        let text = format!(r#"{{"name": "x", "ipam": {{"type": "weir-ipam"}}{keys}}}"#);
+        Some(Network::read("named.conf".into(), &text).unwrap())
+    };
+    let mut candidates =
+        Candidates { named: named(r#", "etcd_endpoints": "http://own:1""#), ..all() };
+    assert_eq!(choose(&candidates).unwrap().source, Source::CommandLine);
+    candidates.command_line = Settings::default();
+    let location = choose(&candidates).unwrap();
+    assert_eq!(location.source, Source::Network("named.conf".into()));
+    assert_eq!(endpoints(&location), ["http://own:1"]);
+    candidates.named = named("");
+    assert_eq!(endpoints(&choose(&candidates).unwrap()), ["/var/lib/weir/weir.db"]);
+    candidates.named = named(r#", "datastore_type": "cloud""#);
+    let error = choose(&candidates).unwrap_err().to_string();
+    assert_eq!(error, "named.conf does not say where the datastore is");
 }
 
 #[test]

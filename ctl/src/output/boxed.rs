@@ -1,18 +1,12 @@
 //! Tables in a box of `+`, `-` and `|`, as calicoctl's IPAM commands print
 //! them: titles centred, numbers to the right, all else to the left.
 
+use super::width::{width, widths};
 use super::{Style, records};
 
 /// The table with its header; records where there is no room for a table.
 pub fn table(header: &[&str], rows: &[Vec<String>], style: Style) -> String {
-    let widths: Vec<usize> = header
-        .iter()
-        .enumerate()
-        .map(|(column, title)| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell));
-            cells.fold(width(title), usize::max)
-        })
-        .collect();
+    let widths: Vec<usize> = widths(header, rows).collect();
     let rule: String =
         widths.iter().map(|width| format!("+{}", "-".repeat(width + 2))).collect::<String>()
             + "+\n";
@@ -50,10 +44,6 @@ fn is_number(text: &str) -> bool {
         Some((whole, decimals)) => digits(whole) && digits(decimals),
         None => digits(text),
     }
-}
-
-fn width(text: &str) -> usize {
-    text.chars().count()
 }
 
 #[cfg(test)]

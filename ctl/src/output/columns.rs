@@ -2,6 +2,7 @@
 //! minimal width of 5 and a padding of 3: every cell, the last one too, is
 //! padded.
 
+use super::width::widths;
 use super::{Style, records};
 
 const MINIMAL_WIDTH: usize = 5;
@@ -10,15 +11,8 @@ const PADDING: usize = 3;
 /// The table with its header, followed by an empty line, as calicoctl prints
 /// it; records where there is no room for a table.
 pub fn table(header: &[&str], rows: &[Vec<String>], style: Style) -> String {
-    let widths: Vec<usize> = header
-        .iter()
-        .enumerate()
-        .map(|(column, title)| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell));
-            let widest = cells.fold(width(title), usize::max);
-            (widest + PADDING).max(MINIMAL_WIDTH)
-        })
-        .collect();
+    let padded = |width| usize::max(width + PADDING, MINIMAL_WIDTH);
+    let widths: Vec<usize> = widths(header, rows).map(padded).collect();
     // The padding behind the last column may be cut off.
     if !style.has_room_for(widths.iter().sum::<usize>().saturating_sub(PADDING)) {
         return records::text(header, rows, style);
@@ -37,10 +31,6 @@ fn line<'a>(cells: impl Iterator<Item = &'a str>, widths: &[usize]) -> String {
         cells.zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
     line.push('\n');
     line
-}
-
-fn width(text: &str) -> usize {
-    text.chars().count()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod json;
 pub mod number;
 mod records;
 mod style;
+mod width;
 pub mod yaml;
 
 pub use style::Style;

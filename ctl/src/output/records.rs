@@ -2,10 +2,11 @@
 //! for each column.
 
 use super::Style;
+use super::width::width;
 
 /// The rows, each followed by an empty line.
 pub fn text(header: &[&str], rows: &[Vec<String>], style: Style) -> String {
-    let widest = header.iter().map(|title| title.chars().count()).max().unwrap_or_default();
+    let widest = header.iter().map(|title| width(title)).max().unwrap_or_default();
     let record = |row: &Vec<String>| {
         let line = |(title, cell): (&&str, &String)| {
             let line = format!("{}  {cell}", style.title(&format!("{title:<widest$}")));

@@ -130,6 +130,105 @@ async fn the_next_address_is_explained() {
     assert!(answer.output.contains("weirctl create -f pool.yaml"), "{}", answer.output);
 }
 
+/// The answer to `ipam explain` with these flags about a network with this
+/// `ipam` section and these other keys.
+async fn explain_network(flags: &str, keys: Value) -> Answer {
+    let mut plugin = json!({"type": "weir", "nodename": "n5", "ipam": {"type": "weir-ipam"}});
+    for (key, value) in keys.as_object().unwrap() {
+        match (key.as_str(), value) {
+            ("ipam", Value::Object(ipam)) => {
+                plugin["ipam"].as_object_mut().unwrap().extend(ipam.clone());
+            }
+            _ => plugin[key] = value.clone(),
+        }
+    }
+    let list = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [plugin]}).to_string();
+    let line = format!("ipam explain --conflist f {flags}");
+    let arguments: Vec<_> = line.split_whitespace().collect();
+    call_with_input(&recorded_store("busy"), &arguments, &list).await
+}
+
+#[tokio::test]
+async fn a_network_is_explained_as_it_asks() {
+    let cases = [
+        ("", json!({}), "f: IPv4 from any pool", "Next: 10.8.0.69 "),
+        ("", json!({"ipam": {"ipv4_pools": ["hand"]}}), "f: IPv4 from hand", "Next: 10.9.0."),
+        (
+            "",
+            json!({"ipam": {"subnet": "10.10.0.0/28", "assign_ipv6": "true"}}),
+            "f: IPv4 from 10.10.0.0/28; IPv6 from any pool",
+            "Next: 10.10.0.",
+        ),
+        (
+            "",
+            json!({"ipam": {"assign_ipv4": "false", "assign_ipv6": "true"}}),
+            "f: IPv6 from any pool",
+            "Next: fd00:7::fc01:3ef3:4b44:f905 ",
+        ),
+        (
+            "",
+            json!({"args": {"cni": {"ips": ["10.9.0.60"]}}}),
+            "f: the address 10.9.0.60",
+            "Next: 10.9.0.60 ",
+        ),
+        ("--node n4", json!({}), "f: IPv4 from any pool", "Next: 10.10.0.10 "),
+        (
+            "--ipv6",
+            json!({"args": {"cni": {"ips": ["10.9.0.60"]}}, "ipam": {"ipv6_pools": ["six"]}}),
+            "f, --ipv6: IPv6 from six",
+            "Next: fd00:7::",
+        ),
+        (
+            "--pool edge --pool six --ipv4 --ipv6",
+            json!({"ipam": {"ipv4_pools": ["hand"], "subnet": "10.9.0.0/26"}}),
+            "f, --ipv4, --ipv6, --pool: IPv4 from edge; IPv6 from six",
+            "Next: 10.8.0.69 ",
+        ),
+        (
+            "--pool 10.8.0.0/24",
+            json!({"ipam": {"ipv6_pools": ["six"], "assign_ipv6": true}}),
+            "f, --pool: IPv4 from 10.8.0.0/24; IPv6 from six",
+            "Next: 10.8.0.69 ",
+        ),
+    ];
+    for (flags, keys, asked, next) in cases {
+        let answer = explain_network(flags, keys).await;
+        assert_eq!(answer.exit, 0, "{answer:?}");
+        let first = answer.output.lines().next();
+        assert_eq!(first, Some(&*format!("Asked for by {asked}")), "{}", answer.output);
+        assert!(answer.output.contains(next), "{next}: {}", answer.output);
+    }
+}
+
+#[tokio::test]
+async fn a_network_that_gets_nothing_is_told_what_its_add_is_told() {
+    let cases = [
+        (
+            "",
+            json!({"ipam": {"assign_ipv4": "maybe"}}),
+            "ipam.assign_ipv4 \"maybe\" is invalid: write \"true\" or \"false\" (asked for by f)",
+        ),
+        ("", json!({"mtu": 3}), "mtu \"3\" is invalid"),
+        (
+            "",
+            json!({"ipam": {"ipv4_pools": ["six"]}}),
+            "six was asked for but is not of family IPv4",
+        ),
+        ("", json!({"ipam": {"subnet": "10.8.0.0/25"}}), "pool 10.8.0.0/25 does not exist"),
+        ("--pool six", json!({}), "six was asked for but is not of family IPv4"),
+        ("--pool fd00:7::/64", json!({}), "six was asked for but is not of family IPv4"),
+        ("--pool nothing", json!({}), "pool nothing does not exist"),
+        ("--pool hand --ipv6", json!({}), "hand was asked for but is not of family IPv6"),
+    ];
+    for (flags, keys, told) in cases {
+        let answer = explain_network(flags, keys).await;
+        assert_eq!(answer.exit, 1, "{answer:?}");
+        let last = answer.output.lines().last().unwrap();
+        assert!(last.starts_with("the next container gets no address: "), "{last}");
+        assert!(last.contains(told), "{told}: {last}");
+    }
+}
+
 #[tokio::test]
 async fn settings_that_do_not_go_together_are_refused() {
     let memory = Memory::new();

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 
 use super::super::engine::MAX_ATTEMPTS;
 use super::super::knowledge::read_block;
-use super::super::release::{count_again, give_back};
+use super::super::release::count_again;
+use super::super::release::give_back;
 use super::super::{Block, Error, Handle, Holdings, Stored};
 use super::Collection;
 use crate::datastore::{self, Datastore, Entry, Outcome, Selection, Snapshot, Transaction, keys};

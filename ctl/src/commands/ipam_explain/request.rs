@@ -1,0 +1,180 @@
+//! What the next container asks for: what its network's configuration says,
+//! changed by the flags of the call.
+//!
+//! Flags are written into the configuration, and the plugins' own reading of it
+//! says what is wanted, so that the two cannot differ.
+
+use serde_json::{Map, Value, json};
+use weir_common::cni::{Arguments, Configuration, IpamConfiguration, skeleton};
+use weir_common::datastore::keys;
+use weir_common::ipam::assign::Want;
+use weir_common::ipam::{Family, PoolReference};
+use weir_common::resources::IpPool;
+
+use super::ExplainArgs;
+use crate::network::Network;
+use crate::session::{Failure, Session, chain};
+
+/// What is asked for, and who says so.
+pub struct Asked {
+    /// The node.
+    pub node: String,
+    /// The addresses.
+    pub wants: Vec<Want>,
+    /// Who says so, for people.
+    by: String,
+}
+
+/// Finds out what the next container asks for.
+///
+/// # Errors
+/// [`Failure`] when the plugins would refuse the configuration, or the node's
+/// name or a pool cannot be read.
+pub async fn read(arguments: &ExplainArgs, session: &Session<'_>) -> Result<Asked, Failure> {
+    let network = session.surroundings.network();
+    let by = who(network.as_ref(), arguments);
+    let mut plugin = network.map_or_else(default_plugin, |network| network.plugin);
+    set_families(&mut plugin, arguments);
+    let mut configuration = check(&plugin, &by)?;
+    if !arguments.pool.is_empty() {
+        let families = families_of(&require_ipam(&configuration, &by)?.wants);
+        let mut pools = Vec::new();
+        for pool in &arguments.pool {
+            pools.push((pool.as_str(), family_of_pool(pool, session).await?));
+        }
+        set_pools(&mut plugin, &pools, &families);
+        configuration = check(&plugin, &by)?;
+    }
+    let node = match &arguments.node {
+        Some(node) => node.clone(),
+        None => session.surroundings.node_name(&configuration.node_name)?,
+    };
+    let wants = require_ipam(&configuration, &by)?.wants.clone();
+    Ok(Asked { node, wants, by })
+}
+
+impl Asked {
+    /// The line about it.
+    pub fn in_words(&self) -> String {
+        let wants: Vec<String> = self.wants.iter().map(describe).collect();
+        format!("Asked for by {}: {}\n", self.by, wants.join("; "))
+    }
+}
+
+fn describe(want: &Want) -> String {
+    match want {
+        Want::Exactly(address) => format!("the address {address}"),
+        Want::Any { family, pools } if pools.is_empty() => format!("{family} from any pool"),
+        Want::Any { family, pools } => {
+            let pools: Vec<String> = pools.iter().map(PoolReference::to_string).collect();
+            format!("{family} from {}", pools.join(", "))
+        }
+    }
+}
+
+/// Who says what is asked for: a file, the flags that change it, or nobody.
+fn who(network: Option<&Network>, arguments: &ExplainArgs) -> String {
+    let file = network.map(|network| network.path.display().to_string());
+    let flags = [
+        ("--ipv4", arguments.ipv4),
+        ("--ipv6", arguments.ipv6),
+        ("--pool", !arguments.pool.is_empty()),
+    ];
+    let flags = flags.into_iter().filter(|(_, given)| *given).map(|(flag, _)| flag.to_owned());
+    let all: Vec<String> = file.into_iter().chain(flags).collect();
+    if all.is_empty() { "default".to_owned() } else { all.join(", ") }
+}
+
+/// What a network asks for that says no more than it must.
+fn default_plugin() -> Map<String, Value> {
+    let plugin = json!({
+        "name": "default", "cniVersion": "1.0.0", "type": "weir", "ipam": {"type": "weir-ipam"},
+    });
+    plugin.as_object().cloned().unwrap_or_default()
+}
+
+fn check(plugin: &Map<String, Value>, by: &str) -> Result<Configuration, Failure> {
+    skeleton::check_add(plugin, &Arguments::default()).map_err(|error| refused(by, &error))
+}
+
+fn require_ipam<'a>(
+    configuration: &'a Configuration,
+    by: &str,
+) -> Result<&'a IpamConfiguration, Failure> {
+    configuration.require_ipam().map_err(|error| refused(by, &error))
+}
+
+fn refused(by: &str, error: &weir_common::cni::Error) -> Failure {
+    let message = chain(error);
+    Failure::new(format!("the next container gets no address: {message} (asked for by {by})"))
+}
+
+fn families_of(wants: &[Want]) -> Vec<Family> {
+    let mut families: Vec<Family> = wants.iter().map(Want::family).collect();
+    families.dedup();
+    families
+}
+
+/// The family of a pool; `None` when there is no such pool, or none that can be
+/// read.
+async fn family_of_pool(pool: &str, session: &Session<'_>) -> Result<Option<Family>, Failure> {
+    match pool.parse() {
+        Ok(PoolReference::Cidr(cidr)) => Ok(Some(Family::of(cidr.addr()))),
+        Ok(PoolReference::Name(name)) => {
+            let stored = session.datastore.get(&keys::pool(&name)).await;
+            let stored = stored.map_err(|error| Failure::caused_by(&error))?;
+            let pool = stored.and_then(|entry| IpPool::from_json(&entry.value).ok());
+            Ok(pool.map(|pool| Family::of(pool.cidr.addr())))
+        }
+        Err(never) => match never {},
+    }
+}
+
+/// Lets `--ipv4` and `--ipv6` take the place of what the plugin says.
+fn set_families(plugin: &mut Map<String, Value>, arguments: &ExplainArgs) {
+    if (arguments.ipv4 || arguments.ipv6)
+        && let Some(Value::Object(ipam)) = plugin.get_mut("ipam")
+    {
+        ipam.insert("assign_ipv4".to_owned(), arguments.ipv4.into());
+        ipam.insert("assign_ipv6".to_owned(), arguments.ipv6.into());
+        forget_addresses(plugin);
+    }
+}
+
+/// Lets `--pool` take the place of the pools, the subnet and the addresses that
+/// the plugin asks for, in each family that a pool named is of. One of no family
+/// that is asked for is put where an ADD refuses it: into all of them.
+fn set_pools(
+    plugin: &mut Map<String, Value>,
+    pools: &[(&str, Option<Family>)],
+    families: &[Family],
+) {
+    forget_addresses(plugin);
+    let Some(Value::Object(ipam)) = plugin.get_mut("ipam") else { return };
+    for family in families {
+        let belongs = |of: &Option<Family>| {
+            *of == Some(*family) || of.is_none_or(|of| !families.contains(&of))
+        };
+        let named: Vec<&str> =
+            pools.iter().filter(|(_, of)| belongs(of)).map(|(pool, _)| *pool).collect();
+        if named.is_empty() {
+            continue;
+        }
+        let key = match family {
+            Family::V4 => "ipv4_pools",
+            Family::V6 => "ipv6_pools",
+        };
+        ipam.insert(key.to_owned(), named.into());
+        let subnet = ipam.get("subnet").and_then(Value::as_str);
+        let subnet = subnet.and_then(|subnet| subnet.parse::<ipnet::IpNet>().ok());
+        if subnet.is_some_and(|subnet| Family::of(subnet.addr()) == *family) {
+            ipam.remove("subnet");
+        }
+    }
+}
+
+/// Drops addresses that are asked for, which would count before all else.
+fn forget_addresses(plugin: &mut Map<String, Value>) {
+    plugin.remove("args");
+    plugin.remove("runtimeConfig");
+}

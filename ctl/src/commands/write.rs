@@ -1,0 +1,67 @@
+//! Writing the resources of a file, as `create`, `apply` and `replace` do.
+
+use weir_common::resources::Resource;
+
+use super::input::FileArgs;
+use super::report::{Report, Verb};
+use crate::session::{CommandResult, Session};
+use crate::store::{self, StoreError};
+
+/// What is done with a resource.
+#[derive(Clone, Copy, Debug)]
+pub enum Mode {
+    /// It is created.
+    Create {
+        /// Whether one that is there already counts as created.
+        skip_exists: bool,
+    },
+    /// It is created or changed.
+    Apply,
+    /// It is changed.
+    Replace,
+}
+
+impl Mode {
+    fn verb(self) -> Verb {
+        let (infinitive, participle) = match self {
+            Self::Create { .. } => ("create", "created"),
+            Self::Apply => ("apply", "applied"),
+            Self::Replace => ("replace", "replaced"),
+        };
+        Verb { infinitive, participle }
+    }
+}
+
+/// Writes the resources of a file, as many as can be.
+///
+/// # Errors
+/// [`Failure`](crate::session::Failure) when the file is wrong or a resource
+/// could not be written.
+pub async fn run(mode: Mode, files: &FileArgs, session: &Session<'_>) -> CommandResult {
+    let resources = files.read(session.surroundings)?;
+    let mut report = Report::new(mode.verb());
+    let total = resources.len();
+    for (done, resource) in resources.iter().enumerate() {
+        session.surroundings.progress(done, total);
+        report.add(resource, write(mode, resource, session).await);
+    }
+    report.finish()
+}
+
+async fn write(mode: Mode, resource: &Resource, session: &Session<'_>) -> Result<(), StoreError> {
+    let (datastore, birth) = (session.datastore, || session.surroundings.birth());
+    match mode {
+        Mode::Create { skip_exists } => match store::create(datastore, resource, &birth()).await {
+            Err(StoreError::AlreadyExists { .. }) if skip_exists => Ok(()),
+            result => result,
+        },
+        Mode::Apply => {
+            let resource = super::resolve(session, resource.clone()).await?;
+            store::apply(datastore, &resource, &birth()).await
+        }
+        Mode::Replace => {
+            let resource = super::resolve(session, resource.clone()).await?;
+            store::replace(datastore, &resource).await
+        }
+    }
+}

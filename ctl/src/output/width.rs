@@ -1,0 +1,15 @@
+//! How wide things are on a terminal.
+
+/// The width of a text in characters.
+pub fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// The width of each column of a table: that of its widest cell, or of its
+/// title.
+pub fn widths(header: &[&str], rows: &[Vec<String>]) -> impl Iterator<Item = usize> {
+    header.iter().enumerate().map(|(column, title)| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell));
+        cells.fold(width(title), usize::max)
+    })
+}

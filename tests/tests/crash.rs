@@ -1,0 +1,276 @@
+//! Plugins killed at random moments, while others are at work: after one GC, with
+//! what the runtime holds, nothing is leaked and nothing was handed out twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use weir_tests::{
+    Answer, Call, Cluster, Container, Families, Place, Running, address, allocations,
+    assert_consistent, handles, host_interface,
+};
+
+/// How many calls are killed before they came to their end.
+const KILLS: usize = 100;
+/// How many may be begun for that: some end before they can be killed.
+const ROUNDS: usize = 3 * KILLS;
+/// How many runtimes add and delete meanwhile.
+const WORKERS: usize = 3;
+/// What the moments are drawn from.
+const SEED: u64 = 0x5eed_0006;
+
+/// Random numbers that are the same in each run (splitmix64).
+struct Moments(u64);
+
+impl Moments {
+    /// A moment within twice this time.
+    fn within_twice(&mut self, time: Duration) -> Duration {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let part = u32::try_from((bits ^ (bits >> 31)) >> 48).expect("16 bits");
+        time * 2 * part / 0x1_0000
+    }
+}
+
+/// Who is to be killed.
+#[derive(Clone, Copy)]
+enum Victim {
+    Main,
+    Ipam,
+}
+
+/// What the runtimes of a node hold.
+#[derive(Default)]
+struct Held {
+    /// Results by the containers' names.
+    attachments: BTreeMap<String, Value>,
+    addresses: BTreeSet<IpAddr>,
+}
+
+impl Held {
+    fn note(&mut self, container: &Container, result: Value) {
+        for address in addresses(&result) {
+            assert!(self.addresses.insert(address), "{address} was handed out twice");
+        }
+        self.attachments.insert(container.name().to_owned(), result);
+    }
+
+    /// Forgets a container before it is deleted.
+    fn forget(&mut self, container: &Container) {
+        let result = self.attachments.remove(container.name()).expect("it is held");
+        for address in addresses(&result) {
+            self.addresses.remove(&address);
+        }
+    }
+}
+
+fn addresses(result: &Value) -> impl Iterator<Item = IpAddr> {
+    [0, 1].map(|index| address(result, index).parse().expect("an address")).into_iter()
+}
+
+struct World {
+    cluster: Cluster,
+    held: Mutex<Held>,
+    /// How long an ADD and a DEL take here, by who is asked.
+    usual: Duration,
+}
+
+impl World {
+    fn new(cluster: Cluster) -> Self {
+        cluster.create_pool("blue", json!({"cidr": "10.7.0.0/20"}));
+        cluster.create_pool("blue-v6", json!({"cidr": "fd00:7::/112"}));
+        let first = cluster.node.container("first");
+        let call = cluster.weir(Families::Dual, &first);
+        call.add(&cluster.node);
+        call.delete(&cluster.node);
+        let begin = Instant::now();
+        let result = call.add(&cluster.node);
+        let usual = begin.elapsed();
+        let mut held = Held::default();
+        held.note(&first, result);
+        Self { cluster, held: Mutex::new(held), usual }
+    }
+
+    fn call(&self, container: &Container) -> Call {
+        self.cluster.weir(Families::Dual, container)
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Held> {
+        self.held.lock().expect("no other thread has panicked")
+    }
+
+    fn add(&self, container: &Container) {
+        let result = self.call(container).add(&self.cluster.node);
+        self.held().note(container, result);
+    }
+
+    /// Adds and deletes until it is told to stop; one container stays.
+    fn work(&self, container: &Container, stop: &AtomicBool) {
+        while !stop.load(Ordering::Relaxed) {
+            self.add(container);
+            self.held().forget(container);
+            self.call(container).delete(&self.cluster.node);
+        }
+        self.add(container);
+    }
+
+    /// Runs `rounds` while others work.
+    fn under_load(&self, rounds: impl FnOnce()) {
+        let stop = AtomicBool::new(false);
+        let containers: Vec<_> = (0..WORKERS)
+            .map(|number| self.cluster.node.container(&format!("worker{number}")))
+            .collect();
+        thread::scope(|scope| {
+            for container in &containers {
+                scope.spawn(|| self.work(container, &stop));
+            }
+            // Workers end also when a round panics.
+            let _stop = StopOnDrop(&stop);
+            rounds();
+        });
+    }
+
+    /// Kills the victim of a call that runs, `moment` after its start. Whether it
+    /// came to that, and what the call said.
+    fn kill(&self, running: Running, victim: Victim, moment: Duration) -> (bool, Answer) {
+        match victim {
+            Victim::Main => {
+                // Not to wait for anything: to die at another point each time.
+                thread::sleep(moment);
+                let answer = running.kill();
+                (answer.status.is_none(), answer)
+            }
+            Victim::Ipam => {
+                if let Some(delegate) = delegate_of(&running) {
+                    thread::sleep(moment / 2);
+                    // It may have ended by now.
+                    kill(delegate, Signal::SIGKILL).ok();
+                }
+                let answer = running.finish();
+                (!answer.succeeded, answer)
+            }
+        }
+    }
+
+    /// One GC makes the node and the store hold what the runtimes do, and no more.
+    fn assert_one_collection_is_enough(&self) {
+        let held = self.held();
+        let attachment = |id: &String| json!({"containerID": id, "ifname": "eth0"});
+        let list: Vec<Value> = held.attachments.keys().map(attachment).collect();
+        let collect = |list: Value| {
+            let call = self.cluster.ipam(Families::Dual, "").configure("/type", "weir".into());
+            let main = Call::new("weir", call.configuration().clone());
+            main.configure("/cniVersion", "1.1.0".into())
+                .configure("/cni.dev~1valid-attachments", list)
+                .run(&self.cluster.node, "GC")
+                .silence();
+        };
+        collect(list.into());
+        let entries = self.cluster.store.entries();
+        assert_consistent(&entries);
+        let recorded: BTreeSet<IpAddr> = allocations(&entries).into_keys().collect();
+        assert_eq!(recorded, held.addresses, "what is allocated (left), what runtimes hold");
+        let alive: BTreeSet<String> =
+            held.attachments.keys().map(|id| format!("pods.{id}")).collect();
+        assert_eq!(handles(&entries), alive);
+        let links = held.attachments.values().map(|result| host_interface(result).to_owned());
+        let expected = links.chain(["lo", "eth0"].map(str::to_owned)).collect();
+        let found: BTreeSet<String> = self.cluster.interfaces().into_iter().collect();
+        assert_eq!(found, expected, "links there (left), links of what runtimes hold");
+        for result in held.attachments.values() {
+            assert!(
+                addresses(result).all(|address| self.cluster.node.reaches(&address.to_string()))
+            );
+        }
+        collect(json!([]));
+        self.cluster.assert_nothing_allocated();
+        assert_eq!(self.cluster.interfaces(), ["lo", "eth0"]);
+    }
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The process that a plugin has started, as soon as it has; `None` if it never
+/// does.
+fn delegate_of(running: &Running) -> Option<Pid> {
+    let directory = format!("/proc/{0}/task/{0}", running.id());
+    loop {
+        let children = fs::read_to_string(format!("{directory}/children")).ok()?;
+        if let Some(child) = children.split_whitespace().next() {
+            return Some(Pid::from_raw(child.parse().expect("a process number")));
+        }
+        let status = fs::read_to_string(format!("{directory}/stat")).ok()?;
+        if status.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')) {
+            return None;
+        }
+        thread::yield_now();
+    }
+}
+
+/// Begins calls and kills them, [`KILLS`] times, weir and weir-ipam by turns.
+fn kill_many(world: &World, command: &str) {
+    let (mut moments, mut kills) = (Moments(SEED), 0);
+    let mut killed_of_each = [0; 2];
+    for round in 0..ROUNDS {
+        if kills == KILLS {
+            break;
+        }
+        let turn = kills % 2;
+        let victim = [Victim::Main, Victim::Ipam][turn];
+        let container = world.cluster.node.container(&format!("victim{round}"));
+        if command == "DEL" {
+            world.add(&container);
+            world.held().forget(&container);
+        }
+        let running = world.call(&container).start(&world.cluster.node, command);
+        let moment = moments.within_twice(world.usual);
+        let (killed, answer) = world.kill(running, victim, moment);
+        if killed {
+            kills += 1;
+            killed_of_each[turn] += 1;
+        } else if command == "ADD" {
+            world.held().note(&container, answer.result());
+        }
+    }
+    assert_eq!(killed_of_each, [KILLS / 2; 2], "kills of weir and of weir-ipam");
+}
+
+fn killed_at_any_moment(cluster: Cluster, command: &str) {
+    let world = World::new(cluster);
+    world.under_load(|| kill_many(&world, command));
+    world.assert_one_collection_is_enough();
+}
+
+#[test]
+fn adds_on_the_embedded_store() {
+    killed_at_any_moment(Cluster::embedded(), "ADD");
+}
+
+#[test]
+fn adds_on_etcd() {
+    killed_at_any_moment(Cluster::etcd(), "ADD");
+}
+
+#[test]
+fn deletes_on_the_embedded_store() {
+    killed_at_any_moment(Cluster::embedded(), "DEL");
+}
+
+#[test]
+fn deletes_on_etcd() {
+    killed_at_any_moment(Cluster::etcd(), "DEL");
+}
