@@ -15,7 +15,7 @@ use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::{
     AttachmentName, Collected, Collection, Evidence, Rule, Scope, collect,
 };
-use weir_common::ipam::{ATTRIBUTE_BOOT, Error, Family, handle_id};
+use weir_common::ipam::{ATTRIBUTE_BOOT, Error, Family, engine, handle_id};
 use weir_datastore::Memory;
 use weir_datastore::memory::CommitFault;
 
@@ -187,6 +187,18 @@ async fn who_comes_back_under_the_old_id_keeps_the_address_and_lives_on() {
     assert_eq!(before, after);
     assert_consistent(&store);
     assert!(all(&store, &after_reboot("two")).await.released.is_empty());
+}
+
+#[tokio::test]
+async fn who_comes_back_under_a_boot_that_is_not_known_is_not_taken_for_dead() {
+    let store = cluster();
+    let before = assign(&store, &request_in("n1", "a", "one")).await.unwrap();
+    let later = now().checked_add(jiff::SignedDuration::from_secs(1)).unwrap();
+    let unknown = request("n1", "a", BOTH);
+    let again = engine::assign(&store, &unknown, &[], later).await.unwrap();
+    assert_eq!(addresses(&again.addresses), before);
+    assert!(all(&store, &after_reboot("two")).await.released.is_empty());
+    assert_eq!(handles(&store), ids(&["a"]));
 }
 
 #[derive(Clone, Debug)]

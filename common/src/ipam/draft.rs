@@ -105,8 +105,9 @@ impl<'a> Draft<'a> {
     /// no interface.
     pub(super) fn renew(&mut self, has: &Assigned) {
         let Some((ordinal, holder)) = self.holding(has) else { return };
-        let stamp = timestamp(self.now);
-        let stamped = holder.fact(ATTRIBUTE_TIMESTAMP) == Some(&stamp);
+        let (stamp, boot_id) = (timestamp(self.now), self.request.facts.get(ATTRIBUTE_BOOT));
+        let stamped = holder.fact(ATTRIBUTE_TIMESTAMP) == Some(&stamp)
+            && holder.fact(ATTRIBUTE_BOOT) == boot_id.map(String::as_str);
         if stamped || holder.fact(ATTRIBUTE_INTERFACE).is_none() {
             return;
         }
@@ -114,10 +115,12 @@ impl<'a> Draft<'a> {
         let facts = renewed.secondary.get_or_insert_default();
         facts.insert(ATTRIBUTE_TIMESTAMP.to_owned(), stamp);
         // A container that comes back after a reboot under its old id keeps its
-        // address: it is of this boot now.
-        if let Some(boot_id) = self.request.facts.get(ATTRIBUTE_BOOT) {
-            facts.insert(ATTRIBUTE_BOOT.to_owned(), boot_id.clone());
-        }
+        // address: it is of this boot now, or of none that is known, and in either
+        // case no longer of the one that ended.
+        match boot_id {
+            Some(boot_id) => facts.insert(ATTRIBUTE_BOOT.to_owned(), boot_id.clone()),
+            None => facts.remove(ATTRIBUTE_BOOT),
+        };
         if let Some(block) = self.changed(has.block) {
             block.reassign(ordinal, renewed);
         }
