@@ -34,8 +34,8 @@ pub use autodetect::{
 pub use check::{Difference, Expected, Found, FoundLink, compare};
 pub use cluster::{
     Change, ClusterPlan, ClusterPool, Follower, Inventory, Peer, Present, PresentTunnel, Problem,
-    TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelFilter, TunnelPlan, Underlay, UnderlayLink, Way,
-    difference, has_tunnel_address, needs_tunnel, plan_cluster, pod_mtu,
+    TUNNEL_ALIAS, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelFilter, TunnelPlan, Underlay, UnderlayLink,
+    Way, difference, has_tunnel_address, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use collect::{Fate, fate};
 pub use health::{AttachmentState, Trouble, troubles};

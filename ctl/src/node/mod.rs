@@ -13,3 +13,4 @@ mod metrics;
 mod registration;
 pub mod run;
 mod service;
+mod tunnel_address;

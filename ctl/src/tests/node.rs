@@ -36,6 +36,7 @@ async fn agreeing(memory: &Memory) -> Present {
     let (inventory, _): (Inventory, _) = feed::list(memory).await.unwrap();
     let plan = plan_cluster("n1", &inventory, &underlay());
     let tunnel = plan.tunnel.as_ref().map(|tunnel| PresentTunnel {
+        claimed: true,
         up: true,
         mtu: tunnel.mtu,
         addresses: tunnel.address.iter().map(|address| (*address).into()).collect(),

@@ -5,7 +5,9 @@ use std::io;
 
 use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
-use weir_common::network::{Present, PresentTunnel, ROUTE_PROTOCOL, TUNNEL_DEVICE, Underlay, Way};
+use weir_common::network::{
+    Present, PresentTunnel, ROUTE_PROTOCOL, TUNNEL_ALIAS, TUNNEL_DEVICE, Underlay, Way,
+};
 
 use super::interface::LinksAndAddresses;
 use super::way::{is_joined, is_of_cluster, takes_the_place, way};
@@ -118,7 +120,8 @@ fn tunnel(links: &LinksAndAddresses) -> Option<PresentTunnel> {
             _ => None,
         })
         .collect();
-    Some(PresentTunnel { up: link.up, mtu: link.mtu, addresses })
+    let claimed = link.alias.as_deref() == Some(TUNNEL_ALIAS);
+    Some(PresentTunnel { claimed, up: link.up, mtu: link.mtu, addresses })
 }
 
 /// The links whose reverse path filter is strict: of the value for all links

@@ -9,6 +9,10 @@ use ipnet::{IpNet, Ipv4Net};
 use super::{ClusterPlan, Problem, TUNNEL_DEVICE, TunnelPlan, Way};
 use crate::network::ROUTE_PROTOCOL;
 
+/// The alias of a tunnel device that Weir has in service. (The aliases of
+/// attachments begin with `weir:`.)
+pub const TUNNEL_ALIAS: &str = "weir";
+
 /// What the kernel has of a node's part in the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Present {
@@ -28,6 +32,9 @@ pub struct Present {
 /// A tunnel device as the kernel has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PresentTunnel {
+    /// Whether Weir has put it into service, which its alias says: it may be
+    /// another program's.
+    pub claimed: bool,
     /// Whether it is administratively up.
     pub up: bool,
     /// Its MTU in bytes.
@@ -43,6 +50,10 @@ pub enum Change {
     /// Make the tunnel device; the kernel loads its module by itself where it
     /// can.
     CreateTunnel,
+    /// Write on the tunnel device that Weir has it in service.
+    ClaimTunnel,
+    /// Take that back.
+    DisclaimTunnel,
     /// Give the tunnel device its MTU in bytes.
     SetTunnelMtu(u32),
     /// Give the tunnel device an address.
@@ -105,6 +116,9 @@ fn prepare_tunnel(plan: &ClusterPlan, present: &Present) -> Vec<Change> {
     }
     let fresh = PresentTunnel::default();
     let tunnel = present.tunnel.as_ref().unwrap_or(&fresh);
+    if !tunnel.claimed {
+        changes.push(Change::ClaimTunnel);
+    }
     if tunnel.mtu != wanted.mtu {
         changes.push(Change::SetTunnelMtu(wanted.mtu));
     }
@@ -126,18 +140,24 @@ fn prepare_tunnel(plan: &ClusterPlan, present: &Present) -> Vec<Change> {
 
 /// What is taken from the tunnel device once no route needs it: the kernel drops
 /// routes that send from an address when that goes. A device that is not wanted
-/// keeps no address and is down; it is not deleted, since the kernel's own
-/// `tunl0` cannot be.
+/// any more keeps no address and is down; it is not deleted, since the kernel's
+/// own `tunl0` cannot be. One that Weir never had in service is another
+/// program's (IPVS has its virtual addresses on `tunl0`) and stays as it is.
 fn retire_tunnel(wanted: Option<&TunnelPlan>, present: &Present) -> Vec<Change> {
-    let Some(tunnel) = &present.tunnel else {
+    let Some(tunnel) = present.tunnel.as_ref().filter(|tunnel| wanted.is_some() || tunnel.claimed)
+    else {
         return Vec::new();
     };
     let address = wanted.and_then(|wanted| wanted.address).map(Ipv4Net::from);
     let stale = tunnel.addresses.iter().filter(|has| address != Some(**has));
     let mut changes: Vec<Change> =
         stale.map(|&address| Change::RemoveTunnelAddress(address)).collect();
-    if wanted.is_none() && tunnel.up {
-        changes.push(Change::SetTunnelDown);
+    if wanted.is_none() {
+        if tunnel.up {
+            changes.push(Change::SetTunnelDown);
+        }
+        // Last: what failed before is then tried again.
+        changes.push(Change::DisclaimTunnel);
     }
     changes
 }
@@ -170,6 +190,10 @@ impl fmt::Display for Change {
         };
         match self {
             Self::CreateTunnel => write!(formatter, "ip link add {TUNNEL_DEVICE} type ipip"),
+            Self::ClaimTunnel => {
+                write!(formatter, "ip link set {TUNNEL_DEVICE} alias {TUNNEL_ALIAS}")
+            }
+            Self::DisclaimTunnel => write!(formatter, "ip link set {TUNNEL_DEVICE} alias \"\""),
             Self::SetTunnelMtu(mtu) => write!(formatter, "ip link set {TUNNEL_DEVICE} mtu {mtu}"),
             Self::AddTunnelAddress(address) => {
                 write!(formatter, "ip address add {address}/32 dev {TUNNEL_DEVICE}")

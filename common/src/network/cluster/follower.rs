@@ -23,7 +23,8 @@ pub struct Follower {
 impl Follower {
     /// Takes in a whole listing, as of `revision`. Says whether the datastore has
     /// gone back in time.
-    pub fn relist(&mut self, fresh: Inventory, revision: Revision) -> bool {
+    pub fn relist(&mut self, mut fresh: Inventory, revision: Revision) -> bool {
+        fresh.carry_over(&self.inventory());
         let went_back = revision < self.revision;
         if went_back {
             self.held = self.inventory().into_owned();

@@ -16,7 +16,7 @@ mod problem;
 #[cfg(test)]
 mod tests;
 
-pub use difference::{Change, Present, PresentTunnel, difference};
+pub use difference::{Change, Present, PresentTunnel, TUNNEL_ALIAS, difference};
 pub use filter::TunnelFilter;
 pub use follower::Follower;
 pub use inventory::{ClusterPool, Inventory, Peer};

@@ -36,6 +36,15 @@ pub struct UnderlayLink {
     pub addresses: Vec<IpNet>,
 }
 
+impl ClusterPlan {
+    /// The plan without its tunnel, and without the routes that need it.
+    pub fn without_tunnel(mut self) -> Self {
+        self.tunnel = None;
+        self.routes.retain(|_, way| !matches!(way, Way::Tunnel { .. }));
+        self
+    }
+}
+
 impl Underlay {
     /// The link by which an address is reached without a router, and this
     /// node's own address there: that with the longest prefix that contains
@@ -184,11 +193,11 @@ pub fn needs_tunnel(node: &str, inventory: &Inventory) -> bool {
 }
 
 /// Whether `node` is registered with a tunnel address that it can keep: one of a
-/// pool that tunnels.
+/// pool that has such addresses.
 pub fn has_tunnel_address(node: &str, inventory: &Inventory) -> bool {
     let address = inventory.nodes.get(node).and_then(|own| own.tunnel);
     let pool = address.and_then(|address| inventory.pool_of(IpAddr::V4(address).into()));
-    pool.is_some_and(|(_, pool)| pool.ipip_mode != EncapsulationMode::Never)
+    pool.is_some_and(|(_, pool)| pool.has_tunnel_addresses)
 }
 
 struct Planner<'a> {

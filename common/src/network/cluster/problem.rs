@@ -60,6 +60,15 @@ pub enum Problem {
         /// What is wrong with it.
         reason: String,
     },
+    /// The node needs a tunnel address, and no pool gives it one. Containers reach
+    /// each other without it; what the node itself sends them goes by its own
+    /// address.
+    NoTunnelAddress {
+        /// This node's name.
+        node: String,
+        /// Why not.
+        reason: String,
+    },
     /// Another program has a route where Weir's belongs.
     ForeignRoute {
         /// Where it leads.
@@ -106,6 +115,7 @@ impl fmt::Display for Problem {
                 formatter,
                 "the value of {key} cannot be read ({reason}); what it was before still counts"
             ),
+            Self::NoTunnelAddress { reason, node: _ } => formatter.write_str(reason),
             Self::ForeignRoute { destination } => write!(
                 formatter,
                 "another program has a route to {destination} and Weir leaves it; look at it \

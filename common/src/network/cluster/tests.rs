@@ -19,7 +19,13 @@ fn peer(ipv4: &str) -> Peer {
 }
 
 fn pool(cidr: &str, ipip_mode: EncapsulationMode) -> ClusterPool {
-    ClusterPool { cidr: net(cidr), ipip_mode, vxlan: false, nat_outgoing: false }
+    ClusterPool {
+        cidr: net(cidr),
+        ipip_mode,
+        vxlan: false,
+        nat_outgoing: false,
+        has_tunnel_addresses: ipip_mode != Never,
+    }
 }
 
 /// Two nodes in 172.16.1.0/24 and two in 172.16.2.0/24; a pool of each mode; a
@@ -198,6 +204,8 @@ fn carry_out(present: &mut Present, change: &Change) {
             assert!(present.tunnel.is_none());
             present.tunnel = Some(PresentTunnel { mtu: 1480, ..PresentTunnel::default() });
         }
+        Change::ClaimTunnel => present.tunnel.as_mut().expect(missing).claimed = true,
+        Change::DisclaimTunnel => present.tunnel.as_mut().expect(missing).claimed = false,
         Change::SetTunnelMtu(mtu) => present.tunnel.as_mut().expect(missing).mtu = *mtu,
         Change::AddTunnelAddress(address) => {
             let added = present.tunnel.as_mut().expect(missing).addresses.insert((*address).into());
@@ -310,12 +318,13 @@ fn some_present() -> impl Strategy<Value = Present> {
         || (0u8..4, 0u8..4).prop_map(|(pool, block)| net(&format!("10.{pool}.{block}.0/26")));
     let tunnel = (
         any::<bool>(),
+        any::<bool>(),
         prop::sample::select(vec![1400u32, 1480]),
         prop::collection::btree_set((1u8..4).prop_map(|host| [10, 3, 0, host].into()), 0..3),
     );
-    let tunnel = tunnel.prop_map(|(up, mtu, addresses): (_, _, BTreeSet<Ipv4Addr>)| {
+    let tunnel = tunnel.prop_map(|(claimed, up, mtu, addresses): (_, _, _, BTreeSet<Ipv4Addr>)| {
         let addresses = addresses.into_iter().map(Ipv4Net::from).collect();
-        PresentTunnel { up, mtu, addresses }
+        PresentTunnel { claimed, up, mtu, addresses }
     });
     let strict = prop::sample::subsequence(vec!["eth0".to_owned(), "tunl0".to_owned()], 0..=2);
     (
@@ -368,19 +377,20 @@ proptest! {
         match &plan.tunnel {
             Some(wanted) => {
                 let tunnel = present.tunnel.as_ref().unwrap();
-                prop_assert!(tunnel.up);
+                prop_assert!(tunnel.up && tunnel.claimed);
                 prop_assert_eq!(tunnel.mtu, wanted.mtu);
                 let address: BTreeSet<Ipv4Net> =
                     wanted.address.into_iter().map(Ipv4Net::from).collect();
                 prop_assert_eq!(&tunnel.addresses, &address);
                 prop_assert!(!present.strict.contains(TUNNEL_DEVICE));
             }
-            None => {
-                prop_assert_eq!(present.tunnel.is_some(), before.tunnel.is_some());
-                if let Some(tunnel) = &present.tunnel {
-                    prop_assert!(!tunnel.up && tunnel.addresses.is_empty());
+            None => match before.tunnel.as_ref().filter(|tunnel| tunnel.claimed) {
+                Some(_) => {
+                    let tunnel = present.tunnel.as_ref().unwrap();
+                    prop_assert!(!tunnel.up && !tunnel.claimed && tunnel.addresses.is_empty());
                 }
-            }
+                None => prop_assert_eq!(&present.tunnel, &before.tunnel),
+            },
         }
         prop_assert_eq!(difference(&plan, &present).0, Vec::new());
     }
@@ -487,6 +497,34 @@ mod from_the_datastore {
         assert_eq!(away(&inventory), ["10.0.1.3 n1", "10.0.1.4 n2"]);
         assert!(delete(&mut inventory, key()));
         assert!(inventory.borrowed.is_empty());
+    }
+
+    #[test]
+    fn an_unreadable_value_leaves_what_was_known_over_a_listing_too() {
+        let block = net("10.0.1.0/26");
+        let good = [
+            (
+                keys::node("n2"),
+                r#"{"metadata":{"name":"n2"},"spec":{"bgp":{"ipv4Address":"172.16.1.2/24"}}}"#,
+            ),
+            (keys::pool("p"), r#"{"metadata":{"name":"p"},"spec":{"cidr":"10.0.0.0/16"}}"#),
+            (keys::affinity("n2", block), r#"{"state":"confirmed"}"#),
+        ];
+        let mut known = Inventory::default();
+        let mut listed = Inventory::default();
+        for (key, value) in good {
+            put(&mut known, key.clone(), value);
+            put(&mut listed, key, "{");
+        }
+        known.borrowed.insert(block, BTreeMap::from([("10.0.1.9".parse().unwrap(), "n3".into())]));
+        put(&mut listed, keys::block(block), "{");
+        let mut follower = Follower::default();
+        follower.relist(known.clone(), Revision(1));
+        follower.relist(listed, Revision(2));
+        let inventory = follower.inventory().into_owned();
+        assert_eq!(inventory.unreadable.len(), 4);
+        assert_eq!(Inventory { unreadable: BTreeMap::new(), ..inventory }, known);
+        assert_eq!(follower.held(), 0);
     }
 
     #[test]
