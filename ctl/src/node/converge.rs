@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use weir_common::network::{
-    ClusterPlan, Inventory, Nat, NodeNeeds, Problem, TunnelFilter, difference, plan_cluster,
-    plan_node,
+    ClusterPlan, Inventory, Nat, NodeNeeds, Problem, plan_cluster, plan_node,
 };
-use weir_kernel::{Error, Kernel};
+use weir_kernel::{Converged, Error, Kernel};
 
 use crate::session::chain;
 
@@ -41,12 +40,13 @@ pub async fn converge(
     if let Err(error) = ensure_forwarding_and_nat(kernel, inventory, &outcome.plan).await {
         outcome.failures.push(error);
     }
-    let filter = outcome.plan.tunnel.as_ref().map(TunnelFilter::from_plan);
-    // Before the tunnel is in service, lest it takes packets from anybody.
-    if let Err(error) = kernel.ensure_tunnel_filter(filter.as_ref()) {
-        outcome.failures.push(chain(&error));
+    let Converged { changes, failures, problems } = kernel.converge(&outcome.plan).await;
+    for change in &changes {
+        tracing::debug!("{change}");
     }
-    ensure_routes(kernel, &mut outcome).await;
+    outcome.changes = changes.len();
+    outcome.failures.extend(failures.iter().map(|error| chain(error)));
+    outcome.problems.extend(problems);
     Ok(outcome)
 }
 
@@ -61,22 +61,4 @@ async fn ensure_forwarding_and_nat(
     let state = kernel.node_state(ipv6).map_err(|error| chain(&error))?;
     // What was applied stays: there is nothing to undo it for.
     kernel.apply(&plan_node(&needs, &state)).await.map(drop).map_err(|error| chain(&*error))
-}
-
-async fn ensure_routes(kernel: &Kernel, outcome: &mut Outcome) {
-    let present = match kernel.cluster_present().await {
-        Ok(present) => present,
-        Err(error) => {
-            outcome.failures.push(chain(&error));
-            return;
-        }
-    };
-    let (changes, in_the_way) = difference(&outcome.plan, &present);
-    for change in &changes {
-        tracing::debug!("{change}");
-    }
-    outcome.changes = changes.len();
-    outcome.problems.extend(in_the_way);
-    let refused = kernel.change(&changes).await;
-    outcome.failures.extend(refused.iter().map(|(_, error)| chain(error)));
 }

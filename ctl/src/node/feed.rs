@@ -6,10 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 use weir_common::datastore::{Datastore, Error, Event, Revision, Watch, keys};
-use weir_common::network::Inventory;
-
-/// How many entries are read at a time: of blocks about a megabyte.
-const PAGE: usize = 500;
+use weir_common::network::{Inventory, Listing};
 
 /// How long a silent watch is trusted before the datastore is asked for a sign
 /// of life: a connection that was cut without a word looks silent.
@@ -37,9 +34,10 @@ pub enum News {
 pub async fn follow(datastore: Arc<dyn Datastore>, listeners: Sender<News>) {
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match list(datastore.as_ref()).await {
-            Ok((inventory, revision)) => {
+        let error = match Listing::read(datastore.as_ref(), usize::MAX).await {
+            Ok(Listing { inventory, seen, .. }) => {
                 pause = FIRST_PAUSE;
+                let revision = seen.revision;
                 if listeners.send(News::Listed(inventory, revision)).await.is_err() {
                     return;
                 }
@@ -60,31 +58,6 @@ pub async fn follow(datastore: Arc<dyn Datastore>, listeners: Sender<News>) {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
-}
-
-/// Reads everything that an inventory is made of. The revision is that of the
-/// first page, so that a watch from there misses nothing.
-///
-/// # Errors
-/// As [`Datastore::list`].
-pub async fn list(datastore: &dyn Datastore) -> Result<(Inventory, Revision), Error> {
-    let mut inventory = Inventory::default();
-    let mut first = None;
-    for prefix in Inventory::PREFIXES {
-        let mut after: Option<String> = None;
-        loop {
-            let page = datastore.list(prefix, after.as_deref(), PAGE).await?;
-            first.get_or_insert(page.revision);
-            for entry in &page.entries {
-                inventory.put(entry);
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
-        }
-    }
-    Ok((inventory, first.unwrap_or_default()))
 }
 
 /// Passes changes on until the watch breaks off, with the reason; `None` when

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use weir_common::datastore::Datastore;
 use weir_common::ipam::Family;
-use weir_common::network::{
-    AutodetectionMethod, Inventory, NodeInterface, has_tunnel_address, needs_tunnel,
-};
-use weir_common::node::{NodeAddresses, ensure_tunnel_address, register, release_tunnel_address};
+use weir_common::network::{AutodetectionMethod, Inventory, NodeInterface, has_settled_tunnel};
+use weir_common::node::{NodeAddresses, Settled, register, settle_tunnel_address};
 use weir_kernel::Kernel;
 
 use crate::new_birth;
@@ -69,22 +67,16 @@ impl Registration {
     /// Whether the datastore has what this node wrote, as far as `inventory` says.
     pub fn is_settled(&self, inventory: &Inventory) -> bool {
         let addresses = self.registered.unwrap_or_default();
-        is_registered(inventory, &self.node, addresses) && has_settled_tunnel(inventory, &self.node)
+        is_registered(inventory, &self.node, addresses) && has_settled_tunnel(&self.node, inventory)
     }
 
     async fn renew_tunnel_address(&self, inventory: &Inventory) -> Result<(), String> {
-        if has_settled_tunnel(inventory, &self.node) || !inventory.nodes.contains_key(&self.node) {
-            return Ok(());
-        }
-        let datastore = self.datastore.as_ref();
-        if needs_tunnel(&self.node, inventory) {
-            let now = jiff::Timestamp::now();
-            let address = ensure_tunnel_address(datastore, &self.node, now).await;
-            let address = address.map_err(|error| chain(&error))?;
-            tracing::info!(%address, "has a tunnel address");
-        } else {
-            release_tunnel_address(datastore, &self.node).await.map_err(|error| chain(&error))?;
-            tracing::info!("gave the tunnel address back: no pool needs it");
+        let (datastore, now) = (self.datastore.as_ref(), jiff::Timestamp::now());
+        let settled = settle_tunnel_address(datastore, &self.node, inventory, now).await;
+        match settled.map_err(|error| chain(&error))? {
+            Settled::AsItWas => {}
+            Settled::Taken(address) => tracing::info!(%address, "has a tunnel address"),
+            Settled::GivenBack => tracing::info!("gave the tunnel address back: no pool needs it"),
         }
         Ok(())
     }
@@ -127,14 +119,4 @@ fn is_registered(inventory: &Inventory, node: &str, addresses: NodeAddresses) ->
         addresses.ipv4.is_none_or(|address| peer.ipv4 == Some(address))
             && addresses.ipv6.is_none_or(|address| peer.ipv6 == Some(address))
     })
-}
-
-/// Whether the node has a tunnel address it can keep if it needs one, and none if
-/// it does not.
-fn has_settled_tunnel(inventory: &Inventory, node: &str) -> bool {
-    if needs_tunnel(node, inventory) {
-        has_tunnel_address(node, inventory)
-    } else {
-        inventory.nodes.get(node).is_none_or(|own| own.tunnel.is_none())
-    }
 }
