@@ -10,6 +10,7 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use weir_common::network::TunnelNeed;
 
 /// The file that the agent of a node locks.
 pub const PRESENCE_FILE: &str = "/run/weir/node.lock";
@@ -19,6 +20,19 @@ pub const PRESENCE_FILE: &str = "/run/weir/node.lock";
 pub struct AgentNotice {
     /// The MTU in bytes for containers, once the agent knows it.
     pub pod_mtu: Option<u32>,
+    /// Whether the tunnel device should be in service.
+    pub tunnel: TunnelNeed,
+}
+
+impl AgentNotice {
+    /// What cannot be read says nothing.
+    fn read(text: &str) -> Self {
+        let mut words = text.split_whitespace();
+        Self {
+            pod_mtu: words.next().and_then(|word| word.parse().ok()),
+            tunnel: words.next().map(TunnelNeed::read).unwrap_or_default(),
+        }
+    }
 }
 
 /// What the agent of this node tells; `None` when none runs.
@@ -27,9 +41,9 @@ pub fn running_agent(path: &Path) -> Option<AgentNotice> {
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
         Err((mut file, Errno::EWOULDBLOCK)) => {
             let mut text = String::new();
-            // A notice that cannot be read says nothing.
+            // As good as empty if it cannot be read.
             let _ = file.by_ref().take(64).read_to_string(&mut text);
-            Some(AgentNotice { pod_mtu: text.trim().parse().ok() })
+            Some(AgentNotice::read(&text))
         }
         _ => None,
     }
@@ -70,8 +84,8 @@ impl Presence {
     /// # Errors
     /// The file cannot be written.
     pub fn tell(&self, notice: AgentNotice) -> io::Result<()> {
-        let mtu = notice.pod_mtu.map(|mtu| mtu.to_string()).unwrap_or_default();
-        self.0.write_all_at(format!("{mtu:<10}\n").as_bytes(), 0)
+        let mtu = notice.pod_mtu.map_or_else(|| "-".to_owned(), |mtu| mtu.to_string());
+        self.0.write_all_at(format!("{mtu:<10} {:<15}\n", notice.tunnel).as_bytes(), 0)
     }
 }
 
@@ -86,8 +100,15 @@ mod tests {
         assert_eq!(running_agent(&path), None);
         let presence = Presence::show(&path).unwrap().unwrap();
         assert_eq!(running_agent(&path), Some(AgentNotice::default()));
-        presence.tell(AgentNotice { pod_mtu: Some(1480) }).unwrap();
-        assert_eq!(running_agent(&path), Some(AgentNotice { pod_mtu: Some(1480) }));
+        let tunnel = TunnelNeed::Assigned([10, 0, 0, 1].into());
+        for notice in [
+            AgentNotice { pod_mtu: Some(1480), tunnel },
+            AgentNotice { pod_mtu: Some(1500), tunnel: TunnelNeed::None },
+            AgentNotice { pod_mtu: None, tunnel: TunnelNeed::Unassigned },
+        ] {
+            presence.tell(notice).unwrap();
+            assert_eq!(running_agent(&path), Some(notice));
+        }
         assert!(Presence::show(&path).unwrap().is_none(), "one agent a node");
         drop(presence);
         assert_eq!(running_agent(&path), None);

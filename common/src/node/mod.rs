@@ -7,9 +7,11 @@
 
 mod error;
 mod register;
+mod settle;
 mod stored;
 mod tunnel_address;
 
 pub use error::Error;
 pub use register::{NodeAddresses, register};
+pub use settle::{Settled, settle_tunnel_address};
 pub use tunnel_address::{ensure_tunnel_address, release_tunnel_address, tunnel_handle_id};

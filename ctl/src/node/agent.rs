@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use weir_common::network::{Follower, Problem};
+use weir_common::network::{Follower, Problem, TunnelNeed};
 use weir_kernel::Kernel;
 use weir_process::{AgentNotice, Presence};
 
@@ -226,8 +226,9 @@ impl Agent {
         self.metrics.problems.set(self.problems.len() as i64);
         self.metrics.tunnel.set(plan.tunnel.is_some().into());
         self.metrics.pod_mtu.set(plan.pod_mtu.into());
-        if let Err(error) = self.presence.tell(AgentNotice { pod_mtu: Some(plan.pod_mtu) }) {
-            tracing::warn!(%error, "plugins cannot be told the MTU");
+        let notice = AgentNotice { pod_mtu: Some(plan.pod_mtu), tunnel: TunnelNeed::of(&plan) };
+        if let Err(error) = self.presence.tell(notice) {
+            tracing::warn!(%error, "plugins cannot be told of MTU and tunnel");
         }
         failures
     }

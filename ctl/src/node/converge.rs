@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use weir_common::network::{
-    ClusterPlan, Inventory, Nat, NodeNeeds, Problem, TunnelFilter, difference, plan_cluster,
-    plan_node,
+    ClusterPlan, Inventory, Nat, NodeNeeds, Problem, plan_cluster, plan_node,
 };
-use weir_kernel::{Error, Kernel};
+use weir_kernel::{Converged, Error, Kernel};
 
 use crate::session::chain;
 
@@ -43,7 +42,13 @@ pub async fn converge(
     ensure_node(kernel, &forwarding, &mut outcome).await;
     let nat = Nat::Exactly(outcome.plan.nat.clone());
     ensure_node(kernel, &NodeNeeds { nat, ..NodeNeeds::default() }, &mut outcome).await;
-    ensure_cluster(kernel, &mut outcome).await;
+    let Converged { changes, failures, problems } = kernel.converge(&outcome.plan).await;
+    for change in &changes {
+        tracing::debug!("{change}");
+    }
+    outcome.changes = changes.len();
+    outcome.failures.extend(failures.iter().map(|error| chain(error)));
+    outcome.problems.extend(problems);
     Ok(outcome)
 }
 
@@ -54,40 +59,4 @@ async fn ensure_node(kernel: &Kernel, needs: &NodeNeeds, outcome: &mut Outcome) 
         Err(error) => Err(chain(&error)),
     };
     outcome.failures.extend(applied.err());
-}
-
-/// The tunnel's filter comes before the tunnel and goes after it, lest the tunnel
-/// takes packets from anybody.
-async fn ensure_cluster(kernel: &Kernel, outcome: &mut Outcome) {
-    let present = match kernel.cluster_present().await {
-        Ok(present) => present,
-        Err(error) => {
-            outcome.failures.push(chain(&error));
-            return;
-        }
-    };
-    let filter = outcome.plan.tunnel.as_ref().map(TunnelFilter::from_plan);
-    let mut plan = outcome.plan.clone();
-    if filter.is_some()
-        && let Err(error) = kernel.ensure_tunnel_filter(filter.as_ref())
-    {
-        outcome.failures.push(chain(&error));
-        // One that is in service stays there.
-        if !present.tunnel.as_ref().is_some_and(|tunnel| tunnel.claimed) {
-            plan = plan.without_tunnel();
-        }
-    }
-    let (changes, in_the_way) = difference(&plan, &present);
-    for change in &changes {
-        tracing::debug!("{change}");
-    }
-    outcome.changes = changes.len();
-    outcome.problems.extend(in_the_way);
-    let refused = kernel.change(&changes).await;
-    outcome.failures.extend(refused.iter().map(|(_, error)| chain(error)));
-    if filter.is_none()
-        && let Err(error) = kernel.ensure_tunnel_filter(None)
-    {
-        outcome.failures.push(chain(&error));
-    }
 }

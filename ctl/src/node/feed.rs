@@ -6,10 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout};
 use weir_common::datastore::{Datastore, Error, Event, Revision, Selection, Watch, keys};
-use weir_common::network::Inventory;
-
-/// How many entries are read at a time: of blocks about a megabyte.
-const PAGE: usize = 500;
+use weir_common::network::{Inventory, Listing};
 
 /// How long a silent watch is trusted before the datastore is asked for a sign
 /// of life: a connection that was cut without a word looks silent.
@@ -59,38 +56,14 @@ pub async fn follow(datastore: Arc<dyn Datastore>, listeners: Sender<News>) {
 
 /// What ended it; `None` when nobody listens any more.
 async fn list_and_watch(datastore: &dyn Datastore, listeners: &Sender<News>) -> Option<Error> {
-    match list(datastore).await {
-        Ok((inventory, revision)) => {
+    match Listing::read(datastore, usize::MAX).await {
+        Ok(Listing { inventory, seen, .. }) => {
+            let revision = seen.revision;
             listeners.send(News::Listed(inventory, revision)).await.ok()?;
             watch(datastore, revision, listeners).await
         }
         Err(error) => Some(error),
     }
-}
-
-/// Reads everything that an inventory is made of. The revision is that of the
-/// first page, so that a watch from there misses nothing.
-///
-/// # Errors
-/// As [`Datastore::list`].
-pub async fn list(datastore: &dyn Datastore) -> Result<(Inventory, Revision), Error> {
-    let mut inventory = Inventory::default();
-    let mut first = None;
-    for prefix in Inventory::PREFIXES {
-        let mut after: Option<String> = None;
-        loop {
-            let page = datastore.list(prefix, after.as_deref(), PAGE).await?;
-            first.get_or_insert(page.revision);
-            for entry in &page.entries {
-                inventory.put(entry);
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
-        }
-    }
-    Ok((inventory, first.unwrap_or_default()))
 }
 
 /// Passes changes on until the watch breaks off, with the reason; `None` when

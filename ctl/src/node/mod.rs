@@ -7,7 +7,7 @@
 
 mod agent;
 mod converge;
-pub mod feed;
+mod feed;
 mod http;
 mod metrics;
 mod registration;

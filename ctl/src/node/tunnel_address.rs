@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_common::datastore::Datastore;
-use weir_common::network::{
-    ClusterPool, Inventory, Peer, Problem, has_tunnel_address, needs_tunnel,
-};
-use weir_common::node::{self, ensure_tunnel_address, release_tunnel_address};
+use weir_common::network::{ClusterPool, Inventory, Peer, Problem, has_settled_tunnel};
+use weir_common::node::{self, Settled, settle_tunnel_address};
 
 use crate::session::chain;
 
@@ -50,7 +48,7 @@ impl TunnelAddress {
             return Ok(None);
         };
         let grounds = Grounds { own: own.clone(), pools: inventory.pools.clone() };
-        if is_settled(inventory, node) && self.settled.as_ref() == Some(&grounds) {
+        if has_settled_tunnel(node, inventory) && self.settled.as_ref() == Some(&grounds) {
             return Ok(None);
         }
         if let Some((refused, at, problem)) = &self.refused
@@ -60,26 +58,20 @@ impl TunnelAddress {
             return Ok(Some(problem.clone()));
         }
         self.refused = None;
-        if !needs_tunnel(node, inventory) {
-            let released = release_tunnel_address(datastore.as_ref(), node).await;
-            if released.map_err(|error| chain(&error))?.is_some() {
+        let now = jiff::Timestamp::now();
+        match settle_tunnel_address(datastore.as_ref(), node, inventory, now).await {
+            Ok(Settled::AsItWas) => {}
+            Ok(Settled::Taken(address)) => tracing::info!(%address, "has a tunnel address"),
+            Ok(Settled::GivenBack) => {
                 tracing::info!("gave the tunnel address back: no pool needs it");
             }
-        } else {
-            let now = jiff::Timestamp::now();
-            match ensure_tunnel_address(datastore.as_ref(), node, now).await {
-                Ok(address) if own.tunnel != Some(address) => {
-                    tracing::info!(%address, "has a tunnel address");
-                }
-                Ok(_) => {}
-                Err(error @ node::Error::NoTunnelPool { .. }) => {
-                    let reason = error.to_string();
-                    let problem = Problem::NoTunnelAddress { node: node.to_owned(), reason };
-                    self.refused = Some((grounds, Instant::now(), problem.clone()));
-                    return Ok(Some(problem));
-                }
-                Err(error) => return Err(chain(&error)),
+            Err(error @ node::Error::NoTunnelPool { .. }) => {
+                let reason = error.to_string();
+                let problem = Problem::NoTunnelAddress { node: node.to_owned(), reason };
+                self.refused = Some((grounds, Instant::now(), problem.clone()));
+                return Ok(Some(problem));
             }
+            Err(error) => return Err(chain(&error)),
         }
         self.settled = Some(grounds);
         Ok(None)
@@ -88,16 +80,6 @@ impl TunnelAddress {
     /// Whether nothing is on its way: the datastore has what it should have of
     /// `node`, or will not get it.
     pub fn is_settled(&self, inventory: &Inventory, node: &str) -> bool {
-        self.refused.is_some() || is_settled(inventory, node)
-    }
-}
-
-/// Whether the node has a tunnel address it can keep if it needs one, and none if
-/// it does not.
-fn is_settled(inventory: &Inventory, node: &str) -> bool {
-    if needs_tunnel(node, inventory) {
-        has_tunnel_address(node, inventory)
-    } else {
-        inventory.nodes.get(node).is_none_or(|own| own.tunnel.is_none())
+        self.refused.is_some() || has_settled_tunnel(node, inventory)
     }
 }

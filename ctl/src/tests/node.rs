@@ -2,11 +2,10 @@
 
 use serde_json::json;
 use weir_common::datastore::keys;
-use weir_common::network::{Inventory, PresentTunnel, UnderlayLink, Way, difference, plan_cluster};
+use weir_common::network::{Listing, PresentTunnel, UnderlayLink, Way, difference, plan_cluster};
 
 use super::golden::{WIDTHS, check, style};
 use super::*;
-use crate::node::feed;
 
 /// A store that Calico wrote, in which two nodes have tunnel addresses.
 fn busy() -> Memory {
@@ -33,7 +32,7 @@ fn underlay() -> Underlay {
 
 /// A kernel that has all that n1 should have.
 async fn agreeing(memory: &Memory) -> Present {
-    let (inventory, _): (Inventory, _) = feed::list(memory).await.unwrap();
+    let inventory = Listing::read(memory, usize::MAX).await.unwrap().inventory;
     let plan = plan_cluster("n1", &inventory, &underlay());
     let tunnel = plan.tunnel.as_ref().map(|tunnel| PresentTunnel {
         claimed: true,

@@ -65,6 +65,7 @@ pub fn result(call: &Call, attachment: &Attachment, ipam: AddResult) -> AddResul
         routes: before.routes.into_iter().chain(ipam.routes).collect(),
         dns: call.configuration.dns.clone().unwrap_or(ipam.dns),
         pools: None,
+        cluster: None,
     }
 }
 

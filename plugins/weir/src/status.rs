@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
-use weir_common::network::{Trouble, troubles};
+use weir_common::network::{NodeHealth, Trouble, troubles};
 use weir_kernel::Kernel;
 use weir_process::DEADLINE;
 
+use crate::cluster::Keeper;
 use crate::delegate::Delegate;
 use crate::failure;
 
@@ -59,6 +60,8 @@ async fn look() -> Result<Vec<Trouble>, Error> {
     let has_ipv6 = |attachment: &weir_common::network::AttachmentState| {
         attachment.addresses.iter().any(std::net::IpAddr::is_ipv6)
     };
-    let node = kernel.node_state(attachments.iter().any(has_ipv6)).map_err(failure::of_kernel)?;
-    Ok(troubles(&attachments, &node))
+    let state = kernel.node_state(attachments.iter().any(has_ipv6)).map_err(failure::of_kernel)?;
+    let tunnel = kernel.tunnel_device().await.map_err(failure::of_kernel)?;
+    let need = Keeper::find().tunnel();
+    Ok(troubles(&attachments, &NodeHealth { state, need, tunnel }))
 }

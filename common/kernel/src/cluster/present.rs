@@ -41,6 +41,14 @@ impl Kernel {
         })
     }
 
+    /// The tunnel device, where there is one.
+    ///
+    /// # Errors
+    /// The kernel refuses a list.
+    pub async fn tunnel_device(&self) -> Result<Option<PresentTunnel>, Error> {
+        Ok(tunnel(&self.links_and_addresses().await?))
+    }
+
     /// The main table, of both families.
     pub(super) async fn main_table(&self, links: &[Link]) -> Result<MainTable, Error> {
         let mut routes: BTreeMap<IpNet, Vec<RouteMessage>> = BTreeMap::new();

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use super::Inventory;
 use crate::datastore::{Event, Revision, keys};
 
@@ -13,7 +15,7 @@ use crate::datastore::{Event, Revision, keys};
 /// does not know now is therefore *held*: it counts until the datastore says
 /// something else about the same pool, node or block, or the agent is started
 /// anew. So a restoration cuts no traffic.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Follower {
     known: Inventory,
     held: Inventory,

@@ -1,5 +1,6 @@
 //! The plan: which tunnel device, routes and NAT a node should have.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -48,15 +49,22 @@ impl ClusterPlan {
 impl Underlay {
     /// The link by which an address is reached without a router, and this
     /// node's own address there: that with the longest prefix that contains
-    /// `next_hop`.
-    fn towards(&self, next_hop: IpAddr) -> Option<(&UnderlayLink, IpAddr)> {
+    /// `next_hop`; of several the `registered` one, by which others know this node,
+    /// or else the first, which is the link's primary one.
+    fn towards(
+        &self,
+        next_hop: IpAddr,
+        registered: Option<IpNet>,
+    ) -> Option<(&UnderlayLink, IpAddr)> {
         let addresses = self
             .links
             .iter()
             .flat_map(|link| link.addresses.iter().map(move |address| (link, address)));
+        let is_registered =
+            |address: &IpNet| Some(address.addr()) == registered.map(|it| it.addr());
         addresses
             .filter(|(_, address)| address.contains(&next_hop) && address.addr() != next_hop)
-            .max_by_key(|(_, address)| address.prefix_len())
+            .min_by_key(|(_, address)| (Reverse(address.prefix_len()), !is_registered(address)))
             .map(|(link, address)| (link, address.addr()))
     }
 
@@ -192,9 +200,20 @@ pub fn needs_tunnel(node: &str, inventory: &Inventory) -> bool {
     peers(node, inventory).any(|(_, peer)| tunnels(own, peer) || tunnels(peer, own))
 }
 
+/// Whether `node` is registered with a tunnel address that it can keep if it needs
+/// one, and with none if it does not. Of a node that is not registered nothing is
+/// asked.
+pub fn has_settled_tunnel(node: &str, inventory: &Inventory) -> bool {
+    if needs_tunnel(node, inventory) {
+        has_tunnel_address(node, inventory)
+    } else {
+        inventory.nodes.get(node).is_none_or(|own| own.tunnel.is_none())
+    }
+}
+
 /// Whether `node` is registered with a tunnel address that it can keep: one of a
 /// pool that has such addresses.
-pub fn has_tunnel_address(node: &str, inventory: &Inventory) -> bool {
+fn has_tunnel_address(node: &str, inventory: &Inventory) -> bool {
     let address = inventory.nodes.get(node).and_then(|own| own.tunnel);
     let pool = address.and_then(|address| inventory.pool_of(IpAddr::V4(address).into()));
     pool.is_some_and(|(_, pool)| pool.has_tunnel_addresses)
@@ -263,11 +282,14 @@ impl Planner<'_> {
             IpAddr::V4(next_hop) if is_tunnelled(mode, own, next_hop) => {
                 Some(Way::Tunnel { next_hop, source: self.tunnel_source })
             }
-            _ => self.underlay.towards(next_hop).map(|(link, source)| Way::Direct {
-                next_hop,
-                link: link.name.clone(),
-                source,
-            }),
+            _ => {
+                let towards = self.underlay.towards(next_hop, own.address(next_hop));
+                towards.map(|(link, source)| Way::Direct {
+                    next_hop,
+                    link: link.name.clone(),
+                    source,
+                })
+            }
         };
         match way {
             Some(way) => {

@@ -85,6 +85,46 @@ fn a_pool_without_ipip_goes_by_the_shared_link_and_is_left_to_bgp_elsewhere() {
 }
 
 #[test]
+fn of_several_addresses_in_one_subnet_the_registered_one_sends_or_else_the_first() {
+    let inventory = four_nodes(&[Never]);
+    let source = |addresses: &[&str]| {
+        let addresses = addresses.iter().map(|address| net(address)).collect();
+        let link = UnderlayLink { name: "eth0".into(), mtu: 1500, addresses };
+        let plan = plan_cluster("n1", &inventory, &Underlay { links: vec![link] });
+        match way(&plan, "10.0.2.0/26") {
+            Some(Way::Direct { source, .. }) => source.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(source(&["172.16.1.1/24", "172.16.1.9/24"]), "172.16.1.1");
+    assert_eq!(source(&["172.16.1.9/24", "172.16.1.1/24"]), "172.16.1.1");
+    assert_eq!(source(&["172.16.1.8/24", "172.16.1.9/24"]), "172.16.1.8");
+    // A longer prefix comes first, as in the kernel.
+    assert_eq!(source(&["172.16.1.1/24", "172.16.1.9/28"]), "172.16.1.9");
+}
+
+#[test]
+fn a_new_tunnel_address_is_there_before_the_old_one_goes() {
+    let mut inventory = four_nodes(&[Always]);
+    let mut with_address = |host: u8| {
+        let tunnel = Some(Ipv4Addr::new(10, 0, 1, host));
+        inventory.nodes.get_mut("n1").unwrap().tunnel = tunnel;
+        plan_of_n1(&inventory)
+    };
+    let mut present = Present::default();
+    for change in difference(&with_address(1), &present).0 {
+        carry_out(&mut present, &change);
+    }
+    let changes = difference(&with_address(2), &present).0;
+    let place = |wanted: &Change| changes.iter().position(|change| change == wanted).unwrap();
+    let added = place(&Change::AddTunnelAddress(Ipv4Addr::new(10, 0, 1, 2)));
+    let removed = place(&Change::RemoveTunnelAddress(Ipv4Addr::new(10, 0, 1, 1).into()));
+    let is_replacement = |change: &Change| matches!(change, Change::ReplaceRoute(..));
+    assert!(added < removed);
+    assert_eq!(changes[added..removed].iter().filter(|change| is_replacement(change)).count(), 3);
+}
+
+#[test]
 fn a_pool_with_ipip_always_is_tunnelled_to_every_node() {
     let plan = plan_of_n1(&four_nodes(&[Always]));
     for destination in ["10.0.2.0/26", "10.0.3.0/26", "10.0.4.0/26"] {
