@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_tests::{
-    Cluster, CniTool, Container, Families, Network, Place, Snapshot, address, allocations,
+    Call, Cluster, CniTool, Container, Families, Network, Place, Snapshot, address, allocations,
     find_program, host_interface, merge,
 };
 
@@ -368,4 +368,12 @@ fn weir_ipam_gives_no_gateway_away() {
         .configure("/ipam/gateways", json!(["10.7.0.0/30", "10.7.0.1/30"]));
     let result = call.add(&world.cluster.node);
     assert_eq!(result["ips"][0], json!({"address": "10.7.0.2/30", "gateway": "10.7.0.0"}));
+    let refused = |call: Call, gateway: &str| {
+        let answer = call.run(&world.cluster.node, "ADD");
+        answer.failure().expect(102, &[&format!("{gateway} is a gateway of the network")]);
+    };
+    let call = call.container(&world.container);
+    refused(call.clone().configure("/runtimeConfig", json!({"ips": ["10.7.0.1"]})), "10.7.0.1");
+    refused(call.clone().configure("/args", json!({"cni": {"ips": ["10.7.0.1/30"]}})), "10.7.0.1");
+    refused(call.with("CNI_ARGS", "IP=10.7.0.0"), "10.7.0.0");
 }
