@@ -48,8 +48,8 @@ impl Attachment {
     /// next hop of Weir's is on the link as it is.)
     pub fn container_routes(&self) -> Vec<Route> {
         let behind = |v6| self.routes_behind(self.next_hop(v6));
-        let v4 = self.has_v4().then(|| behind(false)).unwrap_or_default();
-        let v6 = self.has_v6().then(|| behind(true)).unwrap_or_default();
+        let v4 = if self.has_v4() { behind(false) } else { Vec::new() };
+        let v6 = if self.has_v6() { behind(true) } else { Vec::new() };
         let own = v4.iter().any(|route| route.gateway == Some(GATEWAY_V4.into()));
         let own = own.then_some(IpAddr::V4(GATEWAY_V4));
         let next_hops = own.into_iter().chain(self.request.gateways.iter().copied());

@@ -149,9 +149,11 @@ async fn plan(
     addresses: &AddResult,
     link: &Link,
 ) -> Result<(Attachment, Vec<Step>), Error> {
-    let attachment = attachment::attachment(call, addresses, link.mtu)?.beside(link.beside.clone());
+    let attachment = attachment::attachment(call, addresses, link.mtu)?;
+    let is_whole = link.present && is_whole(kernel, &attachment).await?;
+    let attachment = attachment.beside(link.beside.clone());
     let families = attachment.families();
-    let mut steps = if link.present && is_whole(kernel, &attachment).await? {
+    let mut steps = if is_whole {
         Vec::new()
     } else if link.present || link.ready_for.is_some_and(|ready_for| ready_for != families) {
         del::remove(kernel, attachment.identity()).await?;
