@@ -11,6 +11,7 @@ mod autodetect;
 mod check;
 mod cluster;
 mod collect;
+mod container_routes;
 mod health;
 mod identity;
 mod mac;

@@ -6,8 +6,8 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error};
 use weir_common::ipam::Family;
 use weir_common::network::{
-    Attachment, AttachmentIdentity, Expected, Families, NodeNeeds, Step, compare, plan_addresses,
-    plan_attachment, plan_link, plan_node, plan_parameters,
+    Attachment, AttachmentIdentity, Expected, Families, NodeNeeds, Route, Step, compare,
+    plan_addresses, plan_attachment, plan_link, plan_node, plan_parameters,
 };
 use weir_kernel::{Applied, Kernel, is_same_namespace};
 use weir_process::{CLEAN_UP, DEADLINE, Timing};
@@ -103,6 +103,8 @@ struct Link {
     ready_for: Option<Families>,
     /// Whether an earlier ADD made it.
     present: bool,
+    /// The routes of the container by its other interfaces.
+    beside: Vec<Route>,
     applied: Applied,
 }
 
@@ -130,8 +132,9 @@ async fn prepare(
         let forwarding = call.configuration.allow_ip_forwarding;
         steps.extend(plan_parameters(identity, families, forwarding));
     }
+    let beside = kernel.routes_beside(identity).await.map_err(failure::of_kernel)?;
     let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
-    Ok(Link { mtu, is_of_other_mtu: false, ready_for, present, applied })
+    Ok(Link { mtu, is_of_other_mtu: false, ready_for, present, beside, applied })
 }
 
 /// The IP versions that the result will have, where that is known beforehand.
@@ -169,9 +172,11 @@ async fn plan(
     link: &Link,
 ) -> Result<(Attachment, Vec<Step>), Error> {
     let attachment = attachment::attachment(call, addresses, link.mtu)?;
+    let is_whole = link.present && is_whole(kernel, &attachment).await?;
+    let attachment = attachment.beside(link.beside.clone());
     let families = attachment.families();
     let is_other = |ready_for| ready_for != families;
-    let mut steps = if link.present && is_whole(kernel, &attachment).await? {
+    let mut steps = if is_whole {
         Vec::new()
     } else if link.present || link.is_of_other_mtu || link.ready_for.is_some_and(is_other) {
         del::remove(kernel, attachment.identity()).await?;

@@ -82,6 +82,11 @@ impl<'a> Delegate<'a> {
         Self { question, ..self }
     }
 
+    /// The same plugin with another configuration on its standard input.
+    pub fn with_input(self, input: &'a [u8]) -> Self {
+        Self { input, ..self }
+    }
+
     /// Starts the plugin with the environment and the input of this call, for
     /// `command`; it may take as long as `limit` in all.
     ///

@@ -166,6 +166,7 @@ pub fn request(container_id: &str, addresses: &[&str]) -> AttachmentRequest {
         allow_ip_forwarding: false,
         routes: Vec::new(),
         default_routes: true,
+        gateways: Vec::new(),
     }
 }
 
