@@ -8,8 +8,10 @@
 mod error;
 mod register;
 mod stored;
+mod tunnel;
 mod tunnel_address;
 
 pub use error::Error;
 pub use register::{NodeAddresses, register};
-pub use tunnel_address::{ensure_tunnel_address, release_tunnel_address, tunnel_handle_id};
+pub use tunnel::{TUNNEL_HANDLES, forget_tunnel_addresses, is_tunnel_address, tunnel_handle_id};
+pub use tunnel_address::{ensure_tunnel_address, release_tunnel_address};

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::Error;
 use super::stored::StoredNode;
+use super::tunnel::{FIELD, tunnel_handle_id};
 use crate::datastore::{Datastore, Selection, Snapshot, Transaction, keys};
 use crate::ipam::assign::{self, Request, Want};
 use crate::ipam::{
@@ -17,15 +18,6 @@ use crate::ipam::{
     engine, release, verdict,
 };
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
-
-/// The field of `spec.bgp` that names the address.
-const FIELD: &str = "ipv4IPIPTunnelAddr";
-
-/// The handle of a node's tunnel address (`node/pkg/allocateip/allocateip.go`,
-/// generateHandleAndAttributes).
-pub fn tunnel_handle_id(node: &str) -> String {
-    format!("ipip-tunnel-addr-{node}")
-}
 
 /// Makes sure that a node has a tunnel address, and that its Node says so, and
 /// returns it.

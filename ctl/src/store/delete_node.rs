@@ -11,11 +11,12 @@ use ipnet::IpNet;
 use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, keys};
 use weir_common::ipam::release::{abandon, forget_full, give_back};
 use weir_common::ipam::{Attribute, Block, Stored};
+use weir_common::node::TUNNEL_HANDLES;
 
 use super::blocks::read_block;
 use super::delete::{Deleted, Deletion};
 use super::guard::Guard;
-use super::{StoreError, release, tunnel};
+use super::{StoreError, release};
 
 /// How many affinities are given up in one transaction: each takes three writes.
 const AFFINITIES_AT_ONCE: usize = 40;
@@ -56,7 +57,7 @@ async fn release_tunnel_addresses(
     host: &str,
     deleted: &mut Deleted,
 ) -> Result<Outcome, StoreError> {
-    let ids = tunnel::HANDLES.map(|handle| format!("{handle}{host}"));
+    let ids = TUNNEL_HANDLES.map(|handle| format!("{handle}{host}"));
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let mut transaction = guard.transaction();
     let mut cidrs: Vec<IpNet> = Vec::new();
