@@ -9,6 +9,7 @@ use super::block::block_of;
 use super::release::{count_again, give_back};
 use super::{Attribute, Block, Error, Family, Handle, Holdings, MAX_BLOCK_BITS, Stored};
 use crate::datastore::{Datastore, Outcome, Selection, Transaction, keys};
+use crate::node::forget_tunnel_addresses;
 use crate::resources::ClusterInformation;
 
 /// One address in use, as somebody saw it.
@@ -76,7 +77,8 @@ pub async fn holder(
     Ok(found.and_then(|(block, ordinal, _)| block.value.holder(ordinal).cloned()))
 }
 
-/// Releases an address if it is still in use as it was seen.
+/// Releases an address if it is still in use as it was seen. A node whose tunnel
+/// had it does not name it any more.
 ///
 /// # Errors
 /// [`Error::NotReady`], [`Error::Contended`], [`Error::Datastore`],
@@ -116,6 +118,7 @@ async fn prepare(
     holdings.require_ready()?;
     let mut transaction = Transaction::default();
     release_ordinal(block, ordinal, holdings.handle.as_ref(), &mut transaction);
+    forget_tunnel_addresses(datastore, id.as_slice(), &block.value, &mut transaction).await?;
     holdings.guard_ready(&mut transaction);
     Ok(transaction)
 }

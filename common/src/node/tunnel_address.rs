@@ -146,16 +146,25 @@ impl Ensuring<'_> {
         Ok(assign::decide(&request, self.view, self.blocks, now)?)
     }
 
-    /// The step, with the node naming the address.
+    /// The step, with the node naming the address. An address that the node has
+    /// already must still be its own then: somebody may be releasing it.
     fn noted(&self, step: Step) -> Result<Step, Error> {
         let (mut transaction, assigned) = match step {
             Step::Read(blocks) => return Ok(Step::Read(blocks)),
             Step::Commit(transaction, assigned) => (transaction, assigned),
-            Step::Done(assigned) => (Transaction::default(), assigned),
+            Step::Done(assigned) => (self.unchanged_handle(), assigned),
         };
         let address = assigned.first().map(|assigned| assigned.address.to_string());
         note(Some(self.stored), address, &self.view.holdings, &mut transaction)?;
         Ok(commit_or_done(transaction, assigned))
+    }
+
+    fn unchanged_handle(&self) -> Transaction {
+        let mut transaction = Transaction::default();
+        if let Some(handle) = &self.view.holdings.handle {
+            transaction.unchanged(keys::handle(self.handle_id), handle.revision);
+        }
+        transaction
     }
 
     fn may_stay(&self, address: IpAddr) -> bool {

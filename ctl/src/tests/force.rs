@@ -326,6 +326,20 @@ async fn a_tunnels_address_that_goes_with_its_pool_is_taken_from_the_node() {
     }
 }
 
+/// Nor one that is released by its number.
+#[tokio::test]
+async fn a_released_tunnels_address_is_taken_from_the_node() {
+    for (named, left) in
+        [("10.1.0.3", json!({})), ("10.1.0.9", json!({"bgp": {"ipv4IPIPTunnelAddr": "10.1.0.9"}}))]
+    {
+        let memory = tunnel_in_pool(named).await;
+        let answer = call(&memory, "ipam release --ip=10.1.0.3").await;
+        assert_eq!(answer.output, "Successfully released IP address 10.1.0.3\n");
+        assert_eq!(spec_of_node(&memory), left);
+        assert_consistent(&memory.dump());
+    }
+}
+
 #[tokio::test]
 async fn a_pool_with_nothing_but_tunnels_addresses_needs_no_force() {
     let memory = tunnel_in_pool("10.1.0.3").await;
