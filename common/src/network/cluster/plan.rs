@@ -272,7 +272,9 @@ impl Planner<'_> {
             }
             None => {
                 let node = host.to_owned();
-                self.left_to_others.insert(range, Problem::NextHopNotOnLink { node, next_hop });
+                let cross_subnet = mode == EncapsulationMode::CrossSubnet;
+                let problem = Problem::NextHopNotOnLink { node, next_hop, cross_subnet };
+                self.left_to_others.insert(range, problem);
             }
         }
     }

@@ -98,7 +98,7 @@ fn what_another_programs_routes_do_as_well_is_no_problem() {
     let (_, problems) = difference(&plan, &daemon(&["10.0.3.0/26", "10.0.4.0/27"]));
     let (node, next_hop) = ("n4".to_owned(), "172.16.2.2".parse().unwrap());
     let expected = [
-        Problem::NextHopNotOnLink { node, next_hop },
+        Problem::NextHopNotOnLink { node, next_hop, cross_subnet: false },
         Problem::ForeignRoute { destination: net("10.0.2.0/26") },
     ];
     assert_eq!(problems, expected.into(), "a part of a block is not enough");
@@ -208,6 +208,47 @@ fn what_cannot_be_routed_is_named_and_the_rest_goes_on() {
         assert!(kinds.contains(part), "{part}: {kinds}");
     }
     assert!(is_tunnel(&plan, "10.1.4.0/26"));
+}
+
+/// What is said of this plan's problems, in an empty kernel.
+fn told(plan: &ClusterPlan) -> String {
+    let (_, problems) = difference(plan, &Present::default());
+    let all = plan.problems.iter().chain(&problems);
+    all.map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn advice_fits_the_family_and_the_mode() {
+    let bgp = "(172.16.2.1) is not on a link of this node and its pool does not tunnel to it; a \
+               routing daemon (BGP) must provide the routes";
+    let never = told(&plan_of_n1(&four_nodes(&[Never])));
+    assert!(
+        never.contains(&format!("{bgp}, or set ipipMode of the pool to CrossSubnet")),
+        "{never}"
+    );
+    // The registered subnet reaches further than the link.
+    let mut inventory = four_nodes(&[CrossSubnet]);
+    inventory.nodes.insert("n1".into(), peer("172.16.1.1/16"));
+    let cross = told(&plan_of_n1(&inventory));
+    assert!(
+        cross.contains(&format!("{bgp}, or give spec.bgp.ipv4Address of this Node")),
+        "{cross}"
+    );
+    assert!(!cross.contains("set ipipMode"), "{cross}");
+
+    let mut inventory = four_nodes(&[Always]);
+    inventory.pools.insert("v6".into(), pool("fd00::/48", Never));
+    inventory.nodes.get_mut("n2").unwrap().ipv6 = Some(net("fd02::2/64"));
+    inventory.blocks.insert(net("fd00::40/122"), BTreeSet::from(["n2".into()]));
+    let unregistered = told(&plan_of_n1(&inventory));
+    let option = "weirctl node run --ip6-autodetection-method first-found\", or restart it";
+    assert!(unregistered.contains(option), "{unregistered}");
+    assert!(unregistered.contains("ipv6Address in spec.bgp"), "{unregistered}");
+    inventory.nodes.get_mut("n1").unwrap().ipv6 = Some(net("fd01::1/64"));
+    let v6 = told(&plan_of_n1(&inventory));
+    assert!(v6.contains("correct spec.bgp.ipv6Address of the Node"), "{v6}");
+    assert!(v6.contains("must provide the routes"), "{v6}");
+    assert!(!v6.contains("ipv4Address") && !v6.contains("ipipMode"), "{v6}");
 }
 
 #[test]
