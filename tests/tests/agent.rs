@@ -183,7 +183,7 @@ fn no_packet_is_lost_while_the_datastore_is_away() {
     without_a_loss(&pods[0], &pods[1], || {
         etcd.stop();
         lost("n1");
-        // The issue's own figure, and longer than any time limit of the agent's.
+        // Longer than any time limit of the agent's.
         std::thread::sleep(std::time::Duration::from_secs(30));
         etcd.restart();
     });
