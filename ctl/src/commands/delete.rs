@@ -92,7 +92,7 @@ async fn delete(
 /// What to say about what went with a resource: of a pool only what force did,
 /// and tunnels' addresses.
 fn notes(target: &Resource, deleted: Deleted, force: bool) -> Option<String> {
-    let Deleted { addresses, blocks, blocks_without_host } = deleted;
+    let Deleted { addresses, blocks, blocks_without_host: left, .. } = deleted;
     let (kind, name) = (target.kind, target.name());
     match kind {
         Kind::IpPool if force => Some(format!(
@@ -103,7 +103,8 @@ fn notes(target: &Resource, deleted: Deleted, force: bool) -> Option<String> {
         }
         Kind::Node if deleted != Deleted::default() => Some(format!(
             "{kind}({name}): released {addresses} tunnel address(es), deleted {blocks} empty \
-             block(s), left {blocks_without_host} block(s) with addresses in use without a node\n"
+             block(s), left {left} block(s) with {} address(es) in use without a node\n",
+            deleted.addresses_without_host
         )),
         _ => None,
     }

@@ -33,6 +33,8 @@ pub struct Deleted {
     pub blocks: usize,
     /// Blocks that stay, because of addresses in use, and lost their host.
     pub blocks_without_host: usize,
+    /// How many addresses are in use in those.
+    pub addresses_without_host: usize,
 }
 
 impl Deletion<'_> {

@@ -13,7 +13,7 @@ use weir_common::ipam::release::{abandon, forget_full, give_back};
 use weir_common::ipam::{Attribute, Block, Stored};
 use weir_common::node::TUNNEL_HANDLES;
 
-use super::blocks::read_block;
+use super::blocks::{in_use, read_block};
 use super::delete::{Deleted, Deletion};
 use super::guard::Guard;
 use super::{StoreError, release};
@@ -110,17 +110,23 @@ async fn give_up(
         .filter_map(|affinity| keys::parse_affinity(&affinity.key))
         .map(|(_, cidr)| cidr)
         .collect();
-    let (mut removed, mut kept) = (0, 0);
+    let (mut removed, mut kept, mut addresses) = (0, 0, 0);
     for stored in read_blocks(datastore, &cidrs).await?.into_iter().flatten() {
         if stored.value.host() != Some(host) {
             continue;
         }
-        if abandon(&stored, &mut transaction) { removed += 1 } else { kept += 1 }
+        if abandon(&stored, &mut transaction) {
+            removed += 1
+        } else {
+            kept += 1
+        }
+        addresses += in_use(&stored.value);
     }
     let outcome = datastore.commit(transaction).await?;
     if let Outcome::Committed(_) = outcome {
         deleted.blocks += removed;
         deleted.blocks_without_host += kept;
+        deleted.addresses_without_host += addresses;
     }
     Ok(outcome)
 }
