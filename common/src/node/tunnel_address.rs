@@ -205,8 +205,8 @@ fn note(
         stored.set_bgp(&[(FIELD, address)], transaction);
     }
     if alone && !transaction.writes.is_empty() {
-        holdings.require_ready()?;
-        holdings.guard_ready(transaction);
+        holdings.ready.require()?;
+        holdings.ready.guard(transaction);
     }
     Ok(())
 }

@@ -10,5 +10,4 @@ mod tunnel;
 mod way;
 
 pub use interface::Interface;
-pub(crate) use interface::is_attachment_name;
 pub(crate) use way::is_of_cluster;
