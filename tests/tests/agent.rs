@@ -121,6 +121,37 @@ fn a_node_that_is_deleted_takes_its_routes_with_it() {
     fleet.until("its routes are gone", || !member.routes().join("\n").contains("via 172.31.1.12"));
 }
 
+/// The tunnel address that each node names.
+fn tunnel_addresses(fleet: &Fleet) -> Vec<Option<String>> {
+    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
+    let entries = etcd.entries();
+    let nodes = entries.iter().filter(|(key, _)| key.contains("/projectcalico.org/nodes/"));
+    nodes
+        .map(|(_, node)| {
+            let node: serde_json::Value = serde_json::from_str(node).expect("a Node is JSON");
+            Some(node["spec"]["bgp"]["ipv4IPIPTunnelAddr"].as_str()?.to_owned())
+        })
+        .collect()
+}
+
+/// Whether all nodes have a tunnel address that begins like this.
+fn all_tunnel_from(fleet: &Fleet, prefix: &str) -> bool {
+    tunnel_addresses(fleet).iter().all(|it| it.as_ref().is_some_and(|it| it.starts_with(prefix)))
+}
+
+/// A pool is replaced by another one as the article does it, with agents running.
+#[test]
+fn an_emptied_pool_is_deleted_and_tunnels_move_to_another() {
+    let fleet = two_nodes();
+    fleet.apply_pool("old", json!({"cidr": "10.8.0.0/24", "ipipMode": "Always"}));
+    fleet.until("tunnels have addresses", || all_tunnel_from(&fleet, "10.8."));
+    fleet.apply_pool("young", json!({"cidr": "10.9.0.0/24", "ipipMode": "Always"}));
+    let answer = fleet.weirctl(0, &["delete", "ippool", "old"]);
+    assert!(answer.succeeded, "{answer:?}");
+    assert!(answer.stdout.contains("released 2 tunnel address(es)"), "{answer:?}");
+    fleet.until("tunnels have other addresses", || all_tunnel_from(&fleet, "10.9."));
+}
+
 /// Pings ten times a second for as long as `meanwhile` takes, and requires that
 /// no answer is missing.
 fn without_a_loss(from: &Pod, to: &Pod, meanwhile: impl FnOnce()) {
@@ -152,7 +183,7 @@ fn no_packet_is_lost_while_the_datastore_is_away() {
     without_a_loss(&pods[0], &pods[1], || {
         etcd.stop();
         lost("n1");
-        // The issue's own figure, and longer than any time limit of the agent's.
+        // Longer than any time limit of the agent's.
         std::thread::sleep(std::time::Duration::from_secs(30));
         etcd.restart();
     });

@@ -30,7 +30,7 @@ pub use cluster::{Converged, Interface};
 pub use collect::MadeLink;
 pub use error::Error;
 pub use monitor::Monitor;
-pub use namespace::{Namespace, is_same_namespace};
+pub use namespace::{Namespace, is_node_namespace, is_same_namespace};
 pub use occupied::Occupied;
 pub use remove::OwnLink;
 

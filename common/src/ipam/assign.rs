@@ -75,7 +75,7 @@ pub fn decide(
     blocks: &Blocks,
     now: Timestamp,
 ) -> Result<Step, Error> {
-    view.holdings.require_ready()?;
+    view.holdings.ready.require()?;
     let unread = view.holdings.unread(blocks)?;
     if !unread.is_empty() {
         return Ok(Step::Read(unread));

@@ -4,8 +4,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
 use super::NftTable;
+use super::nft::{chain, matches, rule};
 
-/// The name of the table's chain.
+/// The name of the table's chain, and of its hook.
 const CHAIN: &str = "postrouting";
 
 /// What NAT has to know of a pool.
@@ -54,10 +55,7 @@ impl NftTable for NatTable {
     }
 
     fn contents(&self, comment: &str) -> Vec<Value> {
-        let mut commands = vec![json!({ "add": { "chain": {
-            "family": "inet", "table": Self::NAME, "name": CHAIN,
-            "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept",
-        } } })];
+        let mut commands = vec![chain(Self::NAME, CHAIN, "nat", 100)];
         if !self.nat_pools_v4.is_empty() {
             let (pools, nat_pools) = (elements(&self.pools_v4), elements(&self.nat_pools_v4));
             commands.extend(family("ip", "v4", "ipv4_addr", pools, nat_pools, comment));
@@ -104,25 +102,24 @@ fn family(
             "flags": ["interval"], "elem": elements,
         } } })
     };
-    let matches = |field: &str, operator: &str, set: &str| {
-        json!({ "match": {
-            "op": operator,
-            "left": { "payload": { "protocol": protocol, "field": field } },
-            "right": format!("@{set}"),
-        } })
+    let is_in = |field: &str, operator: &str, set: &str| {
+        let left = json!({ "payload": { "protocol": protocol, "field": field } });
+        matches(left, operator, json!(format!("@{set}")))
     };
     let (all, with_nat) = (format!("pools_{suffix}"), format!("nat_pools_{suffix}"));
     [
         set(&all, pools),
         set(&with_nat, nat_pools),
-        json!({ "add": { "rule": {
-            "family": "inet", "table": NatTable::NAME, "chain": CHAIN, "comment": comment,
-            "expr": [
-                matches("saddr", "==", &with_nat),
-                matches("daddr", "!=", &all),
-                { "masquerade": null },
+        rule(
+            NatTable::NAME,
+            CHAIN,
+            comment,
+            vec![
+                is_in("saddr", "==", &with_nat),
+                is_in("daddr", "!=", &all),
+                json!({ "masquerade": null }),
             ],
-        } } }),
+        ),
     ]
 }
 

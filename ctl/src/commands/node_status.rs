@@ -43,7 +43,7 @@ pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult 
     let mut plan = plan_cluster(&name, &inventory, &underlay);
     let (changes, in_the_way) = difference(&plan, &present);
     plan.problems.extend(in_the_way);
-    let status = Status::new(&name, &inventory, &underlay, &plan, &changes);
+    let status = Status::new(&name, &inventory, &underlay, &plan, (&present, &changes));
     let output = match arguments.output {
         // Serialising plain data does not fail.
         Some(_) => json::document(&serde_json::to_value(&status).unwrap_or_else(|_| json!({}))),

@@ -117,6 +117,32 @@ async fn the_exit_status_says_whether_all_is_well() {
     assert!(document["ranges"].as_array().unwrap().contains(&range), "{document}");
 }
 
+/// Two subnets without IPIP, between which a routing daemon has the routes.
+#[tokio::test]
+async fn a_routing_daemons_routes_are_no_problem() {
+    let memory = recorded_store("small");
+    set(&memory, "n1", "ipv4Address", "172.16.1.11/24");
+    set(&memory, "n2", "ipv4Address", "172.16.2.12/24");
+    let inventory = Listing::read(&memory, usize::MAX).await.unwrap().inventory;
+    let plan = plan_cluster("n1", &inventory, &underlay());
+    let left: Vec<_> = plan.left_to_others.keys().copied().collect();
+    assert!(!left.is_empty());
+    let mut present = agreeing(&memory).await;
+    let answer = status(&memory, "node status", present.clone(), Style::default()).await;
+    assert_eq!(answer.exit, 1, "{}", answer.output);
+    assert!(answer.output.contains("is not on a link of this node"), "{}", answer.output);
+    present.led_by_others.extend(&left);
+    let answer = status(&memory, "node status", present.clone(), Style::default()).await;
+    assert_eq!(answer.exit, 0, "{}", answer.output);
+    assert!(answer.output.contains("another program's route"), "{}", answer.output);
+    let answer = status(&memory, "node status -o json", present, Style::default()).await;
+    let document: Value = serde_json::from_str(&answer.output).unwrap();
+    let ranges = document["ranges"].as_array().unwrap();
+    let range = ranges.iter().find(|it| it["range"] == left[0].to_string()).unwrap();
+    assert_eq!((&range["way"], &range["kernel"]), (&Value::Null, &json!("foreign")));
+    assert_eq!(document["problems"], json!([]));
+}
+
 #[tokio::test]
 async fn looking_at_a_node_changes_nothing() {
     let memory = busy();

@@ -12,5 +12,4 @@ mod way;
 
 pub use converge::Converged;
 pub use interface::Interface;
-pub(crate) use interface::is_attachment_name;
 pub(crate) use way::is_of_cluster;

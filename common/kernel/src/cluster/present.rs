@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
 use ipnet::{IpNet, Ipv4Net};
-use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use weir_common::network::{
     Present, PresentTunnel, ROUTE_PROTOCOL, TUNNEL_ALIAS, TUNNEL_DEVICE, Underlay, Way,
 };
@@ -37,6 +37,8 @@ impl Kernel {
             tunnel,
             routes: routes.ways(),
             foreign: routes.foreign(),
+            led_by_others: routes.of_others(RouteType::Unicast),
+            dropped_by_others: routes.of_others(RouteType::BlackHole),
             strict: strict(device, links.underlay())?,
         })
     }
@@ -94,6 +96,17 @@ impl MainTable {
         };
         let foreign = self.routes.iter().filter(|(_, routes)| routes.iter().any(is_foreign));
         foreign.map(|(range, _)| *range).collect()
+    }
+
+    /// The destinations of other programs' routes of this type; neither default
+    /// routes nor the kernel's own, for the subnets of links.
+    fn of_others(&self, kind: RouteType) -> BTreeSet<IpNet> {
+        let is_others = |route: &RouteMessage| {
+            let not = [RouteProtocol::Other(ROUTE_PROTOCOL), RouteProtocol::Kernel];
+            route.header.kind == kind && !not.contains(&route.header.protocol)
+        };
+        let others = self.routes.iter().filter(|(_, routes)| routes.iter().any(is_others));
+        others.map(|(range, _)| *range).filter(|range| range.prefix_len() > 0).collect()
     }
 
     /// Weir's routes, those of containers aside, that lead to `range`.

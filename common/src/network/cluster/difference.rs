@@ -25,8 +25,37 @@ pub struct Present {
     /// The destinations that other programs' routes in the main table lead to
     /// with the metric that Weir's have (the kernel holds one such route).
     pub foreign: BTreeSet<IpNet>,
+    /// The destinations that other programs' unicast routes in the main table lead
+    /// to, whatever their metric; neither default routes nor the kernel's own.
+    pub led_by_others: BTreeSet<IpNet>,
+    /// The destinations of other programs' blackholes there.
+    pub dropped_by_others: BTreeSet<IpNet>,
     /// The links whose reverse path filter is strict.
     pub strict: BTreeSet<String>,
+}
+
+impl Present {
+    /// Whether another program's route leads to all of a range.
+    pub fn is_led_by_others(&self, range: IpNet) -> bool {
+        let around = std::iter::successors(Some(range.trunc()), IpNet::supernet);
+        around.into_iter().any(|net| self.led_by_others.contains(&net))
+    }
+
+    /// Whether another program has a route where Weir's belongs, and keeps it out.
+    pub fn is_kept_out(&self, destination: IpNet, way: &Way) -> bool {
+        self.foreign.contains(&destination)
+            && self.routes.get(&destination).and_then(Option::as_ref) != Some(way)
+    }
+
+    /// Whether another program's route serves as well as Weir's would: a routing
+    /// daemon has routes of its own to the blocks.
+    fn is_served_by_others(&self, destination: IpNet, way: &Way) -> bool {
+        match way {
+            Way::Blackhole => self.dropped_by_others.contains(&destination),
+            Way::Direct { .. } => self.led_by_others.contains(&destination),
+            Way::Tunnel { .. } => false,
+        }
+    }
 }
 
 /// A tunnel device as the kernel has it.
@@ -77,8 +106,8 @@ pub enum Change {
 }
 
 /// The changes that make `present` what `plan` says, in the order in which no
-/// traffic is lost that could be kept; and where another program is in the way.
-/// Without a difference there are no changes.
+/// traffic is lost that could be kept; and where another program is in the way, or
+/// has no route to what is left to it. Without a difference there are no changes.
 ///
 /// The NAT table and the filter of the tunnel are not compared here: they are
 /// replaced as a whole when they are not the wanted ones.
@@ -90,7 +119,9 @@ pub fn difference(plan: &ClusterPlan, present: &Present) -> (Vec<Change>, BTreeS
             Some(Some(has)) if has == way => {}
             // A replacement could hit the other program's route.
             _ if present.foreign.contains(&destination) => {
-                problems.insert(Problem::ForeignRoute { destination });
+                if !present.is_served_by_others(destination, way) {
+                    problems.insert(Problem::ForeignRoute { destination });
+                }
             }
             Some(_) => changes.push(Change::ReplaceRoute(destination, way.clone())),
             None => changes.push(Change::AddRoute(destination, way.clone())),
@@ -101,6 +132,8 @@ pub fn difference(plan: &ClusterPlan, present: &Present) -> (Vec<Change>, BTreeS
             changes.push(Change::DeleteRoute(destination, way.clone()));
         }
     }
+    let unled = plan.left_to_others.iter().filter(|(range, _)| !present.is_led_by_others(**range));
+    problems.extend(unled.map(|(_, problem)| problem.clone()));
     changes.extend(retire_tunnel(plan.tunnel.as_ref(), present));
     (changes, problems)
 }

@@ -127,6 +127,9 @@ pub struct ClusterPlan {
     pub pod_mtu: u32,
     /// What could not be done as the pools ask.
     pub problems: BTreeSet<Problem>,
+    /// The ranges that are left to another program's routes (BGP), each with what
+    /// is wrong where there are none.
+    pub left_to_others: BTreeMap<IpNet, Problem>,
 }
 
 /// Plans `node`'s part in the cluster.
@@ -147,6 +150,7 @@ pub fn plan_cluster(node: &str, inventory: &Inventory, underlay: &Underlay) -> C
         underlay,
         tunnel_source: own.and_then(|own| own.tunnel),
         routes: BTreeMap::new(),
+        left_to_others: BTreeMap::new(),
         problems: general_problems(node, inventory, underlay),
     };
     planner.route_blocks();
@@ -167,6 +171,7 @@ pub fn plan_cluster(node: &str, inventory: &Inventory, underlay: &Underlay) -> C
         nat: NatTable::from_pools(&nat_pools),
         pod_mtu: pod_mtu(mtu, inventory.pools.values().map(|pool| pool.ipip_mode)),
         problems: planner.problems,
+        left_to_others: planner.left_to_others,
     }
 }
 
@@ -226,6 +231,7 @@ struct Planner<'a> {
     underlay: &'a Underlay,
     tunnel_source: Option<Ipv4Addr>,
     routes: BTreeMap<IpNet, Way>,
+    left_to_others: BTreeMap<IpNet, Problem>,
     problems: BTreeSet<Problem>,
 }
 
@@ -297,7 +303,9 @@ impl Planner<'_> {
             }
             None => {
                 let node = host.to_owned();
-                self.problems.insert(Problem::NextHopNotOnLink { node, next_hop });
+                let cross_subnet = mode == EncapsulationMode::CrossSubnet;
+                let problem = Problem::NextHopNotOnLink { node, next_hop, cross_subnet };
+                self.left_to_others.insert(range, problem);
             }
         }
     }

@@ -79,9 +79,40 @@ fn a_pool_without_ipip_goes_by_the_shared_link_and_is_left_to_bgp_elsewhere() {
     };
     assert_eq!(way(&plan, "10.0.2.0/26"), Some(&direct));
     assert_eq!(way(&plan, "10.0.3.0/26"), None);
-    let named = plan.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let (_, problems) = difference(&plan, &Present::default());
+    let named = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(named.contains("node n3 (172.16.2.1) is not on a link"), "{named}");
     assert_eq!(plan.pod_mtu, 1500);
+}
+
+/// A routing daemon has routes to all blocks, and drops what is for this node's own.
+#[test]
+fn what_another_programs_routes_do_as_well_is_no_problem() {
+    let plan = plan_of_n1(&four_nodes(&[Never]));
+    let nets = |ranges: &[&str]| ranges.iter().map(|range| net(range)).collect::<BTreeSet<_>>();
+    let daemon = |led: &[&str]| Present {
+        foreign: nets(&["10.0.1.0/26", "10.0.2.0/26", "10.0.3.0/26"]),
+        dropped_by_others: nets(&["10.0.1.0/26"]),
+        led_by_others: nets(led),
+        ..Present::default()
+    };
+    // By each block, or by a range around some of them.
+    for led in [&["10.0.2.0/26", "10.0.3.0/26", "10.0.4.0/26"][..], &["10.0.2.0/26", "10.0.0.0/16"]]
+    {
+        assert_eq!(difference(&plan, &daemon(led)), Default::default());
+    }
+    let (_, problems) = difference(&plan, &daemon(&["10.0.3.0/26", "10.0.4.0/27"]));
+    let (node, next_hop) = ("n4".to_owned(), "172.16.2.2".parse().unwrap());
+    let expected = [
+        Problem::NextHopNotOnLink { node, next_hop, cross_subnet: false },
+        Problem::ForeignRoute { destination: net("10.0.2.0/26") },
+    ];
+    assert_eq!(problems, expected.into(), "a part of a block is not enough");
+    // What is to be tunnelled is not reached as the pool asks.
+    let plan = plan_of_n1(&four_nodes(&[Always]));
+    let (_, problems) = difference(&plan, &daemon(&["10.0.2.0/26", "10.0.3.0/26"]));
+    let expected = ["10.0.2.0/26", "10.0.3.0/26"].map(net);
+    assert_eq!(problems, expected.map(|destination| Problem::ForeignRoute { destination }).into());
 }
 
 #[test]
@@ -223,6 +254,47 @@ fn what_cannot_be_routed_is_named_and_the_rest_goes_on() {
         assert!(kinds.contains(part), "{part}: {kinds}");
     }
     assert!(is_tunnel(&plan, "10.1.4.0/26"));
+}
+
+/// What is said of this plan's problems, in an empty kernel.
+fn told(plan: &ClusterPlan) -> String {
+    let (_, problems) = difference(plan, &Present::default());
+    let all = plan.problems.iter().chain(&problems);
+    all.map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn advice_fits_the_family_and_the_mode() {
+    let bgp = "(172.16.2.1) is not on a link of this node and its pool does not tunnel to it; a \
+               routing daemon (BGP) must provide the routes";
+    let never = told(&plan_of_n1(&four_nodes(&[Never])));
+    assert!(
+        never.contains(&format!("{bgp}, or set ipipMode of the pool to CrossSubnet")),
+        "{never}"
+    );
+    // The registered subnet reaches further than the link.
+    let mut inventory = four_nodes(&[CrossSubnet]);
+    inventory.nodes.insert("n1".into(), peer("172.16.1.1/16"));
+    let cross = told(&plan_of_n1(&inventory));
+    assert!(
+        cross.contains(&format!("{bgp}, or give spec.bgp.ipv4Address of this Node")),
+        "{cross}"
+    );
+    assert!(!cross.contains("set ipipMode"), "{cross}");
+
+    let mut inventory = four_nodes(&[Always]);
+    inventory.pools.insert("v6".into(), pool("fd00::/48", Never));
+    inventory.nodes.get_mut("n2").unwrap().ipv6 = Some(net("fd02::2/64"));
+    inventory.blocks.insert(net("fd00::40/122"), BTreeSet::from(["n2".into()]));
+    let unregistered = told(&plan_of_n1(&inventory));
+    let option = "weirctl node run --ip6-autodetection-method first-found\", or restart it";
+    assert!(unregistered.contains(option), "{unregistered}");
+    assert!(unregistered.contains("ipv6Address in spec.bgp"), "{unregistered}");
+    inventory.nodes.get_mut("n1").unwrap().ipv6 = Some(net("fd01::1/64"));
+    let v6 = told(&plan_of_n1(&inventory));
+    assert!(v6.contains("correct spec.bgp.ipv6Address of the Node"), "{v6}");
+    assert!(v6.contains("must provide the routes"), "{v6}");
+    assert!(!v6.contains("ipv4Address") && !v6.contains("ipipMode"), "{v6}");
 }
 
 #[test]
@@ -386,7 +458,8 @@ fn some_present() -> impl Strategy<Value = Present> {
                 .into_iter()
                 .filter(|(destination, way)| !foreign.contains(destination) && usable(way))
                 .collect();
-            Present { tunnel, routes, foreign, strict: strict.into_iter().collect() }
+            let strict = strict.into_iter().collect();
+            Present { tunnel, routes, foreign, strict, ..Present::default() }
         })
 }
 
@@ -413,7 +486,8 @@ proptest! {
         prop_assert_eq!(&present.routes, &wanted);
         prop_assert_eq!(&present.foreign, &before.foreign);
         let in_the_way = plan.routes.keys().filter(|range| before.foreign.contains(*range));
-        prop_assert_eq!(problems.len(), in_the_way.count());
+        let unled: BTreeSet<&Problem> = plan.left_to_others.values().collect();
+        prop_assert_eq!(problems.len(), in_the_way.count() + unled.len());
         match &plan.tunnel {
             Some(wanted) => {
                 let tunnel = present.tunnel.as_ref().unwrap();
