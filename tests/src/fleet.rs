@@ -145,6 +145,20 @@ impl Fleet {
         assert!(answer.succeeded, "pool {name}: {answer:?}");
     }
 
+    /// Registers a node with its address, as its agent would.
+    pub fn register(&self, member: usize) {
+        let member = &self.members[member];
+        let node = json!({
+            "apiVersion": "projectcalico.org/v3",
+            "kind": "Node",
+            "metadata": {"name": member.name},
+            "spec": {"bgp": {"ipv4Address": format!("{}/24", member.host.address)}},
+        });
+        self.members[0].node().write("/run/node.yaml", &node.to_string());
+        let answer = self.weirctl(0, &["apply", "-f", "/run/node.yaml"]);
+        assert!(answer.succeeded, "{answer:?}");
+    }
+
     /// Starts the agent of a node.
     pub fn start_agent(&mut self, member: usize) {
         let environment = self.store.environment();
@@ -184,6 +198,17 @@ impl Fleet {
 
     /// A call of `weir` on a node, for an address out of this pool.
     pub fn call(&self, member: usize, pool: &str, container: &Container) -> Call {
+        self.call_of_none(member, pool).container(container)
+    }
+
+    /// STATUS on a node, as libcni asks it: without container, namespace and interface.
+    pub fn status(&self, member: usize, pool: &str) -> Answer {
+        let call = self.call_of_none(member, pool).without("CNI_IFNAME");
+        let call = call.configure("/cniVersion", "1.1.0".into());
+        call.run(self.members[member].node(), "STATUS")
+    }
+
+    fn call_of_none(&self, member: usize, pool: &str) -> Call {
         let mut configuration = json!({
             "cniVersion": "1.0.0",
             "name": "pods",
@@ -193,7 +218,7 @@ impl Fleet {
             "ipam": {"type": "weir-ipam", "ipv4_pools": [pool]},
         });
         merge(&mut configuration, self.store.configuration());
-        Call::new("weir", configuration).container(container)
+        Call::new("weir", configuration)
     }
 
     /// A container on a node with an address out of this pool.

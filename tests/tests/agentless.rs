@@ -11,22 +11,9 @@ const MEMO: &str = "/run/weir/node-state";
 fn fleet(count: usize) -> Fleet {
     let fleet = Fleet::new(&vec![Subnet::First; count]);
     for member in 0..count {
-        register(&fleet, member);
+        fleet.register(member);
     }
     fleet
-}
-
-fn register(fleet: &Fleet, member: usize) {
-    let member = &fleet.members[member];
-    let node = json!({
-        "apiVersion": "projectcalico.org/v3",
-        "kind": "Node",
-        "metadata": {"name": member.name},
-        "spec": {"bgp": {"ipv4Address": format!("{}/24", member.host.address)}},
-    });
-    fleet.members[0].node().write("/run/node.yaml", &node.to_string());
-    let answer = fleet.weirctl(0, &["apply", "-f", "/run/node.yaml"]);
-    assert!(answer.succeeded, "{answer:?}");
 }
 
 fn pool(fleet: &Fleet, mode: &str) {
@@ -189,10 +176,6 @@ fn an_add_goes_on_without_a_tunnel_and_status_tells() {
         assert_eq!(container.link("eth0")["mtu"], 1480, "room is left for the tunnel");
     }
     node.run(&["ip", "link", "set", "tunl0", "down"]);
-    let [_, call] = calls;
-    let status = call.configure("/cniVersion", "1.1.0".into());
-    let nothing = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"];
-    let status = nothing.iter().fold(status, |call, variable| call.with(variable, ""));
-    let failure = status.run(node, "STATUS").failure();
+    let failure = fleet.status(0, "blue").failure();
     failure.expect(51, &["tunl0", "ipipMode", "weirctl node run --once"]);
 }
