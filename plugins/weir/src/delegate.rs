@@ -212,10 +212,13 @@ impl Delegate<'_> {
     fn error(&self, status: ExitStatus, answer: &[u8]) -> Error {
         let json = serde_json::from_slice(answer).ok();
         json.as_ref().and_then(Error::parse).unwrap_or_else(|| {
-            Error::new(
-                Code::Delegate,
-                format!("IPAM plugin {} failed ({status}); its messages are in the log", self.name),
-            )
+            let name = self.name;
+            let message = if status.success() {
+                format!("IPAM plugin {name} gave no result; its messages are in the log")
+            } else {
+                format!("IPAM plugin {name} failed ({status}); its messages are in the log")
+            };
+            Error::new(Code::Delegate, message)
         })
     }
 }

@@ -10,6 +10,7 @@ use weir_common::network::{Fate, fate};
 use weir_kernel::{Kernel, OwnLink};
 use weir_process::{DEADLINE, Timing};
 
+use crate::cluster::Keeper;
 use crate::delegate::Delegate;
 use crate::failure;
 
@@ -111,7 +112,8 @@ impl Links {
             .collect();
         let failed = self.kernel.remove_links(&left).await;
         let mut errors: Vec<_> = failed.into_iter().map(|(_, error)| error).collect();
-        if finished.is_empty() {
+        // The agent sees to it where it runs.
+        if finished.is_empty() && !Keeper::find().is_agent() {
             errors.extend(self.kernel.remove_nat().err());
         }
         errors
