@@ -2,9 +2,7 @@
 //! pools that change under running containers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::net::IpAddr;
 
 use serde_json::json;
 use weir_tests::{Capture, Fleet, Header, ICMP, IPIP, Place, Pod, Subnet, UPLINK};
@@ -21,12 +19,6 @@ fn pool(fleet: &Fleet, name: &str, number: u8, mode: &str) {
 fn announce(fleet: &Fleet, member: usize, pod: &Pod) {
     let (range, by) = (pod.address.to_string(), fleet.members[member].host.address.to_string());
     fleet.underlay.router().run(&["ip", "route", "add", &range, "via", &by]);
-}
-
-fn reaches(fleet: &Fleet, from: &Pod, to: &Pod) {
-    let address = to.address.to_string();
-    fleet
-        .until(&format!("{} reaches {address}", from.address), || from.container.reaches(&address));
 }
 
 /// Whether two nodes are in one subnet.
@@ -61,7 +53,7 @@ fn four_nodes_and_pools_of_every_mode_at_once() {
                 continue;
             }
             let (source, target) = (&pods[&(name, from)], &pods[&(name, to)]);
-            reaches(&fleet, source, target);
+            fleet.until_reached(source, target);
             captures[from].packets();
             assert!(source.container.reaches(&target.address.to_string()));
             let by_tunnel = match mode {
@@ -97,7 +89,7 @@ fn pools_without_ipip_need_no_tunnel() {
     announce(&fleet, 0, &pods[0]);
     announce(&fleet, 2, &pods[2]);
     for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0)] {
-        reaches(&fleet, &pods[from], &pods[to]);
+        fleet.until_reached(&pods[from], &pods[to]);
     }
     assert!(pods[0].container.passes(&pods[2].address.to_string(), 1500));
     for member in &fleet.members {
@@ -111,15 +103,15 @@ fn a_cross_subnet_pool_needs_tunnels_once_a_node_is_elsewhere() {
     pool(&fleet, "cross", 63, "CrossSubnet");
     fleet.start_agents();
     let pods = [fleet.pod(0, "cross"), fleet.pod(1, "cross")];
-    reaches(&fleet, &pods[0], &pods[1]);
+    fleet.until_reached(&pods[0], &pods[1]);
     assert!(fleet.members.iter().all(|member| !member.has_tunnel()));
     fleet.join(Subnet::Second);
     fleet.start_agents();
     fleet.until("all have a tunnel", || fleet.members.iter().all(|member| member.has_tunnel()));
     let third = fleet.pod(2, "cross");
     for pod in &pods {
-        reaches(&fleet, pod, &third);
-        reaches(&fleet, &third, pod);
+        fleet.until_reached(pod, &third);
+        fleet.until_reached(&third, pod);
     }
     // It goes again: so do the tunnels, and the two still reach each other.
     fleet.call(2, "cross", &third.container).delete(fleet.members[2].node());
@@ -129,7 +121,7 @@ fn a_cross_subnet_pool_needs_tunnels_once_a_node_is_elsewhere() {
     fleet.until("no tunnel is left", || {
         fleet.members[..2].iter().all(|member| !member.has_tunnel())
     });
-    reaches(&fleet, &pods[0], &pods[1]);
+    fleet.until_reached(&pods[0], &pods[1]);
 }
 
 #[test]
@@ -156,12 +148,8 @@ fn a_connection_survives_the_switch_of_modes() {
     pool(&fleet, "blue", 61, "Never");
     fleet.start_agents();
     let pods = [fleet.pod(0, "blue"), fleet.pod(1, "blue")];
-    reaches(&fleet, &pods[0], &pods[1]);
-    let listener = pods[1].container.enter(|| TcpListener::bind((pods[1].address, 0)));
-    let listener = listener.expect("listening");
-    let address: SocketAddr = listener.local_addr().expect("a bound socket");
-    let client = pods[0].container.enter(|| TcpStream::connect(address)).expect("connecting");
-    let (server, _) = listener.accept().expect("the client");
+    fleet.until_reached(&pods[0], &pods[1]);
+    let mut connection = pods[0].connect(&pods[1].container, pods[1].address.into());
     let capture = Capture::start(fleet.members[0].node(), UPLINK);
     for (mode, by_tunnel) in [("Always", true), ("Never", false), ("CrossSubnet", false)] {
         pool(&fleet, "blue", 61, mode);
@@ -172,17 +160,8 @@ fn a_connection_survives_the_switch_of_modes() {
             let seen = capture.headers_of(pods[0].address, pods[1].address);
             !seen.is_empty() && seen.iter().all(|header| header.protocol == protocol)
         });
-        exchange(&client, &server);
+        connection.carries();
     }
-}
-
-/// Sends a few bytes over a connection and reads them at the other end.
-fn exchange(mut client: &TcpStream, mut server: &TcpStream) {
-    server.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
-    client.write_all(b"still here").expect("sending");
-    let mut text = [0; 10];
-    server.read_exact(&mut text).expect("receiving");
-    assert_eq!(&text, b"still here");
 }
 
 #[test]
@@ -197,35 +176,24 @@ fn nat_hides_what_leaves_the_pools_and_nothing_else() {
     fleet.start_agents();
     let hidden = [fleet.pod(0, "hidden"), fleet.pod(1, "hidden")];
     let plain = fleet.pod(0, "plain");
-    reaches(&fleet, &hidden[0], &hidden[1]);
+    fleet.until_reached(&hidden[0], &hidden[1]);
     let outside = fleet.underlay.outside();
     let by = fleet.members[0].host.address.to_string();
     fleet.underlay.router().run(&["ip", "route", "add", "10.62.0.0/24", "via", &by]);
     let outside_address = IpAddr::V4(outside.address);
     let node_address = IpAddr::V4(fleet.members[0].host.address);
-    assert_eq!(source_seen(&hidden[0], &outside.node, outside_address), node_address);
-    assert_eq!(source_seen(&plain, &outside.node, outside_address), IpAddr::V4(plain.address));
+    assert_eq!(hidden[0].connect(&outside.node, outside_address).seen, node_address);
+    assert_eq!(plain.connect(&outside.node, outside_address).seen, IpAddr::V4(plain.address));
     let other = &hidden[1];
-    let seen = source_seen(&hidden[0], &other.container, IpAddr::V4(other.address));
+    let seen = hidden[0].connect(&other.container, other.address.into()).seen;
     assert_eq!(seen, IpAddr::V4(hidden[0].address), "inside the pools");
     // A disabled pool around the outside exempts it.
     let way_back = ["ip", "route", "add", "10.61.0.0/24", "via", &by];
     fleet.underlay.router().run(&way_back);
     fleet.apply_pool("exempt", spec("172.31.4.0/24", false, true));
     fleet.until("the outside is exempt", || {
-        source_seen(&hidden[0], &outside.node, outside_address) == IpAddr::V4(hidden[0].address)
+        hidden[0].connect(&outside.node, outside_address).seen == IpAddr::V4(hidden[0].address)
     });
-}
-
-/// The source address that a server at `address` sees when the pod connects.
-fn source_seen(pod: &Pod, place: &impl Place, address: IpAddr) -> IpAddr {
-    let server = place.enter(|| TcpListener::bind((address, 0))).expect("listening");
-    let server_address = server.local_addr().expect("a bound socket");
-    let client = pod
-        .container
-        .enter(|| TcpStream::connect_timeout(&server_address, Duration::from_secs(20)));
-    let _client = client.unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
-    server.accept().expect("the client is connected").1.ip()
 }
 
 #[test]
