@@ -11,6 +11,7 @@
 //! - [`Call`] and [`CniTool`]: run a plugin, as a runtime does.
 //! - [`Containerd`], [`Cri`] and [`Podman`]: real runtimes, with real containers.
 //! - [`Fleet`]: a cluster of several nodes; [`Agent`]: the agent of a node.
+//! - [`Moved`]: a node of a recorded cluster, with Weir in Calico's place.
 //! - [`Session`]: what calicoctl was asked and answered.
 //! - [`Snapshot`]: what a namespace looks like, to compare before and after.
 //!
@@ -35,6 +36,7 @@ mod etcd;
 mod filesystem;
 mod fleet;
 mod lock;
+mod moved;
 mod namespaces;
 mod network;
 mod node;
@@ -64,6 +66,7 @@ pub use cri::{Cri, Sandbox};
 pub use etcd::{Etcd, Options as EtcdOptions};
 pub use fleet::{Fleet, Member};
 pub use lock::HeldLock;
+pub use moved::Moved;
 pub use network::Network;
 pub use node::{Node, UPLINK};
 pub use place::Place;

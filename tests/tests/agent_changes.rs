@@ -58,7 +58,7 @@ fn a_pool_that_is_disabled_keeps_its_containers() {
     let node = fleet.members[0].node();
     let late = node.container("late");
     let answer = fleet.call(0, "direct", &late).run(node, "ADD");
-    answer.failure().expect(101, &["direct", "disabled"]);
+    answer.failure().expect(7, &["direct", "disabled"]);
     fleet.call(0, "direct", &pods[0].container).delete(node);
 }
 
