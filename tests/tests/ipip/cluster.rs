@@ -105,9 +105,12 @@ fn a_cross_subnet_pool_needs_tunnels_once_a_node_is_elsewhere() {
     let pods = [fleet.pod(0, "cross"), fleet.pod(1, "cross")];
     fleet.until_reached(&pods[0], &pods[1]);
     assert!(fleet.members.iter().all(|member| !member.has_tunnel()));
+    assert_eq!(tunnel_addresses(&fleet), Default::default());
     fleet.join(Subnet::Second);
     fleet.start_agents();
     fleet.until("all have a tunnel", || fleet.members.iter().all(|member| member.has_tunnel()));
+    let all = ["n1", "n2", "n3"].map(str::to_owned);
+    assert_eq!(tunnel_addresses(&fleet), (all.clone().into(), all.into()));
     let third = fleet.pod(2, "cross");
     for pod in &pods {
         fleet.until_reached(pod, &third);
@@ -120,6 +123,7 @@ fn a_cross_subnet_pool_needs_tunnels_once_a_node_is_elsewhere() {
     assert!(answer.succeeded, "{answer:?}");
     fleet.until("no tunnel is left", || {
         fleet.members[..2].iter().all(|member| !member.has_tunnel())
+            && tunnel_addresses(&fleet) == Default::default()
     });
     fleet.until_reached(&pods[0], &pods[1]);
 }
@@ -144,16 +148,39 @@ fn a_tunnel_address_is_kept_over_restarts_and_repaired() {
 
 #[test]
 fn a_connection_survives_the_switch_of_modes() {
-    let mut fleet = Fleet::new(&TWO_SUBNETS[..2]);
-    pool(&fleet, "blue", 61, "Never");
+    switch_modes(
+        [Subnet::First, Subnet::First],
+        "Never",
+        &[("Always", true), ("Never", false), ("CrossSubnet", false)],
+    );
+}
+
+#[test]
+fn a_connection_between_subnets_survives_the_switch_of_modes() {
+    switch_modes(
+        [Subnet::First, Subnet::Second],
+        "Always",
+        &[("CrossSubnet", true), ("Never", false), ("Always", true)],
+    );
+}
+
+/// A pool gets one mode after the other under a connection; each comes with whether
+/// packets then go by a tunnel.
+fn switch_modes(subnets: [Subnet; 2], first: &str, modes: &[(&str, bool)]) {
+    let mut fleet = Fleet::new(&subnets);
+    pool(&fleet, "blue", 61, first);
     fleet.start_agents();
     let pods = [fleet.pod(0, "blue"), fleet.pod(1, "blue")];
+    if subnets[0] != subnets[1] {
+        announce(&fleet, 0, &pods[0]);
+        announce(&fleet, 1, &pods[1]);
+    }
     fleet.until_reached(&pods[0], &pods[1]);
     let mut connection = pods[0].connect(&pods[1].container, pods[1].address.into());
     let capture = Capture::start(fleet.members[0].node(), UPLINK);
-    for (mode, by_tunnel) in [("Always", true), ("Never", false), ("CrossSubnet", false)] {
+    for (mode, by_tunnel) in modes {
         pool(&fleet, "blue", 61, mode);
-        let protocol = if by_tunnel { IPIP } else { ICMP };
+        let protocol = if *by_tunnel { IPIP } else { ICMP };
         fleet.until(&format!("packets go as {mode} says"), || {
             capture.packets();
             pods[0].container.reaches(&pods[1].address.to_string());
@@ -212,11 +239,89 @@ fn ipip_from_strangers_is_dropped() {
     );
     stranger.node.run_with(&["ip", "-batch", "-"], &lines);
     let inside = Capture::start(&pod.container, "eth0");
-    assert!(!stranger.node.reaches(&pod.address.to_string()));
-    let from_it: Vec<_> = inside
-        .packets()
-        .into_iter()
-        .filter(|packet| packet.outer.source.to_string() == own)
-        .collect();
-    assert_eq!(from_it, []);
+    let gets_in = || {
+        stranger.node.reaches(&pod.address.to_string());
+        inside.packets().iter().any(|packet| packet.outer.source.to_string() == own)
+    };
+    assert!(!gets_in());
+    let node = json!({
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "Node",
+        "metadata": {"name": "stranger"},
+        "spec": {"bgp": {"ipv4Address": format!("{}/24", stranger.address)}},
+    });
+    fleet.members[0].node().write("/run/node.yaml", &node.to_string());
+    let answer = fleet.weirctl(0, &["apply", "-f", "/run/node.yaml"]);
+    assert!(answer.succeeded, "{answer:?}");
+    fleet.until("a registered node is let in", gets_in);
+    let answer = fleet.weirctl(0, &["delete", "node", "stranger"]);
+    assert!(answer.succeeded, "{answer:?}");
+    fleet.until("a node that is gone is a stranger again", || !gets_in());
+}
+
+/// The nodes that are registered with a tunnel address, and the handles that have
+/// such addresses.
+fn tunnel_addresses(fleet: &Fleet) -> (BTreeSet<String>, BTreeSet<String>) {
+    let entries = fleet.store.entries();
+    let name = |(key, value): (&String, &String)| {
+        let name = key.strip_prefix("/calico/resources/v3/projectcalico.org/nodes/")?;
+        value.contains("ipv4IPIPTunnelAddr").then(|| name.to_owned())
+    };
+    let handle = |key: &String| {
+        key.strip_prefix("/calico/ipam/v2/handle/ipip-tunnel-addr-").map(str::to_owned)
+    };
+    (entries.iter().filter_map(name).collect(), entries.keys().filter_map(handle).collect())
+}
+
+#[test]
+fn a_pool_with_tunnels_is_disabled_and_deleted_under_its_containers() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    pool(&fleet, "always", 62, "Always");
+    fleet.start_agents();
+    let pods = [fleet.pod(0, "always"), fleet.pod(1, "always")];
+    fleet.until_connected(&pods[0], &pods[1]);
+    let before = tunnel_addresses(&fleet);
+    let mut connection = pods[0].connect(&pods[1].container, pods[1].address.into());
+    pods[0].without_a_loss(&pods[1], || {
+        let spec = json!({"cidr": "10.62.0.0/24", "blockSize": 28, "ipipMode": "Always",
+            "disabled": true});
+        fleet.apply_pool("always", spec);
+        // Every agent has taken that in when it knows of a later pool.
+        pool(&fleet, "marker", 63, "Never");
+        fleet.pod(0, "marker");
+        let member = &fleet.members[0];
+        fleet.until("the marker", || member.routes().join("\n").contains("10.63.0."));
+    });
+    connection.carries();
+    assert_eq!(tunnel_addresses(&fleet), before, "a disabled pool keeps tunnel addresses");
+    let answer = fleet.weirctl(0, &["delete", "ippool", "always", "--force"]);
+    assert!(answer.succeeded, "{answer:?}");
+    fleet.until("the tunnels are gone", || {
+        fleet
+            .members
+            .iter()
+            .all(|member| !member.has_tunnel() && !member.routes().join("\n").contains("10.62.0."))
+    });
+    assert_eq!(tunnel_addresses(&fleet), Default::default());
+}
+
+#[test]
+fn a_node_behind_a_tunnel_changes_its_address() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    pool(&fleet, "always", 62, "Always");
+    fleet.start_agents();
+    let pods = [fleet.pod(0, "always"), fleet.pod(1, "always")];
+    fleet.until_connected(&pods[0], &pods[1]);
+    let before = tunnel_addresses(&fleet);
+    let mut connection = pods[0].connect(&pods[1].container, pods[1].address.into());
+    let moved = fleet.members[1].node();
+    // Without it the new address would go with the first of its subnet.
+    moved.write("/proc/sys/net/ipv4/conf/eth0/promote_secondaries", "1");
+    moved.run(&["ip", "address", "add", "172.31.2.99/24", "dev", "eth0"]);
+    moved.run(&["ip", "address", "delete", "172.31.2.12/24", "dev", "eth0"]);
+    let routes = || fleet.members[0].routes().join("\n");
+    fleet.until("the other node follows", || routes().contains("via 172.31.2.99 dev tunl0"));
+    fleet.until_connected(&pods[0], &pods[1]);
+    connection.carries();
+    assert_eq!(tunnel_addresses(&fleet), before);
 }
