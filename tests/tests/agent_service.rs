@@ -103,7 +103,7 @@ fn a_deleted_node_stays_deleted_and_its_agent_says_so() {
     fleet.start_agents();
     assert!(fleet.weirctl(0, &["delete", "node", "n1"]).succeeded);
     fleet.until("the agent is not well", || {
-        let health = fleet.members[0].agent_answer("/health").unwrap_or_default();
+        let health = fleet.members[0].agent().answer("/health").unwrap_or_default();
         health.contains("503") && health.contains("n1 was deleted from the datastore")
     });
     fleet.stop_agent(0);
@@ -122,7 +122,7 @@ fn history_that_is_gone_is_made_up_for_by_a_listing() {
     let member = &fleet.members[0];
     fleet.until("the block is routed", || member.routes().len() == 1);
     // The agent is stopped while history goes on, and is then thrown away.
-    let process = member.agent_process();
+    let process = member.agent().process();
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGSTOP).expect("a running agent");
     let Store::Etcd(etcd) = &mut fleet.store else { unreachable!("a fleet has an etcd") };
     etcd.stop();

@@ -125,13 +125,13 @@ fn the_agent_is_left_to_do_it() {
     fleet.start_agents();
     fleet.until("the route is there", || fleet.members[0].routes().len() == 1);
     // As good as absent, but its lock is held.
-    kill(fleet.members[0].agent_process(), Signal::SIGSTOP).expect("stopping the agent");
+    kill(fleet.members[0].agent().process(), Signal::SIGSTOP).expect("stopping the agent");
     let answer = add(&fleet, 0, "first");
     for step in ["changes", "inventory", "cluster"] {
         assert!(!took(&answer, step), "{step}: {answer:?}");
     }
     assert_eq!(fleet.members[0].routes().len(), 1, "no blackhole");
-    kill(fleet.members[0].agent_process(), Signal::SIGCONT).expect("continuing the agent");
+    kill(fleet.members[0].agent().process(), Signal::SIGCONT).expect("continuing the agent");
     fleet.until("the agent sees to it", || fleet.members[0].routes().len() == 2);
     fleet.stop_agent(0);
     assert!(listed(&add(&fleet, 0, "second")));

@@ -85,7 +85,7 @@ impl Kernel {
     /// # Errors
     /// nft is missing or refuses.
     pub fn remove_nat(&self) -> Result<(), Error> {
-        nft::ensure::<NatTable>(None).map(|_| ())
+        nft::remove::<NatTable>()
     }
 
     async fn remove_as_group(&self, links: &[OwnLink]) -> Result<(), Error> {

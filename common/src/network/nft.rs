@@ -40,6 +40,12 @@ pub trait NftTable {
     fn removal() -> Value {
         json!({ "nftables": removal_commands(Self::NAME) })
     }
+
+    /// What a table of the name that is not wanted any more becomes; `None` where
+    /// it can simply go.
+    fn retired() -> Option<Self>
+    where
+        Self: Sized;
 }
 
 /// Deleting a table that is not there is an error; adding one that is there is

@@ -63,7 +63,7 @@ fn the_agent_says_which_tunnel_there_should_be() {
     fleet.until("there is a tunnel", || fleet.members[0].has_tunnel());
     fleet.pod(0, "always");
     fleet.status(0, "always").silence();
-    let agent = fleet.members[0].agent_process();
+    let agent = fleet.members[0].agent().process();
     let signal = |signal| nix::sys::signal::kill(agent, signal).expect("signalling the agent");
     signal(nix::sys::signal::Signal::SIGSTOP);
     fleet.members[0].node().run(&["ip", "link", "set", "tunl0", "down"]);

@@ -3,6 +3,7 @@
 
 mod agentless;
 mod cluster;
+mod move_in;
 
 use std::net::Ipv4Addr;
 

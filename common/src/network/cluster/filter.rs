@@ -42,6 +42,10 @@ impl NftTable for TunnelFilter {
         "a pool tunnels between nodes (ipipMode), and the tunnel is guarded";
     const ALTERNATIVE: &'static str = "set ipipMode to Never on every pool";
 
+    fn retired() -> Option<Self> {
+        None
+    }
+
     fn contents(&self, comment: &str) -> Vec<Value> {
         let payload = |field| json!({ "payload": { "protocol": "ip", "field": field } });
         let source_type = |flags: &[&str]| json!({ "fib": { "result": "type", "flags": flags } });
