@@ -412,6 +412,27 @@ async fn a_malformed_block_is_named_and_left_alone() {
     assert_eq!(store.dump(), before);
 }
 
+/// A transaction that compares another key than the one read would never come
+/// through.
+#[tokio::test]
+async fn a_value_that_stands_under_the_key_of_another_is_named() {
+    let affinity = json!({"state": "confirmed"});
+    let pool = json!({"metadata": {"name": "red"}, "spec": {"cidr": "10.1.0.0/24"}});
+    for (key, value) in [
+        (keys::pool("blue"), pool),
+        (format!("{}n1/ipv6/block/10.0.0.64-26", keys::HOSTS), affinity.clone()),
+        (format!("{}n1/ipv4/block/10.0.0.65-26", keys::HOSTS), affinity),
+        (keys::handle("net.b"), json!({"block": {"10.0.0.1/26": 1}})),
+    ] {
+        let store = store_with_pool();
+        put(&store, key.clone(), value);
+        let before = store.dump();
+        let error = assign(&store, &request("n1", "b", V4)).await.unwrap_err();
+        assert!(matches!(&error, Error::Malformed { key: named, .. } if *named == key), "{error}");
+        assert_eq!(store.dump(), before);
+    }
+}
+
 #[tokio::test]
 async fn a_claim_left_halfway_is_finished() {
     let block = walk(cidr("10.0.0.0/24"), 26, "n1").next().unwrap();

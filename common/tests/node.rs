@@ -116,6 +116,21 @@ async fn a_registered_node_keeps_all_but_its_addresses() {
 }
 
 #[tokio::test]
+async fn a_node_whose_parts_are_no_objects_is_named_and_left_alone() {
+    let good = json!({"metadata": {"name": "n1"}, "spec": {"bgp": {}}});
+    for part in ["/metadata", "/spec", "/spec/bgp"] {
+        let store = Memory::new();
+        let mut node = good.clone();
+        *node.pointer_mut(part).unwrap() = json!("mine");
+        put(&store, keys::node("n1"), node);
+        let before = store.dump();
+        let error = register(&store, "n1", v4("172.31.1.1/24"), &birth()).await.unwrap_err();
+        assert!(error.to_string().contains(&keys::node("n1")), "{error}");
+        assert_eq!(store.dump(), before, "{part}");
+    }
+}
+
+#[tokio::test]
 async fn an_address_of_another_node_is_refused() {
     let store = recorded("busy");
     let before = store.dump();

@@ -13,7 +13,7 @@ pub fn main(plugin: &dyn Plugin) -> ExitCode {
     let status = run(
         plugin,
         Surroundings {
-            variable: &|name| std::env::var(name).ok(),
+            variable: &|name| std::env::var_os(name),
             input: (!terminal).then_some(&mut input as &mut dyn Read),
             output: &mut std::io::stdout(),
             messages: &mut std::io::stderr(),

@@ -1,8 +1,12 @@
 //! The variables of a call.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::{Code, Error, TraceContext};
+
+/// The variables that name something: nothing else may be taken for it.
+const NAMES: [&str; 3] = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"];
 
 /// What the runtime wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,9 +102,11 @@ impl Environment {
     /// the one whose value cannot be used.
     pub fn read(
         command: Command,
-        variable: impl Fn(&str) -> Option<String>,
+        variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, Error> {
-        let text = |name: &str| variable(name).unwrap_or_default();
+        let text = |name: &str| {
+            variable(name).map_or_else(String::new, |value| value.to_string_lossy().into_owned())
+        };
         let missing: Vec<&str> =
             command.required().iter().copied().filter(|name| text(name).is_empty()).collect();
         if !missing.is_empty() {
@@ -113,15 +119,20 @@ impl Environment {
                 ),
             ));
         }
+        let is_text = |name: &&str| variable(name).is_none_or(|value| value.to_str().is_some());
+        if let Some(name) = NAMES.iter().find(|name| !is_text(name)) {
+            return Err(Error::new(
+                Code::InvalidEnvironment,
+                format!("{name} {:?} is invalid: it is not UTF-8", text(name)),
+            ));
+        }
         let environment = Self {
             container_id: text("CNI_CONTAINERID"),
             netns: text("CNI_NETNS"),
             interface: text("CNI_IFNAME"),
             arguments: text("CNI_ARGS"),
-            path: text("CNI_PATH")
-                .split(':')
-                .filter(|dir| !dir.is_empty())
-                .map(PathBuf::from)
+            path: std::env::split_paths(&variable("CNI_PATH").unwrap_or_default())
+                .filter(|directory| !directory.as_os_str().is_empty())
                 .collect(),
             netns_override: matches!(
                 text("CNI_NETNS_OVERRIDE").to_lowercase().as_str(),
@@ -181,11 +192,13 @@ fn interface_name_flaw(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     fn read(command: Command, variables: &[(&str, &str)]) -> Result<Environment, Error> {
         Environment::read(command, |name| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into())
         })
     }
 
@@ -198,6 +211,19 @@ mod tests {
         }
         assert!(read(Command::Status, &[]).is_ok());
         assert!(read(Command::Del, &[("CNI_CONTAINERID", "c"), ("CNI_IFNAME", "eth0")]).is_ok());
+    }
+
+    #[test]
+    fn names_that_are_no_text_are_refused() {
+        for odd in NAMES {
+            let variable = |name: &str| {
+                let value = if name == odd { b"a\xff".as_slice() } else { b"a" };
+                Some(OsString::from_vec(value.to_vec()))
+            };
+            let error = Environment::read(Command::Add, variable).unwrap_err();
+            assert_eq!(error.code, Code::InvalidEnvironment);
+            assert!(error.message.contains(odd) && error.message.contains("UTF-8"), "{error}");
+        }
     }
 
     #[test]

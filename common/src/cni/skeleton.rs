@@ -2,6 +2,7 @@
 //! what is outside the contract before anything is touched, and print one
 //! answer.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -65,7 +66,7 @@ pub trait Plugin {
 /// What a plugin finds around it.
 pub struct Surroundings<'a> {
     /// Looks a variable up.
-    pub variable: &'a dyn Fn(&str) -> Option<String>,
+    pub variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// Standard input; `None` when it is a terminal, which is never read.
     pub input: Option<&'a mut dyn Read>,
     /// Standard output: one JSON document at the most.
@@ -119,12 +120,12 @@ struct Answer {
 /// Finds the answer, or an error. As soon as the configuration's version is known it is put into `answer_version`.
 fn answer(
     plugin: &dyn Plugin,
-    command: &str,
-    variable: &dyn Fn(&str) -> Option<String>,
+    command: &OsStr,
+    variable: &dyn Fn(&str) -> Option<OsString>,
     input: Option<&mut dyn Read>,
     answer_version: &mut String,
 ) -> Result<Answer, Error> {
-    let command = Command::parse(command)?;
+    let command = Command::parse(&command.to_string_lossy())?;
     let environment = Environment::read(command, variable)?;
     if command == Command::Version {
         return Ok(Answer { document: Some(version_answer(input)), added: None });
@@ -283,6 +284,8 @@ fn version_answer(input: Option<&mut dyn Read>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     /// Counts how often it was told to detach.
@@ -320,7 +323,7 @@ mod tests {
     /// Runs a call; returns status, standard output and standard error.
     fn call(variables: &[(&str, &str)], input: &str) -> (u8, String, String) {
         let find = |name: &str| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into())
         };
         let (mut output, mut messages) = (Vec::new(), Vec::new());
         let status = run(
@@ -401,6 +404,20 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_is_no_text_is_unknown() {
+        let variable = |_: &str| Some(OsString::from_vec(b"ADD\xff".to_vec()));
+        let mut output = Vec::new();
+        let surroundings = Surroundings {
+            variable: &variable,
+            input: None,
+            output: &mut output,
+            messages: &mut Vec::new(),
+        };
+        assert_eq!(run(&Fake::default(), surroundings), 1);
+        assert!(String::from_utf8_lossy(&output).contains("CNI_COMMAND"), "{output:?}");
+    }
+
+    #[test]
     fn version_echoes_the_version_asked_in() {
         let (_, json) = call_for("VERSION", r#"{"cniVersion":"0.4.0"}"#);
         assert_eq!(json["cniVersion"], "0.4.0");
@@ -432,7 +449,7 @@ mod tests {
                     "CNI_IFNAME" => "eth0",
                     _ => return None,
                 };
-                Some(value.to_owned())
+                Some(value.into())
             };
             let input = br#"{"cniVersion":"1.0.0","name":"n"}"#;
             let surroundings = Surroundings {

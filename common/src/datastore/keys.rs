@@ -78,17 +78,19 @@ pub fn handle(id: &str) -> String {
     format!("{HANDLES}{id}")
 }
 
-/// The block that a block's key names.
+/// The block that a block's key names; `None` unless it is [`block`]'s for it.
 pub fn parse_block(key: &str) -> Option<IpNet> {
-    let (_, block) = key.strip_prefix(BLOCKS)?.split_once("/block/")?;
-    parse_dashed(block)
+    let (_, name) = key.strip_prefix(BLOCKS)?.split_once("/block/")?;
+    parse_dashed(name).filter(|cidr| block(*cidr) == key)
 }
 
-/// The host and the block that an affinity's key names.
+/// The host and the block that an affinity's key names; `None` unless it is
+/// [`affinity`]'s for them.
 pub fn parse_affinity(key: &str) -> Option<(&str, IpNet)> {
     let (host, rest) = key.strip_prefix(HOSTS)?.split_once('/')?;
     let (_, block) = rest.split_once("/block/")?;
-    Some((host, parse_dashed(block)?))
+    let cidr = parse_dashed(block).filter(|cidr| affinity(host, *cidr) == key)?;
+    Some((host, cidr))
 }
 
 /// The handle id that a handle's key names.
@@ -109,7 +111,8 @@ fn dashed(cidr: IpNet) -> String {
 
 fn parse_dashed(text: &str) -> Option<IpNet> {
     let (address, length) = text.rsplit_once('-')?;
-    IpNet::new(address.parse().ok()?, length.parse().ok()?).ok()
+    let cidr = IpNet::new(address.parse().ok()?, length.parse().ok()?).ok()?;
+    (cidr == cidr.trunc()).then_some(cidr)
 }
 
 #[cfg(test)]
@@ -137,5 +140,18 @@ mod tests {
         }
         assert_eq!(parse_block("/calico/ipam/v2/assignment/ipv4/block/nonsense"), None);
         assert_eq!(parse_affinity("/calico/ipam/v2/host/n1"), None);
+    }
+
+    /// A key is read in one form only: another one with the same meaning would be
+    /// written anew beside it.
+    #[test]
+    fn keys_in_another_form_are_none() {
+        for block in ["ipv6/block/10.7.0.0-30", "ipv4/block/10.7.0.1-30", "ipv4/block/10.7.0.0-030"]
+        {
+            assert_eq!(parse_block(&format!("{BLOCKS}{block}")), None, "{block}");
+            assert_eq!(parse_affinity(&format!("{HOSTS}n1/{block}")), None, "{block}");
+        }
+        let long = "ipv6/block/fd00:7:0:0:2ff6:9651:8f4f:40-122";
+        assert_eq!(parse_block(&format!("{BLOCKS}{long}")), None);
     }
 }

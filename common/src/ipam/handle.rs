@@ -25,10 +25,14 @@ impl Handle {
     /// Reads a stored handle.
     ///
     /// # Errors
-    /// When the value is not a handle's JSON, or names a block that is no CIDR.
+    /// When the value is not a handle's JSON, or names a block that is no CIDR, or
+    /// is one in another form than [`Handle::set`] writes.
     pub fn from_json(value: &[u8]) -> Result<Self, serde_json::Error> {
         let handle: Self = serde_json::from_slice(value)?;
-        match handle.block.keys().find(|block| block.parse::<IpNet>().is_err()) {
+        let is_cidr = |text: &String| {
+            text.parse::<IpNet>().is_ok_and(|cidr| cidr.trunc().to_string() == *text)
+        };
+        match handle.block.keys().find(|block| !is_cidr(block)) {
             None => Ok(handle),
             Some(block) => Err(serde::de::Error::custom(format!("block {block:?} is no CIDR"))),
         }
@@ -80,7 +84,10 @@ mod tests {
 
     #[test]
     fn a_block_that_is_no_cidr_is_refused() {
-        let error = Handle::from_json(br#"{"block":{"ten":1}}"#).unwrap_err();
-        assert!(error.to_string().contains("\"ten\""), "{error}");
+        for block in ["ten", "10.0.0.1/26", "fd00:0::/122"] {
+            let value = format!(r#"{{"block":{{"{block}":1}}}}"#);
+            let error = Handle::from_json(value.as_bytes()).unwrap_err();
+            assert!(error.to_string().contains(&format!("{block:?}")), "{error}");
+        }
     }
 }

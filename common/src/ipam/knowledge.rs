@@ -212,9 +212,7 @@ impl View {
         Ok(Self {
             holdings: Holdings::parse(snapshot)?,
             config: config.transpose()?.map(|config| config.value).unwrap_or_default(),
-            pools: pools
-                .map(|entry| Stored::read(entry, IpPool::from_json))
-                .collect::<Result<_, Unreadable>>()?,
+            pools: pools.map(read_pool).collect::<Result<_, Unreadable>>()?,
             labels: node.transpose()?.map(|node| node.value.labels).unwrap_or_default(),
             affinities: affinities.map(read_affinity).collect::<Result<_, Unreadable>>()?,
             full: full.filter_map(|entry| keys::parse_full(&entry.key)).collect(),
@@ -222,6 +220,16 @@ impl View {
             revision: snapshot.revision,
         })
     }
+}
+
+/// Reads a pool that stands under its own name: the key is made of that again.
+pub(super) fn read_pool(entry: &Entry) -> Result<Stored<IpPool>, Unreadable> {
+    let pool = Stored::read(entry, IpPool::from_json)?;
+    if keys::pool(&pool.value.name) == entry.key {
+        return Ok(pool);
+    }
+    let reason = format!("it holds pool {:?}", pool.value.name);
+    Err(Unreadable { key: entry.key.clone(), reason })
 }
 
 fn read_affinity(entry: &Entry) -> Result<(IpNet, Stored<Affinity>), Unreadable> {

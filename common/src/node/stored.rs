@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::Error;
 use crate::datastore::{Entry, Transaction};
 use crate::ipam::Stored;
-use crate::resources::{Kind, Resource};
+use crate::resources::{self, Kind, Resource, type_name};
 
 /// A stored Node resource, whole.
 pub(super) struct StoredNode {
@@ -17,10 +17,11 @@ impl StoredNode {
     /// Reads what is stored under a node's key.
     ///
     /// # Errors
-    /// [`crate::ipam::Error::Malformed`] when it is no resource's JSON.
+    /// [`crate::ipam::Error::Malformed`] when it is no resource's JSON, or one whose
+    /// parts are no objects: what others wrote there would be lost.
     pub(super) fn read(entry: &Entry) -> Result<Self, Error> {
-        let stored = Stored::read(entry, |value| Resource::from_stored(Kind::Node, value))
-            .map_err(crate::ipam::Error::from)?;
+        let parse = |value: &[u8]| Resource::from_stored(Kind::Node, value).and_then(check_parts);
+        let stored = Stored::read(entry, parse).map_err(crate::ipam::Error::from)?;
         Ok(Self { key: entry.key.clone(), stored })
     }
 
@@ -50,6 +51,22 @@ impl StoredNode {
         let value = crate::resources::to_go_json(&value).into_bytes();
         transaction.update(self.key.clone(), self.stored.revision, value);
     }
+}
+
+/// The resource, if the parts that are written anew are objects or absent.
+fn check_parts(node: Resource) -> Result<Resource, resources::Error> {
+    let spec = node.object.get("spec");
+    let parts = [
+        ("the metadata of a Node", node.object.get("metadata")),
+        ("the spec of a Node", spec),
+        ("the spec.bgp of a Node", spec.and_then(|spec| spec.get("bgp"))),
+    ];
+    for (kind, part) in parts {
+        if let Some(other) = part.filter(|part| !part.is_object() && !part.is_null()) {
+            return Err(resources::Error::NotAnObject { kind, found: type_name(other) });
+        }
+    }
+    Ok(node)
 }
 
 /// The object in a field, which is made one if it is none.

@@ -1,5 +1,7 @@
 //! Reading resources from text: YAML or JSON, one or many, v1 or v3.
 
+mod weight;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -69,6 +71,7 @@ pub(super) fn values(text: &str) -> Result<Vec<Value>, DocumentError> {
     if let Ok(value) = serde_json::from_str(text) {
         return Ok(vec![value]);
     }
+    weight::check(text).map_err(DocumentError::Syntax)?;
     serde_norway::Deserializer::from_str(text)
         .map(|document| {
             let value =

@@ -35,7 +35,7 @@ pub(super) fn object(kind: &'static str, value: &[u8]) -> Result<Map<String, Val
 }
 
 /// The name of a JSON value's type, for messages.
-pub(super) fn type_name(value: &Value) -> &'static str {
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",

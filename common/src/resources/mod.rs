@@ -24,6 +24,7 @@ mod v1;
 pub use cluster_information::ClusterInformation;
 pub use document::DocumentError;
 pub use error::{Error, FieldError};
+pub(crate) use fields::type_name;
 pub use ipam_config::IpamConfig;
 pub use kind::{IPAM_CONFIG_NAME, Kind};
 pub use label::{LabelChange, LabelError, LabelOutcome};

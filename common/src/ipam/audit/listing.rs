@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::knowledge::reason;
+use super::super::knowledge::{read_pool, reason};
 use super::super::{Affinity, AffinityState, Block, Handle, InvalidBlock, affinity_of_host};
 use super::allocation::Allocation;
 use crate::datastore::{Entry, keys};
@@ -123,8 +123,8 @@ impl Listing {
     }
 
     fn learn_pool(&mut self, entry: &Entry) -> Result<(), String> {
-        let pool = IpPool::from_json(&entry.value).map_err(|error| reason(&error))?;
-        Arc::make_mut(&mut self.pools).push(pool);
+        let pool = read_pool(entry).map_err(|unreadable| unreadable.reason)?;
+        Arc::make_mut(&mut self.pools).push(pool.value);
         Ok(())
     }
 
@@ -144,9 +144,8 @@ impl Listing {
     }
 
     fn learn_affinity(&mut self, entry: &Entry) -> Result<(), String> {
-        let (host, cidr) = keys::parse_affinity(&entry.key)
-            .filter(|(host, cidr)| keys::affinity(host, *cidr) == entry.key)
-            .ok_or("its key names no host and block")?;
+        let (host, cidr) =
+            keys::parse_affinity(&entry.key).ok_or("its key names no host and block")?;
         let affinity = Affinity::from_json(&entry.value).map_err(|error| reason(&error))?;
         let host = self.name(host);
         self.affinities.entry(cidr).or_default().push((host, affinity.state));

@@ -79,3 +79,23 @@ fn what_is_wrong_is_named() {
         assert!(error.contains(&message), "{text}: {error}");
     }
 }
+
+/// 11 kB that ask for three million values, and a text of 10 kB ten thousand times.
+#[test]
+fn what_aliases_repeat_is_bounded() {
+    let values = format!("a: &a [{}]\nb: [{}]\n", "x,".repeat(1000), "*a,".repeat(3000));
+    let text = format!("a: &a {}\nb: [{}]\n", "x".repeat(10_000), "*a,".repeat(10_000));
+    let documents = format!("---\na: &a [{}]\nb: [{}]\n", "x,".repeat(90), "*a,".repeat(90));
+    for heavy in [values, text, documents.repeat(200)] {
+        assert!(error(&heavy).contains("aliases"), "{}", error(&heavy));
+    }
+    let shared = "
+- &p
+  apiVersion: projectcalico.org/v3
+  kind: IPPool
+  metadata: {name: p}
+- *p
+- *p
+";
+    assert_eq!(names(shared), ["p", "p", "p"]);
+}

@@ -1,0 +1,221 @@
+//! A CNI call from its variables and its input to its answer: the skeleton, around
+//! a plugin that decides as Weir's two do, on a datastore in memory, and leaves
+//! processes and the kernel alone.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use weir_common::cni::skeleton::{Call, Plugin, Surroundings, run};
+use weir_common::cni::{AddResult, Code, Error, NodeName, SpecVersion, ip_configuration};
+use weir_common::datastore::keys;
+use weir_common::ipam::assign::Request;
+use weir_common::ipam::collect::{Collection, Rule, Scope, collect};
+use weir_common::ipam::explain::explain;
+use weir_common::ipam::{Purpose, engine, handle_id};
+use weir_common::network::{
+    Attachment, AttachmentIdentity, AttachmentRequest, Expected, Found, RequestedRoute, compare,
+    plan_attachment,
+};
+use weir_datastore::Memory;
+
+/// The MTU where the configuration has none.
+const MTU: u32 = 1500;
+
+/// The moment of every call.
+pub const NOW: Timestamp = Timestamp::constant(1_795_405_217, 284_097_480);
+
+/// What a call came to.
+#[derive(Debug, PartialEq)]
+pub struct Answer {
+    /// The exit status.
+    pub status: u8,
+    /// What was printed on standard output; null if nothing.
+    pub document: Value,
+}
+
+/// A store with a pool of each family.
+pub fn pools() -> Memory {
+    let store = Memory::new();
+    for (name, cidr, size) in [("blue", "10.0.0.0/24", 26), ("six", "fd00::/112", 122)] {
+        let pool = json!({
+            "kind": "IPPool", "apiVersion": "projectcalico.org/v3", "metadata": {"name": name},
+            "spec": {"cidr": cidr, "blockSize": size, "nodeSelector": "all()"},
+        });
+        store.seed([(keys::pool(name), pool.to_string().into_bytes())]);
+    }
+    store
+}
+
+/// Waits for what never waits for anything but other tasks.
+pub fn finish<T>(work: impl Future<Output = T>) -> T {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime without drivers needs nothing");
+    }
+    RUNTIME.with(|runtime| runtime.block_on(work))
+}
+
+/// Makes a call, and asserts what holds of every answer.
+pub fn call(store: &Memory, variables: &BTreeMap<String, OsString>, input: &[u8]) -> Answer {
+    let (mut output, mut messages) = (Vec::new(), Vec::new());
+    let mut input = input;
+    let status = run(
+        &Pure(store.clone()),
+        Surroundings {
+            variable: &|name| variables.get(name).cloned(),
+            input: Some(&mut input),
+            output: &mut output,
+            messages: &mut messages,
+        },
+    );
+    let document = match output.as_slice() {
+        [] => Value::Null,
+        [document @ .., b'\n'] => serde_json::from_slice(document).expect("the answer is JSON"),
+        _ => panic!("the answer has no end"),
+    };
+    let answer = Answer { status, document };
+    answer.assert_sound();
+    answer
+}
+
+impl Answer {
+    fn assert_sound(&self) {
+        let Self { status, document } = self;
+        if !document.is_null() {
+            assert!(document["cniVersion"].is_string(), "{document}");
+        }
+        match status {
+            0 => assert!(document.get("code").is_none(), "{document}"),
+            1 => {
+                let code = document["code"].as_u64().expect("an error has a code");
+                assert_ne!(code, 0, "{document}");
+                assert_ne!(code, u64::from(Code::Internal.number()), "{document}");
+                assert!(!document["msg"].as_str().unwrap_or_default().is_empty(), "{document}");
+                let version = document["cniVersion"].as_str().unwrap_or_default();
+                SpecVersion::parse(version).expect("an error is of a version that there is");
+            }
+            _ => panic!("exit status {status}"),
+        }
+    }
+}
+
+/// Both plugins without their surroundings.
+struct Pure(Memory);
+
+impl Plugin for Pure {
+    fn about(&self) -> String {
+        "pure".to_owned()
+    }
+
+    fn add(&self, call: &Call) -> Result<AddResult, Error> {
+        let ipam = call.configuration.require_ipam()?;
+        let request = Request {
+            host: host(call),
+            handle_id: handle(call),
+            purpose: Purpose::Interface(call.environment.interface.clone()),
+            facts: call.configuration.facts.clone(),
+            wants: ipam.wants.clone(),
+            reserved: ipam.gateways.iter().map(ipnet::IpNet::addr).collect(),
+        };
+        let assigned = finish(engine::assign(&self.0, &request, &[], NOW))?;
+        let addresses = assigned.addresses.iter();
+        let result = AddResult {
+            ips: addresses.map(|assigned| ip_configuration(assigned, &ipam.gateways)).collect(),
+            routes: ipam.routes.clone(),
+            ..AddResult::default()
+        };
+        let before = call.configuration.prev_result.clone().unwrap_or_default();
+        attach(call, &result)?;
+        Ok(AddResult {
+            interfaces: before.interfaces,
+            ips: before.ips.into_iter().chain(result.ips).collect(),
+            routes: before.routes.into_iter().chain(result.routes).collect(),
+            dns: call.configuration.dns.clone().unwrap_or(result.dns),
+            pools: None,
+        })
+    }
+
+    fn del(&self, call: &Call) -> Result<(), Error> {
+        call.configuration.require_ipam()?;
+        finish(engine::release(&self.0, &handle(call), &call.environment.interface))?;
+        Ok(())
+    }
+
+    fn check(&self, call: &Call) -> Result<(), Error> {
+        call.configuration.require_ipam()?;
+        match &call.configuration.prev_result {
+            Some(result) => attach(call, result),
+            None => Err(Error::new(Code::InvalidConfiguration, "prevResult is missing")),
+        }
+    }
+
+    fn gc(&self, call: &Call) -> Result<(), Error> {
+        let valid = call.configuration.valid_attachments.clone();
+        let collection = Collection {
+            host: host(call),
+            network: call.configuration.network.clone(),
+            rule: Rule::Listed(valid.unwrap_or_default()),
+        };
+        let collected = finish(collect(&self.0, &collection, Scope::AllBlocks));
+        Error::joined(collected.errors.into_iter().map(Error::from)).map_or(Ok(()), Err)
+    }
+
+    fn status(&self, call: &Call) -> Result<(), Error> {
+        let wants = call.configuration.require_ipam()?.wants.clone();
+        let explanation = finish(explain(&self.0, &host(call), wants, NOW))?;
+        explanation.outcome?;
+        Ok(())
+    }
+}
+
+fn host(call: &Call) -> String {
+    match &call.configuration.node_name {
+        NodeName::Given(name) => name.clone(),
+        NodeName::File(_) | NodeName::FileOrHost(_) => "n1".to_owned(),
+    }
+}
+
+fn handle(call: &Call) -> String {
+    handle_id(&call.configuration.network, &call.environment.container_id)
+}
+
+/// Plans the attachment of a result as `weir` does on ADD and on CHECK, and
+/// compares it with what is there, which is nothing.
+fn attach(call: &Call, result: &AddResult) -> Result<(), Error> {
+    let refused = |error: &dyn std::error::Error| Error::caused(Code::InvalidConfiguration, error);
+    let environment = &call.environment;
+    let identity = AttachmentIdentity::new(
+        &*call.configuration.network,
+        &*environment.container_id,
+        &*environment.interface,
+    )
+    .map_err(|error| refused(&error))?;
+    let attachment = Attachment::new(AttachmentRequest {
+        identity,
+        addresses: result.ips.iter().map(|ip| ip.address.addr()).collect(),
+        mtu: call.configuration.mtu.unwrap_or(MTU),
+        mac: call.configuration.mac,
+        allow_ip_forwarding: call.configuration.allow_ip_forwarding,
+        routes: result.routes.iter().map(requested).collect(),
+        default_routes: result.routes.is_empty() || call.configuration.include_default_routes,
+    })
+    .map_err(|error| refused(&error))?;
+    assert!(!plan_attachment(&attachment).is_empty());
+    let differences = compare(&Expected::of(&attachment), &Found::default());
+    assert!(differences.iter().all(|difference| !difference.to_string().is_empty()));
+    assert!(!differences.is_empty(), "nothing is there");
+    Ok(())
+}
+
+fn requested(route: &weir_common::cni::Route) -> RequestedRoute {
+    RequestedRoute {
+        destination: route.dst,
+        mtu: route.mtu,
+        advmss: route.advmss,
+        priority: route.priority,
+        table: route.table,
+    }
+}

@@ -1,0 +1,64 @@
+//! The network configuration on standard input, for every command.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use serde_json::{Map, Value};
+use weir_common::datastore::keys;
+
+use crate::call::{Answer, call, pools};
+
+/// Besides what holds of every answer: an ADD that is repeated answers the same,
+/// what was added can be deleted, and a password is never printed.
+pub fn run(input: &[u8]) {
+    let store = pools();
+    let empty = store.dump();
+    let add = command("ADD", input, &store);
+    if add.status == 0 {
+        assert!(
+            !add.document["ips"].is_null()
+                || !add.document["ip4"].is_null()
+                || !add.document["ip6"].is_null()
+        );
+        assert_eq!(command("ADD", input, &store), add, "repeated");
+    } else {
+        // A plan that is refused after the address was taken leaves it to DEL.
+        let taken = store.dump() != empty;
+        assert!(!taken || command("DEL", input, &store).status == 0);
+    }
+    for name in ["CHECK", "STATUS", "VERSION", "GC"] {
+        command(name, input, &store);
+    }
+    let delete = command("DEL", input, &store);
+    assert!(add.status != 0 || delete.status == 0, "{delete:?}");
+    let left = store.dump();
+    let in_use = left.keys().any(|key| key.starts_with(keys::HANDLES));
+    assert!(!in_use, "DEL left {left:?}");
+}
+
+fn command(name: &str, input: &[u8], store: &weir_datastore::Memory) -> Answer {
+    let answer = call(store, &variables(name), input);
+    if let Some(password) = password(input) {
+        assert!(!answer.document.to_string().contains(&password), "{answer:?}");
+    }
+    answer
+}
+
+fn variables(command: &str) -> BTreeMap<String, OsString> {
+    let variables = [
+        ("CNI_COMMAND", command),
+        ("CNI_CONTAINERID", "fuzz-1"),
+        ("CNI_NETNS", "/run/netns/fuzz-1"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/opt/cni/bin"),
+    ];
+    variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
+}
+
+/// A password that stands nowhere else in the input.
+fn password(input: &[u8]) -> Option<String> {
+    let object: Map<String, Value> = serde_json::from_slice(input).ok()?;
+    let password = object.get("etcd_password")?.as_str()?.to_owned();
+    let text = Value::Object(object).to_string();
+    (password.len() >= 8 && text.matches(&password).count() == 1).then_some(password)
+}
