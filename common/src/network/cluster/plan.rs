@@ -68,6 +68,15 @@ impl Underlay {
             .map(|(link, address)| (link, address.addr()))
     }
 
+    /// The address that packets to the subnet of `address` are sent from, where that
+    /// is another one: of several in one subnet the link's first.
+    fn primary_to(&self, address: IpNet) -> Option<(IpNet, IpAddr)> {
+        let link = self.owner(address.addr())?;
+        let own = link.addresses.iter().find(|own| own.addr() == address.addr())?;
+        let primary = link.addresses.iter().find(|other| other.trunc() == own.trunc())?;
+        (primary != own).then(|| (address, primary.addr()))
+    }
+
     /// The link that has `address`.
     fn owner(&self, address: IpAddr) -> Option<&UnderlayLink> {
         self.links.iter().find(|link| link.addresses.iter().any(|own| own.addr() == address))
@@ -360,6 +369,11 @@ fn general_problems(node: &str, inventory: &Inventory, underlay: &Underlay) -> B
         let missing = |address: &IpNet| underlay.owner(address.addr()).is_none();
         for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(missing) {
             problems.insert(Problem::AddressNotHere { node: node.to_owned(), address });
+        }
+        let registered = own.ipv4.filter(|_| needs_tunnel(node, inventory));
+        if let Some((address, primary)) = registered.and_then(|it| underlay.primary_to(it)) {
+            let node = node.to_owned();
+            problems.insert(Problem::SecondaryAddress { node, address, primary });
         }
     }
     problems

@@ -26,6 +26,16 @@ pub enum Problem {
         /// The registered address.
         address: IpNet,
     },
+    /// The address that this node is registered with is not the one it sends from,
+    /// so that others drop what it sends through the tunnel.
+    SecondaryAddress {
+        /// This node's name.
+        node: String,
+        /// The registered address.
+        address: IpNet,
+        /// The one it sends from.
+        primary: IpAddr,
+    },
     /// A node has blocks, or addresses in use, and no address to reach it by.
     NoNextHop {
         /// The node that has them.
@@ -98,6 +108,12 @@ impl fmt::Display for Problem {
                 "node {node} is registered with {address}, which is on none of its links; \
                  correct spec.bgp.{} of the Node, or the link's address",
                 field(Family::of(address.addr()))
+            ),
+            Self::SecondaryAddress { node, address, primary } => write!(
+                formatter,
+                "node {node} is registered with {address} and sends from {primary}, so other \
+                 nodes drop what comes through its tunnel; register it with {primary} \
+                 (--ip-autodetection-method {primary})"
             ),
             Self::NoNextHop { node, range } => write!(
                 formatter,

@@ -193,6 +193,20 @@ fn cross_subnet_goes_by_this_nodes_own_prefix() {
 }
 
 #[test]
+fn a_tunnel_from_a_secondary_address_is_reported() {
+    let told = |mode, addresses: &[&str]| {
+        let addresses = addresses.iter().map(|address| net(address)).collect();
+        let link = UnderlayLink { name: "eth0".into(), mtu: 1500, addresses };
+        let plan = plan_cluster("n1", &four_nodes(&[mode]), &Underlay { links: vec![link] });
+        plan.problems.iter().any(|problem| matches!(problem, Problem::SecondaryAddress { .. }))
+    };
+    assert!(told(Always, &["172.16.1.9/24", "172.16.1.1/24"]));
+    assert!(!told(Always, &["172.16.1.1/24", "172.16.1.9/24"]));
+    assert!(!told(Always, &["10.99.0.9/24", "172.16.1.1/24"]), "another subnet's");
+    assert!(!told(Never, &["172.16.1.9/24", "172.16.1.1/24"]));
+}
+
+#[test]
 fn no_tunnel_without_a_peer_behind_it() {
     let mut inventory = four_nodes(&[CrossSubnet]);
     inventory.nodes.retain(|name, _| name == "n1" || name == "n2");
