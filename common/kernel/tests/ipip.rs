@@ -33,6 +33,7 @@ fn plan(address: Option<&str>, routes: &[(&str, Way)]) -> ClusterPlan {
         nat: None,
         pod_mtu: 1480,
         problems: BTreeSet::new(),
+        keeps_addresses: false,
         left_to_others: Default::default(),
     }
 }

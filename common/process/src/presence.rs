@@ -39,8 +39,7 @@ impl AgentNotice {
 }
 
 /// What the agent of this node tells; `None` when none runs, or it has not made
-/// the node what it should be yet. What an agent before it told still counts: it
-/// has left the node so.
+/// the node what it should be yet: until then ADD sees to it.
 pub fn running_agent(path: &Path) -> Option<AgentNotice> {
     let file = File::open(path).ok()?;
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
@@ -76,7 +75,11 @@ impl Presence {
         let mut file = file.open(path)?;
         for _ in 0..ATTEMPTS {
             file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(locked) => return Ok(Some(Self(locked))),
+                Ok(locked) => {
+                    // What an agent before this one told may be long past.
+                    locked.set_len(0)?;
+                    return Ok(Some(Self(locked)));
+                }
                 Err((file, Errno::EWOULDBLOCK)) => file,
                 Err((_, errno)) => return Err(errno.into()),
             };
@@ -124,8 +127,7 @@ mod tests {
         drop(presence);
         assert_eq!(running_agent(&path), None);
         let _next = Presence::show(&path).unwrap().unwrap();
-        let left = AgentNotice { pod_mtu: None, tunnel: TunnelNeed::Unassigned };
-        assert_eq!(running_agent(&path), Some(left), "the node is as the last one left it");
+        assert_eq!(running_agent(&path), None, "the last one's notice is not this one's");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Code, Error, SpecVersion};
@@ -95,8 +96,16 @@ pub struct AddResult {
     pub pools: Option<Vec<PoolNotice>>,
     /// Likewise, and only if `weir` asks for it: what there is in the cluster, for
     /// the node's part in it.
-    #[serde(rename = "weirCluster")]
+    #[serde(rename = "weirCluster", deserialize_with = "readable")]
     pub cluster: Option<Box<ClusterNotice>>,
+}
+
+/// What cannot be read, as that of a `weir-ipam` of another version, counts as not
+/// told: an ADD does not fail for the sake of other nodes.
+fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(from)?).ok())
 }
 
 /// What `weir` has to know of a pool.
@@ -118,7 +127,7 @@ struct OldResult {
     dns: Value,
     #[serde(rename = "weirPools")]
     pools: Option<Vec<PoolNotice>>,
-    #[serde(rename = "weirCluster")]
+    #[serde(rename = "weirCluster", deserialize_with = "readable")]
     cluster: Option<Box<ClusterNotice>>,
 }
 
@@ -283,6 +292,7 @@ mod tests {
                 node: "n1".to_owned(),
                 seen: Seen::default(),
                 settled: true,
+                without_borrowed: false,
                 inventory: Inventory::default(),
             })),
         }
@@ -299,6 +309,16 @@ mod tests {
             assert_eq!(addresses(&again), addresses(&result()), "{json}");
             assert_eq!(again.pools, result().pools, "{json}");
             assert_eq!(again.cluster, result().cluster, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_another_version_tells_of_the_cluster_is_passed_over() {
+        for version in [SpecVersion::V1_1_0, SpecVersion::V0_2_0] {
+            let mut json = result().to_json(version).unwrap();
+            json["weirCluster"] = json!({"another": "form"});
+            let again = AddResult::parse(&json, version).unwrap();
+            assert_eq!((again.cluster, again.pools), (None, result().pools));
         }
     }
 

@@ -39,8 +39,6 @@ pub enum Trouble {
     TunnelDown,
     /// The tunnel device has not the address that it should have.
     TunnelWithoutAddress(Ipv4Addr),
-    /// No address has been given to the tunnel device.
-    TunnelUnassigned,
 }
 
 impl fmt::Display for Trouble {
@@ -82,11 +80,6 @@ impl fmt::Display for Trouble {
                 "a pool tunnels to other nodes (ipipMode) and the tunnel device {TUNNEL_DEVICE} is \
                  without its address {address}; {AGAIN}"
             ),
-            Self::TunnelUnassigned => write!(
-                formatter,
-                "a pool tunnels to other nodes (ipipMode) and this node has no tunnel address; \
-                 {AGAIN}, which says why, and see: weirctl get ippool -o wide"
-            ),
         }
     }
 }
@@ -94,21 +87,20 @@ impl fmt::Display for Trouble {
 /// What makes the node's part in the cluster anew.
 const AGAIN: &str = "run \"weirctl node run --once\", or start the agent (weirctl node run)";
 
-/// What keeps a node's tunnel from carrying what it should.
+/// What keeps a node's tunnel from carrying what it should. That no pool gives it
+/// an address does not: containers reach each other without.
 fn tunnel_trouble(need: TunnelNeed, device: Option<&PresentTunnel>) -> Option<Trouble> {
     let (address, device) = match (need, device) {
         (TunnelNeed::None, _) => return None,
         (_, None) => return Some(Trouble::TunnelMissing),
-        (TunnelNeed::Unassigned, _) => return Some(Trouble::TunnelUnassigned),
-        (TunnelNeed::Assigned(address), Some(device)) => (address, device),
+        (TunnelNeed::Unassigned, Some(device)) => (None, device),
+        (TunnelNeed::Assigned(address), Some(device)) => (Some(address), device),
     };
     if !device.up {
-        Some(Trouble::TunnelDown)
-    } else if !device.addresses.contains(&Ipv4Net::from(address)) {
-        Some(Trouble::TunnelWithoutAddress(address))
-    } else {
-        None
+        return Some(Trouble::TunnelDown);
     }
+    let missing = address.filter(|&it| !device.addresses.contains(&Ipv4Net::from(it)));
+    missing.map(Trouble::TunnelWithoutAddress)
 }
 
 /// What of the node's surroundings decides whether containers can be reached.
@@ -213,10 +205,8 @@ mod tests {
         assert_eq!(told(need, None, v4), [Trouble::TunnelMissing]);
         assert_eq!(told(need, device(false, &[own]), v4), [Trouble::TunnelDown]);
         assert_eq!(told(need, device(true, &[]), v4), [Trouble::TunnelWithoutAddress(own)]);
-        assert_eq!(
-            told(TunnelNeed::Unassigned, device(true, &[]), v4),
-            [Trouble::TunnelUnassigned]
-        );
+        assert_eq!(told(TunnelNeed::Unassigned, device(true, &[]), v4), []);
+        assert_eq!(told(TunnelNeed::Unassigned, None, v4), [Trouble::TunnelMissing]);
         let texts = [Trouble::TunnelMissing, Trouble::TunnelDown].map(|it| it.to_string());
         assert!(texts[0].contains("modprobe ipip") && texts[1].contains("ip link set tunl0 up"));
     }

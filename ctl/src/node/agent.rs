@@ -2,6 +2,7 @@
 //! compares soon after.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use weir_common::network::{Follower, Problem, TunnelNeed};
 use weir_kernel::Kernel;
-use weir_process::{AgentNotice, Presence};
+use weir_process::{AgentNotice, NODE_MEMO_FILE, Presence, forget_node_memo};
 
 use super::converge::{Outcome, converge};
 use super::feed::News;
@@ -229,6 +230,11 @@ impl Agent {
         let notice = AgentNotice { pod_mtu: Some(plan.pod_mtu), tunnel: TunnelNeed::of(&plan) };
         if let Err(error) = self.presence.tell(notice) {
             tracing::warn!(%error, "plugins cannot be told of MTU and tunnel");
+        }
+        // What ADD left before is not so any more.
+        if let Err(error) = forget_node_memo(Path::new(NODE_MEMO_FILE)) {
+            let file = NODE_MEMO_FILE;
+            tracing::warn!(file, %error, "it cannot be removed; remove it before this agent ends");
         }
         failures
     }

@@ -78,7 +78,8 @@ impl Registration {
         let detected = self.detect(kernel).await?;
         let addresses = self.steady(detected);
         let is_there = !forgotten && is_registered(inventory, &self.node, addresses);
-        if !is_there && (forgotten || self.registered != Some(addresses)) {
+        let was_deleted = self.absent.is_some() && !forgotten;
+        if !is_there && !was_deleted && (forgotten || self.registered != Some(addresses)) {
             register(self.datastore.as_ref(), &self.node, addresses, &new_birth())
                 .await
                 .map_err(|error| chain(&error))?;

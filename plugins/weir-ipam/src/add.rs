@@ -48,10 +48,11 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
         leave(lock, memo, &request, &assignment);
         // A block that was claimed only now was not seen by a look beside it.
         let is_new = |assigned: &Assigned| !likely.contains(&assigned.block);
-        let due = due
-            || assignment.addresses.iter().any(is_new) && question.is_due(datastore.as_ref()).await;
-        let cluster =
-            if due { cluster::answer(datastore.as_ref(), &request.host).await } else { None };
+        let datastore = datastore.as_ref();
+        let due = async {
+            due || assignment.addresses.iter().any(is_new) && question.is_due(datastore).await
+        };
+        let cluster = cluster::answer(datastore, &request.host, due).await;
         Ok((assignment, cluster))
     })?;
     let notice = |pool: &IpPool| PoolNotice { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use weir_common::cni::{Code, Error};
 use weir_common::datastore::Datastore;
-use weir_common::network::{ClusterNotice, Listing, Seen};
+use weir_common::network::{ClusterNotice, Listing, Seen, needs_tunnel};
 use weir_common::node::{Settled, settle_tunnel_address};
 use weir_process::{CLUSTER_VARIABLE, Timing, within};
 
@@ -50,13 +50,21 @@ impl Question {
 }
 
 /// What there is in the cluster, after the node has its tunnel address. `None` when
-/// it cannot be had, which is logged: the addresses are good without.
-pub async fn answer(datastore: &dyn Datastore, node: &str) -> Option<Box<ClusterNotice>> {
-    let _timing = Timing::of("inventory");
+/// it is not `due`, or cannot be had, which is logged: the addresses are good
+/// without.
+pub async fn answer(
+    datastore: &dyn Datastore,
+    node: &str,
+    due: impl Future<Output = bool>,
+) -> Option<Box<ClusterNotice>> {
     let answer = within(PATIENCE, async {
+        if !due.await {
+            return Ok(None);
+        }
+        let _timing = Timing::of("inventory");
         let listing = Listing::read(datastore, MOST_BLOCKS).await;
         let listing = listing.map_err(|error| Error::caused(Code::TryAgainLater, &error))?;
-        Ok(settle(datastore, node, listing).await)
+        Ok(Some(settle(datastore, node, listing).await))
     });
     answer
         .await
@@ -69,6 +77,7 @@ pub async fn answer(datastore: &dyn Datastore, node: &str) -> Option<Box<Cluster
             );
         })
         .ok()
+        .flatten()
         .map(Box::new)
 }
 
@@ -81,7 +90,13 @@ async fn settle(datastore: &dyn Datastore, node: &str, listing: Listing) -> Clus
              start the agent (weirctl node run)"
         );
     }
-    let settled = settle_tunnel_address(datastore, node, &inventory, Timestamp::now()).await;
+    // Giving it back is left to the agent: it knows what a restored datastore has
+    // forgotten, and may still need the tunnel for.
+    let settled = if needs_tunnel(node, &inventory) {
+        settle_tunnel_address(datastore, node, &inventory, Timestamp::now()).await
+    } else {
+        Ok(Settled::AsItWas)
+    };
     if let Err(error) = &settled {
         let error = Error::caused(Code::TryAgainLater, error);
         tracing::warn!(
@@ -90,14 +105,11 @@ async fn settle(datastore: &dyn Datastore, node: &str, listing: Listing) -> Clus
             "the tunnel address is not as it should be; the next ADD tries again"
         );
     }
-    if let Some(own) = inventory.nodes.get_mut(node) {
-        match settled {
-            Ok(Settled::Taken(address)) => own.tunnel = Some(address),
-            Ok(Settled::GivenBack) => own.tunnel = None,
-            Ok(Settled::AsItWas) | Err(_) => {}
-        }
+    if let (Some(own), Ok(Settled::Taken(address))) = (inventory.nodes.get_mut(node), &settled) {
+        own.tunnel = Some(*address);
     }
     // Where no pool gives an address, asking again does not help.
     let settled = matches!(settled, Ok(_) | Err(weir_common::node::Error::NoTunnelPool { .. }));
-    ClusterNotice { node: node.to_owned(), seen, settled, inventory }
+    let node = node.to_owned();
+    ClusterNotice { node, seen, settled, without_borrowed: without_blocks, inventory }
 }

@@ -172,7 +172,7 @@ async fn plan(
     link: &Link,
 ) -> Result<(Attachment, Vec<Step>), Error> {
     let attachment = attachment::attachment(call, addresses, link.mtu)?;
-    let is_whole = link.present && is_whole(kernel, &attachment).await?;
+    let is_whole = link.present && is_whole(call, kernel, &attachment).await?;
     let attachment = attachment.beside(link.beside.clone());
     let families = attachment.families();
     let is_other = |ready_for| ready_for != families;
@@ -203,9 +203,12 @@ async fn undo(kernel: &Kernel, applied: Applied, error: Error) -> Error {
     failure::with_left(error, &kernel.undo(applied).await)
 }
 
-async fn is_whole(kernel: &Kernel, attachment: &Attachment) -> Result<bool, Error> {
+/// Whether an attachment needs nothing. The MTU that it was born with may stay: the
+/// cluster's may be another one by now, and connections would not survive.
+async fn is_whole(call: &Call, kernel: &Kernel, attachment: &Attachment) -> Result<bool, Error> {
     let found = kernel.inspect(attachment.identity()).await.map_err(failure::of_kernel)?;
-    Ok(compare(&Expected::of(attachment), &found).is_empty())
+    let expected = Expected { mtu: call.configuration.mtu, ..Expected::of(attachment) };
+    Ok(compare(&expected, &found).is_empty())
 }
 
 /// After a failure the IPAM plugin is told to release, whatever it may have

@@ -155,7 +155,8 @@ impl News {
                  forgotten is kept; run \"weirctl ipam check --repair\" on each node"
             );
         }
-        let plan = plan_cluster(&notice.node, &follower.inventory(), &underlay);
+        let mut plan = plan_cluster(&notice.node, &follower.inventory(), &underlay);
+        plan.keeps_addresses = notice.without_borrowed;
         let done = kernel.converge(&plan).await;
         log(&plan, &done);
         let mut memo = NodeMemo::new(revision, boot_id().as_deref(), &plan);

@@ -128,7 +128,9 @@ pub fn difference(plan: &ClusterPlan, present: &Present) -> (Vec<Change>, BTreeS
         }
     }
     for (&destination, way) in &present.routes {
-        if !plan.routes.contains_key(&destination) {
+        let is_address = destination.prefix_len() == destination.max_prefix_len();
+        let stays = plan.routes.contains_key(&destination) || plan.keeps_addresses && is_address;
+        if !stays {
             changes.push(Change::DeleteRoute(destination, way.clone()));
         }
     }

@@ -23,6 +23,9 @@ pub struct ClusterNotice {
     /// Whether the datastore has all that it should have from this node. If not,
     /// the next ADD tries again.
     pub settled: bool,
+    /// Whether borrowed addresses are missing from the inventory, because there are
+    /// too many blocks to look for them.
+    pub without_borrowed: bool,
     /// What there is.
     pub inventory: Inventory,
 }
@@ -124,7 +127,10 @@ impl NodeMemo {
     /// was read. A listing below `before` is of a datastore that was restored, and
     /// not overtaken.
     pub fn overtakes(&self, before: Revision, listed: Revision) -> bool {
-        self.revision > listed && listed >= before
+        let is_newer = self.revision > listed && listed >= before;
+        // Of ADDs that began together one does the work of all.
+        let is_same = self.revision == listed && listed > before && self.seen.is_some();
+        is_newer || is_same
     }
 }
 
@@ -166,6 +172,10 @@ mod tests {
         assert!(memo(9).overtakes(Revision(5), Revision(8)));
         assert!(!memo(8).overtakes(Revision(5), Revision(9)));
         assert!(!memo(8).overtakes(Revision(8), Revision(8)));
+        // Another one has done the same.
+        assert!(memo(8).overtakes(Revision(5), Revision(8)));
+        let unfinished = NodeMemo { seen: None, ..memo(8) };
+        assert!(!unfinished.overtakes(Revision(5), Revision(8)));
         // The datastore went back to 3.
         assert!(!memo(9).overtakes(Revision(9), Revision(3)));
     }

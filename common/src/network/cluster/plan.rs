@@ -136,6 +136,9 @@ pub struct ClusterPlan {
     pub pod_mtu: u32,
     /// What could not be done as the pools ask.
     pub problems: BTreeSet<Problem>,
+    /// Whether routes of Weir's to single addresses stay although they are not in
+    /// the plan, because it is not known which addresses are borrowed.
+    pub keeps_addresses: bool,
     /// The ranges that are left to another program's routes (BGP), each with what
     /// is wrong where there are none.
     pub left_to_others: BTreeMap<IpNet, Problem>,
@@ -180,6 +183,7 @@ pub fn plan_cluster(node: &str, inventory: &Inventory, underlay: &Underlay) -> C
         nat: NatTable::from_pools(&nat_pools),
         pod_mtu: pod_mtu(mtu, inventory.pools.values().map(|pool| pool.ipip_mode)),
         problems: planner.problems,
+        keeps_addresses: false,
         left_to_others: planner.left_to_others,
     }
 }

@@ -227,6 +227,18 @@ fn own_blocks_are_blackholes_unless_of_one_address() {
 }
 
 #[test]
+fn addresses_that_may_be_borrowed_stay() {
+    let mut plan = plan_of_n1(&four_nodes(&[Never]));
+    plan.keeps_addresses = true;
+    let routes = ["10.0.9.9/32", "10.0.9.0/26"].map(|range| (net(range), Some(Way::Blackhole)));
+    let present = Present { routes: routes.clone().into(), ..Present::default() };
+    let deleted = |change: &Change| matches!(change, Change::DeleteRoute(..));
+    let changes = difference(&plan, &present).0;
+    let deletions: Vec<_> = changes.into_iter().filter(deleted).collect();
+    assert_eq!(deletions, [Change::DeleteRoute(routes[1].0, Some(Way::Blackhole))]);
+}
+
+#[test]
 fn a_borrowed_address_has_a_route_of_its_own() {
     let mut inventory = four_nodes(&[Never, Always]);
     let borrow = |address: &str, node: &str| {
