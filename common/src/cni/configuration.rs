@@ -525,7 +525,9 @@ impl Written {
         if plugin.is_empty() || plugin.contains('/') {
             return Err(invalid("ipam.type", &plugin, "name a plugin, for example weir-ipam"));
         }
-        let addresses = self.addresses(arguments)?;
+        let mut addresses = self.addresses(arguments)?;
+        let mut asked = BTreeSet::new();
+        addresses.retain(|address| asked.insert(*address));
         let lock_file = self.ipam_lock_file.clone();
         Ok(Some(IpamConfiguration {
             wants: ipam.wants(addresses)?,
@@ -725,7 +727,7 @@ mod tests {
         assert_eq!(wants(json!({"ipam": both})), [address("10.0.0.9"), six.clone()]);
         let args = json!({"cni": {"ips": ["10.0.0.8/24"]}});
         assert_eq!(wants(json!({"ipam": both, "args": args})), [address("10.0.0.8"), six.clone()]);
-        let runtime = json!({"ips": ["10.0.0.7"]});
+        let runtime = json!({"ips": ["10.0.0.7", "10.0.0.7/24"]});
         assert_eq!(
             wants(json!({"ipam": both, "args": args, "runtimeConfig": runtime})),
             [address("10.0.0.7"), six]
