@@ -2,12 +2,19 @@
 # Measures `weirctl ipam check` as a whole on a healthy store, embedded and in an
 # etcd: seconds and the most memory (GNU time), three runs each.
 #
-# Prints Markdown for docs/performance.md. The argument is the number of addresses
+# Prints Markdown for docs/performance.md, and fails when a run takes longer or more
+# memory than its limit. The argument is the number of addresses
 # (100000 unless given). With WITHOUT_BUILD=1 in the environment it takes the
 # programs that are there. Let nothing else run on the machine.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
+
+# What one run may take at most: seconds, and MB of memory.
+readonly MOST_SECONDS=5 MOST_MEMORY=200
+
+# The stores whose checks took more.
+MISSED=()
 
 # Fills the store $1, checks it with weirctl's flags after it, and prints a row
 # for it, named $2, with blocks of the size $3.
@@ -22,10 +29,13 @@ measure() {
             fail "run $run of $name found something: $(tail -n 3 "$PLACE/said")"
         grep -q "and $ADDRESSES addresses" "$PLACE/said" || fail "not all were looked at"
     done
-    awk -v name="$name, blocks of /$size" '
+    awk -v name="$name, blocks of /$size" -v seconds=$MOST_SECONDS -v memory=$MOST_MEMORY '
         { if (NR == 1 || $1 < low) low = $1; if ($1 > high) high = $1; if ($2 > most) most = $2 }
-        END { printf "| %s | %.1f–%.1f s | %.0f MB |\n", name, low, high, most / 1024 }
-    ' "$PLACE/runs"
+        END {
+            printf "| %s | %.1f–%.1f s | %.0f MB |\n", name, low, high, most / 1024
+            exit (high > seconds || most / 1024 > memory)
+        }
+    ' "$PLACE/runs" || MISSED+=("$name, blocks of /$size")
 }
 
 # In a network and a mount namespace of its own.
@@ -51,6 +61,8 @@ measure_all() {
         kill -0 "$etcd" || fail "etcd does not start: $(tail -n 3 "$PLACE/etcd.log")"
     done
     measure "$url" etcd 26 --etcd-endpoints "$url"
+    ((${#MISSED[@]} == 0)) ||
+        fail "more than $MOST_SECONDS s or $MOST_MEMORY MB: $(printf '%s; ' "${MISSED[@]}")"
 }
 
 if [[ ${1:-} == inside ]]; then

@@ -14,7 +14,7 @@ cd "$REPOSITORY"
 cargo build --release --locked --package weir --package weir-ipam --package weirctl
 cargo build --release --locked --package weir-tests --example measure
 cat <<END
-## $(date +%F): $(nproc) cores, $(awk '/MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo) GiB, Linux $(uname -r)
+## $(date +%F): $(nproc) cores, $(awk '/MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo) GiB, Linux $(uname -r | cut -d. -f1,2)
 
 $(lscpu | sed -nE 's/^Model name: *//p' | head -n 1); etcd $(etcd --version | sed -n 's/^etcd Version: //p'), its data and the embedded datastore in memory (tmpfs); containernetworking-plugins $(dpkg-query -W -f '${Version}' containernetworking-plugins).
 

@@ -14,6 +14,7 @@ use support::*;
 use weir_common::datastore::{
     self, Datastore, Outcome, Page, Revision, Selection, Snapshot, Transaction, Watch, keys,
 };
+use weir_common::ipam::release_one::{self, Seen, look_up};
 use weir_common::ipam::{Family, PassedOver};
 use weir_common::node::{
     Error, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address, tunnel_handle_id,
@@ -366,10 +367,59 @@ async fn a_recorded_store_takes_tunnel_addresses_beside_what_is_there() {
     );
 }
 
+/// A store in which somebody releases the node's tunnel address just before the
+/// commit.
+struct Robbed(Memory);
+
+#[async_trait]
+impl Datastore for Robbed {
+    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, datastore::Error> {
+        self.0.read(selections).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Page, datastore::Error> {
+        self.0.list(prefix, after, limit).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Outcome, datastore::Error> {
+        if self.0.counters().commits == 0 {
+            release_number(&self.0, "n1").await;
+        }
+        self.0.commit(transaction).await
+    }
+
+    async fn watch(
+        &self,
+        prefixes: &[String],
+        after: Revision,
+    ) -> Result<Box<dyn Watch>, datastore::Error> {
+        self.0.watch(prefixes, after).await
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_released_meanwhile_is_not_named() {
+    let store = tunnelling().await;
+    let unnamed = stored(&store, "n1");
+    ensure(&store, "n1").await.unwrap();
+    put(&store, keys::node("n1"), unnamed);
+    store.reset_counters();
+    let address = ensure_tunnel_address(&Robbed(store.clone()), "n1", now()).await.unwrap();
+    assert_eq!(noted(&store, "n1"), Some(address.to_string()));
+    assert_eq!(allocated(&store, "n1"), [address.to_string()]);
+}
+
 #[derive(Clone, Debug)]
 enum Operation {
     Ensure(u8),
     Release(u8),
+    /// Somebody releases a node's tunnel address by its number.
+    ReleaseNumber(u8),
     /// A container on a node.
     Add(u8, u8),
     /// The mode of the pools, and whether they allow tunnels.
@@ -384,6 +434,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         4 => (0u8..3).prop_map(Operation::Ensure),
         2 => (0u8..3).prop_map(Operation::Release),
+        2 => (0u8..3).prop_map(Operation::ReleaseNumber),
         2 => (0u8..3, 0u8..6).prop_map(|(node, container)| Operation::Add(node, container)),
         2 => (any::<bool>(), any::<bool>(), any::<bool>())
             .prop_map(|(ten, other, allowed)| Operation::Change { ten, other, allowed }),
@@ -401,11 +452,21 @@ fn fault() -> impl Strategy<Value = Option<(u64, CommitFault)>> {
     proptest::option::weighted(0.5, (1u64..4, fault))
 }
 
+/// As `weirctl ipam release` does it.
+async fn release_number(store: &Memory, node: &str) {
+    for address in allocated(store, node) {
+        if let Ok(Some(found)) = look_up(store, address.parse().unwrap()).await {
+            drop(release_one::release(store, &Seen::from(&found)).await);
+        }
+    }
+}
+
 async fn carry_out(store: &Memory, process: &Memory, operation: &Operation) {
     let name = |node: &u8| format!("n{node}");
     match operation {
         Operation::Ensure(node) => drop(ensure_tunnel_address(process, &name(node), now()).await),
         Operation::Release(node) => drop(release_tunnel_address(process, &name(node)).await),
+        Operation::ReleaseNumber(node) => release_number(process, &name(node)).await,
         Operation::Add(node, container) => {
             let request = request(&name(node), &container.to_string(), &[Family::V4]);
             drop(assign(process, &request).await);

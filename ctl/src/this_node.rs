@@ -1,13 +1,13 @@
 //! This node, as its kernel and its CNI configuration have it.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 use weir_common::cni::{Arguments, Configuration, NodeName, SpecVersion};
 use weir_common::datastore;
 use weir_common::ipam::audit::{Attached, ThisNode};
-use weir_kernel::{Kernel, is_same_namespace};
+use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::{DEFAULT_LOCK_FILE, Lock};
 
 use crate::network::{is_same_store, plugins};
@@ -80,9 +80,6 @@ pub fn name(networks: &Networks) -> Result<String, Failure> {
     weir_process::node_name(&configured).map_err(|error| Failure::caused_by(&error))
 }
 
-/// The network namespace of the node's first process, which is the node's.
-const FIRST_PROCESS: &str = "/proc/1/ns/net";
-
 /// Makes calls of `weir-ipam` on this host wait until the locks are dropped.
 ///
 /// # Errors
@@ -111,9 +108,7 @@ pub fn hold_still(networks: &Networks) -> Result<Vec<Lock>, Failure> {
 /// is the network namespace of something else: there every container of the node
 /// would look gone.
 pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
-    if !networks.own.is_empty()
-        && is_same_namespace(Path::new(FIRST_PROCESS)).is_ok_and(|same| !same)
-    {
+    if !networks.own.is_empty() && is_node_namespace() == Some(false) {
         return Err(Failure::new(
             "this network namespace is not the node's, so its containers cannot be seen; run the \
              same command on the node: nsenter --target 1 --net weirctl …",

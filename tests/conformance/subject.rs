@@ -12,7 +12,9 @@ use weir_tests::{Answer, Node, Place};
 pub enum World {
     /// IPv4 addresses out of 10.9.0.0/24.
     Usual,
-    /// The same, but less than [`ROOM_LIMIT`] of them.
+    /// The same, with a gateway.
+    Gateway,
+    /// The same as the usual one, but less than [`ROOM_LIMIT`] of them.
     Small,
     /// IPv4 addresses out of 10.9.0.0/24 and IPv6 addresses out of fd00:9::/112.
     Dual,
@@ -83,9 +85,7 @@ impl Ipam {
     /// The `ipam` section in this world; `None` if the plugin knows no such one.
     pub fn section(&self, world: World) -> Option<Value> {
         let mut section = match self.kind {
-            Kind::Weir => {
-                json!({"assign_ipv4": "true", "assign_ipv6": (world == World::Dual).to_string()})
-            }
+            Kind::Weir => weir_ipam(world),
             Kind::HostLocal => host_local(world),
             Kind::Static if world == World::Usual => {
                 json!({"addresses": [{"address": "10.9.0.5/24", "gateway": "10.9.0.1"}]})
@@ -147,7 +147,16 @@ fn host_local(world: World) -> Value {
         World::Dual => section["ranges"] = json!([[four], [{"subnet": "fd00:9::/112"}]]),
         // A file is where the directory should be.
         World::Unreachable => section["dataDir"] = "/proc/version/networks".into(),
-        World::Usual | World::Small => {}
+        World::Usual | World::Gateway | World::Small => {}
+    }
+    section
+}
+
+fn weir_ipam(world: World) -> Value {
+    let wants_v6 = world == World::Dual;
+    let mut section = json!({"assign_ipv4": "true", "assign_ipv6": wants_v6.to_string()});
+    if world == World::Gateway {
+        section["gateways"] = json!(["10.9.0.1/24"]);
     }
     section
 }

@@ -137,6 +137,13 @@ impl Etcd {
         assert_eq!(self.control(&["del", key], "").trim(), "1", "{key} should have been there");
     }
 
+    /// Throws all history away up to now.
+    pub fn compact(&self) {
+        let answer = self.control(&["get", "/", "--write-out", "json"], "");
+        let answer: Value = serde_json::from_str(&answer).expect("etcdctl writes JSON");
+        self.control(&["compact", &answer["header"]["revision"].to_string()], "");
+    }
+
     /// Stops the process in its tracks: it keeps its connections and answers
     /// nothing.
     pub fn freeze(&self) {

@@ -1,21 +1,19 @@
 //! Several nodes of one cluster: an underlay, an etcd, and an agent on each node.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::agent::{Agent, cluster_routes};
 use crate::binaries::binaries;
 use crate::cluster::merge;
 use crate::container::Container;
 use crate::node::Node;
 use crate::place::Place;
 use crate::plugin::{Answer, Call};
+use crate::pod::Pod;
 use crate::results::address;
 use crate::store::Store;
 use crate::underlay::{Host, Subnet, Underlay};
@@ -26,9 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// Where the agent's log is on its node.
-const LOG: &str = "/run/agent.log";
 
 /// A cluster.
 pub struct Fleet {
@@ -46,15 +41,7 @@ pub struct Member {
     pub host: Host,
     /// Its name.
     pub name: String,
-    agent: Option<Child>,
-}
-
-/// A container with its address.
-pub struct Pod {
-    /// Its namespace.
-    pub container: Container,
-    /// Its address.
-    pub address: Ipv4Addr,
+    agent: Option<Agent>,
 }
 
 impl Member {
@@ -63,39 +50,14 @@ impl Member {
         &self.host.node
     }
 
-    /// The agent's process; the agent must run.
-    pub fn agent_process(&self) -> Pid {
-        let agent = self.agent.as_ref().expect("an agent runs");
-        Pid::from_raw(i32::try_from(agent.id()).expect("a process id"))
-    }
-
-    /// What the agent answers to a GET of this path.
-    pub fn agent_answer(&self, path: &str) -> Option<String> {
-        let address = SocketAddr::from(([127, 0, 0, 1], 9098));
-        let mut stream = self.node().enter(|| TcpStream::connect(address)).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
-    }
-
-    /// What the agent has logged.
-    pub fn agent_log(&self) -> String {
-        self.node().read(LOG)
-    }
-
-    /// The value of one of the agent's metrics.
-    pub fn metric(&self, name: &str) -> Option<f64> {
-        let text = self.agent_answer("/metrics")?;
-        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")))?;
-        line.rsplit(' ').next()?.parse().ok()
+    /// Its agent, which must run.
+    pub fn agent(&self) -> &Agent {
+        self.agent.as_ref().expect("an agent runs")
     }
 
     /// The routes of Weir's that are no container's, as `ip` prints them.
     pub fn routes(&self) -> Vec<String> {
-        let routes = self.node().run(&["ip", "route", "show", "proto", "77"]);
-        let of_cluster = |line: &&str| line.contains(" via ") || line.starts_with("blackhole");
-        routes.lines().filter(of_cluster).map(|line| line.trim_end().to_owned()).collect()
+        cluster_routes(self.node(), "-4")
     }
 
     /// Whether the tunnel device is in service: up, and with an address.
@@ -145,17 +107,24 @@ impl Fleet {
         assert!(answer.succeeded, "pool {name}: {answer:?}");
     }
 
+    /// Registers a node with its address, as its agent would.
+    pub fn register(&self, member: usize) {
+        let member = &self.members[member];
+        let node = json!({
+            "apiVersion": "projectcalico.org/v3",
+            "kind": "Node",
+            "metadata": {"name": member.name},
+            "spec": {"bgp": {"ipv4Address": format!("{}/24", member.host.address)}},
+        });
+        self.members[0].node().write("/run/node.yaml", &node.to_string());
+        let answer = self.weirctl(0, &["apply", "-f", "/run/node.yaml"]);
+        assert!(answer.succeeded, "{answer:?}");
+    }
+
     /// Starts the agent of a node.
     pub fn start_agent(&mut self, member: usize) {
-        let environment = self.store.environment();
-        let member = &mut self.members[member];
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", &format!("exec \"$@\" 2>>{LOG}"), "sh"])
-            .arg(binaries().join("weirctl"))
-            .args(["node", "run", "--node", &member.name, "--log-level", "debug"])
-            .envs(environment);
-        member.agent = Some(member.host.node.spawn(&mut command));
+        let Member { host, name, agent } = &mut self.members[member];
+        *agent = Some(Agent::start(&host.node, &self.store, name, &["--log-level", "debug"]));
     }
 
     /// Starts the agents of all nodes that have none, and waits until each is
@@ -167,23 +136,29 @@ impl Fleet {
             }
         }
         for member in &self.members {
-            self.until(&format!("{} is well", member.name), || {
-                member.agent_answer("/health").is_some_and(|answer| answer.ends_with("ok\n"))
-            });
+            let what = format!("{} is well", member.name);
+            self.until(&what, || member.agent().is_well());
         }
     }
 
     /// Ends the agent of a node by SIGTERM, which must succeed.
     pub fn stop_agent(&mut self, member: usize) {
-        let member = &mut self.members[member];
-        kill(member.agent_process(), Signal::SIGTERM).expect("ending the agent");
-        let mut agent = member.agent.take().expect("an agent runs");
-        let status = agent.wait().expect("waiting for the agent");
-        assert!(status.success(), "the agent of {} ended with {status}", member.name);
+        self.members[member].agent.take().expect("an agent runs").stop();
     }
 
     /// A call of `weir` on a node, for an address out of this pool.
     pub fn call(&self, member: usize, pool: &str, container: &Container) -> Call {
+        self.call_of_none(member, pool).container(container)
+    }
+
+    /// STATUS on a node, as libcni asks it: without container, namespace and interface.
+    pub fn status(&self, member: usize, pool: &str) -> Answer {
+        let call = self.call_of_none(member, pool).without("CNI_IFNAME");
+        let call = call.configure("/cniVersion", "1.1.0".into());
+        call.run(self.members[member].node(), "STATUS")
+    }
+
+    fn call_of_none(&self, member: usize, pool: &str) -> Call {
         let mut configuration = json!({
             "cniVersion": "1.0.0",
             "name": "pods",
@@ -193,7 +168,7 @@ impl Fleet {
             "ipam": {"type": "weir-ipam", "ipv4_pools": [pool]},
         });
         merge(&mut configuration, self.store.configuration());
-        Call::new("weir", configuration).container(container)
+        Call::new("weir", configuration)
     }
 
     /// A container on a node with an address out of this pool.
@@ -208,6 +183,19 @@ impl Fleet {
         let result = self.call(member, pool, &container).add(node);
         let address = address(&result, 0).parse().expect("an IPv4 address");
         Pod { container, address }
+    }
+
+    /// Waits until a pod gets an answer from another one.
+    pub fn until_reached(&self, from: &Pod, to: &Pod) {
+        let address = to.address.to_string();
+        let what = format!("{} reaches {address}", from.address);
+        self.until(&what, || from.container.reaches(&address));
+    }
+
+    /// Waits until two pods get answers from each other.
+    pub fn until_connected(&self, one: &Pod, other: &Pod) {
+        self.until_reached(one, other);
+        self.until_reached(other, one);
     }
 
     /// Waits until something holds, and fails with the agents' logs if it never
@@ -227,8 +215,8 @@ impl Fleet {
         let running = self.members.iter().filter(|member| member.agent.is_some());
         let of = |member: &Member| {
             let (name, routes) = (&member.name, member.routes().join("\n"));
-            let health = member.agent_answer("/health").unwrap_or_default();
-            format!("== {name}\n{routes}\n{health}\n{}", member.agent_log())
+            let health = member.agent().answer("/health").unwrap_or_default();
+            format!("== {name}\n{routes}\n{health}\n{}", member.agent().log())
         };
         running.map(of).collect::<Vec<_>>().join("\n")
     }

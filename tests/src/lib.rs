@@ -10,6 +10,8 @@
 //! - [`Cluster`]: a node with a datastore and pools, where most tests begin.
 //! - [`Call`] and [`CniTool`]: run a plugin, as a runtime does.
 //! - [`Containerd`], [`Cri`] and [`Podman`]: real runtimes, with real containers.
+//! - [`Fleet`]: a cluster of several nodes; [`Agent`]: the agent of a node.
+//! - [`Moved`]: a node of a recorded cluster, with Weir in Calico's place.
 //! - [`Session`]: what calicoctl was asked and answered.
 //! - [`Snapshot`]: what a namespace looks like, to compare before and after.
 //!
@@ -19,6 +21,7 @@
 //! asked: a tool that is missing fails the test.
 #![warn(missing_docs)]
 
+mod agent;
 mod allocations;
 mod binaries;
 mod calicoctl;
@@ -33,11 +36,13 @@ mod etcd;
 mod filesystem;
 mod fleet;
 mod lock;
+mod moved;
 mod namespaces;
 mod network;
 mod node;
 mod place;
 mod plugin;
+mod pod;
 mod podman;
 mod program_log;
 mod published;
@@ -47,6 +52,7 @@ mod snapshot;
 mod store;
 mod underlay;
 
+pub use agent::{Agent, cluster_routes};
 pub use allocations::{allocations, assert_consistent, handles};
 pub use binaries::{CNI_PATH, binaries, cni_path, find_program};
 pub use calicoctl::{Exchange, Session, masked, recorded_outputs, recorded_sessions};
@@ -58,12 +64,14 @@ pub use container::Container;
 pub use containerd::Containerd;
 pub use cri::{Cri, Sandbox};
 pub use etcd::{Etcd, Options as EtcdOptions};
-pub use fleet::{Fleet, Member, Pod};
+pub use fleet::{Fleet, Member};
 pub use lock::HeldLock;
+pub use moved::Moved;
 pub use network::Network;
 pub use node::{Node, UPLINK};
 pub use place::Place;
 pub use plugin::{Answer, Call, Failure, Running};
+pub use pod::{Connection, Pod};
 pub use podman::Podman;
 pub use published::Published;
 pub use results::{address, host_interface};

@@ -1,6 +1,5 @@
 //! The world of the tests of container runtimes.
 
-use std::env;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -9,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::allocations::allocations;
 use crate::cluster::{Cluster, Families, merge};
+use crate::cnitool::CniTool;
 use crate::network::Network;
 use crate::node::UPLINK;
 use crate::place::Place;
@@ -37,11 +37,15 @@ impl Published {
 
     /// Writes the list anew, with these additions to portmap's configuration.
     pub fn write_list(&self, additions: Value) {
+        let list = self.list(additions).to_string();
+        self.cluster.node.write("/etc/cni/net.d/10-pods.conflist", &list);
+    }
+
+    fn list(&self, additions: Value) -> Value {
         let mut portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
         merge(&mut portmap, additions);
         let weir = self.cluster.plugin(Families::V4);
-        let list = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [weir, portmap]});
-        self.cluster.node.write("/etc/cni/net.d/10-pods.conflist", &list.to_string());
+        json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [weir, portmap]})
     }
 
     /// The only allocation's address.
@@ -60,20 +64,21 @@ impl Published {
         }
     }
 
-    /// What a user does about a container whose runtime never called DEL: DEL of
-    /// both plugins, with the id by which the runtime named the container.
-    pub fn delete_by_hand(&self, container_id: &str) {
+    /// What is done about containers whose runtime never called DEL. First GC of
+    /// `weir`, as a runtime asks for it that has no container: it gives back all that
+    /// is Weir's. Then `cnitool gc`, which calls DEL for the attachments in libcni's
+    /// cache: portmap 1.1.1 has no GC, and so the list is of a version without it. The
+    /// list then has these additions to portmap's configuration.
+    pub fn collect(&self, additions: Value) {
         let weir = Call::new("weir", self.cluster.configuration(Families::V4));
-        let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
-        let portmap = json!({
-            "cniVersion": "1.0.0", "name": "pods", "type": "portmap",
-            "runtimeConfig": {"portMappings": ports},
-        });
-        // portmap looks for iptables.
-        let path = env::var("PATH").expect("there is a PATH");
-        for call in [Call::reference("portmap", portmap).with("PATH", &path), weir] {
-            call.with("CNI_CONTAINERID", container_id).delete(&self.cluster.node);
-        }
+        let weir = weir
+            .configure("/cniVersion", "1.1.0".into())
+            .configure("/cni.dev~1valid-attachments", json!([]));
+        weir.run(&self.cluster.node, "GC").silence();
+        self.cluster.assert_nothing_allocated();
+        assert_eq!(self.cluster.interfaces(), ["lo", UPLINK]);
+        let tool = CniTool::new(&self.cluster.node, &self.list(additions));
+        tool.run_at("gc", "/run/netns/any").silence();
     }
 
     /// Requires that nothing is left of any container: no allocation, no link, no

@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use weir_tests::{Fleet, Place, Pod, Store, Subnet};
+use weir_tests::{Fleet, Place, Store, Subnet};
 
 /// Two nodes in one subnet with a pool without IPIP and agents.
 fn two_nodes() -> Fleet {
@@ -14,20 +14,11 @@ fn two_nodes() -> Fleet {
     fleet
 }
 
-fn reach_each_other(fleet: &Fleet, one: &Pod, other: &Pod) {
-    for (from, to) in [(one, other), (other, one)] {
-        let address = to.address.to_string();
-        fleet.until(&format!("{} reaches {address}", from.address), || {
-            from.container.reaches(&address)
-        });
-    }
-}
-
 #[test]
 fn containers_of_one_subnet_reach_each_other_without_a_tunnel() {
     let fleet = two_nodes();
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    reach_each_other(&fleet, &pods[0], &pods[1]);
+    fleet.until_connected(&pods[0], &pods[1]);
     let member = &fleet.members[0];
     fleet.until("both blocks are routed", || member.routes().len() == 2);
     let routes = member.routes().join("\n");
@@ -37,7 +28,7 @@ fn containers_of_one_subnet_reach_each_other_without_a_tunnel() {
     assert!(!member.has_tunnel());
     assert!(pods[0].container.passes(&pods[1].address.to_string(), 1500));
     assert!(!pods[0].container.passes(&pods[1].address.to_string(), 1501));
-    assert_eq!(member.metric("weir_node_routes"), Some(2.0));
+    assert_eq!(member.agent().metric("weir_node_routes"), Some(2.0));
 }
 
 #[test]
@@ -56,7 +47,7 @@ fn nodes_are_registered_in_calicos_form() {
 fn what_somebody_takes_away_comes_back() {
     let fleet = two_nodes();
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    reach_each_other(&fleet, &pods[0], &pods[1]);
+    fleet.until_connected(&pods[0], &pods[1]);
     let member = &fleet.members[0];
     let before = member.routes();
     for line in &before {
@@ -78,7 +69,7 @@ fn what_is_not_weirs_stays() {
     }
     fleet.start_agents();
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    reach_each_other(&fleet, &pods[0], &pods[1]);
+    fleet.until_connected(&pods[0], &pods[1]);
     fleet.stop_agent(0);
     fleet.start_agents();
     let kept = fleet.members[0].node().run(&["ip", "route", "show", "proto", "bird"]);
@@ -91,7 +82,7 @@ fn what_is_not_weirs_stays() {
 fn a_restart_changes_nothing() {
     let mut fleet = two_nodes();
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    reach_each_other(&fleet, &pods[0], &pods[1]);
+    fleet.until_connected(&pods[0], &pods[1]);
     let member = &fleet.members[0];
     fleet.until("both blocks are routed", || member.routes().len() == 2);
     let before = member.routes();
@@ -111,7 +102,7 @@ fn a_restart_changes_nothing() {
 fn a_node_that_is_deleted_takes_its_routes_with_it() {
     let mut fleet = two_nodes();
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    reach_each_other(&fleet, &pods[0], &pods[1]);
+    fleet.until_connected(&pods[0], &pods[1]);
     fleet.stop_agent(1);
     let container = &pods[1].container;
     fleet.call(1, "direct", container).delete(fleet.members[1].node());
@@ -121,45 +112,63 @@ fn a_node_that_is_deleted_takes_its_routes_with_it() {
     fleet.until("its routes are gone", || !member.routes().join("\n").contains("via 172.31.1.12"));
 }
 
-/// Pings ten times a second for as long as `meanwhile` takes, and requires that
-/// no answer is missing.
-fn without_a_loss(from: &Pod, to: &Pod, meanwhile: impl FnOnce()) {
-    let address = to.address.to_string();
-    let mut ping = Command::new("ping");
-    ping.args(["-n", "-i", "0.1", "-W", "2", &address]).stdout(Stdio::piped());
-    let child = from.container.spawn(&mut ping);
-    meanwhile();
-    let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
-    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).expect("ending ping");
-    let output = child.wait_with_output().expect("what ping saw");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains(" 0% packet loss"), "{text}");
+/// The tunnel address that each node names.
+fn tunnel_addresses(fleet: &Fleet) -> Vec<Option<String>> {
+    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
+    let entries = etcd.entries();
+    let nodes = entries.iter().filter(|(key, _)| key.contains("/projectcalico.org/nodes/"));
+    nodes
+        .map(|(_, node)| {
+            let node: serde_json::Value = serde_json::from_str(node).expect("a Node is JSON");
+            Some(node["spec"]["bgp"]["ipv4IPIPTunnelAddr"].as_str()?.to_owned())
+        })
+        .collect()
+}
+
+/// Whether all nodes have a tunnel address that begins like this.
+fn all_tunnel_from(fleet: &Fleet, prefix: &str) -> bool {
+    tunnel_addresses(fleet).iter().all(|it| it.as_ref().is_some_and(|it| it.starts_with(prefix)))
+}
+
+/// A pool is replaced by another one as the article does it, with agents running.
+#[test]
+fn an_emptied_pool_is_deleted_and_tunnels_move_to_another() {
+    let fleet = two_nodes();
+    fleet.apply_pool("old", json!({"cidr": "10.8.0.0/24", "ipipMode": "Always"}));
+    fleet.until("tunnels have addresses", || all_tunnel_from(&fleet, "10.8."));
+    fleet.apply_pool("young", json!({"cidr": "10.9.0.0/24", "ipipMode": "Always"}));
+    let answer = fleet.weirctl(0, &["delete", "ippool", "old"]);
+    assert!(answer.succeeded, "{answer:?}");
+    assert!(answer.stdout.contains("released 2 tunnel address(es)"), "{answer:?}");
+    fleet.until("tunnels have other addresses", || all_tunnel_from(&fleet, "10.9."));
 }
 
 #[test]
 fn no_packet_is_lost_while_the_datastore_is_away() {
     let mut fleet = two_nodes();
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    reach_each_other(&fleet, &pods[0], &pods[1]);
+    fleet.until_connected(&pods[0], &pods[1]);
     let Fleet { store, members, .. } = &mut fleet;
     let Store::Etcd(etcd) = store else { unreachable!("a fleet has an etcd") };
     let lost = |name: &str| {
         let member = members.iter().find(|member| member.name == name).expect("a member");
-        while member.metric("weir_node_datastore_up") != Some(0.0) {
+        while member.agent().metric("weir_node_datastore_up") != Some(0.0) {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     };
-    without_a_loss(&pods[0], &pods[1], || {
+    pods[0].without_a_loss(&pods[1], || {
         etcd.stop();
         lost("n1");
-        // The issue's own figure, and longer than any time limit of the agent's.
+        // Longer than any time limit of the agent's.
         std::thread::sleep(std::time::Duration::from_secs(30));
         etcd.restart();
     });
     let member = &fleet.members[0];
-    fleet.until("the datastore is back", || member.metric("weir_node_datastore_up") == Some(1.0));
+    fleet.until("the datastore is back", || {
+        member.agent().metric("weir_node_datastore_up") == Some(1.0)
+    });
     let third = fleet.named_pod(1, "direct", "third");
-    reach_each_other(&fleet, &pods[0], &third);
+    fleet.until_connected(&pods[0], &third);
 }
 
 #[test]
@@ -168,28 +177,28 @@ fn no_packet_is_lost_when_the_datastore_is_restored_from_an_older_state() {
     let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
     etcd.save("/run/before.db");
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    reach_each_other(&fleet, &pods[0], &pods[1]);
+    fleet.until_connected(&pods[0], &pods[1]);
     let Fleet { store, members, .. } = &mut fleet;
     let Store::Etcd(etcd) = store else { unreachable!("a fleet has an etcd") };
-    without_a_loss(&pods[0], &pods[1], || {
+    pods[0].without_a_loss(&pods[1], || {
         etcd.stop();
         etcd.restore("/run/before.db");
         for member in &*members {
-            while member.metric("weir_node_held").is_none_or(|held| held < 2.0) {
+            while member.agent().metric("weir_node_held").is_none_or(|held| held < 2.0) {
                 std::thread::sleep(std::time::Duration::from_millis(50));
             }
         }
     });
-    assert!(fleet.members[0].agent_log().contains("has gone back in time"));
+    assert!(fleet.members[0].agent().log().contains("has gone back in time"));
 }
 
 #[test]
 fn no_packet_is_lost_in_a_partition() {
     let fleet = two_nodes();
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    reach_each_other(&fleet, &pods[0], &pods[1]);
+    fleet.until_connected(&pods[0], &pods[1]);
     let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
-    without_a_loss(&pods[0], &pods[1], || {
+    pods[0].without_a_loss(&pods[1], || {
         fleet.underlay.cut(etcd.node());
         std::thread::sleep(std::time::Duration::from_secs(10));
         fleet.underlay.heal(etcd.node());
@@ -197,5 +206,5 @@ fn no_packet_is_lost_in_a_partition() {
     // The node may have given the server's hardware address up.
     fleet.until("n2 reaches etcd", || fleet.members[1].node().reaches("172.31.3.10"));
     let third = fleet.named_pod(1, "direct", "third");
-    reach_each_other(&fleet, &pods[0], &third);
+    fleet.until_connected(&pods[0], &third);
 }

@@ -8,7 +8,7 @@ fn results_have_the_form_of_the_configurations_version() {
     let cluster = Cluster::embedded().with_pools(Families::Dual);
     let container = cluster.node.container("web");
     let call = cluster.weir(Families::Dual, &container);
-    for version in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"] {
+    for version in ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
         let call = call.clone().configure("/cniVersion", version.into());
         let result = call.add(&cluster.node);
         assert_eq!(result["cniVersion"], version);

@@ -11,7 +11,7 @@ const DECODE: u64 = 6;
 const INVALID_CONFIGURATION: u64 = 7;
 const INVALID_NAMESPACE: u64 = 8;
 const TRY_AGAIN_LATER: u64 = 11;
-/// Weir's own (docs/cni.md).
+/// Weir's own (README.md, "Troubleshooting").
 const NO_ADDRESS: u64 = 101;
 const ADDRESS_REFUSED: u64 = 102;
 const INTERFACE_EXISTS: u64 = 104;

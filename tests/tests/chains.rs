@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_tests::{
-    Cluster, CniTool, Container, Families, Network, Place, Snapshot, address, allocations,
+    Call, Cluster, CniTool, Container, Families, Network, Place, Snapshot, address, allocations,
     find_program, host_interface, merge,
 };
 
@@ -63,7 +63,9 @@ impl World {
             self.cluster.assert_nothing_allocated();
             inside.assert_unchanged(&Snapshot::of(&self.container));
             let after = Snapshot::of(node);
-            for own in [host_interface(&result), address(&result, 0)] {
+            // The node keeps its block, which may begin with the address.
+            let whole = format!("\"{}\"", address(&result, 0));
+            for own in [host_interface(&result), &whole] {
                 assert!(!after.mentions(&[own]), "{own} is left on the node");
             }
             after
@@ -280,6 +282,84 @@ fn weir_over_static() {
     weir_over(ipam);
 }
 
+/// static compares the gateways of the result with its own at CHECK, and sbr routes
+/// through them.
+#[test]
+fn weir_over_static_with_gateways() {
+    let world = World::new();
+    let mut plugin = world.cluster.plugin(Families::Dual);
+    let addresses = json!([
+        {"address": "10.7.0.7/24", "gateway": "10.7.0.1"},
+        {"address": "fd00:7::7/112", "gateway": "fd00:7::1"},
+    ]);
+    merge(&mut plugin, json!({"ipam": {"type": "static", "addresses": addresses}}));
+    for plugins in [json!([plugin]), json!([plugin, {"type": "sbr"}])] {
+        world.life_cycle(&world.tool(plugins), |result| {
+            for (index, gateway) in ["10.7.0.1", "fd00:7::1"].into_iter().enumerate() {
+                assert_eq!(result["ips"][index]["gateway"], gateway);
+                assert!(world.network.router().reaches(address(result, index)));
+            }
+            assert!(world.reaches_from("10.7.0.7", "172.30.0.1"));
+            assert!(world.reaches_from("fd00:7::7", "fd00:30::1"));
+        });
+    }
+}
+
+/// Two networks of Weir in one container, as a meta plugin (Multus) attaches them:
+/// the first one has the default route, the second one answers for its own address.
+#[test]
+fn two_networks_in_one_container() {
+    let world = World::new();
+    let families = Families::Dual;
+    for (name, cidr) in families.pools() {
+        world.cluster.create_pool(name, json!({"cidr": cidr}));
+    }
+    let (node, container) = (&world.cluster.node, &world.container);
+    let inside = Snapshot::of(container);
+    let list = |name: &str, plugins: Value| {
+        CniTool::new(node, &json!({"cniVersion": "1.0.0", "name": name, "plugins": plugins}))
+    };
+    let first = list("pods", json!([world.cluster.plugin(families)]));
+    let second = json!([world.cluster.plugin(families), {"type": "sbr"}]);
+    let second = list("second", second).with("CNI_IFNAME", "net1");
+    let third = list("third", json!([world.cluster.plugin(families)])).with("CNI_IFNAME", "net2");
+    let tools = [&first, &second, &third];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+        let results = tools.map(|tool| tool.add(container));
+        let default = container.run(&["ip", "route", "get", "192.0.2.1"]);
+        assert!(default.contains("dev eth0"), "{default}");
+        for (tool, result) in tools.iter().zip(&results) {
+            tool.check(container);
+            for index in [0, 1] {
+                let address = address(result, index);
+                assert!(node.reaches(address), "node -> {address}");
+                assert!(world.network.router().reaches(address), "router -> {address}");
+            }
+        }
+        for (index, outside) in ["172.30.0.1", "fd00:30::1"].into_iter().enumerate() {
+            for result in &results[..2] {
+                assert!(world.reaches_from(address(result, index), outside));
+            }
+        }
+        let mut left = order.to_vec();
+        while !left.is_empty() {
+            tools[left.remove(0)].delete(container);
+            left.iter().for_each(|&tool| tools[tool].check(container));
+            // What is whole stays as it is, whatever metrics it would get now. (sbr takes
+            // no second ADD.)
+            for &tool in left.iter().filter(|&&tool| tool != 1) {
+                let link = || container.link(["eth0", "net1", "net2"][tool])["ifindex"].clone();
+                let before = link();
+                tools[tool].add(container);
+                assert_eq!(link(), before, "{tool}");
+            }
+        }
+        world.cluster.assert_nothing_allocated();
+        inside.assert_unchanged(&Snapshot::of(container));
+        assert_eq!(world.cluster.interfaces(), ["lo", "eth0"]);
+    }
+}
+
 /// A main plugin that is not Weir's over `weir-ipam`.
 struct Under {
     main: Value,
@@ -368,4 +448,12 @@ fn weir_ipam_gives_no_gateway_away() {
         .configure("/ipam/gateways", json!(["10.7.0.0/30", "10.7.0.1/30"]));
     let result = call.add(&world.cluster.node);
     assert_eq!(result["ips"][0], json!({"address": "10.7.0.2/30", "gateway": "10.7.0.0"}));
+    let refused = |call: Call, gateway: &str| {
+        let answer = call.run(&world.cluster.node, "ADD");
+        answer.failure().expect(102, &[&format!("{gateway} is a gateway of the network")]);
+    };
+    let call = call.container(&world.container);
+    refused(call.clone().configure("/runtimeConfig", json!({"ips": ["10.7.0.1"]})), "10.7.0.1");
+    refused(call.clone().configure("/args", json!({"cni": {"ips": ["10.7.0.1/30"]}})), "10.7.0.1");
+    refused(call.with("CNI_ARGS", "IP=10.7.0.0"), "10.7.0.0");
 }

@@ -2,13 +2,17 @@
 
 use std::process::Child;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use weir_tests::{Answer, Containerd, Place, Published};
 
 /// ctr cannot be asked to publish a port, so the list has it, while `web` starts.
-fn start_web(world: &Published, containerd: &Containerd) -> (Child, String) {
+fn publishing() -> Value {
     let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
-    world.write_list(json!({"runtimeConfig": {"portMappings": ports}}));
+    json!({"runtimeConfig": {"portMappings": ports}})
+}
+
+fn start_web(world: &Published, containerd: &Containerd) -> (Child, String) {
+    world.write_list(publishing());
     let ctr = containerd.run("web");
     world.write_list(json!({}));
     (ctr, world.address())
@@ -80,6 +84,7 @@ fn ctr_is_killed() {
         // Nobody is left to call DEL. The link went with the container's namespace.
         assert_eq!(world.cluster.interfaces(), ["lo", "eth0"]);
         assert_eq!(world.address(), address);
-        world.delete_by_hand("default-web");
+        // portmap removes what the list, or the cache, says that it published.
+        world.collect(publishing());
     });
 }

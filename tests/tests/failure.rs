@@ -3,7 +3,7 @@
 
 use std::process::Command;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use weir_tests::{
@@ -37,10 +37,16 @@ impl<'a> Before<'a> {
 }
 
 /// A container beside the one that fails, so that the node is set up and there
-/// is something to be spared.
+/// is something to be spared. The kernel makes its link's IPv6 routes a moment after
+/// ADD; they are waited for.
 fn neighbour(cluster: &Cluster) -> Container {
     let container = cluster.node.container("neighbour");
     cluster.weir(Families::Dual, &container).add(&cluster.node);
+    let local = ["ip", "-6", "route", "show", "table", "local"];
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !cluster.node.run(&local).contains("fe80::ecee:eeff:feee:eeee") {
+        assert!(Instant::now() < deadline, "the link has no IPv6 address of its own");
+    }
     container
 }
 

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use weir_tests::{
-    Answer, Call, Cluster, CniTool, Container, Families, Place, Snapshot, address, allocations,
-    assert_consistent, handles, host_interface,
+    Answer, Call, Cluster, CniTool, Container, Families, Node, Place, Snapshot, address,
+    allocations, assert_consistent, binaries, cni_path, find_program, handles, host_interface,
 };
 
 fn stores() -> [Cluster; 2] {
@@ -234,8 +235,8 @@ fn what_cannot_be_removed_does_not_keep_the_rest() {
     }
 }
 
-/// Addresses are given back though links cannot be looked at, links go though the
-/// datastore is away, and both errors are told.
+/// Links go though the IPAM plugin or its datastore is not there, and the error says
+/// what was.
 #[test]
 fn each_side_goes_on_without_the_other() {
     let world = World::new(Cluster::etcd());
@@ -249,6 +250,43 @@ fn each_side_goes_on_without_the_other() {
     let failure = collect(&gone, &listing(&call, &[])).failure();
     failure.expect(11, &["127.0.0.1:2379"]);
     assert_eq!(gone.interfaces().len(), 3);
+}
+
+/// An address whose link is left is not given to anybody else.
+#[test]
+fn a_link_that_cannot_be_removed_keeps_its_addresses() {
+    for cluster in stores() {
+        let world = World::new(cluster);
+        world.cluster.ipam(Families::V4, "lost").add(&world.cluster.node);
+        let link = host_interface(&world.results[1]).to_owned();
+        let list = listing(&world.call, &["a"]);
+        let powerless = Call::at(
+            powerless(&world.cluster.node, "weir"),
+            list.configuration().clone(),
+            &cni_path(),
+        );
+        let failure = collect(&world.cluster, &powerless).failure();
+        failure.expect(105, &[&format!("ip link delete {link}")]);
+        let all = ["other.stranger", "pods.a", "pods.b", "pods.c", "pods.far"];
+        assert_eq!(held(&world.cluster), names(&all), "what has no link is given back");
+        world.assert_alive(&["a", "b", "c"]);
+        collect(&world.cluster, &list).silence();
+        world.assert_alive(&["a"]);
+    }
+}
+
+/// A program that becomes this plugin of Weir's, which may then change nothing in the
+/// kernel's network.
+fn powerless(node: &Node, plugin: &str) -> PathBuf {
+    let path = PathBuf::from(format!("/run/powerless-{plugin}"));
+    let script = format!(
+        "#!/bin/sh\nexec {} --bounding-set -net_admin --inh-caps -net_admin {}\n",
+        find_program("setpriv").display(),
+        binaries().join(plugin).display(),
+    );
+    node.write(path.to_str().expect("a path in UTF-8"), &script);
+    node.run(&["chmod", "+x", path.to_str().expect("a path in UTF-8")]);
+    path
 }
 
 #[test]

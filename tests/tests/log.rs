@@ -174,7 +174,6 @@ fn nothing_secret_is_ever_said() {
     ] {
         for command in ["ADD", "DEL", "STATUS", "GC"] {
             let answer = said(&call.clone().configure(key, value.clone()), &node, command);
-            // Without its plugin a GC has tried all it can.
             assert!(!answer.succeeded, "{key} {value} {command}: {answer:?}");
             answers.push(answer);
         }

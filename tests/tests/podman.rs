@@ -1,5 +1,6 @@
 //! Containers that podman runs, with `network_backend = "cni"`.
 
+use serde_json::json;
 use weir_tests::{Place, Podman, Published, allocations};
 
 const PUBLISH: [&str; 2] = ["--publish", "8080:80"];
@@ -62,10 +63,9 @@ fn the_namespace_vanishes() {
         world.cluster.node.run(&["kill", "-9", &container]);
         let name = namespace.rsplit('/').next().expect("a path");
         world.cluster.node.run(&["ip", "netns", "delete", name]);
-        let id = podman.inspect("web", ".Id");
         remove(&podman, "web");
         assert_eq!(world.cluster.interfaces(), ["lo", "eth0"]);
         assert_eq!(allocations(&world.cluster.store.entries()).len(), 1);
-        world.delete_by_hand(&id);
+        world.collect(json!({}));
     });
 }

@@ -1,5 +1,6 @@
 //! Fills an empty store with a healthy cluster of many addresses, for
-//! `scripts/bench-check.sh`.
+//! `scripts/bench-check.sh` and `scripts/bench-agent.sh`: nodes of 172.29.0.0/16
+//! with ten blocks each.
 //!
 //! ```text
 //! cargo run --release --example crowd -p weir-datastore -- STORE [ADDRESSES BLOCK_SIZE]
@@ -55,7 +56,10 @@ async fn fill(store: &dyn Datastore, addresses: usize, length: u8) -> Result<(),
         }
         writes.push(Write::Put { key: keys::block(cidr), value: block.to_json() });
         if number % 10 == 0 {
-            let node = format!(r#"{{"metadata":{{"name":"{host}"}},"spec":{{}}}}"#);
+            let address = Ipv4Addr::from_bits(0xac1d_0001 + u32::try_from(number / 10)?);
+            let node = format!(
+                r#"{{"metadata":{{"name":"{host}"}},"spec":{{"bgp":{{"ipv4Address":"{address}/16"}}}}}}"#
+            );
             writes.push(Write::Put { key: keys::node(&host), value: node.into_bytes() });
         }
         let affinity = Affinity::default().to_json();

@@ -67,14 +67,15 @@ impl Kernel {
     /// cannot be done they are deleted one by one.
     ///
     /// # Errors
-    /// One for each link that could not be deleted.
-    pub async fn remove_links(&self, links: &[OwnLink]) -> Vec<Error> {
+    /// One for each link that could not be deleted, with its place among `links`.
+    pub async fn remove_links(&self, links: &[OwnLink]) -> Vec<(usize, Error)> {
         if links.len() > 1 && self.remove_as_group(links).await.is_ok() {
             return Vec::new();
         }
         let mut errors = Vec::new();
-        for link in links {
-            errors.extend(self.host.delete_link(link.index, &link.name).await.err());
+        for (place, link) in links.iter().enumerate() {
+            let deleted = self.host.delete_link(link.index, &link.name).await;
+            errors.extend(deleted.err().map(|error| (place, error)));
         }
         errors
     }
@@ -84,7 +85,7 @@ impl Kernel {
     /// # Errors
     /// nft is missing or refuses.
     pub fn remove_nat(&self) -> Result<(), Error> {
-        nft::ensure::<NatTable>(None).map(|_| ())
+        nft::remove::<NatTable>()
     }
 
     async fn remove_as_group(&self, links: &[OwnLink]) -> Result<(), Error> {

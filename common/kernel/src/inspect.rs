@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
-use weir_common::network::{AttachmentIdentity, Found, FoundLink};
+use weir_common::network::{AttachmentIdentity, Found, FoundLink, Route};
 
 use crate::link::Link;
 use crate::netlink::Netlink;
-use crate::route::{all_routes, destination, in_plan_terms, routes_by};
+use crate::route::{all_routes, destination, in_plan_terms, output, routes_by};
 use crate::{Error, Kernel};
 
 impl Kernel {
@@ -87,6 +87,24 @@ impl Kernel {
             addresses.extend(destinations.map(|range| range.addr()));
         }
         Ok(addresses)
+    }
+
+    /// The routes of the container by other interfaces than this attachment's, in
+    /// all tables, for `weir_common::network::Attachment::beside`. The container must
+    /// be open.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn routes_beside(&self, identity: &AttachmentIdentity) -> Result<Vec<Route>, Error> {
+        let container = &self.container()?.netlink;
+        let own = container.link_by_name(identity.interface()).await?.map(|link| link.index);
+        let mut beside = Vec::new();
+        for v6 in [false, true] {
+            let routes = container.routes(all_routes(v6)).await?;
+            let others = routes.iter().filter(|route| own.is_none() || output(route) != own);
+            beside.extend(others.filter_map(in_plan_terms));
+        }
+        Ok(beside)
     }
 
     async fn own_links(&self) -> Result<Vec<(u32, AttachmentIdentity)>, Error> {

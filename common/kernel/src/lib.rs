@@ -26,11 +26,11 @@ mod sysctl;
 use std::path::Path;
 
 pub use apply::{Applied, ApplyError, Checkpoint};
-pub use cluster::Interface;
+pub use cluster::{Converged, Interface};
 pub use collect::MadeLink;
 pub use error::Error;
 pub use monitor::Monitor;
-pub use namespace::{Namespace, is_same_namespace};
+pub use namespace::{Namespace, is_node_namespace, is_same_namespace};
 pub use occupied::Occupied;
 pub use remove::OwnLink;
 

@@ -14,10 +14,10 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
-use weir_common::network::{NatTable, NftTable, ROUTE_PROTOCOL, TunnelFilter};
+use weir_common::network::{AttachmentIdentity, NatTable, NftTable, ROUTE_PROTOCOL, TunnelFilter};
 
 use crate::Error;
-use crate::cluster::{is_attachment_name, is_of_cluster};
+use crate::cluster::is_of_cluster;
 use crate::link::is;
 use crate::nft;
 use crate::occupied::MAIN_TABLE;
@@ -150,7 +150,7 @@ fn is_of_concern(message: &RouteNetlinkMessage) -> bool {
 
 fn is_of_attachment(link: &LinkMessage) -> bool {
     link.attributes.iter().any(
-        |attribute| matches!(attribute, LinkAttribute::IfName(name) if is_attachment_name(name)),
+        |attribute| matches!(attribute, LinkAttribute::IfName(name) if AttachmentIdentity::may_name_host_interface(name)),
     )
 }
 

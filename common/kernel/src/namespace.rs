@@ -90,6 +90,12 @@ pub fn is_same_namespace(path: &Path) -> Result<bool, Error> {
     Ok(own.dev() == other.dev() && own.ino() == other.ino())
 }
 
+/// Whether this process is in the network namespace of the machine's first
+/// process, which is the node's; `None` where that cannot be told.
+pub fn is_node_namespace() -> Option<bool> {
+    is_same_namespace(Path::new("/proc/1/ns/net")).ok()
+}
+
 /// A part of the path is missing, or is no directory (`/proc/PID` of a process
 /// that has ended gives ESRCH or ENOENT).
 fn is_missing(cause: &io::Error) -> bool {

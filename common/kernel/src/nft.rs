@@ -18,13 +18,14 @@ use crate::{Error, Kernel};
 /// sparse environment.
 const NFT: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 
-/// How often the rules are read again when they change meanwhile.
+/// How often a listing is read again when something changes meanwhile.
 const DUMP_ATTEMPTS: usize = 10;
 
 /// Numbers of the kernel's netlink interface to nftables
 /// (`linux/netlink.h`, `linux/netfilter/nfnetlink.h`, `nf_tables.h`).
 mod abi {
     pub(super) const NETLINK_NETFILTER: isize = 12;
+    pub(super) const GET_TABLE: u16 = 10 << 8 | 1;
     pub(super) const GET_RULE: u16 = 10 << 8 | 7;
     pub(super) const FLAGS_REQUEST_DUMP: u16 = 0x301;
     pub(super) const FLAG_DUMP_INTERRUPTED: u16 = 0x10;
@@ -48,15 +49,18 @@ impl Kernel {
     }
 }
 
-/// Sees to it that `wanted` is installed, or no table of its name.
+/// Sees to it that `wanted` is installed; without one, that a table of its name
+/// that is there is retired.
 pub(crate) fn ensure<T: NftTable>(wanted: Option<&T>) -> Result<Before, Error> {
-    let rules = match installed_rules(T::NAME) {
+    let rules = match listed(abi::GET_RULE, T::NAME) {
         Ok(rules) => rules,
         // A kernel without nftables has no table to remove; nft will say more
         // where one is wanted.
         Err(_) if wanted.is_none() => return Ok(Before::Same),
         Err(_) => Vec::new(),
     };
+    let retired = if rules.is_empty() { None } else { T::retired() };
+    let wanted = wanted.or(retired.as_ref());
     if is_installed(wanted, &rules) {
         return Ok(Before::Same);
     }
@@ -64,6 +68,17 @@ pub(crate) fn ensure<T: NftTable>(wanted: Option<&T>) -> Result<Before, Error> {
     let ruleset = wanted.map_or_else(T::removal, T::ruleset);
     install::<T>(&ruleset, &format!("nft replace table inet {}", T::NAME))?;
     Ok(before)
+}
+
+/// Removes the table; without one nothing is asked of nft.
+pub(crate) fn remove<T: NftTable>() -> Result<(), Error> {
+    // A kernel without nftables has no table to remove.
+    match listed(abi::GET_TABLE, T::NAME) {
+        Ok(tables) if !tables.is_empty() => {
+            install::<T>(&T::removal(), &format!("nft delete table inet {}", T::NAME))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Puts the table back as `listing` has it, or removes it.
@@ -97,14 +112,17 @@ fn is_installed<T: NftTable>(wanted: Option<&T>, rules: &[Vec<u8>]) -> bool {
     rules.len() == wanted.rules() && rules.iter().all(has_fingerprint)
 }
 
-/// The rules of a table as raw messages; none without the table. A rule's
-/// comment, and so the fingerprint, stands in it as text.
-fn installed_rules(table: &str) -> io::Result<Vec<Vec<u8>>> {
+/// The rules of a table, or the table itself, as raw messages, whichever the
+/// `request` lists; none without the table. A rule's comment, and so the
+/// fingerprint, stands in it as text.
+fn listed(request: u16, table: &str) -> io::Result<Vec<Vec<u8>>> {
     let socket = Socket::new(abi::NETLINK_NETFILTER)?;
     for _ in 0..DUMP_ATTEMPTS {
-        socket.send_to(&rules_request(table), &SocketAddr::new(0, 0), 0)?;
-        if let Some(rules) = read_rules(&socket)? {
-            return Ok(rules);
+        socket.send_to(&dump_request(request, table), &SocketAddr::new(0, 0), 0)?;
+        if let Some(mut answers) = read_answers(&socket)? {
+            // Tables are all listed, whatever was asked for.
+            answers.retain(|body| is_of(body, table));
+            return Ok(answers);
         }
     }
     Err(io::ErrorKind::Interrupted.into())
@@ -113,18 +131,21 @@ fn installed_rules(table: &str) -> io::Result<Vec<Vec<u8>>> {
 /// Whether a datagram that the kernel sent to all who listen to nftables tells of
 /// a table's change, or of something in it.
 pub(crate) fn tells_of(datagram: &[u8], table: &str) -> bool {
-    // All such messages name the table first (`nf_tables_fill_*` in
-    // `net/netfilter/nf_tables_api.c`).
-    let beginning = table_attribute(table);
     let mut rest = datagram;
     while let Some((_, _, body, next)) = split_message(rest) {
         rest = next;
-        let attributes = body.get(abi::FAMILY_HEADER..).unwrap_or_default();
-        if body.first() == Some(&abi::FAMILY_INET) && attributes.starts_with(&beginning) {
+        if is_of(body, table) {
             return true;
         }
     }
     false
+}
+
+/// Whether a message is about a table or something in it: all such messages name
+/// the table first (`nf_tables_fill_*` in `net/netfilter/nf_tables_api.c`).
+fn is_of(body: &[u8], table: &str) -> bool {
+    let attributes = body.get(abi::FAMILY_HEADER..).unwrap_or_default();
+    body.first() == Some(&abi::FAMILY_INET) && attributes.starts_with(&table_attribute(table))
 }
 
 /// The attribute that names a table.
@@ -138,13 +159,13 @@ fn table_attribute(table: &str) -> Vec<u8> {
     attribute
 }
 
-fn rules_request(table: &str) -> Vec<u8> {
+fn dump_request(kind: u16, table: &str) -> Vec<u8> {
     // nfgenmsg: family, version, resource id.
     let mut body = vec![abi::FAMILY_INET, 0, 0, 0];
     body.extend(table_attribute(table));
     let mut message = Vec::with_capacity(abi::HEADER + body.len());
     message.extend(((abi::HEADER + body.len()) as u32).to_ne_bytes());
-    message.extend(abi::GET_RULE.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
     message.extend(abi::FLAGS_REQUEST_DUMP.to_ne_bytes());
     message.extend([0; 8]);
     message.extend(body);
@@ -152,9 +173,9 @@ fn rules_request(table: &str) -> Vec<u8> {
 }
 
 /// Reads answers up to the end of the listing; `None` when the kernel says that
-/// the rules changed meanwhile.
-fn read_rules(socket: &Socket) -> io::Result<Option<Vec<Vec<u8>>>> {
-    let (mut rules, mut interrupted) = (Vec::new(), false);
+/// something changed meanwhile.
+fn read_answers(socket: &Socket) -> io::Result<Option<Vec<Vec<u8>>>> {
+    let (mut answers, mut interrupted) = (Vec::new(), false);
     loop {
         let (datagram, _) = socket.recv_from_full()?;
         let mut rest = datagram.as_slice();
@@ -162,9 +183,9 @@ fn read_rules(socket: &Socket) -> io::Result<Option<Vec<Vec<u8>>>> {
             rest = next;
             interrupted |= flags & abi::FLAG_DUMP_INTERRUPTED != 0;
             match kind {
-                abi::TYPE_DONE => return Ok((!interrupted).then_some(rules)),
+                abi::TYPE_DONE => return Ok((!interrupted).then_some(answers)),
                 abi::TYPE_ERROR => return Err(error_in(body)),
-                _ => rules.push(body.to_vec()),
+                _ => answers.push(body.to_vec()),
             }
         }
     }

@@ -11,7 +11,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use support::cluster::{assert_none, net};
 use support::{Other, ip, on_a_node, run, succeeds};
 use weir_common::network::{
-    ClusterPlan, PresentTunnel, Problem, TUNNEL_DEVICE, TunnelFilter, TunnelPlan, Way, difference,
+    Change, ClusterPlan, PresentTunnel, Problem, TUNNEL_DEVICE, TunnelFilter, TunnelPlan, Way,
+    difference,
 };
 use weir_kernel::{Kernel, Monitor};
 
@@ -32,6 +33,7 @@ fn plan(address: Option<&str>, routes: &[(&str, Way)]) -> ClusterPlan {
         nat: None,
         pod_mtu: 1480,
         problems: BTreeSet::new(),
+        left_to_others: Default::default(),
     }
 }
 
@@ -79,8 +81,15 @@ fn the_device_becomes_what_is_wanted_and_goes_out_of_service() {
         }
         let kernel = Kernel::open().unwrap();
         let device = async || kernel.cluster_present().await.unwrap().tunnel;
+        // Nobody has asked for a tunnel yet: whatever is there is another program's.
+        kernel.change(&[Change::CreateTunnel]).await;
+        ip("address add 192.0.2.7/32 dev tunl0");
+        ip("link set tunl0 up");
+        converge(&kernel, &no_tunnel(&[])).await;
+        let others = device().await.unwrap();
+        assert!(others.up && !others.addresses.is_empty() && !others.claimed, "{others:?}");
         converge(&kernel, &plan(None, &[])).await;
-        let bare = PresentTunnel { up: true, mtu: 1480, addresses: BTreeSet::new() };
+        let bare = PresentTunnel { claimed: true, up: true, mtu: 1480, addresses: BTreeSet::new() };
         assert_eq!(device().await, Some(bare.clone()));
         let strict = kernel.cluster_present().await.unwrap().strict;
         assert_eq!(strict, ["uplink".to_owned()].into(), "the tunnel device is loose");
@@ -104,7 +113,7 @@ fn the_device_becomes_what_is_wanted_and_goes_out_of_service() {
         converge(&kernel, &plan(Some("10.0.0.2"), &[])).await;
         converge(&kernel, &no_tunnel(&[])).await;
         let idle = device().await.unwrap();
-        assert!(!idle.up && idle.addresses.is_empty(), "{idle:?}");
+        assert!(!idle.up && !idle.claimed && idle.addresses.is_empty(), "{idle:?}");
         assert_eq!(run("nft", &["list", "ruleset"]), "");
     });
 }

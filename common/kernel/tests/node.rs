@@ -77,8 +77,16 @@ fn nat_is_installed_once_and_replaced_when_it_changes() {
         run("nft", &["flush", "table", "inet", "weir"]);
         let _ = kernel.apply(&[nat(&pools[..2])]).await.unwrap();
         assert!(listing().contains("masquerade"));
+        // Not wanted any more it masquerades nothing, but connections are kept.
         let _ = kernel.apply(&[nat(&[])]).await.unwrap();
-        assert_eq!(listing(), "");
+        let retired = listing();
+        assert!(retired.contains("ct state") && !retired.contains("masquerade"), "{retired}");
+        let _ = kernel.apply(&[nat(&[])]).await.unwrap();
+        assert_eq!(listing(), retired, "retired again though nothing changed");
+        for _ in 0..2 {
+            kernel.remove_nat().unwrap();
+            assert_eq!(listing(), "");
+        }
     });
 }
 

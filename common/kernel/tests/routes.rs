@@ -157,6 +157,11 @@ fn what_another_program_has_stays() {
         assert_eq!(present.routes, BTreeMap::new());
         let taken = ["10.1.0.0/26", "10.1.0.64/26", "198.51.100.0/24", "fd00:1::/122"];
         assert_eq!(present.foreign, taken.iter().map(|range| net(range)).collect());
+        // Neither the subnets of links nor Weir's own.
+        let led = present.led_by_others.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let expected = ["10.1.0.0/26", "10.1.0.128/26", "10.1.0.192/26", "fd00:1::/122"];
+        assert_eq!(led, expected);
+        assert_eq!(present.dropped_by_others, [net("fd00:1::40/122")].into());
 
         // What `difference` would not ask for: the kernel edge refuses by itself.
         let mut changes = Vec::new();

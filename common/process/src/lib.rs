@@ -7,6 +7,7 @@ mod deadline;
 mod lock;
 mod log;
 mod log_file;
+mod node_memo;
 mod node_name;
 mod parent;
 mod plugin;
@@ -16,6 +17,10 @@ pub use boot::boot_id;
 pub use deadline::{CLEAN_UP, DEADLINE, DELEGATED, block_on, within};
 pub use lock::{DEFAULT_LOCK_FILE, Lock};
 pub use log::{CALL_VARIABLE, Timing, call_id, logged};
+pub use node_memo::{
+    CLUSTER_VARIABLE, NODE_MEMO_FILE, NODE_MEMO_LOCK, leave_node_memo, read_node_memo,
+    read_whole_node_memo,
+};
 pub use node_name::{NodeNameError, node_name};
 pub use parent::{PARENT_VARIABLE, become_program, die_with_parent};
 pub use plugin::{fail, main};

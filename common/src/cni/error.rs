@@ -155,6 +155,7 @@ impl From<ipam::Error> for Error {
             }
             ipam::Error::OutsidePools { .. }
             | ipam::Error::Taken { .. }
+            | ipam::Error::Gateway { .. }
             | ipam::Error::OtherHost { .. }
             | ipam::Error::HoldsOther { .. } => Code::AddressRefused,
             ipam::Error::NotReady | ipam::Error::Contended(_) => Code::TryAgainLater,

@@ -24,4 +24,5 @@ pub use error::{Code, Error};
 pub use gateway::ip_configuration;
 pub use result::{AddResult, Interface, IpConfiguration, PoolNotice, Route};
 pub use trace::TraceContext;
+pub use valid_attachments::with_valid_attachments;
 pub use version::SpecVersion;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Code, Error, SpecVersion};
+use crate::network::ClusterNotice;
 
 /// An interface that ADD made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +93,10 @@ pub struct AddResult {
     /// from every other plugin's result; others pass over the key.
     #[serde(rename = "weirPools", skip_serializing_if = "Option::is_none")]
     pub pools: Option<Vec<PoolNotice>>,
+    /// Likewise, and only if `weir` asks for it: what there is in the cluster, for
+    /// the node's part in it.
+    #[serde(rename = "weirCluster")]
+    pub cluster: Option<Box<ClusterNotice>>,
 }
 
 /// What `weir` has to know of a pool.
@@ -113,6 +118,8 @@ struct OldResult {
     dns: Value,
     #[serde(rename = "weirPools")]
     pools: Option<Vec<PoolNotice>>,
+    #[serde(rename = "weirCluster")]
+    cluster: Option<Box<ClusterNotice>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -173,6 +180,9 @@ impl AddResult {
         if let Some(pools) = &self.pools {
             json["weirPools"] = json!(pools);
         }
+        if let Some(cluster) = &self.cluster {
+            json["weirCluster"] = json!(cluster);
+        }
         Ok(json)
     }
 
@@ -229,7 +239,8 @@ impl AddResult {
 
 impl From<OldResult> for AddResult {
     fn from(old: OldResult) -> Self {
-        let mut result = Self { dns: old.dns, pools: old.pools, ..Self::default() };
+        let OldResult { dns, pools, cluster, .. } = old;
+        let mut result = Self { dns, pools, cluster, ..Self::default() };
         for address in [old.ip4, old.ip6].into_iter().flatten() {
             let (address, gateway, routes) = (address.ip, address.gateway, address.routes);
             result.ips.push(IpConfiguration { address, gateway, interface: None });
@@ -242,6 +253,7 @@ impl From<OldResult> for AddResult {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::{Inventory, Seen};
 
     fn result() -> AddResult {
         let ip = |address: &str| IpConfiguration {
@@ -267,6 +279,12 @@ mod tests {
                 cidr: "10.0.0.0/16".parse().unwrap(),
                 nat_outgoing: true,
             }]),
+            cluster: Some(Box::new(ClusterNotice {
+                node: "n1".to_owned(),
+                seen: Seen::default(),
+                settled: true,
+                inventory: Inventory::default(),
+            })),
         }
     }
 
@@ -280,6 +298,7 @@ mod tests {
                 |result: &AddResult| result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>();
             assert_eq!(addresses(&again), addresses(&result()), "{json}");
             assert_eq!(again.pools, result().pools, "{json}");
+            assert_eq!(again.cluster, result().cluster, "{json}");
         }
     }
 

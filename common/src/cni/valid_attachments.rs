@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{Code, Error};
 use crate::ipam::collect::AttachmentName;
@@ -49,10 +49,29 @@ pub(super) fn valid_attachments(
     Ok(Some(list.unwrap_or_default().into_iter().map(name).collect()))
 }
 
+/// The same configuration for the IPAM plugin, with these attachments on the runtime's
+/// list too: what the main plugin could not remove keeps its addresses. Without a
+/// list, which is not an empty one, it stays without.
+pub fn with_valid_attachments(
+    mut json: Map<String, Value>,
+    more: &BTreeSet<AttachmentName>,
+) -> Map<String, Value> {
+    let more: Vec<Value> = more
+        .iter()
+        .map(|name| json!({"containerID": name.container_id, "ifname": name.interface}))
+        .collect();
+    for key in VALID_ATTACHMENTS {
+        if let Some(list) = json.get_mut(key) {
+            let mut whole = list.as_array().cloned().unwrap_or_default();
+            whole.extend(more.iter().cloned());
+            *list = whole.into();
+        }
+    }
+    json
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -71,5 +90,21 @@ mod tests {
             let json = json!({"cni.dev/valid-attachments": wrong});
             assert_eq!(read(json).unwrap_err().code, Code::Decode, "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_left_joins_the_list() {
+        let name = |id: &str| AttachmentName { container_id: id.into(), interface: "eth0".into() };
+        let left = BTreeSet::from([name("c2"), name("c3")]);
+        let joined = |json: Value| {
+            let json = with_valid_attachments(json.as_object().unwrap().clone(), &left);
+            (json.len(), valid_attachments(&json).unwrap())
+        };
+        let one = json!([{"containerID": "c1", "ifname": "eth0", "later": true}]);
+        let all = [name("c1"), name("c2"), name("c3")];
+        assert_eq!(joined(json!({"name": "pods"})), (1, None));
+        assert_eq!(joined(json!({"cni.dev/attachments": null})), (1, Some(left.clone())));
+        let both = json!({"cni.dev/attachments": one, "cni.dev/valid-attachments": one});
+        assert_eq!(joined(both), (2, Some(all.into())));
     }
 }

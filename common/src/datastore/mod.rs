@@ -13,6 +13,7 @@ pub mod keys;
 mod transaction;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 pub use configuration::{Configuration, EtcdConfiguration};
 pub use error::Error;
@@ -20,7 +21,9 @@ pub use transaction::{Compare, Outcome, Transaction, Write};
 
 /// A point in the datastore's history. Revisions grow with every commit; zero
 /// is before the first one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Revision(pub i64);
 
 impl std::fmt::Display for Revision {
@@ -66,6 +69,18 @@ pub struct Page {
     /// Pass this as `after` to get the next page; `None` on the last one.
     pub next: Option<String>,
     /// The datastore's revision when this page was read.
+    pub revision: Revision,
+}
+
+/// What tells whether anything changed under some prefixes, all of it as of one
+/// moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// How many keys there are under each prefix, in the order asked.
+    pub counts: Vec<usize>,
+    /// Whether one of them was created or changed after the revision asked about.
+    pub newer: bool,
+    /// The datastore's revision at that moment.
     pub revision: Revision,
 }
 
@@ -149,6 +164,24 @@ pub trait Datastore: Send + Sync {
     /// [`Error::Unavailable`], [`Error::Denied`]. History that is gone shows
     /// in the first [`Watch::next`].
     async fn watch(&self, prefixes: &[String], after: Revision) -> Result<Box<dyn Watch>, Error>;
+
+    /// Counts the keys under each prefix, and says whether one of them was created
+    /// or changed after `after`. With the counts of that revision at hand this
+    /// tells of deletions too. No values are carried where the datastore can avoid
+    /// it.
+    ///
+    /// # Errors
+    /// As [`Datastore::read`].
+    async fn tally(&self, prefixes: &[&str], after: Revision) -> Result<Tally, Error> {
+        let prefix = |prefix: &&str| Selection::Prefix((*prefix).to_owned());
+        let selections: Vec<Selection> = prefixes.iter().map(prefix).collect();
+        let Snapshot { selected, revision } = self.read(&selections).await?;
+        Ok(Tally {
+            counts: selected.iter().map(Vec::len).collect(),
+            newer: selected.iter().flatten().any(|entry| entry.revision > after),
+            revision,
+        })
+    }
 
     /// Reads one key.
     ///

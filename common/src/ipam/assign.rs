@@ -54,8 +54,9 @@ pub struct Request {
     pub facts: BTreeMap<String, String>,
     /// The addresses; all are assigned or none.
     pub wants: Vec<Want>,
-    /// Addresses that are not handed out by themselves, like those of an
-    /// `IPReservation`: the network's gateways.
+    /// The network's gateways. No container is given one of them, not even when it
+    /// asks for it, as it may for the addresses of an `IPReservation` (host-local:
+    /// `plugins/ipam/host-local/backend/allocator/allocator.go`, Get).
     pub reserved: Vec<IpAddr>,
 }
 
@@ -74,7 +75,7 @@ pub fn decide(
     blocks: &Blocks,
     now: Timestamp,
 ) -> Result<Step, Error> {
-    view.holdings.require_ready()?;
+    view.holdings.ready.require()?;
     let unread = view.holdings.unread(blocks)?;
     if !unread.is_empty() {
         return Ok(Step::Read(unread));
@@ -83,7 +84,8 @@ pub fn decide(
         view.holdings.addresses(&request.handle_id, request.purpose.interface(), blocks);
     let draft = Draft::new(request, view, blocks, now);
     let (host, handle_id) = (&request.host, &request.handle_id);
-    let mut search = Search { host, handle_id, purpose: &request.purpose, view, blocks, draft };
+    let (purpose, gateways) = (&request.purpose, request.reserved.as_slice());
+    let mut search = Search { host, handle_id, purpose, gateways, view, blocks, draft };
     let mut assigned = Vec::new();
     let mut missing = Vec::new();
     for want in &request.wants {
@@ -138,6 +140,7 @@ struct Search<'a> {
     host: &'a str,
     handle_id: &'a str,
     purpose: &'a Purpose,
+    gateways: &'a [IpAddr],
     view: &'a View,
     blocks: &'a Blocks,
     draft: Draft<'a>,
@@ -153,6 +156,9 @@ impl<'a> Search<'a> {
                     present.iter().filter(of_family).map(|has| has.address).collect();
                 if !holds.is_empty() {
                     return Err(Error::HoldsOther { address: *address, holds });
+                }
+                if self.gateways.contains(address) {
+                    return Err(Error::Gateway { address: *address });
                 }
                 self.place_exactly(*address)
             }

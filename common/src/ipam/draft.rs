@@ -217,7 +217,7 @@ impl<'a> Draft<'a> {
         for pool in self.view.pools.iter().filter(used) {
             transaction.unchanged(keys::pool(&pool.value.name), pool.revision);
         }
-        self.view.holdings.guard_ready(&mut transaction);
+        self.view.holdings.ready.guard(&mut transaction);
         transaction
     }
 

@@ -70,6 +70,15 @@ pub enum Error {
         /// Its holder.
         holder: String,
     },
+    /// A gateway of the network was asked for.
+    #[error(
+        "address {address} is a gateway of the network (ipam.gateways), which no container is \
+         given; ask for another one"
+    )]
+    Gateway {
+        /// The address asked for.
+        address: IpAddr,
+    },
     /// An address was asked for in a block of another host, and addresses may
     /// not be borrowed.
     #[error(

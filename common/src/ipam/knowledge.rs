@@ -50,38 +50,23 @@ pub(super) fn reason(error: &dyn std::error::Error) -> String {
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
-/// What says which addresses an attachment has, besides their blocks; one round
-/// trip. A damaged pool is no obstacle to giving addresses back: nothing else
-/// is read for that.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Holdings {
-    /// The cluster's ready flag.
-    pub cluster_information: Option<Stored<ClusterInformation>>,
-    /// The attachment's handle.
-    pub handle: Option<Stored<Handle>>,
-}
+/// The flag that forbids all changes while somebody is moving the datastore.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReadyFlag(Option<Stored<ClusterInformation>>);
 
-impl Holdings {
-    /// What to read for a handle.
-    pub fn selections(handle_id: &str) -> Vec<Selection> {
-        vec![
-            Selection::Key(keys::CLUSTER_INFORMATION.to_owned()),
-            Selection::Key(keys::handle(handle_id)),
-        ]
+impl ReadyFlag {
+    /// What to read for it.
+    pub fn selection() -> Selection {
+        Selection::Key(keys::CLUSTER_INFORMATION.to_owned())
     }
 
-    /// Understands the answer to [`Holdings::selections`].
+    /// Understands what was found for [`ReadyFlag::selection`].
     ///
     /// # Errors
-    /// [`Error::Malformed`] with the key of a value that cannot be used.
-    pub fn parse(snapshot: &Snapshot) -> Result<Self, Error> {
-        let information = first(snapshot, 0);
-        let handle = first(snapshot, 1);
-        let read_information = |entry| Stored::read(entry, ClusterInformation::from_json);
-        Ok(Self {
-            cluster_information: information.map(read_information).transpose()?,
-            handle: handle.map(|entry| Stored::read(entry, Handle::from_json)).transpose()?,
-        })
+    /// [`Error::Malformed`] when it cannot be used.
+    pub fn parse(entry: Option<&Entry>) -> Result<Self, Error> {
+        let read = |entry| Stored::read(entry, ClusterInformation::from_json);
+        Ok(Self(entry.map(read).transpose()?))
     }
 
     /// Refuses while somebody is moving the datastore. A cluster that never
@@ -89,21 +74,50 @@ impl Holdings {
     ///
     /// # Errors
     /// [`Error::NotReady`].
-    pub fn require_ready(&self) -> Result<(), Error> {
-        let flag = self.cluster_information.as_ref().map(|information| &information.value);
-        match flag.and_then(|information| information.datastore_ready) {
+    pub fn require(&self) -> Result<(), Error> {
+        match self.0.as_ref().and_then(|information| information.value.datastore_ready) {
             Some(false) => Err(Error::NotReady),
             _ => Ok(()),
         }
     }
 
-    /// Requires of a transaction that the ready flag is as it was read.
-    pub fn guard_ready(&self, transaction: &mut Transaction) {
+    /// Requires of a transaction that the flag is as it was read.
+    pub fn guard(&self, transaction: &mut Transaction) {
         let key = keys::CLUSTER_INFORMATION.to_owned();
-        match &self.cluster_information {
+        match &self.0 {
             None => transaction.absent(key),
             Some(information) => transaction.unchanged(key, information.revision),
         };
+    }
+}
+
+/// What says which addresses an attachment has, besides their blocks; one round
+/// trip. A damaged pool is no obstacle to giving addresses back: nothing else
+/// is read for that.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Holdings {
+    /// The cluster's ready flag.
+    pub ready: ReadyFlag,
+    /// The attachment's handle.
+    pub handle: Option<Stored<Handle>>,
+}
+
+impl Holdings {
+    /// What to read for a handle.
+    pub fn selections(handle_id: &str) -> Vec<Selection> {
+        vec![ReadyFlag::selection(), Selection::Key(keys::handle(handle_id))]
+    }
+
+    /// Understands the answer to [`Holdings::selections`].
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] with the key of a value that cannot be used.
+    pub fn parse(snapshot: &Snapshot) -> Result<Self, Error> {
+        let handle = first(snapshot, 1);
+        Ok(Self {
+            ready: ReadyFlag::parse(first(snapshot, 0))?,
+            handle: handle.map(|entry| Stored::read(entry, Handle::from_json)).transpose()?,
+        })
     }
 
     /// The blocks that the handle names.

@@ -38,7 +38,7 @@ pub use block::{
 pub use error::Error;
 pub use family::Family;
 pub use handle::Handle;
-pub use knowledge::{Blocks, Holdings, Stored, Unreadable, View};
+pub use knowledge::{Blocks, Holdings, ReadyFlag, Stored, Unreadable, View};
 pub use memo::Memo;
 pub use pools::{PassedOver, PoolReference, choose, verdict};
 pub use purpose::{ATTRIBUTE_TYPE, Purpose, TYPE_IPIP_TUNNEL};

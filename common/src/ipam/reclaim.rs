@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::audit::{Circumstances, Listing, Owner};
-use super::{Affinity, AffinityState, Block, Error, Holdings, Stored};
+use super::{Affinity, AffinityState, Block, Error, ReadyFlag, Stored};
 use crate::datastore::{Datastore, Entry, Outcome, Selection, Transaction, keys};
-use crate::resources::{ClusterInformation, IpPool};
+use crate::resources::IpPool;
 
 /// A block to take back.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,10 +76,7 @@ fn is_settled(listing: &Listing, block: IpNet, host: &str) -> bool {
 /// [`Error::NotReady`], [`Error::Contended`], [`Error::Malformed`],
 /// [`Error::Datastore`].
 pub async fn reclaim(datastore: &dyn Datastore, empty: &EmptyBlock) -> Result<bool, Error> {
-    let mut selections = vec![
-        Selection::Key(keys::CLUSTER_INFORMATION.to_owned()),
-        Selection::Key(keys::block(empty.block)),
-    ];
+    let mut selections = vec![ReadyFlag::selection(), Selection::Key(keys::block(empty.block))];
     selections
         .extend(empty.host.iter().map(|host| Selection::Key(keys::affinity(host, empty.block))));
     for _ in 0..super::engine::MAX_ATTEMPTS {
@@ -104,10 +101,8 @@ fn decide(
     block: Option<&Entry>,
     affinity: Option<&Entry>,
 ) -> Result<Option<Transaction>, Error> {
-    let information =
-        information.map(|entry| Stored::read(entry, ClusterInformation::from_json)).transpose()?;
-    let holdings = Holdings { cluster_information: information, handle: None };
-    holdings.require_ready()?;
+    let ready = ReadyFlag::parse(information)?;
+    ready.require()?;
     let block = block.map(|entry| Stored::read(entry, Block::from_json)).transpose()?;
     let affinity = affinity.map(|entry| Stored::read(entry, Affinity::from_json)).transpose()?;
     let is_takeable = |block: &Stored<Block>| {
@@ -124,6 +119,6 @@ fn decide(
         };
         super::release::forget_full(host, empty.block, &mut transaction);
     }
-    holdings.guard_ready(&mut transaction);
+    ready.guard(&mut transaction);
     Ok(Some(transaction))
 }

@@ -18,7 +18,7 @@ pub fn decide(
     holdings: &Holdings,
     blocks: &Blocks,
 ) -> Result<Step, Error> {
-    holdings.require_ready()?;
+    holdings.ready.require()?;
     let Some(handle) = &holdings.handle else {
         return Ok(Step::Done(Vec::new()));
     };
@@ -45,7 +45,7 @@ pub fn decide(
     } else {
         transaction.update(key, handle.revision, remaining.to_json());
     }
-    holdings.guard_ready(&mut transaction);
+    holdings.ready.guard(&mut transaction);
     Ok(Step::Commit(transaction, released))
 }
 

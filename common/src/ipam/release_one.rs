@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use super::audit::Allocation;
 use super::block::block_of;
 use super::release::{count_again, give_back};
-use super::{Attribute, Block, Error, Family, Handle, Holdings, MAX_BLOCK_BITS, Stored};
+use super::{Attribute, Block, Error, Family, Handle, MAX_BLOCK_BITS, ReadyFlag, Stored};
 use crate::datastore::{Datastore, Outcome, Selection, Transaction, keys};
-use crate::resources::ClusterInformation;
+use crate::node::forget_tunnel_addresses;
 
 /// One address in use, as somebody saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,8 @@ pub async fn holder(
     Ok(found.and_then(|(block, ordinal, _)| block.value.holder(ordinal).cloned()))
 }
 
-/// Releases an address if it is still in use as it was seen.
+/// Releases an address if it is still in use as it was seen. A node whose tunnel
+/// had it does not name it any more.
 ///
 /// # Errors
 /// [`Error::NotReady`], [`Error::Contended`], [`Error::Datastore`],
@@ -106,17 +107,17 @@ async fn prepare(
     seen: &Seen,
 ) -> Result<Transaction, Error> {
     let id = seen.handle.as_deref();
-    let mut selections = vec![Selection::Key(keys::CLUSTER_INFORMATION.to_owned())];
+    let mut selections = vec![ReadyFlag::selection()];
     selections.extend(id.map(|id| Selection::Key(keys::handle(id))));
     let snapshot = datastore.read(&selections).await?;
     let entry = |index: usize| snapshot.selected.get(index).and_then(|entries| entries.first());
-    let information = entry(0).map(|entry| Stored::read(entry, ClusterInformation::from_json));
+    let ready = ReadyFlag::parse(entry(0))?;
+    ready.require()?;
     let handle = entry(1).map(|entry| Stored::read(entry, Handle::from_json)).transpose()?;
-    let holdings = Holdings { cluster_information: information.transpose()?, handle };
-    holdings.require_ready()?;
     let mut transaction = Transaction::default();
-    release_ordinal(block, ordinal, holdings.handle.as_ref(), &mut transaction);
-    holdings.guard_ready(&mut transaction);
+    release_ordinal(block, ordinal, handle.as_ref(), &mut transaction);
+    forget_tunnel_addresses(datastore, id.as_slice(), &block.value, &mut transaction).await?;
+    ready.guard(&mut transaction);
     Ok(transaction)
 }
 

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv6Net};
 
+use super::container_routes::next_hops;
 use super::step::{Route, Side, Step, Sysctl, Veth};
 use super::{AttachmentIdentity, MacAddress};
 
@@ -48,6 +49,10 @@ pub struct AttachmentRequest {
     /// adds it when the IPAM configuration names no routes, or
     /// `include_default_routes` is set.
     pub default_routes: bool,
+    /// The gateways that the IPAM result names, which are the container's next hops
+    /// instead of Weir's own. Those that no host can have, and
+    /// those of a family that the container has no address of, are left out.
+    pub gateways: Vec<IpAddr>,
 }
 
 /// A route that the IPAM result asks for. Its next hop is not here: the
@@ -68,7 +73,11 @@ pub struct RequestedRoute {
 
 /// An attachment that can be planned: an [`AttachmentRequest`] found sound.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attachment(AttachmentRequest);
+pub struct Attachment {
+    pub(super) request: AttachmentRequest,
+    /// The routes of the container by its other interfaces.
+    pub(super) others: Vec<Route>,
+}
 
 /// What is wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,7 +123,7 @@ impl Attachment {
     /// # Errors
     /// No address, one that is none of a host, one given twice, an MTU that
     /// the families or a veth cannot have, or a group hardware address.
-    pub fn new(request: AttachmentRequest) -> Result<Self, InvalidAttachment> {
+    pub fn new(mut request: AttachmentRequest) -> Result<Self, InvalidAttachment> {
         if request.addresses.is_empty() {
             return Err(InvalidAttachment::NoAddress);
         }
@@ -130,28 +139,31 @@ impl Attachment {
         }
         match request.mac {
             Some(mac) if !mac.is_unicast() => Err(InvalidAttachment::Mac { mac }),
-            _ => Ok(Self(request)),
+            _ => {
+                request.gateways = next_hops(&request);
+                Ok(Self { request, others: Vec::new() })
+            }
         }
     }
 
     /// Whose interface it is.
     pub fn identity(&self) -> &AttachmentIdentity {
-        &self.0.identity
+        &self.request.identity
     }
 
     /// The container's addresses.
     pub fn addresses(&self) -> &[IpAddr] {
-        &self.0.addresses
+        &self.request.addresses
     }
 
     /// The MTU of both ends, in bytes.
     pub fn mtu(&self) -> u32 {
-        self.0.mtu
+        self.request.mtu
     }
 
     /// The hardware address of the container's end.
     pub fn container_mac(&self) -> MacAddress {
-        self.0.mac.unwrap_or_else(|| self.0.identity.container_mac())
+        self.request.mac.unwrap_or_else(|| self.request.identity.container_mac())
     }
 
     /// The IP versions of its addresses.
@@ -161,58 +173,18 @@ impl Attachment {
 
     /// Whether it has an IPv4 address.
     pub fn has_v4(&self) -> bool {
-        self.0.addresses.iter().any(IpAddr::is_ipv4)
+        self.request.addresses.iter().any(IpAddr::is_ipv4)
     }
 
     /// Whether it has an IPv6 address.
     pub fn has_v6(&self) -> bool {
-        self.0.addresses.iter().any(IpAddr::is_ipv6)
+        self.request.addresses.iter().any(IpAddr::is_ipv6)
     }
 
     /// The routes of the node to the container: one for each address, by the
     /// host's end.
     pub fn host_routes(&self) -> Vec<Route> {
-        self.0.addresses.iter().map(|&address| Route::on_link(address.into())).collect()
-    }
-
-    /// The routes of the container by its interface, in the order in which the
-    /// kernel takes them: the IPv4 next hop itself, then what lies behind it.
-    pub fn container_routes(&self) -> Vec<Route> {
-        let v4 = self.has_v4().then(|| self.routes_behind(GATEWAY_V4.into()));
-        let v6 = self.has_v6().then(|| self.routes_behind(GATEWAY_V6.into()));
-        let v4 = v4.unwrap_or_default();
-        let gateway_v4 = (!v4.is_empty()).then(|| Route::on_link(IpAddr::from(GATEWAY_V4).into()));
-        gateway_v4.into_iter().chain(v4).chain(v6.unwrap_or_default()).collect()
-    }
-
-    fn routes_behind(&self, gateway: IpAddr) -> Vec<Route> {
-        let mut routes: Vec<Route> = self
-            .0
-            .routes
-            .iter()
-            .filter(|route| route.destination.addr().is_ipv4() == gateway.is_ipv4())
-            .map(|route| Route {
-                mtu: route.mtu,
-                advmss: route.advmss,
-                priority: route.priority,
-                table: route.table,
-                ..Route::via(route.destination.trunc(), gateway)
-            })
-            .collect();
-        let in_main_table = |route: &Route| route.table.is_none() || route.table == Some(254);
-        let has_default =
-            routes.iter().any(|route| route.destination.prefix_len() == 0 && in_main_table(route));
-        if self.0.default_routes && !has_default {
-            routes.push(Route::via(everything(gateway), gateway));
-        }
-        routes
-    }
-}
-
-fn everything(family_of: IpAddr) -> IpNet {
-    match family_of {
-        IpAddr::V4(_) => Ipv4Net::default().into(),
-        IpAddr::V6(_) => Ipv6Net::default().into(),
+        self.request.addresses.iter().map(|&address| Route::on_link(address.into())).collect()
     }
 }
 
@@ -244,7 +216,7 @@ pub fn plan_link(identity: &AttachmentIdentity, mac: Option<MacAddress>, mtu: u3
 pub fn plan_attachment(attachment: &Attachment) -> Vec<Step> {
     let mut steps =
         plan_link(attachment.identity(), Some(attachment.container_mac()), attachment.mtu());
-    let forwarding = attachment.0.allow_ip_forwarding;
+    let forwarding = attachment.request.allow_ip_forwarding;
     steps.extend(plan_parameters(attachment.identity(), attachment.families(), forwarding));
     steps.extend(plan_addresses(attachment));
     steps
@@ -311,21 +283,20 @@ pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
 
 fn container_reach(attachment: &Attachment, container: &str) -> Vec<Step> {
     let routes = attachment.container_routes();
-    let neighbour =
-        routes.iter().any(|route| route.gateway == Some(GATEWAY_V4.into())).then(|| {
-            Step::AddNeighbour {
-                side: Side::Container,
-                link: container.to_owned(),
-                address: GATEWAY_V4.into(),
-                mac: HOST_MAC,
-            }
-        });
+    let next_hops = routes.iter().filter(|route| route.gateway.is_none());
+    let neighbours = next_hops.map(|route| Step::AddNeighbour {
+        side: Side::Container,
+        link: container.to_owned(),
+        address: route.destination.addr(),
+        mac: HOST_MAC,
+    });
+    let neighbours: Vec<Step> = neighbours.collect();
     let routes = routes.into_iter().map(|route| Step::AddRoute {
         side: Side::Container,
         link: container.to_owned(),
         route,
     });
-    neighbour.into_iter().chain(routes).collect()
+    neighbours.into_iter().chain(routes).collect()
 }
 
 fn host_sysctls(families: Families, host: &str) -> Vec<Step> {

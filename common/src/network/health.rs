@@ -1,9 +1,11 @@
 //! What keeps containers that are attached from their network.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use super::{AttachmentIdentity, NodeState};
+use ipnet::Ipv4Net;
+
+use super::{AttachmentIdentity, NodeState, PresentTunnel, TUNNEL_DEVICE, TunnelNeed};
 
 /// An attachment as the node's kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +33,14 @@ pub enum Trouble {
     LinkDown(AttachmentIdentity),
     /// No route leads to the container.
     RouteMissing(AttachmentIdentity),
+    /// A pool tunnels, and there is no tunnel device.
+    TunnelMissing,
+    /// The tunnel device is down.
+    TunnelDown,
+    /// The tunnel device has not the address that it should have.
+    TunnelWithoutAddress(Ipv4Addr),
+    /// No address has been given to the tunnel device.
+    TunnelUnassigned,
 }
 
 impl fmt::Display for Trouble {
@@ -57,12 +67,64 @@ impl fmt::Display for Trouble {
                      container again"
                 )
             }
+            Self::TunnelMissing => write!(
+                formatter,
+                "a pool tunnels to other nodes (ipipMode) and there is no tunnel device \
+                 {TUNNEL_DEVICE}; load the kernel's module with \"modprobe ipip\", then {AGAIN}"
+            ),
+            Self::TunnelDown => write!(
+                formatter,
+                "a pool tunnels to other nodes (ipipMode) and the tunnel device {TUNNEL_DEVICE} is \
+                 down; run \"ip link set {TUNNEL_DEVICE} up\", then {AGAIN}"
+            ),
+            Self::TunnelWithoutAddress(address) => write!(
+                formatter,
+                "a pool tunnels to other nodes (ipipMode) and the tunnel device {TUNNEL_DEVICE} is \
+                 without its address {address}; {AGAIN}"
+            ),
+            Self::TunnelUnassigned => write!(
+                formatter,
+                "a pool tunnels to other nodes (ipipMode) and this node has no tunnel address; \
+                 {AGAIN}, which says why, and see: weirctl get ippool -o wide"
+            ),
         }
     }
 }
 
+/// What makes the node's part in the cluster anew.
+const AGAIN: &str = "run \"weirctl node run --once\", or start the agent (weirctl node run)";
+
+/// What keeps a node's tunnel from carrying what it should.
+fn tunnel_trouble(need: TunnelNeed, device: Option<&PresentTunnel>) -> Option<Trouble> {
+    let (address, device) = match (need, device) {
+        (TunnelNeed::None, _) => return None,
+        (_, None) => return Some(Trouble::TunnelMissing),
+        (TunnelNeed::Unassigned, _) => return Some(Trouble::TunnelUnassigned),
+        (TunnelNeed::Assigned(address), Some(device)) => (address, device),
+    };
+    if !device.up {
+        Some(Trouble::TunnelDown)
+    } else if !device.addresses.contains(&Ipv4Net::from(address)) {
+        Some(Trouble::TunnelWithoutAddress(address))
+    } else {
+        None
+    }
+}
+
+/// What of the node's surroundings decides whether containers can be reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeHealth {
+    /// What it forwards.
+    pub state: NodeState,
+    /// Whether its tunnel device should be in service, as who sees to it says.
+    pub need: TunnelNeed,
+    /// Its tunnel device, where there is one.
+    pub tunnel: Option<PresentTunnel>,
+}
+
 /// What keeps these attachments from their network, on a node in this state.
-pub fn troubles(attachments: &[AttachmentState], node: &NodeState) -> Vec<Trouble> {
+pub fn troubles(attachments: &[AttachmentState], health: &NodeHealth) -> Vec<Trouble> {
+    let node = &health.state;
     let has = |is_v4: bool| {
         let mut addresses = attachments.iter().flat_map(|attachment| &attachment.addresses);
         addresses.any(|address| address.is_ipv4() == is_v4)
@@ -73,6 +135,9 @@ pub fn troubles(attachments: &[AttachmentState], node: &NodeState) -> Vec<Troubl
     }
     if has(false) && !node.ipv6_forwarding {
         troubles.push(Trouble::NotForwarding { parameter: "net.ipv6.conf.all.forwarding" });
+    }
+    if has(true) {
+        troubles.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
     }
     troubles.extend(attachments.iter().filter_map(|attachment| {
         let identity = || attachment.identity.clone();
@@ -101,7 +166,8 @@ mod tests {
     }
 
     fn texts(attachment: AttachmentState, node: &NodeState) -> String {
-        let troubles = troubles(&[attachment], node);
+        let health = NodeHealth { state: node.clone(), ..NodeHealth::default() };
+        let troubles = troubles(&[attachment], &health);
         troubles.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
@@ -111,7 +177,7 @@ mod tests {
             NodeState { ipv4_forwarding: true, ipv6_forwarding: true, ..NodeState::default() };
         let whole = attachment(&["10.0.0.1", "fd00::1"]);
         assert_eq!(texts(whole.clone(), &forwarding), "");
-        assert_eq!(troubles(&[], &NodeState::default()), []);
+        assert_eq!(troubles(&[], &NodeHealth::default()), []);
         let off = texts(whole.clone(), &NodeState::default());
         assert!(
             off.contains("net.ipv4.ip_forward") && off.contains("net.ipv6.conf.all.forwarding")
@@ -125,5 +191,33 @@ mod tests {
         // An ADD that waits for its addresses, or a container that was switched off.
         let waiting = AttachmentState { carrier: false, ..attachment(&[]) };
         assert_eq!(texts(waiting, &forwarding), "");
+    }
+
+    #[test]
+    fn a_tunnel_counts_where_a_pool_needs_it() {
+        let own = Ipv4Addr::new(10, 0, 0, 9);
+        let told = |need, tunnel: Option<PresentTunnel>, addresses: &[&str]| {
+            let state =
+                NodeState { ipv4_forwarding: true, ipv6_forwarding: true, ..NodeState::default() };
+            troubles(&[attachment(addresses)], &NodeHealth { state, need, tunnel })
+        };
+        let device = |up, addresses: &[Ipv4Addr]| {
+            let addresses = addresses.iter().map(|address| Ipv4Net::from(*address)).collect();
+            Some(PresentTunnel { claimed: true, up, mtu: 1480, addresses })
+        };
+        let need = TunnelNeed::Assigned(own);
+        let (v4, v6) = (&["10.0.0.1"][..], &["fd00::1"][..]);
+        assert_eq!(told(need, device(true, &[own]), v4), []);
+        assert_eq!(told(TunnelNeed::None, None, v4), []);
+        assert_eq!(told(need, None, v6), [], "IPv6 is not tunnelled");
+        assert_eq!(told(need, None, v4), [Trouble::TunnelMissing]);
+        assert_eq!(told(need, device(false, &[own]), v4), [Trouble::TunnelDown]);
+        assert_eq!(told(need, device(true, &[]), v4), [Trouble::TunnelWithoutAddress(own)]);
+        assert_eq!(
+            told(TunnelNeed::Unassigned, device(true, &[]), v4),
+            [Trouble::TunnelUnassigned]
+        );
+        let texts = [Trouble::TunnelMissing, Trouble::TunnelDown].map(|it| it.to_string());
+        assert!(texts[0].contains("modprobe ipip") && texts[1].contains("ip link set tunl0 up"));
     }
 }

@@ -11,6 +11,7 @@ mod autodetect;
 mod check;
 mod cluster;
 mod collect;
+mod container_routes;
 mod health;
 mod identity;
 mod mac;
@@ -33,12 +34,13 @@ pub use autodetect::{
 };
 pub use check::{Difference, Expected, Found, FoundLink, compare};
 pub use cluster::{
-    Change, ClusterPlan, ClusterPool, Follower, Inventory, Peer, Present, PresentTunnel, Problem,
-    TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelFilter, TunnelPlan, Underlay, UnderlayLink, Way,
-    difference, has_tunnel_address, needs_tunnel, plan_cluster, pod_mtu,
+    Change, ClusterNotice, ClusterPlan, ClusterPool, Follower, Inventory, Listing, NodeMemo, Peer,
+    Present, PresentTunnel, Problem, Seen, TUNNEL_ALIAS, TUNNEL_DEVICE, TUNNEL_OVERHEAD,
+    TunnelFilter, TunnelNeed, TunnelPlan, Underlay, UnderlayLink, Way, difference,
+    has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use collect::{Fate, fate};
-pub use health::{AttachmentState, Trouble, troubles};
+pub use health::{AttachmentState, NodeHealth, Trouble, troubles};
 pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mac::{InvalidMac, MacAddress};
 pub use mtu::{DEFAULT_MTU, MtuCandidate, choose_mtu};

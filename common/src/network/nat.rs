@@ -4,8 +4,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
 use super::NftTable;
+use super::nft::{chain, matches, rule};
 
-/// The name of the table's chain.
+/// The name of the table's chain, and of its hook.
 const CHAIN: &str = "postrouting";
 
 /// What NAT has to know of a pool.
@@ -22,7 +23,7 @@ pub struct NatPool {
 /// `nat_pools` and goes to none in `pools` is masqueraded. Disabled pools count
 /// like any other; that is how a range is exempted (Calico's Felix,
 /// `masq_mgr.go`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NatTable {
     pools_v4: Vec<Ipv4Net>,
     nat_pools_v4: Vec<Ipv4Net>,
@@ -48,16 +49,22 @@ impl NftTable for NatTable {
     const REASON: &'static str = "a pool asks for NAT (natOutgoing)";
     const ALTERNATIVE: &'static str = "set natOutgoing to false on every pool";
 
-    /// One rule for each family with NAT.
+    /// One rule for each family with NAT, or the one that keeps connections.
     fn rules(&self) -> usize {
-        usize::from(!self.nat_pools_v4.is_empty()) + usize::from(!self.nat_pools_v6.is_empty())
+        let families = [self.nat_pools_v4.is_empty(), self.nat_pools_v6.is_empty()];
+        families.iter().filter(|is_empty| !**is_empty).count().max(1)
+    }
+
+    /// A table that masquerades nothing. Connections that were masqueraded from
+    /// their beginning live on, but only as long as there is a chain of this type
+    /// (`nf_nat_register_fn` in `net/netfilter/nf_nat_core.c`) and a rule that looks
+    /// at connections (`nf_ct_netns_get` in `nf_conntrack_proto.c`).
+    fn retired() -> Option<Self> {
+        Some(Self::default())
     }
 
     fn contents(&self, comment: &str) -> Vec<Value> {
-        let mut commands = vec![json!({ "add": { "chain": {
-            "family": "inet", "table": Self::NAME, "name": CHAIN,
-            "type": "nat", "hook": "postrouting", "prio": 100, "policy": "accept",
-        } } })];
+        let mut commands = vec![chain(Self::NAME, CHAIN, "nat", 100)];
         if !self.nat_pools_v4.is_empty() {
             let (pools, nat_pools) = (elements(&self.pools_v4), elements(&self.nat_pools_v4));
             commands.extend(family("ip", "v4", "ipv4_addr", pools, nat_pools, comment));
@@ -65,6 +72,9 @@ impl NftTable for NatTable {
         if !self.nat_pools_v6.is_empty() {
             let (pools, nat_pools) = (elements(&self.pools_v6), elements(&self.nat_pools_v6));
             commands.extend(family("ip6", "v6", "ipv6_addr", pools, nat_pools, comment));
+        }
+        if self.nat_pools_v4.is_empty() && self.nat_pools_v6.is_empty() {
+            commands.push(keeping_rule(comment));
         }
         commands
     }
@@ -104,26 +114,36 @@ fn family(
             "flags": ["interval"], "elem": elements,
         } } })
     };
-    let matches = |field: &str, operator: &str, set: &str| {
-        json!({ "match": {
-            "op": operator,
-            "left": { "payload": { "protocol": protocol, "field": field } },
-            "right": format!("@{set}"),
-        } })
+    let is_in = |field: &str, operator: &str, set: &str| {
+        let left = json!({ "payload": { "protocol": protocol, "field": field } });
+        matches(left, operator, json!(format!("@{set}")))
     };
     let (all, with_nat) = (format!("pools_{suffix}"), format!("nat_pools_{suffix}"));
     [
         set(&all, pools),
         set(&with_nat, nat_pools),
-        json!({ "add": { "rule": {
-            "family": "inet", "table": NatTable::NAME, "chain": CHAIN, "comment": comment,
-            "expr": [
-                matches("saddr", "==", &with_nat),
-                matches("daddr", "!=", &all),
-                { "masquerade": null },
+        rule(
+            NatTable::NAME,
+            CHAIN,
+            comment,
+            vec![
+                is_in("saddr", "==", &with_nat),
+                is_in("daddr", "!=", &all),
+                json!({ "masquerade": null }),
             ],
-        } } }),
+        ),
     ]
+}
+
+/// A rule that has the kernel keep track of connections, and does nothing to them.
+fn keeping_rule(comment: &str) -> Value {
+    let established = json!({ "match": {
+        "op": "in", "left": { "ct": { "key": "state" } }, "right": "established",
+    } });
+    json!({ "add": { "rule": {
+        "family": "inet", "table": NatTable::NAME, "chain": CHAIN, "comment": comment,
+        "expr": [established, { "accept": null }],
+    } } })
 }
 
 #[cfg(test)]
@@ -138,6 +158,15 @@ mod tests {
     fn no_pool_with_nat_needs_no_table() {
         assert_eq!(NatTable::from_pools(&[]), None);
         assert_eq!(NatTable::from_pools(&[pool("10.0.0.0/16", false)]), None);
+    }
+
+    #[test]
+    fn a_retired_table_masquerades_nothing_and_looks_at_connections() {
+        let retired = NatTable::retired().unwrap();
+        let document = retired.ruleset().to_string();
+        assert!(!document.contains("masquerade"), "{document}");
+        assert!(document.contains(r#""type":"nat""#), "{document}");
+        assert_eq!(document.matches(r#""ct":"#).count(), retired.rules(), "{document}");
     }
 
     #[test]

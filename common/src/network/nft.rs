@@ -40,6 +40,12 @@ pub trait NftTable {
     fn removal() -> Value {
         json!({ "nftables": removal_commands(Self::NAME) })
     }
+
+    /// What a table of the name that is not wanted any more becomes; `None` where
+    /// it can simply go.
+    fn retired() -> Option<Self>
+    where
+        Self: Sized;
 }
 
 /// Deleting a table that is not there is an error; adding one that is there is
@@ -50,4 +56,25 @@ fn removal_commands(name: &str) -> Vec<Value> {
 
 fn table(name: &str) -> Value {
     json!({ "table": { "family": "inet", "name": name } })
+}
+
+/// The command that makes a chain, called like its hook, that lets through what
+/// none of its rules is for.
+pub(super) fn chain(table: &str, hook: &str, kind: &str, priority: i32) -> Value {
+    json!({ "add": { "chain": {
+        "family": "inet", "table": table, "name": hook,
+        "type": kind, "hook": hook, "prio": priority, "policy": "accept",
+    } } })
+}
+
+/// The command that adds a rule to a chain.
+pub(super) fn rule(table: &str, chain: &str, comment: &str, expression: Vec<Value>) -> Value {
+    json!({ "add": { "rule": {
+        "family": "inet", "table": table, "chain": chain, "comment": comment, "expr": expression,
+    } } })
+}
+
+/// The part of a rule that compares.
+pub(super) fn matches(left: Value, operator: &str, right: Value) -> Value {
+    json!({ "match": { "op": operator, "left": left, "right": right } })
 }

@@ -20,7 +20,7 @@ pub enum Nat {
     /// It stays as it is: the addresses come from somebody else's pools.
     #[default]
     AsItIs,
-    /// It becomes this one; with `None` there is to be no table.
+    /// It becomes this one; with `None` there are to be no rules.
     Exactly(Option<NatTable>),
 }
 

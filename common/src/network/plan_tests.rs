@@ -107,6 +107,7 @@ fn request(addresses: &[&str]) -> AttachmentRequest {
         allow_ip_forwarding: false,
         routes: Vec::new(),
         default_routes: true,
+        gateways: Vec::new(),
     }
 }
 

@@ -12,7 +12,7 @@ pub enum Error {
     /// The node has no Node resource.
     #[error(
         "node {0} is not registered, so it cannot have a tunnel address; start \"weirctl node \
-         run\", or write a Node resource with its address"
+         run\", or restart it where it runs, or write a Node resource with its address"
     )]
     NotRegistered(String),
     /// Another node is registered with the same address.

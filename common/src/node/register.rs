@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 use super::Error;
 use super::stored::{StoredNode, object_in};
 use crate::datastore::{self, Datastore, Entry, Selection, Snapshot, Transaction, keys};
-use crate::ipam::{Holdings, Stored, engine};
-use crate::resources::{Birth, ClusterInformation, Kind, Node, Resource};
+use crate::ipam::{ReadyFlag, engine};
+use crate::resources::{Birth, Kind, Node, Resource};
 
 /// The addresses by which other nodes reach a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub async fn register(
     birth: &Birth,
 ) -> Result<bool, Error> {
     let selections = [
-        Selection::Key(keys::CLUSTER_INFORMATION.to_owned()),
+        ReadyFlag::selection(),
         Selection::Key(keys::node(name)),
         Selection::Prefix(keys::NODES.to_owned()),
     ];
@@ -100,11 +100,9 @@ fn decide(
         }
     }
     if !transaction.writes.is_empty() {
-        let information = entry(0).map(|entry| Stored::read(entry, ClusterInformation::from_json));
-        let cluster_information = information.transpose().map_err(crate::ipam::Error::from)?;
-        let holdings = Holdings { cluster_information, handle: None };
-        holdings.require_ready()?;
-        holdings.guard_ready(&mut transaction);
+        let ready = ReadyFlag::parse(entry(0))?;
+        ready.require()?;
+        ready.guard(&mut transaction);
     }
     Ok(transaction)
 }

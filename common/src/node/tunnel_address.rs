@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::Error;
 use super::stored::StoredNode;
+use super::tunnel::{FIELD, tunnel_handle_id};
 use crate::datastore::{Datastore, Selection, Snapshot, Transaction, keys};
 use crate::ipam::assign::{self, Request, Want};
 use crate::ipam::{
@@ -17,15 +18,6 @@ use crate::ipam::{
     engine, release, verdict,
 };
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
-
-/// The field of `spec.bgp` that names the address.
-const FIELD: &str = "ipv4IPIPTunnelAddr";
-
-/// The handle of a node's tunnel address (`node/pkg/allocateip/allocateip.go`,
-/// generateHandleAndAttributes).
-pub fn tunnel_handle_id(node: &str) -> String {
-    format!("ipip-tunnel-addr-{node}")
-}
 
 /// Makes sure that a node has a tunnel address, and that its Node says so, and
 /// returns it.
@@ -154,16 +146,25 @@ impl Ensuring<'_> {
         Ok(assign::decide(&request, self.view, self.blocks, now)?)
     }
 
-    /// The step, with the node naming the address.
+    /// The step, with the node naming the address. An address that the node has
+    /// already must still be its own then: somebody may be releasing it.
     fn noted(&self, step: Step) -> Result<Step, Error> {
         let (mut transaction, assigned) = match step {
             Step::Read(blocks) => return Ok(Step::Read(blocks)),
             Step::Commit(transaction, assigned) => (transaction, assigned),
-            Step::Done(assigned) => (Transaction::default(), assigned),
+            Step::Done(assigned) => (self.unchanged_handle(), assigned),
         };
         let address = assigned.first().map(|assigned| assigned.address.to_string());
         note(Some(self.stored), address, &self.view.holdings, &mut transaction)?;
         Ok(commit_or_done(transaction, assigned))
+    }
+
+    fn unchanged_handle(&self) -> Transaction {
+        let mut transaction = Transaction::default();
+        if let Some(handle) = &self.view.holdings.handle {
+            transaction.unchanged(keys::handle(self.handle_id), handle.revision);
+        }
+        transaction
     }
 
     fn may_stay(&self, address: IpAddr) -> bool {
@@ -204,8 +205,8 @@ fn note(
         stored.set_bgp(&[(FIELD, address)], transaction);
     }
     if alone && !transaction.writes.is_empty() {
-        holdings.require_ready()?;
-        holdings.guard_ready(transaction);
+        holdings.ready.require()?;
+        holdings.ready.guard(transaction);
     }
     Ok(())
 }

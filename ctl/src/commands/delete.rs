@@ -89,17 +89,22 @@ async fn delete(
     deletion.run().await
 }
 
-/// What to say about what went with a resource: of a pool only what force did.
+/// What to say about what went with a resource: of a pool only what force did,
+/// and tunnels' addresses.
 fn notes(target: &Resource, deleted: Deleted, force: bool) -> Option<String> {
-    let Deleted { addresses, blocks, blocks_without_host } = deleted;
+    let Deleted { addresses, blocks, blocks_without_host: left, .. } = deleted;
     let (kind, name) = (target.kind, target.name());
     match kind {
         Kind::IpPool if force => Some(format!(
             "{kind}({name}): released {addresses} address(es), deleted {blocks} block(s)\n"
         )),
+        Kind::IpPool if addresses > 0 => {
+            Some(format!("{kind}({name}): released {addresses} tunnel address(es)\n"))
+        }
         Kind::Node if deleted != Deleted::default() => Some(format!(
             "{kind}({name}): released {addresses} tunnel address(es), deleted {blocks} empty \
-             block(s), left {blocks_without_host} block(s) with addresses in use without a node\n"
+             block(s), left {left} block(s) with {} address(es) in use without a node\n",
+            deleted.addresses_without_host
         )),
         _ => None,
     }

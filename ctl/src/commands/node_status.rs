@@ -5,9 +5,8 @@ mod words;
 
 use clap::Args;
 use serde_json::json;
-use weir_common::network::{difference, plan_cluster};
+use weir_common::network::{Listing, difference, plan_cluster};
 
-use crate::node::feed;
 use crate::output::json;
 use crate::session::{CommandResult, Failure, Session};
 use status::Status;
@@ -38,13 +37,13 @@ pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult 
         Some(node) => node,
         None => session.surroundings.own_name()?,
     };
-    let listed = feed::list(session.datastore).await;
-    let (inventory, _) = listed.map_err(|error| Failure::caused_by(&error))?;
+    let listed = Listing::read(session.datastore, usize::MAX).await;
+    let inventory = listed.map_err(|error| Failure::caused_by(&error))?.inventory;
     let (underlay, present) = session.surroundings.cluster().await?;
     let mut plan = plan_cluster(&name, &inventory, &underlay);
     let (changes, in_the_way) = difference(&plan, &present);
     plan.problems.extend(in_the_way);
-    let status = Status::new(&name, &inventory, &underlay, &plan, &changes);
+    let status = Status::new(&name, &inventory, &underlay, &plan, (&present, &changes));
     let output = match arguments.output {
         // Serialising plain data does not fail.
         Some(_) => json::document(&serde_json::to_value(&status).unwrap_or_else(|_| json!({}))),

@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use weir_common::network::{Follower, Problem};
+use weir_common::network::{Follower, Problem, TunnelNeed};
 use weir_kernel::Kernel;
 use weir_process::{AgentNotice, Presence};
 
@@ -103,13 +103,21 @@ impl Agent {
         loop {
             let due = self.due;
             tokio::select! {
-                told = news.recv() => match told {
-                    Some(told) => self.hear(told),
-                    None => break,
-                },
+                told = news.recv() => {
+                    let Some(told) = told else { break };
+                    let is_lost = matches!(told, News::Lost(_));
+                    self.hear(told);
+                    if is_lost && until == Until::Converged {
+                        break;
+                    }
+                }
                 () = kernel_changed.notified() => self.expect_changes(),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    self.compare().await;
+                    // Left off anywhere, it is finished by the next comparison.
+                    tokio::select! {
+                        () = self.compare() => {}
+                        () = end.wait() => break,
+                    }
                     if until == Until::Converged && self.is_settled() {
                         break;
                     }
@@ -172,11 +180,20 @@ impl Agent {
         let started = Instant::now();
         let inventory = self.follower.inventory();
         let forgotten = self.follower.has_forgotten(self.registration.node());
-        let mut failures = Vec::new();
+        let (mut failures, mut problems) = (Vec::new(), BTreeSet::new());
         // A datastore that is away would be waited for, and nothing else done.
         if self.lost.is_none() {
-            let renewed = self.registration.renew(&self.kernel, &inventory, forgotten).await;
-            failures.extend(renewed.err());
+            match self.registration.renew(&self.kernel, &inventory, forgotten).await {
+                Ok(problem) => problems.extend(problem),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        if self.registration.is_deleted() {
+            failures.push(format!(
+                "node {} was deleted from the datastore, so it has no way to other nodes; restart \
+                 this agent to register it again, or end it if the node is to leave",
+                self.registration.node()
+            ));
         }
         let nodes = inventory.nodes.len();
         let outcome = converge(&self.kernel, self.registration.node(), &inventory).await;
@@ -184,7 +201,10 @@ impl Agent {
         self.metrics.nodes.set(nodes as i64);
         self.metrics.held.set(self.follower.held() as i64);
         match outcome {
-            Ok(outcome) => failures.extend(self.note(outcome)),
+            Ok(mut outcome) => {
+                outcome.problems.append(&mut problems);
+                failures.extend(self.note(outcome));
+            }
             Err(error) => failures.push(chain(&error)),
         }
         self.note_failures(failures);
@@ -206,8 +226,9 @@ impl Agent {
         self.metrics.problems.set(self.problems.len() as i64);
         self.metrics.tunnel.set(plan.tunnel.is_some().into());
         self.metrics.pod_mtu.set(plan.pod_mtu.into());
-        if let Err(error) = self.presence.tell(AgentNotice { pod_mtu: Some(plan.pod_mtu) }) {
-            tracing::warn!(%error, "plugins cannot be told the MTU");
+        let notice = AgentNotice { pod_mtu: Some(plan.pod_mtu), tunnel: TunnelNeed::of(&plan) };
+        if let Err(error) = self.presence.tell(notice) {
+            tracing::warn!(%error, "plugins cannot be told of MTU and tunnel");
         }
         failures
     }

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 
 use weir_common::network::{
-    ClusterPlan, Inventory, Nat, NodeNeeds, Problem, TunnelFilter, difference, plan_cluster,
-    plan_node,
+    ClusterPlan, Inventory, Nat, NodeNeeds, Problem, plan_cluster, plan_node,
 };
-use weir_kernel::{Error, Kernel};
+use weir_kernel::{Converged, Error, Kernel};
 
 use crate::session::chain;
 
@@ -38,45 +37,26 @@ pub async fn converge(
     let plan = plan_cluster(node, inventory, &underlay);
     let problems = plan.problems.clone();
     let mut outcome = Outcome { plan, changes: 0, failures: Vec::new(), problems };
-    if let Err(error) = ensure_forwarding_and_nat(kernel, inventory, &outcome.plan).await {
-        outcome.failures.push(error);
-    }
-    let filter = outcome.plan.tunnel.as_ref().map(TunnelFilter::from_plan);
-    // Before the tunnel is in service, lest it takes packets from anybody.
-    if let Err(error) = kernel.ensure_tunnel_filter(filter.as_ref()) {
-        outcome.failures.push(chain(&error));
-    }
-    ensure_routes(kernel, &mut outcome).await;
-    Ok(outcome)
-}
-
-async fn ensure_forwarding_and_nat(
-    kernel: &Kernel,
-    inventory: &Inventory,
-    plan: &ClusterPlan,
-) -> Result<(), String> {
     let has = |v4: bool| inventory.pools.values().any(|pool| pool.cidr.addr().is_ipv4() == v4);
-    let (ipv4, ipv6) = (has(true), has(false));
-    let needs = NodeNeeds { ipv4, ipv6, nat: Nat::Exactly(plan.nat.clone()) };
-    let state = kernel.node_state(ipv6).map_err(|error| chain(&error))?;
-    // What was applied stays: there is nothing to undo it for.
-    kernel.apply(&plan_node(&needs, &state)).await.map(drop).map_err(|error| chain(&*error))
-}
-
-async fn ensure_routes(kernel: &Kernel, outcome: &mut Outcome) {
-    let present = match kernel.cluster_present().await {
-        Ok(present) => present,
-        Err(error) => {
-            outcome.failures.push(chain(&error));
-            return;
-        }
-    };
-    let (changes, in_the_way) = difference(&outcome.plan, &present);
+    let forwarding = NodeNeeds { ipv4: has(true), ipv6: has(false), nat: Nat::AsItIs };
+    ensure_node(kernel, &forwarding, &mut outcome).await;
+    let nat = Nat::Exactly(outcome.plan.nat.clone());
+    ensure_node(kernel, &NodeNeeds { nat, ..NodeNeeds::default() }, &mut outcome).await;
+    let Converged { changes, failures, problems } = kernel.converge(&outcome.plan).await;
     for change in &changes {
         tracing::debug!("{change}");
     }
     outcome.changes = changes.len();
-    outcome.problems.extend(in_the_way);
-    let refused = kernel.change(&changes).await;
-    outcome.failures.extend(refused.iter().map(|(_, error)| chain(error)));
+    outcome.failures.extend(failures.iter().map(|error| chain(error)));
+    outcome.problems.extend(problems);
+    Ok(outcome)
+}
+
+async fn ensure_node(kernel: &Kernel, needs: &NodeNeeds, outcome: &mut Outcome) {
+    // What was applied stays: there is nothing to undo it for.
+    let applied = match kernel.node_state(needs.ipv6) {
+        Ok(state) => kernel.apply(&plan_node(needs, &state)).await.map_err(|error| chain(&*error)),
+        Err(error) => Err(chain(&error)),
+    };
+    outcome.failures.extend(applied.err());
 }

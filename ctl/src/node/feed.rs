@@ -4,12 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::Sender;
-use tokio::time::{sleep, timeout};
-use weir_common::datastore::{Datastore, Error, Event, Revision, Watch, keys};
-use weir_common::network::Inventory;
-
-/// How many entries are read at a time: of blocks about a megabyte.
-const PAGE: usize = 500;
+use tokio::time::{Instant, sleep, timeout};
+use weir_common::datastore::{Datastore, Error, Event, Revision, Selection, Watch, keys};
+use weir_common::network::{Inventory, Listing};
 
 /// How long a silent watch is trusted before the datastore is asked for a sign
 /// of life: a connection that was cut without a word looks silent.
@@ -37,61 +34,43 @@ pub enum News {
 pub async fn follow(datastore: Arc<dyn Datastore>, listeners: Sender<News>) {
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match list(datastore.as_ref()).await {
-            Ok((inventory, revision)) => {
-                pause = FIRST_PAUSE;
-                if listeners.send(News::Listed(inventory, revision)).await.is_err() {
-                    return;
-                }
-                match watch(datastore.as_ref(), revision, &listeners).await {
-                    Some(error) => error,
-                    None => return,
-                }
-            }
-            Err(error) => error,
+        let started = Instant::now();
+        let Some(error) = list_and_watch(datastore.as_ref(), &listeners).await else {
+            return;
         };
-        // History that is gone is no fault of the datastore's: list at once.
-        let compacted = matches!(error, Error::Compacted { .. });
-        if !compacted {
-            if listeners.send(News::Lost(error)).await.is_err() {
-                return;
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+        // History that is gone is no fault of the datastore's.
+        if !matches!(error, Error::Compacted { .. })
+            && listeners.send(News::Lost(error)).await.is_err()
+        {
+            return;
         }
+        // A watch that breaks off at once, again and again, must not cost a
+        // listing each time.
+        if started.elapsed() > LONGEST_PAUSE {
+            pause = FIRST_PAUSE;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Reads everything that an inventory is made of. The revision is that of the
-/// first page, so that a watch from there misses nothing.
-///
-/// # Errors
-/// As [`Datastore::list`].
-pub async fn list(datastore: &dyn Datastore) -> Result<(Inventory, Revision), Error> {
-    let mut inventory = Inventory::default();
-    let mut first = None;
-    for prefix in Inventory::PREFIXES {
-        let mut after: Option<String> = None;
-        loop {
-            let page = datastore.list(prefix, after.as_deref(), PAGE).await?;
-            first.get_or_insert(page.revision);
-            for entry in &page.entries {
-                inventory.put(entry);
-            }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => break,
-            }
+/// What ended it; `None` when nobody listens any more.
+async fn list_and_watch(datastore: &dyn Datastore, listeners: &Sender<News>) -> Option<Error> {
+    match Listing::read(datastore, usize::MAX).await {
+        Ok(Listing { inventory, seen, .. }) => {
+            let revision = seen.revision;
+            listeners.send(News::Listed(inventory, revision)).await.ok()?;
+            watch(datastore, revision, listeners).await
         }
+        Err(error) => Some(error),
     }
-    Ok((inventory, first.unwrap_or_default()))
 }
 
 /// Passes changes on until the watch breaks off, with the reason; `None` when
 /// nobody listens any more.
 async fn watch(
     datastore: &dyn Datastore,
-    after: Revision,
+    mut after: Revision,
     listeners: &Sender<News>,
 ) -> Option<Error> {
     let prefixes = Inventory::PREFIXES.map(str::to_owned);
@@ -100,20 +79,32 @@ async fn watch(
         Err(error) => return Some(error),
     };
     loop {
-        match next(datastore, watch.as_mut()).await {
-            Ok(events) => listeners.send(News::Changed(events)).await.ok()?,
+        match next(datastore, watch.as_mut(), after).await {
+            Ok(events) => {
+                after = events.iter().map(Event::revision).fold(after, Revision::max);
+                listeners.send(News::Changed(events)).await.ok()?;
+            }
             Err(error) => return Some(error),
         }
     }
 }
 
-/// The next changes. While there are none the datastore is asked now and then
-/// whether it is there.
-async fn next(datastore: &dyn Datastore, watch: &mut dyn Watch) -> Result<Vec<Event>, Error> {
+/// The next changes after the revision `after`. While there are none the
+/// datastore is asked now and then whether it is there, and still where it was:
+/// one that was restored from an older state meanwhile would stay silent up to
+/// that revision.
+async fn next(
+    datastore: &dyn Datastore,
+    watch: &mut dyn Watch,
+    after: Revision,
+) -> Result<Vec<Event>, Error> {
     loop {
-        match timeout(SILENCE, watch.next()).await {
-            Ok(outcome) => return outcome,
-            Err(_) => datastore.get(keys::CLUSTER_INFORMATION).await.map(drop)?,
+        if let Ok(outcome) = timeout(SILENCE, watch.next()).await {
+            return outcome;
+        }
+        let sign = Selection::Key(keys::CLUSTER_INFORMATION.to_owned());
+        if datastore.read(&[sign]).await?.revision < after {
+            return Err(Error::Compacted { after });
         }
     }
 }

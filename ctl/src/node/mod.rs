@@ -7,9 +7,10 @@
 
 mod agent;
 mod converge;
-pub mod feed;
+mod feed;
 mod http;
 mod metrics;
 mod registration;
 pub mod run;
 mod service;
+mod tunnel_address;

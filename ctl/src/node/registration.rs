@@ -2,17 +2,22 @@
 //! address of the tunnel device.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::Instant;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::Family;
-use weir_common::network::{
-    AutodetectionMethod, Inventory, NodeInterface, has_tunnel_address, needs_tunnel,
-};
-use weir_common::node::{NodeAddresses, ensure_tunnel_address, register, release_tunnel_address};
+use weir_common::network::{AutodetectionMethod, Inventory, NodeInterface, Problem};
+use weir_common::node::{NodeAddresses, register};
 use weir_kernel::Kernel;
 
+use super::tunnel_address::TunnelAddress;
 use crate::new_birth;
 use crate::session::chain;
+
+/// How long a node must have other addresses before it is registered with them,
+/// and be missing from the datastore before it counts as deleted.
+const STEADY_TIME: Duration = Duration::from_secs(3);
 
 /// A node's registration, kept up to date.
 pub struct Registration {
@@ -23,6 +28,11 @@ pub struct Registration {
     /// What this run registered last, so that a node that somebody deletes stays
     /// deleted.
     registered: Option<NodeAddresses>,
+    /// Other addresses than those, and since when they have been detected.
+    candidate: Option<(NodeAddresses, Instant)>,
+    /// Since when the datastore has not had the node although it was registered.
+    absent: Option<Instant>,
+    tunnel: TunnelAddress,
     warned: Option<String>,
 }
 
@@ -34,7 +44,17 @@ impl Registration {
         ipv4: Option<AutodetectionMethod>,
         ipv6: Option<AutodetectionMethod>,
     ) -> Self {
-        Self { datastore, node, ipv4, ipv6, registered: None, warned: None }
+        Self {
+            datastore,
+            node,
+            ipv4,
+            ipv6,
+            registered: None,
+            candidate: None,
+            absent: None,
+            tunnel: TunnelAddress::default(),
+            warned: None,
+        }
     }
 
     /// The node's name.
@@ -44,7 +64,8 @@ impl Registration {
 
     /// Writes what has changed. `forgotten` says that the datastore was restored
     /// from a state without this node. Nothing is asked of the datastore when
-    /// everything is as it should be.
+    /// everything is as it should be. Returns what keeps the node from a tunnel
+    /// address where it needs one.
     ///
     /// # Errors
     /// What could not be found out or written, in words. It is tried again.
@@ -53,8 +74,9 @@ impl Registration {
         kernel: &Kernel,
         inventory: &Inventory,
         forgotten: bool,
-    ) -> Result<(), String> {
-        let addresses = self.detect(kernel).await?;
+    ) -> Result<Option<Problem>, String> {
+        let detected = self.detect(kernel).await?;
+        let addresses = self.steady(detected);
         let is_there = !forgotten && is_registered(inventory, &self.node, addresses);
         if !is_there && (forgotten || self.registered != Some(addresses)) {
             register(self.datastore.as_ref(), &self.node, addresses, &new_birth())
@@ -63,30 +85,39 @@ impl Registration {
             tracing::info!(node = self.node, ?addresses, "registered");
         }
         self.registered = Some(addresses);
-        self.renew_tunnel_address(inventory).await
+        let is_absent = !inventory.nodes.contains_key(&self.node);
+        self.absent = is_absent.then(|| self.absent.unwrap_or_else(Instant::now));
+        self.tunnel.renew(&self.datastore, &self.node, inventory).await
+    }
+
+    /// Whether somebody deleted this node's Node while the agent runs. It stays
+    /// deleted: a node that is taken out of the cluster must not come back by
+    /// itself. For a moment after the registration nobody can tell.
+    pub fn is_deleted(&self) -> bool {
+        self.absent.is_some_and(|since| since.elapsed() > STEADY_TIME)
     }
 
     /// Whether the datastore has what this node wrote, as far as `inventory` says.
     pub fn is_settled(&self, inventory: &Inventory) -> bool {
         let addresses = self.registered.unwrap_or_default();
-        is_registered(inventory, &self.node, addresses) && has_settled_tunnel(inventory, &self.node)
+        is_registered(inventory, &self.node, addresses)
+            && self.tunnel.is_settled(inventory, &self.node)
     }
 
-    async fn renew_tunnel_address(&self, inventory: &Inventory) -> Result<(), String> {
-        if has_settled_tunnel(inventory, &self.node) || !inventory.nodes.contains_key(&self.node) {
-            return Ok(());
-        }
-        let datastore = self.datastore.as_ref();
-        if needs_tunnel(&self.node, inventory) {
-            let now = jiff::Timestamp::now();
-            let address = ensure_tunnel_address(datastore, &self.node, now).await;
-            let address = address.map_err(|error| chain(&error))?;
-            tracing::info!(%address, "has a tunnel address");
-        } else {
-            release_tunnel_address(datastore, &self.node).await.map_err(|error| chain(&error))?;
-            tracing::info!("gave the tunnel address back: no pool needs it");
-        }
-        Ok(())
+    /// The addresses to be registered with: those detected, once they are steady.
+    /// An address that is away for a moment (a lease is renewed, a link flaps)
+    /// moves no routes of the cluster.
+    fn steady(&mut self, detected: NodeAddresses) -> NodeAddresses {
+        let Some(registered) = self.registered.filter(|registered| *registered != detected) else {
+            self.candidate = None;
+            return detected;
+        };
+        let since = match self.candidate {
+            Some((candidate, since)) if candidate == detected => since,
+            _ => Instant::now(),
+        };
+        self.candidate = Some((detected, since));
+        if since.elapsed() < STEADY_TIME { registered } else { detected }
     }
 
     async fn detect(&mut self, kernel: &Kernel) -> Result<NodeAddresses, String> {
@@ -127,14 +158,4 @@ fn is_registered(inventory: &Inventory, node: &str, addresses: NodeAddresses) ->
         addresses.ipv4.is_none_or(|address| peer.ipv4 == Some(address))
             && addresses.ipv6.is_none_or(|address| peer.ipv6 == Some(address))
     })
-}
-
-/// Whether the node has a tunnel address it can keep if it needs one, and none if
-/// it does not.
-fn has_settled_tunnel(inventory: &Inventory, node: &str) -> bool {
-    if needs_tunnel(node, inventory) {
-        has_tunnel_address(node, inventory)
-    } else {
-        inventory.nodes.get(node).is_none_or(|own| own.tunnel.is_none())
-    }
 }

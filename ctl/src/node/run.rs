@@ -1,7 +1,7 @@
 //! `weirctl node run`
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -58,9 +58,6 @@ pub struct RunArgs {
     /// Where metrics and health are served over HTTP; "none" for nowhere
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9098")]
     pub metrics_address: String,
-    /// The file by which plugins see that the agent runs
-    #[arg(long, value_name = "FILE", default_value = PRESENCE_FILE)]
-    pub presence_file: PathBuf,
     /// Make the node what it should be, then end
     #[arg(long)]
     pub once: bool,
@@ -89,13 +86,13 @@ pub fn run(
 ) -> Result<ExitCode, Failure> {
     start_log(arguments.log_level);
     let settings = validate(arguments, node_name)?;
-    let presence = Presence::show(&arguments.presence_file).map_err(|error| {
-        let file = arguments.presence_file.display();
-        Failure::new(format!("{file} cannot be written: {error}; choose another --presence-file"))
+    let presence = Presence::show(Path::new(PRESENCE_FILE)).map_err(|error| {
+        Failure::new(format!("{PRESENCE_FILE} cannot be written: {error}; run this as root"))
     })?;
     let presence = presence.ok_or_else(|| {
-        let file = arguments.presence_file.display();
-        Failure::new(format!("another agent runs on this node (it holds {file}); end it first"))
+        Failure::new(format!(
+            "another agent runs on this node (it holds {PRESENCE_FILE}); end it first"
+        ))
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -121,10 +118,14 @@ async fn serve(
     let kernel = Kernel::open().map_err(|error| failed(&error))?;
     let metrics = Arc::new(Metrics::new());
     if let Some(address) = settings.metrics_address {
-        let listener = http::listen(address).await.map_err(|error| {
-            Failure::new(format!("--metrics-address {address}: {error}; choose another, or none"))
-        })?;
-        tokio::spawn(http::serve(listener, Arc::clone(&metrics)));
+        match http::listen(address).await {
+            Ok(listener) => drop(tokio::spawn(http::serve(listener, Arc::clone(&metrics)))),
+            // Routes matter more than who counts them.
+            Err(error) => tracing::error!(
+                %address, %error,
+                "there are no metrics and no health; choose another --metrics-address, or none"
+            ),
+        }
     }
     let kernel_changed = Arc::new(Notify::new());
     let monitor = Monitor::open().map_err(|error| failed(&error))?;

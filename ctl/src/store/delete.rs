@@ -33,12 +33,15 @@ pub struct Deleted {
     pub blocks: usize,
     /// Blocks that stay, because of addresses in use, and lost their host.
     pub blocks_without_host: usize,
+    /// How many addresses are in use in those.
+    pub addresses_without_host: usize,
 }
 
 impl Deletion<'_> {
-    /// Deletes the resource. With a pool go its blocks and affinities; a pool
-    /// with addresses in use is deleted only by force. With a node go its
-    /// tunnel addresses, its affinities and its empty blocks.
+    /// Deletes the resource. With a pool go its blocks, its affinities and the
+    /// addresses that nodes' tunnels have of it; a pool with other addresses in
+    /// use is deleted only by force. With a node go its tunnel addresses, its
+    /// affinities and its empty blocks.
     ///
     /// # Errors
     /// [`StoreError::DoesNotExist`]; [`StoreError::Outdated`];

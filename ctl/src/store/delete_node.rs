@@ -11,11 +11,12 @@ use ipnet::IpNet;
 use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, keys};
 use weir_common::ipam::release::{abandon, forget_full, give_back};
 use weir_common::ipam::{Attribute, Block, Stored};
+use weir_common::node::TUNNEL_HANDLES;
 
-use super::blocks::read_block;
+use super::blocks::{in_use, read_block};
 use super::delete::{Deleted, Deletion};
 use super::guard::Guard;
-use super::{StoreError, release, tunnel};
+use super::{StoreError, release};
 
 /// How many affinities are given up in one transaction: each takes three writes.
 const AFFINITIES_AT_ONCE: usize = 40;
@@ -56,7 +57,7 @@ async fn release_tunnel_addresses(
     host: &str,
     deleted: &mut Deleted,
 ) -> Result<Outcome, StoreError> {
-    let ids = tunnel::HANDLES.map(|handle| format!("{handle}{host}"));
+    let ids = TUNNEL_HANDLES.map(|handle| format!("{handle}{host}"));
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let mut transaction = guard.transaction();
     let mut cidrs: Vec<IpNet> = Vec::new();
@@ -109,17 +110,23 @@ async fn give_up(
         .filter_map(|affinity| keys::parse_affinity(&affinity.key))
         .map(|(_, cidr)| cidr)
         .collect();
-    let (mut removed, mut kept) = (0, 0);
+    let (mut removed, mut kept, mut addresses) = (0, 0, 0);
     for stored in read_blocks(datastore, &cidrs).await?.into_iter().flatten() {
         if stored.value.host() != Some(host) {
             continue;
         }
-        if abandon(&stored, &mut transaction) { removed += 1 } else { kept += 1 }
+        if abandon(&stored, &mut transaction) {
+            removed += 1
+        } else {
+            kept += 1
+        }
+        addresses += in_use(&stored.value);
     }
     let outcome = datastore.commit(transaction).await?;
     if let Outcome::Committed(_) = outcome {
         deleted.blocks += removed;
         deleted.blocks_without_host += kept;
+        deleted.addresses_without_host += addresses;
     }
     Ok(outcome)
 }

@@ -15,8 +15,10 @@
 //!   between, the pool is left disabled, and deleting it again goes on where
 //!   this one stopped.
 //!
-//! By force the pool is disabled first, too; then all addresses in it are
-//! released, each together with its handle.
+//! Addresses of nodes' IPIP tunnels do not keep a pool: it is disabled first, and
+//! then they are released, each together with its handle and with the field of the
+//! Node that names it. The node's agent takes another one out of another pool. By
+//! force all other addresses are released in the same way.
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -25,6 +27,7 @@ use weir_common::datastore::{
 };
 use weir_common::ipam::release::forget_full;
 use weir_common::ipam::{Block, Stored};
+use weir_common::node::is_tunnel_address;
 use weir_common::resources::{Kind, Resource};
 
 use super::blocks::{self, blocks_in, in_use};
@@ -75,7 +78,7 @@ struct Removal<'a> {
 struct Step {
     guard: Guard,
     entry: Entry,
-    holdings: Holdings,
+    contents: Contents,
 }
 
 impl Removal<'_> {
@@ -107,12 +110,12 @@ impl Removal<'_> {
             transaction.delete(entry.key, entry.revision);
             return Ok(datastore.commit(transaction).await?);
         };
-        let holdings = Holdings::read(datastore, pool.cidr).await?;
+        let contents = Contents::read(datastore, pool.cidr).await?;
         if !self.deletion.force {
-            holdings.check_unused(name, pool.cidr)?;
+            contents.check_unused(name, pool.cidr)?;
         }
-        let few = holdings.addresses() == 0 && holdings.doomed.len() < BATCH;
-        let step = Step { guard, entry, holdings };
+        let few = contents.addresses() == 0 && contents.doomed.len() < BATCH;
+        let step = Step { guard, entry, contents };
         if is_disabled(&step.entry) {
             return self.empty(&step).await;
         }
@@ -125,14 +128,14 @@ impl Removal<'_> {
 
     /// Deletes everything in one transaction.
     async fn delete_at_once(&mut self, step: Step, range: IpNet) -> Result<Outcome, StoreError> {
-        let Step { guard, entry, holdings } = step;
+        let Step { guard, entry, contents } = step;
         let mut transaction = guard.transaction();
-        holdings.compare_range(range, &mut transaction);
-        delete_all(&holdings.doomed, &mut transaction);
+        contents.compare_range(range, &mut transaction);
+        delete_all(&contents.doomed, &mut transaction);
         transaction.delete(entry.key, entry.revision);
         let outcome = self.deletion.datastore.commit(transaction).await?;
         if let Outcome::Committed(_) = outcome {
-            self.deleted.blocks += holdings.blocks.len();
+            self.deleted.blocks += contents.blocks.len();
         }
         Ok(outcome)
     }
@@ -154,7 +157,7 @@ impl Removal<'_> {
     /// Releases what is in use in a disabled pool, or else deletes what is
     /// left, and with the last of it the pool.
     async fn empty(&mut self, step: &Step) -> Result<Outcome, StoreError> {
-        if step.holdings.addresses() > 0 {
+        if step.contents.addresses() > 0 {
             self.release(step).await?;
             return Ok(Outcome::Conflict);
         }
@@ -164,8 +167,8 @@ impl Removal<'_> {
     /// Releases the addresses in use, as far as nobody changes their blocks
     /// meanwhile.
     async fn release(&mut self, step: &Step) -> Result<(), StoreError> {
-        let (mut done, total) = (0, step.holdings.addresses());
-        for block in step.holdings.blocks.iter().filter(|block| in_use(&block.value) > 0) {
+        let (mut done, total) = (0, step.contents.addresses());
+        for block in step.contents.blocks.iter().filter(|block| in_use(&block.value) > 0) {
             let pool = (step.entry.key.as_str(), step.entry.revision);
             let released = release_all(self.deletion.datastore, &step.guard, pool, block).await?;
             if let Outcome::Committed(_) = released {
@@ -180,15 +183,15 @@ impl Removal<'_> {
     /// Deletes blocks and affinities. The pool goes once a look found none:
     /// who does not compare pools (Calico) may have made one even so.
     async fn delete_in_batches(&mut self, step: &Step) -> Result<Outcome, StoreError> {
-        let Step { guard, entry, holdings } = step;
+        let Step { guard, entry, contents } = step;
         let datastore = self.deletion.datastore;
-        if holdings.doomed.is_empty() {
+        if contents.doomed.is_empty() {
             let mut transaction = guard.transaction();
             transaction.delete(entry.key.clone(), entry.revision);
             return Ok(datastore.commit(transaction).await?);
         }
-        for (number, batch) in holdings.doomed.chunks(BATCH).enumerate() {
-            self.deletion.observer.progress(number * BATCH, holdings.doomed.len());
+        for (number, batch) in contents.doomed.chunks(BATCH).enumerate() {
+            self.deletion.observer.progress(number * BATCH, contents.doomed.len());
             let mut transaction = guard.transaction();
             transaction.unchanged(entry.key.clone(), entry.revision);
             delete_all(batch, &mut transaction);
@@ -240,13 +243,13 @@ impl Removal<'_> {
 type Doomed = (String, Revision);
 
 /// What a pool has in the datastore besides itself.
-struct Holdings {
+struct Contents {
     blocks: Vec<Stored<Block>>,
     doomed: Vec<Doomed>,
     revision: Revision,
 }
 
-impl Holdings {
+impl Contents {
     async fn read(datastore: &dyn Datastore, range: IpNet) -> Result<Self, StoreError> {
         let (blocks, revision) = blocks_in(datastore, Some(range)).await?;
         let mut doomed: Vec<Doomed> =
@@ -260,10 +263,15 @@ impl Holdings {
         self.blocks.iter().map(|block| in_use(&block.value)).sum()
     }
 
+    /// Refuses what only force takes away: addresses other than of tunnels.
     fn check_unused(&self, name: &str, cidr: IpNet) -> Result<(), StoreError> {
-        match self.addresses() {
+        let tunnels = self.blocks.iter().map(|it| it.value.held_by(is_tunnel_address).len()).sum();
+        match self.addresses() - tunnels {
             0 => Ok(()),
-            addresses => Err(StoreError::PoolInUse { name: name.to_owned(), cidr, addresses }),
+            addresses => {
+                let name = name.to_owned();
+                Err(StoreError::PoolInUse { name, cidr, addresses, tunnels })
+            }
         }
     }
 

@@ -46,14 +46,16 @@ pub enum StoreError {
     #[error(transparent)]
     Label(#[from] LabelError),
     /// A pool to be deleted has addresses in use.
-    #[error("IPPool({name}) {cidr} has {addresses} address(es) in use")]
+    #[error("IPPool({name}) {cidr} has {addresses} address(es) in use{}", besides(*tunnels))]
     PoolInUse {
         /// The pool.
         name: String,
         /// Its addresses.
         cidr: IpNet,
-        /// How many of them are in use.
+        /// How many of them are in use, but for those of tunnels.
         addresses: usize,
+        /// How many of them nodes' IPIP tunnels have.
+        tunnels: usize,
     },
     /// A pool was disabled to be deleted, and neither that nor enabling it
     /// again went through.
@@ -110,10 +112,11 @@ impl StoreError {
                  or leave resourceVersion out of the document",
                 alias(*kind)
             ),
-            Self::PoolInUse { name, .. } => format!(
+            Self::PoolInUse { name, tunnels, .. } => format!(
                 "list them with: weirctl ipam show --show-blocks; \
-                 remove the containers that use them, then delete the pool again; \
-                 or release them with it: weirctl delete ippool {name} --force"
+                 remove the containers that use them, then delete the pool again{}; \
+                 or release them with it: weirctl delete ippool {name} --force",
+                if *tunnels > 0 { " (the tunnels' addresses go with it)" } else { "" }
             ),
             Self::Locked => "wait until the migration is over, or end it with: \
                              calicoctl datastore migrate unlock"
@@ -121,6 +124,11 @@ impl StoreError {
             _ => return None,
         })
     }
+}
+
+/// What a pool has in use besides containers' addresses.
+fn besides(tunnels: usize) -> String {
+    if tunnels == 0 { String::new() } else { format!(", besides {tunnels} of nodes' tunnels") }
 }
 
 /// What the command line calls a kind.

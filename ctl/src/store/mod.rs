@@ -13,7 +13,6 @@ mod initialize;
 mod read;
 mod rehearsal;
 mod release;
-mod tunnel;
 mod update;
 
 pub use blocks::{blocks_in, in_use};

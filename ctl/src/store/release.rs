@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use weir_common::datastore::{Datastore, Entry, Outcome, Revision, Selection, keys};
 use weir_common::ipam::release::{count_again, give_back};
 use weir_common::ipam::{Attribute, Block, Handle, Stored};
+use weir_common::node::forget_tunnel_addresses;
 
+use super::StoreError;
 use super::guard::Guard;
-use super::{StoreError, tunnel};
 
 /// How many handles are changed in one transaction: each may take the node of a
 /// tunnel along, and what etcd allows is 128 operations.
@@ -37,7 +38,7 @@ pub(super) async fn release_all(
         let mut transaction = guard.transaction();
         transaction.unchanged(pool.to_owned(), pool_revision);
         let ids: Vec<&str> = holders.iter().flatten().map(String::as_str).collect();
-        tunnel::clear(datastore, &ids, &stored.value, &mut transaction).await?;
+        forget_tunnel_addresses(datastore, &ids, &stored.value, &mut transaction).await?;
         let wanted = |holder: &Attribute| holders.contains(&holder.handle_id);
         let block = give_back(&stored, &stored.value.held_by(wanted), &mut transaction);
         for (id, handle) in ids.iter().zip(read_handles(datastore, &ids).await?) {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use serde_json::json;
-use weir_common::datastore::keys;
+use weir_common::datastore::{
+    Error, Outcome, Page, Revision, Selection, Snapshot, Transaction, Watch, keys,
+};
 use weir_common::ipam::{Affinity, Attribute, Block, Handle, affinity_of_host};
 use weir_datastore::memory::CommitFault;
 
@@ -261,41 +263,176 @@ async fn notes_on_full_blocks_go_with_them() {
     assert!(!memory.dump().contains_key(&full));
 }
 
+/// A pool with a block in which a node's tunnel has 10.1.0.3, and the Node, which
+/// names this address.
+async fn tunnel_in_pool(named: &str) -> Memory {
+    let memory = Memory::new();
+    create(&memory, &super::pool("p", "cidr: 10.1.0.0/24, blockSize: 28")).await;
+    let cidr: IpNet = "10.1.0.0/28".parse().unwrap();
+    let mut block = Block::new(cidr, "n1", 7);
+    let facts = [("node".to_owned(), "n1".to_owned()), ("type".into(), "ipipTunnelAddress".into())];
+    block.assign(
+        3,
+        Attribute {
+            handle_id: Some(TUNNEL.into()),
+            secondary: Some(facts.into()),
+            ..Attribute::default()
+        },
+    );
+    let mut handle = Handle::default();
+    handle.set(cidr, 1);
+    let node = json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "n1"}, "spec": {"bgp": {"ipv4IPIPTunnelAddr": named}}});
+    memory.seed([
+        (keys::block(cidr), block.to_json()),
+        (keys::handle(TUNNEL), handle.to_json()),
+        (keys::affinity("n1", cidr), Affinity::default().to_json()),
+        (keys::node("n1"), node.to_string().into_bytes()),
+    ]);
+    memory
+}
+
+/// The handle of the tunnel in [`tunnel_in_pool`].
+const TUNNEL: &str = "ipip-tunnel-addr-n1";
+
+/// What the Node has in its `spec`.
+fn spec_of_node(memory: &Memory) -> Value {
+    let node: Value = serde_json::from_slice(&memory.dump()[&keys::node("n1")]).unwrap();
+    node["spec"].clone()
+}
+
 /// A node must not go on using an address that others may get.
 #[tokio::test]
 async fn a_tunnels_address_that_goes_with_its_pool_is_taken_from_the_node() {
     for (named, left) in
         [("10.1.0.3", json!({})), ("10.1.0.9", json!({"bgp": {"ipv4IPIPTunnelAddr": "10.1.0.9"}}))]
     {
-        let memory = Memory::new();
-        create(&memory, &super::pool("p", "cidr: 10.1.0.0/24, blockSize: 28")).await;
-        let cidr: IpNet = "10.1.0.0/28".parse().unwrap();
-        let id = "ipip-tunnel-addr-n1";
-        let mut block = Block::new(cidr, "n1", 7);
-        block.assign(3, Attribute { handle_id: Some(id.into()), ..Attribute::default() });
+        for line in ["delete ippool p", "delete ippool p --force"] {
+            let memory = tunnel_in_pool(named).await;
+            // Cut off at any commit, address and node go together.
+            for nth in 1..4 {
+                let copy = Memory::new();
+                copy.seed(memory.dump());
+                copy.fail_commit(nth, CommitFault::CrashAfter);
+                call(&copy, line).await;
+                let released = !copy.dump().contains_key(&keys::handle(TUNNEL));
+                let spec = spec_of_node(&copy);
+                assert_eq!(spec == left, released || named == "10.1.0.9", "{nth}: {spec}");
+            }
+            assert_eq!(call(&memory, line).await.exit, 0, "{line}");
+            assert_eq!(spec_of_node(&memory), left);
+            assert_eq!(memory.dump().keys().collect::<Vec<_>>(), [&keys::node("n1")]);
+        }
+    }
+}
+
+/// Nor one that is released by its number.
+#[tokio::test]
+async fn a_released_tunnels_address_is_taken_from_the_node() {
+    for (named, left) in
+        [("10.1.0.3", json!({})), ("10.1.0.9", json!({"bgp": {"ipv4IPIPTunnelAddr": "10.1.0.9"}}))]
+    {
+        let memory = tunnel_in_pool(named).await;
+        let answer = call(&memory, "ipam release --ip=10.1.0.3").await;
+        assert_eq!(answer.output, "Successfully released IP address 10.1.0.3\n");
+        assert_eq!(spec_of_node(&memory), left);
+        assert_consistent(&memory.dump());
+    }
+}
+
+#[tokio::test]
+async fn a_pool_with_nothing_but_tunnels_addresses_needs_no_force() {
+    let memory = tunnel_in_pool("10.1.0.3").await;
+    let before = memory.dump();
+    let tried = call(&memory, "delete ippool p --dry-run").await;
+    assert_eq!(memory.dump(), before);
+    let answer = call(&memory, "delete ippool p").await;
+    assert_eq!(
+        answer.output,
+        "Successfully deleted 1 'IPPool' resource(s)\nIPPool(p): released 1 tunnel address(es)\n"
+    );
+    assert_eq!(tried.output, format!("{}Dry run: nothing was changed\n", answer.output));
+}
+
+#[tokio::test]
+async fn tunnels_and_containers_are_told_apart() {
+    let cidr: IpNet = "10.1.0.0/28".parse().unwrap();
+    // The second one is a container's of a network with a name like that.
+    for id in ["net.c1", "ipip-tunnel-addr-net.c1"] {
+        let memory = tunnel_in_pool("10.1.0.3").await;
+        let mut block = blocks(&memory.dump()).remove(0);
+        block.assign(5, Attribute { handle_id: Some(id.into()), ..Attribute::default() });
         let mut handle = Handle::default();
         handle.set(cidr, 1);
-        let node = json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
-            "metadata": {"name": "n1"}, "spec": {"bgp": {"ipv4IPIPTunnelAddr": named}}});
-        memory.seed([
-            (keys::block(cidr), block.to_json()),
-            (keys::handle(id), handle.to_json()),
-            (keys::affinity("n1", cidr), Affinity::default().to_json()),
-            (keys::node("n1"), node.to_string().into_bytes()),
-        ]);
-        // Cut off at any commit, address and node go together.
-        for nth in 1..4 {
-            let copy = Memory::new();
-            copy.seed(memory.dump());
-            copy.fail_commit(nth, CommitFault::CrashAfter);
-            call(&copy, "delete ippool p --force").await;
-            let after = copy.dump();
-            let node: Value = serde_json::from_slice(&after[&keys::node("n1")]).unwrap();
-            let released = !after.contains_key(&keys::handle(id));
-            assert_eq!(node["spec"] == left, released || named == "10.1.0.9", "{nth}: {node}");
+        memory.seed([(keys::block(cidr), block.to_json()), (keys::handle(id), handle.to_json())]);
+        let before = memory.dump();
+        let answer = call(&memory, "delete ippool p").await;
+        assert_eq!(
+            (answer.exit, answer.output.as_str()),
+            (
+                1,
+                "Failed to delete 'IPPool' resource: IPPool(p) 10.1.0.0/24 has 1 address(es) in \
+                 use, besides 1 of nodes' tunnels\n\
+                 list them with: weirctl ipam show --show-blocks; remove the containers that use \
+                 them, then delete the pool again (the tunnels' addresses go with it); or release \
+                 them with it: weirctl delete ippool p --force\n"
+            )
+        );
+        assert_eq!(memory.dump(), before);
+    }
+}
+
+/// Lets a program that does not compare pools (Calico) take an address for a
+/// container just before the commit of this number.
+struct Takes {
+    memory: Memory,
+    nth: u32,
+    commits: AtomicU32,
+}
+
+#[async_trait::async_trait]
+impl Datastore for Takes {
+    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error> {
+        self.memory.read(selections).await
+    }
+
+    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
+        self.memory.list(prefix, after, limit).await
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
+        if self.commits.fetch_add(1, Ordering::Relaxed) == self.nth {
+            let mut block = blocks(&self.memory.dump()).remove(0);
+            block.assign(5, Attribute { handle_id: Some("net.c1".into()), ..Attribute::default() });
+            let mut handle = Handle::default();
+            handle.set(block.cidr, 1);
+            let taken = [
+                (keys::block(block.cidr), block.to_json()),
+                (keys::handle("net.c1"), handle.to_json()),
+            ];
+            self.memory.another_process().seed(taken);
         }
-        assert_eq!(call(&memory, "delete ippool p --force").await.exit, 0);
-        let node: Value = serde_json::from_slice(&memory.dump()[&keys::node("n1")]).unwrap();
-        assert_eq!(node["spec"], left);
+        self.memory.commit(transaction).await
+    }
+
+    async fn watch(&self, prefixes: &[String], after: Revision) -> Result<Box<dyn Watch>, Error> {
+        self.memory.watch(prefixes, after).await
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_comes_meanwhile_keeps_its_address_and_the_pool() {
+    // While the pool is disabled, the tunnel's address released, the block deleted.
+    for nth in 0..3 {
+        let memory = tunnel_in_pool("10.1.0.3").await;
+        let pool = memory.dump()[&keys::pool("p")].clone();
+        let store = Takes { memory: memory.clone(), nth, commits: AtomicU32::new(0) };
+        let answer = call(&store, "delete ippool p").await;
+        assert_eq!(answer.exit, 1, "{nth}: {}", answer.output);
+        assert!(answer.output.contains("1 address(es) in use"), "{}", answer.output);
+        let after = memory.dump();
+        assert_consistent(&after);
+        assert!(after.contains_key(&keys::handle("net.c1")));
+        assert_eq!(after[&keys::pool("p")], pool, "the pool is what it was");
     }
 }

@@ -2,11 +2,10 @@
 
 use serde_json::json;
 use weir_common::datastore::keys;
-use weir_common::network::{Inventory, PresentTunnel, UnderlayLink, Way, difference, plan_cluster};
+use weir_common::network::{Listing, PresentTunnel, UnderlayLink, Way, difference, plan_cluster};
 
 use super::golden::{WIDTHS, check, style};
 use super::*;
-use crate::node::feed;
 
 /// A store that Calico wrote, in which two nodes have tunnel addresses.
 fn busy() -> Memory {
@@ -33,9 +32,10 @@ fn underlay() -> Underlay {
 
 /// A kernel that has all that n1 should have.
 async fn agreeing(memory: &Memory) -> Present {
-    let (inventory, _): (Inventory, _) = feed::list(memory).await.unwrap();
+    let inventory = Listing::read(memory, usize::MAX).await.unwrap().inventory;
     let plan = plan_cluster("n1", &inventory, &underlay());
     let tunnel = plan.tunnel.as_ref().map(|tunnel| PresentTunnel {
+        claimed: true,
         up: true,
         mtu: tunnel.mtu,
         addresses: tunnel.address.iter().map(|address| (*address).into()).collect(),
@@ -115,6 +115,32 @@ async fn the_exit_status_says_whether_all_is_well() {
         "range": "10.99.0.0/26", "nodes": [], "pool": null, "way": null, "kernel": "superfluous",
     });
     assert!(document["ranges"].as_array().unwrap().contains(&range), "{document}");
+}
+
+/// Two subnets without IPIP, between which a routing daemon has the routes.
+#[tokio::test]
+async fn a_routing_daemons_routes_are_no_problem() {
+    let memory = recorded_store("small");
+    set(&memory, "n1", "ipv4Address", "172.16.1.11/24");
+    set(&memory, "n2", "ipv4Address", "172.16.2.12/24");
+    let inventory = Listing::read(&memory, usize::MAX).await.unwrap().inventory;
+    let plan = plan_cluster("n1", &inventory, &underlay());
+    let left: Vec<_> = plan.left_to_others.keys().copied().collect();
+    assert!(!left.is_empty());
+    let mut present = agreeing(&memory).await;
+    let answer = status(&memory, "node status", present.clone(), Style::default()).await;
+    assert_eq!(answer.exit, 1, "{}", answer.output);
+    assert!(answer.output.contains("is not on a link of this node"), "{}", answer.output);
+    present.led_by_others.extend(&left);
+    let answer = status(&memory, "node status", present.clone(), Style::default()).await;
+    assert_eq!(answer.exit, 0, "{}", answer.output);
+    assert!(answer.output.contains("another program's route"), "{}", answer.output);
+    let answer = status(&memory, "node status -o json", present, Style::default()).await;
+    let document: Value = serde_json::from_str(&answer.output).unwrap();
+    let ranges = document["ranges"].as_array().unwrap();
+    let range = ranges.iter().find(|it| it["range"] == left[0].to_string()).unwrap();
+    assert_eq!((&range["way"], &range["kernel"]), (&Value::Null, &json!("foreign")));
+    assert_eq!(document["problems"], json!([]));
 }
 
 #[tokio::test]

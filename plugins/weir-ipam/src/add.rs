@@ -16,6 +16,7 @@ use weir_common::ipam::{
 use weir_common::resources::IpPool;
 use weir_process::{DELEGATED, Lock, Timing, block_on, boot_id, node_name, within};
 
+use crate::cluster::{self, Question};
 use crate::sweep::sweep;
 use crate::{handle_of, lock};
 
@@ -34,24 +35,44 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
     let datastore = call.configuration.datastore.clone()?;
     let lock = lock(ipam);
     let mut memo = Memo::read(&lock.memo(), boot_id.as_deref());
-    let assignment = block_on(within(DELEGATED, async {
-        let datastore = weir_datastore::open(&datastore).await?;
-        assign(call, &request, datastore.as_ref(), (&lock, &mut memo)).await
-    }))?;
-    for Assigned { address, block } in &assignment.addresses {
-        tracing::debug!(%address, %block, handle = request.handle_id, "assigned");
-    }
-    // The block that the last call took an address from likely has another.
-    memo.likely = assignment.addresses.iter().map(|assigned| assigned.block).collect();
-    lock.leave(&memo.to_string());
+    let question = Question::asked();
+    let (assignment, cluster) = block_on(async {
+        let likely = memo.likely.clone();
+        let (datastore, assignment, due) = within(DELEGATED, async {
+            let datastore = weir_datastore::open(&datastore).await?;
+            let assign = assign(call, &request, datastore.as_ref(), (&lock, &mut memo));
+            let (assignment, due) = tokio::join!(assign, question.is_due(datastore.as_ref()));
+            Ok((datastore, assignment?, due))
+        })
+        .await?;
+        leave(lock, memo, &request, &assignment);
+        // A block that was claimed only now was not seen by a look beside it.
+        let is_new = |assigned: &Assigned| !likely.contains(&assigned.block);
+        let due = due
+            || assignment.addresses.iter().any(is_new) && question.is_due(datastore.as_ref()).await;
+        let cluster =
+            if due { cluster::answer(datastore.as_ref(), &request.host).await } else { None };
+        Ok((assignment, cluster))
+    })?;
     let notice = |pool: &IpPool| PoolNotice { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
     let addresses = assignment.addresses.iter();
     Ok(AddResult {
         ips: addresses.map(|assigned| ip_configuration(assigned, &ipam.gateways)).collect(),
         routes: ipam.routes.clone(),
         pools: Some(assignment.pools.iter().map(notice).collect()),
+        cluster,
         ..AddResult::default()
     })
+}
+
+/// Lets the next call of this host have its turn. The block that this one took an
+/// address from likely has another.
+fn leave(lock: Lock, mut memo: Memo, request: &Request, assignment: &Assignment) {
+    for Assigned { address, block } in &assignment.addresses {
+        tracing::debug!(%address, %block, handle = request.handle_id, "assigned");
+    }
+    memo.likely = assignment.addresses.iter().map(|assigned| assigned.block).collect();
+    lock.leave(&memo.to_string());
 }
 
 /// What is recorded with the allocation.

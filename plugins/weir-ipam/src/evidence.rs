@@ -1,19 +1,14 @@
 //! What this machine knows of which attachments live.
 
-use std::path::Path;
-
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
 use weir_common::ipam::collect::{AttachmentName, CALL_DEADLINE, Evidence};
-use weir_kernel::{Kernel, is_same_namespace};
+use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::boot_id;
 
 /// The main plugin whose links say which attachments live.
 const OWN_MAIN_PLUGIN: &str = "weir";
-
-/// The network namespace of the machine's first process, which is the node's.
-const FIRST_PROCESS: &str = "/proc/1/ns/net";
 
 /// The attachment of a call.
 pub fn name_of(call: &Call) -> AttachmentName {
@@ -33,7 +28,7 @@ pub async fn gather(call: &Call, now: Timestamp) -> Result<Evidence, Error> {
     let mut evidence = Evidence { boot_id: boot_id(), ..Evidence::default() };
     if call.configuration.main_plugin == OWN_MAIN_PLUGIN {
         evidence.alive = attached(&call.configuration.network).await?;
-        let on_node = is_same_namespace(Path::new(FIRST_PROCESS)).unwrap_or(false);
+        let on_node = is_node_namespace().unwrap_or(false);
         evidence.linked_if_made_before = on_node.then_some(now - CALL_DEADLINE);
     }
     Ok(evidence)

@@ -5,6 +5,7 @@
 
 mod add;
 mod check;
+mod cluster;
 mod del;
 mod evidence;
 mod gc;

@@ -6,12 +6,13 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error};
 use weir_common::ipam::Family;
 use weir_common::network::{
-    Attachment, AttachmentIdentity, Expected, Families, NodeNeeds, Step, compare, plan_addresses,
-    plan_attachment, plan_link, plan_node, plan_parameters,
+    Attachment, AttachmentIdentity, Expected, Families, NodeNeeds, Route, Step, compare,
+    plan_addresses, plan_attachment, plan_link, plan_node, plan_parameters,
 };
 use weir_kernel::{Applied, Kernel, is_same_namespace};
-use weir_process::{AgentNotice, CLEAN_UP, DEADLINE, PRESENCE_FILE, Timing, running_agent};
+use weir_process::{CLEAN_UP, DEADLINE, Timing};
 
+use crate::cluster::{Keeper, News};
 use crate::delegate::{Delegate, is_own_ipam};
 use crate::{attachment, del, failure, identity_of, pools};
 
@@ -24,7 +25,8 @@ use crate::{attachment, del, failure, identity_of, pools};
 pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let ipam = call.configuration.require_ipam()?;
     let identity = identity_of(call)?;
-    let delegate = Delegate::find(call, ipam)?;
+    let keeper = Keeper::find();
+    let delegate = Delegate::find(call, ipam)?.asking(keeper.question());
     let kernel = open(call)?;
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
     let mut running = delegate.start("ADD", DEADLINE - CLEAN_UP)?;
@@ -33,9 +35,17 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
         let _timing = Timing::of("addresses");
         running.result(call).await
     };
-    let (addresses, link) = tokio::join!(ask, prepare(call, &kernel, &identity, present));
+    let prepare = prepare(call, &kernel, &keeper, &identity, present);
+    let (mut addresses, link) = tokio::join!(ask, prepare);
+    let news = match &mut addresses {
+        Ok(addresses) => News::take(&kernel, addresses).await,
+        Err(_) => None,
+    };
     let attached = match (addresses, link) {
-        (Ok(addresses), Ok(link)) => attach(call, &kernel, addresses, link).await,
+        (Ok(addresses), Ok(link)) => {
+            let link = link.with_news(call, news.as_ref());
+            attach(call, &kernel, &keeper, addresses, link).await
+        }
         (Err(error), Ok(link)) => Err(undo(&kernel, link.applied, error).await),
         (_, Err(error)) => Err(error),
     };
@@ -47,7 +57,13 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     match attached {
         // The addresses of an attachment that was there stay with it until DEL.
         Err(error) if !present => Err(give_back(&delegate, error).await),
-        attached => attached,
+        Err(error) => Err(error),
+        Ok(result) => {
+            if let Some(news) = news {
+                news.carry_out(&kernel, &keeper).await;
+            }
+            Ok(result)
+        }
     }
 }
 
@@ -68,41 +84,47 @@ fn open(call: &Call) -> Result<Kernel, Error> {
     Ok(kernel)
 }
 
-/// What this node's agent tells; `None` without one.
-fn agent() -> Option<AgentNotice> {
-    running_agent(Path::new(PRESENCE_FILE))
-}
-
-/// The MTU in bytes: the configured one, else what the node's agent says, else the
-/// node's.
-async fn mtu(call: &Call, kernel: &Kernel) -> Result<u32, Error> {
-    match call.configuration.mtu {
+/// The MTU in bytes: the configured one, else what is known from the cluster, else
+/// the node's.
+async fn mtu(call: &Call, kernel: &Kernel, keeper: &Keeper) -> Result<u32, Error> {
+    match call.configuration.mtu.or(keeper.pod_mtu()) {
         Some(mtu) => Ok(mtu),
-        None => match agent().and_then(|agent| agent.pod_mtu) {
-            Some(mtu) => Ok(mtu),
-            None => kernel.uplink_mtu().await.map_err(failure::of_kernel),
-        },
+        None => kernel.uplink_mtu().await.map_err(failure::of_kernel),
     }
 }
 
 /// The container's link, before its addresses are known.
 struct Link {
+    /// The MTU in bytes that it is to have.
     mtu: u32,
+    /// Whether it was made with another one, before the cluster was known.
+    is_of_other_mtu: bool,
     /// The IP versions that it is ready for.
     ready_for: Option<Families>,
     /// Whether an earlier ADD made it.
     present: bool,
+    /// The routes of the container by its other interfaces.
+    beside: Vec<Route>,
     applied: Applied,
+}
+
+impl Link {
+    fn with_news(self, call: &Call, news: Option<&News>) -> Self {
+        let of_cluster = news.and_then(|news| news.pod_mtu);
+        let mtu = call.configuration.mtu.or(of_cluster).unwrap_or(self.mtu);
+        Self { mtu, is_of_other_mtu: mtu != self.mtu, ..self }
+    }
 }
 
 async fn prepare(
     call: &Call,
     kernel: &Kernel,
+    keeper: &Keeper,
     identity: &AttachmentIdentity,
     present: bool,
 ) -> Result<Link, Error> {
     let _timing = Timing::of("link");
-    let mtu = mtu(call, kernel).await?;
+    let mtu = mtu(call, kernel, keeper).await?;
     let ready_for = expected_families(call).filter(|_| !present);
     let mut steps =
         if present { Vec::new() } else { plan_link(identity, call.configuration.mac, mtu) };
@@ -110,8 +132,9 @@ async fn prepare(
         let forwarding = call.configuration.allow_ip_forwarding;
         steps.extend(plan_parameters(identity, families, forwarding));
     }
+    let beside = kernel.routes_beside(identity).await.map_err(failure::of_kernel)?;
     let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
-    Ok(Link { mtu, ready_for, present, applied })
+    Ok(Link { mtu, is_of_other_mtu: false, ready_for, present, beside, applied })
 }
 
 /// The IP versions that the result will have, where that is known beforehand.
@@ -124,11 +147,12 @@ fn expected_families(call: &Call) -> Option<Families> {
 async fn attach(
     call: &Call,
     kernel: &Kernel,
+    keeper: &Keeper,
     addresses: AddResult,
     link: Link,
 ) -> Result<(AddResult, Applied), Error> {
     let _timing = Timing::of("attach");
-    let (attachment, steps) = match plan(call, kernel, &addresses, &link).await {
+    let (attachment, steps) = match plan(call, kernel, keeper, &addresses, &link).await {
         Ok(planned) => planned,
         Err(error) => return Err(undo(kernel, link.applied, error).await),
     };
@@ -143,14 +167,18 @@ async fn attach(
 async fn plan(
     call: &Call,
     kernel: &Kernel,
+    keeper: &Keeper,
     addresses: &AddResult,
     link: &Link,
 ) -> Result<(Attachment, Vec<Step>), Error> {
     let attachment = attachment::attachment(call, addresses, link.mtu)?;
+    let is_whole = link.present && is_whole(kernel, &attachment).await?;
+    let attachment = attachment.beside(link.beside.clone());
     let families = attachment.families();
-    let mut steps = if link.present && is_whole(kernel, &attachment).await? {
+    let is_other = |ready_for| ready_for != families;
+    let mut steps = if is_whole {
         Vec::new()
-    } else if link.present || link.ready_for.is_some_and(|ready_for| ready_for != families) {
+    } else if link.present || link.is_of_other_mtu || link.ready_for.is_some_and(is_other) {
         del::remove(kernel, attachment.identity()).await?;
         plan_attachment(&attachment)
     } else if link.ready_for.is_some() {
@@ -162,7 +190,7 @@ async fn plan(
         steps
     };
     let Families { ipv4, ipv6 } = families;
-    if agent().is_some() {
+    if keeper.is_agent() {
         return Ok((attachment, steps));
     }
     let needs = NodeNeeds { ipv4, ipv6, nat: pools::nat(addresses) };

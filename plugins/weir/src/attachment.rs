@@ -1,12 +1,8 @@
 //! An attachment, from a result and the configuration.
 
-use std::net::IpAddr;
-
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error, Interface, IpConfiguration, Route};
-use weir_common::network::{
-    Attachment, AttachmentRequest, GATEWAY_V4, GATEWAY_V6, HOST_MAC, MacAddress, RequestedRoute,
-};
+use weir_common::network::{Attachment, AttachmentRequest, HOST_MAC, MacAddress, RequestedRoute};
 
 use crate::identity_of;
 
@@ -25,6 +21,7 @@ pub fn attachment(call: &Call, result: &AddResult, mtu: u32) -> Result<Attachmen
         allow_ip_forwarding: configuration.allow_ip_forwarding,
         routes: result.routes.iter().map(requested_route).collect(),
         default_routes: result.routes.is_empty() || configuration.include_default_routes,
+        gateways: result.ips.iter().filter_map(|ip| ip.gateway).collect(),
     })
     .map_err(|error| Error::caused(Code::InvalidConfiguration, &error))
 }
@@ -49,14 +46,11 @@ pub fn result(call: &Call, attachment: &Attachment, ipam: AddResult) -> AddResul
         interface(&identity.host_interface(), HOST_MAC, "", mtu),
         interface(identity.interface(), attachment.container_mac(), &call.environment.netns, mtu),
     ];
-    let ips = attachment.addresses().iter().map(|address| IpConfiguration {
-        address: (*address).into(),
-        // The host's end, which is all that the container can see: plugins that add
-        // routes of their own (sbr) go by it.
-        gateway: Some(match address {
-            IpAddr::V4(_) => GATEWAY_V4.into(),
-            IpAddr::V6(_) => GATEWAY_V6.into(),
-        }),
+    let ips = ipam.ips.iter().map(|ip| IpConfiguration {
+        address: ip.address.addr().into(),
+        // Plugins that add routes of their own (sbr) go by it, and the IPAM plugin may
+        // look for its own at CHECK (static).
+        gateway: Some(attachment.gateway(ip.address.addr(), ip.gateway)),
         interface: Some(container),
     });
     AddResult {
@@ -65,6 +59,7 @@ pub fn result(call: &Call, attachment: &Attachment, ipam: AddResult) -> AddResul
         routes: before.routes.into_iter().chain(ipam.routes).collect(),
         dns: call.configuration.dns.clone().unwrap_or(ipam.dns),
         pools: None,
+        cluster: None,
     }
 }
 

@@ -10,7 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error, IpamConfiguration};
-use weir_process::{CALL_VARIABLE, PARENT_VARIABLE, become_program, call_id, within};
+use weir_process::{
+    CALL_VARIABLE, CLUSTER_VARIABLE, PARENT_VARIABLE, become_program, call_id, within,
+};
 
 /// The IPAM plugin that ends together with this process by itself.
 const OWN_IPAM: &str = "weir-ipam";
@@ -31,6 +33,8 @@ pub struct Delegate<'a> {
     name: &'a str,
     program: PathBuf,
     input: &'a [u8],
+    /// What `weir-ipam` is asked about the cluster.
+    question: Option<String>,
 }
 
 /// The IPAM plugin at work. Dropped, it is killed.
@@ -56,7 +60,7 @@ impl<'a> Delegate<'a> {
         let program =
             path.iter().map(|directory| directory.join(name)).find(|program| program.is_file());
         match program {
-            Some(program) => Ok(Self { name, program, input: &call.input }),
+            Some(program) => Ok(Self { name, program, input: &call.input, question: None }),
             None => {
                 let places: Vec<String> =
                     path.iter().map(|dir| dir.display().to_string()).collect();
@@ -70,6 +74,17 @@ impl<'a> Delegate<'a> {
                 ))
             }
         }
+    }
+
+    /// Has the plugin asked about the cluster too, if it is `weir-ipam`.
+    pub fn asking(self, question: Option<String>) -> Self {
+        let question = question.filter(|_| self.name == OWN_IPAM);
+        Self { question, ..self }
+    }
+
+    /// The same plugin with another configuration on its standard input.
+    pub fn with_input(self, input: &'a [u8]) -> Self {
+        Self { input, ..self }
     }
 
     /// Starts the plugin with the environment and the input of this call, for
@@ -95,6 +110,9 @@ impl<'a> Delegate<'a> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
+        if let Some(question) = &self.question {
+            process.env(CLUSTER_VARIABLE, question);
+        }
         let child = process.spawn().map_err(|error| {
             let program = self.program.display();
             Error::new(Code::Delegate, format!("IPAM plugin {program} cannot be executed: {error}"))
@@ -194,10 +212,13 @@ impl Delegate<'_> {
     fn error(&self, status: ExitStatus, answer: &[u8]) -> Error {
         let json = serde_json::from_slice(answer).ok();
         json.as_ref().and_then(Error::parse).unwrap_or_else(|| {
-            Error::new(
-                Code::Delegate,
-                format!("IPAM plugin {} failed ({status}); its messages are in the log", self.name),
-            )
+            let name = self.name;
+            let message = if status.success() {
+                format!("IPAM plugin {name} gave no result; its messages are in the log")
+            } else {
+                format!("IPAM plugin {name} failed ({status}); its messages are in the log")
+            };
+            Error::new(Code::Delegate, message)
         })
     }
 }

@@ -1,53 +1,62 @@
 //! GC: remove what belongs to no attachment that lives.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
+use weir_common::cni::{Code, Error, with_valid_attachments};
 use weir_common::ipam::collect::AttachmentName;
 use weir_common::network::{Fate, fate};
 use weir_kernel::{Kernel, OwnLink};
 use weir_process::{DEADLINE, Timing};
 
+use crate::cluster::Keeper;
 use crate::delegate::Delegate;
 use crate::failure;
 
 /// Removes the links of the network that the runtime does not list, and has the
 /// IPAM plugin give back the addresses, in this order: an address is not given
-/// back while the node routes it. Without a list no link is removed: one that is
-/// there may be in use.
+/// back while the node routes it. An attachment whose link cannot be removed keeps
+/// its addresses. Without a list no link is removed: one that is there may be in use.
 ///
 /// # Errors
-/// All that failed, as one, after everything has been tried.
+/// All that failed, as one, after everything has been tried. When the links cannot
+/// be listed nothing is tried: nobody knows which addresses the node still routes.
 pub async fn gc(call: &Call) -> Result<(), Error> {
-    let mut errors = Vec::new();
-    let links = match &call.configuration.valid_attachments {
-        None => None,
-        Some(valid) => Links::find(&call.configuration.network, valid)
-            .await
-            .map_err(|error| errors.push(failure::of_kernel(error)))
-            .ok(),
+    let Some(valid) = &call.configuration.valid_attachments else {
+        return delegate(call, &call.input).await;
     };
-    if let Some(links) = &links {
-        errors.extend(links.remove_stale().await.into_iter().map(failure::of_kernel));
-    }
-    errors.extend(delegate(call).await.err());
-    if let Some(links) = &links {
-        errors.extend(links.finish().await.into_iter().map(failure::of_kernel));
-    }
+    let links = Links::find(&call.configuration.network, valid).await;
+    let links = links.map_err(failure::of_kernel)?;
+    let (left, mut errors) = links.remove_stale().await;
+    errors.extend(delegate(call, &input(call, &left)?).await.err());
+    errors.extend(links.finish().await.into_iter().map(failure::of_kernel));
     Error::joined(errors).map_or(Ok(()), Err)
 }
 
-async fn delegate(call: &Call) -> Result<(), Error> {
+/// The configuration for the IPAM plugin, which is to keep the addresses of the
+/// attachments that are `left`, too.
+fn input<'a>(call: &'a Call, left: &BTreeSet<AttachmentName>) -> Result<Cow<'a, [u8]>, Error> {
+    if left.is_empty() {
+        return Ok(Cow::Borrowed(&call.input));
+    }
+    let failed = |error: serde_json::Error| Error::caused(Code::Decode, &error);
+    let json = serde_json::from_slice(&call.input).map_err(failed)?;
+    let json = serde_json::to_vec(&with_valid_attachments(json, left)).map_err(failed)?;
+    Ok(Cow::Owned(json))
+}
+
+async fn delegate(call: &Call, input: &[u8]) -> Result<(), Error> {
     let _timing = Timing::of("addresses");
-    let delegate = Delegate::find(call, call.configuration.require_ipam()?)?;
+    let delegate = Delegate::find(call, call.configuration.require_ipam()?)?.with_input(input);
     delegate.start("GC", DEADLINE)?.finish().await
 }
 
 /// The links to remove.
 struct Links {
     kernel: Kernel,
-    stale: Vec<OwnLink>,
+    /// Of attachments that are not listed.
+    stale: Vec<(AttachmentName, OwnLink)>,
     /// Half-made ones.
     unfinished: Vec<OwnLink>,
 }
@@ -62,20 +71,29 @@ impl Links {
         for made in kernel.made_links().await? {
             match fate(made.link.name(), made.identity.as_ref(), network, valid) {
                 Fate::Keep => {}
-                Fate::Remove => stale.push(made.link),
+                Fate::Remove => {
+                    stale.extend(made.identity.map(|identity| (identity.name(), made.link)));
+                }
                 Fate::RemoveIfUnfinished => unfinished.push(made.link),
             }
         }
         Ok(Self { kernel, stale, unfinished })
     }
 
-    /// With a link go its routes and the container's end.
-    async fn remove_stale(&self) -> Vec<weir_kernel::Error> {
+    /// With a link go its routes and the container's end. Returns the attachments
+    /// whose links are left, and why they are.
+    async fn remove_stale(&self) -> (BTreeSet<AttachmentName>, Vec<Error>) {
         let _timing = Timing::of("links");
-        for link in &self.stale {
-            tracing::info!(host_interface = link.name(), "removed: its attachment is not listed");
+        let (names, links): (Vec<_>, Vec<_>) = self.stale.iter().cloned().unzip();
+        let failed = self.kernel.remove_links(&links).await;
+        let left: BTreeSet<usize> = failed.iter().map(|(place, _)| *place).collect();
+        for link in links.iter().enumerate().filter(|(place, _)| !left.contains(place)) {
+            let host_interface = link.1.name();
+            tracing::info!(host_interface, "removed: its attachment is not listed");
         }
-        self.kernel.remove_links(&self.stale).await
+        let left = left.into_iter().map(|place| names[place].clone()).collect();
+        let errors = failed.into_iter().map(|(_, error)| failure::of_kernel(error));
+        (left, errors.collect())
     }
 
     /// Removes what is still half-made after all this time, in which an ADD makes
@@ -92,8 +110,10 @@ impl Links {
             .map(|made| made.link)
             .filter(|link| self.unfinished.contains(link))
             .collect();
-        let mut errors = self.kernel.remove_links(&left).await;
-        if finished.is_empty() {
+        let failed = self.kernel.remove_links(&left).await;
+        let mut errors: Vec<_> = failed.into_iter().map(|(_, error)| error).collect();
+        // The agent sees to it where it runs.
+        if finished.is_empty() && !Keeper::find().is_agent() {
             errors.extend(self.kernel.remove_nat().err());
         }
         errors

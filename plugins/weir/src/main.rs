@@ -6,6 +6,7 @@
 mod add;
 mod attachment;
 mod check;
+mod cluster;
 mod del;
 mod delegate;
 mod failure;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
-use weir_common::network::{Trouble, troubles};
+use weir_common::network::{NodeHealth, Trouble, troubles};
 use weir_kernel::Kernel;
 use weir_process::DEADLINE;
 
+use crate::cluster::Keeper;
 use crate::delegate::Delegate;
 use crate::failure;
 
@@ -25,21 +26,24 @@ const MAX_TOLD: usize = 5;
 /// What the IPAM plugin says, before [`Code::LimitedConnectivity`].
 pub async fn status(call: &Call) -> Result<(), Error> {
     let delegate = Delegate::find(call, call.configuration.require_ipam()?)?;
-    let (available, connected) =
-        tokio::join!(async { delegate.start("STATUS", DEADLINE)?.finish().await }, connectivity());
+    let (available, connected) = tokio::join!(
+        async { delegate.start("STATUS", DEADLINE)?.finish().await },
+        connectivity(call)
+    );
     match (available, connected) {
         (Err(first), Err(second)) => Err(Error::joined([first.clone(), second]).unwrap_or(first)),
         (available, connected) => available.and(connected),
     }
 }
 
-async fn connectivity() -> Result<(), Error> {
-    let first = look().await?;
+async fn connectivity(call: &Call) -> Result<(), Error> {
+    let network = &call.configuration.network;
+    let first = look(network).await?;
     if first.is_empty() {
         return Ok(());
     }
     tokio::time::sleep(ADD_IN_PROGRESS).await;
-    let again = look().await?;
+    let again = look(network).await?;
     let lasting: Vec<String> =
         again.iter().filter(|trouble| first.contains(trouble)).map(Trouble::to_string).collect();
     if lasting.is_empty() {
@@ -52,13 +56,16 @@ async fn connectivity() -> Result<(), Error> {
     Err(Error::new(Code::LimitedConnectivity, told))
 }
 
-/// What is wrong with the node's containers at this moment.
-async fn look() -> Result<Vec<Trouble>, Error> {
+/// What is wrong with the network's containers on this node at this moment.
+async fn look(network: &str) -> Result<Vec<Trouble>, Error> {
     let kernel = Kernel::open().map_err(failure::of_kernel)?;
-    let attachments = kernel.attachment_states().await.map_err(failure::of_kernel)?;
+    let mut attachments = kernel.attachment_states().await.map_err(failure::of_kernel)?;
+    attachments.retain(|attachment| attachment.identity.network() == network);
     let has_ipv6 = |attachment: &weir_common::network::AttachmentState| {
         attachment.addresses.iter().any(std::net::IpAddr::is_ipv6)
     };
-    let node = kernel.node_state(attachments.iter().any(has_ipv6)).map_err(failure::of_kernel)?;
-    Ok(troubles(&attachments, &node))
+    let state = kernel.node_state(attachments.iter().any(has_ipv6)).map_err(failure::of_kernel)?;
+    let tunnel = kernel.tunnel_device().await.map_err(failure::of_kernel)?;
+    let need = Keeper::find().tunnel();
+    Ok(troubles(&attachments, &NodeHealth { state, need, tunnel }))
 }

@@ -29,12 +29,12 @@ pub const CHECKS: &[Check] = &[
     Check::new("P2.version-needs-nothing", "VERSION requires no other variable", version_alone),
     Check::new(
         "P3.bad-container-id",
-        "ADD and DEL refuse a container id outside of [a-zA-Z0-9][a-zA-Z0-9_.-]*, code 4",
+        "ADD, CHECK and DEL refuse a container id outside of [a-zA-Z0-9][a-zA-Z0-9_.-]*, code 4",
         bad_container_id,
     ),
     Check::new(
         "P3.bad-interface-name",
-        "ADD and DEL refuse a CNI_IFNAME that Linux would not take, code 4",
+        "ADD, CHECK and DEL refuse a CNI_IFNAME that Linux would not take, code 4",
         bad_interface_name,
     ),
     Check::new("P3.bad-network-name", "a bad or missing network name is code 7", bad_network_name),
@@ -160,7 +160,7 @@ fn refuses_each(bench: &Bench, variable: &str, bad: &[&str]) -> Verdict {
     let mut evidence = String::new();
     for version in bench.since("0.1.0")? {
         for value in bad {
-            for command in ["ADD", "DEL"] {
+            for (command, _) in required(version) {
                 let call = scene.call_for(version, "web").with(variable, value);
                 let answer = scene.run(&call, command);
                 about(&format!("{command} {value:?} in {version}"), refused_with(&answer, 4))?;

@@ -103,7 +103,7 @@ fn outside(bench: &Bench) -> Verdict {
 }
 
 fn gateway(bench: &Bench) -> Verdict {
-    let scene = bench.usual()?;
+    let scene = bench.scene(World::Gateway)?;
     let version = bench.since("0.3.0")?.pop().unwrap_or_default();
     needs_record(bench)?;
     let added = can_be_asked(&scene, version, "first", &[FREE])?;

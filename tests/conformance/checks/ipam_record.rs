@@ -23,6 +23,7 @@ pub const CHECKS: &[Check] = &[
     ),
     Check::new("I6.drops-unlisted", "GC frees what is not in cni.dev/valid-attachments", drops),
     Check::new("I6.keeps-listed", "GC keeps what is in it", keeps),
+    Check::new("I6.no-list", "GC without a list keeps what was just given", no_list),
     Check::new("I6.other-network", "GC leaves addresses of other networks alone", other_network),
     Check::new("I6.other-host", "GC leaves addresses of other hosts alone", other_host),
     Check::new("I7.ready", "STATUS prints nothing while there are addresses", ready),
@@ -115,6 +116,15 @@ fn keeps(bench: &Bench) -> Verdict {
     silent(&collect(&scene, &web, Some(only("web"))))?;
     about("CHECK", silent(&check(&scene, &web, &added)))?;
     Ok("CHECK passes".to_owned())
+}
+
+fn no_list(bench: &Bench) -> Verdict {
+    let (scene, added) = two(bench, World::Usual)?;
+    silent(&collect(&scene, &added[0].0, None))?;
+    for (call, added) in &added {
+        about("CHECK", silent(&check(&scene, call, added)))?;
+    }
+    Ok("CHECK of both passes".to_owned())
 }
 
 /// GC of everything by a call that is not of theirs must leave both.

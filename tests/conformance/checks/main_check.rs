@@ -1,7 +1,7 @@
 //! M9: CHECK.
 
 use serde_json::{Value, json};
-use weir_tests::{Call, Container, Place};
+use weir_tests::{Call, Container, Node, Place};
 
 use super::Check;
 use crate::bench::{Bench, Scene};
@@ -23,7 +23,7 @@ pub const CHECKS: &[Check] = &[
     Check::new("M9.mac-changed", "CHECK notices another hardware address", |bench| {
         notices(bench, &["ip", "link", "set", "eth0", "address", "02:00:00:00:00:99"])
     }),
-    Check::new("M9.host-end-gone", "CHECK notices that the host's end has another name", host_end),
+    Check::new("M9.host-end-gone", "CHECK notices that the host's end has another name", renamed),
     Check::new("M9.sandbox", "CHECK notices a prevResult of another namespace", other_sandbox),
     Check::new("M9.others-tolerated", "CHECK tolerates what later plugins added", others_tolerated),
     Check::new("M9.delegate", "what the IPAM plugin finds in CHECK is returned", delegate),
@@ -84,13 +84,17 @@ fn route_gone(bench: &Bench) -> Verdict {
     notices(bench, &["ip", "route", "delete", "default"])
 }
 
-fn host_end(bench: &Bench) -> Verdict {
+/// The name of the host's end of a container's veth, by the result of its ADD.
+pub fn host_end<'a>(node: &Node, result: &'a Value) -> Option<&'a str> {
+    let of_host = |it: &&Value| it["sandbox"].as_str().unwrap_or_default().is_empty();
+    let names = list(result, "interfaces").iter().filter(of_host);
+    let mut names = names.filter_map(|it| it["name"].as_str());
+    names.find(|name| node.link(name)["linkinfo"]["info_kind"] == "veth")
+}
+
+fn renamed(bench: &Bench) -> Verdict {
     added(bench, |scene, _, call, result| {
-        let of_host = |it: &&Value| it["sandbox"].as_str().unwrap_or_default().is_empty();
-        let names = list(&result, "interfaces").iter().filter(of_host);
-        let mut names = names.filter_map(|it| it["name"].as_str());
-        let is_veth = |name: &&str| scene.node.link(name)["linkinfo"]["info_kind"] == "veth";
-        let Some(name) = names.find(is_veth) else {
+        let Some(name) = host_end(&scene.node, &result) else {
             return not_offered("there is no end on the host");
         };
         scene.node.run(&["ip", "link", "set", name, "down"]);

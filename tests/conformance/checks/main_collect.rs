@@ -4,10 +4,13 @@ use serde_json::{Value, json};
 use weir_tests::{Call, Container, Place};
 
 use super::Check;
+use super::main_check::host_end;
 use crate::bench::{Bench, Scene};
 use crate::fake::Fake;
 use crate::subject::World;
-use crate::verdict::{Fault, Verdict, about, ensure, refused, refused_with, result, silent, told};
+use crate::verdict::{
+    Fault, Verdict, about, ensure, not_offered, refused, refused_with, result, silent, told,
+};
 
 pub const CHECKS: &[Check] = &[
     Check::new("M10.drops-unlisted", "GC removes what is not in cni.dev/valid-attachments", drops),
@@ -21,6 +24,7 @@ pub const CHECKS: &[Check] = &[
     Check::new("M11.ready", "STATUS prints nothing when ADD would work", ready),
     Check::new("M11.delegated", "STATUS asks the IPAM plugin", status_delegated),
     Check::new("M11.not-ready", "STATUS is code 50 when the IPAM plugin says so", not_ready),
+    Check::new("M11.degraded", "STATUS is code 51 when a container has lost its network", degraded),
     Check::new("M11.add-works-anyway", "ADD, CHECK and DEL do not go by STATUS", add_works),
 ];
 
@@ -199,6 +203,22 @@ fn not_ready(bench: &Bench) -> Verdict {
         evidence = told(&answer);
     }
     Ok(evidence)
+}
+
+fn degraded(bench: &Bench) -> Verdict {
+    let two = Two::new(bench, World::Usual)?;
+    silent(&status(&two.scene, &two.calls[0]))?;
+    let Some(name) = host_end(&two.scene.node, &two.results[1]) else {
+        return not_offered("there is no end on the host");
+    };
+    two.scene.node.run(&["ip", "link", "set", name, "down"]);
+    let answer = status(&two.scene, &two.calls[0]);
+    refused_with(&answer, 51)?;
+    two.scene.node.run(&["ip", "link", "delete", name]);
+    let call = two.calls[1].clone();
+    silent(&two.scene.run(&call, "DEL"))?;
+    about("after its DEL", silent(&status(&two.scene, &two.calls[0])))?;
+    Ok(told(&answer))
 }
 
 fn add_works(bench: &Bench) -> Verdict {

@@ -50,7 +50,7 @@ pub const CHECKS: &[Check] = &[
     ),
     Check::new(
         "P10.unknown-keys",
-        "ADD, CHECK and DEL let unknown keys, cni.dev/… and capabilities pass",
+        "ADD, CHECK, STATUS and DEL let unknown keys, cni.dev/… and capabilities pass",
         unknown_keys,
     ),
 ];
@@ -270,6 +270,9 @@ fn unknown_keys(bench: &Bench) -> Verdict {
         if version >= "0.4.0" {
             configuration["prevResult"] = added;
             about(version, silent(&run("CHECK", &configuration)))?;
+        }
+        if version >= "1.1.0" {
+            about(version, silent(&run("STATUS", &configuration)))?;
         }
         about(version, silent(&run("DEL", &configuration)))?;
     }

@@ -135,6 +135,7 @@ impl Plugin for Pure {
             routes: before.routes.into_iter().chain(result.routes).collect(),
             dns: call.configuration.dns.clone().unwrap_or(result.dns),
             pools: None,
+            cluster: None,
         })
     }
 
@@ -201,6 +202,7 @@ fn attach(call: &Call, result: &AddResult) -> Result<(), Error> {
         allow_ip_forwarding: call.configuration.allow_ip_forwarding,
         routes: result.routes.iter().map(requested).collect(),
         default_routes: result.routes.is_empty() || call.configuration.include_default_routes,
+        gateways: result.ips.iter().filter_map(|ip| ip.gateway).collect(),
     })
     .map_err(|error| refused(&error))?;
     assert!(!plan_attachment(&attachment).is_empty());

@@ -2,9 +2,7 @@
 //! pools that change under running containers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::net::IpAddr;
 
 use serde_json::json;
 use weir_tests::{Capture, Fleet, Header, ICMP, IPIP, Place, Pod, Subnet, UPLINK};
@@ -21,12 +19,6 @@ fn pool(fleet: &Fleet, name: &str, number: u8, mode: &str) {
 fn announce(fleet: &Fleet, member: usize, pod: &Pod) {
     let (range, by) = (pod.address.to_string(), fleet.members[member].host.address.to_string());
     fleet.underlay.router().run(&["ip", "route", "add", &range, "via", &by]);
-}
-
-fn reaches(fleet: &Fleet, from: &Pod, to: &Pod) {
-    let address = to.address.to_string();
-    fleet
-        .until(&format!("{} reaches {address}", from.address), || from.container.reaches(&address));
 }
 
 /// Whether two nodes are in one subnet.
@@ -61,7 +53,7 @@ fn four_nodes_and_pools_of_every_mode_at_once() {
                 continue;
             }
             let (source, target) = (&pods[&(name, from)], &pods[&(name, to)]);
-            reaches(&fleet, source, target);
+            fleet.until_reached(source, target);
             captures[from].packets();
             assert!(source.container.reaches(&target.address.to_string()));
             let by_tunnel = match mode {
@@ -97,7 +89,7 @@ fn pools_without_ipip_need_no_tunnel() {
     announce(&fleet, 0, &pods[0]);
     announce(&fleet, 2, &pods[2]);
     for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0)] {
-        reaches(&fleet, &pods[from], &pods[to]);
+        fleet.until_reached(&pods[from], &pods[to]);
     }
     assert!(pods[0].container.passes(&pods[2].address.to_string(), 1500));
     for member in &fleet.members {
@@ -111,15 +103,18 @@ fn a_cross_subnet_pool_needs_tunnels_once_a_node_is_elsewhere() {
     pool(&fleet, "cross", 63, "CrossSubnet");
     fleet.start_agents();
     let pods = [fleet.pod(0, "cross"), fleet.pod(1, "cross")];
-    reaches(&fleet, &pods[0], &pods[1]);
+    fleet.until_reached(&pods[0], &pods[1]);
     assert!(fleet.members.iter().all(|member| !member.has_tunnel()));
+    assert_eq!(tunnel_addresses(&fleet), Default::default());
     fleet.join(Subnet::Second);
     fleet.start_agents();
     fleet.until("all have a tunnel", || fleet.members.iter().all(|member| member.has_tunnel()));
+    let all = ["n1", "n2", "n3"].map(str::to_owned);
+    assert_eq!(tunnel_addresses(&fleet), (all.clone().into(), all.into()));
     let third = fleet.pod(2, "cross");
     for pod in &pods {
-        reaches(&fleet, pod, &third);
-        reaches(&fleet, &third, pod);
+        fleet.until_reached(pod, &third);
+        fleet.until_reached(&third, pod);
     }
     // It goes again: so do the tunnels, and the two still reach each other.
     fleet.call(2, "cross", &third.container).delete(fleet.members[2].node());
@@ -128,8 +123,9 @@ fn a_cross_subnet_pool_needs_tunnels_once_a_node_is_elsewhere() {
     assert!(answer.succeeded, "{answer:?}");
     fleet.until("no tunnel is left", || {
         fleet.members[..2].iter().all(|member| !member.has_tunnel())
+            && tunnel_addresses(&fleet) == Default::default()
     });
-    reaches(&fleet, &pods[0], &pods[1]);
+    fleet.until_reached(&pods[0], &pods[1]);
 }
 
 #[test]
@@ -152,37 +148,47 @@ fn a_tunnel_address_is_kept_over_restarts_and_repaired() {
 
 #[test]
 fn a_connection_survives_the_switch_of_modes() {
-    let mut fleet = Fleet::new(&TWO_SUBNETS[..2]);
-    pool(&fleet, "blue", 61, "Never");
+    switch_modes(
+        [Subnet::First, Subnet::First],
+        "Never",
+        &[("Always", true), ("Never", false), ("CrossSubnet", false)],
+    );
+}
+
+#[test]
+fn a_connection_between_subnets_survives_the_switch_of_modes() {
+    switch_modes(
+        [Subnet::First, Subnet::Second],
+        "Always",
+        &[("CrossSubnet", true), ("Never", false), ("Always", true)],
+    );
+}
+
+/// A pool gets one mode after the other under a connection; each comes with whether
+/// packets then go by a tunnel.
+fn switch_modes(subnets: [Subnet; 2], first: &str, modes: &[(&str, bool)]) {
+    let mut fleet = Fleet::new(&subnets);
+    pool(&fleet, "blue", 61, first);
     fleet.start_agents();
     let pods = [fleet.pod(0, "blue"), fleet.pod(1, "blue")];
-    reaches(&fleet, &pods[0], &pods[1]);
-    let listener = pods[1].container.enter(|| TcpListener::bind((pods[1].address, 0)));
-    let listener = listener.expect("listening");
-    let address: SocketAddr = listener.local_addr().expect("a bound socket");
-    let client = pods[0].container.enter(|| TcpStream::connect(address)).expect("connecting");
-    let (server, _) = listener.accept().expect("the client");
+    if subnets[0] != subnets[1] {
+        announce(&fleet, 0, &pods[0]);
+        announce(&fleet, 1, &pods[1]);
+    }
+    fleet.until_reached(&pods[0], &pods[1]);
+    let mut connection = pods[0].connect(&pods[1].container, pods[1].address.into());
     let capture = Capture::start(fleet.members[0].node(), UPLINK);
-    for (mode, by_tunnel) in [("Always", true), ("Never", false), ("CrossSubnet", false)] {
+    for (mode, by_tunnel) in modes {
         pool(&fleet, "blue", 61, mode);
-        let protocol = if by_tunnel { IPIP } else { ICMP };
+        let protocol = if *by_tunnel { IPIP } else { ICMP };
         fleet.until(&format!("packets go as {mode} says"), || {
             capture.packets();
             pods[0].container.reaches(&pods[1].address.to_string());
             let seen = capture.headers_of(pods[0].address, pods[1].address);
             !seen.is_empty() && seen.iter().all(|header| header.protocol == protocol)
         });
-        exchange(&client, &server);
+        connection.carries();
     }
-}
-
-/// Sends a few bytes over a connection and reads them at the other end.
-fn exchange(mut client: &TcpStream, mut server: &TcpStream) {
-    server.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
-    client.write_all(b"still here").expect("sending");
-    let mut text = [0; 10];
-    server.read_exact(&mut text).expect("receiving");
-    assert_eq!(&text, b"still here");
 }
 
 #[test]
@@ -197,35 +203,24 @@ fn nat_hides_what_leaves_the_pools_and_nothing_else() {
     fleet.start_agents();
     let hidden = [fleet.pod(0, "hidden"), fleet.pod(1, "hidden")];
     let plain = fleet.pod(0, "plain");
-    reaches(&fleet, &hidden[0], &hidden[1]);
+    fleet.until_reached(&hidden[0], &hidden[1]);
     let outside = fleet.underlay.outside();
     let by = fleet.members[0].host.address.to_string();
     fleet.underlay.router().run(&["ip", "route", "add", "10.62.0.0/24", "via", &by]);
     let outside_address = IpAddr::V4(outside.address);
     let node_address = IpAddr::V4(fleet.members[0].host.address);
-    assert_eq!(source_seen(&hidden[0], &outside.node, outside_address), node_address);
-    assert_eq!(source_seen(&plain, &outside.node, outside_address), IpAddr::V4(plain.address));
+    assert_eq!(hidden[0].connect(&outside.node, outside_address).seen, node_address);
+    assert_eq!(plain.connect(&outside.node, outside_address).seen, IpAddr::V4(plain.address));
     let other = &hidden[1];
-    let seen = source_seen(&hidden[0], &other.container, IpAddr::V4(other.address));
+    let seen = hidden[0].connect(&other.container, other.address.into()).seen;
     assert_eq!(seen, IpAddr::V4(hidden[0].address), "inside the pools");
     // A disabled pool around the outside exempts it.
     let way_back = ["ip", "route", "add", "10.61.0.0/24", "via", &by];
     fleet.underlay.router().run(&way_back);
     fleet.apply_pool("exempt", spec("172.31.4.0/24", false, true));
     fleet.until("the outside is exempt", || {
-        source_seen(&hidden[0], &outside.node, outside_address) == IpAddr::V4(hidden[0].address)
+        hidden[0].connect(&outside.node, outside_address).seen == IpAddr::V4(hidden[0].address)
     });
-}
-
-/// The source address that a server at `address` sees when the pod connects.
-fn source_seen(pod: &Pod, place: &impl Place, address: IpAddr) -> IpAddr {
-    let server = place.enter(|| TcpListener::bind((address, 0))).expect("listening");
-    let server_address = server.local_addr().expect("a bound socket");
-    let client = pod
-        .container
-        .enter(|| TcpStream::connect_timeout(&server_address, Duration::from_secs(20)));
-    let _client = client.unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
-    server.accept().expect("the client is connected").1.ip()
 }
 
 #[test]
@@ -244,11 +239,89 @@ fn ipip_from_strangers_is_dropped() {
     );
     stranger.node.run_with(&["ip", "-batch", "-"], &lines);
     let inside = Capture::start(&pod.container, "eth0");
-    assert!(!stranger.node.reaches(&pod.address.to_string()));
-    let from_it: Vec<_> = inside
-        .packets()
-        .into_iter()
-        .filter(|packet| packet.outer.source.to_string() == own)
-        .collect();
-    assert_eq!(from_it, []);
+    let gets_in = || {
+        stranger.node.reaches(&pod.address.to_string());
+        inside.packets().iter().any(|packet| packet.outer.source.to_string() == own)
+    };
+    assert!(!gets_in());
+    let node = json!({
+        "apiVersion": "projectcalico.org/v3",
+        "kind": "Node",
+        "metadata": {"name": "stranger"},
+        "spec": {"bgp": {"ipv4Address": format!("{}/24", stranger.address)}},
+    });
+    fleet.members[0].node().write("/run/node.yaml", &node.to_string());
+    let answer = fleet.weirctl(0, &["apply", "-f", "/run/node.yaml"]);
+    assert!(answer.succeeded, "{answer:?}");
+    fleet.until("a registered node is let in", gets_in);
+    let answer = fleet.weirctl(0, &["delete", "node", "stranger"]);
+    assert!(answer.succeeded, "{answer:?}");
+    fleet.until("a node that is gone is a stranger again", || !gets_in());
+}
+
+/// The nodes that are registered with a tunnel address, and the handles that have
+/// such addresses.
+fn tunnel_addresses(fleet: &Fleet) -> (BTreeSet<String>, BTreeSet<String>) {
+    let entries = fleet.store.entries();
+    let name = |(key, value): (&String, &String)| {
+        let name = key.strip_prefix("/calico/resources/v3/projectcalico.org/nodes/")?;
+        value.contains("ipv4IPIPTunnelAddr").then(|| name.to_owned())
+    };
+    let handle = |key: &String| {
+        key.strip_prefix("/calico/ipam/v2/handle/ipip-tunnel-addr-").map(str::to_owned)
+    };
+    (entries.iter().filter_map(name).collect(), entries.keys().filter_map(handle).collect())
+}
+
+#[test]
+fn a_pool_with_tunnels_is_disabled_and_deleted_under_its_containers() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    pool(&fleet, "always", 62, "Always");
+    fleet.start_agents();
+    let pods = [fleet.pod(0, "always"), fleet.pod(1, "always")];
+    fleet.until_connected(&pods[0], &pods[1]);
+    let before = tunnel_addresses(&fleet);
+    let mut connection = pods[0].connect(&pods[1].container, pods[1].address.into());
+    pods[0].without_a_loss(&pods[1], || {
+        let spec = json!({"cidr": "10.62.0.0/24", "blockSize": 28, "ipipMode": "Always",
+            "disabled": true});
+        fleet.apply_pool("always", spec);
+        // Every agent has taken that in when it knows of a later pool.
+        pool(&fleet, "marker", 63, "Never");
+        fleet.pod(0, "marker");
+        let member = &fleet.members[0];
+        fleet.until("the marker", || member.routes().join("\n").contains("10.63.0."));
+    });
+    connection.carries();
+    assert_eq!(tunnel_addresses(&fleet), before, "a disabled pool keeps tunnel addresses");
+    let answer = fleet.weirctl(0, &["delete", "ippool", "always", "--force"]);
+    assert!(answer.succeeded, "{answer:?}");
+    fleet.until("the tunnels are gone", || {
+        fleet
+            .members
+            .iter()
+            .all(|member| !member.has_tunnel() && !member.routes().join("\n").contains("10.62.0."))
+    });
+    assert_eq!(tunnel_addresses(&fleet), Default::default());
+}
+
+#[test]
+fn a_node_behind_a_tunnel_changes_its_address() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    pool(&fleet, "always", 62, "Always");
+    fleet.start_agents();
+    let pods = [fleet.pod(0, "always"), fleet.pod(1, "always")];
+    fleet.until_connected(&pods[0], &pods[1]);
+    let before = tunnel_addresses(&fleet);
+    let mut connection = pods[0].connect(&pods[1].container, pods[1].address.into());
+    let moved = fleet.members[1].node();
+    // Without it the new address would go with the first of its subnet.
+    moved.write("/proc/sys/net/ipv4/conf/eth0/promote_secondaries", "1");
+    moved.run(&["ip", "address", "add", "172.31.2.99/24", "dev", "eth0"]);
+    moved.run(&["ip", "address", "delete", "172.31.2.12/24", "dev", "eth0"]);
+    let routes = || fleet.members[0].routes().join("\n");
+    fleet.until("the other node follows", || routes().contains("via 172.31.2.99 dev tunl0"));
+    fleet.until_connected(&pods[0], &pods[1]);
+    connection.carries();
+    assert_eq!(tunnel_addresses(&fleet), before);
 }

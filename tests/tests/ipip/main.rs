@@ -1,7 +1,9 @@
 //! Packets in tunnels. `scripts/test.sh` runs this where the kernel has ipip;
 //! `cargo test` leaves it out unless it is asked for (`--test ipip`).
 
+mod agentless;
 mod cluster;
+mod move_in;
 
 use std::net::Ipv4Addr;
 

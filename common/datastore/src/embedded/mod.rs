@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use rusqlite::Connection;
 use tokio::time::Instant;
 use weir_common::datastore::{
-    Datastore, Error, Outcome, Page, Revision, Selection, Snapshot, Transaction, Watch,
+    Datastore, Error, Outcome, Page, Revision, Selection, Snapshot, Tally, Transaction, Watch,
 };
 
 use crate::request;
@@ -119,6 +119,10 @@ impl Datastore for Embedded {
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
         self.run(|connection| queries::list(connection, prefix, after, limit.max(1))).await
+    }
+
+    async fn tally(&self, prefixes: &[&str], after: Revision) -> Result<Tally, Error> {
+        self.run(|connection| queries::tally(connection, prefixes, after)).await
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {

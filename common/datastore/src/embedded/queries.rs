@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use weir_common::datastore::{
-    Compare, Entry, Event, Outcome, Page, Revision, Selection, Snapshot, Transaction, Write,
+    Compare, Entry, Event, Outcome, Page, Revision, Selection, Snapshot, Tally, Transaction, Write,
 };
 
 use crate::request::range_end;
@@ -55,6 +55,27 @@ pub(super) fn list(
     entries.truncate(limit);
     let next = entries.last().filter(|_| !complete).map(|entry| entry.key.clone());
     Ok(Page { entries, next, revision: state(&transaction)?.revision })
+}
+
+pub(super) fn tally(
+    connection: &mut Connection,
+    prefixes: &[&str],
+    after: Revision,
+) -> rusqlite::Result<Tally> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+    let (mut counts, mut newer) = (Vec::new(), false);
+    for prefix in prefixes {
+        let (count, newest) = transaction
+            .prepare_cached(
+                "SELECT count(*), max(revision) FROM entries WHERE key >= ?1 AND key < ?2",
+            )?
+            .query_row(params![prefix.as_bytes(), range_end(prefix)], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?))
+            })?;
+        counts.push(usize::try_from(count).unwrap_or_default());
+        newer |= newest.is_some_and(|newest| newest > after.0);
+    }
+    Ok(Tally { counts, newer, revision: state(&transaction)?.revision })
 }
 
 pub(super) fn commit(

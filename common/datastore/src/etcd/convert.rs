@@ -62,6 +62,35 @@ pub(super) fn get(selection: &Selection, at: Option<Revision>) -> TxnOp {
     }
 }
 
+/// The first key under a prefix that was created or changed after a revision,
+/// without its value. With the answer comes the number of all keys under the
+/// prefix, which etcd counts before it sorts out (`server/etcdserver/txn`).
+pub(super) fn get_newer(prefix: &str, after: Revision) -> TxnOp {
+    let options = GetOptions::new()
+        .with_range(range_end(prefix))
+        .with_min_mod_revision(after.0.saturating_add(1))
+        .with_keys_only()
+        .with_limit(1);
+    TxnOp::get(first_key(prefix), Some(options))
+}
+
+/// How many keys each range of such a transaction has, and whether any is newer.
+pub(super) fn counted(response: &TxnResponse) -> Result<(Vec<usize>, bool), Error> {
+    let (mut counts, mut newer) = (Vec::new(), false);
+    for response in response.op_responses() {
+        let TxnOpResponse::Get(found) = response else {
+            return Err(not_a_read());
+        };
+        counts.push(usize::try_from(found.count()).unwrap_or_default());
+        newer |= !found.kvs().is_empty();
+    }
+    Ok((counts, newer))
+}
+
+fn not_a_read() -> Error {
+    Error::Internal("etcd answered a read with something else".to_owned())
+}
+
 /// The entries of each range of a transaction that only reads.
 pub(super) fn selected(response: &TxnResponse) -> Result<Vec<Vec<Entry>>, Error> {
     response
@@ -69,7 +98,7 @@ pub(super) fn selected(response: &TxnResponse) -> Result<Vec<Vec<Entry>>, Error>
         .into_iter()
         .map(|response| match response {
             TxnOpResponse::Get(mut found) => entries(found.take_kvs()),
-            _ => Err(Error::Internal("etcd answered a read with something else".to_owned())),
+            _ => Err(not_a_read()),
         })
         .collect()
 }

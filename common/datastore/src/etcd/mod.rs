@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use etcd_client::{GetOptions, KvClient, Txn};
 use weir_common::datastore::{
     Compare, Datastore, Entry, Error, EtcdConfiguration, Outcome, Page, Revision, Selection,
-    Snapshot, Transaction, Watch,
+    Snapshot, Tally, Transaction, Watch,
 };
 
 use crate::request::{self, OPERATIONS_LIMIT, range_end};
@@ -52,6 +52,13 @@ impl Datastore for Etcd {
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
         let request = |connection: Connection| list_page(connection.kv, prefix, after, limit);
+        self.endpoints.call(Repeat::Safe, request).await
+    }
+
+    /// One etcd transaction for all prefixes. etcd goes through all keys under
+    /// them, and sends none but the first that is newer.
+    async fn tally(&self, prefixes: &[&str], after: Revision) -> Result<Tally, Error> {
+        let request = |connection: Connection| tally_all(connection.kv, prefixes, after);
         self.endpoints.call(Repeat::Safe, request).await
     }
 
@@ -119,6 +126,17 @@ async fn list_page(
     let entries = convert::entries(response.take_kvs())?;
     let next = entries.last().filter(|_| response.more()).map(|entry| entry.key.clone());
     Ok(Page { entries, next, revision: convert::revision(response.header())? })
+}
+
+async fn tally_all(
+    mut kv: KvClient,
+    prefixes: &[&str],
+    after: Revision,
+) -> Result<Tally, etcd_client::Error> {
+    let gets: Vec<_> = prefixes.iter().map(|prefix| convert::get_newer(prefix, after)).collect();
+    let response = kv.txn(Txn::new().and_then(gets)).await?;
+    let (counts, newer) = convert::counted(&response)?;
+    Ok(Tally { counts, newer, revision: convert::revision(response.header())? })
 }
 
 async fn read_all(

@@ -33,7 +33,7 @@ impl EtcdWatch {
         prefixes: Vec<String>,
         after: Revision,
     ) -> Result<Self, Error> {
-        let stream = open(&endpoints, &prefixes, after).await?;
+        let (stream, _) = open(&endpoints, &prefixes, after).await?;
         Ok(Self { endpoints, prefixes, after, stream: Some(stream), heard: true })
     }
 
@@ -71,7 +71,12 @@ impl Watch for EtcdWatch {
             let stream = match &mut self.stream {
                 Some(stream) => stream,
                 None => {
-                    let stream = open(&self.endpoints, &self.prefixes, self.after).await?;
+                    let (stream, now) = open(&self.endpoints, &self.prefixes, self.after).await?;
+                    // Restored from an older state, etcd would be silent up to the
+                    // revision that it has told already. (Or this member lags.)
+                    if now < self.after {
+                        return Err(Error::Compacted { after: self.after });
+                    }
                     self.stream.insert(stream)
                 }
             };
@@ -99,17 +104,18 @@ async fn open(
     endpoints: &Endpoints,
     prefixes: &[String],
     after: Revision,
-) -> Result<WatchStream, Error> {
+) -> Result<(WatchStream, Revision), Error> {
     let request = |connection: Connection| open_stream(connection, prefixes, after);
     endpoints.call(Repeat::Safe, request).await
 }
 
-/// Starts a watch and waits until etcd confirms it.
+/// Starts a watch and waits until etcd confirms it, with the revision at which
+/// the endpoint is.
 async fn open_stream(
     mut connection: Connection,
     prefixes: &[String],
     after: Revision,
-) -> Result<WatchStream, EtcdError> {
+) -> Result<(WatchStream, Revision), EtcdError> {
     let first = prefixes.iter().map(|prefix| convert::first_key(prefix)).min();
     let end = prefixes.iter().map(|prefix| range_end(prefix)).max();
     let (Some(first), Some(end)) = (first, end) else {
@@ -118,8 +124,9 @@ async fn open_stream(
     let options =
         WatchOptions::new().with_range(end).with_start_revision(after.0.saturating_add(1));
     let mut stream = connection.watch.watch(first, Some(options)).await?;
-    message(&mut stream).await?;
-    Ok(stream)
+    let confirmed = message(&mut stream).await?;
+    let revision = confirmed.header().map_or(0, |header| header.revision());
+    Ok((stream, Revision(revision)))
 }
 
 /// The next message. A watch that etcd ends is an error, unless history is

@@ -17,6 +17,7 @@ enum Operation {
     Commit(Transaction),
     Read(Vec<Selection>),
     List { prefix: &'static str, after: Option<&'static str>, limit: usize },
+    Tally { prefix: &'static str, after: Revision },
 }
 
 /// The whole datastore, each commit's events kept for ever.
@@ -117,10 +118,13 @@ fn operation() -> impl Strategy<Value = Operation> {
         1..5_usize,
     )
         .prop_map(|(prefix, after, limit)| Operation::List { prefix, after, limit });
+    let tally = (prop::sample::select(&PREFIXES[..]), revision())
+        .prop_map(|(prefix, after)| Operation::Tally { prefix, after });
     prop_oneof![
         5 => commit,
         2 => prop::collection::vec(selection(), 0..4).prop_map(Operation::Read),
         1 => list,
+        1 => tally,
     ]
 }
 
@@ -176,6 +180,13 @@ async fn check_one(store: &dyn Datastore, model: &mut Model, operation: &Operati
             expected.truncate(*limit);
             let next = expected.last().filter(|_| more).map(|it| it.key.clone());
             assert_eq!((page.entries, page.next), (expected, next));
+        }
+        Operation::Tally { prefix, after } => {
+            let tally = store.tally(&[prefix], *after).await.unwrap();
+            let expected = model.under(prefix);
+            assert_eq!(tally.counts, [expected.len()]);
+            assert_eq!(tally.newer, expected.iter().any(|entry| entry.revision > *after));
+            assert_eq!(tally.revision, Revision(model.revision));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use weir_common::network::{Change, Side, TUNNEL_DEVICE, Way};
+use weir_common::network::{Change, Side, TUNNEL_ALIAS, TUNNEL_DEVICE, Way};
 
 use super::way::link_of;
 use crate::{Error, Kernel};
@@ -60,6 +60,14 @@ impl<'a> Run<'a> {
                 let outcome = self.kernel.create_tunnel().await;
                 self.no_tunnel = outcome.is_err();
                 outcome
+            }
+            Change::ClaimTunnel => {
+                let index = self.tunnel()?;
+                self.kernel.set_tunnel_alias(change, index, TUNNEL_ALIAS).await
+            }
+            Change::DisclaimTunnel => {
+                let index = self.tunnel()?;
+                self.kernel.set_tunnel_alias(change, index, "").await
             }
             Change::SetTunnelMtu(mtu) => {
                 let index = self.tunnel()?;

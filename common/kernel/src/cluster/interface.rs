@@ -8,14 +8,11 @@ use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute};
-use weir_common::network::{HOST_MAC, TUNNEL_DEVICE, Underlay, UnderlayLink};
+use weir_common::network::{AttachmentIdentity, HOST_MAC, TUNNEL_DEVICE, Underlay, UnderlayLink};
 
 use crate::link::Link;
 use crate::occupied::subnet;
 use crate::{Error, Kernel};
-
-/// How the names of the host ends of attachments begin.
-const ATTACHMENT_PREFIX: &str = "weir";
 
 /// A link of the node with its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,16 +129,9 @@ impl LinksAndAddresses {
 /// Whether the link is the host end of an attachment, of whichever; also of one
 /// that is being made and has no alias yet.
 fn is_attachment(link: &Link) -> bool {
-    is_attachment_name(&link.name)
+    AttachmentIdentity::may_name_host_interface(&link.name)
         && link.kind.as_deref() == Some("veth")
         && link.mac == Some(HOST_MAC)
-}
-
-/// Whether host ends of attachments have such names.
-pub(crate) fn is_attachment_name(name: &str) -> bool {
-    name.strip_prefix(ATTACHMENT_PREFIX).is_some_and(|digits| {
-        digits.len() == 11 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
-    })
 }
 
 fn is_usable(message: &AddressMessage) -> bool {

@@ -3,12 +3,13 @@
 //! `weir_common::network` plans it; `docs/cluster.md` gives the reasons.
 
 mod change;
+mod converge;
 mod interface;
 mod present;
 mod routes;
 mod tunnel;
 mod way;
 
+pub use converge::Converged;
 pub use interface::Interface;
-pub(crate) use interface::is_attachment_name;
 pub(crate) use way::is_of_cluster;

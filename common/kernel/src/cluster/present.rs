@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
 use ipnet::{IpNet, Ipv4Net};
-use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
-use weir_common::network::{Present, PresentTunnel, ROUTE_PROTOCOL, TUNNEL_DEVICE, Underlay, Way};
+use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
+use weir_common::network::{
+    Present, PresentTunnel, ROUTE_PROTOCOL, TUNNEL_ALIAS, TUNNEL_DEVICE, Underlay, Way,
+};
 
 use super::interface::LinksAndAddresses;
 use super::way::{is_joined, is_of_cluster, takes_the_place, way};
@@ -35,8 +37,18 @@ impl Kernel {
             tunnel,
             routes: routes.ways(),
             foreign: routes.foreign(),
+            led_by_others: routes.of_others(RouteType::Unicast),
+            dropped_by_others: routes.of_others(RouteType::BlackHole),
             strict: strict(device, links.underlay())?,
         })
+    }
+
+    /// The tunnel device, where there is one.
+    ///
+    /// # Errors
+    /// The kernel refuses a list.
+    pub async fn tunnel_device(&self) -> Result<Option<PresentTunnel>, Error> {
+        Ok(tunnel(&self.links_and_addresses().await?))
     }
 
     /// The main table, of both families.
@@ -86,6 +98,17 @@ impl MainTable {
         foreign.map(|(range, _)| *range).collect()
     }
 
+    /// The destinations of other programs' routes of this type; neither default
+    /// routes nor the kernel's own, for the subnets of links.
+    fn of_others(&self, kind: RouteType) -> BTreeSet<IpNet> {
+        let is_others = |route: &RouteMessage| {
+            let not = [RouteProtocol::Other(ROUTE_PROTOCOL), RouteProtocol::Kernel];
+            route.header.kind == kind && !not.contains(&route.header.protocol)
+        };
+        let others = self.routes.iter().filter(|(_, routes)| routes.iter().any(is_others));
+        others.map(|(range, _)| *range).filter(|range| range.prefix_len() > 0).collect()
+    }
+
     /// Weir's routes, those of containers aside, that lead to `range`.
     pub(super) fn own(&self, range: IpNet) -> impl Iterator<Item = &RouteMessage> {
         self.to(range).iter().filter(|route| is_of_cluster(route))
@@ -118,7 +141,8 @@ fn tunnel(links: &LinksAndAddresses) -> Option<PresentTunnel> {
             _ => None,
         })
         .collect();
-    Some(PresentTunnel { up: link.up, mtu: link.mtu, addresses })
+    let claimed = link.alias.as_deref() == Some(TUNNEL_ALIAS);
+    Some(PresentTunnel { claimed, up: link.up, mtu: link.mtu, addresses })
 }
 
 /// The links whose reverse path filter is strict: of the value for all links

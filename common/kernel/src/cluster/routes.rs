@@ -37,8 +37,8 @@ struct Request<'a> {
 impl Run<'_> {
     /// Carries out changes that are all of routes.
     pub(super) async fn routes(&mut self, changes: &[Change]) {
-        let present = match self.kernel.table_for(changes).await {
-            Ok(present) => present,
+        let known = match self.kernel.table_for(changes).await {
+            Ok(known) => known,
             Err(error) => {
                 let what = format!("{} changes of routes", changes.len());
                 return self.failures.push((what, error));
@@ -47,7 +47,7 @@ impl Run<'_> {
         let mut requests = Vec::with_capacity(changes.len());
         let mut collided = Vec::new();
         for change in changes {
-            match self.requests(change, &present) {
+            match self.requests(change, &known) {
                 Ok(Some(more)) => requests.extend(more),
                 Ok(None) => collided.push(change),
                 Err(error) => self.failures.push((change.to_string(), error)),
@@ -74,7 +74,7 @@ impl Run<'_> {
     fn requests<'a>(
         &mut self,
         change: &'a Change,
-        present: &Present,
+        known: &Known,
     ) -> Result<Option<Vec<Request<'a>>>, Error> {
         let request = |verb, message| Request { change, verb, message };
         let delete = |route: &RouteMessage| request(Verb::Delete, route.clone());
@@ -83,19 +83,19 @@ impl Run<'_> {
                 let route = self.route(*range, way)?;
                 route.map(|route| request(Verb::Add, route)).into_iter().collect()
             }
-            Change::ReplaceRoute(range, _) if present.foreign.contains(range) => return Ok(None),
+            Change::ReplaceRoute(range, _) if known.foreign.contains(range) => return Ok(None),
             Change::ReplaceRoute(range, way) => {
                 let Some(route) = self.route(*range, way)? else {
                     return Ok(Some(Vec::new()));
                 };
                 // The kernel replaces the first one that has the same place.
                 let (same, other): (Vec<_>, Vec<_>) =
-                    present.own(*range).partition(|route| takes_the_place(route));
+                    known.own(*range).partition(|route| takes_the_place(route));
                 let same = same.into_iter().skip(1).map(delete);
                 let replace = request(Verb::Replace, route);
                 same.chain([replace]).chain(other.into_iter().map(delete)).collect()
             }
-            Change::DeleteRoute(range, None) => present.own(*range).map(delete).collect(),
+            Change::DeleteRoute(range, None) => known.own(*range).map(delete).collect(),
             Change::DeleteRoute(range, Some(way)) => match self.route(*range, way) {
                 Ok(route) => route.iter().map(delete).collect(),
                 // It went with its link.
@@ -116,27 +116,27 @@ impl Run<'_> {
 /// What has to be known of the main table before routes are changed; nothing
 /// for changes that name exactly what they meet.
 #[derive(Default)]
-struct Present {
+struct Known {
     table: Option<MainTable>,
     foreign: BTreeSet<IpNet>,
 }
 
-impl Present {
+impl Known {
     fn own(&self, range: IpNet) -> impl Iterator<Item = &RouteMessage> {
         self.table.iter().flat_map(move |table| table.own(range))
     }
 }
 
 impl Kernel {
-    async fn table_for(&self, changes: &[Change]) -> Result<Present, Error> {
+    async fn table_for(&self, changes: &[Change]) -> Result<Known, Error> {
         let is_vague = |change: &Change| {
             matches!(change, Change::ReplaceRoute(..) | Change::DeleteRoute(_, None))
         };
         if !changes.iter().any(is_vague) {
-            return Ok(Present::default());
+            return Ok(Known::default());
         }
         let table = self.main_table(&self.host.links().await?).await?;
-        Ok(Present { foreign: table.foreign(), table: Some(table) })
+        Ok(Known { foreign: table.foreign(), table: Some(table) })
     }
 
     async fn request<'a>(&self, request: Request<'a>) -> (&'a Change, io::Result<()>) {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::link::InfoKind;
+use netlink_packet_route::link::{InfoKind, LinkAttribute};
 use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use weir_common::network::{Before, Change, Side, Sysctl, TUNNEL_DEVICE};
@@ -52,6 +52,17 @@ impl Kernel {
         let message = how(LinkUnspec::new_with_index(index)).build();
         let outcome = self.host.handle().link().change(message).execute().await;
         outcome.map_err(|error| Error::refused(change, into_io(error)))
+    }
+
+    /// Gives the tunnel device an alias; an empty one takes it away.
+    pub(super) async fn set_tunnel_alias(
+        &self,
+        change: &Change,
+        index: u32,
+        alias: &str,
+    ) -> Result<(), Error> {
+        let attribute = LinkAttribute::IfAlias(alias.to_owned());
+        self.change_tunnel(change, index, |link| link.append_extra_attribute(attribute)).await
     }
 
     pub(super) async fn add_tunnel_address(

@@ -38,6 +38,7 @@ pub fn plan(routes: &[(&str, Way)]) -> ClusterPlan {
         nat: None,
         pod_mtu: 1500,
         problems: BTreeSet::new(),
+        left_to_others: Default::default(),
     }
 }
 

@@ -14,10 +14,16 @@ use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use weir_common::network::{Attachment, AttachmentIdentity, AttachmentRequest};
 use weir_kernel::{Namespace, OwnLink, is_same_namespace};
+
+/// How long the kernel may take to bring a link up, and the pause between looks.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Runs `test` under a current-thread runtime on a thread that is alone in a
 /// new network namespace, the node's.
@@ -94,6 +100,19 @@ pub fn add_link(name: &str, mtu: u32) {
         ip(&format!("link set {end} addrgenmode none"));
         ip(&format!("link set {end} up"));
     }
+    // The kernel tells of the carrier a while later, and adds the route then.
+    for end in [name, &peer] {
+        let is_up = || {
+            let link = ip(&format!("link show dev {end}"));
+            let routes = ip(&format!("-6 route show table all dev {end}"));
+            link.contains("state UP") && routes.contains("multicast ff00::/8")
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !is_up() {
+            assert!(Instant::now() < deadline, "{end} does not come up");
+            thread::sleep(PAUSE);
+        }
+    }
 }
 
 /// Makes a link with addresses of both families, by which the node is known.
@@ -166,6 +185,7 @@ pub fn request(container_id: &str, addresses: &[&str]) -> AttachmentRequest {
         allow_ip_forwarding: false,
         routes: Vec::new(),
         default_routes: true,
+        gateways: Vec::new(),
     }
 }
 

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::{Affinity, Block, Error, Handle, Holdings, Stored};
+use super::super::{Affinity, Block, Error, Handle, ReadyFlag, Stored};
 use super::finding::{Claim, Finding};
 use super::listing::Listing;
 use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
-use crate::resources::ClusterInformation;
 
 /// The values that a finding rests on, whole and with their revisions.
 #[derive(Clone, Debug)]
@@ -20,7 +19,7 @@ pub struct Evidence {
     pub(super) blocks: BTreeMap<IpNet, Stored<Block>>,
     pub(super) handles: BTreeMap<String, Stored<Handle>>,
     pub(super) affinities: BTreeMap<Claim, Stored<Affinity>>,
-    pub(super) cluster_information: Option<Stored<ClusterInformation>>,
+    pub(super) ready: ReadyFlag,
     pub(super) revision: Revision,
     /// When each value was last written.
     written: BTreeMap<String, Revision>,
@@ -59,7 +58,7 @@ impl Evidence {
             blocks: BTreeMap::new(),
             handles: BTreeMap::new(),
             affinities: BTreeMap::new(),
-            cluster_information: None,
+            ready: ReadyFlag::default(),
             revision: snapshot.revision,
             written: BTreeMap::new(),
         };
@@ -72,13 +71,8 @@ impl Evidence {
         for entry in snapshot.selected.iter().flatten() {
             evidence.learn(entry)?;
         }
-        evidence.holdings().require_ready()?;
+        evidence.ready.require()?;
         Ok(evidence)
-    }
-
-    /// The ready flag, to be compared.
-    pub(super) fn holdings(&self) -> Holdings {
-        Holdings { cluster_information: self.cluster_information.clone(), handle: None }
     }
 
     /// Whether what the finding calls damaged was written by somebody after
@@ -103,7 +97,7 @@ impl Evidence {
             return Ok(());
         }
         if key == keys::CLUSTER_INFORMATION {
-            self.cluster_information = Some(Stored::read(entry, ClusterInformation::from_json)?);
+            self.ready = ReadyFlag::parse(Some(entry))?;
         } else if let Some(block) = keys::parse_block(key) {
             self.blocks.insert(block, Stored::read(entry, Block::from_json)?);
         } else if let Some((host, block)) = keys::parse_affinity(key) {

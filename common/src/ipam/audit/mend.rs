@@ -46,7 +46,7 @@ pub fn mend(finding: &Finding, evidence: &Evidence, circumstances: &Circumstance
     let Some(mut transaction) = transaction(&found, evidence) else {
         return Mend::Gone;
     };
-    evidence.holdings().guard_ready(&mut transaction);
+    evidence.ready.guard(&mut transaction);
     if rests_on_pools(&found) {
         let (prefix, revision) = (keys::POOLS.to_owned(), evidence.revision);
         transaction.compares.push(Compare::NoneNewer { prefix, revision });

@@ -9,10 +9,9 @@ use super::super::engine::MAX_ATTEMPTS;
 use super::super::knowledge::read_block;
 use super::super::release::count_again;
 use super::super::release::give_back;
-use super::super::{Block, Error, Handle, Holdings, Stored};
+use super::super::{Block, Error, Handle, ReadyFlag, Stored};
 use super::Collection;
 use crate::datastore::{self, Datastore, Entry, Outcome, Selection, Snapshot, Transaction, keys};
-use crate::resources::ClusterInformation;
 
 /// How many handles change in one transaction at the most: with the block, the
 /// ready flag and a note it stays within the 128 operations that etcd allows.
@@ -191,7 +190,7 @@ impl Share {
     }
 
     fn selections(&self) -> Vec<Selection> {
-        let mut selections = vec![Selection::Key(keys::CLUSTER_INFORMATION.to_owned())];
+        let mut selections = vec![ReadyFlag::selection()];
         selections.extend(self.handles.iter().map(|id| Selection::Key(keys::handle(id))));
         selections
     }
@@ -203,16 +202,15 @@ impl Share {
         snapshot: &Snapshot,
     ) -> Result<Transaction, Error> {
         let entry = |index: usize| snapshot.selected.get(index).and_then(|found| found.first());
-        let information = entry(0).map(|entry| Stored::read(entry, ClusterInformation::from_json));
-        let holdings = Holdings { cluster_information: information.transpose()?, handle: None };
-        holdings.require_ready()?;
+        let ready = ReadyFlag::parse(entry(0))?;
+        ready.require()?;
         let mut transaction = Transaction::default();
         let left = give_back(block, &self.ordinals, &mut transaction);
         for (index, id) in self.handles.iter().enumerate() {
             let handle = entry(index + 1).map(|entry| Stored::read(entry, Handle::from_json));
             count_again(id, handle.transpose()?.as_ref(), &left, &mut transaction);
         }
-        holdings.guard_ready(&mut transaction);
+        ready.guard(&mut transaction);
         Ok(transaction)
     }
 }

@@ -9,6 +9,10 @@ use ipnet::{IpNet, Ipv4Net};
 use super::{ClusterPlan, Problem, TUNNEL_DEVICE, TunnelPlan, Way};
 use crate::network::ROUTE_PROTOCOL;
 
+/// The alias of a tunnel device that Weir has in service. (The aliases of
+/// attachments begin with `weir:`.)
+pub const TUNNEL_ALIAS: &str = "weir";
+
 /// What the kernel has of a node's part in the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Present {
@@ -21,13 +25,45 @@ pub struct Present {
     /// The destinations that other programs' routes in the main table lead to
     /// with the metric that Weir's have (the kernel holds one such route).
     pub foreign: BTreeSet<IpNet>,
+    /// The destinations that other programs' unicast routes in the main table lead
+    /// to, whatever their metric; neither default routes nor the kernel's own.
+    pub led_by_others: BTreeSet<IpNet>,
+    /// The destinations of other programs' blackholes there.
+    pub dropped_by_others: BTreeSet<IpNet>,
     /// The links whose reverse path filter is strict.
     pub strict: BTreeSet<String>,
+}
+
+impl Present {
+    /// Whether another program's route leads to all of a range.
+    pub fn is_led_by_others(&self, range: IpNet) -> bool {
+        let around = std::iter::successors(Some(range.trunc()), IpNet::supernet);
+        around.into_iter().any(|net| self.led_by_others.contains(&net))
+    }
+
+    /// Whether another program has a route where Weir's belongs, and keeps it out.
+    pub fn is_kept_out(&self, destination: IpNet, way: &Way) -> bool {
+        self.foreign.contains(&destination)
+            && self.routes.get(&destination).and_then(Option::as_ref) != Some(way)
+    }
+
+    /// Whether another program's route serves as well as Weir's would: a routing
+    /// daemon has routes of its own to the blocks.
+    fn is_served_by_others(&self, destination: IpNet, way: &Way) -> bool {
+        match way {
+            Way::Blackhole => self.dropped_by_others.contains(&destination),
+            Way::Direct { .. } => self.led_by_others.contains(&destination),
+            Way::Tunnel { .. } => false,
+        }
+    }
 }
 
 /// A tunnel device as the kernel has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PresentTunnel {
+    /// Whether Weir has put it into service, which its alias says: it may be
+    /// another program's.
+    pub claimed: bool,
     /// Whether it is administratively up.
     pub up: bool,
     /// Its MTU in bytes.
@@ -43,6 +79,10 @@ pub enum Change {
     /// Make the tunnel device; the kernel loads its module by itself where it
     /// can.
     CreateTunnel,
+    /// Write on the tunnel device that Weir has it in service.
+    ClaimTunnel,
+    /// Take that back.
+    DisclaimTunnel,
     /// Give the tunnel device its MTU in bytes.
     SetTunnelMtu(u32),
     /// Give the tunnel device an address.
@@ -66,8 +106,8 @@ pub enum Change {
 }
 
 /// The changes that make `present` what `plan` says, in the order in which no
-/// traffic is lost that could be kept; and where another program is in the way.
-/// Without a difference there are no changes.
+/// traffic is lost that could be kept; and where another program is in the way, or
+/// has no route to what is left to it. Without a difference there are no changes.
 ///
 /// The NAT table and the filter of the tunnel are not compared here: they are
 /// replaced as a whole when they are not the wanted ones.
@@ -79,7 +119,9 @@ pub fn difference(plan: &ClusterPlan, present: &Present) -> (Vec<Change>, BTreeS
             Some(Some(has)) if has == way => {}
             // A replacement could hit the other program's route.
             _ if present.foreign.contains(&destination) => {
-                problems.insert(Problem::ForeignRoute { destination });
+                if !present.is_served_by_others(destination, way) {
+                    problems.insert(Problem::ForeignRoute { destination });
+                }
             }
             Some(_) => changes.push(Change::ReplaceRoute(destination, way.clone())),
             None => changes.push(Change::AddRoute(destination, way.clone())),
@@ -90,6 +132,8 @@ pub fn difference(plan: &ClusterPlan, present: &Present) -> (Vec<Change>, BTreeS
             changes.push(Change::DeleteRoute(destination, way.clone()));
         }
     }
+    let unled = plan.left_to_others.iter().filter(|(range, _)| !present.is_led_by_others(**range));
+    problems.extend(unled.map(|(_, problem)| problem.clone()));
     changes.extend(retire_tunnel(plan.tunnel.as_ref(), present));
     (changes, problems)
 }
@@ -105,6 +149,9 @@ fn prepare_tunnel(plan: &ClusterPlan, present: &Present) -> Vec<Change> {
     }
     let fresh = PresentTunnel::default();
     let tunnel = present.tunnel.as_ref().unwrap_or(&fresh);
+    if !tunnel.claimed {
+        changes.push(Change::ClaimTunnel);
+    }
     if tunnel.mtu != wanted.mtu {
         changes.push(Change::SetTunnelMtu(wanted.mtu));
     }
@@ -126,18 +173,24 @@ fn prepare_tunnel(plan: &ClusterPlan, present: &Present) -> Vec<Change> {
 
 /// What is taken from the tunnel device once no route needs it: the kernel drops
 /// routes that send from an address when that goes. A device that is not wanted
-/// keeps no address and is down; it is not deleted, since the kernel's own
-/// `tunl0` cannot be.
+/// any more keeps no address and is down; it is not deleted, since the kernel's
+/// own `tunl0` cannot be. One that Weir never had in service is another
+/// program's (IPVS has its virtual addresses on `tunl0`) and stays as it is.
 fn retire_tunnel(wanted: Option<&TunnelPlan>, present: &Present) -> Vec<Change> {
-    let Some(tunnel) = &present.tunnel else {
+    let Some(tunnel) = present.tunnel.as_ref().filter(|tunnel| wanted.is_some() || tunnel.claimed)
+    else {
         return Vec::new();
     };
     let address = wanted.and_then(|wanted| wanted.address).map(Ipv4Net::from);
     let stale = tunnel.addresses.iter().filter(|has| address != Some(**has));
     let mut changes: Vec<Change> =
         stale.map(|&address| Change::RemoveTunnelAddress(address)).collect();
-    if wanted.is_none() && tunnel.up {
-        changes.push(Change::SetTunnelDown);
+    if wanted.is_none() {
+        if tunnel.up {
+            changes.push(Change::SetTunnelDown);
+        }
+        // Last: what failed before is then tried again.
+        changes.push(Change::DisclaimTunnel);
     }
     changes
 }
@@ -170,6 +223,10 @@ impl fmt::Display for Change {
         };
         match self {
             Self::CreateTunnel => write!(formatter, "ip link add {TUNNEL_DEVICE} type ipip"),
+            Self::ClaimTunnel => {
+                write!(formatter, "ip link set {TUNNEL_DEVICE} alias {TUNNEL_ALIAS}")
+            }
+            Self::DisclaimTunnel => write!(formatter, "ip link set {TUNNEL_DEVICE} alias \"\""),
             Self::SetTunnelMtu(mtu) => write!(formatter, "ip link set {TUNNEL_DEVICE} mtu {mtu}"),
             Self::AddTunnelAddress(address) => {
                 write!(formatter, "ip address add {address}/32 dev {TUNNEL_DEVICE}")

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{TUNNEL_DEVICE, TunnelPlan};
 use crate::network::NftTable;
+use crate::network::nft::{chain, matches, rule};
 
 /// The name of the set of the nodes from which IPIP is accepted.
 const PEERS: &str = "peers";
@@ -41,14 +42,19 @@ impl NftTable for TunnelFilter {
         "a pool tunnels between nodes (ipipMode), and the tunnel is guarded";
     const ALTERNATIVE: &'static str = "set ipipMode to Never on every pool";
 
+    fn retired() -> Option<Self> {
+        None
+    }
+
     fn contents(&self, comment: &str) -> Vec<Value> {
         let payload = |field| json!({ "payload": { "protocol": "ip", "field": field } });
         let source_type = |flags: &[&str]| json!({ "fib": { "result": "type", "flags": flags } });
         vec![
             set(&self.peers),
-            chain("input", "filter", 0),
-            chain("postrouting", "nat", 100),
+            chain(Self::NAME, "input", "filter", 0),
+            chain(Self::NAME, "postrouting", "nat", 100),
             rule(
+                Self::NAME,
                 "input",
                 comment,
                 vec![
@@ -58,6 +64,7 @@ impl NftTable for TunnelFilter {
                 ],
             ),
             rule(
+                Self::NAME,
                 "postrouting",
                 comment,
                 vec![
@@ -84,25 +91,6 @@ fn set(peers: &BTreeSet<Ipv4Addr>) -> Value {
         set["elem"] = json!(peers);
     }
     json!({ "add": { "set": set } })
-}
-
-/// A chain that lets through what none of its rules is for.
-fn chain(hook: &str, kind: &str, priority: i32) -> Value {
-    json!({ "add": { "chain": {
-        "family": "inet", "table": TunnelFilter::NAME, "name": hook,
-        "type": kind, "hook": hook, "prio": priority, "policy": "accept",
-    } } })
-}
-
-fn rule(chain: &str, comment: &str, expression: Vec<Value>) -> Value {
-    json!({ "add": { "rule": {
-        "family": "inet", "table": TunnelFilter::NAME, "chain": chain, "comment": comment,
-        "expr": expression,
-    } } })
-}
-
-fn matches(left: Value, operator: &str, right: Value) -> Value {
-    json!({ "match": { "op": operator, "left": left, "right": right } })
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use super::Inventory;
 use crate::datastore::{Event, Revision, keys};
 
@@ -13,7 +15,7 @@ use crate::datastore::{Event, Revision, keys};
 /// does not know now is therefore *held*: it counts until the datastore says
 /// something else about the same pool, node or block, or the agent is started
 /// anew. So a restoration cuts no traffic.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Follower {
     known: Inventory,
     held: Inventory,
@@ -23,7 +25,8 @@ pub struct Follower {
 impl Follower {
     /// Takes in a whole listing, as of `revision`. Says whether the datastore has
     /// gone back in time.
-    pub fn relist(&mut self, fresh: Inventory, revision: Revision) -> bool {
+    pub fn relist(&mut self, mut fresh: Inventory, revision: Revision) -> bool {
+        fresh.carry_over(&self.inventory());
         let went_back = revision < self.revision;
         if went_back {
             self.held = self.inventory().into_owned();

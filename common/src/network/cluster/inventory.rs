@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datastore::{Entry, Event, keys};
 use crate::ipam::{ATTRIBUTE_NODE, Affinity, AffinityState, Block, affinity_of_host, nth_address};
-use crate::resources::{EncapsulationMode, IpPool, Node};
+use crate::resources::{AllowedUse, EncapsulationMode, IpPool, Node};
 
 /// The addresses of a node, as registered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,8 @@ pub struct ClusterPool {
     pub vxlan: bool,
     /// Whether what leaves it for outside of all pools is masqueraded.
     pub nat_outgoing: bool,
+    /// Whether nodes may have the addresses of their tunnel devices out of it.
+    pub has_tunnel_addresses: bool,
 }
 
 impl From<&IpPool> for ClusterPool {
@@ -51,6 +53,8 @@ impl From<&IpPool> for ClusterPool {
             ipip_mode: pool.ipip_mode,
             vxlan: pool.vxlan_mode != EncapsulationMode::Never,
             nat_outgoing: pool.nat_outgoing,
+            has_tunnel_addresses: pool.ipip_mode != EncapsulationMode::Never
+                && pool.allows(AllowedUse::Tunnel),
         }
     }
 }
@@ -111,6 +115,28 @@ impl Inventory {
             false
         };
         changed | was_unreadable
+    }
+
+    /// Takes over from an earlier inventory what the values said that cannot be
+    /// read now.
+    pub(super) fn carry_over(&mut self, earlier: &Self) {
+        for key in self.unreadable.keys() {
+            if let Some(name) = key.strip_prefix(keys::POOLS) {
+                let pool = earlier.pools.get(name);
+                self.pools.extend(pool.map(|pool| (name.to_owned(), pool.clone())));
+            } else if let Some(name) = key.strip_prefix(keys::NODES) {
+                let peer = earlier.nodes.get(name);
+                self.nodes.extend(peer.map(|peer| (name.to_owned(), peer.clone())));
+            } else if let Some((host, block)) = keys::parse_affinity(key) {
+                let has = earlier.blocks.get(&block).is_some_and(|hosts| hosts.contains(host));
+                if has {
+                    self.blocks.entry(block).or_default().insert(host.to_owned());
+                }
+            } else if let Some(block) = keys::parse_block(key) {
+                let borrowed = earlier.borrowed.get(&block);
+                self.borrowed.extend(borrowed.map(|borrowed| (block, borrowed.clone())));
+            }
+        }
     }
 
     /// The pool that an address or block lies in.

@@ -11,17 +11,21 @@ mod difference;
 mod filter;
 mod follower;
 mod inventory;
+mod listing;
+mod memo;
 mod plan;
 mod problem;
 #[cfg(test)]
 mod tests;
 
-pub use difference::{Change, Present, PresentTunnel, difference};
+pub use difference::{Change, Present, PresentTunnel, TUNNEL_ALIAS, difference};
 pub use filter::TunnelFilter;
 pub use follower::Follower;
 pub use inventory::{ClusterPool, Inventory, Peer};
+pub use listing::{Listing, Seen};
+pub use memo::{ClusterNotice, NodeMemo, TunnelNeed};
 pub use plan::{
     ClusterPlan, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Underlay, UnderlayLink, Way,
-    has_tunnel_address, needs_tunnel, plan_cluster, pod_mtu,
+    has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use problem::Problem;

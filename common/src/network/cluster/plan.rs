@@ -1,5 +1,6 @@
 //! The plan: which tunnel device, routes and NAT a node should have.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -36,18 +37,34 @@ pub struct UnderlayLink {
     pub addresses: Vec<IpNet>,
 }
 
+impl ClusterPlan {
+    /// The plan without its tunnel, and without the routes that need it.
+    pub fn without_tunnel(mut self) -> Self {
+        self.tunnel = None;
+        self.routes.retain(|_, way| !matches!(way, Way::Tunnel { .. }));
+        self
+    }
+}
+
 impl Underlay {
     /// The link by which an address is reached without a router, and this
     /// node's own address there: that with the longest prefix that contains
-    /// `next_hop`.
-    fn towards(&self, next_hop: IpAddr) -> Option<(&UnderlayLink, IpAddr)> {
+    /// `next_hop`; of several the `registered` one, by which others know this node,
+    /// or else the first, which is the link's primary one.
+    fn towards(
+        &self,
+        next_hop: IpAddr,
+        registered: Option<IpNet>,
+    ) -> Option<(&UnderlayLink, IpAddr)> {
         let addresses = self
             .links
             .iter()
             .flat_map(|link| link.addresses.iter().map(move |address| (link, address)));
+        let is_registered =
+            |address: &IpNet| Some(address.addr()) == registered.map(|it| it.addr());
         addresses
             .filter(|(_, address)| address.contains(&next_hop) && address.addr() != next_hop)
-            .max_by_key(|(_, address)| address.prefix_len())
+            .min_by_key(|(_, address)| (Reverse(address.prefix_len()), !is_registered(address)))
             .map(|(link, address)| (link, address.addr()))
     }
 
@@ -110,6 +127,9 @@ pub struct ClusterPlan {
     pub pod_mtu: u32,
     /// What could not be done as the pools ask.
     pub problems: BTreeSet<Problem>,
+    /// The ranges that are left to another program's routes (BGP), each with what
+    /// is wrong where there are none.
+    pub left_to_others: BTreeMap<IpNet, Problem>,
 }
 
 /// Plans `node`'s part in the cluster.
@@ -130,6 +150,7 @@ pub fn plan_cluster(node: &str, inventory: &Inventory, underlay: &Underlay) -> C
         underlay,
         tunnel_source: own.and_then(|own| own.tunnel),
         routes: BTreeMap::new(),
+        left_to_others: BTreeMap::new(),
         problems: general_problems(node, inventory, underlay),
     };
     planner.route_blocks();
@@ -150,6 +171,7 @@ pub fn plan_cluster(node: &str, inventory: &Inventory, underlay: &Underlay) -> C
         nat: NatTable::from_pools(&nat_pools),
         pod_mtu: pod_mtu(mtu, inventory.pools.values().map(|pool| pool.ipip_mode)),
         problems: planner.problems,
+        left_to_others: planner.left_to_others,
     }
 }
 
@@ -183,12 +205,23 @@ pub fn needs_tunnel(node: &str, inventory: &Inventory) -> bool {
     peers(node, inventory).any(|(_, peer)| tunnels(own, peer) || tunnels(peer, own))
 }
 
+/// Whether `node` is registered with a tunnel address that it can keep if it needs
+/// one, and with none if it does not. Of a node that is not registered nothing is
+/// asked.
+pub fn has_settled_tunnel(node: &str, inventory: &Inventory) -> bool {
+    if needs_tunnel(node, inventory) {
+        has_tunnel_address(node, inventory)
+    } else {
+        inventory.nodes.get(node).is_none_or(|own| own.tunnel.is_none())
+    }
+}
+
 /// Whether `node` is registered with a tunnel address that it can keep: one of a
-/// pool that tunnels.
-pub fn has_tunnel_address(node: &str, inventory: &Inventory) -> bool {
+/// pool that has such addresses.
+fn has_tunnel_address(node: &str, inventory: &Inventory) -> bool {
     let address = inventory.nodes.get(node).and_then(|own| own.tunnel);
     let pool = address.and_then(|address| inventory.pool_of(IpAddr::V4(address).into()));
-    pool.is_some_and(|(_, pool)| pool.ipip_mode != EncapsulationMode::Never)
+    pool.is_some_and(|(_, pool)| pool.has_tunnel_addresses)
 }
 
 struct Planner<'a> {
@@ -198,6 +231,7 @@ struct Planner<'a> {
     underlay: &'a Underlay,
     tunnel_source: Option<Ipv4Addr>,
     routes: BTreeMap<IpNet, Way>,
+    left_to_others: BTreeMap<IpNet, Problem>,
     problems: BTreeSet<Problem>,
 }
 
@@ -254,11 +288,14 @@ impl Planner<'_> {
             IpAddr::V4(next_hop) if is_tunnelled(mode, own, next_hop) => {
                 Some(Way::Tunnel { next_hop, source: self.tunnel_source })
             }
-            _ => self.underlay.towards(next_hop).map(|(link, source)| Way::Direct {
-                next_hop,
-                link: link.name.clone(),
-                source,
-            }),
+            _ => {
+                let towards = self.underlay.towards(next_hop, own.address(next_hop));
+                towards.map(|(link, source)| Way::Direct {
+                    next_hop,
+                    link: link.name.clone(),
+                    source,
+                })
+            }
         };
         match way {
             Some(way) => {
@@ -266,7 +303,9 @@ impl Planner<'_> {
             }
             None => {
                 let node = host.to_owned();
-                self.problems.insert(Problem::NextHopNotOnLink { node, next_hop });
+                let cross_subnet = mode == EncapsulationMode::CrossSubnet;
+                let problem = Problem::NextHopNotOnLink { node, next_hop, cross_subnet };
+                self.left_to_others.insert(range, problem);
             }
         }
     }

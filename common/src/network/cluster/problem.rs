@@ -40,6 +40,9 @@ pub enum Problem {
         node: String,
         /// Its address.
         next_hop: IpAddr,
+        /// Whether the pool would tunnel to it (`CrossSubnet`) if it were not in
+        /// the subnet that this node is registered with.
+        cross_subnet: bool,
     },
     /// A pool asks for VXLAN.
     Vxlan {
@@ -60,6 +63,15 @@ pub enum Problem {
         /// What is wrong with it.
         reason: String,
     },
+    /// The node needs a tunnel address, and no pool gives it one. Containers reach
+    /// each other without it; what the node itself sends them goes by its own
+    /// address.
+    NoTunnelAddress {
+        /// This node's name.
+        node: String,
+        /// Why not.
+        reason: String,
+    },
     /// Another program has a route where Weir's belongs.
     ForeignRoute {
         /// Where it leads.
@@ -73,24 +85,38 @@ impl fmt::Display for Problem {
             Self::NotRegistered { node, family } => write!(
                 formatter,
                 "node {node} is not registered with an {family} address, so it has no way to \
-                 other nodes' {family} blocks; start \"weirctl node run\", or write a Node \
-                 resource with its address"
+                 other nodes' {family} blocks; start \"weirctl node run{}\", or restart it where \
+                 it runs, or write a Node resource with {} in spec.bgp",
+                match family {
+                    Family::V4 => "",
+                    Family::V6 => " --ip6-autodetection-method first-found",
+                },
+                field(*family)
             ),
             Self::AddressNotHere { node, address } => write!(
                 formatter,
                 "node {node} is registered with {address}, which is on none of its links; \
-                 correct spec.bgp.ipv4Address of the Node, or the link's address"
+                 correct spec.bgp.{} of the Node, or the link's address",
+                field(Family::of(address.addr()))
             ),
             Self::NoNextHop { node, range } => write!(
                 formatter,
                 "{range} is on node {node}, which has no address to reach it by; register the \
                  node with its address, or \"weirctl delete node {node}\" if it is gone"
             ),
-            Self::NextHopNotOnLink { node, next_hop } => write!(
+            Self::NextHopNotOnLink { node, next_hop, cross_subnet } => write!(
                 formatter,
                 "node {node} ({next_hop}) is not on a link of this node and its pool does not \
-                 tunnel to it; a routing daemon (BGP) must provide the routes, or set ipipMode \
-                 of the pool to CrossSubnet"
+                 tunnel to it; a routing daemon (BGP) must provide the routes{}",
+                match next_hop {
+                    // IPIP carries IPv4 alone.
+                    IpAddr::V6(_) => "",
+                    IpAddr::V4(_) if *cross_subnet => {
+                        ", or give spec.bgp.ipv4Address of this Node the prefix length of its \
+                         link's subnet, so that CrossSubnet tunnels"
+                    }
+                    IpAddr::V4(_) => ", or set ipipMode of the pool to CrossSubnet",
+                }
             ),
             Self::Vxlan { pool } => write!(
                 formatter,
@@ -106,11 +132,20 @@ impl fmt::Display for Problem {
                 formatter,
                 "the value of {key} cannot be read ({reason}); what it was before still counts"
             ),
+            Self::NoTunnelAddress { reason, node: _ } => formatter.write_str(reason),
             Self::ForeignRoute { destination } => write!(
                 formatter,
                 "another program has a route to {destination} and Weir leaves it; look at it \
                  with \"ip route show {destination}\""
             ),
         }
+    }
+}
+
+/// Where a Node names its address, in `spec.bgp`.
+fn field(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4Address",
+        Family::V6 => "ipv6Address",
     }
 }

@@ -19,7 +19,13 @@ fn peer(ipv4: &str) -> Peer {
 }
 
 fn pool(cidr: &str, ipip_mode: EncapsulationMode) -> ClusterPool {
-    ClusterPool { cidr: net(cidr), ipip_mode, vxlan: false, nat_outgoing: false }
+    ClusterPool {
+        cidr: net(cidr),
+        ipip_mode,
+        vxlan: false,
+        nat_outgoing: false,
+        has_tunnel_addresses: ipip_mode != Never,
+    }
 }
 
 /// Two nodes in 172.16.1.0/24 and two in 172.16.2.0/24; a pool of each mode; a
@@ -73,9 +79,80 @@ fn a_pool_without_ipip_goes_by_the_shared_link_and_is_left_to_bgp_elsewhere() {
     };
     assert_eq!(way(&plan, "10.0.2.0/26"), Some(&direct));
     assert_eq!(way(&plan, "10.0.3.0/26"), None);
-    let named = plan.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let (_, problems) = difference(&plan, &Present::default());
+    let named = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(named.contains("node n3 (172.16.2.1) is not on a link"), "{named}");
     assert_eq!(plan.pod_mtu, 1500);
+}
+
+/// A routing daemon has routes to all blocks, and drops what is for this node's own.
+#[test]
+fn what_another_programs_routes_do_as_well_is_no_problem() {
+    let plan = plan_of_n1(&four_nodes(&[Never]));
+    let nets = |ranges: &[&str]| ranges.iter().map(|range| net(range)).collect::<BTreeSet<_>>();
+    let daemon = |led: &[&str]| Present {
+        foreign: nets(&["10.0.1.0/26", "10.0.2.0/26", "10.0.3.0/26"]),
+        dropped_by_others: nets(&["10.0.1.0/26"]),
+        led_by_others: nets(led),
+        ..Present::default()
+    };
+    // By each block, or by a range around some of them.
+    for led in [&["10.0.2.0/26", "10.0.3.0/26", "10.0.4.0/26"][..], &["10.0.2.0/26", "10.0.0.0/16"]]
+    {
+        assert_eq!(difference(&plan, &daemon(led)), Default::default());
+    }
+    let (_, problems) = difference(&plan, &daemon(&["10.0.3.0/26", "10.0.4.0/27"]));
+    let (node, next_hop) = ("n4".to_owned(), "172.16.2.2".parse().unwrap());
+    let expected = [
+        Problem::NextHopNotOnLink { node, next_hop, cross_subnet: false },
+        Problem::ForeignRoute { destination: net("10.0.2.0/26") },
+    ];
+    assert_eq!(problems, expected.into(), "a part of a block is not enough");
+    // What is to be tunnelled is not reached as the pool asks.
+    let plan = plan_of_n1(&four_nodes(&[Always]));
+    let (_, problems) = difference(&plan, &daemon(&["10.0.2.0/26", "10.0.3.0/26"]));
+    let expected = ["10.0.2.0/26", "10.0.3.0/26"].map(net);
+    assert_eq!(problems, expected.map(|destination| Problem::ForeignRoute { destination }).into());
+}
+
+#[test]
+fn of_several_addresses_in_one_subnet_the_registered_one_sends_or_else_the_first() {
+    let inventory = four_nodes(&[Never]);
+    let source = |addresses: &[&str]| {
+        let addresses = addresses.iter().map(|address| net(address)).collect();
+        let link = UnderlayLink { name: "eth0".into(), mtu: 1500, addresses };
+        let plan = plan_cluster("n1", &inventory, &Underlay { links: vec![link] });
+        match way(&plan, "10.0.2.0/26") {
+            Some(Way::Direct { source, .. }) => source.to_string(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(source(&["172.16.1.1/24", "172.16.1.9/24"]), "172.16.1.1");
+    assert_eq!(source(&["172.16.1.9/24", "172.16.1.1/24"]), "172.16.1.1");
+    assert_eq!(source(&["172.16.1.8/24", "172.16.1.9/24"]), "172.16.1.8");
+    // A longer prefix comes first, as in the kernel.
+    assert_eq!(source(&["172.16.1.1/24", "172.16.1.9/28"]), "172.16.1.9");
+}
+
+#[test]
+fn a_new_tunnel_address_is_there_before_the_old_one_goes() {
+    let mut inventory = four_nodes(&[Always]);
+    let mut with_address = |host: u8| {
+        let tunnel = Some(Ipv4Addr::new(10, 0, 1, host));
+        inventory.nodes.get_mut("n1").unwrap().tunnel = tunnel;
+        plan_of_n1(&inventory)
+    };
+    let mut present = Present::default();
+    for change in difference(&with_address(1), &present).0 {
+        carry_out(&mut present, &change);
+    }
+    let changes = difference(&with_address(2), &present).0;
+    let place = |wanted: &Change| changes.iter().position(|change| change == wanted).unwrap();
+    let added = place(&Change::AddTunnelAddress(Ipv4Addr::new(10, 0, 1, 2)));
+    let removed = place(&Change::RemoveTunnelAddress(Ipv4Addr::new(10, 0, 1, 1).into()));
+    let is_replacement = |change: &Change| matches!(change, Change::ReplaceRoute(..));
+    assert!(added < removed);
+    assert_eq!(changes[added..removed].iter().filter(|change| is_replacement(change)).count(), 3);
 }
 
 #[test]
@@ -179,6 +256,47 @@ fn what_cannot_be_routed_is_named_and_the_rest_goes_on() {
     assert!(is_tunnel(&plan, "10.1.4.0/26"));
 }
 
+/// What is said of this plan's problems, in an empty kernel.
+fn told(plan: &ClusterPlan) -> String {
+    let (_, problems) = difference(plan, &Present::default());
+    let all = plan.problems.iter().chain(&problems);
+    all.map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn advice_fits_the_family_and_the_mode() {
+    let bgp = "(172.16.2.1) is not on a link of this node and its pool does not tunnel to it; a \
+               routing daemon (BGP) must provide the routes";
+    let never = told(&plan_of_n1(&four_nodes(&[Never])));
+    assert!(
+        never.contains(&format!("{bgp}, or set ipipMode of the pool to CrossSubnet")),
+        "{never}"
+    );
+    // The registered subnet reaches further than the link.
+    let mut inventory = four_nodes(&[CrossSubnet]);
+    inventory.nodes.insert("n1".into(), peer("172.16.1.1/16"));
+    let cross = told(&plan_of_n1(&inventory));
+    assert!(
+        cross.contains(&format!("{bgp}, or give spec.bgp.ipv4Address of this Node")),
+        "{cross}"
+    );
+    assert!(!cross.contains("set ipipMode"), "{cross}");
+
+    let mut inventory = four_nodes(&[Always]);
+    inventory.pools.insert("v6".into(), pool("fd00::/48", Never));
+    inventory.nodes.get_mut("n2").unwrap().ipv6 = Some(net("fd02::2/64"));
+    inventory.blocks.insert(net("fd00::40/122"), BTreeSet::from(["n2".into()]));
+    let unregistered = told(&plan_of_n1(&inventory));
+    let option = "weirctl node run --ip6-autodetection-method first-found\", or restart it";
+    assert!(unregistered.contains(option), "{unregistered}");
+    assert!(unregistered.contains("ipv6Address in spec.bgp"), "{unregistered}");
+    inventory.nodes.get_mut("n1").unwrap().ipv6 = Some(net("fd01::1/64"));
+    let v6 = told(&plan_of_n1(&inventory));
+    assert!(v6.contains("correct spec.bgp.ipv6Address of the Node"), "{v6}");
+    assert!(v6.contains("must provide the routes"), "{v6}");
+    assert!(!v6.contains("ipv4Address") && !v6.contains("ipipMode"), "{v6}");
+}
+
 #[test]
 fn an_unregistered_node_keeps_its_own_blocks_and_nothing_else() {
     let mut inventory = four_nodes(&[Always]);
@@ -198,6 +316,8 @@ fn carry_out(present: &mut Present, change: &Change) {
             assert!(present.tunnel.is_none());
             present.tunnel = Some(PresentTunnel { mtu: 1480, ..PresentTunnel::default() });
         }
+        Change::ClaimTunnel => present.tunnel.as_mut().expect(missing).claimed = true,
+        Change::DisclaimTunnel => present.tunnel.as_mut().expect(missing).claimed = false,
         Change::SetTunnelMtu(mtu) => present.tunnel.as_mut().expect(missing).mtu = *mtu,
         Change::AddTunnelAddress(address) => {
             let added = present.tunnel.as_mut().expect(missing).addresses.insert((*address).into());
@@ -310,12 +430,13 @@ fn some_present() -> impl Strategy<Value = Present> {
         || (0u8..4, 0u8..4).prop_map(|(pool, block)| net(&format!("10.{pool}.{block}.0/26")));
     let tunnel = (
         any::<bool>(),
+        any::<bool>(),
         prop::sample::select(vec![1400u32, 1480]),
         prop::collection::btree_set((1u8..4).prop_map(|host| [10, 3, 0, host].into()), 0..3),
     );
-    let tunnel = tunnel.prop_map(|(up, mtu, addresses): (_, _, BTreeSet<Ipv4Addr>)| {
+    let tunnel = tunnel.prop_map(|(claimed, up, mtu, addresses): (_, _, _, BTreeSet<Ipv4Addr>)| {
         let addresses = addresses.into_iter().map(Ipv4Net::from).collect();
-        PresentTunnel { up, mtu, addresses }
+        PresentTunnel { claimed, up, mtu, addresses }
     });
     let strict = prop::sample::subsequence(vec!["eth0".to_owned(), "tunl0".to_owned()], 0..=2);
     (
@@ -337,7 +458,8 @@ fn some_present() -> impl Strategy<Value = Present> {
                 .into_iter()
                 .filter(|(destination, way)| !foreign.contains(destination) && usable(way))
                 .collect();
-            Present { tunnel, routes, foreign, strict: strict.into_iter().collect() }
+            let strict = strict.into_iter().collect();
+            Present { tunnel, routes, foreign, strict, ..Present::default() }
         })
 }
 
@@ -364,23 +486,25 @@ proptest! {
         prop_assert_eq!(&present.routes, &wanted);
         prop_assert_eq!(&present.foreign, &before.foreign);
         let in_the_way = plan.routes.keys().filter(|range| before.foreign.contains(*range));
-        prop_assert_eq!(problems.len(), in_the_way.count());
+        let unled: BTreeSet<&Problem> = plan.left_to_others.values().collect();
+        prop_assert_eq!(problems.len(), in_the_way.count() + unled.len());
         match &plan.tunnel {
             Some(wanted) => {
                 let tunnel = present.tunnel.as_ref().unwrap();
-                prop_assert!(tunnel.up);
+                prop_assert!(tunnel.up && tunnel.claimed);
                 prop_assert_eq!(tunnel.mtu, wanted.mtu);
                 let address: BTreeSet<Ipv4Net> =
                     wanted.address.into_iter().map(Ipv4Net::from).collect();
                 prop_assert_eq!(&tunnel.addresses, &address);
                 prop_assert!(!present.strict.contains(TUNNEL_DEVICE));
             }
-            None => {
-                prop_assert_eq!(present.tunnel.is_some(), before.tunnel.is_some());
-                if let Some(tunnel) = &present.tunnel {
-                    prop_assert!(!tunnel.up && tunnel.addresses.is_empty());
+            None => match before.tunnel.as_ref().filter(|tunnel| tunnel.claimed) {
+                Some(_) => {
+                    let tunnel = present.tunnel.as_ref().unwrap();
+                    prop_assert!(!tunnel.up && !tunnel.claimed && tunnel.addresses.is_empty());
                 }
-            }
+                None => prop_assert_eq!(&present.tunnel, &before.tunnel),
+            },
         }
         prop_assert_eq!(difference(&plan, &present).0, Vec::new());
     }
@@ -487,6 +611,34 @@ mod from_the_datastore {
         assert_eq!(away(&inventory), ["10.0.1.3 n1", "10.0.1.4 n2"]);
         assert!(delete(&mut inventory, key()));
         assert!(inventory.borrowed.is_empty());
+    }
+
+    #[test]
+    fn an_unreadable_value_leaves_what_was_known_over_a_listing_too() {
+        let block = net("10.0.1.0/26");
+        let good = [
+            (
+                keys::node("n2"),
+                r#"{"metadata":{"name":"n2"},"spec":{"bgp":{"ipv4Address":"172.16.1.2/24"}}}"#,
+            ),
+            (keys::pool("p"), r#"{"metadata":{"name":"p"},"spec":{"cidr":"10.0.0.0/16"}}"#),
+            (keys::affinity("n2", block), r#"{"state":"confirmed"}"#),
+        ];
+        let mut known = Inventory::default();
+        let mut listed = Inventory::default();
+        for (key, value) in good {
+            put(&mut known, key.clone(), value);
+            put(&mut listed, key, "{");
+        }
+        known.borrowed.insert(block, BTreeMap::from([("10.0.1.9".parse().unwrap(), "n3".into())]));
+        put(&mut listed, keys::block(block), "{");
+        let mut follower = Follower::default();
+        follower.relist(known.clone(), Revision(1));
+        follower.relist(listed, Revision(2));
+        let inventory = follower.inventory().into_owned();
+        assert_eq!(inventory.unreadable.len(), 4);
+        assert_eq!(Inventory { unreadable: BTreeMap::new(), ..inventory }, known);
+        assert_eq!(follower.held(), 0);
     }
 
     #[test]

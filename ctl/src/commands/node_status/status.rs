@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde::Serialize;
 use weir_common::network::{
-    Change, ClusterPlan, Inventory, Peer, Problem, TUNNEL_DEVICE, Underlay, Way,
+    Change, ClusterPlan, Inventory, Peer, Present, Problem, TUNNEL_DEVICE, Underlay, Way,
 };
 
 /// A node's part in the cluster.
@@ -120,19 +120,20 @@ pub enum InKernel {
     Differs,
     /// It has one, and there should be none.
     Superfluous,
-    /// Another program's route is in its place.
+    /// Another program's route is in its place, or leads there where Weir has no
+    /// way.
     Foreign,
 }
 
 impl Status {
-    /// Puts together what the datastore, the plan made of it, and the changes
-    /// that the kernel needs say.
+    /// Puts together what the datastore, the plan made of it, and the kernel and
+    /// the changes that it needs say.
     pub fn new(
         name: &str,
         inventory: &Inventory,
         underlay: &Underlay,
         plan: &ClusterPlan,
-        changes: &[Change],
+        (present, changes): (&Present, &[Change]),
     ) -> Self {
         let own = inventory.nodes.get(name).cloned().unwrap_or_default();
         let tunnel = plan.tunnel.as_ref().map(|tunnel| Tunnel {
@@ -148,7 +149,7 @@ impl Status {
             tunnel,
             container_mtu: plan.pod_mtu,
             peers: peers(name, &own, inventory),
-            ranges: ranges(inventory, plan, &of_routes),
+            ranges: ranges(inventory, plan, present, &of_routes),
             missing: others.into_iter().map(Change::to_string).collect(),
             problems: plan.problems.iter().map(Problem::to_string).collect(),
         }
@@ -215,7 +216,12 @@ fn peers(name: &str, own: &Peer, inventory: &Inventory) -> Vec<PeerStatus> {
 }
 
 /// Every range that somebody has, or that the kernel has a route to.
-fn ranges(inventory: &Inventory, plan: &ClusterPlan, changes: &[&Change]) -> Vec<Range> {
+fn ranges(
+    inventory: &Inventory,
+    plan: &ClusterPlan,
+    present: &Present,
+    changes: &[&Change],
+) -> Vec<Range> {
     let mut nodes: BTreeMap<IpNet, Vec<String>> = BTreeMap::new();
     for (block, hosts) in &inventory.blocks {
         nodes.entry(*block).or_default().extend(hosts.iter().cloned());
@@ -224,11 +230,10 @@ fn ranges(inventory: &Inventory, plan: &ClusterPlan, changes: &[&Change]) -> Vec
         nodes.entry((*address).into()).or_default().push(host.clone());
     }
     let mut kernel: BTreeMap<IpNet, InKernel> = BTreeMap::new();
-    for problem in &plan.problems {
-        if let Problem::ForeignRoute { destination } = problem {
-            kernel.insert(*destination, InKernel::Foreign);
-        }
-    }
+    let kept_out = plan.routes.iter().filter(|(range, way)| present.is_kept_out(**range, way));
+    kernel.extend(kept_out.map(|(range, _)| (*range, InKernel::Foreign)));
+    let led = plan.left_to_others.keys().filter(|range| present.is_led_by_others(**range));
+    kernel.extend(led.map(|range| (*range, InKernel::Foreign)));
     for (range, state) in changes.iter().filter_map(|change| range_of(change)) {
         nodes.entry(range).or_default();
         kernel.insert(range, state);

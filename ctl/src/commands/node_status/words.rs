@@ -96,6 +96,7 @@ fn way(range: &Range, this_node: &str) -> String {
         Some(WayThere::Blackhole) => "blackhole".to_owned(),
         Some(WayThere::Direct { next_hop, link }) => format!("{link} via {next_hop}"),
         Some(WayThere::Tunnel { next_hop }) => format!("{TUNNEL_DEVICE} via {next_hop}"),
+        None if range.kernel == InKernel::Foreign => "another program's route".to_owned(),
         None if range.nodes == [this_node] => "containers' own".to_owned(),
         None => "none".to_owned(),
     }
@@ -104,6 +105,7 @@ fn way(range: &Range, this_node: &str) -> String {
 fn kernel(range: &Range) -> String {
     let text = match range.kernel {
         InKernel::Agrees if range.way.is_none() => "",
+        InKernel::Foreign if range.way.is_none() => "has it",
         InKernel::Agrees => "has it",
         InKernel::Missing => "lacks it",
         InKernel::Differs => "has another",

@@ -141,6 +141,23 @@ async fn a_watch_goes_on_at_another_endpoint() {
     assert!(matches!(watch.next().await, Err(Error::Unavailable { .. })));
 }
 
+/// Silence up to a revision that was told already would hide everything until
+/// then.
+#[tokio::test]
+async fn a_watch_does_not_go_on_at_an_older_state() {
+    let (mut first, second) = (Server::start(), Server::start());
+    let store = open(vec![first.url(), second.url()]).await;
+    let revision = put(&store, &[("/w/a", "1")]).await;
+    let mut watch = store.watch(&["/w/".to_owned()], revision).await.unwrap();
+    let next = put(&store, &[("/w/a", "2")]).await;
+    assert_eq!(watch.next().await.unwrap()[0].revision(), next);
+    // The second one stands for what a backup brought back.
+    put(&second.open().await, &[("/w/a", "1")]).await;
+    first.kill();
+    let error = watch.next().await.unwrap_err();
+    assert!(matches!(error, Error::Compacted { after } if after == next), "{error:?}");
+}
+
 #[tokio::test]
 async fn what_is_no_endpoint_is_refused() {
     for url in ["127.0.0.1:2379", "ftp://127.0.0.1", "http://", "http://bad host:2379", ""] {

@@ -31,6 +31,7 @@ macro_rules! behaviour {
                 selections_are_answered_in_order, a_prefix_is_no_more_than_a_prefix,
                 a_read_is_one_moment, many_keys_are_read_at_once, large_answers_are_read,
                 pages_cover_everything_once, a_page_starts_behind_its_key,
+                a_tally_tells_of_every_change,
             ],
             watches: [
                 a_watch_goes_on_behind_its_revision, one_commit_is_one_batch,

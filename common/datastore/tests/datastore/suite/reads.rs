@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use weir_common::datastore::{Entry, Selection, Transaction};
+use weir_common::datastore::{Entry, Revision, Selection, Transaction};
 
 use super::{Place, committed, delete, put, put_of};
 
@@ -155,4 +155,22 @@ pub async fn a_page_starts_behind_its_key(place: &impl Place) {
     }
     // A page of nothing would never come to an end.
     assert_eq!(keys(&store.list("/p/", None, 0).await.unwrap().entries), ["/p/a"]);
+}
+
+pub async fn a_tally_tells_of_every_change(place: &impl Place) {
+    let store = place.open().await;
+    let prefixes = ["/p/", "/q", "/none/"];
+    let first = put(&*store, &[("/p/a", "x"), ("/p/b", "x"), ("/q", "x"), ("/r", "x")]).await;
+    let all = store.tally(&prefixes, Revision(0)).await.unwrap();
+    assert_eq!((all.counts, all.newer, all.revision), (vec![2, 1, 0], true, first));
+    assert!(!store.tally(&prefixes, first).await.unwrap().newer);
+    // What is elsewhere does not count, nor what was there before.
+    let elsewhere = put(&*store, &[("/pa", "x"), ("/r", "y")]).await;
+    let same = store.tally(&prefixes, first).await.unwrap();
+    assert_eq!((same.counts, same.newer, same.revision), (vec![2, 1, 0], false, elsewhere));
+    let changed = put(&*store, &[("/p/b", "y")]).await;
+    assert!(store.tally(&prefixes, elsewhere).await.unwrap().newer);
+    delete(&*store, "/p/a").await;
+    let fewer = store.tally(&prefixes, changed).await.unwrap();
+    assert_eq!((fewer.counts, fewer.newer), (vec![1, 1, 0], false));
 }

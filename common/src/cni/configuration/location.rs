@@ -1,0 +1,88 @@
+//! Where the datastore is.
+
+use std::path::PathBuf;
+
+use super::super::{Code, Error};
+use super::value::invalid;
+use super::written::Written;
+use crate::datastore::{self, EtcdConfiguration};
+
+impl Written {
+    pub(super) fn datastore(&self) -> Result<datastore::Configuration, Error> {
+        let endpoints = self.endpoints();
+        match self.datastore_type.as_deref() {
+            None if endpoints.is_empty() => Ok(self.embedded()),
+            Some("embedded") => Ok(self.embedded()),
+            None | Some("etcdv3") => self.etcd(endpoints),
+            Some(other) => Err(Error::new(
+                Code::UnsupportedField,
+                format!("datastore_type {other:?} is not supported; write etcdv3 or embedded"),
+            )),
+        }
+    }
+
+    fn embedded(&self) -> datastore::Configuration {
+        self.datastore_path.as_ref().map_or_else(datastore::Configuration::default, |path| {
+            datastore::Configuration::Embedded { path: path.clone() }
+        })
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        if let Some(endpoints) = &self.etcd_endpoints {
+            let trimmed =
+                endpoints.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty());
+            return trimmed.map(str::to_owned).collect();
+        }
+        let scheme = self.etcd_scheme.as_deref().unwrap_or("http");
+        self.etcd_authority.iter().map(|authority| format!("{scheme}://{authority}")).collect()
+    }
+
+    fn etcd(&self, endpoints: Vec<String>) -> Result<datastore::Configuration, Error> {
+        let given =
+            |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+        let (certificate, key) = (given(&self.etcd_cert_file), given(&self.etcd_key_file));
+        let client_certificate = match (certificate, key) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err(invalid("etcd_key_file", "", "a certificate needs its key"));
+            }
+            (None, Some(_)) => {
+                return Err(invalid("etcd_cert_file", "", "a key needs its certificate"));
+            }
+        };
+        let credentials = match (&self.etcd_username, &self.etcd_password) {
+            (Some(user), Some(password)) => Some((user.clone(), password.clone())),
+            (None, None) => None,
+            (Some(_), None) => return Err(invalid("etcd_password", "", "a user needs a password")),
+            (None, Some(_)) => return Err(invalid("etcd_username", "", "a password needs a user")),
+        };
+        if endpoints.is_empty() {
+            let advice = "name at least one server, for example http://127.0.0.1:2379";
+            return Err(invalid("etcd_endpoints", "", advice));
+        }
+        let is_url = |endpoint: &&String| {
+            let rest =
+                endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
+            rest.is_none_or(str::is_empty)
+        };
+        if let Some(endpoint) = endpoints.iter().find(is_url) {
+            return Err(invalid(
+                "etcd_endpoints",
+                endpoint,
+                "write http://HOST:PORT or https://HOST:PORT",
+            ));
+        }
+        // Endpoints are named in messages and logs.
+        if endpoints.iter().any(|endpoint| endpoint.contains('@')) {
+            let advice = "write user and password as etcd_username and etcd_password, not in a URL";
+            return Err(invalid("etcd_endpoints", "…@…", advice));
+        }
+        Ok(datastore::Configuration::Etcd(EtcdConfiguration {
+            ca_cert_file: given(&self.etcd_ca_cert_file),
+            client_certificate,
+            credentials,
+            ..EtcdConfiguration::new(endpoints)
+        }))
+    }
+}

@@ -1,0 +1,205 @@
+//! Configurations, good and bad.
+
+use serde_json::json;
+
+use super::super::{Arguments, Code, Error, SpecVersion};
+use super::*;
+use crate::ipam::assign::Want;
+use crate::ipam::{Family, PoolReference};
+use crate::network::MacAddress;
+
+fn validate(json: Value) -> Result<Configuration, Error> {
+    validate_with(json, &Arguments::default())
+}
+
+fn validate_with(json: Value, arguments: &Arguments) -> Result<Configuration, Error> {
+    let json = json.as_object().unwrap().clone();
+    Configuration::validate("pods".to_owned(), SpecVersion::V1_0_0, &json, arguments)
+}
+
+#[test]
+fn defaults() {
+    let configuration = validate(json!({"ipam": {"type": "weir-ipam"}})).unwrap();
+    assert_eq!(configuration.datastore, Ok(datastore::Configuration::default()));
+    let any = Want::Any { family: Family::V4, pools: vec![] };
+    assert_eq!(configuration.ipam.unwrap().wants, [any]);
+    assert_eq!(configuration.node_name, NodeName::FileOrHost(DEFAULT_NODE_NAME_FILE.into()));
+}
+
+#[test]
+fn calicos_etcd_conflist() {
+    let configuration = validate(json!({
+        "log_level": "info",
+        "etcd_endpoints": "https://10.0.0.1:2379, https://10.0.0.2:2379",
+        "etcd_key_file": "/k", "etcd_cert_file": "/c", "etcd_ca_cert_file": "/ca",
+        "mtu": 1440,
+        "nodename": "node-1.example",
+        "policy": {"type": "k8s"},
+        "kubernetes": {"kubeconfig": "/x"},
+        "ipam": {"type": "weir-ipam", "assign_ipv4": "true", "assign_ipv6": "TRUE",
+                 "ipv4_pools": ["10.0.0.0/16", "blue"]},
+    }))
+    .unwrap();
+    let Ok(datastore::Configuration::Etcd(etcd)) = configuration.datastore else {
+        panic!("not etcd")
+    };
+    assert_eq!(etcd.endpoints, ["https://10.0.0.1:2379", "https://10.0.0.2:2379"]);
+    assert_eq!(etcd.client_certificate, Some(("/c".into(), "/k".into())));
+    assert_eq!(configuration.mtu, Some(1440));
+    assert_eq!(configuration.without_meaning, ["policy", "kubernetes"]);
+    let pools = vec![
+        PoolReference::Cidr("10.0.0.0/16".parse().unwrap()),
+        PoolReference::Name("blue".to_owned()),
+    ];
+    assert_eq!(
+        configuration.ipam.unwrap().wants,
+        [Want::Any { family: Family::V4, pools }, Want::Any { family: Family::V6, pools: vec![] }]
+    );
+}
+
+#[test]
+fn addresses_asked_for_replace_a_familys_own() {
+    let arguments = Arguments { ip: Some("10.0.0.9".to_owned()), ..Arguments::default() };
+    let both = json!({"type": "weir-ipam", "assign_ipv6": true});
+    let wants = |json| validate_with(json, &arguments).unwrap().ipam.unwrap().wants;
+    let address = |text: &str| Want::Exactly(text.parse().unwrap());
+    let six = Want::Any { family: Family::V6, pools: vec![] };
+    assert_eq!(wants(json!({"ipam": both})), [address("10.0.0.9"), six.clone()]);
+    let args = json!({"cni": {"ips": ["10.0.0.8/24"]}});
+    assert_eq!(wants(json!({"ipam": both, "args": args})), [address("10.0.0.8"), six.clone()]);
+    let runtime = json!({"ips": ["10.0.0.7", "10.0.0.7/24"]});
+    assert_eq!(
+        wants(json!({"ipam": both, "args": args, "runtimeConfig": runtime})),
+        [address("10.0.0.7"), six]
+    );
+}
+
+#[test]
+fn hardware_addresses() {
+    let mac = |text: &str| validate(json!({"runtimeConfig": {"mac": text}}));
+    assert_eq!(mac("02:00:00:00:00:07").unwrap().mac, Some(MacAddress([2, 0, 0, 0, 0, 7])));
+    for text in ["", "02:00", "01:00:00:00:00:01", "00:00:00:00:00:00", "2:0:0:0:0:7"] {
+        assert_eq!(mac(text).unwrap_err().code, Code::InvalidConfiguration, "{text:?}");
+    }
+}
+
+#[test]
+fn a_mistake_does_not_stand_in_the_way_of_removal() {
+    let json = json!({
+        "mtu": "big", "log_level": "loud", "nodename": "a/b", "prevResult": 3,
+        "datastore_type": "cloud", "runtimeConfig": {"ips": ["ten"]},
+        "ipam": {"type": "weir-ipam", "assign_ipv4": "maybe", "subnet": "x"},
+    });
+    let json = json.as_object().unwrap();
+    let removal = Configuration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, json);
+    let configuration = removal.unwrap();
+    assert_eq!(configuration.ipam.unwrap().plugin, "weir-ipam");
+    assert_eq!(configuration.datastore.unwrap_err().code, Code::UnsupportedField);
+}
+
+fn for_collection(json: Value) -> Result<Configuration, Error> {
+    let json = json.as_object().unwrap();
+    Configuration::for_collection("pods".to_owned(), SpecVersion::V1_1_0, json)
+}
+
+#[test]
+fn a_collection_is_not_stopped_by_a_mistake_but_knows_its_host() {
+    // The list means nothing to other commands.
+    assert!(validate(json!({"cni.dev/valid-attachments": 3})).is_ok());
+    let json = json!({
+        "type": "weir", "mtu": "big", "log_level": "loud", "log_file_path": "here",
+        "nodename": "n1", "ipam": {"type": "weir-ipam", "assign_ipv4": "maybe"},
+    });
+    let configuration = for_collection(json).unwrap();
+    assert_eq!(configuration.node_name, NodeName::Given("n1".to_owned()));
+    assert_eq!((configuration.main_plugin.as_str(), configuration.log_file), ("weir", None));
+    assert_eq!(configuration.valid_attachments, None);
+    let error = for_collection(json!({"nodename": "a/b"})).unwrap_err();
+    assert_eq!(error.code, Code::InvalidConfiguration);
+}
+
+#[test]
+fn log_files() {
+    let log_file = |json| validate(json).unwrap().log_file;
+    let at =
+        |path: &str, megabytes: u64| Some(LogFile { path: path.into(), max_size: megabytes << 20 });
+    assert_eq!(
+        log_file(json!({"log_file_path": "/var/log/weir.log"})),
+        at("/var/log/weir.log", 100)
+    );
+    let json = json!({"log_file_path": "/l", "log_file_max_size": 3});
+    assert_eq!(log_file(json), at("/l", 3));
+    assert_eq!(log_file(json!({"log_file_path": ""})), None);
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    for (json, code, key, value) in [
+        (json!({"mtu": 20}), Code::InvalidConfiguration, "mtu", "20"),
+        (json!({"mtu": "big"}), Code::Decode, "mtu", "big"),
+        (
+            json!({"datastore_type": "kubernetes"}),
+            Code::UnsupportedField,
+            "datastore_type",
+            "kubernetes",
+        ),
+        (json!({"datastore_type": "etcdv3"}), Code::InvalidConfiguration, "etcd_endpoints", ""),
+        (
+            json!({"etcd_endpoints": "host:1"}),
+            Code::InvalidConfiguration,
+            "etcd_endpoints",
+            "host:1",
+        ),
+        (
+            json!({"etcd_endpoints": "http://root:pw@host:2379"}),
+            Code::InvalidConfiguration,
+            "etcd_endpoints",
+            "etcd_password",
+        ),
+        (json!({"log_file_path": "here"}), Code::InvalidConfiguration, "log_file_path", "here"),
+        (
+            json!({"etcd_discovery_srv": "x.org"}),
+            Code::UnsupportedField,
+            "etcd_discovery_srv",
+            "x.org",
+        ),
+        (json!({"device_type": "netkit"}), Code::UnsupportedField, "device_type", "netkit"),
+        (json!({"nodename": "a/b"}), Code::InvalidConfiguration, "nodename", "a/b"),
+        (json!({"log_level": "loud"}), Code::InvalidConfiguration, "log_level", "loud"),
+        (json!({"ipam": {"type": "../x"}}), Code::InvalidConfiguration, "ipam.type", "../x"),
+        (
+            json!({"ipam": {"type": "x", "assign_ipv4": "maybe"}}),
+            Code::InvalidConfiguration,
+            "ipam.assign_ipv4",
+            "maybe",
+        ),
+        (
+            json!({"ipam": {"type": "x", "assign_ipv4": "false"}}),
+            Code::InvalidConfiguration,
+            "ipam.assign_ipv4",
+            "false",
+        ),
+        (
+            json!({"ipam": {"type": "x", "subnet": "usePodCidr"}}),
+            Code::InvalidConfiguration,
+            "ipam.subnet",
+            "usePodCidr",
+        ),
+        (
+            json!({"ipam": {"type": "x", "gateways": ["10.7.0.1"]}}),
+            Code::InvalidConfiguration,
+            "ipam.gateways",
+            "10.7.0.1",
+        ),
+        (
+            json!({"ipam": {"type": "x"}, "runtimeConfig": {"ips": ["ten"]}}),
+            Code::InvalidConfiguration,
+            "runtimeConfig.ips",
+            "ten",
+        ),
+    ] {
+        let error = validate(json.clone()).unwrap_err();
+        assert_eq!(error.code, code, "{json}: {error}");
+        assert!(error.message.contains(key) && error.message.contains(value), "{error}");
+    }
+}

@@ -1,0 +1,53 @@
+//! Single values.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::super::{Code, Error};
+use super::written::Flag;
+use crate::network::{InvalidMac, MAXIMUM_MTU, MINIMUM_MTU_V4, MacAddress};
+
+pub(super) fn invalid(key: &str, value: &str, advice: &str) -> Error {
+    Error::new(Code::InvalidConfiguration, format!("{key} {value:?} is invalid: {advice}"))
+}
+
+pub(super) fn read_flag(key: &str, flag: &Option<Flag>, default: bool) -> Result<bool, Error> {
+    match flag {
+        None => Ok(default),
+        Some(Flag::Boolean(value)) => Ok(*value),
+        Some(Flag::Text(text)) => match text.to_lowercase().as_str() {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(invalid(key, text, "write \"true\" or \"false\"")),
+        },
+    }
+}
+
+/// An address, with or without a prefix length.
+pub(super) fn parse_address(key: &str, text: &str) -> Result<IpAddr, Error> {
+    let text = text.trim();
+    let address = text.parse::<IpNet>().map(|net| net.addr()).or_else(|_| text.parse());
+    address.map_err(|_| invalid(key, text, "write an address, for example 10.0.0.7"))
+}
+
+pub(super) fn parse_mac(key: &str, text: &str) -> Result<MacAddress, Error> {
+    text.parse().map_err(|error: InvalidMac| invalid(key, text, error.reason))
+}
+
+pub(super) fn check_mtu(mtu: Option<i64>) -> Result<Option<u32>, Error> {
+    let allowed = MINIMUM_MTU_V4..=MAXIMUM_MTU;
+    match mtu {
+        None | Some(0) => Ok(None),
+        Some(mtu) => match u32::try_from(mtu) {
+            Ok(mtu) if allowed.contains(&mtu) => Ok(Some(mtu)),
+            _ => Err(invalid(
+                "mtu",
+                &mtu.to_string(),
+                &format!(
+                    "write {MINIMUM_MTU_V4} to {MAXIMUM_MTU}, or leave it out to take the node's"
+                ),
+            )),
+        },
+    }
+}

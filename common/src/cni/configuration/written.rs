@@ -1,0 +1,150 @@
+//! The configuration as written, and the keys of it that Weir cannot fulfil.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::super::{Code, Error, Route};
+
+/// Keys of Calico that have no meaning in Weir: accepted and logged.
+const WITHOUT_MEANING: [&str; 20] = [
+    "calico_api_group",
+    "dataplane_options",
+    "endpoint_status_dir",
+    "feature_control",
+    "kubernetes",
+    "log_file_max_age",
+    "log_file_max_count",
+    "mode",
+    "num_queues",
+    "policy",
+    "policy_setup_timeout_seconds",
+    "qps",
+    "burst",
+    "readiness_gates",
+    "require_mtu_file",
+    "windows_disable_host_subnet_nat_policy",
+    "windows_loopback_dsr",
+    "windows_pod_deletion_timestamp_timeout",
+    "windows_use_single_network",
+    "etcd_discovery_srv",
+];
+
+/// The configuration as written. Only keys that Weir reads are named.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Written {
+    #[serde(rename = "type")]
+    pub(super) plugin: Option<String>,
+    pub(super) ipam: Option<WrittenIpam>,
+    pub(super) args: Option<WrittenArgs>,
+    #[serde(rename = "runtimeConfig")]
+    pub(super) runtime_config: Option<Requested>,
+    pub(super) mtu: Option<i64>,
+    pub(super) nodename: Option<String>,
+    pub(super) hostname: Option<String>,
+    pub(super) nodename_file: Option<PathBuf>,
+    pub(super) nodename_file_optional: bool,
+    pub(super) ipam_lock_file: Option<PathBuf>,
+    pub(super) datastore_type: Option<String>,
+    pub(super) datastore_path: Option<PathBuf>,
+    pub(super) etcd_endpoints: Option<String>,
+    pub(super) etcd_authority: Option<String>,
+    pub(super) etcd_scheme: Option<String>,
+    pub(super) etcd_discovery_srv: Option<String>,
+    pub(super) etcd_key_file: Option<PathBuf>,
+    pub(super) etcd_cert_file: Option<PathBuf>,
+    pub(super) etcd_ca_cert_file: Option<PathBuf>,
+    pub(super) etcd_username: Option<String>,
+    pub(super) etcd_password: Option<String>,
+    pub(super) log_level: Option<String>,
+    pub(super) log_file_path: Option<PathBuf>,
+    pub(super) log_file_max_size: Option<u32>,
+    pub(super) container_settings: ContainerSettings,
+    pub(super) device_type: Option<String>,
+    pub(super) include_default_routes: bool,
+    pub(super) dns: Option<Value>,
+    #[serde(rename = "prevResult")]
+    pub(super) prev_result: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WrittenIpam {
+    #[serde(rename = "type")]
+    pub(super) plugin: Option<String>,
+    pub(super) subnet: Option<String>,
+    pub(super) assign_ipv4: Option<Flag>,
+    pub(super) assign_ipv6: Option<Flag>,
+    pub(super) ipv4_pools: Vec<String>,
+    pub(super) ipv6_pools: Vec<String>,
+    pub(super) gateways: Vec<String>,
+    pub(super) routes: Vec<Route>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WrittenArgs {
+    pub(super) cni: Option<Requested>,
+}
+
+/// What the user of a runtime asks for this container (CONVENTIONS.md, `ips`
+/// and `mac`).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Requested {
+    pub(super) ips: Vec<String>,
+    pub(super) mac: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ContainerSettings {
+    pub(super) allow_ip_forwarding: bool,
+}
+
+/// A boolean, which Calico writes as text.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Flag {
+    Boolean(bool),
+    Text(String),
+}
+
+pub(super) fn decode(json: &Map<String, Value>) -> Result<Written, Error> {
+    serde_path_to_error::deserialize(Value::Object(json.clone())).map_err(|error| {
+        let (key, value) = (error.path().to_string(), error.inner());
+        Error::new(Code::Decode, format!("{key} in the network configuration is wrong: {value}"))
+    })
+}
+
+pub(super) fn without_meaning(json: &Map<String, Value>) -> Vec<String> {
+    json.keys().filter(|key| WITHOUT_MEANING.contains(&key.as_str())).cloned().collect()
+}
+
+impl Written {
+    pub(super) fn refuse_unsupported(&self) -> Result<(), Error> {
+        let unsupported = |key: &str, value: &str, advice: &str| {
+            let message = format!("{key} {value:?} is not supported; {advice}");
+            Err(Error::new(Code::UnsupportedField, message))
+        };
+        if let Some(device) = self.device_type.as_deref().filter(|device| *device != "veth") {
+            return unsupported(
+                "device_type",
+                device,
+                "Weir makes veth pairs: write veth, or leave it out",
+            );
+        }
+        if let Some(service) = &self.etcd_discovery_srv
+            && self.etcd_endpoints.is_none()
+        {
+            return unsupported(
+                "etcd_discovery_srv",
+                service,
+                "list the servers in etcd_endpoints",
+            );
+        }
+        Ok(())
+    }
+}

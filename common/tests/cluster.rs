@@ -1,0 +1,84 @@
+//! What an ADD finds out about the cluster, against a store in memory.
+
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod support;
+
+use serde_json::json;
+use support::*;
+use weir_common::datastore::{Datastore, Transaction, Write, keys};
+use weir_common::ipam::{Family, engine};
+use weir_common::network::{Listing, Seen};
+use weir_datastore::Memory;
+
+fn store_with_pool() -> Memory {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/24", json!({}));
+    store
+}
+
+/// An address for a container on n1.
+async fn assign(store: &Memory, container: &str) {
+    let request = request("n1", container, &[Family::V4]);
+    engine::assign(store, &request, &[], now()).await.unwrap();
+}
+
+async fn listed(store: &Memory) -> Listing {
+    Listing::read(store, usize::MAX).await.unwrap()
+}
+
+async fn delete(store: &Memory, key: String) {
+    let writes = vec![Write::Delete { key }];
+    store.commit(Transaction { compares: vec![], writes }).await.unwrap();
+}
+
+/// Whether an ADD on n1 from a block that the node has leaves the cluster as seen.
+async fn is_outdated(store: &Memory, seen: &Seen) -> bool {
+    seen.is_outdated(store).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_address_out_of_a_known_block_changes_nothing_and_a_claim_does() {
+    let store = store_with_pool();
+    let nothing = listed(&store).await;
+    assert!(nothing.inventory.blocks.is_empty());
+    assign(&store, "a").await;
+    assert!(is_outdated(&store, &nothing.seen).await, "a block was claimed");
+    let Listing { inventory, seen, .. } = listed(&store).await;
+    assert_eq!(inventory.blocks.len(), 1);
+    assert!(!is_outdated(&store, &seen).await);
+    store.reset_counters();
+    assign(&store, "b").await;
+    assert!(store.counters().round_trips() <= 3);
+    assert!(!is_outdated(&store, &seen).await);
+    assert_eq!(store.counters().lists, 0);
+}
+
+#[tokio::test]
+async fn a_deletion_is_a_change() {
+    let store = store_with_pool();
+    assign(&store, "a").await;
+    let Listing { inventory, seen, .. } = listed(&store).await;
+    let block = *inventory.blocks.keys().next().unwrap();
+    delete(&store, keys::affinity("n1", block)).await;
+    assert!(is_outdated(&store, &seen).await);
+}
+
+#[tokio::test]
+async fn a_datastore_that_went_back_is_a_change() {
+    let store = store_with_pool();
+    assign(&store, "a").await;
+    let later = listed(&store).await.seen;
+    assert!(is_outdated(&store_with_pool(), &later).await);
+}
+
+#[tokio::test]
+async fn too_many_blocks_are_left_out() {
+    let store = store_with_pool();
+    assign(&store, "a").await;
+    let most = |most| Listing::read(&store, most);
+    assert!(!most(1).await.unwrap().without_blocks);
+    let limited = most(0).await.unwrap();
+    assert!(limited.without_blocks);
+    assert_eq!(limited.inventory, listed(&store).await.inventory, "nothing was borrowed");
+}

@@ -1,0 +1,186 @@
+//! The node's part in the cluster, where no agent sees to it.
+//!
+//! A plugin runs for a moment only, so the last ADD leaves a memo to the next one.
+//! As long as nothing has changed in the datastore since, nothing is done here.
+
+use std::path::Path;
+
+use weir_common::cni::AddResult;
+use weir_common::datastore::Revision;
+use weir_common::network::{
+    ClusterNotice, ClusterPlan, NodeMemo, TUNNEL_OVERHEAD, TunnelNeed, Underlay, plan_cluster,
+    pod_mtu,
+};
+use weir_kernel::{Converged, Kernel};
+use weir_process::{
+    AgentNotice, Lock, NODE_MEMO_FILE, NODE_MEMO_LOCK, PRESENCE_FILE, Timing, boot_id,
+    leave_node_memo, read_node_memo, read_whole_node_memo, running_agent,
+};
+
+/// Who sees to the node's part in the cluster.
+pub enum Keeper {
+    /// The agent, which told this.
+    Agent(AgentNotice),
+    /// Each ADD; this is what the last one left.
+    Plugin(Option<NodeMemo>),
+}
+
+impl Keeper {
+    /// Who it is at this moment.
+    pub fn find() -> Self {
+        match agent() {
+            Some(notice) => Self::Agent(notice),
+            None => Self::Plugin(read_node_memo(Path::new(NODE_MEMO_FILE))),
+        }
+    }
+
+    /// Whether the agent does it.
+    pub fn is_agent(&self) -> bool {
+        matches!(self, Self::Agent(_))
+    }
+
+    /// The MTU in bytes for containers, where it is known from the cluster.
+    pub fn pod_mtu(&self) -> Option<u32> {
+        match self {
+            Self::Agent(notice) => notice.pod_mtu,
+            Self::Plugin(memo) => memo.as_ref()?.pod_mtu,
+        }
+    }
+
+    /// Up to where the datastore was read for what the last ADD left.
+    fn revision(&self) -> Revision {
+        match self {
+            Self::Plugin(Some(memo)) => memo.revision,
+            _ => Revision::default(),
+        }
+    }
+
+    /// Whether the tunnel device should be in service, as far as is known.
+    pub fn tunnel(&self) -> TunnelNeed {
+        match self {
+            Self::Agent(notice) => notice.tunnel,
+            Self::Plugin(memo) => memo.as_ref().map(|memo| memo.tunnel).unwrap_or_default(),
+        }
+    }
+
+    /// What the IPAM plugin is asked; `None` where the agent sees to everything.
+    pub fn question(&self) -> Option<String> {
+        match self {
+            Self::Agent(_) => None,
+            Self::Plugin(memo) => {
+                let seen = memo.as_ref().and_then(|memo| memo.seen.as_ref());
+                serde_json::to_string(&seen).ok()
+            }
+        }
+    }
+}
+
+fn agent() -> Option<AgentNotice> {
+    running_agent(Path::new(PRESENCE_FILE))
+}
+
+/// What there is in the cluster, and this node's links.
+pub struct News {
+    notice: ClusterNotice,
+    underlay: Underlay,
+    /// The MTU in bytes for containers, where the cluster decides it.
+    pub pod_mtu: Option<u32>,
+}
+
+impl News {
+    /// What the IPAM plugin told, taken out of its result; `None` if nothing has
+    /// changed, or somebody else sees to it.
+    pub async fn take(kernel: &Kernel, result: &mut AddResult) -> Option<Self> {
+        let notice = *result.cluster.take()?;
+        match Self::of(kernel, notice).await {
+            Ok(news) => Some(news),
+            Err(error) => {
+                tracing::warn!(%error, "the ways to other nodes stay as they are");
+                None
+            }
+        }
+    }
+
+    async fn of(kernel: &Kernel, notice: ClusterNotice) -> Result<Self, weir_kernel::Error> {
+        let underlay = kernel.underlay().await?;
+        let inventory = &notice.inventory;
+        let modes = || inventory.pools.values().map(|pool| pool.ipip_mode);
+        let pod_mtu = if inventory.nodes.contains_key(&notice.node) {
+            Some(plan_cluster(&notice.node, inventory, &underlay).pod_mtu)
+        } else if pod_mtu(TUNNEL_OVERHEAD, modes()) == 0 {
+            // A pool tunnels, and this node will too once it is registered.
+            Some(pod_mtu(kernel.uplink_mtu().await?, modes()))
+        } else {
+            None
+        };
+        Ok(Self { notice, underlay, pod_mtu })
+    }
+
+    /// Makes the kernel what the news ask for, and leaves a memo of it. What cannot
+    /// be done is logged, and tried again by the next ADD: the container that is
+    /// being added can be reached on its node all the same.
+    ///
+    /// `keeper` is who saw to it when this ADD began.
+    pub async fn carry_out(self, kernel: &Kernel, keeper: &Keeper) {
+        let _timing = Timing::of("cluster");
+        let lock = match Lock::require(Path::new(NODE_MEMO_LOCK)) {
+            Ok(lock) => lock,
+            Err(error) => {
+                let file = NODE_MEMO_LOCK;
+                tracing::warn!(file, %error, "the ways to other nodes stay as they are: no lock");
+                return;
+            }
+        };
+        // An agent that has begun meanwhile does all of this.
+        if agent().is_none() {
+            self.carry_out_alone(kernel, keeper).await;
+        }
+        drop(lock);
+    }
+
+    async fn carry_out_alone(self, kernel: &Kernel, keeper: &Keeper) {
+        let file = Path::new(NODE_MEMO_FILE);
+        let Self { notice, underlay, pod_mtu } = self;
+        let revision = notice.seen.revision;
+        let left = read_whole_node_memo(file);
+        if left.as_ref().is_some_and(|(memo, _)| memo.overtakes(keeper.revision(), revision)) {
+            tracing::debug!(%revision, "another ADD has made the node newer");
+            return;
+        }
+        let mut follower = left.map(|(_, follower)| follower).unwrap_or_default();
+        if follower.relist(notice.inventory, revision) {
+            tracing::warn!(
+                held = follower.held(),
+                "the datastore has gone back in time (restored from a snapshot?); what it has \
+                 forgotten is kept; run \"weirctl ipam check --repair\" on each node"
+            );
+        }
+        let plan = plan_cluster(&notice.node, &follower.inventory(), &underlay);
+        let done = kernel.converge(&plan).await;
+        log(&plan, &done);
+        let mut memo = NodeMemo::new(revision, boot_id().as_deref(), &plan);
+        memo.pod_mtu = pod_mtu;
+        if notice.settled && done.failures.is_empty() {
+            memo.seen = Some(notice.seen);
+        }
+        if let Err(error) = leave_node_memo(file, &memo, &follower) {
+            let file = NODE_MEMO_FILE;
+            tracing::warn!(file, %error, "no memo can be left: every ADD reads the whole cluster");
+        }
+    }
+}
+
+/// Tells what was done, and what could not be.
+fn log(plan: &ClusterPlan, done: &Converged) {
+    let (changes, routes) = (done.changes.len(), plan.routes.len());
+    tracing::debug!(changes, routes, "made the node's part in the cluster");
+    for change in &done.changes {
+        tracing::debug!("{change}");
+    }
+    for problem in plan.problems.union(&done.problems) {
+        tracing::warn!("{problem}");
+    }
+    for error in &done.failures {
+        tracing::warn!(%error, "the node's part in the cluster is not whole; the next ADD tries again");
+    }
+}

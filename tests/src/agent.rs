@@ -1,0 +1,84 @@
+//! The node agent as a process.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::binaries::binaries;
+use crate::node::Node;
+use crate::place::Place;
+use crate::store::Store;
+
+/// Where the agent's log is on its node.
+const LOG: &str = "/run/agent.log";
+
+/// A running `weirctl node run`. It ends with its node at the latest.
+pub struct Agent {
+    node: Node,
+    child: Child,
+}
+
+impl Agent {
+    /// Starts the agent of the node `name`, with these arguments too.
+    pub fn start(node: &Node, store: &Store, name: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("exec \"$@\" 2>>{LOG}"), "sh"])
+            .arg(binaries().join("weirctl"))
+            .args(["node", "run", "--node", name])
+            .args(arguments)
+            .envs(store.environment());
+        Self { node: node.clone(), child: node.spawn(&mut command) }
+    }
+
+    /// Its process.
+    pub fn process(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
+    }
+
+    /// Ends it by SIGTERM, which must succeed.
+    pub fn stop(mut self) {
+        kill(self.process(), Signal::SIGTERM).expect("ending the agent");
+        let status = self.child.wait().expect("waiting for the agent");
+        let name = self.node.name();
+        assert!(status.success(), "the agent of {name} ended with {status}");
+    }
+
+    /// What it answers to a GET of this path; `None` when it does not listen yet.
+    pub fn answer(&self, path: &str) -> Option<String> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9098));
+        let mut stream = self.node.enter(|| TcpStream::connect(address)).ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    /// Whether it says that nothing is wrong.
+    pub fn is_well(&self) -> bool {
+        self.answer("/health").is_some_and(|answer| answer.ends_with("ok\n"))
+    }
+
+    /// The value of one of its metrics.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let text = self.answer("/metrics")?;
+        let line = text.lines().find(|line| line.starts_with(&format!("{name} ")))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
+    /// What the agents of its node have logged.
+    pub fn log(&self) -> String {
+        self.node.read(LOG)
+    }
+}
+
+/// The routes of Weir's on a node that are no container's, as `ip` prints those of
+/// one family (`-4`, `-6`).
+pub fn cluster_routes(node: &Node, family: &str) -> Vec<String> {
+    let routes = node.run(&["ip", family, "route", "show", "proto", "77"]);
+    let of_cluster = |line: &&str| line.contains(" via ") || line.starts_with("blackhole");
+    routes.lines().filter(of_cluster).map(|line| line.trim_end().to_owned()).collect()
+}

@@ -1,0 +1,181 @@
+//! Clusters without a running agent: each ADD sees to its node's routes, if something
+//! has changed.
+
+use nix::sys::signal::{Signal, kill};
+use serde_json::json;
+use weir_tests::{Answer, Fleet, Place, Pod, Store, Subnet};
+
+const MEMO: &str = "/run/weir/node-state";
+
+/// Nodes in one subnet, registered by hand.
+fn fleet(count: usize) -> Fleet {
+    let fleet = Fleet::new(&vec![Subnet::First; count]);
+    for member in 0..count {
+        fleet.register(member);
+    }
+    fleet
+}
+
+fn pool(fleet: &Fleet, mode: &str) {
+    fleet.apply_pool("blue", json!({"cidr": "10.7.0.0/24", "blockSize": 28, "ipipMode": mode}));
+}
+
+/// An ADD of a new container with all that it logs.
+fn add(fleet: &Fleet, member: usize, name: &str) -> Answer {
+    let node = fleet.members[member].node();
+    let call = fleet.call(member, "blue", &node.container(name));
+    let answer = call.configure("/log_level", "debug".into()).run(node, "ADD");
+    assert!(answer.succeeded, "{answer:?}");
+    answer
+}
+
+fn took(answer: &Answer, step: &str) -> bool {
+    answer.stderr.contains(&format!("step=\"{step}\""))
+}
+
+/// Whether the whole cluster was read.
+fn listed(answer: &Answer) -> bool {
+    took(answer, "inventory")
+}
+
+#[test]
+fn containers_reach_each_other_after_each_nodes_next_add() {
+    let fleet = fleet(3);
+    pool(&fleet, "Never");
+    let pods: Vec<Pod> = (0..3).map(|member| fleet.pod(member, "blue")).collect();
+    for member in 0..3 {
+        fleet.named_pod(member, "blue", &format!("next-{member}"));
+    }
+    for (from, to) in (0..3).flat_map(|from| (0..3).map(move |to| (from, to))) {
+        let address = pods[to].address.to_string();
+        assert!(from == to || pods[from].container.reaches(&address), "n{from} to {address}");
+    }
+    for member in &fleet.members {
+        let routes = member.routes();
+        assert_eq!(routes.len(), 3, "{routes:?}");
+        assert!(routes.iter().any(|route| route.starts_with("blackhole 10.7.0.")), "{routes:?}");
+        assert!(!member.has_tunnel());
+    }
+}
+
+#[test]
+fn the_cluster_is_read_only_if_something_changed() {
+    let fleet = fleet(2);
+    pool(&fleet, "Never");
+    let first = add(&fleet, 0, "first");
+    assert!(listed(&first), "{first:?}");
+    assert_eq!(fleet.members[0].routes().len(), 1, "the block that this ADD claimed");
+    let second = add(&fleet, 0, "second");
+    assert!(took(&second, "changes") && !listed(&second), "{second:?}");
+    assert!(!took(&second, "cluster"), "the kernel is not looked at: {second:?}");
+    // Another node's block; its further addresses; the node's end.
+    fleet.pod(1, "blue");
+    assert!(listed(&add(&fleet, 0, "third")));
+    assert_eq!(fleet.members[0].routes().len(), 2);
+    fleet.named_pod(1, "blue", "another");
+    assert!(!listed(&add(&fleet, 0, "fourth")));
+    let answer = fleet.weirctl(0, &["delete", "node", "n2"]);
+    assert!(answer.succeeded, "{answer:?}");
+    let fifth = add(&fleet, 0, "fifth");
+    assert!(listed(&fifth), "a deletion is a change: {fifth:?}");
+    assert_eq!(fleet.members[0].routes().len(), 1);
+    assert!(fifth.stderr.contains("which has no address to reach it by"), "{fifth:?}");
+}
+
+#[test]
+fn what_the_memo_says_is_void_without_the_kernels_state() {
+    let fleet = fleet(1);
+    pool(&fleet, "Never");
+    add(&fleet, 0, "first");
+    let node = fleet.members[0].node();
+    node.write(MEMO, "{\"version\": 1, \"nonsense");
+    let answer = add(&fleet, 0, "second");
+    assert!(listed(&answer), "{answer:?}");
+    assert!(!listed(&add(&fleet, 0, "third")));
+    node.reboot("22222222-2222-4222-8222-222222222222");
+    node.succeeds(&["ip", "route", "flush", "proto", "77"]);
+    assert!(listed(&add(&fleet, 0, "fourth")));
+    assert_eq!(fleet.members[0].routes().len(), 1);
+}
+
+#[test]
+fn calls_at_once_do_not_undo_each_others_work() {
+    let fleet = fleet(2);
+    pool(&fleet, "Never");
+    fleet.pod(1, "blue");
+    let node = fleet.members[0].node();
+    let calls: Vec<_> = (0..20)
+        .map(|number| fleet.call(0, "blue", &node.container(&format!("c{number}"))))
+        .collect();
+    let running: Vec<_> = calls.iter().map(|call| call.start(node, "ADD")).collect();
+    for running in running {
+        running.finish().result();
+    }
+    // Two blocks of sixteen addresses here, and one there.
+    assert_eq!(fleet.members[0].routes().len(), 3, "{:?}", fleet.members[0].routes());
+    let settled = add(&fleet, 0, "later");
+    assert!(!listed(&settled), "{settled:?}");
+}
+
+#[test]
+fn the_agent_is_left_to_do_it() {
+    let mut fleet = fleet(2);
+    pool(&fleet, "Never");
+    fleet.pod(1, "blue");
+    fleet.start_agents();
+    fleet.until("the route is there", || fleet.members[0].routes().len() == 1);
+    // As good as absent, but its lock is held.
+    kill(fleet.members[0].agent().process(), Signal::SIGSTOP).expect("stopping the agent");
+    let answer = add(&fleet, 0, "first");
+    for step in ["changes", "inventory", "cluster"] {
+        assert!(!took(&answer, step), "{step}: {answer:?}");
+    }
+    assert_eq!(fleet.members[0].routes().len(), 1, "no blackhole");
+    kill(fleet.members[0].agent().process(), Signal::SIGCONT).expect("continuing the agent");
+    fleet.until("the agent sees to it", || fleet.members[0].routes().len() == 2);
+    fleet.stop_agent(0);
+    assert!(listed(&add(&fleet, 0, "second")));
+    assert_eq!(fleet.members[0].routes().len(), 2);
+}
+
+#[test]
+fn a_restored_datastore_takes_no_routes_away() {
+    let mut fleet = fleet(2);
+    pool(&fleet, "Never");
+    fleet.pod(0, "blue");
+    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
+    etcd.save("/run/before.db");
+    fleet.pod(1, "blue");
+    let next = fleet.named_pod(0, "blue", "next");
+    fleet.call(0, "blue", &next.container).delete(fleet.members[0].node());
+    assert_eq!(fleet.members[0].routes().len(), 2);
+    let Store::Etcd(etcd) = &mut fleet.store else { unreachable!("a fleet has an etcd") };
+    etcd.stop();
+    etcd.restore("/run/before.db");
+    let answer = add(&fleet, 0, "after");
+    assert!(answer.stderr.contains("has gone back in time"), "{answer:?}");
+    let routes = fleet.members[0].routes().join("\n");
+    assert!(routes.contains("via 172.31.1.12"), "{routes}");
+    assert!(!listed(&add(&fleet, 0, "later")));
+    let routes = fleet.members[0].routes().join("\n");
+    assert!(routes.contains("via 172.31.1.12"), "{routes}");
+}
+
+#[test]
+fn an_add_goes_on_without_a_tunnel_and_status_tells() {
+    let fleet = fleet(2);
+    pool(&fleet, "Always");
+    let node = fleet.members[0].node();
+    // No tunnel can be made beside this; where the kernel has one already, it goes
+    // down later.
+    node.succeeds(&["ip", "link", "add", "tunl0", "type", "bridge"]);
+    let inside = ["first", "second"].map(|name| node.container(name));
+    let calls = inside.each_ref().map(|container| fleet.call(0, "blue", container));
+    for (container, call) in inside.iter().zip(&calls) {
+        call.add(node);
+        assert_eq!(container.link("eth0")["mtu"], 1480, "room is left for the tunnel");
+    }
+    node.run(&["ip", "link", "set", "tunl0", "down"]);
+    let failure = fleet.status(0, "blue").failure();
+    failure.expect(51, &["tunl0", "ipipMode", "weirctl node run --once"]);
+}
