@@ -9,8 +9,8 @@
 # keeps what it learns in target/fuzz/learned. An input that breaks something is
 # kept in target/fuzz/broken, and it says how to run it again.
 #
-# WEIR_FUZZ_SEED is where its random numbers begin (1). It takes one processor and
-# at most 2 GB of memory.
+# WEIR_FUZZ_SEED is where its random numbers begin (1), CARGO what builds it (cargo).
+# It takes one processor and at most 2 GB of memory.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -44,7 +44,7 @@ fuzz() {
         -artifact_prefix="$broken/" -print_final_stats=1 -verbosity=1 \
         "$learned" "$CORPUS/$target" >"$log" 2>&1 || status=$?
     if ((status != 0)); then
-        grep -vE '^#[0-9]+|^ +(at|[0-9]+:) ' "$log" | tail -n 30
+        grep -A 4 -E 'panicked|ERROR: libFuzzer' "$log" | cut -c 1-1000
         echo "fuzz: $target broke (the log: $log); to run it again:"
         echo "  WEIR_FUZZ_TARGET=$target $program $(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)"
         return 1
@@ -56,13 +56,19 @@ need_cargo
 install_packages "${BUILD_PACKAGES[@]}" g++
 seconds=${1:-60}
 shift || true
-(($# > 0)) || mapfile -t targets < <(basename -a "$CORPUS"/*)
-targets=("${@:-${targets[@]}}")
+targets=("$@")
+((${#targets[@]} > 0)) || mapfile -t targets < <(basename -a "$CORPUS"/*)
+for target in "${targets[@]}"; do
+    [[ -d $CORPUS/$target ]] || fail "there is no target $target; there are: $(basename -a "$CORPUS"/* | xargs)"
+done
+# To libFuzzer no time at all means for ever.
+if ! [[ $seconds =~ ^[1-9][0-9]{0,5}$ ]] || ((seconds < ${#targets[@]})); then
+    fail "$seconds is no number of seconds for ${#targets[@]} targets; write at least ${#targets[@]}"
+fi
 echo "fuzz: ${targets[*]}: $seconds seconds in all"
 program=$(build)
 failed=0
 for target in "${targets[@]}"; do
-    [[ -d $CORPUS/$target ]] || fail "there is no target $target; there are: $(basename -a "$CORPUS"/* | xargs)"
     fuzz "$program" "$target" "$((seconds / ${#targets[@]}))" || failed=$((failed + 1))
 done
 ((failed == 0)) || fail "$failed of ${#targets[@]} targets broke"

@@ -187,3 +187,19 @@ async fn only_what_two_looks_saw_alike_counts() {
     let twice: Vec<_> = engine::seen_twice(&earlier, &later).map(Finding::handle).collect();
     assert_eq!(twice, [Some("net.first".to_owned())]);
 }
+
+#[tokio::test]
+async fn what_goes_with_an_unreadable_value_is_left_and_the_value_named() {
+    let (store, here) = healthy().await;
+    empty_block(&store, "192.168.9.0/29", "n1");
+    let key = keys::affinity("n1", cidr("192.168.9.0/29"));
+    put(&store, key.clone(), json!({"state": "pendingDel:etion"}));
+    let before = store.dump();
+    let done = repair_once(&store, &at_n1(&here)).await.unwrap();
+    let homeless = done.iter().find(|(finding, _)| finding.kind() == Kind::BlockWithoutPool);
+    match homeless {
+        Some((_, Repaired::Left(reason))) => assert!(reason.contains(&key), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(store.dump(), before);
+}

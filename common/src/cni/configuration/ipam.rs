@@ -1,5 +1,6 @@
 //! The `ipam` section, and what was asked for one container.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -64,7 +65,9 @@ impl Written {
         if plugin.is_empty() || plugin.contains('/') {
             return Err(invalid("ipam.type", &plugin, "name a plugin, for example weir-ipam"));
         }
-        let addresses = self.addresses(arguments)?;
+        let mut addresses = self.addresses(arguments)?;
+        let mut asked = BTreeSet::new();
+        addresses.retain(|address| asked.insert(*address));
         let lock_file = self.ipam_lock_file.clone();
         Ok(Some(IpamConfiguration {
             wants: ipam.wants(addresses)?,

@@ -67,7 +67,7 @@ fn addresses_asked_for_replace_a_familys_own() {
     assert_eq!(wants(json!({"ipam": both})), [address("10.0.0.9"), six.clone()]);
     let args = json!({"cni": {"ips": ["10.0.0.8/24"]}});
     assert_eq!(wants(json!({"ipam": both, "args": args})), [address("10.0.0.8"), six.clone()]);
-    let runtime = json!({"ips": ["10.0.0.7"]});
+    let runtime = json!({"ips": ["10.0.0.7", "10.0.0.7/24"]});
     assert_eq!(
         wants(json!({"ipam": both, "args": args, "runtimeConfig": runtime})),
         [address("10.0.0.7"), six]

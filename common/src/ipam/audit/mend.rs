@@ -46,6 +46,9 @@ pub fn mend(finding: &Finding, evidence: &Evidence, circumstances: &Circumstance
     let Some(mut transaction) = transaction(&found, evidence) else {
         return Mend::Gone;
     };
+    if let Some(key) = unreadable_key(&transaction, evidence) {
+        return Mend::Left(format!("{key} cannot be read, and Weir does not overwrite it"));
+    }
     evidence.ready.guard(&mut transaction);
     if rests_on_pools(&found) {
         let (prefix, revision) = (keys::POOLS.to_owned(), evidence.revision);
@@ -55,6 +58,16 @@ pub fn mend(finding: &Finding, evidence: &Evidence, circumstances: &Circumstance
         return Mend::Left("it takes more changes than one transaction may hold".to_owned());
     }
     Mend::Commit(transaction)
+}
+
+/// A key that a transaction takes for absent, because its value cannot be read.
+fn unreadable_key<'a>(transaction: &'a Transaction, evidence: &Evidence) -> Option<&'a str> {
+    transaction.compares.iter().find_map(|compare| match compare {
+        Compare::Absent { key } if evidence.listing.unreadable.contains_key(key) => {
+            Some(key.as_str())
+        }
+        _ => None,
+    })
 }
 
 fn transaction(found: &Finding, evidence: &Evidence) -> Option<Transaction> {

@@ -1,6 +1,6 @@
 //! What an input of the target says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use serde_json::{Map, Value};
@@ -42,6 +42,12 @@ impl Input {
         let host = host.filter(|name| is_identifier(name)).unwrap_or("n1").to_owned();
         let wants = document.get("wants").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let mut wants: Vec<Want> = wants.iter().filter_map(want).take(MOST_WANTS).collect();
+        // Configuration asks for an address once only.
+        let mut asked = HashSet::new();
+        wants.retain(|want| match want {
+            Want::Exactly(address) => asked.insert(*address),
+            Want::Any { .. } => true,
+        });
         if wants.is_empty() {
             wants.push(Want::Any { family: Family::V4, pools: vec![] });
         }
