@@ -109,9 +109,18 @@ impl Snapshot {
 fn facts_in(query: &str, answer: &Value) -> Vec<String> {
     let elements = answer.as_array().or_else(|| answer["nftables"].as_array());
     let elements = elements.map(Vec::as_slice).unwrap_or_default();
-    let full =
-        elements.iter().filter(|element| element.as_object().is_none_or(|it| !it.is_empty()));
-    full.map(|element| format!("{query}: {element}")).collect()
+    let counts = |element: &&Value| {
+        element.as_object().is_none_or(|it| !it.is_empty()) && !is_link_local(element)
+    };
+    elements.iter().filter(counts).map(|element| format!("{query}: {element}")).collect()
+}
+
+/// Whether it is a route that the kernel makes by itself for a link's own address,
+/// once it is sure of that: a second or two after the link is up.
+fn is_link_local(element: &Value) -> bool {
+    let destination = element["dst"].as_str().unwrap_or_default();
+    element["protocol"] == "kernel"
+        && ["fe80::", "ff00::"].iter().any(|prefix| destination.starts_with(prefix))
 }
 
 fn remove_volatile(value: &mut Value) {
