@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use weir_tests::{Cluster, Place, binaries, recorded_store};
 
 /// How long something may take to appear on the screen.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Bold type and red, as tmux passes them on.
 const BOLD: &str = "\u{1b}[1m";
