@@ -595,10 +595,10 @@ async fn a_gateway_is_passed_over_and_refused() {
     let store = store_with_pool();
     let first = assign(&store, &request("n1", "first", V4)).await.unwrap()[0];
     let next = cidr(&format!("{first}/31")).hosts().find(|address| *address != first).unwrap();
-    let second = Request { reserved: vec![next], ..request("n1", "second", V4) };
+    let second = Request { gateways: vec![next], ..request("n1", "second", V4) };
     assert_ne!(assign(&store, &second).await.unwrap(), [next]);
     let before = store.dump();
-    let asked = Request { reserved: vec![next], ..exactly("n1", "third", &next.to_string()) };
+    let asked = Request { gateways: vec![next], ..exactly("n1", "third", &next.to_string()) };
     let refused = assign(&store, &asked).await.unwrap_err();
     assert!(refused.to_string().contains(&format!("address {next} is a gateway")), "{refused}");
     assert_eq!(store.dump(), before);
@@ -611,6 +611,6 @@ async fn a_gateway_is_passed_over_and_refused() {
 async fn a_gateway_is_not_taken_from_who_has_it() {
     let store = store_with_pool();
     let first = assign(&store, &request("n1", "first", V4)).await.unwrap();
-    let again = Request { reserved: first.clone(), ..request("n1", "first", V4) };
+    let again = Request { gateways: first.clone(), ..request("n1", "first", V4) };
     assert_eq!(assign(&store, &again).await.unwrap(), first);
 }

@@ -57,7 +57,7 @@ pub struct Request {
     /// The network's gateways. No container is given one of them, not even when it
     /// asks for it, as it may for the addresses of an `IPReservation` (host-local:
     /// `plugins/ipam/host-local/backend/allocator/allocator.go`, Get).
-    pub reserved: Vec<IpAddr>,
+    pub gateways: Vec<IpAddr>,
 }
 
 /// Decides on a request.
@@ -84,7 +84,7 @@ pub fn decide(
         view.holdings.addresses(&request.handle_id, request.purpose.interface(), blocks);
     let draft = Draft::new(request, view, blocks, now);
     let (host, handle_id) = (&request.host, &request.handle_id);
-    let (purpose, gateways) = (&request.purpose, request.reserved.as_slice());
+    let (purpose, gateways) = (&request.purpose, request.gateways.as_slice());
     let mut search = Search { host, handle_id, purpose, gateways, view, blocks, draft };
     let mut assigned = Vec::new();
     let mut missing = Vec::new();

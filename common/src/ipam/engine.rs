@@ -42,11 +42,7 @@ pub async fn assign(
     now: Timestamp,
 ) -> Result<Assignment, Error> {
     let selections = View::selections(&request.host, &request.handle_id);
-    let parse = |snapshot: &Snapshot| {
-        let mut view = View::parse(snapshot)?;
-        view.reserved.extend(request.reserved.iter().map(|address| IpNet::from(*address)));
-        Ok(view)
-    };
+    let parse = |snapshot: &Snapshot| Ok(View::parse(snapshot)?.reserving(&request.gateways));
     let decide = |view: &View, blocks: &Blocks| assign::decide(request, view, blocks, now);
     let (addresses, view) = settle(datastore, selections, likely, parse, decide).await?;
     let pools = view.pools.into_iter().map(|pool| pool.value).collect();

@@ -105,7 +105,8 @@ pub enum Way {
     Borrowed(Option<String>),
 }
 
-/// Explains what an attachment to `host` that has nothing yet would get.
+/// Explains what an attachment to `host` that has nothing yet would get, in a
+/// network with these `gateways`.
 ///
 /// The store may change until the ADD comes; nothing is changed here.
 ///
@@ -116,12 +117,13 @@ pub async fn explain(
     datastore: &dyn Datastore,
     host: &str,
     wants: Vec<Want>,
+    gateways: Vec<IpAddr>,
     now: Timestamp,
 ) -> Result<Explanation, datastore::Error> {
-    let request = newcomer(host, wants);
+    let request = newcomer(host, wants, gateways);
     let selections = View::selections(&request.host, &request.handle_id);
     let view = match View::parse(&datastore.read(&selections).await?) {
-        Ok(view) => view,
+        Ok(view) => view.reserving(&request.gateways),
         Err(error) => {
             return Ok(Explanation { host: request.host, wants: Vec::new(), outcome: Err(error) });
         }
@@ -136,14 +138,14 @@ pub async fn explain(
 }
 
 /// The request of an attachment that nobody knows. No handle has an empty id.
-fn newcomer(host: &str, wants: Vec<Want>) -> Request {
+fn newcomer(host: &str, wants: Vec<Want>, gateways: Vec<IpAddr>) -> Request {
     Request {
         host: host.to_owned(),
         handle_id: String::new(),
         purpose: Purpose::Interface(String::new()),
         facts: Default::default(),
         wants,
-        reserved: Vec::new(),
+        gateways,
     }
 }
 

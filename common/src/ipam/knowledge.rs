@@ -1,6 +1,7 @@
 //! What has been read of the datastore, as values to decide on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -181,6 +182,12 @@ pub struct View {
 }
 
 impl View {
+    /// The view of a network with these gateways, which nobody is given unasked.
+    pub fn reserving(mut self, gateways: &[IpAddr]) -> Self {
+        self.reserved.extend(gateways.iter().copied().map(IpNet::from));
+        self
+    }
+
     /// What to read for an attachment with this handle on this host.
     pub fn selections(host: &str, handle_id: &str) -> Vec<Selection> {
         let mut selections = Holdings::selections(handle_id);

@@ -36,7 +36,7 @@ pub use check::{Difference, Expected, Found, FoundLink, compare};
 pub use cluster::{
     Change, ClusterNotice, ClusterPlan, ClusterPool, Follower, Inventory, Listing, NodeMemo, Peer,
     Present, PresentTunnel, Problem, Seen, TUNNEL_ALIAS, TUNNEL_DEVICE, TUNNEL_OVERHEAD,
-    TunnelFilter, TunnelNeed, TunnelPlan, Underlay, UnderlayLink, Way, difference,
+    TunnelFilter, TunnelNeed, TunnelPlan, Underlay, UnderlayLink, Way, any_tunnels, difference,
     has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use collect::{Fate, fate};

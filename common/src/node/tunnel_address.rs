@@ -141,7 +141,7 @@ impl Ensuring<'_> {
             purpose: Purpose::Tunnel,
             facts: BTreeMap::new(),
             wants: vec![Want::Any { family: Family::V4, pools }],
-            reserved: Vec::new(),
+            gateways: Vec::new(),
         };
         Ok(assign::decide(&request, self.view, self.blocks, now)?)
     }

@@ -51,7 +51,7 @@ pub fn request(host: &str, container: &str, families: &[Family]) -> Request {
         purpose: Purpose::Interface("eth0".to_owned()),
         facts: BTreeMap::new(),
         wants: families.iter().map(any).collect(),
-        reserved: vec![],
+        gateways: vec![],
     }
 }
 

@@ -44,7 +44,8 @@ pub struct ExplainArgs {
 pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult {
     let asked = request::read(&arguments, session).await?;
     let now = session.surroundings.now();
-    let explained = explain(session.datastore, &asked.node, asked.wants.clone(), now)
+    let (wants, gateways) = (asked.wants.clone(), asked.gateways.clone());
+    let explained = explain(session.datastore, &asked.node, wants, gateways, now)
         .await
         .map_err(|error| Failure::caused_by(&error))?;
     let output = asked.in_words() + &in_words(&explained);

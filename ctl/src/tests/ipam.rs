@@ -73,7 +73,7 @@ async fn a_report_in_json_is_read_back_to_release_what_leaked() {
         purpose: Purpose::Interface("eth0".to_owned()),
         facts: Default::default(),
         wants: vec![weir_common::ipam::assign::Want::Exactly("10.1.0.7".parse().unwrap())],
-        reserved: vec![],
+        gateways: vec![],
     };
     let made = "2026-11-23T00:00:00Z".parse().unwrap();
     weir_common::ipam::engine::assign(&memory, &request, &[], made).await.unwrap();

@@ -24,7 +24,7 @@ async fn store_of(containers: &[(&str, &str, &str)]) -> Memory {
             purpose: Purpose::Interface("eth0".to_owned()),
             facts: BTreeMap::new(),
             wants: vec![Want::Exactly(address.parse().unwrap())],
-            reserved: Vec::new(),
+            gateways: Vec::new(),
         };
         let made = "2026-11-23T00:00:00Z".parse().unwrap();
         engine::assign(&memory, &request, &[], made).await.unwrap();

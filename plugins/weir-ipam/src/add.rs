@@ -29,7 +29,7 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
         purpose: Purpose::Interface(call.environment.interface.clone()),
         facts: facts(call, boot_id.as_deref()),
         wants: ipam.wants.clone(),
-        reserved: ipam.gateways.iter().map(IpNet::addr).collect(),
+        gateways: ipam.gateways.iter().map(IpNet::addr).collect(),
     };
     // The wait for other calls of this host does not count against the deadline.
     let datastore = call.configuration.datastore.clone()?;

@@ -1,5 +1,6 @@
 //! STATUS: would the next ADD get an address?
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error, IpamConfiguration};
@@ -49,6 +50,8 @@ async fn would_add(
     host: &str,
     datastore: &dyn Datastore,
 ) -> Result<(), IpamError> {
-    let explanation = explain(datastore, host, ipam.wants.clone(), Timestamp::now()).await?;
+    let gateways = ipam.gateways.iter().map(IpNet::addr).collect();
+    let now = Timestamp::now();
+    let explanation = explain(datastore, host, ipam.wants.clone(), gateways, now).await?;
     explanation.outcome.map(|_| ())
 }

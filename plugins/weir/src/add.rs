@@ -12,7 +12,7 @@ use weir_common::network::{
 use weir_kernel::{Applied, Kernel, is_same_namespace};
 use weir_process::{CLEAN_UP, DEADLINE, Timing};
 
-use crate::cluster::{Keeper, News};
+use crate::cluster::{Keeper, Upkeep};
 use crate::delegate::{Delegate, is_own_ipam};
 use crate::{attachment, del, failure, identity_of, pools};
 
@@ -37,13 +37,13 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     };
     let prepare = prepare(call, &kernel, &keeper, &identity, present);
     let (mut addresses, link) = tokio::join!(ask, prepare);
-    let news = match &mut addresses {
-        Ok(addresses) => News::take(&kernel, addresses).await,
+    let upkeep = match &mut addresses {
+        Ok(addresses) => Upkeep::take(&kernel, addresses).await,
         Err(_) => None,
     };
     let attached = match (addresses, link) {
         (Ok(addresses), Ok(link)) => {
-            let link = link.with_news(call, news.as_ref());
+            let link = link.with_upkeep(call, upkeep.as_ref());
             attach(call, &kernel, &keeper, addresses, link).await
         }
         (Err(error), Ok(link)) => Err(undo(&kernel, link.applied, error).await),
@@ -59,8 +59,8 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
         Err(error) if !present => Err(give_back(&delegate, error).await),
         Err(error) => Err(error),
         Ok(result) => {
-            if let Some(news) = news {
-                news.carry_out(&kernel, &keeper).await;
+            if let Some(upkeep) = upkeep {
+                upkeep.carry_out(&kernel, &keeper).await;
             }
             Ok(result)
         }
@@ -109,8 +109,8 @@ struct Link {
 }
 
 impl Link {
-    fn with_news(self, call: &Call, news: Option<&News>) -> Self {
-        let of_cluster = news.and_then(|news| news.pod_mtu);
+    fn with_upkeep(self, call: &Call, upkeep: Option<&Upkeep>) -> Self {
+        let of_cluster = upkeep.and_then(|upkeep| upkeep.pod_mtu);
         let mtu = call.configuration.mtu.or(of_cluster).unwrap_or(self.mtu);
         Self { mtu, is_of_other_mtu: mtu != self.mtu, ..self }
     }

@@ -1,15 +1,17 @@
 //! The node's part in the cluster, where no agent sees to it.
 //!
 //! A plugin runs for a moment only, so the last ADD leaves a memo to the next one.
-//! As long as nothing has changed in the datastore since, nothing is done here.
+//! As long as nothing has changed in the datastore since, nothing is done here. In
+//! the order of one ADD: [`Keeper::find`] says who sees to it, [`Keeper::question`]
+//! what `weir-ipam` is asked, [`Upkeep::take`] what its answer comes to, and
+//! [`Upkeep::carry_out`] does it. `docs/cluster.md` gives the reasons.
 
 use std::path::Path;
 
 use weir_common::cni::AddResult;
 use weir_common::datastore::Revision;
 use weir_common::network::{
-    ClusterNotice, ClusterPlan, NodeMemo, TUNNEL_OVERHEAD, TunnelNeed, Underlay, plan_cluster,
-    pod_mtu,
+    ClusterNotice, ClusterPlan, NodeMemo, TunnelNeed, Underlay, any_tunnels, plan_cluster, pod_mtu,
 };
 use weir_kernel::{Converged, Kernel};
 use weir_process::{
@@ -79,21 +81,22 @@ fn agent() -> Option<AgentNotice> {
     running_agent(Path::new(PRESENCE_FILE))
 }
 
-/// What there is in the cluster, and this node's links.
-pub struct News {
+/// What the node needs for its part in the cluster: what there is in the cluster,
+/// and this node's links.
+pub struct Upkeep {
     notice: ClusterNotice,
     underlay: Underlay,
     /// The MTU in bytes for containers, where the cluster decides it.
     pub pod_mtu: Option<u32>,
 }
 
-impl News {
+impl Upkeep {
     /// What the IPAM plugin told, taken out of its result; `None` if nothing has
     /// changed, or somebody else sees to it.
     pub async fn take(kernel: &Kernel, result: &mut AddResult) -> Option<Self> {
         let notice = *result.cluster.take()?;
         match Self::of(kernel, notice).await {
-            Ok(news) => Some(news),
+            Ok(upkeep) => Some(upkeep),
             Err(error) => {
                 tracing::warn!(%error, "the ways to other nodes stay as they are");
                 None
@@ -107,8 +110,8 @@ impl News {
         let modes = || inventory.pools.values().map(|pool| pool.ipip_mode);
         let pod_mtu = if inventory.nodes.contains_key(&notice.node) {
             Some(plan_cluster(&notice.node, inventory, &underlay).pod_mtu)
-        } else if pod_mtu(TUNNEL_OVERHEAD, modes()) == 0 {
-            // A pool tunnels, and this node will too once it is registered.
+        } else if any_tunnels(modes()) {
+            // This node will too once it is registered.
             Some(pod_mtu(kernel.uplink_mtu().await?, modes()))
         } else {
             None
@@ -116,7 +119,7 @@ impl News {
         Ok(Self { notice, underlay, pod_mtu })
     }
 
-    /// Makes the kernel what the news ask for, and leaves a memo of it. What cannot
+    /// Makes the kernel what that asks for, and leaves a memo of it. What cannot
     /// be done is logged, and tried again by the next ADD: the container that is
     /// being added can be reached on its node all the same.
     ///

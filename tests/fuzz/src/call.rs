@@ -118,7 +118,7 @@ impl Plugin for Pure {
             purpose: Purpose::Interface(call.environment.interface.clone()),
             facts: call.configuration.facts.clone(),
             wants: ipam.wants.clone(),
-            reserved: ipam.gateways.iter().map(ipnet::IpNet::addr).collect(),
+            gateways: ipam.gateways.iter().map(ipnet::IpNet::addr).collect(),
         };
         let assigned = finish(engine::assign(&self.0, &request, &[], NOW))?;
         let addresses = assigned.addresses.iter();
@@ -165,8 +165,10 @@ impl Plugin for Pure {
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
-        let wants = call.configuration.require_ipam()?.wants.clone();
-        let explanation = finish(explain(&self.0, &host(call), wants, NOW))?;
+        let ipam = call.configuration.require_ipam()?;
+        let gateways = ipam.gateways.iter().map(ipnet::IpNet::addr).collect();
+        let wants = ipam.wants.clone();
+        let explanation = finish(explain(&self.0, &host(call), wants, gateways, NOW))?;
         explanation.outcome?;
         Ok(())
     }

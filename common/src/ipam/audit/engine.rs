@@ -232,7 +232,7 @@ async fn record(
         purpose: Purpose::Interface(identity.interface().to_owned()),
         facts: Default::default(),
         wants: addresses.iter().copied().map(Want::Exactly).collect(),
-        reserved: Vec::new(),
+        gateways: Vec::new(),
     };
     match engine::assign(datastore, &request, &[], now).await {
         Ok(_) => Ok(Repaired::Mended),

@@ -26,6 +26,6 @@ pub use listing::{Listing, Seen};
 pub use memo::{ClusterNotice, NodeMemo, TunnelNeed};
 pub use plan::{
     ClusterPlan, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Underlay, UnderlayLink, Way,
-    has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
+    any_tunnels, has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use problem::Problem;

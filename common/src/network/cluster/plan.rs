@@ -192,8 +192,12 @@ pub fn plan_cluster(node: &str, inventory: &Inventory, underlay: &Underlay) -> C
 /// pools of these modes: as soon as any of them tunnels, room for the outer
 /// header is kept free.
 pub fn pod_mtu(uplink_mtu: u32, modes: impl IntoIterator<Item = EncapsulationMode>) -> u32 {
-    let tunnels = modes.into_iter().any(|mode| mode != EncapsulationMode::Never);
-    uplink_mtu.saturating_sub(if tunnels { TUNNEL_OVERHEAD } else { 0 })
+    uplink_mtu.saturating_sub(if any_tunnels(modes) { TUNNEL_OVERHEAD } else { 0 })
+}
+
+/// Whether a pool of any of these modes may tunnel.
+pub fn any_tunnels(modes: impl IntoIterator<Item = EncapsulationMode>) -> bool {
+    modes.into_iter().any(|mode| mode != EncapsulationMode::Never)
 }
 
 /// Whether `node` tunnels to another node or another one to it, were there a

@@ -4,6 +4,9 @@
 //! Flags are written into the configuration, and the plugins' own reading of it
 //! says what is wanted, so that the two cannot differ.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use weir_common::cni::{Arguments, Configuration, IpamConfiguration, skeleton};
 use weir_common::datastore::keys;
@@ -21,6 +24,8 @@ pub struct Asked {
     pub node: String,
     /// The addresses.
     pub wants: Vec<Want>,
+    /// The network's gateways, which no container gets.
+    pub gateways: Vec<IpAddr>,
     /// Who says so, for people.
     by: String,
 }
@@ -49,8 +54,9 @@ pub async fn read(arguments: &ExplainArgs, session: &Session<'_>) -> Result<Aske
         Some(node) => node.clone(),
         None => session.surroundings.node_name(&configuration.node_name)?,
     };
-    let wants = require_ipam(&configuration, &by)?.wants.clone();
-    Ok(Asked { node, wants, by })
+    let ipam = require_ipam(&configuration, &by)?;
+    let gateways = ipam.gateways.iter().map(IpNet::addr).collect();
+    Ok(Asked { node, wants: ipam.wants.clone(), gateways, by })
 }
 
 impl Asked {

@@ -45,7 +45,7 @@ fn request(input: &Input, number: u8, wants: &[Want]) -> Request {
         purpose: Purpose::Interface("eth0".to_owned()),
         facts: BTreeMap::new(),
         wants: wants.to_vec(),
-        reserved: vec![],
+        gateways: vec![],
     }
 }
 
@@ -97,7 +97,7 @@ async fn add(store: &Memory, request: &Request) {
     let known =
         before.taken.values().any(|it| it.handle == request.handle_id || it.handle.is_empty());
     let has_handle = before.dump.contains_key(&keys::handle(&request.handle_id));
-    let explained = explain(store, &request.host, request.wants.clone(), NOW).await;
+    let explained = explain(store, &request.host, request.wants.clone(), vec![], NOW).await;
     let explained = explained.expect("the store is there").outcome;
     let assigned = engine::assign(store, request, &[], NOW).await.map(|it| it.addresses);
     let after = Facts::of(store.dump());
