@@ -179,3 +179,32 @@ fn an_add_goes_on_without_a_tunnel_and_status_tells() {
     let failure = fleet.status(0, "blue").failure();
     failure.expect(51, &["tunl0", "ipipMode", "weirctl node run --once"]);
 }
+
+#[test]
+fn another_datastore_is_no_restored_one() {
+    let fleet = fleet(1);
+    pool(&fleet, "Never");
+    for name in ["one", "two", "three"] {
+        add(&fleet, 0, name);
+    }
+    let node = fleet.members[0].node();
+    let green = json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "IPPool",
+        "metadata": {"name": "green"}, "spec": {"cidr": "10.8.0.0/24"},
+    });
+    node.write("/run/green.yaml", &green.to_string());
+    let place = ["--datastore-type", "embedded", "--datastore-path", "/run/other.db"];
+    let created = fleet.weirctl(0, &[&place[..], &["create", "-f", "/run/green.yaml"]].concat());
+    assert!(created.succeeded, "{created:?}");
+    let call = fleet
+        .call(0, "green", &node.container("four"))
+        .configure("/datastore_type", "embedded".into())
+        .configure("/datastore_path", "/run/other.db".into())
+        .configure("/log_level", "debug".into());
+    // Its revisions have only begun.
+    let answer = call.run(node, "ADD");
+    assert!(answer.succeeded && listed(&answer), "{answer:?}");
+    assert!(!answer.stderr.contains("gone back in time"), "{answer:?}");
+    let back = add(&fleet, 0, "five");
+    assert!(listed(&back) && !back.stderr.contains("gone back in time"), "{back:?}");
+}

@@ -72,7 +72,7 @@ mod tests {
         fs::write(&file, "nonsense").unwrap();
         assert_eq!(read_node_memo(&file), None);
         let plan = plan_cluster("n1", &Inventory::default(), &Underlay::default());
-        let memo = NodeMemo::new(Revision(3), boot_id().as_deref(), &plan);
+        let memo = NodeMemo::new("here", Revision(3), boot_id().as_deref(), &plan);
         for _ in 0..2 {
             leave_node_memo(&file, &memo, &Follower::default()).unwrap();
             assert_eq!(read_node_memo(&file), Some(memo.clone()));

@@ -18,6 +18,16 @@ pub enum Configuration {
     Etcd(EtcdConfiguration),
 }
 
+impl Configuration {
+    /// What tells this datastore from another one: its file, or etcd's URLs.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Embedded { path } => path.display().to_string(),
+            Self::Etcd(etcd) => etcd.endpoints.join(","),
+        }
+    }
+}
+
 impl Default for Configuration {
     fn default() -> Self {
         Self::Embedded { path: DEFAULT_EMBEDDED_PATH.into() }

@@ -25,7 +25,7 @@ use crate::{attachment, del, failure, identity_of, pools};
 pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let ipam = call.configuration.require_ipam()?;
     let identity = identity_of(call)?;
-    let keeper = Keeper::find();
+    let keeper = Keeper::find(call);
     let delegate = Delegate::find(call, ipam)?.asking(keeper.question());
     let kernel = open(call)?;
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;

@@ -9,7 +9,8 @@
 use std::path::Path;
 
 use weir_common::cni::AddResult;
-use weir_common::datastore::Revision;
+use weir_common::cni::skeleton::Call;
+use weir_common::datastore::{Configuration, Revision};
 use weir_common::network::{
     ClusterNotice, ClusterPlan, NodeMemo, TunnelNeed, Underlay, any_tunnels, plan_cluster, pod_mtu,
 };
@@ -23,17 +24,25 @@ use weir_process::{
 pub enum Keeper {
     /// The agent, which told this.
     Agent(AgentNotice),
-    /// Each ADD; this is what the last one left.
-    Plugin(Option<NodeMemo>),
+    /// Each ADD.
+    Plugin {
+        /// The datastore of the call's network, by its place.
+        datastore: String,
+        /// What the last ADD left that read the same one.
+        memo: Option<NodeMemo>,
+    },
 }
 
 impl Keeper {
     /// Who it is at this moment.
-    pub fn find() -> Self {
-        match agent() {
-            Some(notice) => Self::Agent(notice),
-            None => Self::Plugin(read_node_memo(Path::new(NODE_MEMO_FILE))),
+    pub fn find(call: &Call) -> Self {
+        if let Some(notice) = agent() {
+            return Self::Agent(notice);
         }
+        let datastore = call.configuration.datastore.as_ref().map(Configuration::place);
+        let datastore = datastore.unwrap_or_default();
+        let memo = read_node_memo(Path::new(NODE_MEMO_FILE));
+        Self::Plugin { memo: memo.filter(|memo| memo.datastore == datastore), datastore }
     }
 
     /// Whether the agent does it.
@@ -45,14 +54,14 @@ impl Keeper {
     pub fn pod_mtu(&self) -> Option<u32> {
         match self {
             Self::Agent(notice) => notice.pod_mtu,
-            Self::Plugin(memo) => memo.as_ref()?.pod_mtu,
+            Self::Plugin { memo, .. } => memo.as_ref()?.pod_mtu,
         }
     }
 
     /// Up to where the datastore was read for what the last ADD left.
     fn revision(&self) -> Revision {
         match self {
-            Self::Plugin(Some(memo)) => memo.revision,
+            Self::Plugin { memo: Some(memo), .. } => memo.revision,
             _ => Revision::default(),
         }
     }
@@ -61,7 +70,7 @@ impl Keeper {
     pub fn tunnel(&self) -> TunnelNeed {
         match self {
             Self::Agent(notice) => notice.tunnel,
-            Self::Plugin(memo) => memo.as_ref().map(|memo| memo.tunnel).unwrap_or_default(),
+            Self::Plugin { memo, .. } => memo.as_ref().map(|memo| memo.tunnel).unwrap_or_default(),
         }
     }
 
@@ -69,7 +78,7 @@ impl Keeper {
     pub fn question(&self) -> Option<String> {
         match self {
             Self::Agent(_) => None,
-            Self::Plugin(memo) => {
+            Self::Plugin { memo, .. } => {
                 let seen = memo.as_ref().and_then(|memo| memo.seen.as_ref());
                 serde_json::to_string(&seen).ok()
             }
@@ -135,18 +144,19 @@ impl Upkeep {
             }
         };
         // An agent that has begun meanwhile does all of this.
-        if agent().is_none() {
-            self.carry_out_alone(kernel, keeper).await;
+        if let (Keeper::Plugin { datastore, .. }, None) = (keeper, agent()) {
+            self.carry_out_alone(kernel, datastore, keeper.revision()).await;
         }
         drop(lock);
     }
 
-    async fn carry_out_alone(self, kernel: &Kernel, keeper: &Keeper) {
+    /// `before` is the revision of the memo when this ADD began.
+    async fn carry_out_alone(self, kernel: &Kernel, datastore: &str, before: Revision) {
         let file = Path::new(NODE_MEMO_FILE);
         let Self { notice, underlay, pod_mtu } = self;
         let revision = notice.seen.revision;
-        let left = read_whole_node_memo(file);
-        if left.as_ref().is_some_and(|(memo, _)| memo.overtakes(keeper.revision(), revision)) {
+        let left = read_whole_node_memo(file).filter(|(memo, _)| memo.datastore == datastore);
+        if left.as_ref().is_some_and(|(memo, _)| memo.overtakes(before, revision)) {
             tracing::debug!(%revision, "another ADD has made the node newer");
             return;
         }
@@ -162,7 +172,7 @@ impl Upkeep {
         plan.keeps_addresses = notice.without_borrowed;
         let done = kernel.converge(&plan).await;
         log(&plan, &done);
-        let mut memo = NodeMemo::new(revision, boot_id().as_deref(), &plan);
+        let mut memo = NodeMemo::new(datastore, revision, boot_id().as_deref(), &plan);
         memo.pod_mtu = pod_mtu;
         if notice.settled && done.failures.is_empty() {
             memo.seen = Some(notice.seen);

@@ -30,7 +30,7 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
     let links = links.map_err(failure::of_kernel)?;
     let (left, mut errors) = links.remove_stale().await;
     errors.extend(delegate(call, &input(call, &left)?).await.err());
-    errors.extend(links.finish().await.into_iter().map(failure::of_kernel));
+    errors.extend(links.finish(call).await.into_iter().map(failure::of_kernel));
     Error::joined(errors).map_or(Ok(()), Err)
 }
 
@@ -98,7 +98,7 @@ impl Links {
 
     /// Removes what is still half-made after all this time, in which an ADD makes
     /// its next request; and the NAT of a node without attachments.
-    async fn finish(&self) -> Vec<weir_kernel::Error> {
+    async fn finish(&self, call: &Call) -> Vec<weir_kernel::Error> {
         let made = match self.kernel.made_links().await {
             Ok(made) => made,
             Err(error) => return vec![error],
@@ -113,7 +113,7 @@ impl Links {
         let failed = self.kernel.remove_links(&left).await;
         let mut errors: Vec<_> = failed.into_iter().map(|(_, error)| error).collect();
         // The agent sees to it where it runs.
-        if finished.is_empty() && !Keeper::find().is_agent() {
+        if finished.is_empty() && !Keeper::find(call).is_agent() {
             errors.extend(self.kernel.remove_nat().err());
         }
         errors

@@ -37,13 +37,12 @@ pub async fn status(call: &Call) -> Result<(), Error> {
 }
 
 async fn connectivity(call: &Call) -> Result<(), Error> {
-    let network = &call.configuration.network;
-    let first = look(network).await?;
+    let first = look(call).await?;
     if first.is_empty() {
         return Ok(());
     }
     tokio::time::sleep(ADD_IN_PROGRESS).await;
-    let again = look(network).await?;
+    let again = look(call).await?;
     let lasting: Vec<String> =
         again.iter().filter(|trouble| first.contains(trouble)).map(Trouble::to_string).collect();
     if lasting.is_empty() {
@@ -57,8 +56,9 @@ async fn connectivity(call: &Call) -> Result<(), Error> {
 }
 
 /// What is wrong with the network's containers on this node at this moment.
-async fn look(network: &str) -> Result<Vec<Trouble>, Error> {
+async fn look(call: &Call) -> Result<Vec<Trouble>, Error> {
     let kernel = Kernel::open().map_err(failure::of_kernel)?;
+    let network = &call.configuration.network;
     let mut attachments = kernel.attachment_states().await.map_err(failure::of_kernel)?;
     attachments.retain(|attachment| attachment.identity.network() == network);
     let has_ipv6 = |attachment: &weir_common::network::AttachmentState| {
@@ -66,6 +66,6 @@ async fn look(network: &str) -> Result<Vec<Trouble>, Error> {
     };
     let state = kernel.node_state(attachments.iter().any(has_ipv6)).map_err(failure::of_kernel)?;
     let tunnel = kernel.tunnel_device().await.map_err(failure::of_kernel)?;
-    let need = Keeper::find().tunnel();
+    let need = Keeper::find(call).tunnel();
     Ok(troubles(&attachments, &NodeHealth { state, need, tunnel }))
 }

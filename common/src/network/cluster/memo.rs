@@ -77,7 +77,13 @@ impl fmt::Display for TunnelNeed {
 pub struct NodeMemo {
     version: u32,
     boot_id: Option<String>,
-    /// Up to where the datastore was read for it.
+    /// Which datastore was read for it ([`Configuration::place`]): two networks of a
+    /// node may have different ones, whose revisions have nothing to do with each
+    /// other.
+    ///
+    /// [`Configuration::place`]: crate::datastore::Configuration::place
+    pub datastore: String,
+    /// Up to where it was read.
     pub revision: Revision,
     /// The same, to ask whether anything changed since; none when not everything
     /// could be done, so that it is tried again.
@@ -89,11 +95,18 @@ pub struct NodeMemo {
 }
 
 impl NodeMemo {
-    /// The memo of a plan that rests on what was read up to `revision`.
-    pub fn new(revision: Revision, boot_id: Option<&str>, plan: &ClusterPlan) -> Self {
+    /// The memo of a plan that rests on what was read of `datastore` up to
+    /// `revision`.
+    pub fn new(
+        datastore: &str,
+        revision: Revision,
+        boot_id: Option<&str>,
+        plan: &ClusterPlan,
+    ) -> Self {
         Self {
             version: VERSION,
             boot_id: boot_id.map(str::to_owned),
+            datastore: datastore.to_owned(),
             revision,
             seen: None,
             pod_mtu: None,
@@ -143,7 +156,7 @@ mod tests {
         let plan = plan_cluster("n1", &Inventory::default(), &Underlay::default());
         NodeMemo {
             seen: Some(Seen::default()),
-            ..NodeMemo::new(Revision(revision), Some("boot"), &plan)
+            ..NodeMemo::new("here", Revision(revision), Some("boot"), &plan)
         }
     }
 
