@@ -48,15 +48,6 @@ impl Attribute {
     pub fn interface(&self) -> Option<&str> {
         self.fact(ATTRIBUTE_INTERFACE)
     }
-
-    /// Whether this is the allocation of `interface` under `handle_id`.
-    ///
-    /// An allocation that names no interface was made by Calico, which knows
-    /// one interface a container: it belongs to whichever is asked for.
-    pub fn belongs_to(&self, handle_id: &str, interface: &str) -> bool {
-        self.handle_id.as_deref() == Some(handle_id)
-            && self.interface().is_none_or(|of| of == interface)
-    }
 }
 
 /// A block of addresses as stored (`libcalico-go/lib/backend/model/block.go`).

@@ -7,7 +7,7 @@ use weir_common::cni::{AddResult, Code, Error};
 use weir_common::ipam::engine;
 use weir_process::{DELEGATED, block_on, within};
 
-use crate::handle_of;
+use crate::assignee_of;
 
 pub fn check(call: &Call) -> Result<(), Error> {
     call.configuration.require_ipam()?;
@@ -17,11 +17,11 @@ pub fn check(call: &Call) -> Result<(), Error> {
             "prevResult is missing: CHECK compares with the result of ADD",
         ));
     };
-    let handle_id = handle_of(call);
+    let assignee = assignee_of(call)?;
     let datastore = call.configuration.datastore.clone()?;
     let held = block_on(within(DELEGATED, async {
         let datastore = weir_datastore::open(&datastore).await?;
-        Ok(engine::lookup(datastore.as_ref(), &handle_id, &call.environment.interface).await?)
+        Ok(engine::lookup(datastore.as_ref(), &assignee).await?)
     }))?;
     let held: Vec<IpAddr> = held.into_iter().map(|assigned| assigned.address).collect();
     let interface = container_interface(call, result);
@@ -33,8 +33,9 @@ pub fn check(call: &Call) -> Result<(), Error> {
         Some(lost) => Err(Error::new(
             Code::CheckFailed,
             format!(
-                "address {lost} is not allocated to {handle_id}; delete and add the container \
-                 again; see: weirctl ipam show --ip={lost}"
+                "address {lost} is not allocated to {} on node {}; delete and add the container \
+                 again; see: weirctl ipam show --ip={lost}",
+                assignee.handle_id, assignee.host
             ),
         )),
     }

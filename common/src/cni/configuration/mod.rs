@@ -34,12 +34,19 @@ use value::check_mtu;
 use written::{Written, decode, without_meaning};
 
 /// The keys that DEL goes by, besides those of etcd.
-const FOR_REMOVAL: [&str; 4] = ["datastore_path", "datastore_type", "ipam", "ipam_lock_file"];
+const FOR_REMOVAL: [&str; 8] = [
+    "datastore_path",
+    "datastore_type",
+    "hostname",
+    "ipam",
+    "ipam_lock_file",
+    "nodename",
+    "nodename_file",
+    "nodename_file_optional",
+];
 
-/// The keys that GC goes by, besides those of DEL: whose addresses and links these
-/// are.
-const FOR_COLLECTION: [&str; 5] =
-    ["type", "nodename", "hostname", "nodename_file", "nodename_file_optional"];
+/// The key that GC goes by, besides those of DEL: whose links say what lives.
+const FOR_COLLECTION: [&str; 1] = ["type"];
 
 /// A configuration in which everything has been checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,8 +62,8 @@ pub struct Configuration {
     /// Where the datastore is. Wrong only in what [`Configuration::for_removal`]
     /// gives: what is to be removed first does not depend on it.
     pub datastore: Result<datastore::Configuration, Error>,
-    /// How the node's name is found.
-    pub node_name: NodeName,
+    /// How the node's name is found; wrong likewise.
+    pub node_name: Result<NodeName, Error>,
     /// The MTU asked for, in bytes; `None` to take the node's.
     pub mtu: Option<u32>,
     /// The hardware address asked for.
@@ -100,6 +107,7 @@ impl Configuration {
     ) -> Result<Self, Error> {
         let configuration = Self::build(network, version, json, arguments)?;
         configuration.datastore.clone()?;
+        configuration.node_name.clone()?;
         Ok(configuration)
     }
 
@@ -162,7 +170,7 @@ impl Configuration {
             network,
             version,
             datastore: written.datastore(),
-            node_name: written.node_name()?,
+            node_name: written.node_name(),
             mtu: check_mtu(written.mtu)?,
             mac: written.mac(arguments)?,
             allow_ip_forwarding: written.container_settings.allow_ip_forwarding,

@@ -23,7 +23,7 @@ fn defaults() {
     assert_eq!(configuration.datastore, Ok(datastore::Configuration::default()));
     let any = Want::Any { family: Family::V4, pools: vec![] };
     assert_eq!(configuration.ipam.unwrap().wants, [any]);
-    assert_eq!(configuration.node_name, NodeName::FileOrHost(DEFAULT_NODE_NAME_FILE.into()));
+    assert_eq!(configuration.node_name, Ok(NodeName::FileOrHost(DEFAULT_NODE_NAME_FILE.into())));
 }
 
 #[test]
@@ -95,6 +95,20 @@ fn a_mistake_does_not_stand_in_the_way_of_removal() {
     let configuration = removal.unwrap();
     assert_eq!(configuration.ipam.unwrap().plugin, "weir-ipam");
     assert_eq!(configuration.datastore.unwrap_err().code, Code::UnsupportedField);
+    assert_eq!(configuration.node_name.unwrap_err().code, Code::InvalidConfiguration);
+}
+
+#[test]
+fn a_removal_knows_its_host() {
+    let node_name = |json: Value| {
+        let json = json.as_object().unwrap();
+        let removal = Configuration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, json);
+        removal.unwrap().node_name.unwrap()
+    };
+    let given = |name: &str| NodeName::Given(name.to_owned());
+    assert_eq!(node_name(json!({"nodename": "n1", "hostname": "n2"})), given("n1"));
+    assert_eq!(node_name(json!({"hostname": "n2"})), given("n2"));
+    assert_eq!(node_name(json!({"nodename_file": "/n"})), NodeName::File("/n".into()));
 }
 
 fn for_collection(json: Value) -> Result<Configuration, Error> {
@@ -111,11 +125,11 @@ fn a_collection_is_not_stopped_by_a_mistake_but_knows_its_host() {
         "nodename": "n1", "ipam": {"type": "weir-ipam", "assign_ipv4": "maybe"},
     });
     let configuration = for_collection(json).unwrap();
-    assert_eq!(configuration.node_name, NodeName::Given("n1".to_owned()));
+    assert_eq!(configuration.node_name, Ok(NodeName::Given("n1".to_owned())));
     assert_eq!((configuration.main_plugin.as_str(), configuration.log_file), ("weir", None));
     assert_eq!(configuration.valid_attachments, None);
-    let error = for_collection(json!({"nodename": "a/b"})).unwrap_err();
-    assert_eq!(error.code, Code::InvalidConfiguration);
+    let node_name = for_collection(json!({"nodename": "a/b"})).unwrap().node_name;
+    assert_eq!(node_name.unwrap_err().code, Code::InvalidConfiguration);
 }
 
 #[test]
