@@ -7,6 +7,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::null::null_is_default;
+
 /// Blocks are at most this many addresses large: /20 and /116
 /// (`libcalico-go/lib/clientv3/ippool.go`).
 pub const MAX_BLOCK_BITS: u8 = 12;
@@ -73,7 +75,7 @@ pub struct Block {
     #[serde(rename = "sequenceNumber", default)]
     pub sequence_number: u64,
     /// The sequence number at which each ordinal was last handed out.
-    #[serde(rename = "sequenceNumberForAllocation", default, deserialize_with = "null_is_empty")]
+    #[serde(rename = "sequenceNumberForAllocation", default, deserialize_with = "null_is_default")]
     pub sequence_number_for_allocation: BTreeMap<String, u64>,
     /// Set while Calico removes the key; Weir removes it at once.
     #[serde(default)]
@@ -81,13 +83,6 @@ pub struct Block {
     /// Fields Weir does not know, kept as they are.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
-}
-
-fn null_is_empty<'de, D>(deserializer: D) -> Result<BTreeMap<String, u64>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Why a stored block cannot be used.
