@@ -21,4 +21,5 @@ pub mod datastore;
 pub mod ipam;
 pub mod network;
 pub mod node;
+mod null;
 pub mod resources;

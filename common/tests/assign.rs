@@ -13,8 +13,7 @@ use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
 use weir_common::ipam::{
-    Affinity, Attribute, Block, Error, Family, PassedOver, PoolReference, Purpose, engine,
-    handle_id, walk,
+    Affinity, Assignee, Attribute, Block, Error, Family, PassedOver, PoolReference, engine, walk,
 };
 use weir_common::resources::AllowedUse;
 use weir_datastore::Memory;
@@ -148,15 +147,16 @@ async fn a_repeated_add_is_a_new_allocation_of_the_same_addresses() {
 async fn two_interfaces_of_a_container_are_told_apart() {
     let store = store_with_pool();
     let eth0 = request("n1", "a", V4);
-    let eth1 = Request { purpose: Purpose::Interface("eth1".to_owned()), ..eth0.clone() };
+    let assignee = Assignee::interface("n1", "net", "a", "eth1");
+    let eth1 = Request { assignee, ..eth0.clone() };
     let first = assign(&store, &eth0).await.unwrap();
     let second = assign(&store, &eth1).await.unwrap();
     assert_ne!(first, second);
     assert_consistent(&store);
-    engine::release(&store, &eth0.handle_id, "eth0").await.unwrap();
+    engine::release(&store, &eth0.assignee).await.unwrap();
     assert_consistent(&store);
     assert_eq!(allocations(&store).into_keys().collect::<Vec<_>>(), second);
-    engine::release(&store, &eth0.handle_id, "eth1").await.unwrap();
+    engine::release(&store, &eth1.assignee).await.unwrap();
     assert_eq!(allocations(&store).len(), 0);
     assert_consistent(&store);
 }
@@ -186,7 +186,7 @@ async fn freed_addresses_come_last() {
     for container in ["a", "b"] {
         assign(&store, &request("n1", container, V4)).await.unwrap();
     }
-    engine::release(&store, &handle_id("net", "a"), "eth0").await.unwrap();
+    engine::release(&store, &assignee("n1", "a")).await.unwrap();
     let mut next = Vec::new();
     for container in ["c", "d", "e"] {
         next.extend(assign(&store, &request("n1", container, V4)).await.unwrap());
@@ -395,7 +395,7 @@ async fn nothing_is_written_while_the_datastore_is_moved() {
     );
     let before = store.dump();
     let add = assign(&store, &request("n1", "b", V4)).await.unwrap_err();
-    let del = engine::release(&store, &handle_id("net", "a"), "eth0").await.unwrap_err();
+    let del = engine::release(&store, &assignee("n1", "a")).await.unwrap_err();
     assert!(matches!((add, del), (Error::NotReady, Error::NotReady)));
     assert_eq!(store.dump(), before);
 }
@@ -521,7 +521,8 @@ async fn an_address_freed_among_many_full_blocks_is_found_at_once() {
     let full = store.dump().into_keys().filter(|key| key.starts_with(keys::FULL)).count();
     assert_eq!(full, 159);
     let block = walk(cidr("10.0.0.0/16"), 26, "n1").nth(70).unwrap();
-    engine::release(&store, &format!("others.{}", block.addr()), "eth0").await.unwrap();
+    let others = Assignee::interface("n1", "others", &block.addr().to_string(), "eth0");
+    engine::release(&store, &others).await.unwrap();
     let (reads, commits, keys_read) = cost(&store, "old").await;
     assert_eq!((reads, commits), (2, 1));
     assert!(keys_read < 2 * 159 + 10, "{keys_read}");
@@ -577,10 +578,10 @@ async fn a_pool_disabled_meanwhile_is_not_used() {
 async fn calicos_allocation_without_an_interface_is_the_attachments() {
     let store = store_with_pool();
     fill(&store, "10.0.0.64/26", "n1", 1);
-    let handle = "others.10.0.0.64";
-    let request = Request { handle_id: handle.to_owned(), ..request("n1", "x", V4) };
+    let assignee = Assignee::interface("n1", "others", "10.0.0.64", "eth0");
+    let request = Request { assignee, ..request("n1", "x", V4) };
     assert_eq!(assign(&store, &request).await.unwrap(), [ip("10.0.0.64")]);
-    engine::release(&store, handle, "eth0").await.unwrap();
+    engine::release(&store, &request.assignee).await.unwrap();
     assert_eq!(allocations(&store).len(), 0);
 }
 

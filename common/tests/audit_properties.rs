@@ -12,7 +12,7 @@ use support::stores::*;
 use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::audit::Circumstances;
-use weir_common::ipam::{Block, Family, engine, handle_id};
+use weir_common::ipam::{Block, Family, engine};
 use weir_datastore::Memory;
 
 /// What happens to a container: it comes to a host, or goes.
@@ -34,7 +34,7 @@ async fn lived(events: &[Event]) -> Memory {
             let both = request(&format!("n{host}"), &container, &[Family::V4, Family::V6]);
             let _ = assign(&store, &both).await;
         } else {
-            engine::release(&store, &handle_id("net", &container), "eth0").await.unwrap();
+            engine::release(&store, &assignee(&format!("n{host}"), &container)).await.unwrap();
         }
     }
     store

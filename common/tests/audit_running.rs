@@ -104,7 +104,7 @@ impl Node {
             Event::Del => {
                 self.kernel.borrow_mut().remove(container);
                 let _turn = self.lock.lock().await;
-                engine::release(&self.store, &request.handle_id, "eth0").await.unwrap();
+                engine::release(&self.store, &request.assignee).await.unwrap();
             }
         }
     }
@@ -129,8 +129,7 @@ impl Node {
     async fn assert_alive(&self) {
         let kernel = self.kernel.borrow().clone();
         for (container, address) in kernel {
-            let handle = weir_common::ipam::handle_id("net", &container);
-            let held = engine::lookup(&self.store, &handle, "eth0").await.unwrap();
+            let held = engine::lookup(&self.store, &assignee("n1", &container)).await.unwrap();
             assert_eq!(addresses(&held), [address], "{container}");
         }
     }

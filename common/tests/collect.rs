@@ -15,7 +15,7 @@ use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::{
     AttachmentName, Collected, Collection, Evidence, Rule, Scope, collect,
 };
-use weir_common::ipam::{ATTRIBUTE_BOOT, Error, Family, engine, handle_id};
+use weir_common::ipam::{ATTRIBUTE_BOOT, Assignee, Error, Family, engine, handle_id};
 use weir_datastore::Memory;
 use weir_datastore::memory::CommitFault;
 
@@ -76,7 +76,7 @@ async fn what_is_not_listed_goes_and_only_of_this_host_and_network() {
     }
     assign(&store, &request("n2", "elsewhere", BOTH)).await.unwrap();
     let mut other = request("n1", "x", BOTH);
-    other.handle_id = handle_id("other", "x");
+    other.assignee = Assignee::interface("n1", "other", "x", "eth0");
     assign(&store, &other).await.unwrap();
     let collected = all(&store, &listed("n1", &["b", "d"])).await;
     assert!(collected.errors.is_empty(), "{:?}", collected.errors);

@@ -1,5 +1,6 @@
 //! The engine under random operations, hosts, conflicts and crashes, against a
-//! simple model: which attachment has which addresses.
+//! simple model: which attachment has which addresses. Hosts use each other's
+//! container ids.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -12,14 +13,14 @@ use proptest::prelude::*;
 use serde_json::json;
 use support::*;
 use weir_common::datastore::keys;
-use weir_common::ipam::{Error, Family, engine, handle_id};
+use weir_common::ipam::{Assignee, Error, Family, engine};
 use weir_datastore::Memory;
 use weir_datastore::memory::CommitFault;
 
 #[derive(Clone, Debug)]
 enum Operation {
     Add { host: u8, container: u8 },
-    Del { container: u8 },
+    Del { host: u8, container: u8 },
 }
 
 #[derive(Clone, Debug)]
@@ -32,7 +33,7 @@ struct Step {
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         3 => (0u8..4, 0u8..12).prop_map(|(host, container)| Operation::Add { host, container }),
-        2 => (0u8..12).prop_map(|container| Operation::Del { container }),
+        2 => (0u8..4, 0u8..12).prop_map(|(host, container)| Operation::Del { host, container }),
     ]
 }
 
@@ -76,41 +77,51 @@ enum Known {
 
 #[derive(Default)]
 struct Model {
-    attachments: BTreeMap<u8, Known>,
+    attachments: BTreeMap<Attachment, Known>,
+}
+
+/// Host and container.
+type Attachment = (u8, u8);
+
+fn assignee_of((host, container): Attachment) -> Assignee {
+    assignee(&format!("n{host}"), &container.to_string())
 }
 
 impl Model {
-    fn added(&mut self, container: u8, got: Vec<IpAddr>) {
+    fn added(&mut self, attachment: Attachment, got: Vec<IpAddr>) {
         for (other, known) in &self.attachments {
             if let Known::Has(addresses) = known {
                 let twice = addresses.iter().find(|address| got.contains(address));
-                assert!(*other == container || twice.is_none(), "{twice:?} twice");
+                assert!(*other == attachment || twice.is_none(), "{twice:?} twice");
             }
         }
-        if let Some(Known::Has(before)) = self.attachments.get(&container) {
+        if let Some(Known::Has(before)) = self.attachments.get(&attachment) {
             assert!(
                 before.iter().all(|address| got.contains(address)),
                 "{before:?} became {got:?}"
             );
         }
-        self.attachments.insert(container, Known::Has(got));
+        self.attachments.insert(attachment, Known::Has(got));
     }
 
     /// The store holds what the model says, and of uncertain attachments
     /// anything.
     fn assert_matches(&self, store: &Memory) {
-        let mut by_handle: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
-        for (address, handle) in allocations(store) {
-            by_handle.entry(handle).or_default().insert(address);
-        }
-        for (container, known) in &self.attachments {
-            let held = by_handle.remove(&handle_id("net", &container.to_string()));
+        let mut left: BTreeSet<IpAddr> = allocations(store).into_keys().collect();
+        let blocks = blocks(store);
+        for (attachment, known) in &self.attachments {
+            let assignee = assignee_of(*attachment);
+            let mut held = BTreeSet::new();
+            for block in &blocks {
+                let ordinals = block.held_by(|holder| assignee.has(holder));
+                held.extend(ordinals.into_iter().map(|ordinal| block.address(ordinal)));
+            }
             if let Known::Has(addresses) = known {
-                let held: Vec<IpAddr> = held.unwrap_or_default().into_iter().collect();
                 assert!(addresses.iter().all(|address| held.contains(address)));
             }
+            left.retain(|address| !held.contains(address));
         }
-        assert!(by_handle.is_empty(), "leaked: {by_handle:?}");
+        assert!(left.is_empty(), "leaked: {left:?}");
     }
 }
 
@@ -124,22 +135,22 @@ async fn perform(store: &Memory, model: &mut Model, step: &Step) {
             let request =
                 request(&format!("n{host}"), &container.to_string(), families(*container));
             match assign(&process, &request).await {
-                Ok(got) => model.added(*container, got),
+                Ok(got) => model.added((*host, *container), got),
                 Err(Error::Exhausted { .. }) => {}
                 Err(Error::Datastore(_)) => {
-                    model.attachments.insert(*container, Known::Uncertain);
+                    model.attachments.insert((*host, *container), Known::Uncertain);
                 }
                 Err(error) => panic!("{error}"),
             }
         }
-        Operation::Del { container } => {
-            let handle = handle_id("net", &container.to_string());
-            match engine::release(&process, &handle, "eth0").await {
+        Operation::Del { host, container } => {
+            let attachment = (*host, *container);
+            match engine::release(&process, &assignee_of(attachment)).await {
                 Ok(_) => {
-                    model.attachments.remove(container);
+                    model.attachments.remove(&attachment);
                 }
                 Err(Error::Datastore(_)) => {
-                    model.attachments.insert(*container, Known::Uncertain);
+                    model.attachments.insert(attachment, Known::Uncertain);
                 }
                 Err(error) => panic!("{error}"),
             }
@@ -148,8 +159,8 @@ async fn perform(store: &Memory, model: &mut Model, step: &Step) {
 }
 
 async fn release_all(store: &Memory) {
-    for container in 0..12u8 {
-        engine::release(store, &handle_id("net", &container.to_string()), "eth0").await.unwrap();
+    for attachment in (0..4).flat_map(|host| (0..12).map(move |container| (host, container))) {
+        engine::release(store, &assignee_of(attachment)).await.unwrap();
     }
     assert_eq!(allocations(store), BTreeMap::new());
     assert!(!store.dump().keys().any(|key| key.starts_with(keys::HANDLES)));

@@ -8,7 +8,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 use support::*;
 use weir_common::datastore::keys;
-use weir_common::ipam::{Affinity, Block, Family, Handle, engine, handle_id};
+use weir_common::ipam::{
+    ATTRIBUTE_NODE, Affinity, Assignee, Block, Family, Handle, Purpose, engine,
+};
+use weir_datastore::Memory;
 
 const STORES: [&str; 3] = ["small", "seed", "busy"];
 
@@ -76,7 +79,7 @@ async fn everything_else_stays_as_it_was() {
         let got = assign(&store, &request).await.unwrap();
         assert_eq!(got.len(), request.wants.len());
         assert_consistent(&store);
-        engine::release(&store, &request.handle_id, "eth0").await.unwrap();
+        engine::release(&store, &request.assignee).await.unwrap();
         let after = store.dump();
         assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>(), "{name}");
         let changed = before.iter().filter(|(key, value)| after[*key] != **value);
@@ -90,6 +93,23 @@ fn request_of_both_families(host: &str) -> Vec<weir_common::ipam::assign::Want> 
     request(host, "weir", &[Family::V4, Family::V6]).wants
 }
 
+/// Whoever has an address.
+fn assignees(store: &Memory) -> Vec<Assignee> {
+    let mut assignees = Vec::new();
+    for block in blocks(store) {
+        for ordinal in block.held_by(|_| true) {
+            let holder = block.holder(ordinal).unwrap();
+            assignees.push(Assignee {
+                host: holder.fact(ATTRIBUTE_NODE).unwrap_or_default().to_owned(),
+                network: None,
+                handle_id: holder.handle_id.clone().unwrap_or_default(),
+                purpose: Purpose::Interface("eth0".to_owned()),
+            });
+        }
+    }
+    assignees
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
@@ -101,7 +121,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let store = recorded("busy");
-            let calicos: Vec<String> = allocations(&store).into_values().collect();
+            let calicos = assignees(&store);
             for (add, host, container, dual) in steps {
                 if add {
                     let families = if dual { &[Family::V4, Family::V6][..] } else { &[Family::V4] };
@@ -109,9 +129,9 @@ proptest! {
                     // A refusal is as good as an address: both must leave all sound.
                     let _ = assign(&store, &request).await;
                 } else {
-                    let handle = calicos.get(container).cloned();
-                    let handle = handle.unwrap_or_else(|| handle_id("net", &container.to_string()));
-                    engine::release(&store, &handle, "eth0").await.unwrap();
+                    let weirs = || assignee(&format!("n{host}"), &container.to_string());
+                    let gone = calicos.get(container).cloned().unwrap_or_else(weirs);
+                    engine::release(&store, &gone).await.unwrap();
                 }
                 assert_consistent(&store);
             }

@@ -39,7 +39,7 @@ impl Networks {
             };
             match own(&name, &plugin).filter(here) {
                 Some(own) => {
-                    networks.node_name.get_or_insert(own.node_name);
+                    networks.node_name = networks.node_name.take().or(own.node_name.ok());
                     networks.lock_files.extend(own.ipam.and_then(|ipam| ipam.lock_file));
                     networks.own.insert(name);
                 }

@@ -282,3 +282,39 @@ fn there_is_no_etcd() {
     let answer = ipam_with(&world, json!({"etcd_endpoints": ""}));
     answer.failure().expect(INVALID_CONFIGURATION, &["etcd_endpoints"]);
 }
+
+/// A mistake that was made since ADD keeps DEL from nothing that it does not need for
+/// it: the container's link goes, and with the key corrected the address.
+#[test]
+fn a_key_of_the_datastore_is_mistyped_when_the_container_goes() {
+    let world = World::of(Cluster::etcd().with_pools(Families::V4));
+    let node = &world.cluster.node;
+    let call = world.call();
+    call.add(node);
+    let mistyped = call.clone().configure("/etcd_key_file", json!(["/key.pem"]));
+    mistyped.run(node, "DEL").failure().expect(DECODE, &["etcd_key_file"]);
+    assert_eq!(world.cluster.interfaces(), ["lo", "eth0"]);
+    call.delete(node);
+    world.cluster.assert_nothing_allocated();
+}
+
+/// What a Go program makes of lists that it never filled.
+#[test]
+fn lists_that_are_null_are_empty() {
+    let world = World::new();
+    let node = &world.cluster.node;
+    let nulls = json!({"type": "weir-ipam", "ipv4_pools": null, "gateways": null, "routes": null});
+    let call = world
+        .call()
+        .configure("/ipam", nulls)
+        .configure("/runtimeConfig", json!({"ips": null}))
+        .configure("/args", json!({"cni": {"ips": null}}))
+        .configure("/dns", Value::Null)
+        .configure("/prevResult", Value::Null);
+    let mut result = call.add(node);
+    result["routes"] = Value::Null;
+    result["dns"] = Value::Null;
+    call.check(node, &result).silence();
+    call.clone().configure("/cniVersion", Value::Null).run(node, "DEL").silence();
+    world.cluster.assert_nothing_allocated();
+}

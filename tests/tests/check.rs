@@ -1,6 +1,6 @@
 //! CHECK notices what somebody took away, and says what it is.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_tests::{
     Call, Cluster, CniTool, Container, Failure, Families, Place, address, host_interface,
 };
@@ -99,6 +99,29 @@ fn the_allocation_is_gone() {
         attached.cluster.ipam(Families::V4, "web").delete(&attached.cluster.node);
         attached.assert_noticed(&[attached.address(0)]);
     });
+}
+
+/// Where the result names addresses of another interface only, those are not looked at,
+/// but the attachment must have one.
+#[test]
+fn a_result_without_an_address_of_its_own_does_not_hide_that_none_is_allocated() {
+    for cluster in [Cluster::embedded(), Cluster::etcd()] {
+        let cluster = cluster.with_pools(Families::V4);
+        let call = cluster.ipam(Families::V4, "web");
+        let others = json!({
+            "cniVersion": "1.0.0",
+            "interfaces": [
+                {"name": "eth0", "sandbox": "/run/netns/none"},
+                {"name": "net1", "sandbox": "/run/netns/none"},
+            ],
+            "ips": [{"address": "10.9.0.7/24", "interface": 1}],
+        });
+        call.add(&cluster.node);
+        call.check(&cluster.node, &others).silence();
+        call.delete(&cluster.node);
+        let failure = call.check(&cluster.node, &others).failure();
+        failure.expect(107, &["no address", "eth0", "pods.web", "n1"]);
+    }
 }
 
 #[test]

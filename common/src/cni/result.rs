@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Code, Error, SpecVersion};
 use crate::network::ClusterNotice;
+use crate::null::null_is_default;
 
 /// An interface that ADD made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,19 +17,37 @@ pub struct Interface {
     /// Its name.
     pub name: String,
     /// Its hardware address.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub mac: String,
     /// The container's network namespace; absent for an interface of the host.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub sandbox: String,
     /// Its MTU in bytes; since 1.1.0, as the next two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// The path of the socket that stands for it (vhost-user).
-    #[serde(rename = "socketPath", default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "socketPath",
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub socket_path: String,
     /// The PCI id of the device that it is.
-    #[serde(rename = "pciID", default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        rename = "pciID",
+        default,
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_is_default"
+    )]
     pub pci_id: String,
     /// Keys of later versions and other plugins, passed on.
     #[serde(flatten)]
@@ -82,10 +101,13 @@ pub struct Route {
 #[serde(default)]
 pub struct AddResult {
     /// The interfaces made; none in the result of an IPAM plugin.
+    #[serde(deserialize_with = "null_is_default")]
     pub interfaces: Vec<Interface>,
     /// The addresses.
+    #[serde(deserialize_with = "null_is_default")]
     pub ips: Vec<IpConfiguration>,
     /// The routes.
+    #[serde(deserialize_with = "null_is_default")]
     pub routes: Vec<Route>,
     /// The resolver's settings.
     pub dns: Value,
@@ -135,7 +157,7 @@ struct OldResult {
 struct OldAddress {
     ip: IpNet,
     gateway: Option<IpAddr>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     routes: Vec<Route>,
 }
 
@@ -350,6 +372,25 @@ mod tests {
         }
         let json = json!({"routes": [{"dst": "10.0.0.0/8", "scope": 256}]});
         assert_eq!(AddResult::parse(&json, SpecVersion::V1_1_0).unwrap_err().code, Code::Decode);
+    }
+
+    /// Go writes an empty list that was never made as `null`.
+    #[test]
+    fn what_is_null_is_empty() {
+        let json = json!({
+            "cniVersion": null, "ips": null, "routes": null, "dns": null, "interfaces": null,
+        });
+        assert_eq!(AddResult::parse(&json, SpecVersion::V1_0_0), Ok(AddResult::default()));
+        let json = json!({
+            "interfaces": [{"name": "eth0", "mac": null, "sandbox": null, "mtu": null,
+                            "socketPath": null, "pciID": null}],
+            "ips": [{"address": "10.0.0.7/24", "gateway": null, "interface": null}],
+            "routes": [{"dst": "10.0.0.0/8", "gw": null, "priority": null}],
+        });
+        let result = AddResult::parse(&json, SpecVersion::V1_1_0).unwrap();
+        assert_eq!((result.ips.len(), result.interfaces[0].sandbox.as_str()), (1, ""));
+        let json = json!({"ip4": {"ip": "10.0.0.7/24", "routes": null}, "ip6": null, "dns": null});
+        assert_eq!(AddResult::parse(&json, SpecVersion::V0_2_0).unwrap().ips.len(), 1);
     }
 
     #[test]

@@ -234,7 +234,7 @@ fn network_name(json: &Map<String, Value>) -> Result<String, Error> {
 /// 0.4.0, GC and STATUS since 1.1.0).
 fn version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, Error> {
     let version = match json.get("cniVersion") {
-        None => SpecVersion::V0_1_0,
+        None | Some(Value::Null) => SpecVersion::V0_1_0,
         Some(Value::String(text)) if text.is_empty() => SpecVersion::V0_1_0,
         Some(Value::String(text)) if compares_versions(command) && !is_version(text) => {
             return Err(Error::new(Code::Decode, format!("cniVersion {text:?} is no version")));
@@ -355,6 +355,15 @@ mod tests {
         let (status, output, messages) = call(&[], "");
         assert_eq!((status, output.as_str()), (0, ""));
         assert!(messages.contains("fake") && messages.contains("1.1.0"), "{messages}");
+    }
+
+    /// Go reads `null` as the text that is not there.
+    #[test]
+    fn a_version_that_is_null_is_none() {
+        for version in ["null", r#""""#] {
+            let input = format!(r#"{{"cniVersion":{version},"name":"n"}}"#);
+            assert_eq!(call_for("DEL", &input), (0, Value::Null), "{version}");
+        }
     }
 
     #[test]

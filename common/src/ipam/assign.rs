@@ -14,7 +14,7 @@ use super::block::{ATTRIBUTE_NODE, Attribute, Block, block_of};
 use super::draft::{Draft, Known};
 use super::pools::described;
 use super::{
-    Assigned, Blocks, Error, Family, PoolReference, Purpose, Step, Stored, View, choose, verdict,
+    Assigned, Assignee, Blocks, Error, Family, PoolReference, Step, Stored, View, choose, verdict,
     walk,
 };
 use crate::resources::{AllowedUse, IpPool};
@@ -44,12 +44,8 @@ pub enum Want {
 /// What an attachment asks for.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The node.
-    pub host: String,
-    /// The handle, see [`super::handle_id`].
-    pub handle_id: String,
-    /// What the addresses are for.
-    pub purpose: Purpose,
+    /// Who asks.
+    pub assignee: Assignee,
     /// More facts to record with the allocation: `namespace`, `pod`, `boot_id`.
     pub facts: BTreeMap<String, String>,
     /// The addresses; all are assigned or none.
@@ -80,12 +76,10 @@ pub fn decide(
     if !unread.is_empty() {
         return Ok(Step::Read(unread));
     }
-    let mut present =
-        view.holdings.addresses(&request.handle_id, request.purpose.interface(), blocks);
+    let assignee = &request.assignee;
+    let mut present = view.holdings.addresses(assignee, blocks);
     let draft = Draft::new(request, view, blocks, now);
-    let (host, handle_id) = (&request.host, &request.handle_id);
-    let (purpose, gateways) = (&request.purpose, request.gateways.as_slice());
-    let mut search = Search { host, handle_id, purpose, gateways, view, blocks, draft };
+    let mut search = Search { assignee, gateways: &request.gateways, view, blocks, draft };
     let mut assigned = Vec::new();
     let mut missing = Vec::new();
     for want in &request.wants {
@@ -137,9 +131,7 @@ enum Placement {
 
 /// The search for an address, over what was read and has been drafted.
 struct Search<'a> {
-    host: &'a str,
-    handle_id: &'a str,
-    purpose: &'a Purpose,
+    assignee: &'a Assignee,
     gateways: &'a [IpAddr],
     view: &'a View,
     blocks: &'a Blocks,
@@ -170,9 +162,9 @@ impl<'a> Search<'a> {
         let pools = choose(
             &view.pools,
             family,
-            self.purpose.allowed_use(),
+            self.assignee.purpose.allowed_use(),
             asked,
-            self.host,
+            &self.assignee.host,
             &view.labels,
         )?;
         if let Some(placement) = self.try_held(&pools)? {
@@ -190,7 +182,7 @@ impl<'a> Search<'a> {
         {
             return Ok(placement);
         }
-        let (node, pools) = (self.host.to_owned(), described(pools));
+        let (node, pools) = (self.assignee.host.clone(), described(pools));
         Err(Error::Exhausted { family, node, pools, limit })
     }
 
@@ -213,7 +205,7 @@ impl<'a> Search<'a> {
                 }
                 Known::Unreadable(why) => return Err(why.clone().into()),
                 Known::Absent => self.draft.claim_next(pool, *cidr),
-                Known::Content(block) if block.host() == Some(self.host) => {
+                Known::Content(block) if block.host() == Some(&self.assignee.host) => {
                     let taken = self.draft.take_next(pool, *cidr);
                     if taken.is_none() {
                         self.draft.note_full(*cidr);
@@ -253,7 +245,7 @@ impl<'a> Search<'a> {
         take: impl Fn(&mut Draft<'a>, &'a Stored<IpPool>, IpNet) -> Option<Assigned>,
     ) -> Result<Option<Placement>, Error> {
         for pool in pools {
-            let blocks = || walk(pool.value.cidr, pool.value.block_size, self.host);
+            let blocks = || walk(pool.value.cidr, pool.value.block_size, &self.assignee.host);
             let candidates = || blocks().take(MAX_WALK).filter(&open);
             for (looked_at, cidr) in candidates().enumerate() {
                 match self.draft.known(cidr) {
@@ -275,7 +267,7 @@ impl<'a> Search<'a> {
     fn place_exactly(&mut self, address: IpAddr) -> Result<Placement, Error> {
         let view = self.view;
         let outside = || Error::OutsidePools { address, existing: described(&view.pools) };
-        let pool = pool_of(view, address, self.purpose.allowed_use())?;
+        let pool = pool_of(view, address, self.assignee.purpose.allowed_use())?;
         let cidr = block_of(address, pool.value.block_size).ok_or_else(outside)?;
         match self.draft.known(cidr) {
             Known::Nothing => return Ok(Placement::NotKnownYet(vec![cidr])),
@@ -286,7 +278,7 @@ impl<'a> Search<'a> {
                 return Ok(Placement::At(Assigned { address, block: cidr }));
             }
             Known::Content(block) => {
-                check_takeable(block, address, self.host, view.config.strict_affinity)?;
+                check_takeable(block, address, &self.assignee.host, view.config.strict_affinity)?;
             }
         }
         let taken = self.draft.take_exactly(pool, cidr, address);
@@ -295,14 +287,14 @@ impl<'a> Search<'a> {
 
     fn is_own(&self, block: &Block, address: IpAddr) -> bool {
         let holder = block.ordinal(address).and_then(|ordinal| block.holder(ordinal));
-        holder.is_some_and(|holder| holder.belongs_to(self.handle_id, self.purpose.interface()))
+        holder.is_some_and(|holder| self.assignee.has(holder))
     }
 
     fn check_limit(&self, family: Family, pool: &'a Stored<IpPool>) -> Result<(), Error> {
         match self.block_limit(family) {
             None => Ok(()),
             limit => {
-                let (node, pools) = (self.host.to_owned(), described([pool]));
+                let (node, pools) = (self.assignee.host.clone(), described([pool]));
                 Err(Error::Exhausted { family, node, pools, limit })
             }
         }

@@ -7,6 +7,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::null::null_is_default;
+
 /// Blocks are at most this many addresses large: /20 and /116
 /// (`libcalico-go/lib/clientv3/ippool.go`).
 pub const MAX_BLOCK_BITS: u8 = 12;
@@ -48,15 +50,6 @@ impl Attribute {
     pub fn interface(&self) -> Option<&str> {
         self.fact(ATTRIBUTE_INTERFACE)
     }
-
-    /// Whether this is the allocation of `interface` under `handle_id`.
-    ///
-    /// An allocation that names no interface was made by Calico, which knows
-    /// one interface a container: it belongs to whichever is asked for.
-    pub fn belongs_to(&self, handle_id: &str, interface: &str) -> bool {
-        self.handle_id.as_deref() == Some(handle_id)
-            && self.interface().is_none_or(|of| of == interface)
-    }
 }
 
 /// A block of addresses as stored (`libcalico-go/lib/backend/model/block.go`).
@@ -82,7 +75,7 @@ pub struct Block {
     #[serde(rename = "sequenceNumber", default)]
     pub sequence_number: u64,
     /// The sequence number at which each ordinal was last handed out.
-    #[serde(rename = "sequenceNumberForAllocation", default, deserialize_with = "null_is_empty")]
+    #[serde(rename = "sequenceNumberForAllocation", default, deserialize_with = "null_is_default")]
     pub sequence_number_for_allocation: BTreeMap<String, u64>,
     /// Set while Calico removes the key; Weir removes it at once.
     #[serde(default)]
@@ -90,13 +83,6 @@ pub struct Block {
     /// Fields Weir does not know, kept as they are.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,
-}
-
-fn null_is_empty<'de, D>(deserializer: D) -> Result<BTreeMap<String, u64>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// Why a stored block cannot be used.

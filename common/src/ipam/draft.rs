@@ -9,7 +9,8 @@ use jiff::Timestamp;
 
 use super::assign::Request;
 use super::block::{
-    ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block,
+    ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP,
+    Attribute, Block,
 };
 use super::{Affinity, AffinityState, Assigned, Blocks, Stored, Unreadable, View};
 use crate::datastore::{Compare, Revision, Transaction, Write, keys};
@@ -151,7 +152,7 @@ impl<'a> Draft<'a> {
 
     fn new_block(&self, cidr: IpNet) -> Block {
         let nanoseconds = u64::try_from(self.now.as_nanosecond()).unwrap_or_default();
-        Block::new(cidr, &self.request.host, nanoseconds)
+        Block::new(cidr, &self.request.assignee.host, nanoseconds)
     }
 
     fn claim(&mut self, cidr: IpNet) {
@@ -185,7 +186,8 @@ impl<'a> Draft<'a> {
 
     /// Finishes a claim that was left halfway.
     fn confirm_affinity(&mut self, cidr: IpNet) {
-        let own = self.block(cidr).is_some_and(|block| block.host() == Some(&self.request.host));
+        let own =
+            self.block(cidr).is_some_and(|block| block.host() == Some(&self.request.assignee.host));
         if let Some(affinity) = self.view.affinities.get(&cidr)
             && own
             && affinity.value.state != AffinityState::Confirmed
@@ -195,12 +197,15 @@ impl<'a> Draft<'a> {
     }
 
     fn holder(&self) -> Attribute {
+        let assignee = &self.request.assignee;
         let mut facts = self.request.facts.clone();
-        facts.insert(ATTRIBUTE_NODE.to_owned(), self.request.host.clone());
-        facts.extend([self.request.purpose.fact()]);
+        facts.insert(ATTRIBUTE_NODE.to_owned(), assignee.host.clone());
+        facts.extend([assignee.purpose.fact()]);
+        let network = assignee.network_to_record();
+        facts.extend(network.map(|network| (ATTRIBUTE_NETWORK.to_owned(), network.to_owned())));
         facts.insert(ATTRIBUTE_TIMESTAMP.to_owned(), timestamp(self.now));
         Attribute {
-            handle_id: Some(self.request.handle_id.clone()),
+            handle_id: Some(assignee.handle_id.clone()),
             secondary: Some(facts),
             ..Attribute::default()
         }
@@ -222,7 +227,7 @@ impl<'a> Draft<'a> {
     }
 
     fn write_blocks_and_handle(&self, transaction: &mut Transaction) {
-        let handle_id = self.request.handle_id.as_str();
+        let handle_id = self.request.assignee.handle_id.as_str();
         let stored = self.view.holdings.handle.as_ref();
         let mut handle = stored.map(|handle| handle.value.clone()).unwrap_or_default();
         for (cidr, Changed { block, replaces }) in &self.blocks_changed {
@@ -241,10 +246,10 @@ impl<'a> Draft<'a> {
     fn write_notes(&self, transaction: &mut Transaction) {
         let mut notes: BTreeMap<String, bool> = BTreeMap::new();
         for cidr in self.full.difference(&self.view.full) {
-            notes.insert(keys::full(&self.request.host, *cidr), true);
+            notes.insert(keys::full(&self.request.assignee.host, *cidr), true);
         }
         for (cidr, Changed { block, .. }) in &self.blocks_changed {
-            let own = block.host() == Some(&self.request.host);
+            let own = block.host() == Some(&self.request.assignee.host);
             let noted = own && self.view.full.contains(cidr);
             let full = self.first_free(block).is_none();
             if let Some(host) = block.host()
@@ -261,7 +266,7 @@ impl<'a> Draft<'a> {
     /// Where the number of a host's blocks is limited, two claims at once must
     /// not both pass the count.
     fn write_affinities(&self, transaction: &mut Transaction) {
-        let host = &self.request.host;
+        let host = &self.request.assignee.host;
         for (cidr, affinity) in &self.affinities {
             let replaces = self.view.affinities.get(cidr).map(|known| known.revision);
             put(transaction, keys::affinity(host, *cidr), replaces, affinity.to_json());

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::assign::{self, Request};
-use super::{Assigned, Blocks, Error, Holdings, Step, View, release};
+use super::{Assigned, Assignee, Blocks, Error, Holdings, Step, View, release};
 use crate::datastore::{self, Datastore, Outcome, Selection, Snapshot};
 use crate::resources::IpPool;
 
@@ -41,7 +41,7 @@ pub async fn assign(
     likely: &[IpNet],
     now: Timestamp,
 ) -> Result<Assignment, Error> {
-    let selections = View::selections(&request.host, &request.handle_id);
+    let selections = View::selections(&request.assignee);
     let parse = |snapshot: &Snapshot| Ok(View::parse(snapshot)?.reserving(&request.gateways));
     let decide = |view: &View, blocks: &Blocks| assign::decide(request, view, blocks, now);
     let (addresses, view) = settle(datastore, selections, likely, parse, decide).await?;
@@ -49,42 +49,37 @@ pub async fn assign(
     Ok(Assignment { addresses, pools })
 }
 
-/// Releases all addresses of an attachment and returns them; none if it has
-/// none.
+/// Releases all addresses of an assignee and returns them; none if it has none.
 ///
 /// # Errors
 /// See [`Error`].
 pub async fn release(
     datastore: &dyn Datastore,
-    handle_id: &str,
-    interface: &str,
+    assignee: &Assignee,
 ) -> Result<Vec<Assigned>, Error> {
-    let decide = |holdings: &Holdings, blocks: &Blocks| {
-        release::decide(handle_id, interface, holdings, blocks)
-    };
-    let selections = Holdings::selections(handle_id);
+    let decide = |holdings: &Holdings, blocks: &Blocks| release::decide(assignee, holdings, blocks);
+    let selections = Holdings::selections(&assignee.handle_id);
     let (addresses, _) = settle(datastore, selections, &[], Holdings::parse, decide).await?;
     Ok(addresses)
 }
 
-/// The addresses that an attachment has.
+/// The addresses that an assignee has.
 ///
 /// # Errors
 /// See [`Error`].
 pub async fn lookup(
     datastore: &dyn Datastore,
-    handle_id: &str,
-    interface: &str,
+    assignee: &Assignee,
 ) -> Result<Vec<Assigned>, Error> {
     let decide = |holdings: &Holdings, blocks: &Blocks| {
         let unread = holdings.unread(blocks)?;
         Ok(if unread.is_empty() {
-            Step::Done(holdings.addresses(handle_id, interface, blocks))
+            Step::Done(holdings.addresses(assignee, blocks))
         } else {
             Step::Read(unread)
         })
     };
-    let selections = Holdings::selections(handle_id);
+    let selections = Holdings::selections(&assignee.handle_id);
     let (addresses, _) = settle(datastore, selections, &[], Holdings::parse, decide).await?;
     Ok(addresses)
 }

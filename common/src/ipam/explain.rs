@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use super::assign::{self, Request, Want, held_blocks, pool_of};
 use super::{
-    Assigned, Block, Blocks, Error, Family, PassedOver, PoolReference, Purpose, Step, Stored,
-    Unreadable, View, choose, verdict,
+    Assigned, Assignee, Block, Blocks, Error, Family, PassedOver, PoolReference, Purpose, Step,
+    Stored, Unreadable, View, choose, verdict,
 };
 use crate::datastore::{self, Datastore};
 use crate::resources::{AllowedUse, IpPool};
@@ -121,11 +121,15 @@ pub async fn explain(
     now: Timestamp,
 ) -> Result<Explanation, datastore::Error> {
     let request = newcomer(host, wants, gateways);
-    let selections = View::selections(&request.host, &request.handle_id);
+    let selections = View::selections(&request.assignee);
     let view = match View::parse(&datastore.read(&selections).await?) {
         Ok(view) => view.reserving(&request.gateways),
         Err(error) => {
-            return Ok(Explanation { host: request.host, wants: Vec::new(), outcome: Err(error) });
+            return Ok(Explanation {
+                host: host.to_owned(),
+                wants: Vec::new(),
+                outcome: Err(error),
+            });
         }
     };
     let mut blocks = Blocks::default();
@@ -134,15 +138,18 @@ pub async fn explain(
         considered.push(consider(datastore, want, &view, &mut blocks, host).await?);
     }
     let outcome = foresee(datastore, &request, &view, blocks, now).await?;
-    Ok(Explanation { host: request.host, wants: considered, outcome })
+    Ok(Explanation { host: host.to_owned(), wants: considered, outcome })
 }
 
 /// The request of an attachment that nobody knows. No handle has an empty id.
 fn newcomer(host: &str, wants: Vec<Want>, gateways: Vec<IpAddr>) -> Request {
     Request {
-        host: host.to_owned(),
-        handle_id: String::new(),
-        purpose: Purpose::Interface(String::new()),
+        assignee: Assignee {
+            host: host.to_owned(),
+            network: None,
+            handle_id: String::new(),
+            purpose: Purpose::Interface(String::new()),
+        },
         facts: Default::default(),
         wants,
         gateways,
@@ -162,7 +169,8 @@ async fn foresee(
         match assign::decide(request, view, &blocks, now) {
             Ok(Step::Read(cidrs)) => read_blocks(datastore, &mut blocks, &cidrs).await?,
             Ok(Step::Commit(_, assigned) | Step::Done(assigned)) => {
-                let next = assigned.into_iter().map(|it| find_way(it, &blocks, &request.host));
+                let next =
+                    assigned.into_iter().map(|it| find_way(it, &blocks, &request.assignee.host));
                 return Ok(Ok(next.collect()));
             }
             Err(error) => return Ok(Err(error)),

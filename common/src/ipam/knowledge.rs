@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Affinity, Assigned, Block, Error, Handle};
+use super::{Affinity, Assigned, Assignee, Block, Error, Handle};
 use crate::datastore::{Entry, Revision, Selection, Snapshot, Transaction, keys};
 use crate::resources::{ClusterInformation, IpPool, IpReservation, IpamConfig, Node};
 
@@ -139,12 +139,12 @@ impl Holdings {
         }
     }
 
-    /// The attachment's addresses, as far as the handle's blocks are known.
-    pub fn addresses(&self, handle_id: &str, interface: &str, blocks: &Blocks) -> Vec<Assigned> {
+    /// The assignee's addresses, as far as the handle's blocks are known.
+    pub fn addresses(&self, assignee: &Assignee, blocks: &Blocks) -> Vec<Assigned> {
         let mut addresses = Vec::new();
         for stored in self.blocks().into_iter().filter_map(|cidr| blocks.get(cidr)?) {
             let block = &stored.value;
-            for ordinal in block.held_by(|holder| holder.belongs_to(handle_id, interface)) {
+            for ordinal in block.held_by(|holder| assignee.has(holder)) {
                 addresses.push(Assigned { address: block.address(ordinal), block: block.cidr });
             }
         }
@@ -188,8 +188,8 @@ impl View {
         self
     }
 
-    /// What to read for an attachment with this handle on this host.
-    pub fn selections(host: &str, handle_id: &str) -> Vec<Selection> {
+    /// What to read for an assignee.
+    pub fn selections(Assignee { host, handle_id, .. }: &Assignee) -> Vec<Selection> {
         let mut selections = Holdings::selections(handle_id);
         selections.extend([
             Selection::Key(keys::IPAM_CONFIG.to_owned()),

@@ -8,6 +8,7 @@
 
 mod affinity;
 pub mod assign;
+mod assignee;
 pub mod audit;
 mod block;
 pub mod collect;
@@ -30,6 +31,7 @@ mod walk;
 use serde::Serialize;
 
 pub use affinity::{Affinity, AffinityState};
+pub use assignee::Assignee;
 pub use block::{
     ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP,
     Attribute, Block, InvalidBlock, MAX_BLOCK_BITS, affinity_of_host, block_of, host_bits,

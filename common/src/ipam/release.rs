@@ -2,22 +2,18 @@
 
 use ipnet::IpNet;
 
-use super::{Attribute, Block, Blocks, Error, Handle, Holdings, Step, Stored};
+use super::{Assignee, Attribute, Block, Blocks, Error, Handle, Holdings, Step, Stored};
 use crate::datastore::{Transaction, Write, keys};
 
-/// Decides how to release all addresses of `interface` under `handle_id`.
+/// Decides how to release all addresses of `assignee`. What others have under the same
+/// handle stays, and with it the handle.
 ///
 /// Nothing to release is no error: DEL may be repeated. A block left empty stays
 /// with its host, one without a host is removed.
 ///
 /// # Errors
 /// [`Error::NotReady`], [`Error::Malformed`].
-pub fn decide(
-    handle_id: &str,
-    interface: &str,
-    holdings: &Holdings,
-    blocks: &Blocks,
-) -> Result<Step, Error> {
+pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Result<Step, Error> {
     holdings.ready.require()?;
     let Some(handle) = &holdings.handle else {
         return Ok(Step::Done(Vec::new()));
@@ -26,20 +22,20 @@ pub fn decide(
     if !unread.is_empty() {
         return Ok(Step::Read(unread));
     }
-    let released = holdings.addresses(handle_id, interface, blocks);
+    let released = holdings.addresses(assignee, blocks);
     let mut transaction = Transaction::default();
     let mut remaining = handle.value.clone();
     for cidr in holdings.blocks() {
         let count = match blocks.get(cidr).flatten() {
             None => 0,
-            Some(block) => release_in(block, handle_id, interface, &mut transaction),
+            Some(block) => release_in(block, assignee, &mut transaction),
         };
         remaining.set(cidr, count);
     }
     if remaining == handle.value {
         return Ok(Step::Done(Vec::new()));
     }
-    let key = keys::handle(handle_id);
+    let key = keys::handle(&assignee.handle_id);
     if remaining.is_empty() {
         transaction.delete(key, handle.revision);
     } else {
@@ -49,21 +45,16 @@ pub fn decide(
     Ok(Step::Commit(transaction, released))
 }
 
-/// Releases the attachment's addresses in one block and returns how many the
-/// handle still has there: its other interfaces'.
-fn release_in(
-    stored: &Stored<Block>,
-    handle_id: &str,
-    interface: &str,
-    transaction: &mut Transaction,
-) -> u64 {
-    let ordinals = stored.value.held_by(|holder| holder.belongs_to(handle_id, interface));
+/// Releases the assignee's addresses in one block and returns how many the handle
+/// still has there: other interfaces', other hosts', other networks'.
+fn release_in(stored: &Stored<Block>, assignee: &Assignee, transaction: &mut Transaction) -> u64 {
+    let ordinals = stored.value.held_by(|holder| assignee.has(holder));
     let mut block = stored.value.clone();
     if !ordinals.is_empty() {
         block = give_back(stored, &ordinals, transaction);
     }
-    let of_handle = |holder: &Attribute| holder.handle_id.as_deref() == Some(handle_id);
-    block.held_by(of_handle).len() as u64
+    let handle = assignee.handle_id.as_str();
+    block.held_by(|holder: &Attribute| holder.handle_id.as_deref() == Some(handle)).len() as u64
 }
 
 /// Writes a block without these ordinals, or removes one that is left empty and

@@ -14,8 +14,8 @@ use super::tunnel::{FIELD, tunnel_handle_id};
 use crate::datastore::{Datastore, Selection, Snapshot, Transaction, keys};
 use crate::ipam::assign::{self, Request, Want};
 use crate::ipam::{
-    Assigned, Blocks, Family, Holdings, PassedOver, PoolReference, Purpose, Step, Stored, View,
-    engine, release, verdict,
+    Assigned, Assignee, Blocks, Family, Holdings, PassedOver, PoolReference, Purpose, Step, Stored,
+    View, engine, release, verdict,
 };
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
 
@@ -36,8 +36,8 @@ pub async fn ensure_tunnel_address(
     node: &str,
     now: Timestamp,
 ) -> Result<Ipv4Addr, Error> {
-    let handle_id = tunnel_handle_id(node);
-    let mut selections = View::selections(node, &handle_id);
+    let assignee = tunnel_of(node);
+    let mut selections = View::selections(&assignee);
     selections.push(Selection::Key(keys::node(node)));
     let last = selections.len() - 1;
     let parse = |snapshot: &Snapshot| -> Result<_, Error> {
@@ -46,7 +46,7 @@ pub async fn ensure_tunnel_address(
     for _ in 0..engine::MAX_ATTEMPTS {
         let decide = |(view, stored): &(View, Option<StoredNode>), blocks: &Blocks| {
             let stored = stored.as_ref().ok_or_else(|| Error::NotRegistered(node.to_owned()))?;
-            Ensuring { node, handle_id: &handle_id, view, stored, blocks }.decide(now)
+            Ensuring { assignee: &assignee, view, stored, blocks }.decide(now)
         };
         let (assigned, _) =
             engine::settle(datastore, selections.clone(), &[], parse, decide).await?;
@@ -67,15 +67,15 @@ pub async fn release_tunnel_address(
     datastore: &dyn Datastore,
     node: &str,
 ) -> Result<Option<IpAddr>, Error> {
-    let handle_id = tunnel_handle_id(node);
-    let mut selections = Holdings::selections(&handle_id);
+    let assignee = tunnel_of(node);
+    let mut selections = Holdings::selections(&assignee.handle_id);
     selections.push(Selection::Key(keys::node(node)));
     let last = selections.len() - 1;
     let parse = |snapshot: &Snapshot| -> Result<_, Error> {
         Ok((Holdings::parse(snapshot)?, read_node(snapshot, last)?))
     };
     let decide = |(holdings, stored): &(Holdings, Option<StoredNode>), blocks: &Blocks| {
-        give_back(&handle_id, holdings, stored.as_ref(), blocks)
+        give_back(&assignee, holdings, stored.as_ref(), blocks)
     };
     let (released, _) = engine::settle(datastore, selections, &[], parse, decide).await?;
     Ok(released.first().map(|released| released.address))
@@ -86,10 +86,19 @@ fn read_node(snapshot: &Snapshot, index: usize) -> Result<Option<StoredNode>, Er
     entry.map(StoredNode::read).transpose()
 }
 
+/// Whom a node's tunnel address is assigned to.
+fn tunnel_of(node: &str) -> Assignee {
+    Assignee {
+        host: node.to_owned(),
+        network: None,
+        handle_id: tunnel_handle_id(node),
+        purpose: Purpose::Tunnel,
+    }
+}
+
 /// What a decision about a node's tunnel address rests on.
 struct Ensuring<'a> {
-    node: &'a str,
-    handle_id: &'a str,
+    assignee: &'a Assignee,
     view: &'a View,
     stored: &'a StoredNode,
     blocks: &'a Blocks,
@@ -102,8 +111,7 @@ impl Ensuring<'_> {
         if !unread.is_empty() {
             return Ok(Step::Read(unread));
         }
-        let interface = Purpose::Tunnel.interface();
-        let present = holdings.addresses(self.handle_id, interface, self.blocks);
+        let present = holdings.addresses(self.assignee, self.blocks);
         let mut staying: Vec<&Assigned> =
             present.iter().filter(|has| self.may_stay(has.address)).collect();
         // Of several the one in use.
@@ -111,7 +119,7 @@ impl Ensuring<'_> {
         match staying.first() {
             Some(&has) => self.noted(Step::Done(vec![has.clone()])),
             None if !present.is_empty() => {
-                let step = give_back(self.handle_id, holdings, Some(self.stored), self.blocks)?;
+                let step = give_back(self.assignee, holdings, Some(self.stored), self.blocks)?;
                 Ok(match step {
                     Step::Commit(transaction, _) => Step::Commit(transaction, Vec::new()),
                     other => other,
@@ -133,12 +141,10 @@ impl Ensuring<'_> {
             }
         }
         if pools.is_empty() {
-            return Err(Error::NoTunnelPool { node: self.node.to_owned(), passed_over });
+            return Err(Error::NoTunnelPool { node: self.assignee.host.clone(), passed_over });
         }
         let request = Request {
-            host: self.node.to_owned(),
-            handle_id: self.handle_id.to_owned(),
-            purpose: Purpose::Tunnel,
+            assignee: self.assignee.clone(),
             facts: BTreeMap::new(),
             wants: vec![Want::Any { family: Family::V4, pools }],
             gateways: Vec::new(),
@@ -162,7 +168,7 @@ impl Ensuring<'_> {
     fn unchanged_handle(&self) -> Transaction {
         let mut transaction = Transaction::default();
         if let Some(handle) = &self.view.holdings.handle {
-            transaction.unchanged(keys::handle(self.handle_id), handle.revision);
+            transaction.unchanged(keys::handle(&self.assignee.handle_id), handle.revision);
         }
         transaction
     }
@@ -176,14 +182,12 @@ impl Ensuring<'_> {
 
 /// Gives back all addresses of the handle and empties the node's field.
 fn give_back(
-    handle_id: &str,
+    assignee: &Assignee,
     holdings: &Holdings,
     stored: Option<&StoredNode>,
     blocks: &Blocks,
 ) -> Result<Step, Error> {
-    let interface = Purpose::Tunnel.interface();
-    let (mut transaction, released) = match release::decide(handle_id, interface, holdings, blocks)?
-    {
+    let (mut transaction, released) = match release::decide(assignee, holdings, blocks)? {
         Step::Read(blocks) => return Ok(Step::Read(blocks)),
         Step::Commit(transaction, released) => (transaction, released),
         Step::Done(_) => (Transaction::default(), Vec::new()),

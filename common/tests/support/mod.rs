@@ -12,9 +12,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
-use weir_common::ipam::{
-    Affinity, Assigned, Block, Error, Family, Handle, Purpose, engine, handle_id,
-};
+use weir_common::ipam::{Affinity, Assigned, Assignee, Block, Error, Family, Handle, engine};
 use weir_datastore::Memory;
 
 /// The moment of every test.
@@ -42,13 +40,16 @@ pub fn put(store: &Memory, key: String, value: Value) {
     store.seed([(key, value.to_string().into_bytes())]);
 }
 
+/// A container's `eth0` on a host.
+pub fn assignee(host: &str, container: &str) -> Assignee {
+    Assignee::interface(host, "net", container, "eth0")
+}
+
 /// A request of a container's `eth0` for any address of these families.
 pub fn request(host: &str, container: &str, families: &[Family]) -> Request {
     let any = |family: &Family| Want::Any { family: *family, pools: vec![] };
     Request {
-        host: host.to_owned(),
-        handle_id: handle_id("net", container),
-        purpose: Purpose::Interface("eth0".to_owned()),
+        assignee: assignee(host, container),
         facts: BTreeMap::new(),
         wants: families.iter().map(any).collect(),
         gateways: vec![],

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use weir_common::datastore::keys;
-use weir_common::ipam::Purpose;
+use weir_common::ipam::Assignee;
 use weir_common::ipam::audit::{Attached, ThisNode};
 use weir_common::network::AttachmentIdentity;
 
@@ -68,9 +68,7 @@ async fn a_report_in_json_is_read_back_to_release_what_leaked() {
     let memory = Memory::new();
     create(&memory, &pool("blue", "cidr: 10.1.0.0/24")).await;
     let request = weir_common::ipam::assign::Request {
-        host: "n1".to_owned(),
-        handle_id: "net.gone".to_owned(),
-        purpose: Purpose::Interface("eth0".to_owned()),
+        assignee: Assignee::interface("n1", "net", "gone", "eth0"),
         facts: Default::default(),
         wants: vec![weir_common::ipam::assign::Want::Exactly("10.1.0.7".parse().unwrap())],
         gateways: vec![],

@@ -9,7 +9,7 @@ use weir_common::ipam::audit::{Attached, ThisNode};
 use weir_common::ipam::{Block, engine};
 use weir_common::network::AttachmentIdentity;
 
-use weir_common::ipam::Purpose;
+use weir_common::ipam::Assignee;
 
 use super::*;
 
@@ -19,9 +19,7 @@ async fn store_of(containers: &[(&str, &str, &str)]) -> Memory {
     create(&memory, &pool("blue", "cidr: 10.1.0.0/24, blockSize: 28")).await;
     for (host, container, address) in containers {
         let request = Request {
-            host: (*host).to_owned(),
-            handle_id: format!("net.{container}"),
-            purpose: Purpose::Interface("eth0".to_owned()),
+            assignee: Assignee::interface(host, "net", container, "eth0"),
             facts: BTreeMap::new(),
             wants: vec![Want::Exactly(address.parse().unwrap())],
             gateways: Vec::new(),

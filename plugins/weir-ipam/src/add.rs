@@ -8,25 +8,21 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Error, PoolNotice, ip_configuration};
 use weir_common::datastore::Datastore;
 use weir_common::ipam::assign::Request;
-use weir_common::ipam::collect::{Scope, is_ambiguous};
+use weir_common::ipam::collect::Scope;
 use weir_common::ipam::engine::Assignment;
-use weir_common::ipam::{
-    ATTRIBUTE_BOOT, ATTRIBUTE_NETWORK, Assigned, Error as IpamError, Memo, Purpose, engine,
-};
+use weir_common::ipam::{ATTRIBUTE_BOOT, Assigned, Error as IpamError, Memo, engine};
 use weir_common::resources::IpPool;
-use weir_process::{DELEGATED, Lock, Timing, block_on, boot_id, node_name, within};
+use weir_process::{DELEGATED, Lock, Timing, block_on, boot_id, within};
 
 use crate::cluster::{self, Question};
 use crate::sweep::sweep;
-use crate::{handle_of, lock};
+use crate::{assignee_of, lock};
 
 pub fn add(call: &Call) -> Result<AddResult, Error> {
     let ipam = call.configuration.require_ipam()?;
     let boot_id = boot_id();
     let request = Request {
-        host: node_name(&call.configuration.node_name)?,
-        handle_id: handle_of(call),
-        purpose: Purpose::Interface(call.environment.interface.clone()),
+        assignee: assignee_of(call)?,
         facts: facts(call, boot_id.as_deref()),
         wants: ipam.wants.clone(),
         gateways: ipam.gateways.iter().map(IpNet::addr).collect(),
@@ -52,7 +48,7 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
         let due = async {
             due || assignment.addresses.iter().any(is_new) && question.is_due(datastore).await
         };
-        let cluster = cluster::answer(datastore, &request.host, due).await;
+        let cluster = cluster::answer(datastore, &request.assignee.host, due).await;
         Ok((assignment, cluster))
     })?;
     let notice = |pool: &IpPool| PoolNotice { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
@@ -70,7 +66,7 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
 /// address from likely has another.
 fn leave(lock: Lock, mut memo: Memo, request: &Request, assignment: &Assignment) {
     for Assigned { address, block } in &assignment.addresses {
-        tracing::debug!(%address, %block, handle = request.handle_id, "assigned");
+        tracing::debug!(%address, %block, handle = request.assignee.handle_id, "assigned");
     }
     memo.likely = assignment.addresses.iter().map(|assigned| assigned.block).collect();
     lock.leave(&memo.to_string());
@@ -80,9 +76,6 @@ fn leave(lock: Lock, mut memo: Memo, request: &Request, assignment: &Assignment)
 fn facts(call: &Call, boot_id: Option<&str>) -> BTreeMap<String, String> {
     let mut facts = call.configuration.facts.clone();
     facts.extend(boot_id.map(|id| (ATTRIBUTE_BOOT.to_owned(), id.to_owned())));
-    if is_ambiguous(&handle_of(call)) {
-        facts.insert(ATTRIBUTE_NETWORK.to_owned(), call.configuration.network.clone());
-    }
     facts
 }
 
@@ -95,7 +88,7 @@ async fn assign(
     datastore: &dyn Datastore,
     (lock, memo): (&Lock, &mut Memo),
 ) -> Result<Assignment, Error> {
-    sweep(call, &request.host, datastore, Scope::OwnBlocks, (lock, &mut *memo)).await;
+    sweep(call, &request.assignee.host, datastore, Scope::OwnBlocks, (lock, &mut *memo)).await;
     let _timing = Timing::of("assign");
     let likely = memo.likely.clone();
     let now = Timestamp::now();
@@ -103,7 +96,7 @@ async fn assign(
         Err(IpamError::Exhausted { .. })
             if !memo.is_swept(&call.configuration.network, Scope::AllBlocks) =>
         {
-            sweep(call, &request.host, datastore, Scope::AllBlocks, (lock, memo)).await;
+            sweep(call, &request.assignee.host, datastore, Scope::AllBlocks, (lock, memo)).await;
             Ok(engine::assign(datastore, request, &likely, now).await?)
         }
         assigned => Ok(assigned?),

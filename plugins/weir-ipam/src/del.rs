@@ -5,19 +5,19 @@ use weir_common::cni::skeleton::Call;
 use weir_common::ipam::engine;
 use weir_process::{DELEGATED, block_on, within};
 
-use crate::{handle_of, lock};
+use crate::{assignee_of, lock};
 
 pub fn del(call: &Call) -> Result<(), Error> {
     let ipam = call.configuration.require_ipam()?;
-    let handle_id = handle_of(call);
+    let assignee = assignee_of(call)?;
     let datastore = call.configuration.datastore.clone()?;
     let _lock = lock(ipam);
     let released = block_on(within(DELEGATED, async {
         let datastore = weir_datastore::open(&datastore).await?;
-        Ok(engine::release(datastore.as_ref(), &handle_id, &call.environment.interface).await?)
+        Ok(engine::release(datastore.as_ref(), &assignee).await?)
     }))?;
     for released in &released {
-        tracing::debug!(address = %released.address, handle = handle_id, "released");
+        tracing::debug!(address = %released.address, handle = assignee.handle_id, "released");
     }
     Ok(())
 }

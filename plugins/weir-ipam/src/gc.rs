@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
 use weir_common::ipam::collect::{Collection, Rule, Scope, collect};
-use weir_process::{DELEGATED, block_on, node_name, within};
+use weir_process::{DELEGATED, block_on, within};
 
-use crate::{evidence, lock};
+use crate::{evidence, host, lock};
 
 /// Gives back what the runtime does not list, or, when it gave no list, what is
 /// proved dead: of this network and this host.
@@ -15,7 +15,7 @@ use crate::{evidence, lock};
 /// All that failed, as one, after everything has been tried.
 pub fn gc(call: &Call) -> Result<(), Error> {
     let ipam = call.configuration.require_ipam()?;
-    let host = node_name(&call.configuration.node_name)?;
+    let host = host(call)?;
     let datastore = call.configuration.datastore.clone()?;
     let _lock = lock(ipam);
     block_on(within(DELEGATED, async {

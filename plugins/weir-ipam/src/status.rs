@@ -8,16 +8,16 @@ use weir_common::datastore::Datastore;
 use weir_common::ipam::collect::Scope;
 use weir_common::ipam::explain::explain;
 use weir_common::ipam::{Error as IpamError, Memo};
-use weir_process::{DELEGATED, block_on, boot_id, node_name, within};
+use weir_process::{DELEGATED, block_on, boot_id, within};
 
-use crate::lock;
 use crate::sweep::sweep;
+use crate::{host, lock};
 
 /// Makes the decision that an ADD on this node would make, and stops before it is
 /// carried out.
 pub fn status(call: &Call) -> Result<(), Error> {
     let ipam = call.configuration.require_ipam()?;
-    let host = node_name(&call.configuration.node_name)?;
+    let host = host(call)?;
     let datastore = call.configuration.datastore.clone()?;
     let look = async {
         let datastore = weir_datastore::open(&datastore).await?;

@@ -13,7 +13,7 @@ use weir_common::datastore::keys;
 use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::{Collection, Rule, Scope, collect};
 use weir_common::ipam::explain::explain;
-use weir_common::ipam::{Purpose, engine, handle_id};
+use weir_common::ipam::{Assignee, engine};
 use weir_common::network::{
     Attachment, AttachmentIdentity, AttachmentRequest, Expected, Found, RequestedRoute, compare,
     plan_attachment,
@@ -113,9 +113,7 @@ impl Plugin for Pure {
     fn add(&self, call: &Call) -> Result<AddResult, Error> {
         let ipam = call.configuration.require_ipam()?;
         let request = Request {
-            host: host(call),
-            handle_id: handle(call),
-            purpose: Purpose::Interface(call.environment.interface.clone()),
+            assignee: assignee(call),
             facts: call.configuration.facts.clone(),
             wants: ipam.wants.clone(),
             gateways: ipam.gateways.iter().map(ipnet::IpNet::addr).collect(),
@@ -141,7 +139,7 @@ impl Plugin for Pure {
 
     fn del(&self, call: &Call) -> Result<(), Error> {
         call.configuration.require_ipam()?;
-        finish(engine::release(&self.0, &handle(call), &call.environment.interface))?;
+        finish(engine::release(&self.0, &assignee(call)))?;
         Ok(())
     }
 
@@ -176,13 +174,15 @@ impl Plugin for Pure {
 
 fn host(call: &Call) -> String {
     match &call.configuration.node_name {
-        NodeName::Given(name) => name.clone(),
-        NodeName::File(_) | NodeName::FileOrHost(_) => "n1".to_owned(),
+        Ok(NodeName::Given(name)) => name.clone(),
+        _ => "n1".to_owned(),
     }
 }
 
-fn handle(call: &Call) -> String {
-    handle_id(&call.configuration.network, &call.environment.container_id)
+fn assignee(call: &Call) -> Assignee {
+    let environment = &call.environment;
+    let network = &call.configuration.network;
+    Assignee::interface(&host(call), network, &environment.container_id, &environment.interface)
 }
 
 /// Plans the attachment of a result as `weir` does on ADD and on CHECK, and

@@ -2,22 +2,25 @@
 
 use std::path::PathBuf;
 
-use super::super::{Code, Error};
-use super::value::invalid;
+use super::super::Error;
+use super::value::{invalid, unsupported};
 use super::written::Written;
 use crate::datastore::{self, EtcdConfiguration};
 
 impl Written {
     pub(super) fn datastore(&self) -> Result<datastore::Configuration, Error> {
+        if let Some(service) = &self.etcd_discovery_srv
+            && self.etcd_endpoints.is_none()
+        {
+            let advice = "list the servers in etcd_endpoints";
+            return Err(unsupported("etcd_discovery_srv", service, advice));
+        }
         let endpoints = self.endpoints();
         match self.datastore_type.as_deref() {
             None if endpoints.is_empty() => Ok(self.embedded()),
             Some("embedded") => Ok(self.embedded()),
             None | Some("etcdv3") => self.etcd(endpoints),
-            Some(other) => Err(Error::new(
-                Code::UnsupportedField,
-                format!("datastore_type {other:?} is not supported; write etcdv3 or embedded"),
-            )),
+            Some(other) => Err(unsupported("datastore_type", other, "write etcdv3 or embedded")),
         }
     }
 

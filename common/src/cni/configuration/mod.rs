@@ -33,13 +33,14 @@ use log::log_level;
 use value::check_mtu;
 use written::{Written, decode, without_meaning};
 
-/// The keys that DEL goes by, besides those of etcd.
-const FOR_REMOVAL: [&str; 4] = ["datastore_path", "datastore_type", "ipam", "ipam_lock_file"];
+/// The keys that DEL goes by, besides those of the datastore and the node's name.
+const FOR_REMOVAL: [&str; 2] = ["ipam", "ipam_lock_file"];
 
-/// The keys that GC goes by, besides those of DEL: whose addresses and links these
-/// are.
-const FOR_COLLECTION: [&str; 5] =
-    ["type", "nodename", "hostname", "nodename_file", "nodename_file_optional"];
+/// The keys that say how the node's name is found.
+const NODE_NAME: [&str; 4] = ["hostname", "nodename", "nodename_file", "nodename_file_optional"];
+
+/// The key that GC goes by, besides those of DEL: whose links say what lives.
+const FOR_COLLECTION: [&str; 1] = ["type"];
 
 /// A configuration in which everything has been checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,13 +51,17 @@ pub struct Configuration {
     pub version: SpecVersion,
     /// The main plugin that the configuration is for; empty if it does not say.
     pub main_plugin: String,
-    /// The `ipam` section; `None` when there is none.
+    /// The `ipam` section; `None` when there is none, or a wrong one, which
+    /// [`Configuration::require_ipam`] tells.
     pub ipam: Option<IpamConfiguration>,
-    /// Where the datastore is. Wrong only in what [`Configuration::for_removal`]
-    /// gives: what is to be removed first does not depend on it.
+    /// Why the `ipam` section that is written cannot be used; likewise.
+    wrong_ipam: Option<Error>,
+    /// Where the datastore is. Wrong only in what [`Configuration::for_removal`] and
+    /// [`Configuration::for_collection`] give: what is to be removed first does not
+    /// depend on it.
     pub datastore: Result<datastore::Configuration, Error>,
-    /// How the node's name is found.
-    pub node_name: NodeName,
+    /// How the node's name is found; wrong likewise.
+    pub node_name: Result<NodeName, Error>,
     /// The MTU asked for, in bytes; `None` to take the node's.
     pub mtu: Option<u32>,
     /// The hardware address asked for.
@@ -100,6 +105,8 @@ impl Configuration {
     ) -> Result<Self, Error> {
         let configuration = Self::build(network, version, json, arguments)?;
         configuration.datastore.clone()?;
+        configuration.node_name.clone()?;
+        configuration.wrong_ipam.clone().map_or(Ok(()), Err)?;
         Ok(configuration)
     }
 
@@ -107,46 +114,68 @@ impl Configuration {
     /// and nothing for it to go by.
     ///
     /// # Errors
-    /// [`Code::InvalidConfiguration`] when there is none.
+    /// [`Code::InvalidConfiguration`] when there is none; what is wrong with it.
     pub fn require_ipam(&self) -> Result<&IpamConfiguration, Error> {
-        self.ipam.as_ref().ok_or_else(|| {
+        let none = || {
             Error::new(
                 Code::InvalidConfiguration,
                 "the network configuration has no ipam section; write \"ipam\": \
                  {\"type\": \"weir-ipam\"}",
             )
-        })
+        };
+        self.ipam.as_ref().ok_or_else(|| self.wrong_ipam.clone().unwrap_or_else(none))
     }
 
     /// A configuration to remove an attachment by. Only what that needs is looked
     /// at: a mistake elsewhere, made since or in what the runtime was asked for,
-    /// must not keep DEL from tearing down.
+    /// must not keep DEL from tearing down. A mistake in what it needs is met by
+    /// whoever comes to need it.
     ///
     /// # Errors
-    /// As [`Configuration::validate`], for the keys that count.
+    /// None that a configuration is known to have.
     pub fn for_removal(
         network: String,
         version: SpecVersion,
         json: &Map<String, Value>,
     ) -> Result<Self, Error> {
-        Self::build(network, version, &needed(json, &[]), &Arguments::default())
+        Self::lenient(network, version, needed(json, &[]))
     }
 
     /// A configuration to remove by what belongs to no attachment. As with
     /// [`Configuration::for_removal`], a mistake elsewhere is no obstacle.
     ///
     /// # Errors
-    /// As [`Configuration::validate`], for the keys that count. A list of
-    /// attachments that cannot be read is never taken for an empty one.
+    /// [`Code::Decode`] for a list of attachments that cannot be read: it is never
+    /// taken for an empty one.
     pub fn for_collection(
         network: String,
         version: SpecVersion,
         json: &Map<String, Value>,
     ) -> Result<Self, Error> {
         let valid_attachments = valid_attachments(json)?;
-        let needed = needed(json, &FOR_COLLECTION);
-        let built = Self::build(network, version, &needed, &Arguments::default())?;
-        Ok(Self { valid_attachments, ..built })
+        let lenient = Self::lenient(network, version, needed(json, &FOR_COLLECTION))?;
+        Ok(Self { valid_attachments, ..lenient })
+    }
+
+    /// A configuration in which a value of the wrong type is as wrong as any other,
+    /// and is so only for what goes by it.
+    fn lenient(
+        network: String,
+        version: SpecVersion,
+        mut json: Map<String, Value>,
+    ) -> Result<Self, Error> {
+        let mistyped = take_mistyped(&mut json);
+        let mut lenient = Self::build(network, version, &json, &Arguments::default())?;
+        for (key, error) in mistyped {
+            match key.as_str() {
+                "ipam" => lenient.wrong_ipam = Some(error),
+                key if NODE_NAME.contains(&key) => lenient.node_name = Err(error),
+                key if is_of_datastore(key) => lenient.datastore = Err(error),
+                // Without the lock's file and the main plugin's type it works as well.
+                _ => {}
+            }
+        }
+        Ok(lenient)
     }
 
     fn build(
@@ -157,12 +186,16 @@ impl Configuration {
     ) -> Result<Self, Error> {
         let written: Written = decode(json)?;
         written.refuse_unsupported()?;
+        let (ipam, wrong_ipam) = match written.ipam(arguments) {
+            Ok(ipam) => (ipam, None),
+            Err(error) => (None, Some(error)),
+        };
         let prev_result = written.prev_result.as_ref().map(|json| AddResult::parse(json, version));
         Ok(Self {
             network,
             version,
             datastore: written.datastore(),
-            node_name: written.node_name()?,
+            node_name: written.node_name(),
             mtu: check_mtu(written.mtu)?,
             mac: written.mac(arguments)?,
             allow_ip_forwarding: written.container_settings.allow_ip_forwarding,
@@ -170,7 +203,8 @@ impl Configuration {
             facts: facts(arguments),
             log_level: log_level(written.log_level.as_deref())?,
             without_meaning: without_meaning(json),
-            ipam: written.ipam(arguments)?,
+            ipam,
+            wrong_ipam,
             prev_result: prev_result.transpose()?,
             log_file: written.log_file()?,
             dns: written.dns,
@@ -187,12 +221,32 @@ fn needed(json: &Map<String, Value>, more: &[&str]) -> Map<String, Value> {
     needed.retain(|key, value| match key.as_str() {
         "log_level" => value.as_str().is_some_and(|text| log_level(Some(text)).is_ok()),
         "log_file_path" => value.as_str().is_some_and(|path| Path::new(path).is_absolute()),
-        key => FOR_REMOVAL.contains(&key) || more.contains(&key) || key.starts_with("etcd_"),
+        key => {
+            [&FOR_REMOVAL[..], &NODE_NAME, more].iter().any(|keys| keys.contains(&key))
+                || is_of_datastore(key)
+        }
     });
     if let Some(Value::Object(ipam)) = needed.get_mut("ipam") {
         ipam.retain(|key, _| key == "type");
     }
     needed
+}
+
+fn is_of_datastore(key: &str) -> bool {
+    key.starts_with("etcd_") || key.starts_with("datastore_")
+}
+
+/// Takes out the values of the wrong type, and answers what is wrong with each.
+fn take_mistyped(json: &mut Map<String, Value>) -> Vec<(String, Error)> {
+    let mut mistyped = Vec::new();
+    json.retain(|key, value| {
+        let alone = Map::from_iter([(key.clone(), value.clone())]);
+        let wrong = decode(&alone).err();
+        let is_right = wrong.is_none();
+        mistyped.extend(wrong.map(|error| (key.clone(), error)));
+        is_right
+    });
+    mistyped
 }
 
 fn facts(arguments: &Arguments) -> BTreeMap<String, String> {

@@ -23,7 +23,7 @@ fn defaults() {
     assert_eq!(configuration.datastore, Ok(datastore::Configuration::default()));
     let any = Want::Any { family: Family::V4, pools: vec![] };
     assert_eq!(configuration.ipam.unwrap().wants, [any]);
-    assert_eq!(configuration.node_name, NodeName::FileOrHost(DEFAULT_NODE_NAME_FILE.into()));
+    assert_eq!(configuration.node_name, Ok(NodeName::FileOrHost(DEFAULT_NODE_NAME_FILE.into())));
 }
 
 #[test]
@@ -95,6 +95,87 @@ fn a_mistake_does_not_stand_in_the_way_of_removal() {
     let configuration = removal.unwrap();
     assert_eq!(configuration.ipam.unwrap().plugin, "weir-ipam");
     assert_eq!(configuration.datastore.unwrap_err().code, Code::UnsupportedField);
+    assert_eq!(configuration.node_name.unwrap_err().code, Code::InvalidConfiguration);
+}
+
+/// As Go reads it; every key that Weir reads may be so.
+#[test]
+fn what_is_null_is_not_there() {
+    let ipam = json!({"type": "weir-ipam", "subnet": null, "assign_ipv4": null, "routes": null,
+                      "assign_ipv6": null, "ipv4_pools": null, "ipv6_pools": null,
+                      "gateways": null});
+    let nothing = validate(json!({"ipam": {"type": "weir-ipam"}})).unwrap();
+    let asked = json!({"ips": null, "mac": null});
+    let nulls = json!({
+        "type": null, "ipam": ipam, "args": {"cni": asked}, "runtimeConfig": asked, "mtu": null,
+        "nodename": null, "hostname": null, "nodename_file": null, "nodename_file_optional": null,
+        "ipam_lock_file": null, "datastore_type": null, "datastore_path": null,
+        "etcd_endpoints": null, "etcd_authority": null, "etcd_scheme": null,
+        "etcd_discovery_srv": null, "etcd_key_file": null, "etcd_cert_file": null,
+        "etcd_ca_cert_file": null, "etcd_username": null, "etcd_password": null,
+        "log_level": null, "log_file_path": null, "log_file_max_size": null, "device_type": null,
+        "container_settings": {"allow_ip_forwarding": null}, "include_default_routes": null,
+        "dns": null, "prevResult": null,
+    });
+    let read = validate(nulls).unwrap();
+    assert_eq!(Configuration { without_meaning: Vec::new(), ..read }, nothing);
+    for key in ["args", "runtimeConfig", "container_settings"] {
+        assert_eq!(validate(json!({"ipam": ipam, key: null})).unwrap(), nothing, "{key}");
+    }
+}
+
+/// What is of the wrong type is met by whoever comes to need it.
+#[test]
+fn what_is_mistyped_does_not_stand_in_the_way_of_removal() {
+    let both = |json: Value| {
+        let map = json.as_object().unwrap();
+        let removal = Configuration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, map);
+        [removal.unwrap(), for_collection(json).unwrap()]
+    };
+    let ipam = json!({"type": "weir-ipam"});
+    let etcd = |key: &str| json!({"ipam": ipam, key: 3, "etcd_endpoints": "http://h:1"});
+    for json in [etcd("etcd_key_file"), etcd("datastore_path"), json!({"etcd_endpoints": ["h"]})] {
+        for configuration in both(json.clone()) {
+            let error = configuration.datastore.unwrap_err();
+            assert_eq!(error.code, Code::Decode, "{json}");
+            assert!(error.message.contains("etcd_") || error.message.contains("datastore_"));
+        }
+    }
+    for configuration in both(json!({"etcd_discovery_srv": "x.org"})) {
+        assert_eq!(configuration.datastore.unwrap_err().code, Code::UnsupportedField);
+    }
+    for key in NODE_NAME {
+        let [removal, _] = both(json!({"ipam": ipam, key: [1]}));
+        assert_eq!(removal.node_name.unwrap_err().code, Code::Decode, "{key}");
+        assert_eq!(removal.ipam.unwrap().plugin, "weir-ipam");
+    }
+    for (wrong, code) in [
+        (json!("weir-ipam"), Code::Decode),
+        (json!({"type": 3}), Code::Decode),
+        (json!({}), Code::InvalidConfiguration),
+    ] {
+        for configuration in both(json!({"ipam": wrong})) {
+            let error = configuration.require_ipam().unwrap_err();
+            assert!(error.code == code && error.message.contains("ipam"), "{error}");
+        }
+    }
+    for configuration in both(json!({"ipam": ipam, "ipam_lock_file": 3, "type": 3})) {
+        assert_eq!(configuration.require_ipam().unwrap().lock_file, None);
+        assert_eq!(configuration.main_plugin, "");
+    }
+}
+
+#[test]
+fn a_removal_knows_its_host() {
+    let node_name = |json: Value| {
+        let json = json.as_object().unwrap();
+        let removal = Configuration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, json);
+        removal.unwrap().node_name.unwrap()
+    };
+    let given = |name: &str| NodeName::Given(name.to_owned());
+    assert_eq!(node_name(json!({"nodename": "n1", "hostname": "n2"})), given("n1"));
+    assert_eq!(node_name(json!({"hostname": "n2"})), given("n2"));
+    assert_eq!(node_name(json!({"nodename_file": "/n"})), NodeName::File("/n".into()));
 }
 
 fn for_collection(json: Value) -> Result<Configuration, Error> {
@@ -111,11 +192,11 @@ fn a_collection_is_not_stopped_by_a_mistake_but_knows_its_host() {
         "nodename": "n1", "ipam": {"type": "weir-ipam", "assign_ipv4": "maybe"},
     });
     let configuration = for_collection(json).unwrap();
-    assert_eq!(configuration.node_name, NodeName::Given("n1".to_owned()));
+    assert_eq!(configuration.node_name, Ok(NodeName::Given("n1".to_owned())));
     assert_eq!((configuration.main_plugin.as_str(), configuration.log_file), ("weir", None));
     assert_eq!(configuration.valid_attachments, None);
-    let error = for_collection(json!({"nodename": "a/b"})).unwrap_err();
-    assert_eq!(error.code, Code::InvalidConfiguration);
+    let node_name = for_collection(json!({"nodename": "a/b"})).unwrap().node_name;
+    assert_eq!(node_name.unwrap_err().code, Code::InvalidConfiguration);
 }
 
 #[test]

@@ -12,6 +12,11 @@ pub(super) fn invalid(key: &str, value: &str, advice: &str) -> Error {
     Error::new(Code::InvalidConfiguration, format!("{key} {value:?} is invalid: {advice}"))
 }
 
+pub(super) fn unsupported(key: &str, value: &str, advice: &str) -> Error {
+    let message = format!("{key} {value:?} is not supported; {advice}");
+    Error::new(Code::UnsupportedField, message)
+}
+
 pub(super) fn read_flag(key: &str, flag: &Option<Flag>, default: bool) -> Result<bool, Error> {
     match flag {
         None => Ok(default),

@@ -6,6 +6,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::super::{Code, Error, Route};
+use super::value::unsupported;
+use crate::null::null_is_default;
 
 /// Keys of Calico that have no meaning in Weir: accepted and logged.
 const WITHOUT_MEANING: [&str; 20] = [
@@ -45,6 +47,7 @@ pub(super) struct Written {
     pub(super) nodename: Option<String>,
     pub(super) hostname: Option<String>,
     pub(super) nodename_file: Option<PathBuf>,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) nodename_file_optional: bool,
     pub(super) ipam_lock_file: Option<PathBuf>,
     pub(super) datastore_type: Option<String>,
@@ -61,8 +64,10 @@ pub(super) struct Written {
     pub(super) log_level: Option<String>,
     pub(super) log_file_path: Option<PathBuf>,
     pub(super) log_file_max_size: Option<u32>,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) container_settings: ContainerSettings,
     pub(super) device_type: Option<String>,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) include_default_routes: bool,
     pub(super) dns: Option<Value>,
     #[serde(rename = "prevResult")]
@@ -77,9 +82,13 @@ pub(super) struct WrittenIpam {
     pub(super) subnet: Option<String>,
     pub(super) assign_ipv4: Option<Flag>,
     pub(super) assign_ipv6: Option<Flag>,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) ipv4_pools: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) ipv6_pools: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) gateways: Vec<String>,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) routes: Vec<Route>,
 }
 
@@ -94,6 +103,7 @@ pub(super) struct WrittenArgs {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Requested {
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) ips: Vec<String>,
     pub(super) mac: Option<String>,
 }
@@ -101,6 +111,7 @@ pub(super) struct Requested {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ContainerSettings {
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) allow_ip_forwarding: bool,
 }
 
@@ -125,26 +136,12 @@ pub(super) fn without_meaning(json: &Map<String, Value>) -> Vec<String> {
 
 impl Written {
     pub(super) fn refuse_unsupported(&self) -> Result<(), Error> {
-        let unsupported = |key: &str, value: &str, advice: &str| {
-            let message = format!("{key} {value:?} is not supported; {advice}");
-            Err(Error::new(Code::UnsupportedField, message))
-        };
-        if let Some(device) = self.device_type.as_deref().filter(|device| *device != "veth") {
-            return unsupported(
-                "device_type",
-                device,
-                "Weir makes veth pairs: write veth, or leave it out",
-            );
+        match self.device_type.as_deref().filter(|device| *device != "veth") {
+            None => Ok(()),
+            Some(device) => {
+                let advice = "Weir makes veth pairs: write veth, or leave it out";
+                Err(unsupported("device_type", device, advice))
+            }
         }
-        if let Some(service) = &self.etcd_discovery_srv
-            && self.etcd_endpoints.is_none()
-        {
-            return unsupported(
-                "etcd_discovery_srv",
-                service,
-                "list the servers in etcd_endpoints",
-            );
-        }
-        Ok(())
     }
 }

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::super::{ATTRIBUTE_INTERFACE, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Attribute, Block};
+use super::super::assignee::Named;
+use super::super::{
+    ATTRIBUTE_INTERFACE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Assignee,
+    Attribute, Block,
+};
 
 /// The handle under which Calico keeps the first and the last addresses of a
 /// block from Windows nodes; it has no key of its own
@@ -29,6 +33,8 @@ pub struct Allocation {
     pub handle: Option<Arc<str>>,
     /// The node of its holder.
     pub node: Option<Arc<str>>,
+    /// The network, where the handle leaves it open.
+    pub network: Option<Arc<str>>,
     /// The holder's interface; Calico names none.
     pub interface: Option<Arc<str>>,
     /// When it was handed out, as far as that is recorded.
@@ -50,16 +56,28 @@ impl Allocation {
     ) -> Option<Self> {
         let holder = block.holder(ordinal)?;
         let mut fact = |key| holder.fact(key).map(&mut name);
-        let (node, interface) = (fact(ATTRIBUTE_NODE), fact(ATTRIBUTE_INTERFACE));
+        let (node, network) = (fact(ATTRIBUTE_NODE), fact(ATTRIBUTE_NETWORK));
+        let interface = fact(ATTRIBUTE_INTERFACE);
         Some(Self {
             address: block.address(ordinal),
             block: block.cidr,
             handle: holder.handle_id.as_deref().map(name),
             node,
+            network,
             interface,
             made: holder.fact(ATTRIBUTE_TIMESTAMP).and_then(parse_timestamp),
             sequence: sequence_of(block, ordinal),
             cooling_down: is_cooling_down(holder),
+        })
+    }
+
+    /// Whether it is this assignee's ([`Assignee::has`]).
+    pub(super) fn is_of(&self, assignee: &Assignee) -> bool {
+        assignee.agrees(Named {
+            handle: self.handle.as_deref(),
+            host: self.node.as_deref(),
+            network: self.network.as_deref(),
+            interface: self.interface.as_deref(),
         })
     }
 

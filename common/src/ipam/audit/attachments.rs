@@ -1,12 +1,13 @@
 //! Addresses against attachments and hosts: kinds 1, 2 and 12.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use super::super::Assignee;
 use super::allocation::Allocation;
-use super::finding::{Finding, handle_of};
+use super::finding::{Finding, assignee_of};
 use super::listing::Listing;
 use super::node::{Attached, Hosts, ThisNode};
 
@@ -22,14 +23,14 @@ pub(super) fn addresses_of_gone_hosts(listing: &Listing, hosts: &Hosts<'_>) -> V
 
 /// Addresses of this node without an attachment in its kernel.
 pub(super) fn leaked_addresses(listing: &Listing, node: &ThisNode, now: Timestamp) -> Vec<Finding> {
-    let attached: HashSet<(String, &str)> = node
-        .attachments
-        .iter()
-        .map(|attached| (handle_of(&attached.identity), attached.identity.interface()))
-        .collect();
+    let mut attached: HashMap<String, Vec<Assignee>> = HashMap::new();
+    for attachment in &node.attachments {
+        let assignee = assignee_of(&node.host, &attachment.identity);
+        attached.entry(assignee.handle_id.clone()).or_default().push(assignee);
+    }
     let is_attached = |allocation: &Allocation| {
-        let handle = allocation.handle.as_deref().unwrap_or_default().to_owned();
-        attached.contains(&(handle, allocation.interface.as_deref().unwrap_or_default()))
+        let assignees = attached.get(allocation.handle.as_deref().unwrap_or_default());
+        assignees.is_some_and(|them| them.iter().any(|assignee| allocation.is_of(assignee)))
     };
     let leaked = listing
         .allocations()
@@ -39,32 +40,24 @@ pub(super) fn leaked_addresses(listing: &Listing, node: &ThisNode, now: Timestam
 
 /// Attachments in this node's kernel without their address in the store.
 pub(super) fn unrecorded_attachments(listing: &Listing, node: &ThisNode) -> Vec<Finding> {
-    let mut held: HashSet<(&str, Option<&str>, IpAddr)> = HashSet::new();
-    let mut holders: HashSet<(&str, Option<&str>)> = HashSet::new();
+    let mut by_handle: HashMap<&str, Vec<&Allocation>> = HashMap::new();
     for allocation in listing.allocations() {
         if let Some(handle) = allocation.handle.as_deref() {
-            let interface = allocation.interface.as_deref();
-            held.insert((handle, interface, allocation.address));
-            holders.insert((handle, interface));
+            by_handle.entry(handle).or_default().push(allocation);
         }
     }
     let dark = listing.unreadable_blocks();
     let judge = |attached: &Attached| {
-        let handle = handle_of(&attached.identity);
-        let interface = attached.identity.interface();
+        let assignee = assignee_of(&node.host, &attached.identity);
+        let of_handle = by_handle.get(assignee.handle_id.as_str()).map_or(&[][..], Vec::as_slice);
+        let held = || of_handle.iter().filter(|allocation| allocation.is_of(&assignee));
         // The address may stand in a block that cannot be read.
         let visible = |address: &IpAddr| !dark.iter().any(|block| block.contains(address));
-        // An allocation of Calico's names no interface and is anybody's.
-        let owns = |address: &IpAddr| {
-            held.contains(&(&handle, Some(interface), *address))
-                || held.contains(&(&handle, None, *address))
-        };
-        let owns_any =
-            holders.contains(&(&handle, Some(interface))) || holders.contains(&(&handle, None));
+        let owns = |address: &IpAddr| held().any(|allocation| allocation.address == *address);
         let addresses: Vec<IpAddr> =
             attached.addresses.iter().filter(|it| !owns(it) && visible(it)).copied().collect();
         let unrecorded = if attached.addresses.is_empty() {
-            !owns_any && dark.is_empty()
+            held().next().is_none() && dark.is_empty()
         } else {
             !addresses.is_empty()
         };

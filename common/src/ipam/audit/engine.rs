@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::super::assign::{Request, Want};
-use super::super::{Error, Purpose, engine};
+use super::super::{Error, engine};
 use super::evidence::Evidence;
-use super::finding::{Finding, handle_of};
+use super::finding::{Finding, assignee_of};
 use super::listing::Listing;
 use super::mend::{Mend, mend};
 use super::node::{Attached, Circumstances};
@@ -103,9 +103,8 @@ pub async fn confirm(
     let mut confirmed = Vec::new();
     for finding in findings {
         let holds = match &finding {
-            Finding::UnrecordedAttachment { identity, addresses, .. } => {
-                let handle = handle_of(identity);
-                let held = engine::lookup(datastore, &handle, identity.interface()).await?;
+            Finding::UnrecordedAttachment { identity, host, addresses } => {
+                let held = engine::lookup(datastore, &assignee_of(host, identity)).await?;
                 let owns =
                     |address: &IpAddr| held.iter().any(|assigned| assigned.address == *address);
                 if addresses.is_empty() { held.is_empty() } else { !addresses.iter().all(owns) }
@@ -227,9 +226,7 @@ async fn record(
     now: Timestamp,
 ) -> Result<Repaired, Error> {
     let request = Request {
-        host: host.to_owned(),
-        handle_id: handle_of(identity),
-        purpose: Purpose::Interface(identity.interface().to_owned()),
+        assignee: assignee_of(host, identity),
         facts: Default::default(),
         wants: addresses.iter().copied().map(Want::Exactly).collect(),
         gateways: Vec::new(),

@@ -56,11 +56,19 @@ impl ThisNode {
             && allocation.interface.is_some()
             && !allocation.cooling_down
             && !allocation.made.is_some_and(in_progress)
-            && self.is_wired(handle)
+            && match allocation.network.as_deref() {
+                Some(network) => self.wires(network) && !self.other_networks.contains(network),
+                None => self.is_wired(handle),
+            }
+    }
+
+    fn wires(&self, network: &str) -> bool {
+        let mut attachments = self.attachments.iter();
+        self.networks.contains(network) || attachments.any(|it| it.identity.network() == network)
     }
 
     /// Whether the handle is of a network that `weir` wires, and cannot be read
-    /// as one of another network.
+    /// as one of another network; for an allocation that does not name its network.
     ///
     /// A handle is network, dot, container id, and both may hold dots. No runtime
     /// writes dots into an id, so that the last one ends the network's name; where
@@ -68,11 +76,9 @@ impl ThisNode {
     /// said about it.
     fn is_wired(&self, handle: &str) -> bool {
         let Some((network, _)) = handle.rsplit_once('.') else { return false };
-        let seen = || self.attachments.iter().any(|it| it.identity.network() == network);
         let could_be_of =
             |other: &str| handle.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'));
-        let wired = self.networks.contains(network) || seen();
-        wired && !self.other_networks.iter().any(|other| could_be_of(other))
+        self.wires(network) && !self.other_networks.iter().any(|other| could_be_of(other))
     }
 
     /// Whether a repair may call an address of this block free that is neither

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::assignee::is_ambiguous;
 use super::audit::Allocation;
 use super::block::{ATTRIBUTE_BOOT, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, Attribute, Block};
 
@@ -125,11 +126,6 @@ fn container_of<'a>(holder: &'a Attribute, network: &str) -> Option<&'a str> {
         None => !is_ambiguous(handle),
     };
     is_of_network.then_some(container)
-}
-
-/// Whether a handle can be read as one of several networks.
-pub fn is_ambiguous(handle_id: &str) -> bool {
-    handle_id.matches('.').count() > 1
 }
 
 #[cfg(test)]

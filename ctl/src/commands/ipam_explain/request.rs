@@ -52,7 +52,11 @@ pub async fn read(arguments: &ExplainArgs, session: &Session<'_>) -> Result<Aske
     }
     let node = match &arguments.node {
         Some(node) => node.clone(),
-        None => session.surroundings.node_name(&configuration.node_name)?,
+        None => {
+            let node_name =
+                configuration.node_name.as_ref().map_err(|error| refused(&by, error))?;
+            session.surroundings.node_name(node_name)?
+        }
     };
     let ipam = require_ipam(&configuration, &by)?;
     let gateways = ipam.gateways.iter().map(IpNet::addr).collect();

@@ -12,7 +12,7 @@ use weir_common::ipam::audit::{Circumstances, Finding, Report, audit};
 use weir_common::ipam::collect::{Collection, Rule, Scope, collect};
 use weir_common::ipam::explain::explain;
 use weir_common::ipam::release_one::{Seen, look_up, release};
-use weir_common::ipam::{Assigned, Error, Purpose, engine, handle_id, map, reclaim};
+use weir_common::ipam::{Assigned, Assignee, Error, Purpose, engine, map, reclaim};
 use weir_common::node::{NodeAddresses, ensure_tunnel_address, register, release_tunnel_address};
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
@@ -40,9 +40,7 @@ pub async fn run(input: &Input) {
 
 fn request(input: &Input, number: u8, wants: &[Want]) -> Request {
     Request {
-        host: input.host.clone(),
-        handle_id: handle_id("net", &format!("fuzz-{number}")),
-        purpose: Purpose::Interface("eth0".to_owned()),
+        assignee: Assignee::interface(&input.host, "net", &format!("fuzz-{number}"), "eth0"),
         facts: BTreeMap::new(),
         wants: wants.to_vec(),
         gateways: vec![],
@@ -87,21 +85,22 @@ async fn add_and_delete(input: &Input) {
         add(&store, &request).await;
     }
     for number in 0..3 {
-        delete(&store, &request(input, number, &[]).handle_id).await;
+        delete(&store, &request(input, number, &[]).assignee).await;
     }
 }
 
 /// One ADD, repeated, and foretold by an explanation.
 async fn add(store: &Memory, request: &Request) {
     let before = Facts::of(store.dump());
-    let known =
-        before.taken.values().any(|it| it.handle == request.handle_id || it.handle.is_empty());
-    let has_handle = before.dump.contains_key(&keys::handle(&request.handle_id));
-    let explained = explain(store, &request.host, request.wants.clone(), vec![], NOW).await;
+    let handle_id = &request.assignee.handle_id;
+    let known = before.taken.values().any(|it| it.handle == *handle_id || it.handle.is_empty());
+    let has_handle = before.dump.contains_key(&keys::handle(handle_id));
+    let explained =
+        explain(store, &request.assignee.host, request.wants.clone(), vec![], NOW).await;
     let explained = explained.expect("the store is there").outcome;
     let assigned = engine::assign(store, request, &[], NOW).await.map(|it| it.addresses);
     let after = Facts::of(store.dump());
-    compare(&before, &after, assigned.is_ok(), &|_, holder| holder.handle == request.handle_id);
+    compare(&before, &after, assigned.is_ok(), &|_, holder| is_of(holder, &request.assignee));
     if !known && !has_handle {
         let foretold = explained.map(|next| next.iter().map(|it| it.address).collect());
         let addresses = |all: &Vec<Assigned>| all.iter().map(|it| it.address).collect::<Vec<_>>();
@@ -126,7 +125,7 @@ fn assert_new(assigned: &[Assigned], request: &Request, before: &Facts, after: &
             continue;
         }
         match before.taken.get(address) {
-            Some(holder) => assert_eq!(holder.handle, request.handle_id, "{address} was taken"),
+            Some(holder) => assert!(is_of(holder, &request.assignee), "{address} was taken"),
             None if request.wants.contains(&Want::Exactly(*address)) => {}
             None => assert!(!before.is_reserved(*address), "{address} is reserved"),
         }
@@ -134,7 +133,7 @@ fn assert_new(assigned: &[Assigned], request: &Request, before: &Facts, after: &
             assert!(!damaged.contains(address), "{address} is in the damaged {key}");
         }
         let holder = after.taken.get(address).map(|holder| holder.handle.as_str());
-        assert_eq!(holder, Some(request.handle_id.as_str()), "{address} is not recorded");
+        assert_eq!(holder, Some(request.assignee.handle_id.as_str()), "{address} is not recorded");
     }
 }
 
@@ -145,23 +144,28 @@ async fn repeat(store: &Memory, request: &Request, assigned: &[Assigned]) {
         Ok(again) => assert_eq!(sorted(&again), sorted(assigned), "repeated"),
         Err(error) => panic!("repeated: {error}"),
     }
-    let held = engine::lookup(store, &request.handle_id, request.purpose.interface()).await;
+    let held = engine::lookup(store, &request.assignee).await;
     let held = held.map(|held| sorted(&held)).expect("what was assigned can be looked up");
     assert!(sorted(assigned).is_subset(&held), "{assigned:?} of {held:?}");
 }
 
-async fn delete(store: &Memory, handle_id: &str) {
+/// Whether an assignee may have what this holder has.
+fn is_of(holder: &Holder, assignee: &Assignee) -> bool {
+    holder.handle == assignee.handle_id && (holder.node.is_empty() || holder.node == assignee.host)
+}
+
+async fn delete(store: &Memory, assignee: &Assignee) {
     let before = Facts::of(store.dump());
-    let released = engine::release(store, handle_id, "eth0").await;
+    let released = engine::release(store, assignee).await;
     let after = Facts::of(store.dump());
-    compare(&before, &after, released.is_ok(), &|_, holder| holder.handle == handle_id);
+    compare(&before, &after, released.is_ok(), &|_, holder| is_of(holder, assignee));
     match released {
         Ok(released) => {
             for Assigned { address, block } in released {
                 let free = !after.taken.contains_key(&address) || after.overlaps(block);
                 assert!(free, "{address} was released and is taken");
             }
-            let again = engine::release(store, handle_id, "eth0").await;
+            let again = engine::release(store, assignee).await;
             assert!(again.is_ok_and(|all| all.is_empty()), "there was more to release");
         }
         Err(error) => assert_explained(&error, &before),
@@ -180,7 +184,7 @@ async fn two_at_once(input: &Input) {
     );
     let after = Facts::of(store.dump());
     compare(&before, &after, true, &|_, holder| {
-        requests.iter().any(|it| it.handle_id == holder.handle)
+        requests.iter().any(|it| is_of(holder, &it.assignee))
     });
     let (Ok(one), Ok(other)) = (one, other) else { return };
     for assigned in &one.addresses {
@@ -212,7 +216,9 @@ async fn delete_what_is_there(input: &Input) {
     let store = input.store();
     let handles = input.entries.keys().filter_map(|key| keys::parse_handle(key));
     for handle in handles.take(4) {
-        delete(&store, handle).await;
+        let (host, handle_id) = (input.host.clone(), handle.to_owned());
+        let purpose = Purpose::Interface("eth0".to_owned());
+        delete(&store, &Assignee { host, network: None, handle_id, purpose }).await;
     }
     add(&store, &request(input, 3, &input.wants)).await;
 }
