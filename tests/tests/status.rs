@@ -132,6 +132,35 @@ fn containers_have_lost_their_network() {
     status(&cluster, &call).silence();
 }
 
+/// The host's lock, for which ADDs wait with their links made.
+const LOCK: &str = "/run/weir/ipam.lock";
+
+#[test]
+fn adds_at_work_are_no_trouble() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    let node = &cluster.node;
+    let containers: Vec<_> = (0..8).map(|number| node.container(&format!("c{number}"))).collect();
+    let calls: Vec<Call> = containers.iter().map(|it| cluster.weir(Families::Dual, it)).collect();
+    let lock = node.lock(LOCK);
+    let adds: Vec<_> = calls.iter().map(|call| call.start(node, "ADD")).collect();
+    lock.wait_for_another();
+    let links = || cluster.interfaces().iter().filter(|name| name.starts_with("weir")).count();
+    while links() < calls.len() {
+        std::thread::yield_now();
+    }
+    for _ in 0..3 {
+        status(&cluster, &calls[0]).silence();
+    }
+    // And while their addresses come in.
+    drop(lock);
+    let ask = || status(&cluster, &calls[0]).silence();
+    ask();
+    for add in adds {
+        add.finish().result();
+        ask();
+    }
+}
+
 #[test]
 fn no_addresses_and_lost_containers_are_told_together() {
     let cluster = Cluster::embedded();

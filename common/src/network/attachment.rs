@@ -231,16 +231,13 @@ pub struct Families {
     pub ipv6: bool,
 }
 
-/// The steps that make a veth pair ready for addresses of these `families`, and
-/// its container's end go up.
+/// The steps that make a veth pair ready for addresses of these `families`.
 ///
 /// The veth came first, so that one undo takes nearly everything back. Its
 /// host end is born up but has no carrier, and so no IPv6 of its own, until the
 /// container's end is up: its parameters are in place by then (a container
 /// must not be able to give the node a default route by router advertisement:
-/// CVE-2020-13597). The container's end goes up as soon as possible, because
-/// the kernel starts the host end's queue a moment later. The host's routes come
-/// last: traffic reaches a container that is ready.
+/// CVE-2020-13597).
 /// (Calico's steps: `dataplane_linux.go`, `DoWorkloadNetnsSetUp` and
 /// `configureSysctls`.)
 pub fn plan_parameters(
@@ -251,18 +248,23 @@ pub fn plan_parameters(
     let container = identity.interface();
     let mut steps = host_sysctls(families, &identity.host_interface());
     steps.extend(container_sysctls(families, allow_ip_forwarding, container));
-    steps.push(Step::SetLinkUp { side: Side::Container, link: container.to_owned() });
     steps
 }
 
-/// The steps that give a veth pair that is ready the attachment's addresses and
-/// routes, in order. The host's routes come last: traffic reaches a container
-/// that is ready.
+/// The steps that give a veth pair that is ready the attachment's routes and
+/// addresses, and bring its container's end up, in order.
+///
+/// The host's routes come first: a link with a carrier and without them is then
+/// never an ADD at work, so that STATUS can tell what is broken ([`super::troubles`]).
+/// The kernel takes them as soon as the host's end is up, carrier or not. The
+/// container's own routes need its end up.
 pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
     let identity = attachment.identity();
     let host = identity.host_interface();
     let container = identity.interface();
-    let mut steps = Vec::new();
+    let host_route = |route| Step::AddRoute { side: Side::Host, link: host.clone(), route };
+    let mut steps: Vec<Step> = attachment.host_routes().into_iter().map(host_route).collect();
+    steps.push(Step::SetLinkUp { side: Side::Container, link: container.to_owned() });
     if attachment.has_v6() {
         let address = IpNet::V6(Ipv6Net::new_assert(GATEWAY_V6, 64));
         steps.push(Step::AddAddress { side: Side::Host, link: host.clone(), address });
@@ -273,11 +275,6 @@ pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
         address: address.into(),
     }));
     steps.extend(container_reach(attachment, container));
-    steps.extend(attachment.host_routes().into_iter().map(|route| Step::AddRoute {
-        side: Side::Host,
-        link: host.clone(),
-        route,
-    }));
     steps
 }
 

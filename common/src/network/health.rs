@@ -14,8 +14,8 @@ pub struct AttachmentState {
     pub identity: AttachmentIdentity,
     /// Whether the host's end is up.
     pub up: bool,
-    /// Whether the container's end is up: without, nothing is expected to pass.
-    /// An ADD gives the container's end its routes right after.
+    /// Whether the container's end is up: without, nothing is expected to pass. An
+    /// ADD brings it up after it has given the node its routes.
     pub carrier: bool,
     /// The addresses that the node routes to it.
     pub addresses: Vec<IpAddr>,

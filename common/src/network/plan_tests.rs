@@ -246,6 +246,20 @@ fn only_the_families_in_use_are_touched() {
     );
 }
 
+/// STATUS takes a carrier without routes for a fault.
+#[test]
+fn a_carrier_comes_after_the_nodes_routes() {
+    for addresses in [&["10.0.0.1"][..], &["fd00::1"], &["10.0.0.1", "10.0.0.2", "fd00::1"]] {
+        let attachment = Attachment::new(request(addresses)).unwrap();
+        let steps = plan_attachment(&attachment);
+        let carrier = Step::SetLinkUp { side: Side::Container, link: "eth0".to_owned() };
+        let carrier = steps.iter().position(|step| *step == carrier).unwrap();
+        let is_host_route = |step: &Step| matches!(step, Step::AddRoute { side: Side::Host, .. });
+        let before = steps[..carrier].iter().filter(|step| is_host_route(step)).count();
+        assert_eq!(before, addresses.len());
+    }
+}
+
 #[test]
 fn impossible_requests_are_refused() {
     let refused = |request| Attachment::new(request).unwrap_err();
