@@ -17,6 +17,10 @@ use nix::fcntl::{Flock, FlockArg};
 /// The lock's file when the configuration names none.
 pub const DEFAULT_LOCK_FILE: &str = "/run/weir/ipam.lock";
 
+/// The lock under which a node's NAT is looked at and made, by ADD, or removed because
+/// nobody needs it, by GC. Without it a GC could remove what an ADD has just found good.
+pub const NAT_LOCK: &str = "/run/weir/nat.lock";
+
 /// The largest memo, in bytes.
 const MAX_MEMO: u64 = 4096;
 

@@ -246,6 +246,17 @@ impl AddResult {
     }
 }
 
+/// The first of the resolver's settings that say anything; `null` if none does. An
+/// empty object is how libcni writes that there are none.
+pub fn first_dns(settings: impl IntoIterator<Item = Value>) -> Value {
+    let says_something = |dns: &Value| match dns {
+        Value::Null => false,
+        Value::Object(members) => !members.is_empty(),
+        _ => true,
+    };
+    settings.into_iter().find(says_something).unwrap_or_default()
+}
+
 impl From<OldResult> for AddResult {
     fn from(old: OldResult) -> Self {
         let OldResult { dns, pools, cluster, .. } = old;
@@ -350,6 +361,14 @@ mod tests {
         }
         let json = json!({"routes": [{"dst": "10.0.0.0/8", "scope": 256}]});
         assert_eq!(AddResult::parse(&json, SpecVersion::V1_1_0).unwrap_err().code, Code::Decode);
+    }
+
+    #[test]
+    fn the_first_settings_that_say_anything_count() {
+        let (one, two) = (json!({"nameservers": ["192.0.2.1"]}), json!({"domain": "x"}));
+        assert_eq!(first_dns([Value::Null, json!({}), one.clone(), two.clone()]), one);
+        assert_eq!(first_dns([two.clone(), one]), two);
+        assert_eq!(first_dns([json!({}), Value::Null]), Value::Null);
     }
 
     #[test]

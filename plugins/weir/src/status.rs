@@ -67,6 +67,8 @@ async fn look(call: &Call) -> Result<Vec<Trouble>, Error> {
     };
     let state = kernel.node_state(attachments.iter().any(has_ipv6)).map_err(failure::of_kernel)?;
     let tunnel = kernel.tunnel_device().await.map_err(failure::of_kernel)?;
-    let need = Keeper::find(call).tunnel();
-    Ok(troubles(&attachments, &NodeHealth { state, need, tunnel }))
+    let keeper = Keeper::find(call);
+    let need = keeper.tunnel();
+    let without_nat = keeper.pools_without_nat(&kernel).map_err(failure::of_kernel)?;
+    Ok(troubles(&attachments, &NodeHealth { state, need, tunnel, without_nat }))
 }
