@@ -10,7 +10,7 @@ use weir_common::network::{
     plan_addresses, plan_attachment, plan_link, plan_node, plan_parameters,
 };
 use weir_kernel::{Applied, Kernel, is_same_namespace};
-use weir_process::{CLEAN_UP, DEADLINE, Lock, NAT_LOCK, Timing};
+use weir_process::{ANSWER, CLEAN_UP, Lock, NAT_LOCK, Timing};
 
 use crate::cluster::{Keeper, Upkeep};
 use crate::delegate::{Delegate, is_own_ipam};
@@ -29,7 +29,7 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let delegate = Delegate::find(call, ipam)?.asking(keeper.question());
     let kernel = open(call)?;
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
-    let mut running = delegate.start("ADD", DEADLINE - CLEAN_UP)?;
+    let mut running = delegate.start("ADD", ANSWER)?;
     // While the IPAM plugin works, what needs no address is done.
     let ask = async {
         let _timing = Timing::of("addresses");
