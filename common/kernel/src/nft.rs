@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 
 use netlink_sys::{Socket, SocketAddr};
 use serde_json::{Value, json};
-use weir_common::network::{Before, NftTable, TunnelFilter};
+use weir_common::network::{Before, NatTable, NftTable, TunnelFilter};
 
 use crate::{Error, Kernel};
 
@@ -38,6 +38,17 @@ mod abi {
 }
 
 impl Kernel {
+    /// Whether the node's NAT table has a rule, whichever: one that is not wanted any
+    /// more has, one that somebody deleted or emptied has not.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn has_nat(&self) -> Result<bool, Error> {
+        let rules = listed(abi::GET_RULE, NatTable::NAME);
+        let refused = |cause| Error::refused("nft list table inet weir", cause);
+        rules.map(|rules| !rules.is_empty()).map_err(refused)
+    }
+
     /// Sees to it that the filter of the tunnel is `wanted`, or that there is
     /// none. A filter is replaced in one transaction, and only if it is not the
     /// wanted one; changes of its set by hand are not noticed.

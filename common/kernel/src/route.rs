@@ -166,10 +166,7 @@ pub(crate) fn in_plan_terms(message: &RouteMessage) -> Option<Route> {
         return None;
     }
     let mut route = Route {
-        scope: match message.header.scope {
-            KernelScope::Universe => RouteScope::Universe,
-            _ => RouteScope::Link,
-        },
+        scope: RouteScope(message.header.scope.into()),
         table: Some(table_of(message)),
         ..Route::on_link(destination(message))
     };
@@ -203,10 +200,7 @@ fn message(route: &Route, index: u32) -> RouteMessage {
     let mut message = all_routes(route.destination.addr().is_ipv6());
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
     message.header.kind = RouteType::Unicast;
-    message.header.scope = match route.scope {
-        RouteScope::Universe => KernelScope::Universe,
-        RouteScope::Link => KernelScope::Link,
-    };
+    message.header.scope = KernelScope::from(route.scope.0);
     message.header.destination_prefix_length = route.destination.prefix_len();
     let table = route.table.unwrap_or(RouteHeader::RT_TABLE_MAIN.into());
     message.header.table = u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);

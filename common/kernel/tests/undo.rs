@@ -52,7 +52,7 @@ fn whole_plan(kernel: &Kernel, attachment: &Attachment) -> Vec<Step> {
 
 async fn fails_everywhere_without_a_trace(container: &Other) {
     let attachment = Attachment::new(AttachmentRequest {
-        allow_ip_forwarding: true,
+        allow_ip_forwarding: Some(true),
         ..request("one", &["10.1.0.1", "fd00:1::1"])
     })
     .unwrap();

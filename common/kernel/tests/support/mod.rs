@@ -182,7 +182,7 @@ pub fn request(container_id: &str, addresses: &[&str]) -> AttachmentRequest {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         mtu: 1450,
         mac: None,
-        allow_ip_forwarding: false,
+        allow_ip_forwarding: Some(false),
         routes: Vec::new(),
         default_routes: true,
         gateways: Vec::new(),
