@@ -108,6 +108,15 @@ pub(super) fn is_joined(route: &RouteMessage) -> bool {
             .any(|attribute| matches!(attribute, RouteAttribute::MultiPath(_)))
 }
 
+/// Of all routes to one destination, that which a new one of Weir's may replace: they
+/// are all Weir's own of the cluster, as far as they would keep it out.
+pub(crate) fn replaceable(routes: &[RouteMessage]) -> Option<&RouteMessage> {
+    let mut in_place = routes.iter().filter(|route| takes_the_place(route));
+    let first = in_place.next()?;
+    let is_free = |route: &RouteMessage| is_of_cluster(route) && !is_joined(route);
+    (is_free(first) && in_place.all(is_free)).then_some(first)
+}
+
 /// The way that a route leads, if it is exactly as Weir would make it; `names`
 /// are those of the links by number.
 pub(super) fn way(route: &RouteMessage, names: &HashMap<u32, String>) -> Option<Way> {

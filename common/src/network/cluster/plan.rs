@@ -277,9 +277,13 @@ impl Planner<'_> {
 
     fn route_borrowed(&mut self) {
         for (&address, host) in self.inventory.borrowed.values().flatten() {
+            // Its block may be of this one address.
+            let range = address.into();
+            self.routes.remove(&range);
+            self.left_to_others.remove(&range);
             // An address on this node has the route that ADD made.
             if host != self.node {
-                self.route_remote(address.into(), host);
+                self.route_remote(range, host);
             }
         }
     }

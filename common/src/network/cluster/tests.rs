@@ -255,6 +255,54 @@ fn a_borrowed_address_has_a_route_of_its_own() {
 }
 
 #[test]
+fn the_only_address_of_a_block_is_where_it_is_borrowed() {
+    let mut inventory = four_nodes(&[Never]);
+    let (block, address) = (net("10.0.200.7/32"), IpAddr::from([10, 0, 200, 7]));
+    let mut lent = |owner: &str, borrower: &str| {
+        inventory.blocks.insert(block, BTreeSet::from([owner.to_owned()]));
+        inventory.borrowed.insert(block, BTreeMap::from([(address, borrower.to_owned())]));
+        plan_of_n1(&inventory)
+    };
+    assert_eq!(way(&lent("n2", "n1"), "10.0.200.7/32"), None, "ADD made the container's own route");
+    assert!(is_direct(&lent("n1", "n2"), "10.0.200.7/32"));
+    // n3 is behind a router that has to know.
+    let plan = lent("n2", "n3");
+    assert_eq!(way(&plan, "10.0.200.7/32"), None);
+    assert!(plan.left_to_others.contains_key(&block));
+    let plan = lent("n3", "n2");
+    assert!(is_direct(&plan, "10.0.200.7/32") && !plan.left_to_others.contains_key(&block));
+}
+
+/// Whatever the order of the links, and whichever way packets to other nodes go.
+#[test]
+fn the_mtu_is_that_of_the_link_with_the_nodes_address() {
+    let link = |name: &str, mtu, address| UnderlayLink {
+        name: name.to_owned(),
+        mtu,
+        addresses: vec![net(address)],
+    };
+    for (own, other) in [(1400, 9000), (9000, 1400), (1500, 1500)] {
+        let links = [link("eth0", other, "192.0.2.1/24"), link("eth1", own, "172.16.1.1/24")];
+        let turned = [links[1].clone(), links[0].clone()];
+        for links in [links, turned].map(Vec::from) {
+            for (mode, less) in [(Never, 0), (Always, 20), (CrossSubnet, 20)] {
+                let underlay = Underlay { links: links.clone() };
+                let plan = plan_cluster("n1", &four_nodes(&[mode]), &underlay);
+                assert_eq!(plan.pod_mtu, own - less, "{mode:?}");
+                let tunnel = plan.tunnel.map(|tunnel| tunnel.mtu);
+                assert_eq!(tunnel, (mode != Never).then_some(own - 20), "{mode:?}");
+            }
+            // Without its address here the smallest is safe.
+            let mut inventory = four_nodes(&[Always]);
+            inventory.nodes.insert("n1".into(), peer("172.16.9.9/24"));
+            let plan = plan_cluster("n1", &inventory, &Underlay { links });
+            assert_eq!(plan.pod_mtu, own.min(other) - 20);
+            assert_eq!(plan.tunnel.map(|tunnel| tunnel.mtu), Some(own.min(other) - 20));
+        }
+    }
+}
+
+#[test]
 fn ipv6_never_tunnels() {
     let mut inventory = four_nodes(&[Always]);
     inventory.pools.insert("v6".into(), pool("fd00::/48", Always));
