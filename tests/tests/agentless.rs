@@ -206,6 +206,32 @@ fn a_block_of_one_address_that_another_node_has_is_lent_to_a_container() {
     assert!(near.container.reaches("10.9.0.1"));
 }
 
+/// As a routing daemon leaves it that was killed: n3 has the block no more.
+#[test]
+fn another_programs_route_to_a_blocks_node_of_before_is_told_and_left() {
+    let fleet = fleet(3);
+    pool(&fleet, "Never");
+    let there = fleet.pod(1, "blue");
+    let block = ipnet::Ipv4Net::new(there.address, 28).expect("a prefix").trunc().to_string();
+    let node = fleet.members[0].node();
+    let stale = ["ip", "route", "add", &block, "via", "172.31.1.13", "proto", "bird"];
+    node.run(&stale);
+    let before = node.run(&["ip", "route", "show", &block]);
+    let answer = add(&fleet, 0, "first");
+    let told = format!(
+        "leads to node n3 (172.31.1.13) instead; look at it with \"ip route show {block}\""
+    );
+    assert!(answer.stderr.contains(&told), "{answer:?}");
+    let status = fleet.weirctl(0, &["node", "status", "--node", "n1"]);
+    assert_eq!((status.succeeded, status.stdout.contains(&told)), (false, true), "{status:?}");
+    assert_eq!(node.run(&["ip", "route", "show", &block]), before);
+    // By the right node it is as good as Weir's own.
+    node.run(&["ip", "route", "replace", &block, "via", "172.31.1.12", "proto", "bird"]);
+    fleet.apply_pool("green", json!({"cidr": "10.8.0.0/24", "blockSize": 28}));
+    let answer = add(&fleet, 0, "second");
+    assert!(listed(&answer) && !answer.stderr.contains("another program"), "{answer:?}");
+}
+
 #[test]
 fn an_add_goes_on_without_a_tunnel_and_status_tells() {
     let fleet = fleet(2);

@@ -1,13 +1,13 @@
 //! Ways as routes of the kernel, and back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference,
-    RouteProtocol, RouteScope, RouteType,
+    RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 use weir_common::network::{ROUTE_PROTOCOL, TUNNEL_DEVICE, Way};
 
@@ -80,6 +80,23 @@ fn has_next_hop(route: &RouteMessage) -> bool {
                 | RouteAttribute::NhId(_)
         )
     })
+}
+
+/// The addresses of a route's next hops; none where it goes by a link alone.
+pub(super) fn next_hops(route: &RouteMessage) -> BTreeSet<IpAddr> {
+    let via = |attributes: &[RouteAttribute]| {
+        attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(address) => address_in(address),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => Some((*address).into()),
+            _ => None,
+        })
+    };
+    let several = route.attributes.iter().filter_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    let several = several.flatten().filter_map(|hop| via(&hop.attributes));
+    several.chain(via(&route.attributes)).collect()
 }
 
 /// Whether the kernel would take the route for the same as one of Weir's to its
