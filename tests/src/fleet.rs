@@ -62,9 +62,23 @@ impl Member {
 
     /// Whether the tunnel device is in service: up, and with an address.
     pub fn has_tunnel(&self) -> bool {
-        let line = ["ip", "-4", "-o", "address", "show", "dev", "tunl0", "up"];
-        let output = self.node().output(Command::new(line[0]).args(&line[1..]), "");
-        output.status.success() && !output.stdout.is_empty()
+        self.tunnel().is_some_and(|(up, addresses)| up && addresses > 0)
+    }
+
+    /// Whether no tunnel device is there, or one that is down and has no address.
+    /// Not the contrary of [`Member::has_tunnel`]: what is half in service is neither.
+    pub fn has_no_tunnel(&self) -> bool {
+        self.tunnel().is_none_or(|state| state == (false, 0))
+    }
+
+    /// Whether the tunnel device is up, and how many IPv4 addresses it has.
+    fn tunnel(&self) -> Option<(bool, usize)> {
+        let links = self.node().run(&["ip", "-j", "address", "show"]);
+        let links: Vec<Value> = serde_json::from_str(&links).expect("ip prints JSON");
+        let link = links.iter().find(|link| link["ifname"] == "tunl0")?;
+        let up = link["flags"].as_array().is_some_and(|flags| flags.iter().any(|it| it == "UP"));
+        let addresses = link["addr_info"].as_array().into_iter().flatten();
+        Some((up, addresses.filter(|address| address["family"] == "inet").count()))
     }
 }
 

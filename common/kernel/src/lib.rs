@@ -10,6 +10,7 @@
 mod apply;
 mod cluster;
 mod collect;
+mod dump;
 mod error;
 mod inspect;
 mod link;

@@ -93,7 +93,7 @@ fn pools_without_ipip_need_no_tunnel() {
     }
     assert!(pods[0].container.passes(&pods[2].address.to_string(), 1500));
     for member in &fleet.members {
-        assert!(!member.has_tunnel(), "{}", member.name);
+        assert!(member.has_no_tunnel(), "{}", member.name);
     }
 }
 
@@ -104,7 +104,7 @@ fn a_cross_subnet_pool_needs_tunnels_once_a_node_is_elsewhere() {
     fleet.start_agents();
     let pods = [fleet.pod(0, "cross"), fleet.pod(1, "cross")];
     fleet.until_reached(&pods[0], &pods[1]);
-    assert!(fleet.members.iter().all(|member| !member.has_tunnel()));
+    assert!(fleet.members.iter().all(|member| member.has_no_tunnel()));
     assert_eq!(tunnel_addresses(&fleet), Default::default());
     fleet.join(Subnet::Second);
     fleet.start_agents();
@@ -122,7 +122,7 @@ fn a_cross_subnet_pool_needs_tunnels_once_a_node_is_elsewhere() {
     let answer = fleet.weirctl(0, &["delete", "node", "n3"]);
     assert!(answer.succeeded, "{answer:?}");
     fleet.until("no tunnel is left", || {
-        fleet.members[..2].iter().all(|member| !member.has_tunnel())
+        fleet.members[..2].iter().all(|member| member.has_no_tunnel())
             && tunnel_addresses(&fleet) == Default::default()
     });
     fleet.until_reached(&pods[0], &pods[1]);
@@ -297,10 +297,9 @@ fn a_pool_with_tunnels_is_disabled_and_deleted_under_its_containers() {
     let answer = fleet.weirctl(0, &["delete", "ippool", "always", "--force"]);
     assert!(answer.succeeded, "{answer:?}");
     fleet.until("the tunnels are gone", || {
-        fleet
-            .members
-            .iter()
-            .all(|member| !member.has_tunnel() && !member.routes().join("\n").contains("10.62.0."))
+        fleet.members.iter().all(|member| {
+            member.has_no_tunnel() && !member.routes().join("\n").contains("10.62.0.")
+        })
     });
     assert_eq!(tunnel_addresses(&fleet), Default::default());
 }

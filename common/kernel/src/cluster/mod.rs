@@ -12,4 +12,4 @@ mod way;
 
 pub use converge::Converged;
 pub use interface::Interface;
-pub(crate) use way::is_of_cluster;
+pub(crate) use way::{is_of_cluster, replaceable};

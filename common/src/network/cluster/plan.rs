@@ -142,6 +142,8 @@ pub struct ClusterPlan {
     /// The ranges that are left to another program's routes (BGP), each with what
     /// is wrong where there are none.
     pub left_to_others: BTreeMap<IpNet, Problem>,
+    /// The other nodes by the addresses that they are registered with.
+    pub nodes: BTreeMap<IpAddr, String>,
 }
 
 /// Plans `node`'s part in the cluster.
@@ -185,6 +187,7 @@ pub fn plan_cluster(node: &str, inventory: &Inventory, underlay: &Underlay) -> C
         problems: planner.problems,
         keeps_addresses: false,
         left_to_others: planner.left_to_others,
+        nodes: addresses_of_peers(node, inventory),
     }
 }
 
@@ -255,16 +258,23 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn route_blocks(&mut self) {
         for (&block, hosts) in &self.inventory.blocks {
-            let mut names = hosts.iter();
-            match (names.next(), names.next()) {
-                (Some(host), None) if host == self.node => self.route_own(block),
-                (Some(host), None) => self.route_remote(block, host),
-                _ => {
+            match self.host_of(block, hosts) {
+                Some(host) if host == self.node => self.route_own(block),
+                Some(host) => self.route_remote(block, host),
+                None => {
                     let hosts = hosts.iter().cloned().collect::<Vec<_>>().join(", ");
                     self.problems.insert(Problem::Contested { block, hosts });
                 }
             }
         }
+    }
+
+    /// Of the hosts with a confirmed affinity to a block the one that the block names:
+    /// Calico leaves affinities behind. Without one that is certain, none.
+    fn host_of<'h>(&self, block: IpNet, hosts: &'h BTreeSet<String>) -> Option<&'h String> {
+        let home = self.inventory.homes.get(&block);
+        let only = hosts.first().filter(|_| hosts.len() == 1);
+        only.or_else(|| hosts.get(home?))
     }
 
     /// A block of one address has no blackhole: it would take the place of the
@@ -277,9 +287,13 @@ impl Planner<'_> {
 
     fn route_borrowed(&mut self) {
         for (&address, host) in self.inventory.borrowed.values().flatten() {
+            // Its block may be of this one address.
+            let range = address.into();
+            self.routes.remove(&range);
+            self.left_to_others.remove(&range);
             // An address on this node has the route that ADD made.
             if host != self.node {
-                self.route_remote(address.into(), host);
+                self.route_remote(range, host);
             }
         }
     }
@@ -347,6 +361,14 @@ fn peers<'a>(
     inventory.nodes.iter().filter(move |(name, _)| *name != node)
 }
 
+fn addresses_of_peers(node: &str, inventory: &Inventory) -> BTreeMap<IpAddr, String> {
+    let addresses = |(name, peer): (&String, &Peer)| {
+        let both = [peer.ipv4, peer.ipv6].into_iter().flatten();
+        both.map(|address| (address.addr(), name.clone())).collect::<Vec<_>>()
+    };
+    peers(node, inventory).flat_map(addresses).collect()
+}
+
 /// The links by which a node is near that sees this one in its subnet, while
 /// this one does not see it in its own.
 fn lopsided(
@@ -373,6 +395,7 @@ fn general_problems(node: &str, inventory: &Inventory, underlay: &Underlay) -> B
     for (key, reason) in &inventory.unreadable {
         problems.insert(Problem::Unreadable { key: key.clone(), reason: reason.clone() });
     }
+    problems.extend(without_pool(inventory));
     if let Some(own) = inventory.nodes.get(node) {
         let missing = |address: &IpNet| underlay.owner(address.addr()).is_none();
         for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(missing) {
@@ -385,6 +408,13 @@ fn general_problems(node: &str, inventory: &Inventory, underlay: &Underlay) -> B
         }
     }
     problems
+}
+
+/// That blocks lie in no pool; once for all of them.
+fn without_pool(inventory: &Inventory) -> Option<Problem> {
+    let mut blocks = inventory.blocks.keys().filter(|block| inventory.pool_of(**block).is_none());
+    let block = *blocks.next()?;
+    Some(Problem::NoPool { block, more: blocks.count() })
 }
 
 fn smallest_mtu(underlay: &Underlay) -> u32 {

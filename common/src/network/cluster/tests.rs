@@ -93,7 +93,7 @@ fn what_another_programs_routes_do_as_well_is_no_problem() {
     let daemon = |led: &[&str]| Present {
         foreign: nets(&["10.0.1.0/26", "10.0.2.0/26", "10.0.3.0/26"]),
         dropped_by_others: nets(&["10.0.1.0/26"]),
-        led_by_others: nets(led),
+        led_by_others: led.iter().map(|range| (net(range), BTreeSet::new())).collect(),
         ..Present::default()
     };
     // By each block, or by a range around some of them.
@@ -113,6 +113,44 @@ fn what_another_programs_routes_do_as_well_is_no_problem() {
     let (_, problems) = difference(&plan, &daemon(&["10.0.2.0/26", "10.0.3.0/26"]));
     let expected = ["10.0.2.0/26", "10.0.3.0/26"].map(net);
     assert_eq!(problems, expected.map(|destination| Problem::ForeignRoute { destination }).into());
+}
+
+/// A routing daemon that was killed leaves routes behind, to nodes of before.
+#[test]
+fn another_programs_route_to_another_node_than_the_blocks_is_reported() {
+    let plan = plan_of_n1(&four_nodes(&[Never]));
+    let told = |route: &str, next_hops: &[&str]| {
+        let next_hops = next_hops.iter().map(|it| it.parse().unwrap()).collect();
+        // All others are served.
+        let mut led_by_others: BTreeMap<_, _> =
+            ["10.0.3.0/26", "10.0.4.0/26"].map(|range| (net(range), BTreeSet::new())).into();
+        led_by_others.insert(net(route), next_hops);
+        let foreign = BTreeSet::from([net(route)]);
+        let present = Present { foreign, led_by_others, ..Present::default() };
+        let (_, problems) = difference(&plan, &present);
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    // To where the block is, by a router, or by a link.
+    for next_hops in [&["172.16.1.2"][..], &["172.16.1.254"], &[]] {
+        assert_eq!(told("10.0.2.0/26", next_hops), "");
+    }
+    for next_hops in [&["172.16.2.1"][..], &["172.16.2.1", "172.16.1.254"], &[]] {
+        assert_eq!(told("10.0.3.0/26", next_hops), "");
+    }
+    let astray = "10.0.2.0/26 is on the node at 172.16.1.2, and another program's route leads to \
+                  node n4 (172.16.2.2) instead; look at it with \"ip route show 10.0.2.0/26\"";
+    assert!(told("10.0.2.0/26", &["172.16.2.2"]).starts_with(astray));
+    assert!(told("10.0.2.0/26", &["172.16.1.2", "172.16.2.2"]).starts_with(astray));
+    let left = told("10.0.3.0/26", &["172.16.1.2"]);
+    assert!(left.starts_with("10.0.3.0/26 is on the node at 172.16.2.1"), "{left}");
+    // A range around is looked at where there is none of the block's own.
+    assert_eq!(told("10.0.0.0/16", &["172.16.1.2"]), "");
+    let mut present = Present::default();
+    present.led_by_others.insert(net("10.0.0.0/16"), ["172.16.1.2".parse().unwrap()].into());
+    let (_, problems) = difference(&plan, &present);
+    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].contains("look at it with \"ip route show 10.0.0.0/16\""), "{problems:?}");
 }
 
 #[test]
@@ -255,6 +293,54 @@ fn a_borrowed_address_has_a_route_of_its_own() {
 }
 
 #[test]
+fn the_only_address_of_a_block_is_where_it_is_borrowed() {
+    let mut inventory = four_nodes(&[Never]);
+    let (block, address) = (net("10.0.200.7/32"), IpAddr::from([10, 0, 200, 7]));
+    let mut lent = |owner: &str, borrower: &str| {
+        inventory.blocks.insert(block, BTreeSet::from([owner.to_owned()]));
+        inventory.borrowed.insert(block, BTreeMap::from([(address, borrower.to_owned())]));
+        plan_of_n1(&inventory)
+    };
+    assert_eq!(way(&lent("n2", "n1"), "10.0.200.7/32"), None, "ADD made the container's own route");
+    assert!(is_direct(&lent("n1", "n2"), "10.0.200.7/32"));
+    // n3 is behind a router that has to know.
+    let plan = lent("n2", "n3");
+    assert_eq!(way(&plan, "10.0.200.7/32"), None);
+    assert!(plan.left_to_others.contains_key(&block));
+    let plan = lent("n3", "n2");
+    assert!(is_direct(&plan, "10.0.200.7/32") && !plan.left_to_others.contains_key(&block));
+}
+
+/// Whatever the order of the links, and whichever way packets to other nodes go.
+#[test]
+fn the_mtu_is_that_of_the_link_with_the_nodes_address() {
+    let link = |name: &str, mtu, address| UnderlayLink {
+        name: name.to_owned(),
+        mtu,
+        addresses: vec![net(address)],
+    };
+    for (own, other) in [(1400, 9000), (9000, 1400), (1500, 1500)] {
+        let links = [link("eth0", other, "192.0.2.1/24"), link("eth1", own, "172.16.1.1/24")];
+        let turned = [links[1].clone(), links[0].clone()];
+        for links in [links, turned].map(Vec::from) {
+            for (mode, less) in [(Never, 0), (Always, 20), (CrossSubnet, 20)] {
+                let underlay = Underlay { links: links.clone() };
+                let plan = plan_cluster("n1", &four_nodes(&[mode]), &underlay);
+                assert_eq!(plan.pod_mtu, own - less, "{mode:?}");
+                let tunnel = plan.tunnel.map(|tunnel| tunnel.mtu);
+                assert_eq!(tunnel, (mode != Never).then_some(own - 20), "{mode:?}");
+            }
+            // Without its address here the smallest is safe.
+            let mut inventory = four_nodes(&[Always]);
+            inventory.nodes.insert("n1".into(), peer("172.16.9.9/24"));
+            let plan = plan_cluster("n1", &inventory, &Underlay { links });
+            assert_eq!(plan.pod_mtu, own.min(other) - 20);
+            assert_eq!(plan.tunnel.map(|tunnel| tunnel.mtu), Some(own.min(other) - 20));
+        }
+    }
+}
+
+#[test]
 fn ipv6_never_tunnels() {
     let mut inventory = four_nodes(&[Always]);
     inventory.pools.insert("v6".into(), pool("fd00::/48", Always));
@@ -280,6 +366,36 @@ fn what_cannot_be_routed_is_named_and_the_rest_goes_on() {
         assert!(kinds.contains(part), "{part}: {kinds}");
     }
     assert!(is_tunnel(&plan, "10.1.4.0/26"));
+}
+
+#[test]
+fn blocks_of_a_pool_whose_key_is_gone_are_routed_without_tunnel_and_reported() {
+    let mut inventory = four_nodes(&[Always, Never]);
+    assert!(!told(&plan_of_n1(&inventory)).contains("in no pool"));
+    inventory.pools.remove("p0");
+    let plan = plan_of_n1(&inventory);
+    assert_eq!(plan.tunnel, None);
+    assert!(is_direct(&plan, "10.0.2.0/26"));
+    assert!(plan.left_to_others.contains_key(&net("10.0.3.0/26")));
+    let told = told(&plan);
+    assert!(told.contains("block 10.0.1.0/26 (and 3 more) lies in no pool"), "{told}");
+}
+
+#[test]
+fn of_several_hosts_of_a_block_the_one_that_it_names_counts() {
+    let mut inventory = four_nodes(&[Never]);
+    let block = net("10.0.2.0/26");
+    inventory.blocks.insert(block, ["n1", "n2", "n3"].map(str::to_owned).into());
+    let mut named = |home: Option<&str>| {
+        inventory.homes = home.map(|home| (block, home.to_owned())).into_iter().collect();
+        let plan = plan_of_n1(&inventory);
+        (plan.routes.get(&block).cloned(), told(&plan).contains("several hosts (n1, n2, n3)"))
+    };
+    assert!(matches!(named(Some("n2")), (Some(Way::Direct { .. }), false)));
+    assert_eq!(named(Some("n1")), (Some(Way::Blackhole), false));
+    // Nobody's, of one that claims no more, or not read.
+    assert_eq!(named(Some("n4")), (None, true));
+    assert_eq!(named(None), (None, true));
 }
 
 /// What is said of this plan's problems, in an empty kernel.
@@ -574,6 +690,33 @@ proptest! {
         }
     }
 
+    /// Whatever the other nodes' prefixes: a cross-subnet pool goes directly to exactly
+    /// those nodes whose address lies in this node's own subnet.
+    #[test]
+    fn cross_subnet_ways_follow_the_nodes_own_prefix_alone(
+        length in 1u8..=32,
+        theirs in 1u8..=32,
+        // The first bit in which the addresses differ, and the bits after it.
+        differs in 0u32..32,
+        rest in any::<u32>(),
+    ) {
+        let own = Ipv4Addr::new(172, 16, 1, 1);
+        let bit = 1 << (31 - differs);
+        let other = Ipv4Addr::from_bits(own.to_bits() ^ bit ^ (rest & (bit - 1)));
+        let mut inventory = four_nodes(&[CrossSubnet]);
+        let registered = |address, length| {
+            let ipv4 = Some(IpNet::new(IpAddr::V4(address), length).unwrap());
+            Peer { ipv4, ..Peer::default() }
+        };
+        inventory.nodes.insert("n1".into(), registered(own, length));
+        inventory.nodes.insert("n2".into(), registered(other, theirs));
+        // The link reaches everybody.
+        let plan = plan_cluster("n1", &inventory, &underlay("172.16.1.1/0"));
+        let near = differs >= length.into();
+        prop_assert_eq!(is_direct(&plan, "10.0.2.0/26"), near);
+        prop_assert_eq!(is_tunnel(&plan, "10.0.2.0/26"), !near);
+    }
+
     /// An inventory that took the changes one by one is the one that is read
     /// at once: values survive their transport to `weir` too.
     #[test]
@@ -631,12 +774,17 @@ mod from_the_datastore {
             addresses.map(|(address, node)| format!("{address} {node}")).collect::<Vec<_>>()
         };
         assert_eq!(away(&inventory), ["10.0.1.4 n2"]);
+        assert_eq!(inventory.homes, [(block.cidr, "n1".to_owned())].into());
         let mut orphan = block.clone();
         orphan.affinity = None;
         assert!(put(&mut inventory, key(), &serde_json::to_string(&orphan).unwrap()));
         assert_eq!(away(&inventory), ["10.0.1.3 n1", "10.0.1.4 n2"]);
+        assert!(inventory.homes.is_empty());
+        let home = Block::new(block.cidr, "n2", 1);
+        assert!(put(&mut inventory, key(), &serde_json::to_string(&home).unwrap()));
+        assert!(!put(&mut inventory, key(), &serde_json::to_string(&home).unwrap()));
         assert!(delete(&mut inventory, key()));
-        assert!(inventory.borrowed.is_empty());
+        assert_eq!(inventory, Inventory::default());
     }
 
     #[test]
