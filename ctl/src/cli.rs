@@ -167,17 +167,14 @@ pub fn find_slip(arguments: &[String]) -> Option<String> {
     if !arguments.iter().any(|argument| argument == "get") {
         return None;
     }
-    let format = arguments.iter().find_map(|argument| {
-        let format = argument.strip_prefix('-')?.trim_start_matches('-');
-        ["yaml", "json", "wide"].contains(&format).then_some(format)
-    })?;
-    let before: Vec<_> = arguments
-        .iter()
-        .skip(1)
-        .take_while(|argument| !argument.ends_with(format))
-        .cloned()
-        .collect();
-    Some(format!("Invalid option: '-{format}'. Write: weirctl {} -o {format}", before.join(" ")))
+    let slip = |argument: &str| {
+        let format = argument.strip_prefix('-')?.trim_start_matches('-').to_owned();
+        ["yaml", "json", "wide"].contains(&format.as_str()).then_some(format)
+    };
+    let format = arguments.iter().find_map(|argument| slip(argument))?;
+    let others = arguments.iter().skip(1).filter(|argument| slip(argument).is_none());
+    let others: Vec<&str> = others.map(String::as_str).collect();
+    Some(format!("Invalid option: '-{format}'. Write: weirctl {} -o {format}", others.join(" ")))
 }
 
 #[cfg(test)]
@@ -211,6 +208,10 @@ mod tests {
         assert_eq!(
             slip("weirctl get ipp -yaml").as_deref(),
             Some("Invalid option: '-yaml'. Write: weirctl get ipp -o yaml")
+        );
+        assert_eq!(
+            slip("weirctl get -yaml ipp my.yaml").as_deref(),
+            Some("Invalid option: '-yaml'. Write: weirctl get ipp my.yaml -o yaml")
         );
         assert_eq!(slip("weirctl get ipp -o yaml"), None);
         assert_eq!(slip("weirctl delete -f x"), None);

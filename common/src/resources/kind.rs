@@ -60,7 +60,8 @@ impl Kind {
         exact.or((name == "IPAMConfig").then_some(Self::IpamConfig))
     }
 
-    /// The key under which a resource of this kind and name is stored.
+    /// The key under which a resource of this kind and name is stored; the one
+    /// IPAM configuration has the same whatever the name.
     pub fn key(self, name: &str) -> String {
         match self {
             Self::IpPool => keys::pool(name),

@@ -13,8 +13,8 @@ use crate::store::{self, StoreError};
 #[command(
     after_help = "Examples:\n  weirctl patch ippool blue -p '{\"spec\": {\"natOutgoing\": true}}'\n  \
                   weirctl patch ippool 10.7.0.0/16 -p 'spec: {disabled: true}'\n  \
-                  weirctl patch node n1 -t json \\\n    \
-                  -p '[{\"op\": \"add\", \"path\": \"/metadata/labels/zone\", \"value\": \"a\"}]'"
+                  weirctl patch ippool blue -t json \\\n    \
+                  -p '[{\"op\": \"add\", \"path\": \"/spec/disabled\", \"value\": true}]'"
 )]
 pub struct PatchArgs {
     /// Kind of the resource: ippool, ipreservation, node, ipamconfig
