@@ -113,7 +113,7 @@ impl StoreError {
                 alias(*kind)
             ),
             Self::PoolInUse { name, tunnels, .. } => format!(
-                "list them with: weirctl ipam show --show-blocks; \
+                "list them with: weirctl ipam show --show-addresses --pool={name}; \
                  remove the containers that use them, then delete the pool again{}; \
                  or release them with it: weirctl delete ippool {name} --force",
                 if *tunnels > 0 { " (the tunnels' addresses go with it)" } else { "" }
