@@ -47,6 +47,11 @@ impl Kind {
         }
     }
 
+    /// What the command line usually calls it.
+    pub fn alias(self) -> &'static str {
+        self.aliases()[0]
+    }
+
     /// The kind that the command line means, in any case.
     pub fn from_alias(alias: &str) -> Option<Self> {
         let alias = alias.to_ascii_lowercase();

@@ -38,7 +38,10 @@ pub enum LabelOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
     /// The argument is no `key=value`.
-    #[error("invalid label '{0}'; write KEY=VALUE to set a label, or KEY --remove to remove it")]
+    #[error(
+        "invalid label '{0}'; write KEY=VALUE to set a label, or KEY --remove to remove it, for \
+         example: weirctl label node n1 zone=a"
+    )]
     NoPair(String),
     /// No selector could name this key.
     #[error("invalid label key '{0}'; a key consists of letters, digits, '.', '_', '-' and '/'")]

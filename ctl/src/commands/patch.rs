@@ -77,7 +77,7 @@ pub async fn run(arguments: PatchArgs, session: &Session<'_>) -> CommandResult {
 /// The error in calicoctl's words; of a patch that does not fit, with the
 /// command that shows what it has to fit.
 fn failure(kind: Kind, name: &str, error: &StoreError) -> Failure {
-    let alias = kind.aliases().first().copied().unwrap_or_default();
+    let alias = kind.alias();
     let advice = match error {
         StoreError::Patch(_) => {
             format!("\nlook at the resource with: weirctl get {alias} {name} -o yaml")

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use weir_common::datastore::keys;
-use weir_common::ipam::{Block, Purpose};
 use weir_common::ipam::audit::{Attached, ThisNode};
+use weir_common::ipam::{Block, Purpose};
 use weir_common::network::AttachmentIdentity;
 
 use super::*;

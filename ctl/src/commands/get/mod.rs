@@ -182,6 +182,6 @@ impl Found {
 }
 
 fn names(kind: Kind, resources: &[Resource]) -> String {
-    let alias = kind.aliases().first().copied().unwrap_or_default();
+    let alias = kind.alias();
     resources.iter().map(|resource| format!("{alias}/{}\n", resource.name())).collect()
 }

@@ -8,8 +8,9 @@ use weir_common::ipam::release_one::holder;
 use weir_common::ipam::{Attribute, Block};
 use weir_common::resources::{IpPool, Kind};
 
+use crate::commands::mending::explain;
 use crate::output::{boxed, json};
-use crate::session::{CommandResult, Failure, Session};
+use crate::session::{CommandResult, Session};
 use crate::store::{self, StoreError};
 
 /// Shows all addresses in use, or those of one pool.
@@ -143,9 +144,9 @@ fn kind_and_name(holder: &Attribute) -> (String, String) {
 /// Says whether an address is in use, and by whom.
 ///
 /// # Errors
-/// [`Failure`] when the datastore fails.
+/// [`Failure`](crate::session::Failure) when the datastore fails.
 pub async fn show_one(datastore: &dyn Datastore, address: IpAddr, as_json: bool) -> CommandResult {
-    let holder = holder(datastore, address).await.map_err(|error| Failure::caused_by(&error))?;
+    let holder = holder(datastore, address).await.map_err(explain)?;
     if as_json {
         return Ok(json::document(&json!({
             "address": address,

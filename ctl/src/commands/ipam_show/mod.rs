@@ -1,6 +1,6 @@
 //! `weirctl ipam show`
 
-mod addresses;
+pub mod addresses;
 mod usage;
 
 use clap::Args;
@@ -10,6 +10,7 @@ use weir_common::ipam::audit::engine;
 use weir_common::ipam::map;
 use weir_common::resources::IpamConfig;
 
+use super::mending::explain;
 use super::report;
 use crate::output::{boxed, json};
 use crate::session::{CommandResult, Failure, Session};
@@ -78,7 +79,7 @@ pub async fn run(arguments: ShowArgs, session: &Session<'_>) -> CommandResult {
 
 async fn draw_map(session: &Session<'_>) -> CommandResult {
     let listed = engine::list(session.datastore).await;
-    let listing = listed.map_err(|error| Failure::caused_by(&error))?.listing;
+    let listing = listed.map_err(explain)?.listing;
     let width = session.style.width.unwrap_or_else(|| session.surroundings.width());
     Ok(map::draw(&listing, width, |host, cell| session.style.tint(host, cell)))
 }
