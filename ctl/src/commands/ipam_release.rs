@@ -30,6 +30,10 @@ pub struct ReleaseArgs {
     /// container are released
     #[arg(long, value_name = "FILE", group = "what")]
     pub from_report: Vec<PathBuf>,
+    /// calicoctl's flag for reports that are out of date. Here each address is
+    /// compared with its report by itself, with the flag or without.
+    #[arg(long, hide = true, requires = "from_report")]
+    pub force: bool,
     #[command(flatten)]
     pub change: ChangeArgs,
 }

@@ -9,6 +9,7 @@ use weir_common::ipam::Error;
 use weir_common::ipam::audit::engine::{self, Listed, Repair, Repaired};
 use weir_common::ipam::audit::{Circumstances, Finding, Listing, ThisNode, audit};
 
+use super::report;
 use crate::session::{Failure, Session};
 
 /// The hosts that are gone for good.
@@ -105,7 +106,10 @@ fn check_gone(
 ) -> Result<(), Failure> {
     for host in gone {
         if node.is_some_and(|node| node.host == *host) {
-            return Err(Failure::new(format!("--gone-host {host}: this is host {host}")));
+            return Err(Failure::new(format!(
+                "--gone-host {host}: this is host {host}; name one that is gone, or run the command \
+                 elsewhere; those that may be gone are listed by: weirctl ipam reclaim --dry-run"
+            )));
         }
         if listing.has_node(host) {
             return Err(Failure::new(format!(
@@ -117,7 +121,10 @@ fn check_gone(
     Ok(())
 }
 
-/// A failure of the IPAM engine.
+/// A failure of the IPAM engine, with what to do about it.
 pub fn explain(error: Error) -> Failure {
-    Failure::caused_by(&error)
+    match error {
+        Error::Datastore(error) => Failure::new(report::with_advice(&error.into())),
+        error => Failure::caused_by(&error),
+    }
 }

@@ -63,6 +63,13 @@ async fn the_use_of_addresses_is_shown() {
         "ipam show --show-configuration",
         "ipam show --ip=10.10.0.1",
         "ipam show --ip=10.99.0.1",
+        "ipam show --show-addresses --pool=edge",
+        "ipam show --show-addresses --pool=10.8.0.0/24 -o json",
+        "ipam show --show-addresses --pool=nothing",
+        "ipam show --show-borrowed -o json",
+        "ipam show --show-configuration -o json",
+        "ipam show --ip=10.10.0.1 -o json",
+        "ipam show --ip=10.99.0.1 -o json",
     ];
     check_transcript("ipam-show", "busy", &lines.map(|line| (line, ""))).await;
 }
