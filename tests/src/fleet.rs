@@ -85,7 +85,15 @@ impl Member {
 impl Fleet {
     /// Nodes in these subnets, with an empty etcd and without agents.
     pub fn new(subnets: &[Subnet]) -> Self {
-        let underlay = Underlay::new();
+        Self::on(Underlay::new(), subnets)
+    }
+
+    /// As [`Fleet::new`], on an underlay of this MTU in bytes.
+    pub fn with_mtu(subnets: &[Subnet], mtu: u32) -> Self {
+        Self::on(Underlay::with_mtu(mtu), subnets)
+    }
+
+    fn on(underlay: Underlay, subnets: &[Subnet]) -> Self {
         let store = Store::Etcd(underlay.etcd());
         let mut fleet = Self { underlay, store, members: Vec::new() };
         for subnet in subnets {
@@ -123,12 +131,17 @@ impl Fleet {
 
     /// Registers a node with its address, as its agent would.
     pub fn register(&self, member: usize) {
+        self.register_with(member, 24);
+    }
+
+    /// As [`Fleet::register`], with this length of its subnet's prefix.
+    pub fn register_with(&self, member: usize, prefix: u8) {
         let member = &self.members[member];
         let node = json!({
             "apiVersion": "projectcalico.org/v3",
             "kind": "Node",
             "metadata": {"name": member.name},
-            "spec": {"bgp": {"ipv4Address": format!("{}/24", member.host.address)}},
+            "spec": {"bgp": {"ipv4Address": format!("{}/{prefix}", member.host.address)}},
         });
         self.members[0].node().write("/run/node.yaml", &node.to_string());
         let answer = self.weirctl(0, &["apply", "-f", "/run/node.yaml"]);

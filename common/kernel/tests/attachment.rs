@@ -182,9 +182,8 @@ fn the_attachments_of_the_node_are_listed_from_their_links() {
             let address = format!("10.1.0.{}", kernels.len() + 1);
             kernels.push(attach(container, &attachment(id, &[&address])).await);
         }
-        let listed = Kernel::open().unwrap().attachments().await.unwrap();
-        assert_eq!(listed, [identity("one"), identity("two")]);
-        let routed = Kernel::open().unwrap().attached_addresses().await.unwrap();
+        let states = Kernel::open().unwrap().attachment_states().await.unwrap();
+        let routed: Vec<_> = states.into_iter().map(|it| (it.identity, it.addresses)).collect();
         let addresses = |text: &str| vec![text.parse().unwrap()];
         assert_eq!(
             routed,

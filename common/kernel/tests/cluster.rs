@@ -145,16 +145,16 @@ fn interfaces_tell_what_autodetection_decides_by() {
         ip("link set zdown down");
         let kernel = Kernel::open().unwrap();
         let interfaces = kernel.interfaces().await.unwrap();
-        assert!(interfaces.is_sorted_by_key(|interface| interface.index));
+        let names: Vec<&str> = interfaces.iter().map(|it| it.name.as_str()).collect();
+        assert!(names.starts_with(&["lo"]) && names.ends_with(&["pdown", "zdown"]), "{names:?}");
         let of = |name: &str| interfaces.iter().find(|interface| interface.name == name).unwrap();
         let uplink = of("uplink");
-        assert_eq!((uplink.up, uplink.kind.as_deref()), (true, Some("veth")));
+        assert!(uplink.up && of("lo").up);
         assert_eq!(uplink.addresses, [net("198.51.100.1/24"), net("fd00:198::1/64")]);
         assert_eq!(
             (of("zdown").up, &of("zdown").addresses[..]),
             (false, &[net("203.0.113.1/24")][..])
         );
-        assert_eq!((of("lo").up, of("lo").kind.as_deref()), (true, None));
 
         ip("route add 192.0.2.0/24 via 198.51.100.9 src 198.51.100.1");
         let source = async |towards| kernel.source_towards(address(towards)).await.unwrap();

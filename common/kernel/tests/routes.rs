@@ -201,6 +201,9 @@ fn what_another_program_has_stays() {
         }
         changes.push(Change::ReplaceRoute(net("10.1.0.0/26"), direct_v4()));
         changes.push(Change::ReplaceRoute(net("fd00:1::/122"), Way::Blackhole));
+        // A container's that has taken the place of a stale one meanwhile.
+        changes.push(Change::ReplaceRoute(net("10.1.0.7/32"), direct_v4()));
+        changes.push(Change::ReplaceRoute(net("fd00:1::7/128"), direct_v6()));
         // Beside a route of another metric there is room.
         changes.push(Change::AddRoute(net("10.1.0.128/26"), direct_v4()));
         changes.push(Change::AddRoute(net("fd00:1::40/122"), direct_v6()));
@@ -211,7 +214,7 @@ fn what_another_program_has_stays() {
         );
         let of_container = failures.iter().find(|(what, _)| what.contains("10.1.0.7/32")).unwrap();
         assert!(of_container.1.to_string().contains("alias \"weir:test:one:eth0\""));
-        assert_eq!(failures.len(), 7, "{failures:?}");
+        assert_eq!(failures.len(), 9, "{failures:?}");
         assert_none(&converge(&kernel, &plan(&[])).await);
         assert_eq!(foreign(), before);
         assert_eq!(containers(), container_routes);

@@ -1,14 +1,13 @@
 //! The plan: which tunnel device, routes and NAT a node should have.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::{ClusterPool, Inventory, Peer, Problem};
+use super::{ClusterPool, Inventory, Peer, Problem, Underlay};
 use crate::ipam::Family;
-use crate::network::{DEFAULT_MTU, NatPool, NatTable};
+use crate::network::{NatPool, NatTable};
 use crate::resources::EncapsulationMode;
 
 /// The tunnel device's name: the one that the kernel's module makes by itself
@@ -18,68 +17,12 @@ pub const TUNNEL_DEVICE: &str = "tunl0";
 /// How many bytes IPIP adds to a packet: an IPv4 header (RFC 2003).
 pub const TUNNEL_OVERHEAD: u32 = 20;
 
-/// The links of a node by which it may reach other nodes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Underlay {
-    /// Those that are up and have an address; neither loopback, nor the tunnel
-    /// device, nor host ends of attachments.
-    pub links: Vec<UnderlayLink>,
-}
-
-/// One of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnderlayLink {
-    /// Its name.
-    pub name: String,
-    /// Its MTU in bytes.
-    pub mtu: u32,
-    /// Its addresses of global scope, with the prefix lengths of their subnets.
-    pub addresses: Vec<IpNet>,
-}
-
 impl ClusterPlan {
     /// The plan without its tunnel, and without the routes that need it.
     pub fn without_tunnel(mut self) -> Self {
         self.tunnel = None;
         self.routes.retain(|_, way| !matches!(way, Way::Tunnel { .. }));
         self
-    }
-}
-
-impl Underlay {
-    /// The link by which an address is reached without a router, and this
-    /// node's own address there: that with the longest prefix that contains
-    /// `next_hop`; of several the `registered` one, by which others know this node,
-    /// or else the first, which is the link's primary one.
-    fn towards(
-        &self,
-        next_hop: IpAddr,
-        registered: Option<IpNet>,
-    ) -> Option<(&UnderlayLink, IpAddr)> {
-        let addresses = self
-            .links
-            .iter()
-            .flat_map(|link| link.addresses.iter().map(move |address| (link, address)));
-        let is_registered =
-            |address: &IpNet| Some(address.addr()) == registered.map(|it| it.addr());
-        addresses
-            .filter(|(_, address)| address.contains(&next_hop) && address.addr() != next_hop)
-            .min_by_key(|(_, address)| (Reverse(address.prefix_len()), !is_registered(address)))
-            .map(|(link, address)| (link, address.addr()))
-    }
-
-    /// The address that packets to the subnet of `address` are sent from, where that
-    /// is another one: of several in one subnet the link's first.
-    fn primary_to(&self, address: IpNet) -> Option<(IpNet, IpAddr)> {
-        let link = self.owner(address.addr())?;
-        let own = link.addresses.iter().find(|own| own.addr() == address.addr())?;
-        let primary = link.addresses.iter().find(|other| other.trunc() == own.trunc())?;
-        (primary != own).then(|| (address, primary.addr()))
-    }
-
-    /// The link that has `address`.
-    fn owner(&self, address: IpAddr) -> Option<&UnderlayLink> {
-        self.links.iter().find(|link| link.addresses.iter().any(|own| own.addr() == address))
     }
 }
 
@@ -169,7 +112,7 @@ pub fn plan_cluster(node: &str, inventory: &Inventory, underlay: &Underlay) -> C
     };
     planner.route_blocks();
     planner.route_borrowed();
-    let mtu = parent.map_or_else(|| smallest_mtu(underlay), |link| link.mtu);
+    let mtu = parent.map_or_else(|| underlay.smallest_mtu(), |link| link.mtu);
     let tunnel = own.filter(|_| needs_tunnel(node, inventory)).map(|own| TunnelPlan {
         address: own.tunnel,
         mtu: mtu.saturating_sub(TUNNEL_OVERHEAD),
@@ -415,10 +358,6 @@ fn without_pool(inventory: &Inventory) -> Option<Problem> {
     let mut blocks = inventory.blocks.keys().filter(|block| inventory.pool_of(**block).is_none());
     let block = *blocks.next()?;
     Some(Problem::NoPool { block, more: blocks.count() })
-}
-
-fn smallest_mtu(underlay: &Underlay) -> u32 {
-    underlay.links.iter().map(|link| link.mtu).min().unwrap_or(DEFAULT_MTU)
 }
 
 fn v4(address: Option<IpNet>) -> Option<Ipv4Addr> {
