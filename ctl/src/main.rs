@@ -63,6 +63,10 @@ impl Observer for Process {
     fn progress(&self, done: usize, total: usize) {
         self.progress.progress(done, total);
     }
+
+    fn reading(&self, entries: usize) {
+        self.progress.reading(entries);
+    }
 }
 
 #[async_trait]
@@ -82,6 +86,7 @@ impl Surroundings for Process {
     }
 
     async fn pause(&self, time: Duration) {
+        self.progress.waiting(time);
         tokio::time::sleep(time).await;
     }
 

@@ -63,6 +63,8 @@ impl Observer for Prepared {
     fn progress(&self, done: usize, total: usize) {
         assert!(done <= total, "{done} steps of {total}");
     }
+
+    fn reading(&self, _: usize) {}
 }
 
 #[async_trait]

@@ -48,7 +48,11 @@ impl Look {
     /// the kernel fails.
     pub async fn take(session: &Session<'_>, gone: &BTreeSet<String>) -> Result<Self, Failure> {
         let Listed { listing, revision, steady } =
-            engine::list(session.datastore).await.map_err(explain)?;
+            engine::list_telling(session.datastore, &|entries| {
+                session.surroundings.reading(entries);
+            })
+            .await
+            .map_err(explain)?;
         // Before the kernel is read: what comes into it later is younger.
         let now = session.surroundings.now();
         let node = session.surroundings.this_node().await?;
@@ -82,7 +86,9 @@ impl Look {
     ) -> Result<Vec<(Finding, Repaired)>, Failure> {
         let mut repair = Repair::new(session.datastore, &self.listing, since);
         let mut mended = Vec::with_capacity(findings.len());
+        let total = findings.len();
         for finding in engine::in_turn(findings) {
+            session.surroundings.progress(mended.len(), total);
             let now = session.surroundings.now();
             let done = if self.node.is_some() && finding.rests_on_kernel() {
                 let still = session.surroundings.still_node().await?;

@@ -111,7 +111,9 @@ async fn addresses_are_released_one_by_one() {
     let expected = "Successfully released IP address 10.7.0.8\n".to_owned();
     assert_eq!(answer, Answer { exit: 0, output: expected });
     let answer = call(&memory, "ipam release --ip=10.7.0.8").await;
-    let expected = "IP address 10.7.0.8 is not assigned\n".to_owned();
+    let expected = "IP address 10.7.0.8 is not assigned\n\
+         list those that are with: weirctl ipam show --show-addresses\n"
+        .to_owned();
     assert_eq!(answer, Answer { exit: 1, output: expected });
     let answer = call(&memory, "ipam release --ip=ten").await;
     assert!(answer.exit == 1 && answer.output.contains("'ten'"), "{}", answer.output);

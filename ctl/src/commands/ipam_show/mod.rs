@@ -78,7 +78,8 @@ pub async fn run(arguments: ShowArgs, session: &Session<'_>) -> CommandResult {
 }
 
 async fn draw_map(session: &Session<'_>) -> CommandResult {
-    let listed = engine::list(session.datastore).await;
+    let told = |entries| session.surroundings.reading(entries);
+    let listed = engine::list_telling(session.datastore, &told).await;
     let listing = listed.map_err(explain)?.listing;
     let width = session.style.width.unwrap_or_else(|| session.surroundings.width());
     Ok(map::draw(&listing, width, |host, cell| session.style.tint(host, cell)))
