@@ -187,7 +187,7 @@ mod tests {
                 current: "2".into(),
             },
             StoreError::Invalid(invalid()),
-            StoreError::Patch(Patch::parse("5", PatchType::Json).unwrap_err().into()),
+            StoreError::Patch(Patch::parse("5", PatchType::Json).unwrap_err()),
             StoreError::Label(LabelChange::set("a", false).unwrap_err()),
             StoreError::PoolInUse { name: name.clone(), cidr, addresses: 1, tunnels: 0 },
             StoreError::LeftDisabled { name: name.clone(), cause },
