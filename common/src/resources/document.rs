@@ -41,6 +41,13 @@ pub enum DocumentError {
         /// A field of that place with almost the same name.
         similar: Option<&'static str>,
     },
+    /// A pool of the v1 form has a field of the v3 form.
+    #[error(
+        "error parsing document: field in document is not recognized or is in the wrong \
+         location: {0}; it belongs to the present form, for which write apiVersion: \
+         projectcalico.org/v3 and kind: IPPool"
+    )]
+    FieldOfThePresentForm(String),
     /// No such kind, or not in that version.
     #[error(
         "unknown resource type ({kind}) and/or version ({version}); known are: \
@@ -185,7 +192,7 @@ fn collect_items(
 fn resource(object: Map<String, Value>) -> Result<Resource, DocumentError> {
     let (kind, version) = (text_of(&object, "kind"), text_of(&object, "apiVersion"));
     if version == "v1" && kind.eq_ignore_ascii_case("ipPool") {
-        check_fields(&object, schema::V1_IP_POOL)?;
+        check_fields(&object, schema::V1_IP_POOL).map_err(of_the_present_form)?;
         let object = types::converted(object, schema::V1_IP_POOL);
         return Ok(v1::convert_pool(&object));
     }
@@ -208,6 +215,16 @@ pub(super) fn check_added_fields(
 ) -> Result<(), DocumentError> {
     let fields = schema::fields(before.kind);
     refuse(schema::find_added(object, &before.object, fields))
+}
+
+/// Of an unknown field of the v1 form, whether it is one of the v3 form.
+fn of_the_present_form(error: DocumentError) -> DocumentError {
+    match error {
+        DocumentError::UnknownField { field, .. } if schema::has(Kind::IpPool, &field) => {
+            DocumentError::FieldOfThePresentForm(field)
+        }
+        error => error,
+    }
 }
 
 fn check_fields(

@@ -28,6 +28,15 @@ pub(super) fn check(object: &Map<String, Value>, kind: Kind, problems: &mut Vec<
             FieldError::new("Metadata.Namespace", reason).value(namespace).advice("leave it out"),
         );
     }
+    if kind == Kind::IpamConfig {
+        let stored_without = ["labels", "annotations"].into_iter();
+        problems.extend(stored_without.filter(|key| texts(metadata, key).next().is_some()).map(
+            |key| {
+                let reason = format!("{kind} is stored without {key}");
+                FieldError::new(format!("metadata.{key}"), reason).advice("leave them out")
+            },
+        ));
+    }
     for (key, value) in texts(metadata, "labels") {
         problems.extend(problem_of_label(key, value));
     }

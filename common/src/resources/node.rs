@@ -70,6 +70,23 @@ impl Node {
     }
 }
 
+/// Checks what Calico refuses of a node that is written, though it could read
+/// it (`libcalico-go/lib/validator/v3`, validateNodeSpec).
+///
+/// # Errors
+/// [`Error::Invalid`] for a `bgp` with nothing in it.
+pub(super) fn check_written(object: &Map<String, Value>) -> Result<(), Error> {
+    let mut problems = Problems::default();
+    let bgp = object.get("spec").and_then(|spec| spec.get("bgp")).and_then(Value::as_object);
+    if bgp.is_some_and(Map::is_empty) {
+        problems.add(
+            FieldError::new("Node.Spec.BGP", "Spec.BGP should not be empty")
+                .advice("leave it out, or add ipv4Address"),
+        );
+    }
+    problems.into_result(Some(()))
+}
+
 /// Reads an address with or without a prefix length.
 fn address(
     key: &str,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::kind::IPAM_CONFIG_NAME;
 use super::{
     Error, FieldError, IpPool, IpReservation, IpamConfig, Kind, Node, fields, ipam_config,
-    metadata, schema, types,
+    metadata, node, schema, types,
 };
 
 /// The `apiVersion` of the present form.
@@ -100,7 +100,10 @@ impl Resource {
         match self.kind {
             Kind::IpPool => self.pool().map(drop),
             Kind::IpReservation => IpReservation::from_object(&self.object).map(drop),
-            Kind::Node => Node::from_object(&self.object).map(drop),
+            Kind::Node => {
+                Node::from_object(&self.object)?;
+                node::check_written(&self.object)
+            }
             Kind::IpamConfig => ipam_config::from_document(&self.object)?.check(),
         }
     }

@@ -22,6 +22,10 @@ pub(super) enum Shape {
     Any,
     /// Text.
     Text,
+    /// Text with an IPv4 address, or none.
+    Ipv4Address,
+    /// Text with an IPv6 address, or none.
+    Ipv6Address,
     /// True or false.
     Flag,
     /// A whole number.
@@ -44,6 +48,14 @@ const fn field(name: &'static str, shape: Shape) -> Field {
 
 const fn text(name: &'static str) -> Field {
     field(name, Shape::Text)
+}
+
+const fn ipv4(name: &'static str) -> Field {
+    field(name, Shape::Ipv4Address)
+}
+
+const fn ipv6(name: &'static str) -> Field {
+    field(name, Shape::Ipv6Address)
 }
 
 const fn flag(name: &'static str) -> Field {
@@ -164,15 +176,15 @@ const NODE: &[Field] = &[
                     text("ipv4Address"),
                     text("ipv6Address"),
                     text("ipv4IPIPTunnelAddr"),
-                    text("routeReflectorClusterID"),
+                    ipv4("routeReflectorClusterID"),
                 ],
             ),
-            text("ipv4VXLANTunnelAddr"),
+            ipv4("ipv4VXLANTunnelAddr"),
             text("vxlanTunnelMACAddr"),
-            text("ipv6VXLANTunnelAddr"),
+            ipv6("ipv6VXLANTunnelAddr"),
             text("vxlanTunnelMACAddrV6"),
             list("orchRefs", &[text("nodeName"), kept(text("orchestrator"))]),
-            object("wireguard", &[text("interfaceIPv4Address"), text("interfaceIPv6Address")]),
+            object("wireguard", &[ipv4("interfaceIPv4Address"), ipv6("interfaceIPv6Address")]),
             list("addresses", &[kept(text("address")), text("type")]),
         ],
     ),
@@ -212,6 +224,16 @@ pub(super) fn fields(kind: Kind) -> &'static [Field] {
         Kind::Node => NODE,
         Kind::IpamConfig => IPAM_CONFIG,
     }
+}
+
+/// Whether documents of a kind have a field of this name in their metadata or
+/// their spec.
+pub(super) fn has(kind: Kind, name: &str) -> bool {
+    let places = fields(kind).iter().filter_map(|field| match field.shape {
+        Shape::Object(fields) => Some(fields),
+        _ => None,
+    });
+    places.flatten().any(|field| field.name == name)
 }
 
 /// A field that no document of its kind has.

@@ -5,6 +5,9 @@
 //! flag where text belongs becomes its text (`projectcalico/go-yaml-wrapper`),
 //! and any other value of a wrong type is refused (`encoding/json`).
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
 use serde_json::{Map, Value};
 
 use super::fields::{shown, type_name};
@@ -29,7 +32,7 @@ pub(super) fn converted(mut object: Map<String, Value>, fields: &[Field]) -> Map
 
 fn converted_value(value: Value, shape: &Shape) -> Value {
     match (shape, value) {
-        (Shape::Text, value) => to_text(value),
+        (Shape::Text | Shape::Ipv4Address | Shape::Ipv6Address, value) => to_text(value),
         (Shape::Flag, Value::String(word)) => to_flag(word),
         (Shape::Integer, Value::Number(number)) => to_whole(number),
         (Shape::Texts, Value::Array(items)) => items.into_iter().map(to_text).collect(),
@@ -115,7 +118,10 @@ fn check_value(value: Option<&Value>, shape: &Shape, path: &str, found: &mut Vec
         }
         _ if fits(shape, value) => {}
         _ => {
-            let reason = format!("must be {}, not {}", wanted(shape), found_type(value));
+            let is_no_address =
+                value.is_string() && matches!(shape, Shape::Ipv4Address | Shape::Ipv6Address);
+            let instead = if is_no_address { "other text" } else { found_type(value) };
+            let reason = format!("must be {}, not {instead}", wanted(shape));
             found.push(FieldError::new(path, reason).value(shown(value)));
         }
     }
@@ -125,6 +131,8 @@ fn fits(shape: &Shape, value: &Value) -> bool {
     match shape {
         Shape::Any => true,
         Shape::Text => value.is_string(),
+        Shape::Ipv4Address => is_address::<Ipv4Addr>(value),
+        Shape::Ipv6Address => is_address::<Ipv6Addr>(value),
         Shape::Flag => value.is_boolean(),
         Shape::Integer => value.is_i64(),
         Shape::NumberOrText => value.is_number() || value.is_string(),
@@ -137,10 +145,16 @@ fn fits(shape: &Shape, value: &Value) -> bool {
     }
 }
 
+fn is_address<T: FromStr>(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.is_empty() || text.parse::<T>().is_ok())
+}
+
 fn wanted(shape: &Shape) -> &'static str {
     match shape {
         Shape::Any => "any value",
         Shape::Text => "text",
+        Shape::Ipv4Address => "an IPv4 address",
+        Shape::Ipv6Address => "an IPv6 address",
         Shape::Flag => "true or false",
         Shape::Integer => "a whole number",
         Shape::NumberOrText => "a number",
@@ -208,6 +222,10 @@ mod tests {
             (json!({"spec": {"addresses": "x"}}), "Node.Spec.Addresses = 'x'"),
             (json!({"spec": {"wireguard": "x"}}), "Node.Spec.Wireguard = 'x'"),
             (json!({"spec": {"ipv4VXLANTunnelAddr": []}}), "Node.Spec.IPv4VXLANTunnelAddr = '[]'"),
+            (
+                json!({"spec": {"bgp": {"routeReflectorClusterID": "x"}}}),
+                "Node.Spec.BGP.RouteReflectorClusterID = 'x' (must be an IPv4 address",
+            ),
             (json!({"status": {"podCIDRs": {}}}), "Node.Status.PodCIDRs = '{}'"),
             (json!({"status": 5}), "Node.Status = '5' (must be an object, not a number)"),
         ];

@@ -59,13 +59,29 @@ fn inline(value: &Value) -> String {
 
 /// Text as it is where that reads back as the same text, else in quotes.
 fn scalar(text: &str) -> String {
-    if is_read_as_something_else(text) || text.chars().any(char::is_control) {
-        Value::from(text).to_string()
+    if is_read_as_something_else(text) || text.chars().any(must_be_escaped) {
+        escaped(&Value::from(text).to_string())
     } else if needs_quotes(text) {
         format!("'{}'", text.replace('\'', "''"))
     } else {
         text.to_owned()
     }
+}
+
+/// Whether a character cannot stand in YAML as it is: control characters, what
+/// YAML 1.1 takes for line ends, and the byte order mark.
+fn must_be_escaped(character: char) -> bool {
+    character.is_control() || "\u{2028}\u{2029}\u{feff}".contains(character)
+}
+
+/// JSON, in which those that it leaves as they are have the escape that YAML
+/// shares.
+fn escaped(json: &str) -> String {
+    let escape = |character: char| match character {
+        other if must_be_escaped(other) => format!("\\u{:04x}", u32::from(other)),
+        other => other.to_string(),
+    };
+    json.chars().map(escape).collect()
 }
 
 /// Whether plain text would be a number, a truth value, a date or nothing
@@ -173,6 +189,7 @@ mod tests {
             "1",
             "1.5",
             "0x1f",
+            "x\u{2028}y\u{85}z\u{feff}\u{7f}",
             "1e3",
             ".inf",
             "true",

@@ -159,4 +159,31 @@ pub const SESSIONS: &[Session] = &[
             done("delete ipamconfig default", "", &["Successfully deleted 1"]),
         ],
     },
+    Session {
+        name: "small things of documents",
+        steps: &[
+            refused(
+                "apply -f -",
+                "{apiVersion: projectcalico.org/v3, kind: IPAMConfiguration, \
+                 metadata: {name: default, labels: {a: b}}, spec: {strictAffinity: true}}",
+                &["metadata.labels (IPAMConfiguration is stored without labels); leave them out"],
+            ),
+            refused(
+                "apply -f -",
+                node!("metadata: {name: n1}, spec: {bgp: {}}"),
+                &["Node.Spec.BGP (Spec.BGP should not be empty); leave it out"],
+            ),
+            refused(
+                "apply -f -",
+                node!("metadata: {name: n1}, spec: {bgp: {routeReflectorClusterID: here}}"),
+                &["Node.Spec.BGP.RouteReflectorClusterID = 'here' (must be an IPv4 address"],
+            ),
+            done(
+                "apply -f -",
+                node!("metadata: {name: n1, annotations: {a: \"x\\u2028y\\u0085z\"}}"),
+                &[],
+            ),
+            done("get node n1 -o yaml", "", &["a: \"x\\u2028y\\u0085z\""]),
+        ],
+    },
 ];

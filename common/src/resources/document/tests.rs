@@ -73,6 +73,10 @@ fn what_is_wrong_is_named() {
         (POOL.replace("name: p", "[p]: p"), "the key - p is not text".into()),
         (r#"{"kind": "IPPool", "kind": "Node"}"#.into(), "the field kind is there twice".into()),
         (r#"[{"a": [{"b": 1, "b": 1}]}]"#.into(), "the field b is there twice".into()),
+        (
+            POOL.replace("projectcalico.org/v3", "v1"),
+            format!("{unknown}: name; it belongs to the present form, for which write apiVersion"),
+        ),
         ("just text".into(), "found text where a resource should be".into()),
         ("kind: [IPPool".into(), "error parsing document: did not find expected".into()),
         (POOL.replace("cidr:", "cidr: 10.2.0.0/16, cidr:"), "duplicate".into()),
