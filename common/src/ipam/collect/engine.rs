@@ -142,7 +142,7 @@ async fn collect_block(
             Err(error) => return Err(error.into()),
         }
         if conflicts == MAX_ATTEMPTS {
-            return Err(Error::Contended(MAX_ATTEMPTS));
+            return Err(Error::contended(vec![keys::block(cidr)]));
         }
         entry = datastore.get(&keys::block(cidr)).await?;
     }
