@@ -2,13 +2,15 @@
 # Runs a command as root under a kernel that has ipip, and ends with its status.
 #
 #   scripts/guest-kernel.sh COMMAND [ARGUMENT…]
+#   scripts/guest-kernel.sh --emulate COMMAND [ARGUMENT…]
 #   scripts/guest-kernel.sh --prepare      only downloads and tries it
 #
-# That is the running kernel if it has ipip. Otherwise it is Debian's, emulated
-# by qemu with the same files, environment and working directory. It does not
-# reach the machine's network, and what it writes is lost when it ends. The
-# command's standard input is empty, and all it prints goes to the standard
-# output. After WEIR_GUEST_TIMEOUT seconds (1500) it is given up.
+# That is the running kernel if it has ipip. Otherwise, and with --emulate, it is
+# Debian's, which nobody has used before, emulated by qemu with the same files,
+# environment and working directory. It does not reach the machine's network, and
+# what it writes is lost when it ends. The command's standard input is empty, and
+# all it prints goes to the standard output. After WEIR_GUEST_TIMEOUT seconds
+# (1500) it is given up.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -52,11 +54,11 @@ kernel_package() {
 build_guest() {
     local building=$GUEST.new package version
     [[ $(dpkg --print-architecture) == amd64 ]] ||
-        fail "this kernel has no ipip and only amd64 can be emulated; load the module ipip"
+        fail "only amd64 can be emulated; where no emulation is asked for, load the module ipip"
     package=$(kernel_package)
     [[ -n $package ]] || { as_root apt-get update -qq && package=$(kernel_package); }
     [[ -n $package ]] ||
-        fail "this kernel has no ipip and apt knows no linux-image-amd64; load the module ipip"
+        fail "apt knows no linux-image-amd64; where no emulation is asked for, load the module ipip"
     rm -rf "$building"
     unpack "$package" "$building/kernel"
     unpack busybox-static "$building/busybox"
@@ -162,7 +164,13 @@ run_in_guest() {
 
 (($# > 0)) || fail "what is to be run? See the head of this script"
 install_packages "${NETWORK_PACKAGES[@]}"
-if has_ipip; then
+emulate=false
+if [[ $1 == --emulate ]]; then
+    emulate=true
+    shift
+    (($# > 0)) || fail "what is to be run? See the head of this script"
+fi
+if ! "$emulate" && has_ipip; then
     [[ $1 == --prepare ]] || as_root "$@"
 else
     prepare

@@ -40,6 +40,9 @@ cargo test --workspace --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=
 run_tests_by scripts/guest-kernel.sh
 cargo test --package weir-tests --package weir-kernel --test ipip --locked --no-fail-fast "$@" 2>&1 |
     tee --append "$log" || status=$?
+run_tests_by "scripts/guest-kernel.sh --emulate"
+cargo test --package weir-tests --test ipip_module --locked --no-fail-fast "$@" 2>&1 |
+    tee --append "$log" || status=$?
 summarise "$log" || status=1
 ((status == 0)) || fail "not all tests passed"
 echo "test: all tests passed"

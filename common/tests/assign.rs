@@ -366,6 +366,29 @@ async fn pools_are_taken_in_the_order_asked_else_by_name() {
     }
 }
 
+/// Whatever order they were made in.
+#[tokio::test]
+async fn a_second_automatic_pool_serves_when_the_first_is_full() {
+    let store = Memory::new();
+    pool(&store, "b-second", "10.2.0.0/30", json!({"blockSize": 31}));
+    pool(&store, "c-off", "10.0.0.0/30", json!({"blockSize": 31, "disabled": true}));
+    pool(&store, "a-first", "10.3.0.0/31", json!({"blockSize": 31}));
+    let mut given = Vec::new();
+    for container in 0..6 {
+        let request = request("n1", &container.to_string(), V4);
+        given.push(assign(&store, &request).await.unwrap()[0]);
+    }
+    assert_eq!(given[..2], [ip("10.3.0.0"), ip("10.3.0.1")]);
+    // Where the walk through a pool begins follows from the node's name.
+    let mut second = [ip("10.2.0.0"), ip("10.2.0.1"), ip("10.2.0.2"), ip("10.2.0.3")];
+    if given[2] == second[2] {
+        second.rotate_left(2);
+    }
+    assert_eq!(given[2..], second, "block after block of the second pool");
+    let refused = assign(&store, &request("n1", "more", V4)).await.unwrap_err();
+    assert!(matches!(refused, Error::Exhausted { .. }), "{refused}");
+}
+
 #[tokio::test]
 async fn a_node_that_no_pool_selects_is_told_why() {
     let store = Memory::new();

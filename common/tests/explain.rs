@@ -4,9 +4,12 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use support::condition::{Condition, condition};
 use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
@@ -21,7 +24,10 @@ const V4: &[Family] = &[Family::V4];
 #[derive(Clone, Debug)]
 struct Cluster {
     pools: Vec<Value>,
-    labels: [u8; 3],
+    /// The node selector of each pool.
+    selectors: Vec<Condition>,
+    /// Each node's zone and rack; none for 0.
+    labels: [(u8, u8); 3],
     reserved: Vec<String>,
     config: (bool, bool, u8),
     before: Vec<(u8, u8, bool)>,
@@ -54,38 +60,64 @@ fn damage() -> impl Strategy<Value = Damage> {
 }
 
 fn cluster() -> impl Strategy<Value = Cluster> {
-    let selector = prop_oneof![
-        3 => Just("all()"),
-        1 => Just("zone == 'z1'"),
-        1 => Just("zone in {'z0', 'z2'} && has(zone)"),
-        1 => Just("!has(zone)"),
+    let uses = prop_oneof![
+        6 => Just(json!(["Workload", "Tunnel"])),
+        3 => Just(json!(["Workload"])),
+        1 => Just(json!(["Tunnel"])),
     ];
-    let pool = (29u8..=32, selector, prop::bool::weighted(0.15), prop::bool::weighted(0.2))
-        .prop_map(|(block_size, selector, disabled, manual)| {
-            json!({
-                "blockSize": block_size, "nodeSelector": selector, "disabled": disabled,
+    let namespaces = prop_oneof![6 => Just(""), 1 => Just("has(team)")];
+    let (disabled, manual) = (prop::bool::weighted(0.15), prop::bool::weighted(0.2));
+    let pool = (29u8..=32, condition(), disabled, manual, uses, namespaces).prop_map(
+        |(block_size, selector, disabled, manual, uses, namespaces)| {
+            let spec = json!({
+                "blockSize": block_size, "nodeSelector": selector.text(), "disabled": disabled,
                 "assignmentMode": if manual { "Manual" } else { "Automatic" },
-            })
-        });
+                "allowedUses": uses, "namespaceSelector": namespaces,
+            });
+            (spec, selector)
+        },
+    );
+    let labels = || (0u8..3, 0u8..3);
     (
         prop::collection::vec(pool, 0..5),
-        [0u8..3, 0u8..3, 0u8..3],
+        [labels(), labels(), labels()],
         prop::collection::vec((0u8..4, 0u8..16, 28u8..=32), 0..3),
         (any::<bool>(), prop::bool::weighted(0.9), 0u8..3),
         prop::collection::vec((0u8..3, 0u8..16, any::<bool>()), 0..40),
         prop_oneof![1 => Just(vec![]), 2 => prop::collection::vec(damage(), 1..4)],
     )
-        .prop_map(|(pools, labels, reserved, config, before, damage)| Cluster {
-            pools,
-            labels,
-            reserved: reserved
+        .prop_map(|(pools, labels, reserved, config, before, damage)| {
+            let (pools, selectors) = pools.into_iter().unzip();
+            let reserved = reserved
                 .into_iter()
                 .map(|(pool, last, length)| format!("10.{pool}.0.{last}/{length}"))
-                .collect(),
-            config,
-            before,
-            damage,
+                .collect();
+            Cluster { pools, selectors, labels, reserved, config, before, damage }
         })
+}
+
+impl Cluster {
+    /// The labels of a node; none of one that is not registered.
+    fn labels(&self, node: u8) -> BTreeMap<&'static str, String> {
+        let Some((zone, rack)) = self.labels.get(usize::from(node)) else { return BTreeMap::new() };
+        let zone = (*zone > 0).then(|| ("zone", format!("z{zone}")));
+        let rack = (*rack > 0).then(|| ("rack", format!("r{rack}")));
+        zone.into_iter().chain(rack).collect()
+    }
+
+    /// The names of the pools that a container of a node gets an IPv4 address
+    /// from when it asks for none, in the order of their use.
+    fn automatic(&self, node: u8) -> Vec<String> {
+        let labels = self.labels(node);
+        let serves = |(number, spec): (usize, &Value)| {
+            let open = spec["disabled"] == false
+                && spec["assignmentMode"] == "Automatic"
+                && spec["namespaceSelector"] == ""
+                && spec["allowedUses"].as_array().unwrap().contains(&json!("Workload"));
+            (open && self.selectors[number].holds(&labels)).then(|| format!("p{number}"))
+        };
+        self.pools.iter().enumerate().filter_map(serves).collect()
+    }
 }
 
 /// Builds the cluster. All its assignments go into the pools by their names, so
@@ -95,11 +127,12 @@ async fn build(cluster: &Cluster) -> Memory {
     for (number, spec) in cluster.pools.iter().enumerate() {
         let mut open = spec.clone();
         open["disabled"] = json!(false);
+        open["allowedUses"] = json!(["Workload"]);
         pool(&store, &format!("p{number}"), &format!("10.{number}.0.0/28"), open);
     }
     pool(&store, "six", "fd00::/123", json!({"blockSize": 125}));
-    for (number, zone) in cluster.labels.iter().enumerate() {
-        let labels = if *zone == 0 { json!({}) } else { json!({"zone": format!("z{zone}")}) };
+    for number in 0..3 {
+        let labels = cluster.labels(number);
         let node = json!({"metadata": {"name": format!("n{number}"), "labels": labels}});
         put(&store, keys::node(&format!("n{number}")), node);
     }
@@ -203,18 +236,24 @@ proptest! {
     fn the_next_add_does_what_was_explained(
         cluster in cluster(),
         wants in wants(),
-        host in 0u8..4,
+        number in 0u8..4,
         likely in likely(),
         has_gateways in any::<bool>(),
     ) {
         run(async {
             let store = build(&cluster).await;
             let before = store.dump();
-            let host = format!("n{host}");
+            let host = format!("n{number}");
             let gateways: Vec<_> = likely.iter().map(IpNet::addr).filter(|_| has_gateways).collect();
             let explained =
                 explain(&store, &host, wants.clone(), gateways.clone(), now()).await.unwrap();
             assert_eq!(store.dump(), before, "explaining changes nothing");
+            for considered in &explained.wants {
+                if matches!(&considered.want, Want::Any { family: Family::V4, pools } if pools.is_empty()) {
+                    let used: Vec<_> = considered.pools.iter().map(|pool| &pool.name).collect();
+                    assert_eq!(used, cluster.automatic(number).iter().collect::<Vec<_>>());
+                }
+            }
             let newcomer = Request { wants, gateways, ..request(&host, "newcomer", &[]) };
             let got = engine::assign(&store, &newcomer, &likely, now()).await.map(|it| it.addresses);
             assert_foretold(&explained, got, &before);

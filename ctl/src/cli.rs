@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use weir_common::resources::Kind;
 
 use crate::location::{DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Settings, Sources};
+use crate::session::Failure;
 use crate::{commands, node};
 
 /// Pools, addresses and nodes of Weir.
@@ -24,9 +26,58 @@ pub struct Cli {
     /// Where the datastore is.
     #[command(flatten)]
     pub datastore: DatastoreArgs,
+    /// What calicoctl's command lines have besides.
+    #[command(flatten)]
+    pub calicoctl: CalicoctlArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Flags of calicoctl that mean nothing here, so that its command lines can be
+/// typed as they stand.
+#[derive(Args, Debug)]
+pub struct CalicoctlArgs {
+    /// No program of another version is asked for anything.
+    #[arg(long, global = true, hide = true)]
+    allow_version_mismatch: bool,
+    /// There is no kubeconfig.
+    #[arg(long, global = true, hide = true, value_name = "CONTEXT")]
+    context: Option<String>,
+    #[arg(short, long, global = true, hide = true, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    #[arg(short = 'A', long, global = true, hide = true)]
+    all_namespaces: bool,
+}
+
+impl CalicoctlArgs {
+    /// Refuses namespaces, as calicoctl does for these kinds
+    /// (`calicoctl/calicoctl/commands/common/resources.go`, handleNamespace).
+    ///
+    /// # Errors
+    /// What to leave out.
+    pub fn check(&self) -> Result<(), Failure> {
+        let flag = match self {
+            Self { namespace: Some(_), .. } => "--namespace",
+            Self { all_namespaces: true, .. } => "--all-namespaces",
+            _ => return Ok(()),
+        };
+        let kinds = Kind::ALL.map(Kind::name).join(", ");
+        Err(Failure::new(format!("{kinds} are not namespaced; leave {flag} out")))
+    }
+}
+
+/// The help that belongs to a wrong command line: that of the last command
+/// that is named in it.
+pub fn help_line(arguments: &[String]) -> String {
+    let (mut command, mut line) = (Cli::command(), String::from("weirctl"));
+    for argument in arguments.iter().skip(1) {
+        if let Some(found) = command.find_subcommand(argument).cloned() {
+            line = format!("{line} {argument}");
+            command = found;
+        }
+    }
+    format!("{line} --help")
 }
 
 /// Flags about the datastore, for every command.
@@ -167,23 +218,19 @@ pub fn find_slip(arguments: &[String]) -> Option<String> {
     if !arguments.iter().any(|argument| argument == "get") {
         return None;
     }
-    let format = arguments.iter().find_map(|argument| {
-        let format = argument.strip_prefix('-')?.trim_start_matches('-');
-        ["yaml", "json", "wide"].contains(&format).then_some(format)
-    })?;
-    let before: Vec<_> = arguments
-        .iter()
-        .skip(1)
-        .take_while(|argument| !argument.ends_with(format))
-        .cloned()
-        .collect();
-    Some(format!("Invalid option: '-{format}'. Write: weirctl {} -o {format}", before.join(" ")))
+    let slip = |argument: &str| {
+        let format = argument.strip_prefix('-')?.trim_start_matches('-').to_owned();
+        ["yaml", "yml", "json", "wide"].contains(&format.as_str()).then_some(format)
+    };
+    let format = arguments.iter().find_map(|argument| slip(argument))?;
+    let others = arguments.iter().skip(1).filter(|argument| slip(argument).is_none());
+    let others: Vec<&str> = others.map(String::as_str).collect();
+    Some(format!("Invalid option: '-{format}'. Write: weirctl {} -o {format}", others.join(" ")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definitions_hold_together() {
@@ -211,6 +258,10 @@ mod tests {
         assert_eq!(
             slip("weirctl get ipp -yaml").as_deref(),
             Some("Invalid option: '-yaml'. Write: weirctl get ipp -o yaml")
+        );
+        assert_eq!(
+            slip("weirctl get -yaml ipp my.yaml").as_deref(),
+            Some("Invalid option: '-yaml'. Write: weirctl get ipp my.yaml -o yaml")
         );
         assert_eq!(slip("weirctl get ipp -o yaml"), None);
         assert_eq!(slip("weirctl delete -f x"), None);

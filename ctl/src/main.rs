@@ -63,6 +63,10 @@ impl Observer for Process {
     fn progress(&self, done: usize, total: usize) {
         self.progress.progress(done, total);
     }
+
+    fn reading(&self, entries: usize) {
+        self.progress.reading(entries);
+    }
 }
 
 #[async_trait]
@@ -82,6 +86,7 @@ impl Surroundings for Process {
     }
 
     async fn pause(&self, time: Duration) {
+        self.progress.waiting(time);
         tokio::time::sleep(time).await;
     }
 
@@ -114,6 +119,10 @@ impl Surroundings for Process {
 
     fn read_file(&self, path: &Path) -> std::io::Result<String> {
         std::fs::read_to_string(path)
+    }
+
+    fn write_file(&self, path: &Path, text: &str) -> std::io::Result<()> {
+        std::fs::write(path, text)
     }
 
     async fn occupied(&self) -> Result<Vec<Occupied>, Failure> {
@@ -152,27 +161,39 @@ fn main() -> ExitCode {
     if let Some(message) = cli::find_slip(&arguments) {
         return fail(&Failure::new(message));
     }
-    match Cli::try_parse_from(arguments) {
+    match Cli::try_parse_from(&arguments) {
         Ok(cli) => match run(cli) {
             Ok(output) => succeed(&output),
             Err(failure) => fail(&failure),
         },
-        Err(error) => explain(&error),
+        Err(error) => explain(&error, &arguments),
     }
 }
 
 /// Prints help or what is wrong with the command line. Asking for help is a
 /// success; anything else is exit status 1, as with calicoctl.
-fn explain(error: &clap::Error) -> ExitCode {
-    // Whoever does not read what is printed still gets the exit status.
-    let _ = error.print();
+fn explain(error: &clap::Error, arguments: &[String]) -> ExitCode {
+    const ANY_HELP: &str = "For more information, try '--help'.";
+    let message = error.render().to_string();
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Whoever does not read what is printed still gets the exit status.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        _ if message.contains(ANY_HELP) => {
+            let help = format!("For more, with examples: {}", cli::help_line(arguments));
+            fail(&Failure::new(message.replace(ANY_HELP, &help).trim_end()))
+        }
+        _ => {
+            let _ = error.print();
+            ExitCode::FAILURE
+        }
     }
 }
 
 fn run(cli: Cli) -> Result<String, Failure> {
+    cli.calicoctl.check()?;
     let mut process = Process::default();
     if let Some(result) = commands::run_offline(&cli.command, &process) {
         return result;

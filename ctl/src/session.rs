@@ -73,6 +73,12 @@ pub trait Surroundings: Observer {
     /// When it cannot be read, or is not UTF-8.
     fn read_file(&self, path: &Path) -> std::io::Result<String>;
 
+    /// Writes a file, or what takes its place.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn write_file(&self, path: &Path, text: &str) -> std::io::Result<()>;
+
     /// The ranges that this node uses itself.
     ///
     /// # Errors

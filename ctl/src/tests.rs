@@ -63,6 +63,8 @@ impl Observer for Prepared {
     fn progress(&self, done: usize, total: usize) {
         assert!(done <= total, "{done} steps of {total}");
     }
+
+    fn reading(&self, _: usize) {}
 }
 
 #[async_trait]
@@ -122,6 +124,10 @@ impl Surroundings for Prepared {
 
     fn read_file(&self, _: &Path) -> std::io::Result<String> {
         Ok(self.input.clone())
+    }
+
+    fn write_file(&self, _: &Path, _: &str) -> std::io::Result<()> {
+        Ok(())
     }
 
     async fn cluster(&self) -> Result<(Underlay, Present), Failure> {

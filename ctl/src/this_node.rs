@@ -115,14 +115,14 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
         ));
     }
     let kernel = Kernel::open().map_err(|error| Failure::caused_by(&error))?;
-    let attached = kernel.attached_addresses().await.map_err(|error| Failure::caused_by(&error))?;
+    let attached = kernel.attachment_states().await.map_err(|error| Failure::caused_by(&error))?;
     if attached.is_empty() && networks.own.is_empty() {
         return Ok(None);
     }
     let routed = kernel.routed_addresses().await.map_err(|error| Failure::caused_by(&error))?;
     let attachments = attached
         .into_iter()
-        .map(|(identity, addresses)| Attached { identity, addresses })
+        .map(|it| Attached { identity: it.identity, addresses: it.addresses })
         .collect();
     Ok(Some(ThisNode {
         host: name(networks)?,

@@ -17,6 +17,18 @@ const MOMENT: Duration = Duration::from_secs(3);
 /// All versions of the specification, oldest first.
 pub const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
+/// The commands that a version has, VERSION aside.
+pub fn commands(version: &str) -> Vec<&'static str> {
+    let mut commands = vec!["ADD", "DEL"];
+    if version >= "0.4.0" {
+        commands.push("CHECK");
+    }
+    if version >= "1.1.0" {
+        commands.extend(["GC", "STATUS"]);
+    }
+    commands
+}
+
 /// The name of the network under test.
 pub const NETWORK: &str = "conformance";
 

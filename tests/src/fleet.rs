@@ -62,16 +62,38 @@ impl Member {
 
     /// Whether the tunnel device is in service: up, and with an address.
     pub fn has_tunnel(&self) -> bool {
-        let line = ["ip", "-4", "-o", "address", "show", "dev", "tunl0", "up"];
-        let output = self.node().output(Command::new(line[0]).args(&line[1..]), "");
-        output.status.success() && !output.stdout.is_empty()
+        self.tunnel().is_some_and(|(up, addresses)| up && addresses > 0)
+    }
+
+    /// Whether no tunnel device is there, or one that is down and has no address.
+    /// Not the contrary of [`Member::has_tunnel`]: what is half in service is neither.
+    pub fn has_no_tunnel(&self) -> bool {
+        self.tunnel().is_none_or(|state| state == (false, 0))
+    }
+
+    /// Whether the tunnel device is up, and how many IPv4 addresses it has.
+    fn tunnel(&self) -> Option<(bool, usize)> {
+        let links = self.node().run(&["ip", "-j", "address", "show"]);
+        let links: Vec<Value> = serde_json::from_str(&links).expect("ip prints JSON");
+        let link = links.iter().find(|link| link["ifname"] == "tunl0")?;
+        let up = link["flags"].as_array().is_some_and(|flags| flags.iter().any(|it| it == "UP"));
+        let addresses = link["addr_info"].as_array().into_iter().flatten();
+        Some((up, addresses.filter(|address| address["family"] == "inet").count()))
     }
 }
 
 impl Fleet {
     /// Nodes in these subnets, with an empty etcd and without agents.
     pub fn new(subnets: &[Subnet]) -> Self {
-        let underlay = Underlay::new();
+        Self::on(Underlay::new(), subnets)
+    }
+
+    /// As [`Fleet::new`], on an underlay of this MTU in bytes.
+    pub fn with_mtu(subnets: &[Subnet], mtu: u32) -> Self {
+        Self::on(Underlay::with_mtu(mtu), subnets)
+    }
+
+    fn on(underlay: Underlay, subnets: &[Subnet]) -> Self {
         let store = Store::Etcd(underlay.etcd());
         let mut fleet = Self { underlay, store, members: Vec::new() };
         for subnet in subnets {
@@ -109,12 +131,17 @@ impl Fleet {
 
     /// Registers a node with its address, as its agent would.
     pub fn register(&self, member: usize) {
+        self.register_with(member, 24);
+    }
+
+    /// As [`Fleet::register`], with this length of its subnet's prefix.
+    pub fn register_with(&self, member: usize, prefix: u8) {
         let member = &self.members[member];
         let node = json!({
             "apiVersion": "projectcalico.org/v3",
             "kind": "Node",
             "metadata": {"name": member.name},
-            "spec": {"bgp": {"ipv4Address": format!("{}/24", member.host.address)}},
+            "spec": {"bgp": {"ipv4Address": format!("{}/{prefix}", member.host.address)}},
         });
         self.members[0].node().write("/run/node.yaml", &node.to_string());
         let answer = self.weirctl(0, &["apply", "-f", "/run/node.yaml"]);

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -46,7 +47,10 @@ impl Pod {
         let client = self.container.enter(connect);
         let client = client.unwrap_or_else(|error| panic!("connecting to {address}: {error}"));
         let (server, seen) = server.accept().expect("the client is connected");
-        server.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        for end in [&client, &server] {
+            end.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+            end.set_write_timeout(Some(PATIENCE)).expect("a time limit");
+        }
         Connection { client, server, seen: seen.ip() }
     }
 }
@@ -60,11 +64,25 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Requires that a few bytes that the client sends arrive.
+    /// Requires that both ends can send as much as fills many packets of any size.
     pub fn carries(&mut self) {
-        self.client.write_all(b"still here").expect("sending");
-        let mut text = [0; 10];
-        self.server.read_exact(&mut text).expect("receiving");
-        assert_eq!(&text, b"still here");
+        carry(&mut self.client, &mut self.server);
+        carry(&mut self.server, &mut self.client);
     }
+}
+
+/// How much is sent, in bytes: more than one window.
+const LOAD: usize = 256 << 10;
+
+/// Requires that what one end sends arrives whole at the other.
+fn carry(from: &mut TcpStream, to: &mut TcpStream) {
+    let sent: Vec<u8> = (0..LOAD).map(|number| (number % 251) as u8).collect();
+    let mut received = vec![0; LOAD];
+    // Not all of it need find room on the way.
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| from.write_all(&sent).expect("sending"));
+        to.read_exact(&mut received).expect("receiving");
+        sending.join().expect("sending");
+    });
+    assert!(received == sent, "what arrived is not what was sent");
 }

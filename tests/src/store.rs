@@ -99,6 +99,18 @@ impl Store {
         }
     }
 
+    /// Removes one key.
+    pub fn remove(&self, key: &str) {
+        match self {
+            Self::Etcd(etcd) => drop(etcd.control(&["del", key], "")),
+            Self::Embedded(node) => with_embedded(node, async |datastore| {
+                let writes = vec![Write::Delete { key: key.to_owned() }];
+                let transaction = Transaction { compares: Vec::new(), writes };
+                datastore.commit(transaction).await.expect("writing to the store");
+            }),
+        }
+    }
+
     /// Writes one key.
     pub fn put(&self, key: &str, value: &Value) {
         self.load(&Entries::from([(key.to_owned(), value.to_string())]));

@@ -45,23 +45,29 @@ pub struct Host {
 /// unless a test tells it (as BGP would).
 pub struct Underlay {
     router: Node,
+    mtu: u32,
 }
 
 impl Underlay {
-    /// An underlay without hosts.
+    /// An underlay without hosts, all of whose links have an MTU of 1500 bytes.
     pub fn new() -> Self {
+        Self::with_mtu(1500)
+    }
+
+    /// As [`Underlay::new`], with this MTU in bytes.
+    pub fn with_mtu(mtu: u32) -> Self {
         let router = Node::bare("router");
         let lines = Subnet::ALL.map(|subnet| {
             let (bridge, address) = (subnet.bridge(), subnet.address(1));
             format!(
-                "link add {bridge} type bridge\n\
+                "link add {bridge} mtu {mtu} type bridge\n\
                  address add {address}/24 dev {bridge}\n\
                  link set {bridge} addrgenmode none up\n"
             )
         });
         router.run_with(&["ip", "-batch", "-"], &lines.concat());
         router.write("/proc/sys/net/ipv4/ip_forward", "1");
-        Self { router }
+        Self { router, mtu }
     }
 
     /// The router. Each host's link ends there in an interface named after it.
@@ -106,10 +112,11 @@ impl Underlay {
     fn host(&self, name: &str, subnet: Subnet, number: u8) -> Host {
         let node = Node::bare(name);
         connect(self.router.namespaces(), name, &node);
-        self.router.run(&["ip", "link", "set", name, "master", &subnet.bridge()]);
+        let mtu = self.mtu.to_string();
+        self.router.run(&["ip", "link", "set", name, "mtu", &mtu, "master", &subnet.bridge()]);
         let (address, gateway) = (subnet.address(number), subnet.address(1));
         let lines = format!(
-            "link set {UPLINK} addrgenmode none up\n\
+            "link set {UPLINK} mtu {mtu} addrgenmode none up\n\
              address add {address}/24 dev {UPLINK}\n\
              route add default via {gateway}\n"
         );

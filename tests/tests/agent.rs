@@ -25,7 +25,7 @@ fn containers_of_one_subnet_reach_each_other_without_a_tunnel() {
     assert!(routes.contains("via 172.31.1.12 dev eth0"), "{routes}");
     assert!(routes.contains("src 172.31.1.11"), "{routes}");
     assert!(routes.contains("blackhole 10.7.0."), "{routes}");
-    assert!(!member.has_tunnel());
+    assert!(member.has_no_tunnel());
     assert!(pods[0].container.passes(&pods[1].address.to_string(), 1500));
     assert!(!pods[0].container.passes(&pods[1].address.to_string(), 1501));
     assert_eq!(member.agent().metric("weir_node_routes"), Some(2.0));

@@ -130,7 +130,7 @@ fn a_pool_that_may_tunnel_changes_nothing_within_a_subnet() {
                     member.agent().metric("weir_node_pod_mtu_bytes") == Some(mtu)
                 });
                 assert_eq!(member.agent().metric("weir_node_changes_total"), Some(2.0));
-                assert!(!member.has_tunnel());
+                assert!(member.has_no_tunnel());
             }
         }
     });

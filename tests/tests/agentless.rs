@@ -54,7 +54,7 @@ fn containers_reach_each_other_after_each_nodes_next_add() {
         let routes = member.routes();
         assert_eq!(routes.len(), 3, "{routes:?}");
         assert!(routes.iter().any(|route| route.starts_with("blackhole 10.7.0.")), "{routes:?}");
-        assert!(!member.has_tunnel());
+        assert!(member.has_no_tunnel());
     }
 }
 
@@ -159,6 +159,77 @@ fn a_restored_datastore_takes_no_routes_away() {
     assert!(!listed(&add(&fleet, 0, "later")));
     let routes = fleet.members[0].routes().join("\n");
     assert!(routes.contains("via 172.31.1.12"), "{routes}");
+}
+
+#[test]
+fn an_address_that_another_node_had_is_the_containers_at_once() {
+    let fleet = fleet(2);
+    let blue = json!({"cidr": "10.7.0.0/30", "blockSize": 30, "ipipMode": "Never"});
+    fleet.apply_pool("blue", blue);
+    let first = fleet.pod(0, "blue");
+    // Of n1's block, the only one.
+    let borrower = fleet.pod(1, "blue");
+    let stale = format!("{} via 172.31.1.12", borrower.address);
+    fleet.apply_pool("green", json!({"cidr": "10.8.0.0/24", "blockSize": 28}));
+    for name in ["second", "third"] {
+        add(&fleet, 0, name);
+    }
+    let routes = || fleet.members[0].routes().join("\n");
+    assert!(routes().contains(&stale), "{}", routes());
+    // Nothing tells n1 of that, and no other address is free.
+    fleet.call(1, "blue", &borrower.container).delete(fleet.members[1].node());
+    let last = fleet.named_pod(0, "blue", "last");
+    assert_eq!(last.address, borrower.address);
+    assert!(!routes().contains(&stale), "{}", routes());
+    assert!(first.container.reaches(&last.address.to_string()));
+    fleet.call(0, "blue", &last.container).delete(fleet.members[0].node());
+    assert_eq!(fleet.members[0].node().run(&["ip", "route", "show", "10.7.0.1/32"]), "");
+}
+
+#[test]
+fn a_block_of_one_address_that_another_node_has_is_lent_to_a_container() {
+    let fleet = fleet(2);
+    pool(&fleet, "Never");
+    fleet.apply_pool("solo", json!({"cidr": "10.9.0.1/32", "blockSize": 32, "ipipMode": "Never"}));
+    let there = fleet.pod(1, "solo");
+    let near = fleet.pod(0, "blue");
+    let routes = || fleet.members[0].routes().join("\n");
+    assert!(routes().contains("10.9.0.1 via 172.31.1.12"), "{}", routes());
+    fleet.call(1, "solo", &there.container).delete(fleet.members[1].node());
+    let here = fleet.pod(0, "solo");
+    assert_eq!(here.address, there.address);
+    assert!(near.container.reaches("10.9.0.1"));
+    // What is planned for the block does not come in the way of the container.
+    fleet.apply_pool("green", json!({"cidr": "10.8.0.0/24", "blockSize": 28}));
+    let answer = add(&fleet, 0, "next");
+    assert!(listed(&answer) && !answer.stderr.contains("level=warn"), "{answer:?}");
+    assert!(near.container.reaches("10.9.0.1"));
+}
+
+/// As a routing daemon leaves it that was killed: n3 has the block no more.
+#[test]
+fn another_programs_route_to_a_blocks_node_of_before_is_told_and_left() {
+    let fleet = fleet(3);
+    pool(&fleet, "Never");
+    let there = fleet.pod(1, "blue");
+    let block = ipnet::Ipv4Net::new(there.address, 28).expect("a prefix").trunc().to_string();
+    let node = fleet.members[0].node();
+    let stale = ["ip", "route", "add", &block, "via", "172.31.1.13", "proto", "bird"];
+    node.run(&stale);
+    let before = node.run(&["ip", "route", "show", &block]);
+    let answer = add(&fleet, 0, "first");
+    let told = format!(
+        "leads to node n3 (172.31.1.13) instead; look at it with \"ip route show {block}\""
+    );
+    assert!(answer.stderr.contains(&told), "{answer:?}");
+    let status = fleet.weirctl(0, &["node", "status", "--node", "n1"]);
+    assert_eq!((status.succeeded, status.stdout.contains(&told)), (false, true), "{status:?}");
+    assert_eq!(node.run(&["ip", "route", "show", &block]), before);
+    // By the right node it is as good as Weir's own.
+    node.run(&["ip", "route", "replace", &block, "via", "172.31.1.12", "proto", "bird"]);
+    fleet.apply_pool("green", json!({"cidr": "10.8.0.0/24", "blockSize": 28}));
+    let answer = add(&fleet, 0, "second");
+    assert!(listed(&answer) && !answer.stderr.contains("another program"), "{answer:?}");
 }
 
 #[test]

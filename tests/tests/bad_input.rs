@@ -6,6 +6,7 @@ use weir_tests::{Answer, Call, Cluster, Container, Families, Place, Snapshot};
 
 /// Error codes of the CNI specification.
 const UNSUPPORTED_VERSION: u64 = 1;
+const UNSUPPORTED_FIELD: u64 = 2;
 const INVALID_ENVIRONMENT: u64 = 4;
 const DECODE: u64 = 6;
 const INVALID_CONFIGURATION: u64 = 7;
@@ -207,6 +208,31 @@ fn variables_cannot_be() {
         ("CNI_ARGS", "IP=10.7.0.9=2"),
     ] {
         world.refuses(&world.call().with(variable, value), INVALID_ENVIRONMENT, &[variable]);
+    }
+}
+
+/// ADD refuses what does not fit in a link's alias, so that there is nothing to remove.
+#[test]
+fn names_are_too_long_together() {
+    let world = World::new();
+    let call = world.call().with("CNI_CONTAINERID", &"c".repeat(250));
+    world.refuses(&call, INVALID_CONFIGURATION, &["255", "shorten"]);
+    world.unchanged(|| call.run(&world.cluster.node, "DEL").silence());
+}
+
+#[test]
+fn a_route_cannot_have_its_scope() {
+    let world = World::new();
+    for (route, words) in [
+        (json!({"dst": "192.0.2.0/24", "scope": 253, "gw": "10.7.0.1"}), ["253", "gw"]),
+        (json!({"dst": "192.0.2.0/24", "scope": 255}), ["255", "nowhere"]),
+    ] {
+        let call = world.call().configure("/ipam/routes", json!([route]));
+        let before = Snapshot::of(&world.container);
+        let failure = call.run(&world.cluster.node, "ADD").failure();
+        failure.expect(UNSUPPORTED_FIELD, &[&["192.0.2.0/24", "scope"], &words[..]].concat());
+        before.assert_unchanged(&Snapshot::of(&world.container));
+        world.cluster.assert_nothing_allocated();
     }
 }
 

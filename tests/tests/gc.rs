@@ -94,6 +94,46 @@ impl World {
     }
 }
 
+/// The lock under which NAT is looked at.
+const NAT_LOCK: &str = "/run/weir/nat.lock";
+
+#[test]
+fn nat_stays_for_a_container_that_came_meanwhile() {
+    let cluster = Cluster::embedded();
+    cluster.create_pool("blue", json!({"cidr": "10.7.0.0/24", "natOutgoing": true}));
+    let node = &cluster.node;
+    let (first, second) = (node.container("first"), node.container("second"));
+    let call = cluster.weir(Families::V4, &first);
+    let has_nat = || node.run(&["nft", "list", "ruleset"]).contains("masquerade");
+    call.add(node);
+    let in_gc = listing(&call, &[])
+        .configure("/cniVersion", "1.1.0".into())
+        .configure("/name", "pods".into());
+    // The GC has seen that no container is left when one of another network comes, which
+    // takes its address from elsewhere and so does not look at NAT.
+    let lock = node.lock(NAT_LOCK);
+    let gc = in_gc.start(node, "GC");
+    lock.wait_for_another();
+    let ipam = json!({"type": "static", "addresses": [{"address": "10.7.0.9/24"}]});
+    let other = cluster.weir(Families::V4, &second).configure("/name", "other".into());
+    let other = other.configure("/ipam", ipam);
+    other.add(node);
+    drop(lock);
+    gc.finish().silence();
+    assert!(has_nat(), "a container is attached");
+    other.delete(node);
+    in_gc.run(node, "GC").silence();
+    assert!(!has_nat(), "no container is left");
+    // An ADD looks at NAT when no GC is about to remove it.
+    let lock = node.lock(NAT_LOCK);
+    let add = call.start(node, "ADD");
+    lock.wait_for_another();
+    assert!(!has_nat());
+    drop(lock);
+    add.finish().result();
+    assert!(has_nat());
+}
+
 /// `weir-ipam` on another host, `n2`.
 fn elsewhere(cluster: &Cluster, id: &str) -> Call {
     cluster

@@ -132,6 +132,9 @@ fn a_file_that_cannot_be_written_stops_nothing() {
 
 const PASSWORD: &str = "Gr4n4t-4pfel";
 
+/// A password that somebody wrote without quotation marks.
+const NUMBER: u64 = 4_711_081_500;
+
 /// All that a call may say, at the most talkative level.
 fn said(call: &Call, node: &Node, command: &str) -> Answer {
     call.clone().configure("/cniVersion", "1.1.0".into()).run(node, command)
@@ -163,11 +166,15 @@ fn nothing_secret_is_ever_said() {
     }
     assert!(answers[1].succeeded, "{:?}", answers[1]);
     let wrong = format!("not-{PASSWORD}");
-    let in_url = endpoint.replace("http://", &format!("http://root:{PASSWORD}@"));
+    let in_url = |scheme: &str| endpoint.replace("http://", &format!("{scheme}root:{PASSWORD}@"));
     for (key, value) in [
         ("/etcd_password", json!(wrong)),
         ("/etcd_password", json!([PASSWORD])),
-        ("/etcd_endpoints", json!(in_url)),
+        ("/etcd_password", json!(NUMBER)),
+        ("/etcd_password", json!(true)),
+        ("/etcd_endpoints", json!(in_url("http://"))),
+        ("/etcd_endpoints", json!(in_url(""))),
+        ("/etcd_endpoints", json!(in_url("ftp://"))),
         ("/etcd_endpoints", json!("http://127.0.0.1:1")),
         ("/etcd_username", json!(3)),
         ("/ipam/type", json!("nowhere")),
@@ -175,12 +182,14 @@ fn nothing_secret_is_ever_said() {
         for command in ["ADD", "DEL", "STATUS", "GC"] {
             let answer = said(&call.clone().configure(key, value.clone()), &node, command);
             assert!(!answer.succeeded, "{key} {value} {command}: {answer:?}");
+            let secret = key == "/etcd_password" && value == json!(true);
+            assert!(!(secret && answer.stdout.contains("true")), "{command}: {answer:?}");
             answers.push(answer);
         }
     }
     let file = node.read(FILE);
     assert!(file.lines().count() > 10, "{file}");
     for text in answers.iter().flat_map(|answer| [&answer.stdout, &answer.stderr]).chain([&file]) {
-        assert!(!text.contains(PASSWORD), "{text}");
+        assert!(!text.contains(PASSWORD) && !text.contains(&NUMBER.to_string()), "{text}");
     }
 }

@@ -6,6 +6,8 @@ use weir_tests::{Answer, Call, Cluster, CniTool, Etcd, Families, Place, Store, h
 
 const NOT_AVAILABLE: u64 = 50;
 const LIMITED_CONNECTIVITY: u64 = 51;
+/// Of CHECK, Weir's own.
+const CHECK_FAILED: u64 = 107;
 
 /// STATUS, as libcni asks it: without container, namespace and interface.
 fn status(cluster: &Cluster, call: &Call) -> Answer {
@@ -130,6 +132,87 @@ fn containers_have_lost_their_network() {
     call.delete(node);
     call.add(node);
     status(&cluster, &call).silence();
+}
+
+#[test]
+fn containers_have_lost_their_nat() {
+    let cluster = Cluster::embedded();
+    for (name, cidr, nat) in [("blue", "10.7.0.0/24", true), ("red", "10.8.0.0/24", false)] {
+        cluster.create_pool(name, json!({"cidr": cidr, "natOutgoing": nat}));
+    }
+    let node = &cluster.node;
+    let containers = ["blue", "red"].map(|pool| (pool, node.container(pool)));
+    let calls = containers.each_ref().map(|(pool, container)| {
+        let call = cluster.weir(Families::V4, container);
+        call.configure("/name", (*pool).into()).configure("/ipam/ipv4_pools", json!([pool]))
+    });
+    let results = calls.each_ref().map(|call| call.add(node));
+    let healthy = |index: usize| {
+        status(&cluster, &calls[index]).silence();
+        calls[index].check(node, &results[index]).silence();
+    };
+    let all_healthy = || [0, 1].into_iter().for_each(healthy);
+    let lost = |index: usize| {
+        let words = ["natOutgoing", "table inet weir", "weirctl node run --once"];
+        status(&cluster, &calls[index]).failure().expect(LIMITED_CONNECTIVITY, &words);
+        let failure = calls[index].check(node, &results[index]).failure();
+        failure.expect(CHECK_FAILED, &words);
+    };
+    all_healthy();
+    for damage in ["delete table inet weir", "flush table inet weir"] {
+        node.run(&["nft", damage]);
+        lost(0);
+        healthy(1);
+        // The way out that the message names.
+        let answer = cluster.weirctl(&["node", "run", "--once", "--node=n1"]);
+        assert!(answer.succeeded, "{answer:?}");
+        assert!(node.run(&["nft", "list", "ruleset"]).contains("masquerade"));
+        all_healthy();
+        // Who looks next goes by what an ADD knew.
+        calls[1].add(node);
+        all_healthy();
+    }
+    // No pool asks any more, and the last ADD knows.
+    let answer =
+        cluster.weirctl(&["patch", "ippool", "blue", "-p", r#"{"spec":{"natOutgoing":false}}"#]);
+    assert!(answer.succeeded, "{answer:?}");
+    calls[1].add(node);
+    node.run(&["nft", "delete table inet weir"]);
+    all_healthy();
+    // A pool that asks since then gets NAT with the next ADD, and has lost none.
+    let answer =
+        cluster.weirctl(&["patch", "ippool", "red", "-p", r#"{"spec":{"natOutgoing":true}}"#]);
+    assert!(answer.succeeded, "{answer:?}");
+    all_healthy();
+}
+
+/// The host's lock, for which ADDs wait with their links made.
+const LOCK: &str = "/run/weir/ipam.lock";
+
+#[test]
+fn adds_at_work_are_no_trouble() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    let node = &cluster.node;
+    let containers: Vec<_> = (0..8).map(|number| node.container(&format!("c{number}"))).collect();
+    let calls: Vec<Call> = containers.iter().map(|it| cluster.weir(Families::Dual, it)).collect();
+    let lock = node.lock(LOCK);
+    let adds: Vec<_> = calls.iter().map(|call| call.start(node, "ADD")).collect();
+    lock.wait_for_another();
+    let links = || cluster.interfaces().iter().filter(|name| name.starts_with("weir")).count();
+    while links() < calls.len() {
+        std::thread::yield_now();
+    }
+    for _ in 0..3 {
+        status(&cluster, &calls[0]).silence();
+    }
+    // And while their addresses come in.
+    drop(lock);
+    let ask = || status(&cluster, &calls[0]).silence();
+    ask();
+    for add in adds {
+        add.finish().result();
+        ask();
+    }
 }
 
 #[test]

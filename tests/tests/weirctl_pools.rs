@@ -87,7 +87,10 @@ fn twice(cluster: &Cluster) {
     assert!(address(&result, 0).starts_with("10.254.0."), "{result}");
     let error = fail(cluster, "delete ipPool 10.254.0.0/24");
     assert!(error.contains("1 address(es) in use"), "{error}");
-    assert!(error.contains("weirctl ipam show --show-blocks"), "{error}");
+    let (_, listing) = error.split_once("list them with: weirctl ").expect("a command");
+    let (listing, _) = listing.split_once(';').expect("more to do");
+    let listed = succeed(cluster, listing);
+    assert!(listed.contains(address(&result, 0).trim_end_matches("/32")), "{listed}");
     call.delete(&cluster.node);
     succeed(cluster, "delete ipPool 10.254.0.0/24");
     assert!(cluster.store.entries().is_empty(), "blocks and affinities go with their pool");

@@ -159,3 +159,20 @@ fn long_work_says_how_far_it_got() {
     assert!(done.contains("Successfully created 4000 'IPReservation' resource(s)"), "{done}");
     assert!(!done.contains(" of 4000 ("), "the line is gone:\n{done}");
 }
+
+#[test]
+fn a_repair_says_that_it_waits_and_how_far_it_got() {
+    let cluster = Cluster::etcd();
+    let handle = |number: usize| {
+        let key = format!("/calico/ipam/v2/handle/pods.c{number}");
+        (key, String::from(r#"{"block":{"10.1.0.0/26":1},"deleted":false}"#))
+    };
+    cluster.store.load(&(0..2000).map(handle).collect());
+    let terminal = Terminal::open(&cluster, "repair", 80, 24);
+    let done = terminal.enter("weirctl ipam check --repair | tail -n 1");
+    terminal.await_screen("looking again in 2 s");
+    terminal.await_screen(" of 2000 (");
+    let done = terminal.await_screen(&done);
+    assert!(done.contains("Check complete; found 0 problems."), "{done}");
+    assert!(!done.contains("looking again") && !done.contains(" of 2000 ("), "{done}");
+}

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 
+use netlink_packet_route::route::RouteMessage;
 use weir_common::network::{AttachmentIdentity, Before, NatTable, Side, Step, Undo};
 
 use crate::netlink::Netlink;
@@ -44,6 +45,8 @@ impl Checkpoint for Pass {
 #[must_use = "what was applied stays unless it is undone"]
 pub struct Applied {
     undos: Vec<Undo>,
+    /// Routes of the cluster that routes to the container have replaced.
+    replaced: Vec<RouteMessage>,
     host_link: Option<String>,
 }
 
@@ -147,6 +150,10 @@ impl Kernel {
             };
             errors.extend(outcome.err());
         }
+        // Their place is free once the veth is gone.
+        for route in &applied.replaced {
+            errors.extend(host.put_back(route).await.err());
+        }
         errors
     }
 
@@ -160,7 +167,7 @@ impl Kernel {
     ) -> Result<(), Error> {
         let stopped = |cause| Error::refused(step, cause);
         checkpoint.before(position, step).map_err(stopped)?;
-        let before = self.carry_out(step, indices).await?;
+        let before = self.carry_out(step, indices, &mut applied.replaced).await?;
         applied.undos.extend(step.undo(before));
         if let Step::CreateVeth(veth) = step {
             applied.host_link = Some(veth.identity.host_interface());
@@ -168,7 +175,12 @@ impl Kernel {
         checkpoint.after(position, step).map_err(stopped)
     }
 
-    async fn carry_out(&self, step: &Step, indices: &mut Indices) -> Result<Before, Error> {
+    async fn carry_out(
+        &self,
+        step: &Step,
+        indices: &mut Indices,
+        replaced: &mut Vec<RouteMessage>,
+    ) -> Result<Before, Error> {
         match step {
             Step::CreateVeth(veth) => self.create_veth(veth).await?,
             Step::SetAlias { link, alias } => {
@@ -189,7 +201,7 @@ impl Kernel {
             }
             Step::AddRoute { side, link, route } => {
                 let index = indices.of(self, *side, link)?;
-                self.add_route(step, (*side, index), route).await?;
+                replaced.extend(self.add_route(step, (*side, index), route).await?);
             }
             Step::EnsureNat(table) => return nft::ensure(table.as_ref()),
         }

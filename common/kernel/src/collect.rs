@@ -3,13 +3,11 @@
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
-use weir_common::network::{AttachmentIdentity, AttachmentState};
+use weir_common::network::{AttachmentIdentity, AttachmentState, NatTable};
 
 use crate::link::{Link, is};
 use crate::netlink::into_io;
 use crate::remove::OwnLink;
-use weir_common::network::NatTable;
-
 use crate::{Error, Kernel, nft};
 
 /// The group that links are put in to be deleted together; "weir" in ASCII. Any
@@ -42,13 +40,17 @@ impl Kernel {
         Ok(made.collect())
     }
 
-    /// The attachments of the node, each with what says whether packets can pass.
+    /// The attachments of the node, each with the addresses that the node routes to it
+    /// and what says whether packets can pass, in the order in which they were made:
+    /// read from the aliases of its links, the only record of them.
     ///
     /// # Errors
     /// The kernel refuses.
     pub async fn attachment_states(&self) -> Result<Vec<AttachmentState>, Error> {
         let mut addresses = self.addresses_by_link().await?;
-        let states = self.host.links().await?.into_iter().filter_map(|link| {
+        let mut links = self.host.links().await?;
+        links.sort_by_key(|link| link.index);
+        let states = links.into_iter().filter_map(|link| {
             Some(AttachmentState {
                 identity: link.identity()?,
                 up: link.up,

@@ -36,30 +36,6 @@ impl Kernel {
         }
     }
 
-    /// The attachments that the node has, in the order in which they were made:
-    /// read from the aliases of its links, the only record of them.
-    ///
-    /// # Errors
-    /// The kernel refuses the list.
-    pub async fn attachments(&self) -> Result<Vec<AttachmentIdentity>, Error> {
-        Ok(self.own_links().await?.into_iter().map(|(_, identity)| identity).collect())
-    }
-
-    /// The attachments that the node has, each with the addresses that the node
-    /// routes to it, in the order in which they were made.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub async fn attached_addresses(
-        &self,
-    ) -> Result<Vec<(AttachmentIdentity, Vec<IpAddr>)>, Error> {
-        let links = self.own_links().await?;
-        let mut addresses = self.addresses_by_link().await?;
-        let with_addresses =
-            |(index, identity)| (identity, addresses.remove(&index).unwrap_or_default());
-        Ok(links.into_iter().map(with_addresses).collect())
-    }
-
     /// The addresses that the node routes to its links, by their numbers.
     pub(crate) async fn addresses_by_link(&self) -> Result<HashMap<u32, Vec<IpAddr>>, Error> {
         let mut addresses: HashMap<u32, Vec<IpAddr>> = HashMap::new();
@@ -105,13 +81,6 @@ impl Kernel {
             beside.extend(others.filter_map(in_plan_terms));
         }
         Ok(beside)
-    }
-
-    async fn own_links(&self) -> Result<Vec<(u32, AttachmentIdentity)>, Error> {
-        let mut links = self.host.links().await?;
-        links.sort_by_key(|link| link.index);
-        let own = |link: &Link| Some((link.index, link.identity()?));
-        Ok(links.iter().filter_map(own).collect())
     }
 
     /// Reports both ends of an attachment, with their addresses and routes, for

@@ -10,6 +10,7 @@
 mod apply;
 mod cluster;
 mod collect;
+mod dump;
 mod error;
 mod inspect;
 mod link;
@@ -26,7 +27,7 @@ mod sysctl;
 use std::path::Path;
 
 pub use apply::{Applied, ApplyError, Checkpoint};
-pub use cluster::{Converged, Interface};
+pub use cluster::Converged;
 pub use collect::MadeLink;
 pub use error::Error;
 pub use monitor::Monitor;

@@ -32,7 +32,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    fn from_message(message: LinkMessage) -> Self {
+    pub(crate) fn from_message(message: LinkMessage) -> Self {
         let flags = message.header.flags;
         let mut link = Self {
             index: message.header.index,
@@ -69,12 +69,19 @@ impl Link {
         link
     }
 
+    /// Whether it is the host's end of an attachment, of whichever: also of one that is
+    /// being made, and of one whose alias was lost.
+    pub(crate) fn is_host_end(&self) -> bool {
+        AttachmentIdentity::may_name_host_interface(&self.name)
+            && self.kind.as_deref() == Some("veth")
+            && self.mac == Some(HOST_MAC)
+    }
+
     /// Whether it is the host's end of `identity`'s veth: its alias says so, or
-    /// an ADD was interrupted between the creation and the alias, which leaves
-    /// a veth with Weir's hardware address and no alias.
+    /// an ADD was interrupted between the creation and the alias.
     pub(crate) fn belongs_to(&self, identity: &AttachmentIdentity) -> bool {
         self.name == identity.host_interface()
-            && (self.has_no_alias_yet() || self.alias.as_ref() == Some(&identity.alias()))
+            && (self.is_unfinished() || self.alias.as_ref() == Some(&identity.alias()))
     }
 
     /// The attachment that the alias records, if the name is that attachment's.
@@ -86,11 +93,7 @@ impl Link {
     /// Whether it is the host's end of an attachment that cannot be told because
     /// the alias is missing.
     pub(crate) fn is_unfinished(&self) -> bool {
-        self.has_no_alias_yet() && AttachmentIdentity::may_name_host_interface(&self.name)
-    }
-
-    fn has_no_alias_yet(&self) -> bool {
-        self.alias.is_none() && self.kind.as_deref() == Some("veth") && self.mac == Some(HOST_MAC)
+        self.alias.is_none() && self.is_host_end()
     }
 
     pub(crate) fn foreign(&self) -> Error {

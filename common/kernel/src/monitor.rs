@@ -8,17 +8,16 @@ use ipnet::IpNet;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressMessage, AddressScope};
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
-use weir_common::network::{AttachmentIdentity, NatTable, NftTable, ROUTE_PROTOCOL, TunnelFilter};
+use weir_common::network::{NatTable, NftTable, ROUTE_PROTOCOL, TunnelFilter};
 
 use crate::Error;
 use crate::cluster::is_of_cluster;
-use crate::link::is;
+use crate::link::{Link, is};
 use crate::nft;
 use crate::occupied::MAIN_TABLE;
 use crate::route::{destination, table_of};
@@ -136,7 +135,7 @@ fn concerns_routes(datagram: &[u8]) -> bool {
 fn is_of_concern(message: &RouteNetlinkMessage) -> bool {
     match message {
         RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
-            !is_of_attachment(link)
+            !Link::from_message(link.clone()).is_host_end()
         }
         RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
             is_global(address)
@@ -146,12 +145,6 @@ fn is_of_concern(message: &RouteNetlinkMessage) -> bool {
         }
         _ => false,
     }
-}
-
-fn is_of_attachment(link: &LinkMessage) -> bool {
-    link.attributes.iter().any(
-        |attribute| matches!(attribute, LinkAttribute::IfName(name) if AttachmentIdentity::may_name_host_interface(name)),
-    )
 }
 
 /// The host ends of attachments have addresses of the link only.

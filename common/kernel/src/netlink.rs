@@ -1,8 +1,9 @@
 //! A netlink connection to one network namespace.
 
 use std::io;
+use std::pin::pin;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
@@ -10,11 +11,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::Handle;
 use tokio::task::JoinHandle;
 
-use crate::Error;
-
-/// How often a listing is asked for again when the kernel says that something
-/// changed meanwhile.
-const DUMP_ATTEMPTS: usize = 10;
+use crate::{Error, dump};
 
 /// A connection, bound to the namespace that the thread was in when it was
 /// opened.
@@ -45,15 +42,15 @@ impl Netlink {
         &self,
         request: RouteNetlinkMessage,
     ) -> io::Result<Vec<RouteNetlinkMessage>> {
-        for _ in 0..DUMP_ATTEMPTS {
+        for pause in dump::pauses() {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
             if let Some(listing) = self.dump_once(request.clone()).await? {
                 return Ok(listing);
             }
         }
-        Err(io::Error::new(
-            io::ErrorKind::Interrupted,
-            "the kernel's list kept changing while it was read; try again",
-        ))
+        Err(dump::kept_changing())
     }
 
     async fn dump_once(
@@ -62,18 +59,26 @@ impl Netlink {
     ) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
         let mut message = NetlinkMessage::from(request);
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        let mut answers = self.handle.clone().request(message).map_err(into_io)?;
-        let (mut listing, mut interrupted) = (Vec::new(), false);
-        while let Some(answer) = answers.next().await {
-            interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
-            match answer.payload {
-                NetlinkPayload::InnerMessage(inner) => listing.push(inner),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                _ => {}
-            }
-        }
-        Ok((!interrupted).then_some(listing))
+        collect(self.handle.clone().request(message).map_err(into_io)?).await
     }
+}
+
+/// What the answers to a listing come to; `None` if it is not of one moment, which any
+/// of them may say.
+async fn collect(
+    answers: impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>>,
+) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
+    let mut answers = pin!(answers);
+    let (mut listing, mut interrupted) = (Vec::new(), false);
+    while let Some(answer) = answers.next().await {
+        interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+        match answer.payload {
+            NetlinkPayload::InnerMessage(inner) => listing.push(inner),
+            NetlinkPayload::Error(error) => return Err(error.to_io()),
+            _ => {}
+        }
+    }
+    Ok((!interrupted).then_some(listing))
 }
 
 impl Drop for Netlink {
@@ -87,5 +92,55 @@ pub(crate) fn into_io(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
         error => io::Error::other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt, stream};
+    use netlink_packet_core::{DoneMessage, ErrorMessage, NetlinkHeader};
+    use netlink_packet_route::link::LinkMessage;
+    use nix::errno::Errno;
+
+    use super::*;
+
+    type Answer = NetlinkMessage<RouteNetlinkMessage>;
+
+    fn answer(payload: NetlinkPayload<RouteNetlinkMessage>) -> Answer {
+        NetlinkMessage::new(NetlinkHeader::default(), payload)
+    }
+
+    /// Two links and the end of the listing.
+    fn answers() -> [Answer; 3] {
+        let link = |index| {
+            let mut link = LinkMessage::default();
+            link.header.index = index;
+            answer(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)))
+        };
+        [link(1), link(2), answer(NetlinkPayload::Done(DoneMessage::default()))]
+    }
+
+    fn collected(answers: &[Answer]) -> io::Result<Option<usize>> {
+        let outcome = collect(stream::iter(answers.to_vec())).now_or_never();
+        Ok(outcome.expect("all answers are there")?.map(|listing| listing.len()))
+    }
+
+    #[test]
+    fn a_listing_that_was_interrupted_anywhere_is_none() {
+        assert_eq!(collected(&answers()).unwrap(), Some(2));
+        for place in 0..3 {
+            let mut answers = answers();
+            answers[place].header.flags |= NLM_F_DUMP_INTR;
+            assert_eq!(collected(&answers).unwrap(), None, "the flag is on message {place}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_ends_a_listing() {
+        let mut error = ErrorMessage::default();
+        error.code = std::num::NonZeroI32::new(-(Errno::ENODEV as i32));
+        let refused = [answers()[0].clone(), answer(NetlinkPayload::Error(error))];
+        let cause = collected(&refused).unwrap_err();
+        assert_eq!(cause.raw_os_error(), Some(Errno::ENODEV as i32));
     }
 }

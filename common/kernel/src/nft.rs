@@ -8,27 +8,24 @@
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
 
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
+use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use serde_json::{Value, json};
-use weir_common::network::{Before, NftTable, TunnelFilter};
+use weir_common::network::{Before, NatTable, NftTable, TunnelFilter};
 
-use crate::{Error, Kernel};
+use crate::{Error, Kernel, dump};
 
 /// Where nft is looked for when PATH does not lead to it, as in a runtime's
 /// sparse environment.
 const NFT: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 
-/// How often a listing is read again when something changes meanwhile.
-const DUMP_ATTEMPTS: usize = 10;
-
 /// Numbers of the kernel's netlink interface to nftables
-/// (`linux/netlink.h`, `linux/netfilter/nfnetlink.h`, `nf_tables.h`).
+/// (`linux/netfilter/nfnetlink.h`, `nf_tables.h`) and of messages
+/// (`linux/netlink.h`).
 mod abi {
-    pub(super) const NETLINK_NETFILTER: isize = 12;
     pub(super) const GET_TABLE: u16 = 10 << 8 | 1;
     pub(super) const GET_RULE: u16 = 10 << 8 | 7;
-    pub(super) const FLAGS_REQUEST_DUMP: u16 = 0x301;
-    pub(super) const FLAG_DUMP_INTERRUPTED: u16 = 0x10;
     pub(super) const TYPE_ERROR: u16 = 2;
     pub(super) const TYPE_DONE: u16 = 3;
     pub(super) const FAMILY_INET: u8 = 1;
@@ -38,6 +35,17 @@ mod abi {
 }
 
 impl Kernel {
+    /// Whether the node's NAT table has a rule, whichever: one that is not wanted any
+    /// more has, one that somebody deleted or emptied has not.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn has_nat(&self) -> Result<bool, Error> {
+        let rules = listed(abi::GET_RULE, NatTable::NAME);
+        let refused = |cause| Error::refused("nft list table inet weir", cause);
+        rules.map(|rules| !rules.is_empty()).map_err(refused)
+    }
+
     /// Sees to it that the filter of the tunnel is `wanted`, or that there is
     /// none. A filter is replaced in one transaction, and only if it is not the
     /// wanted one; changes of its set by hand are not noticed.
@@ -116,16 +124,14 @@ fn is_installed<T: NftTable>(wanted: Option<&T>, rules: &[Vec<u8>]) -> bool {
 /// `request` lists; none without the table. A rule's comment, and so the
 /// fingerprint, stands in it as text.
 fn listed(request: u16, table: &str) -> io::Result<Vec<Vec<u8>>> {
-    let socket = Socket::new(abi::NETLINK_NETFILTER)?;
-    for _ in 0..DUMP_ATTEMPTS {
+    let socket = Socket::new(NETLINK_NETFILTER)?;
+    let mut answers = dump::repeat(|| {
         socket.send_to(&dump_request(request, table), &SocketAddr::new(0, 0), 0)?;
-        if let Some(mut answers) = read_answers(&socket)? {
-            // Tables are all listed, whatever was asked for.
-            answers.retain(|body| is_of(body, table));
-            return Ok(answers);
-        }
-    }
-    Err(io::ErrorKind::Interrupted.into())
+        read_answers(|| socket.recv_from_full().map(|(datagram, _)| datagram))
+    })?;
+    // Tables are all listed, whatever was asked for.
+    answers.retain(|body| is_of(body, table));
+    Ok(answers)
 }
 
 /// Whether a datagram that the kernel sent to all who listen to nftables tells of
@@ -166,22 +172,24 @@ fn dump_request(kind: u16, table: &str) -> Vec<u8> {
     let mut message = Vec::with_capacity(abi::HEADER + body.len());
     message.extend(((abi::HEADER + body.len()) as u32).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
-    message.extend(abi::FLAGS_REQUEST_DUMP.to_ne_bytes());
+    message.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
     message.extend([0; 8]);
     message.extend(body);
     message
 }
 
-/// Reads answers up to the end of the listing; `None` when the kernel says that
-/// something changed meanwhile.
-fn read_answers(socket: &Socket) -> io::Result<Option<Vec<Vec<u8>>>> {
+/// Receives answers up to the end of the listing; `None` when the kernel says in any
+/// of them that something changed meanwhile.
+fn read_answers(
+    mut receive: impl FnMut() -> io::Result<Vec<u8>>,
+) -> io::Result<Option<Vec<Vec<u8>>>> {
     let (mut answers, mut interrupted) = (Vec::new(), false);
     loop {
-        let (datagram, _) = socket.recv_from_full()?;
+        let datagram = receive()?;
         let mut rest = datagram.as_slice();
         while let Some((kind, flags, body, next)) = split_message(rest) {
             rest = next;
-            interrupted |= flags & abi::FLAG_DUMP_INTERRUPTED != 0;
+            interrupted |= flags & NLM_F_DUMP_INTR != 0;
             match kind {
                 abi::TYPE_DONE => return Ok((!interrupted).then_some(answers)),
                 abi::TYPE_ERROR => return Err(error_in(body)),
@@ -248,4 +256,44 @@ fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
 
 fn failed(action: &str, output: &str) -> Error {
     Error::Nft { action: action.to_owned(), output: output.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let mut message = ((abi::HEADER + body.len()) as u32).to_ne_bytes().to_vec();
+        message.extend(kind.to_ne_bytes());
+        message.extend(flags.to_ne_bytes());
+        message.extend([0; 8]);
+        message.extend(body);
+        message
+    }
+
+    /// Two rules and the end of the listing, with these flags, in two datagrams.
+    fn answered(flags: [u16; 3]) -> Option<Vec<Vec<u8>>> {
+        let rule = |flags, text: &[u8]| message(abi::GET_RULE, flags, text);
+        let first = [rule(flags[0], b"one!"), rule(flags[1], b"two!")].concat();
+        let mut datagrams = [first, message(abi::TYPE_DONE, flags[2], &[0; 4])].into_iter();
+        let receive = || datagrams.next().ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
+        read_answers(receive).unwrap()
+    }
+
+    #[test]
+    fn a_listing_that_was_interrupted_anywhere_is_none() {
+        assert_eq!(answered([0; 3]), Some(vec![b"one!".to_vec(), b"two!".to_vec()]));
+        for place in 0..3 {
+            let mut flags = [0; 3];
+            flags[place] = NLM_F_DUMP_INTR;
+            assert_eq!(answered(flags), None, "the flag is on message {place}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_ends_a_listing() {
+        let refusal = message(abi::TYPE_ERROR, 0, &(-13i32).to_ne_bytes());
+        let cause = read_answers(|| Ok(refusal.clone())).unwrap_err();
+        assert_eq!(cause.kind(), io::ErrorKind::PermissionDenied);
+    }
 }

@@ -3,14 +3,14 @@
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
 
 use crate::link::Link;
 use crate::route::{all_routes, destination, output, table_of};
 use crate::{Error, Kernel};
 
-/// The kernel's main routing table (`RT_TABLE_MAIN`, rtnetlink(7)).
-pub(crate) const MAIN_TABLE: u32 = 254;
+/// The kernel's main routing table, as an attribute of a route has it.
+pub(crate) const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;
 
 /// Addresses that a node has, or has a route to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,15 +6,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
-    RouteScope as KernelScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+    RouteProtocol, RouteScope as KernelScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use weir_common::network::{MacAddress, ROUTE_PROTOCOL, Route, RouteScope, Side, Step};
 
+use crate::cluster::replaceable;
 use crate::link::is;
 use crate::netlink::{Netlink, into_io};
+use crate::occupied::MAIN_TABLE;
 use crate::{Error, Kernel};
 
 /// Whether a listing failed because there can be nothing: no IPv6 in the kernel,
@@ -47,6 +49,19 @@ impl Netlink {
             Err(cause) if !is(&cause, Errno::ESRCH) && !is(&cause, Errno::ENODEV) => {
                 Err(Error::refused(action, cause))
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts back what [`Kernel::add_route`] returned, unless another route has the
+    /// place by now.
+    pub(crate) async fn put_back(&self, route: &RouteMessage) -> Result<(), Error> {
+        let mut route = route.clone();
+        // The others say what the link is like, and are not taken.
+        route.header.flags &= RouteFlags::Onlink;
+        let action = format!("ip route add {}", destination(&route));
+        match self.handle().route().add(route).execute().await.map_err(into_io) {
+            Err(cause) if !is(&cause, Errno::EEXIST) => Err(Error::refused(action, cause)),
             _ => Ok(()),
         }
     }
@@ -118,31 +133,46 @@ impl Kernel {
         outcome.map_err(|error| Error::refused(step, into_io(error)))
     }
 
+    /// Adds a route. On the node, a route of the cluster to the same destination is a
+    /// stale one, of when another node had the address: it makes room, and is returned
+    /// for [`Netlink::put_back`].
     pub(crate) async fn add_route(
         &self,
         step: &Step,
         (side, index): (Side, u32),
         route: &Route,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<RouteMessage>, Error> {
         let netlink = self.netlink(side)?;
-        match netlink.handle().route().add(message(route, index)).execute().await.map_err(into_io) {
-            Err(cause) if is(&cause, Errno::EEXIST) => Err(Error::RouteExists {
-                action: step.to_string(),
-                destination: route.destination.to_string(),
-                owner: netlink.owner(other(netlink, route).await?.as_ref()).await?,
-            }),
-            outcome => outcome.map_err(|cause| Error::refused(step, cause)),
+        let add = || netlink.handle().route().add(message(route, index));
+        match add().execute().await.map_err(into_io) {
+            Err(cause) if is(&cause, Errno::EEXIST) => {}
+            outcome => {
+                return outcome.map(|()| None).map_err(|cause| Error::refused(step, cause));
+            }
         }
+        let others = routes_to(netlink, route).await?;
+        if side == Side::Host
+            && let Some(stale) = replaceable(&others)
+        {
+            let replaced = add().replace().execute().await;
+            return replaced
+                .map(|()| Some(stale.clone()))
+                .map_err(|error| Error::refused(step, into_io(error)));
+        }
+        Err(Error::RouteExists {
+            action: step.to_string(),
+            destination: route.destination.to_string(),
+            owner: netlink.owner(others.first()).await?,
+        })
     }
 }
 
-/// The route that stands in the way of `route`.
-async fn other(netlink: &Netlink, route: &Route) -> Result<Option<RouteMessage>, Error> {
-    let routes = netlink.routes(all_routes(route.destination.addr().is_ipv6())).await?;
-    let table = route.table.unwrap_or(RouteHeader::RT_TABLE_MAIN.into());
-    let is_other =
-        |other: &RouteMessage| destination(other) == route.destination && table_of(other) == table;
-    Ok(routes.into_iter().find(is_other))
+/// The routes to the destination of `route` in its table, in the kernel's order.
+async fn routes_to(netlink: &Netlink, route: &Route) -> Result<Vec<RouteMessage>, Error> {
+    let mut routes = netlink.routes(all_routes(route.destination.addr().is_ipv6())).await?;
+    let table = route.table.unwrap_or(MAIN_TABLE);
+    routes.retain(|other| destination(other) == route.destination && table_of(other) == table);
+    Ok(routes)
 }
 
 /// A filter that lets every route of a family through.
@@ -166,10 +196,7 @@ pub(crate) fn in_plan_terms(message: &RouteMessage) -> Option<Route> {
         return None;
     }
     let mut route = Route {
-        scope: match message.header.scope {
-            KernelScope::Universe => RouteScope::Universe,
-            _ => RouteScope::Link,
-        },
+        scope: RouteScope(message.header.scope.into()),
         table: Some(table_of(message)),
         ..Route::on_link(destination(message))
     };
@@ -203,12 +230,9 @@ fn message(route: &Route, index: u32) -> RouteMessage {
     let mut message = all_routes(route.destination.addr().is_ipv6());
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
     message.header.kind = RouteType::Unicast;
-    message.header.scope = match route.scope {
-        RouteScope::Universe => KernelScope::Universe,
-        RouteScope::Link => KernelScope::Link,
-    };
+    message.header.scope = KernelScope::from(route.scope.0);
     message.header.destination_prefix_length = route.destination.prefix_len();
-    let table = route.table.unwrap_or(RouteHeader::RT_TABLE_MAIN.into());
+    let table = route.table.unwrap_or(MAIN_TABLE);
     message.header.table = u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
     let metrics: Vec<RouteMetric> =
         [route.mtu.map(RouteMetric::Mtu), route.advmss.map(RouteMetric::Advmss)]

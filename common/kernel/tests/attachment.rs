@@ -77,8 +77,10 @@ fn the_container_does_not_forward_unless_it_may() {
         for allow in [false, true] {
             let container = Other::new();
             let request = support::request("one", &["10.1.0.1", "fd00:1::1"]);
-            let request =
-                weir_common::network::AttachmentRequest { allow_ip_forwarding: allow, ..request };
+            let request = weir_common::network::AttachmentRequest {
+                allow_ip_forwarding: Some(allow),
+                ..request
+            };
             let attachment = Attachment::new(request).unwrap();
             let kernel = attach(&container, &attachment).await;
             let forwarding = container.within(|| {
@@ -104,6 +106,8 @@ fn a_mac_and_routes_that_are_asked_for_are_honoured() {
             advmss: Some(1200),
             priority: Some(50),
             table: None,
+            scope: None,
+            has_next_hop: false,
         };
         let attachment = Attachment::new(weir_common::network::AttachmentRequest {
             mac: Some(mac),
@@ -178,9 +182,8 @@ fn the_attachments_of_the_node_are_listed_from_their_links() {
             let address = format!("10.1.0.{}", kernels.len() + 1);
             kernels.push(attach(container, &attachment(id, &[&address])).await);
         }
-        let listed = Kernel::open().unwrap().attachments().await.unwrap();
-        assert_eq!(listed, [identity("one"), identity("two")]);
-        let routed = Kernel::open().unwrap().attached_addresses().await.unwrap();
+        let states = Kernel::open().unwrap().attachment_states().await.unwrap();
+        let routed: Vec<_> = states.into_iter().map(|it| (it.identity, it.addresses)).collect();
         let addresses = |text: &str| vec![text.parse().unwrap()];
         assert_eq!(
             routed,

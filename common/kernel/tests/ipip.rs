@@ -35,6 +35,7 @@ fn plan(address: Option<&str>, routes: &[(&str, Way)]) -> ClusterPlan {
         problems: BTreeSet::new(),
         keeps_addresses: false,
         left_to_others: Default::default(),
+        nodes: Default::default(),
     }
 }
 

@@ -140,6 +140,9 @@ fn what_another_program_has_stays() {
             "unreachable 10.1.0.64/26",
             "10.1.0.128/26 via 198.51.100.5 metric 5",
             "10.1.0.192/26 via 198.51.100.5 tos 4",
+            "10.3.0.0/26 nexthop via 198.51.100.5 nexthop via 198.51.100.6",
+            "10.3.0.64/26 dev uplink",
+            "10.3.0.128/26 via inet6 fd00:198::5 dev uplink",
             "fd00:1::/122 via fd00:198::5",
             "blackhole fd00:1::40/122 metric 5",
             "10.2.0.0/26 via 198.51.100.9 src 198.51.100.1 proto 77 table 99",
@@ -155,12 +158,31 @@ fn what_another_program_has_stays() {
         let container_routes = containers();
         let present = kernel.cluster_present().await.unwrap();
         assert_eq!(present.routes, BTreeMap::new());
-        let taken = ["10.1.0.0/26", "10.1.0.64/26", "198.51.100.0/24", "fd00:1::/122"];
+        let taken = [
+            "10.1.0.0/26",
+            "10.1.0.64/26",
+            "10.3.0.0/26",
+            "10.3.0.64/26",
+            "10.3.0.128/26",
+            "198.51.100.0/24",
+            "fd00:1::/122",
+        ];
         assert_eq!(present.foreign, taken.iter().map(|range| net(range)).collect());
         // Neither the subnets of links nor Weir's own.
-        let led = present.led_by_others.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let expected = ["10.1.0.0/26", "10.1.0.128/26", "10.1.0.192/26", "fd00:1::/122"];
-        assert_eq!(led, expected);
+        let led = present.led_by_others.iter().map(|(range, next_hops)| {
+            let next_hops: Vec<_> = next_hops.iter().map(ToString::to_string).collect();
+            format!("{range} {}", next_hops.join(","))
+        });
+        let expected = [
+            "10.1.0.0/26 198.51.100.5",
+            "10.1.0.128/26 198.51.100.5",
+            "10.1.0.192/26 198.51.100.5",
+            "10.3.0.0/26 198.51.100.5,198.51.100.6",
+            "10.3.0.64/26 ",
+            "10.3.0.128/26 fd00:198::5",
+            "fd00:1::/122 fd00:198::5",
+        ];
+        assert_eq!(led.collect::<Vec<_>>(), expected);
         assert_eq!(present.dropped_by_others, [net("fd00:1::40/122")].into());
 
         // What `difference` would not ask for: the kernel edge refuses by itself.
@@ -179,6 +201,9 @@ fn what_another_program_has_stays() {
         }
         changes.push(Change::ReplaceRoute(net("10.1.0.0/26"), direct_v4()));
         changes.push(Change::ReplaceRoute(net("fd00:1::/122"), Way::Blackhole));
+        // A container's that has taken the place of a stale one meanwhile.
+        changes.push(Change::ReplaceRoute(net("10.1.0.7/32"), direct_v4()));
+        changes.push(Change::ReplaceRoute(net("fd00:1::7/128"), direct_v6()));
         // Beside a route of another metric there is room.
         changes.push(Change::AddRoute(net("10.1.0.128/26"), direct_v4()));
         changes.push(Change::AddRoute(net("fd00:1::40/122"), direct_v6()));
@@ -189,7 +214,7 @@ fn what_another_program_has_stays() {
         );
         let of_container = failures.iter().find(|(what, _)| what.contains("10.1.0.7/32")).unwrap();
         assert!(of_container.1.to_string().contains("alias \"weir:test:one:eth0\""));
-        assert_eq!(failures.len(), 7, "{failures:?}");
+        assert_eq!(failures.len(), 9, "{failures:?}");
         assert_none(&converge(&kernel, &plan(&[])).await);
         assert_eq!(foreign(), before);
         assert_eq!(containers(), container_routes);

@@ -6,10 +6,10 @@ mod support;
 
 use std::io;
 
-use support::{Other, add_addressed_link, attachment, on_a_node, open, request, snapshot};
+use support::{Other, add_addressed_link, attachment, ip, on_a_node, open, request, snapshot};
 use weir_common::network::{
-    Attachment, AttachmentRequest, Nat, NatPool, NatTable, NodeNeeds, Step, plan_attachment,
-    plan_node,
+    Attachment, AttachmentRequest, Nat, NatPool, NatTable, NodeNeeds, Route, Side, Step,
+    plan_attachment, plan_node,
 };
 use weir_kernel::{Checkpoint, Kernel};
 
@@ -52,7 +52,7 @@ fn whole_plan(kernel: &Kernel, attachment: &Attachment) -> Vec<Step> {
 
 async fn fails_everywhere_without_a_trace(container: &Other) {
     let attachment = Attachment::new(AttachmentRequest {
-        allow_ip_forwarding: true,
+        allow_ip_forwarding: Some(true),
         ..request("one", &["10.1.0.1", "fd00:1::1"])
     })
     .unwrap();
@@ -116,5 +116,99 @@ fn what_other_attachments_need_stays() {
         assert!(state.ipv4_forwarding && state.ipv6_forwarding);
         assert!(support::run("nft", &["list", "ruleset"]).contains("masquerade"));
         assert!(!container.ip("link").contains("eth0"));
+    });
+}
+
+/// The addresses of one container, and routes of the cluster to them from when other
+/// nodes had them.
+const STALE: [(&str, [&str; 2]); 2] = [
+    (
+        "10.1.0.1",
+        [
+            "10.1.0.1 via 198.51.100.3 dev uplink proto 77 src 198.51.100.1",
+            "blackhole 10.1.0.1 proto 77",
+        ],
+    ),
+    (
+        "fd00:1::1",
+        ["fd00:1::1 via fd00:198::3 dev uplink proto 77", "blackhole fd00:1::1 proto 77"],
+    ),
+];
+
+#[test]
+fn a_stale_route_of_the_cluster_makes_room_and_is_put_back() {
+    on_a_node(|| async {
+        add_addressed_link();
+        let container = Other::new();
+        let kernel = open(&container);
+        for (address, routes) in STALE {
+            let steps = plan_attachment(&attachment("one", &[address]));
+            for stale in routes {
+                ip(&format!("route add {stale}"));
+                let before = snapshot(&container);
+                let last = &mut FailAt { position: steps.len() - 1, done: true };
+                let error = kernel.apply_with(&steps, last).await.expect_err("fails on cue");
+                assert!(error.to_string().contains("on cue") && error.left.is_empty(), "{error}");
+                assert_eq!(snapshot(&container), before, "{stale}");
+                let applied = kernel.apply(&steps).await.unwrap();
+                assert_ne!(snapshot(&container), before);
+                assert!(container.reaches(own_address(address)), "{address}");
+                assert!(kernel.undo(applied).await.is_empty());
+                assert_eq!(snapshot(&container), before, "{stale}");
+                ip(&format!("route delete {stale}"));
+            }
+        }
+    });
+}
+
+/// The node's address in the family of `like`.
+fn own_address(like: &str) -> std::net::IpAddr {
+    let own = if like.contains(':') { "fd00:198::1" } else { "198.51.100.1" };
+    own.parse().unwrap()
+}
+
+#[test]
+fn a_stale_route_that_came_back_meanwhile_is_no_error() {
+    on_a_node(|| async {
+        add_addressed_link();
+        let container = Other::new();
+        let kernel = open(&container);
+        let (address, [stale, _]) = STALE[0];
+        ip(&format!("route add {stale}"));
+        let before = snapshot(&container);
+        let applied = kernel.apply(&plan_attachment(&attachment("one", &[address]))).await.unwrap();
+        ip(&format!("route delete {address}"));
+        ip(&format!("route add {stale}"));
+        assert!(kernel.undo(applied).await.is_empty());
+        assert_eq!(snapshot(&container), before);
+    });
+}
+
+#[test]
+fn routes_that_are_no_stale_ones_of_the_cluster_stay() {
+    on_a_node(|| async {
+        add_addressed_link();
+        let container = Other::new();
+        let kernel = open(&container);
+        for (address, other) in [
+            ("10.1.0.1", "10.1.0.1 via 198.51.100.3 dev uplink"),
+            ("10.1.0.1", "blackhole 10.1.0.1 proto bird"),
+            ("10.1.0.1", "10.1.0.1 dev uplink scope link proto 77"),
+            ("fd00:1::1", "fd00:1::1 via fd00:198::3 dev uplink"),
+            ("fd00:1::1", "fd00:1::1 dev uplink proto 77"),
+        ] {
+            ip(&format!("route add {other}"));
+            let before = snapshot(&container);
+            let steps = plan_attachment(&attachment("one", &[address]));
+            let error = kernel.apply(&steps).await.expect_err(other);
+            assert!(error.to_string().contains("there is already a route"), "{error}");
+            assert_eq!(snapshot(&container), before);
+            ip(&format!("route delete {other}"));
+        }
+        // In a container such routes are of its other attachments.
+        let _ = kernel.apply(&plan_attachment(&attachment("one", &["10.1.0.1"]))).await.unwrap();
+        let default = Route::via("0.0.0.0/0".parse().unwrap(), "169.254.1.1".parse().unwrap());
+        let again = Step::AddRoute { side: Side::Container, link: "eth0".into(), route: default };
+        kernel.apply(&[again]).await.expect_err("there is one");
     });
 }

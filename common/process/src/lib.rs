@@ -14,8 +14,10 @@ mod plugin;
 mod presence;
 
 pub use boot::boot_id;
-pub use deadline::{CLEAN_UP, DEADLINE, DELEGATED, block_on, within};
-pub use lock::{DEFAULT_LOCK_FILE, Lock};
+pub use deadline::{
+    ANSWER, CLEAN_UP, CLUSTER, DEADLINE, Limit, SWEEP, block_on, within, within_turn,
+};
+pub use lock::{DEFAULT_LOCK_FILE, Lock, NAT_LOCK};
 pub use log::{CALL_VARIABLE, Timing, call_id, logged};
 pub use node_memo::{
     CLUSTER_VARIABLE, NODE_MEMO_FILE, NODE_MEMO_LOCK, forget_node_memo, leave_node_memo,

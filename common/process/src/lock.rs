@@ -14,15 +14,18 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::deadline::TURN;
+
 /// The lock's file when the configuration names none.
 pub const DEFAULT_LOCK_FILE: &str = "/run/weir/ipam.lock";
+
+/// The lock under which a node's NAT is looked at and made, by ADD, or removed because
+/// nobody needs it, by GC. Without it a GC could remove what an ADD has just found good.
+pub const NAT_LOCK: &str = "/run/weir/nat.lock";
 
 /// The largest memo, in bytes: notes about a thousand networks with the longest names
 /// that a link's alias has room for.
 const MAX_MEMO: u64 = 256 << 10;
-
-/// How long a call waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The lock, held until it is dropped.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ impl Lock {
     /// # Errors
     /// The file cannot be opened or locked, or others keep it for ten seconds.
     pub fn require(path: &Path) -> std::io::Result<Self> {
-        let file = open(path).and_then(|file| wait_for(file, PATIENCE))?;
+        let file = open(path).and_then(|file| wait_for(file, TURN))?;
         Ok(Self { file: Some(file) })
     }
 }
@@ -130,12 +133,12 @@ mod tests {
     fn the_second_waits_for_the_first() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/ipam.lock");
-        let first = wait_for(open(&path).unwrap(), PATIENCE).unwrap();
+        let first = wait_for(open(&path).unwrap(), TURN).unwrap();
         let error = wait_for(open(&path).unwrap(), Duration::from_millis(5)).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
         let second = std::thread::spawn({
             let path = path.clone();
-            move || wait_for(open(&path).unwrap(), PATIENCE).map(drop)
+            move || wait_for(open(&path).unwrap(), TURN).map(drop)
         });
         drop(first);
         second.join().unwrap().unwrap();

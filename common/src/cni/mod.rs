@@ -9,6 +9,7 @@ mod configuration;
 mod environment;
 mod error;
 mod gateway;
+mod own_routes;
 mod result;
 pub mod skeleton;
 mod trace;
@@ -22,7 +23,8 @@ pub use configuration::{
 pub use environment::{Command, Environment, is_identifier};
 pub use error::{Code, Error};
 pub use gateway::ip_configuration;
-pub use result::{AddResult, Interface, IpConfiguration, PoolNotice, Route};
+pub use own_routes::{OwnRoutes, own_routes};
+pub use result::{AddResult, Interface, IpConfiguration, PoolNotice, Route, first_dns};
 pub use trace::TraceContext;
 pub use valid_attachments::with_valid_attachments;
 pub use version::SpecVersion;

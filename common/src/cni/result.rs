@@ -268,6 +268,17 @@ impl AddResult {
     }
 }
 
+/// The first of the resolver's settings that say anything; `null` if none does. An
+/// empty object is how libcni writes that there are none.
+pub fn first_dns(settings: impl IntoIterator<Item = Value>) -> Value {
+    let says_something = |dns: &Value| match dns {
+        Value::Null => false,
+        Value::Object(members) => !members.is_empty(),
+        _ => true,
+    };
+    settings.into_iter().find(says_something).unwrap_or_default()
+}
+
 impl From<OldResult> for AddResult {
     fn from(old: OldResult) -> Self {
         let OldResult { dns, pools, cluster, .. } = old;
@@ -391,6 +402,14 @@ mod tests {
         assert_eq!((result.ips.len(), result.interfaces[0].sandbox.as_str()), (1, ""));
         let json = json!({"ip4": {"ip": "10.0.0.7/24", "routes": null}, "ip6": null, "dns": null});
         assert_eq!(AddResult::parse(&json, SpecVersion::V0_2_0).unwrap().ips.len(), 1);
+    }
+
+    #[test]
+    fn the_first_settings_that_say_anything_count() {
+        let (one, two) = (json!({"nameservers": ["192.0.2.1"]}), json!({"domain": "x"}));
+        assert_eq!(first_dns([Value::Null, json!({}), one.clone(), two.clone()]), one);
+        assert_eq!(first_dns([two.clone(), one]), two);
+        assert_eq!(first_dns([json!({}), Value::Null]), Value::Null);
     }
 
     #[test]

@@ -132,9 +132,11 @@ fn answer(
     }
     let input = read(input)?;
     let json = decode(&input)?;
+    if let Ok(version) = written_version(command, &json) {
+        version.as_str().clone_into(answer_version);
+    }
     let network = network_name(&json)?;
     let version = version(command, &json)?;
-    version.as_str().clone_into(answer_version);
     let configuration = match command {
         Command::Del => Configuration::for_removal(network, version, &json)?,
         Command::Gc => Configuration::for_collection(network, version, &json)?,
@@ -233,17 +235,7 @@ fn network_name(json: &Map<String, Value>) -> Result<String, Error> {
 /// The configuration's version, if the command exists in it (spec: CHECK since
 /// 0.4.0, GC and STATUS since 1.1.0).
 fn version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, Error> {
-    let version = match json.get("cniVersion") {
-        None | Some(Value::Null) => SpecVersion::V0_1_0,
-        Some(Value::String(text)) if text.is_empty() => SpecVersion::V0_1_0,
-        Some(Value::String(text)) if compares_versions(command) && !is_version(text) => {
-            return Err(Error::new(Code::Decode, format!("cniVersion {text:?} is no version")));
-        }
-        Some(Value::String(text)) => SpecVersion::parse(text)?,
-        Some(other) => {
-            return Err(Error::new(Code::Decode, format!("cniVersion {other} is not text")));
-        }
-    };
+    let version = written_version(command, json)?;
     let too_old = |since: &str| {
         let message = format!(
             "{} exists since CNI {since}; the configuration's cniVersion is {}",
@@ -256,6 +248,20 @@ fn version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, E
         Command::Check if version < SpecVersion::V0_4_0 => too_old("0.4.0"),
         Command::Gc | Command::Status if version < SpecVersion::V1_1_0 => too_old("1.1.0"),
         _ => Ok(version),
+    }
+}
+
+/// The configuration's version; without one it is the first.
+fn written_version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, Error> {
+    let is_wrong = |flaw: String| Err(Error::new(Code::Decode, flaw));
+    match json.get("cniVersion") {
+        None => Ok(SpecVersion::V0_1_0),
+        Some(Value::String(text)) if text.is_empty() => Ok(SpecVersion::V0_1_0),
+        Some(Value::String(text)) if compares_versions(command) && !is_version(text) => {
+            is_wrong(format!("cniVersion {text:?} is no version"))
+        }
+        Some(Value::String(text)) => SpecVersion::parse(text),
+        Some(other) => is_wrong(format!("cniVersion {other} is not text")),
     }
 }
 

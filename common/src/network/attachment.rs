@@ -40,8 +40,9 @@ pub struct AttachmentRequest {
     /// if `None`.
     pub mac: Option<MacAddress>,
     /// Whether the container may forward between its interfaces (Calico's
-    /// `container_settings.allow_ip_forwarding`).
-    pub allow_ip_forwarding: bool,
+    /// `container_settings.allow_ip_forwarding`); `None` to leave that as it is, where
+    /// its namespace is the node's own.
+    pub allow_ip_forwarding: Option<bool>,
     /// Routes of the IPAM result. Those of a family that the container has no
     /// address of are left out.
     pub routes: Vec<RequestedRoute>,
@@ -55,7 +56,7 @@ pub struct AttachmentRequest {
     pub gateways: Vec<IpAddr>,
 }
 
-/// A route that the IPAM result asks for. Its next hop is not here: the
+/// A route that the IPAM result asks for. Its next hop is not used: the
 /// container has one neighbour only, the host's end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedRoute {
@@ -69,6 +70,28 @@ pub struct RequestedRoute {
     pub priority: Option<u32>,
     /// The routing table; the main one if `None`.
     pub table: Option<u32>,
+    /// The scope: 0 if `None`. From 253 (link) on it has no next hop at all.
+    pub scope: Option<u8>,
+    /// Whether the result names a next hop.
+    pub has_next_hop: bool,
+}
+
+impl RequestedRoute {
+    /// Why its scope cannot be installed. With a next hop, the kernel takes none from
+    /// 253 on, and in no case 255 (`net/ipv4/fib_semantics.c`, fib_check_nh and
+    /// fib_create_info); of an IPv6 route it passes over the scope
+    /// (`net/ipv6/route.c`).
+    fn scope_flaw(&self) -> Option<&'static str> {
+        match (self.scope.unwrap_or_default(), self.destination) {
+            (0, _) => None,
+            (_, IpNet::V6(_)) => Some("IPv6 routes have none; leave scope out"),
+            (255, _) => Some("it is the scope of no route (nowhere); leave scope out"),
+            (253.., _) if self.has_next_hop => {
+                Some("the destination is on the link or the host then; leave gw or scope out")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// An attachment that can be planned: an [`AttachmentRequest`] found sound.
@@ -106,6 +129,16 @@ pub enum InvalidAttachment {
         /// The smallest for the families asked for, in bytes.
         minimum: u32,
     },
+    /// A route has a scope that it cannot have.
+    #[error("route {destination}: scope {scope} cannot be installed: {reason}")]
+    Scope {
+        /// Where the route leads.
+        destination: IpNet,
+        /// Its scope.
+        scope: u8,
+        /// Why it cannot be.
+        reason: &'static str,
+    },
     /// The hardware address is one that no interface can have.
     #[error(
         "mac {mac} cannot be used: an interface needs a unicast address (first byte even, not all \
@@ -122,7 +155,8 @@ impl Attachment {
     ///
     /// # Errors
     /// No address, one that is none of a host, one given twice, an MTU that
-    /// the families or a veth cannot have, or a group hardware address.
+    /// the families or a veth cannot have, a route's scope that it cannot have, or a
+    /// group hardware address.
     pub fn new(mut request: AttachmentRequest) -> Result<Self, InvalidAttachment> {
         if request.addresses.is_empty() {
             return Err(InvalidAttachment::NoAddress);
@@ -136,6 +170,17 @@ impl Attachment {
         let minimum = if with_v6 { MINIMUM_MTU_V6 } else { MINIMUM_MTU_V4 };
         if !(minimum..=MAXIMUM_MTU).contains(&request.mtu) {
             return Err(InvalidAttachment::Mtu { mtu: request.mtu, minimum });
+        }
+        let of_family = |route: &&RequestedRoute| {
+            let is_v4 = route.destination.addr().is_ipv4();
+            request.addresses.iter().any(|address| address.is_ipv4() == is_v4)
+        };
+        for route in request.routes.iter().filter(of_family) {
+            if let Some(reason) = route.scope_flaw() {
+                let scope = route.scope.unwrap_or_default();
+                let destination = route.destination;
+                return Err(InvalidAttachment::Scope { destination, scope, reason });
+            }
         }
         match request.mac {
             Some(mac) if !mac.is_unicast() => Err(InvalidAttachment::Mac { mac }),
@@ -231,38 +276,40 @@ pub struct Families {
     pub ipv6: bool,
 }
 
-/// The steps that make a veth pair ready for addresses of these `families`, and
-/// its container's end go up.
+/// The steps that make a veth pair ready for addresses of these `families`.
 ///
 /// The veth came first, so that one undo takes nearly everything back. Its
 /// host end is born up but has no carrier, and so no IPv6 of its own, until the
 /// container's end is up: its parameters are in place by then (a container
 /// must not be able to give the node a default route by router advertisement:
-/// CVE-2020-13597). The container's end goes up as soon as possible, because
-/// the kernel starts the host end's queue a moment later. The host's routes come
-/// last: traffic reaches a container that is ready.
+/// CVE-2020-13597).
 /// (Calico's steps: `dataplane_linux.go`, `DoWorkloadNetnsSetUp` and
 /// `configureSysctls`.)
 pub fn plan_parameters(
     identity: &AttachmentIdentity,
     families: Families,
-    allow_ip_forwarding: bool,
+    allow_ip_forwarding: Option<bool>,
 ) -> Vec<Step> {
     let container = identity.interface();
     let mut steps = host_sysctls(families, &identity.host_interface());
     steps.extend(container_sysctls(families, allow_ip_forwarding, container));
-    steps.push(Step::SetLinkUp { side: Side::Container, link: container.to_owned() });
     steps
 }
 
-/// The steps that give a veth pair that is ready the attachment's addresses and
-/// routes, in order. The host's routes come last: traffic reaches a container
-/// that is ready.
+/// The steps that give a veth pair that is ready the attachment's routes and
+/// addresses, and bring its container's end up, in order.
+///
+/// The host's routes come first: a link with a carrier and without them is then
+/// never an ADD at work, so that STATUS can tell what is broken ([`super::troubles`]).
+/// The kernel takes them as soon as the host's end is up, carrier or not. The
+/// container's own routes need its end up.
 pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
     let identity = attachment.identity();
     let host = identity.host_interface();
     let container = identity.interface();
-    let mut steps = Vec::new();
+    let host_route = |route| Step::AddRoute { side: Side::Host, link: host.clone(), route };
+    let mut steps: Vec<Step> = attachment.host_routes().into_iter().map(host_route).collect();
+    steps.push(Step::SetLinkUp { side: Side::Container, link: container.to_owned() });
     if attachment.has_v6() {
         let address = IpNet::V6(Ipv6Net::new_assert(GATEWAY_V6, 64));
         steps.push(Step::AddAddress { side: Side::Host, link: host.clone(), address });
@@ -273,17 +320,16 @@ pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
         address: address.into(),
     }));
     steps.extend(container_reach(attachment, container));
-    steps.extend(attachment.host_routes().into_iter().map(|route| Step::AddRoute {
-        side: Side::Host,
-        link: host.clone(),
-        route,
-    }));
     steps
 }
 
 fn container_reach(attachment: &Attachment, container: &str) -> Vec<Step> {
     let routes = attachment.container_routes();
-    let next_hops = routes.iter().filter(|route| route.gateway.is_none());
+    // A whole network on the link has no hardware address: the host's end answers for
+    // those in it that the node routes (proxy_arp).
+    let is_single =
+        |route: &&Route| route.destination.prefix_len() == route.destination.max_prefix_len();
+    let next_hops = routes.iter().filter(|route| route.gateway.is_none()).filter(is_single);
     let neighbours = next_hops.map(|route| Step::AddNeighbour {
         side: Side::Container,
         link: container.to_owned(),
@@ -328,14 +374,19 @@ fn host_sysctls(families: Families, host: &str) -> Vec<Step> {
     steps
 }
 
-fn container_sysctls(families: Families, allow_ip_forwarding: bool, container: &str) -> Vec<Step> {
-    let forwarding = if allow_ip_forwarding { "1" } else { "0" };
+fn container_sysctls(
+    families: Families,
+    allow_ip_forwarding: Option<bool>,
+    container: &str,
+) -> Vec<Step> {
+    let forwarding = allow_ip_forwarding.map(|allowed| if allowed { "1" } else { "0" });
+    let forward = |key| forwarding.map(|value| of_container(key, value));
     let mut steps = Vec::new();
     if families.ipv4 {
-        steps.push(of_container("net/ipv4/ip_forward", forwarding));
+        steps.extend(forward("net/ipv4/ip_forward"));
     }
     if families.ipv6 {
-        steps.push(of_container("net/ipv6/conf/all/forwarding", forwarding));
+        steps.extend(forward("net/ipv6/conf/all/forwarding"));
         for (name, value) in [("disable_ipv6", "0"), ("accept_dad", "0")] {
             let key = format!("net/ipv6/conf/{container}/{name}");
             steps.push(of_veth(Side::Container, key, value, false));

@@ -227,7 +227,7 @@ fn compare_routes(side: Side, found: &FoundLink, expected: &[Route]) -> Vec<Diff
 }
 
 /// Whether the kernel's `found` is what `expected` asks for. What was not asked
-/// for (the metric that the kernel gives IPv6 routes, its scope) does not count, and
+/// for (the metric and the scope that the kernel gives IPv6 routes) does not count, and
 /// neither does the container's table: a later plugin of the chain (sbr) may have
 /// moved the route, which CHECK has to allow (spec, "CHECK").
 fn same_route(side: Side, expected: &Route, found: &Route) -> bool {
@@ -235,6 +235,7 @@ fn same_route(side: Side, expected: &Route, found: &Route) -> bool {
     let main = |table: Option<u32>| table.unwrap_or(254);
     expected.destination == found.destination
         && expected.gateway == found.gateway
+        && (expected.scope == found.scope || expected.destination.addr().is_ipv6())
         && asked(expected.mtu, found.mtu)
         && asked(expected.advmss, found.advmss)
         && asked(expected.priority, found.priority)

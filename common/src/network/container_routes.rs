@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::attachment::{Attachment, AttachmentRequest, GATEWAY_V4, GATEWAY_V6};
-use super::step::Route;
+use super::step::{Route, RouteScope};
 
 /// The main routing table.
 const MAIN_TABLE: u32 = 254;
@@ -64,12 +64,23 @@ impl Attachment {
             .routes
             .iter()
             .filter(|route| route.destination.addr().is_ipv4() == gateway.is_ipv4())
-            .map(|route| Route {
-                mtu: route.mtu,
-                advmss: route.advmss,
-                priority: route.priority,
-                table: route.table,
-                ..Route::via(route.destination.trunc(), gateway)
+            .map(|route| {
+                let destination = route.destination.trunc();
+                let scope = RouteScope(route.scope.unwrap_or_default());
+                let is_near = scope >= RouteScope::LINK;
+                let plain = if is_near {
+                    Route::on_link(destination)
+                } else {
+                    Route::via(destination, gateway)
+                };
+                Route {
+                    scope,
+                    mtu: route.mtu,
+                    advmss: route.advmss,
+                    priority: route.priority,
+                    table: route.table,
+                    ..plain
+                }
             })
             .collect();
         let in_main_table =
@@ -143,6 +154,8 @@ mod tests {
             advmss: None,
             priority: metric,
             table: None,
+            scope: None,
+            has_next_hop: false,
         };
         let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
         Attachment::new(AttachmentRequest {
@@ -150,7 +163,7 @@ mod tests {
             addresses: parse(addresses),
             mtu: 1500,
             mac: None,
-            allow_ip_forwarding: false,
+            allow_ip_forwarding: Some(false),
             routes: vec![route],
             default_routes: true,
             gateways: parse(gateways),

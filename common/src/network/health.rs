@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use super::{AttachmentIdentity, NodeState, PresentTunnel, TUNNEL_DEVICE, TunnelNeed};
+use super::{
+    AttachmentIdentity, NatPool, NodeState, PresentTunnel, TUNNEL_DEVICE, TunnelNeed, needs_nat,
+};
 
 /// An attachment as the node's kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +16,8 @@ pub struct AttachmentState {
     pub identity: AttachmentIdentity,
     /// Whether the host's end is up.
     pub up: bool,
-    /// Whether the container's end is up: without, nothing is expected to pass.
-    /// An ADD gives the container's end its routes right after.
+    /// Whether the container's end is up: without, nothing is expected to pass. An
+    /// ADD brings it up after it has given the node its routes.
     pub carrier: bool,
     /// The addresses that the node routes to it.
     pub addresses: Vec<IpAddr>,
@@ -33,6 +35,8 @@ pub enum Trouble {
     LinkDown(AttachmentIdentity),
     /// No route leads to the container.
     RouteMissing(AttachmentIdentity),
+    /// Pools of containers ask for NAT, and the node has none.
+    NatMissing,
     /// A pool tunnels, and there is no tunnel device.
     TunnelMissing,
     /// The tunnel device is down.
@@ -65,6 +69,12 @@ impl fmt::Display for Trouble {
                      container again"
                 )
             }
+            Self::NatMissing => write!(
+                formatter,
+                "pools ask for NAT (natOutgoing) and the node's is gone: their containers do not \
+                 reach the world outside; {AGAIN}, and look for what removed \"table inet weir\" \
+                 (nft flush ruleset?)"
+            ),
             Self::TunnelMissing => write!(
                 formatter,
                 "a pool tunnels to other nodes (ipipMode) and there is no tunnel device \
@@ -112,6 +122,9 @@ pub struct NodeHealth {
     pub need: TunnelNeed,
     /// Its tunnel device, where there is one.
     pub tunnel: Option<PresentTunnel>,
+    /// The pools for which its NAT was made; none where it has NAT, or somebody else
+    /// sees to that.
+    pub without_nat: Vec<NatPool>,
 }
 
 /// What keeps these attachments from their network, on a node in this state.
@@ -130,6 +143,10 @@ pub fn troubles(attachments: &[AttachmentState], health: &NodeHealth) -> Vec<Tro
     }
     if has(true) {
         troubles.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
+    }
+    let mut addresses = attachments.iter().flat_map(|attachment| &attachment.addresses);
+    if addresses.any(|&address| needs_nat(&health.without_nat, address)) {
+        troubles.push(Trouble::NatMissing);
     }
     troubles.extend(attachments.iter().filter_map(|attachment| {
         let identity = || attachment.identity.clone();
@@ -186,12 +203,34 @@ mod tests {
     }
 
     #[test]
+    fn nat_counts_where_a_containers_pool_asks_for_it() {
+        let pool = |cidr: &str, nat_outgoing| NatPool { cidr: cidr.parse().unwrap(), nat_outgoing };
+        let pools = vec![pool("10.0.0.0/24", true), pool("10.1.0.0/24", false)];
+        let told = |address: &str, without_nat: &[NatPool]| {
+            let state =
+                NodeState { ipv4_forwarding: true, ipv6_forwarding: true, ..NodeState::default() };
+            let without_nat = without_nat.to_vec();
+            let health = NodeHealth { state, without_nat, ..NodeHealth::default() };
+            troubles(&[attachment(&[address])], &health)
+        };
+        assert_eq!(told("10.0.0.1", &pools), [Trouble::NatMissing]);
+        assert_eq!(told("10.1.0.1", &pools), []);
+        assert_eq!(told("fd00::1", &pools), []);
+        assert_eq!(told("10.0.0.1", &[]), []);
+        let text = Trouble::NatMissing.to_string();
+        assert!(text.contains("natOutgoing") && text.contains("node run --once"), "{text}");
+    }
+
+    #[test]
     fn a_tunnel_counts_where_a_pool_needs_it() {
         let own = Ipv4Addr::new(10, 0, 0, 9);
         let told = |need, tunnel: Option<PresentTunnel>, addresses: &[&str]| {
             let state =
                 NodeState { ipv4_forwarding: true, ipv6_forwarding: true, ..NodeState::default() };
-            troubles(&[attachment(addresses)], &NodeHealth { state, need, tunnel })
+            troubles(
+                &[attachment(addresses)],
+                &NodeHealth { state, need, tunnel, ..NodeHealth::default() },
+            )
         };
         let device = |up, addresses: &[Ipv4Addr]| {
             let addresses = addresses.iter().map(|address| Ipv4Net::from(*address)).collect();

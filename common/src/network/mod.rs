@@ -44,7 +44,7 @@ pub use health::{AttachmentState, NodeHealth, Trouble, troubles};
 pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mac::{InvalidMac, MacAddress};
 pub use mtu::{DEFAULT_MTU, MtuCandidate, choose_mtu};
-pub use nat::{NatPool, NatTable};
+pub use nat::{NatPool, NatTable, needs_nat};
 pub use nft::NftTable;
 pub use node::{Nat, NodeNeeds, NodeState, plan_node};
 pub use step::{Before, ROUTE_PROTOCOL, Route, RouteScope, Side, Step, Sysctl, Undo, Veth};

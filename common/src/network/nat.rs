@@ -1,5 +1,7 @@
 //! The NAT of a node, as data.
 
+use std::net::IpAddr;
+
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
@@ -17,6 +19,11 @@ pub struct NatPool {
     /// Whether traffic from it to outside every pool is masqueraded
     /// (`natOutgoing`).
     pub nat_outgoing: bool,
+}
+
+/// Whether what this address sends to outside all pools is to be masqueraded.
+pub fn needs_nat(pools: &[NatPool], address: IpAddr) -> bool {
+    pools.iter().any(|pool| pool.nat_outgoing && pool.cidr.contains(&address))
 }
 
 /// The NAT table that a node should have: what comes from an address in

@@ -104,7 +104,7 @@ fn request(addresses: &[&str]) -> AttachmentRequest {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         mtu: 1500,
         mac: None,
-        allow_ip_forwarding: false,
+        allow_ip_forwarding: Some(false),
         routes: Vec::new(),
         default_routes: true,
         gateways: Vec::new(),
@@ -118,6 +118,8 @@ fn requested(destination: &str) -> RequestedRoute {
         advmss: None,
         priority: None,
         table: None,
+        scope: None,
+        has_next_hop: false,
     }
 }
 
@@ -150,7 +152,7 @@ proptest! {
     #[test]
     fn the_undo_of_any_part_of_a_plan_brings_the_kernel_back(
         addresses in addresses(),
-        allow_ip_forwarding: bool,
+        allow_ip_forwarding: Option<bool>,
         default_routes: bool,
         flags: [bool; 4],
         nat: [bool; 2],
@@ -244,6 +246,76 @@ fn only_the_families_in_use_are_touched() {
     assert!(
         !about(&["fd00::1"]).iter().any(|step| step.contains("ipv4") || step.contains("169.254"))
     );
+}
+
+#[test]
+fn a_route_has_the_scope_that_it_asks_for() {
+    let route = |destination: &str, scope| RequestedRoute { scope, ..requested(destination) };
+    let with = |routes| Attachment::new(AttachmentRequest { routes, ..request(&["10.0.0.1"]) });
+    let on_link = |address: &str| route(address, Some(253));
+    let attachment = with(vec![
+        route("192.0.2.0/24", Some(0)),
+        route("192.0.3.0/24", Some(200)),
+        on_link("192.0.4.0/24"),
+        on_link("192.0.4.7/32"),
+        route("192.0.5.0/24", Some(254)),
+    ])
+    .unwrap();
+    assert_eq!(
+        texts(&attachment.container_routes())[1..6],
+        [
+            "192.0.2.0/24 via 169.254.1.1",
+            "192.0.3.0/24 via 169.254.1.1 scope 200",
+            "192.0.4.0/24 scope link",
+            "192.0.4.7/32 scope link",
+            "192.0.5.0/24 scope host",
+        ]
+    );
+    let neighbours = plan_attachment(&attachment).into_iter().filter_map(|step| match step {
+        Step::AddNeighbour { address, .. } => Some(address.to_string()),
+        _ => None,
+    });
+    assert_eq!(neighbours.collect::<Vec<_>>(), ["169.254.1.1", "192.0.4.7"]);
+    let via = RequestedRoute { has_next_hop: true, ..on_link("192.0.2.0/24") };
+    for impossible in [via, route("192.0.2.0/24", Some(255)), route("fd00:5::/64", Some(253))] {
+        let routes = vec![impossible.clone()];
+        assert!(impossible.destination.addr().is_ipv4() || with(routes.clone()).is_ok());
+        let both = AttachmentRequest { routes, ..request(&["10.0.0.1", "fd00::1"]) };
+        let error = Attachment::new(both).unwrap_err();
+        let InvalidAttachment::Scope { destination, scope, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!((destination, Some(scope)), (impossible.destination, impossible.scope));
+    }
+}
+
+/// The node's own forwarding is not a container's to decide.
+#[test]
+fn forwarding_can_be_left_alone() {
+    let all = Families { ipv4: true, ipv6: true };
+    for (allowed, written) in [(None, 0), (Some(false), 2), (Some(true), 2)] {
+        let is_forwarding = |step: &Step| {
+            matches!(step, Step::SetSysctl(sysctl) if !sysctl.of_veth
+                && ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"]
+                    .contains(&sysctl.key.as_str()))
+        };
+        let steps = plan_parameters(&identity(), all, allowed);
+        assert_eq!(steps.iter().filter(|step| is_forwarding(step)).count(), written);
+    }
+}
+
+/// STATUS takes a carrier without routes for a fault.
+#[test]
+fn a_carrier_comes_after_the_nodes_routes() {
+    for addresses in [&["10.0.0.1"][..], &["fd00::1"], &["10.0.0.1", "10.0.0.2", "fd00::1"]] {
+        let attachment = Attachment::new(request(addresses)).unwrap();
+        let steps = plan_attachment(&attachment);
+        let carrier = Step::SetLinkUp { side: Side::Container, link: "eth0".to_owned() };
+        let carrier = steps.iter().position(|step| *step == carrier).unwrap();
+        let is_host_route = |step: &Step| matches!(step, Step::AddRoute { side: Side::Host, .. });
+        let before = steps[..carrier].iter().filter(|step| is_host_route(step)).count();
+        assert_eq!(before, addresses.len());
+    }
 }
 
 #[test]

@@ -111,13 +111,30 @@ pub struct Sysctl {
     pub optional: bool,
 }
 
-/// How far the destination of a route is.
+/// How far the destination of a route is, as the kernel numbers it
+/// (`linux/rtnetlink.h`): a route by a next hop is of a lower number than [`Self::LINK`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RouteScope {
+pub struct RouteScope(pub u8);
+
+impl RouteScope {
     /// Behind a next hop.
-    Universe,
+    pub const UNIVERSE: Self = Self(0);
     /// On the link itself.
-    Link,
+    pub const LINK: Self = Self(253);
+    /// On this host.
+    pub const HOST: Self = Self(254);
+}
+
+/// As `ip route` has it.
+impl fmt::Display for RouteScope {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::UNIVERSE => formatter.write_str("global"),
+            Self::LINK => formatter.write_str("link"),
+            Self::HOST => formatter.write_str("host"),
+            Self(number) => number.fmt(formatter),
+        }
+    }
 }
 
 /// A route, less its link and with [`ROUTE_PROTOCOL`].
@@ -145,7 +162,7 @@ impl Route {
         Self {
             destination,
             gateway: None,
-            scope: RouteScope::Link,
+            scope: RouteScope::LINK,
             mtu: None,
             advmss: None,
             priority: None,
@@ -155,7 +172,7 @@ impl Route {
 
     /// A route by a next hop.
     pub fn via(destination: IpNet, gateway: IpAddr) -> Self {
-        Self { gateway: Some(gateway), scope: RouteScope::Universe, ..Self::on_link(destination) }
+        Self { gateway: Some(gateway), scope: RouteScope::UNIVERSE, ..Self::on_link(destination) }
     }
 }
 
@@ -246,8 +263,11 @@ impl fmt::Display for Route {
         }
         if let Some(gateway) = self.gateway {
             write!(formatter, " via {gateway}")?;
-        } else if self.destination.addr().is_ipv4() && self.scope == RouteScope::Link {
-            formatter.write_str(" scope link")?;
+        }
+        // The kernel knows no scope of IPv6 routes.
+        let usual = self.gateway.is_some() && self.scope == RouteScope::UNIVERSE;
+        if self.destination.addr().is_ipv4() && !usual {
+            write!(formatter, " scope {}", self.scope)?;
         }
         for (name, value) in [
             ("metric", self.priority),

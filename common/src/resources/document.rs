@@ -1,11 +1,15 @@
 //! Reading resources from text: YAML or JSON, one or many, v1 or v3.
 
+mod unique;
 mod weight;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{API_VERSION, Error, Kind, Resource, schema, v1};
+use super::{API_VERSION, Kind, Resource, schema, types, v1};
+
+/// What some editors put in front of a text (RFC 3629, section 6).
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Why a text holds no resources.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +23,9 @@ pub enum DocumentError {
          a resource begins with apiVersion, kind and metadata"
     )]
     NotAResource(&'static str),
+    /// An object has two fields of one name.
+    #[error("error parsing document: {0}; leave one of them out")]
+    DuplicateKey(#[source] serde_json::Error),
     /// A mapping has a key that is no text.
     #[error("error parsing document: the key {0} is not text; put it in quotes")]
     KeyIsNoText(String),
@@ -45,9 +52,6 @@ pub enum DocumentError {
         /// The `apiVersion` as written.
         version: String,
     },
-    /// A v1 document cannot be turned into a v3 one.
-    #[error(transparent)]
-    Invalid(#[from] Error),
 }
 
 /// Reads all resources in a text: documents separated by `---`, lists of
@@ -68,14 +72,17 @@ pub fn read(text: &str) -> Result<Vec<Resource>, DocumentError> {
 /// The documents in a text. JSON is read as such first: not all of it is
 /// YAML, whose indentation cannot be made of tabs.
 pub(super) fn values(text: &str) -> Result<Vec<Value>, DocumentError> {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     if let Ok(value) = serde_json::from_str(text) {
+        unique::check(text).map_err(DocumentError::DuplicateKey)?;
         return Ok(vec![value]);
     }
     weight::check(text).map_err(DocumentError::Syntax)?;
     serde_norway::Deserializer::from_str(text)
         .map(|document| {
-            let value =
+            let mut value =
                 serde_norway::Value::deserialize(document).map_err(DocumentError::Syntax)?;
+            value.apply_merge().map_err(DocumentError::Syntax)?;
             to_json(value)
         })
         .collect()
@@ -113,6 +120,8 @@ fn number_to_json(number: &serde_norway::Number) -> Value {
 fn key_to_text(key: serde_norway::Value) -> Result<String, DocumentError> {
     match key {
         serde_norway::Value::String(text) => Ok(text),
+        serde_norway::Value::Number(number) => Ok(number.to_string()),
+        serde_norway::Value::Bool(flag) => Ok(flag.to_string()),
         other => {
             let shown = serde_norway::to_string(&other).unwrap_or_default();
             Err(DocumentError::KeyIsNoText(shown.trim().to_owned()))
@@ -177,13 +186,13 @@ fn resource(object: Map<String, Value>) -> Result<Resource, DocumentError> {
     let (kind, version) = (text_of(&object, "kind"), text_of(&object, "apiVersion"));
     if version == "v1" && kind.eq_ignore_ascii_case("ipPool") {
         check_fields(&object, schema::V1_IP_POOL)?;
-        let object = v1::convert_pool(&object)?;
-        return Ok(Resource { kind: Kind::IpPool, object, known_by_cidr: true });
+        let object = types::converted(object, schema::V1_IP_POOL);
+        return Ok(v1::convert_pool(&object));
     }
     match Kind::from_name(kind).filter(|_| version == API_VERSION) {
         Some(kind) => {
             check_fields(&object, schema::fields(kind))?;
-            Ok(Resource::new(kind, object))
+            Ok(Resource::new(kind, types::converted(object, schema::fields(kind))))
         }
         None => {
             Err(DocumentError::UnknownKind { kind: kind.to_owned(), version: version.to_owned() })

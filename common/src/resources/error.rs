@@ -27,6 +27,16 @@ pub enum Error {
     Invalid(Vec<FieldError>),
 }
 
+impl Error {
+    /// Whether the text says what to do about all that is wrong.
+    pub fn has_advice(&self) -> bool {
+        match self {
+            Self::NotJson { .. } | Self::NotAnObject { .. } => false,
+            Self::Invalid(fields) => fields.iter().all(|field| field.advice.is_some()),
+        }
+    }
+}
+
 /// One field with a value that it cannot have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {

@@ -16,6 +16,10 @@ impl Problems {
         self.0.push(problem);
     }
 
+    pub(super) fn into_vec(self) -> Vec<FieldError> {
+        self.0
+    }
+
     /// `value` if nothing is wrong.
     pub(super) fn into_result<T>(self, value: Option<T>) -> Result<T, Error> {
         match value {
@@ -191,7 +195,8 @@ pub(super) fn name(resource: &Fields<'_>, problems: &mut Problems) -> Option<Str
 
 const LONGEST_NAME: usize = 253;
 
-fn is_subdomain(name: &str) -> bool {
+/// Whether this is a name as of RFC 1123: labels in lower case, between dots.
+pub(super) fn is_subdomain(name: &str) -> bool {
     name.len() <= LONGEST_NAME && name.split('.').all(is_label)
 }
 

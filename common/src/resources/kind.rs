@@ -47,6 +47,11 @@ impl Kind {
         }
     }
 
+    /// What the command line usually calls it.
+    pub fn alias(self) -> &'static str {
+        self.aliases()[0]
+    }
+
     /// The kind that the command line means, in any case.
     pub fn from_alias(alias: &str) -> Option<Self> {
         let alias = alias.to_ascii_lowercase();
@@ -60,7 +65,8 @@ impl Kind {
         exact.or((name == "IPAMConfig").then_some(Self::IpamConfig))
     }
 
-    /// The key under which a resource of this kind and name is stored.
+    /// The key under which a resource of this kind and name is stored; the one
+    /// IPAM configuration has the same whatever the name.
     pub fn key(self, name: &str) -> String {
         match self {
             Self::IpPool => keys::pool(name),

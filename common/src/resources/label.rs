@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Kind, Resource};
+use super::{FieldError, Kind, Resource, metadata};
 
 /// A change of one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,11 +38,17 @@ pub enum LabelOutcome {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
     /// The argument is no `key=value`.
-    #[error("invalid label '{0}'; write KEY=VALUE to set a label, or KEY --remove to remove it")]
+    #[error(
+        "invalid label '{0}'; write KEY=VALUE to set a label, or KEY --remove to remove it, for \
+         example: weirctl label node n1 zone=a"
+    )]
     NoPair(String),
     /// No selector could name this key.
     #[error("invalid label key '{0}'; a key consists of letters, digits, '.', '_', '-' and '/'")]
     Key(String),
+    /// The label breaks a rule of Kubernetes.
+    #[error("error with field {0}")]
+    Invalid(FieldError),
     /// The label has another value already.
     #[error(
         "key {key} is already present with value '{present}'; \
@@ -75,12 +81,15 @@ impl LabelChange {
     /// Reads the argument that says what to set: `key=value`.
     ///
     /// # Errors
-    /// [`LabelError::NoPair`], [`LabelError::Key`].
+    /// [`LabelError::NoPair`], [`LabelError::Key`], [`LabelError::Invalid`].
     pub fn set(argument: &str, overwrite: bool) -> Result<Self, LabelError> {
         match argument.split_once('=') {
             Some((key, value)) if !value.contains('=') => {
                 let (key, value) = (checked_key(key)?, value.to_owned());
-                Ok(Self::Set { key, value, overwrite })
+                match metadata::problem_of_label(&key, &value) {
+                    Some(problem) => Err(LabelError::Invalid(problem)),
+                    None => Ok(Self::Set { key, value, overwrite }),
+                }
             }
             _ => Err(LabelError::NoPair(argument.to_owned())),
         }
@@ -175,7 +184,7 @@ mod tests {
 
     #[test]
     fn arguments_that_are_no_label_are_refused() {
-        for text in ["zone", "a=b=c", "", "=", "a b=c"] {
+        for text in ["zone", "a=b=c", "", "=", "a b=c", "a=b c", "-a=b", "a/b/c=d"] {
             assert!(LabelChange::set(text, false).is_err(), "{text}");
         }
         assert_eq!(LabelChange::remove("zone=a"), Err(LabelError::Key("zone=a".into())));

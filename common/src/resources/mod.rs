@@ -12,6 +12,7 @@ mod fields;
 mod ipam_config;
 mod kind;
 mod label;
+mod metadata;
 mod node;
 mod patch;
 mod pool;
@@ -19,6 +20,7 @@ mod reservation;
 mod resource;
 mod schema;
 pub mod selector;
+mod types;
 mod v1;
 
 pub use cluster_information::ClusterInformation;

@@ -4,7 +4,10 @@
 use serde_json::{Map, Value, json};
 
 use super::kind::IPAM_CONFIG_NAME;
-use super::{Error, IpPool, IpReservation, IpamConfig, Kind, Node, fields, ipam_config, schema};
+use super::{
+    Error, FieldError, IpPool, IpReservation, IpamConfig, Kind, Node, fields, ipam_config,
+    metadata, schema, types,
+};
 
 /// The `apiVersion` of the present form.
 pub const API_VERSION: &str = "projectcalico.org/v3";
@@ -19,6 +22,8 @@ pub struct Resource {
     /// Whether it was written in a form that knows it by its CIDR instead of
     /// its name (v1 pools).
     pub known_by_cidr: bool,
+    /// What of an older form could not be turned into the present one.
+    pub unconverted: Vec<FieldError>,
 }
 
 /// What a resource gets when it is created.
@@ -50,7 +55,7 @@ impl Resource {
 
     /// A resource of this kind from a v3 document.
     pub fn new(kind: Kind, object: Map<String, Value>) -> Self {
-        Self { kind, object, known_by_cidr: false }
+        Self { kind, object, known_by_cidr: false, unconverted: Vec::new() }
     }
 
     /// Its name; empty when it has none.
@@ -73,11 +78,25 @@ impl Resource {
         self.object.get("spec")?.get(key)
     }
 
-    /// Checks it by the one validator of its kind.
+    /// Checks it by the one validator of its kind, and that all other fields
+    /// that Calico knows have the types by which Calico can read it.
     ///
     /// # Errors
     /// [`Error::Invalid`] with everything that is wrong.
     pub fn check(&self) -> Result<(), Error> {
+        let mut problems = self.unconverted.clone();
+        match self.check_spec() {
+            Ok(()) => {}
+            Err(Error::Invalid(more)) => problems.extend(more),
+            Err(other) => return Err(other),
+        }
+        types::check(&self.object, self.kind, &mut problems);
+        metadata::check(&self.object, self.kind, &mut problems);
+        if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
+    }
+
+    /// Checks what Weir makes use of.
+    fn check_spec(&self) -> Result<(), Error> {
         match self.kind {
             Kind::IpPool => self.pool().map(drop),
             Kind::IpReservation => IpReservation::from_object(&self.object).map(drop),

@@ -8,93 +8,151 @@ use super::Kind;
 
 /// One field of an object.
 pub(super) struct Field {
-    name: &'static str,
-    shape: Shape,
+    /// Its name in documents.
+    pub(super) name: &'static str,
+    /// What is inside.
+    pub(super) shape: Shape,
     /// Whether Calico writes it even when it is empty.
     kept_when_empty: bool,
 }
 
 /// What is inside a field.
-enum Shape {
-    /// A value that other code looks into, or nobody.
-    Value,
+pub(super) enum Shape {
+    /// Any value.
+    Any,
+    /// Text.
+    Text,
+    /// True or false.
+    Flag,
+    /// A whole number.
+    Integer,
+    /// A number, or text that is one (Calico's `numorstring`).
+    NumberOrText,
+    /// A list of texts.
+    Texts,
+    /// An object of texts, with any keys.
+    TextMap,
     /// An object with these fields.
     Object(&'static [Field]),
     /// A list of objects with these fields.
     List(&'static [Field]),
 }
 
-const fn value(name: &'static str) -> Field {
-    Field { name, shape: Shape::Value, kept_when_empty: false }
+const fn field(name: &'static str, shape: Shape) -> Field {
+    Field { name, shape, kept_when_empty: false }
 }
 
-const fn kept(name: &'static str) -> Field {
-    Field { name, shape: Shape::Value, kept_when_empty: true }
+const fn text(name: &'static str) -> Field {
+    field(name, Shape::Text)
+}
+
+const fn flag(name: &'static str) -> Field {
+    field(name, Shape::Flag)
+}
+
+const fn integer(name: &'static str) -> Field {
+    field(name, Shape::Integer)
+}
+
+const fn texts(name: &'static str) -> Field {
+    field(name, Shape::Texts)
+}
+
+const fn kept(field: Field) -> Field {
+    Field { kept_when_empty: true, ..field }
 }
 
 const fn object(name: &'static str, fields: &'static [Field]) -> Field {
-    Field { name, shape: Shape::Object(fields), kept_when_empty: false }
+    field(name, Shape::Object(fields))
 }
 
 const fn kept_object(name: &'static str, fields: &'static [Field]) -> Field {
-    Field { name, shape: Shape::Object(fields), kept_when_empty: true }
+    kept(object(name, fields))
 }
 
 const fn list(name: &'static str, fields: &'static [Field]) -> Field {
-    Field { name, shape: Shape::List(fields), kept_when_empty: false }
+    field(name, Shape::List(fields))
 }
 
+const OWNER_REFERENCE: &[Field] = &[
+    kept(text("apiVersion")),
+    kept(text("kind")),
+    kept(text("name")),
+    kept(text("uid")),
+    kept(flag("controller")),
+    kept(flag("blockOwnerDeletion")),
+];
+
+const MANAGED_FIELDS: &[Field] = &[
+    text("manager"),
+    text("operation"),
+    text("apiVersion"),
+    text("time"),
+    text("fieldsType"),
+    field("fieldsV1", Shape::Any),
+    text("subresource"),
+];
+
+const CONDITION: &[Field] = &[
+    kept(text("type")),
+    kept(text("status")),
+    integer("observedGeneration"),
+    kept(text("lastTransitionTime")),
+    kept(text("reason")),
+    kept(text("message")),
+];
+
 const METADATA: &[Field] = &[
-    value("name"),
-    value("generateName"),
-    value("namespace"),
-    value("selfLink"),
-    value("uid"),
-    value("resourceVersion"),
-    value("generation"),
-    kept("creationTimestamp"),
-    value("deletionTimestamp"),
-    value("deletionGracePeriodSeconds"),
-    value("labels"),
-    value("annotations"),
-    value("ownerReferences"),
-    value("finalizers"),
-    value("managedFields"),
+    text("name"),
+    text("generateName"),
+    text("namespace"),
+    text("selfLink"),
+    text("uid"),
+    text("resourceVersion"),
+    integer("generation"),
+    kept(text("creationTimestamp")),
+    text("deletionTimestamp"),
+    kept(integer("deletionGracePeriodSeconds")),
+    field("labels", Shape::TextMap),
+    field("annotations", Shape::TextMap),
+    list("ownerReferences", OWNER_REFERENCE),
+    texts("finalizers"),
+    list("managedFields", MANAGED_FIELDS),
 ];
 
 const IP_POOL: &[Field] = &[
-    value("kind"),
-    value("apiVersion"),
+    text("kind"),
+    text("apiVersion"),
     kept_object("metadata", METADATA),
     kept_object(
         "spec",
         &[
-            kept("cidr"),
-            value("vxlanMode"),
-            value("ipipMode"),
-            value("natOutgoing"),
-            value("disabled"),
-            value("disableBGPExport"),
-            value("blockSize"),
-            value("nodeSelector"),
-            value("namespaceSelector"),
-            value("allowedUses"),
-            value("assignmentMode"),
+            kept(text("cidr")),
+            text("vxlanMode"),
+            text("ipipMode"),
+            flag("natOutgoing"),
+            flag("disabled"),
+            flag("disableBGPExport"),
+            integer("blockSize"),
+            text("nodeSelector"),
+            text("namespaceSelector"),
+            texts("allowedUses"),
+            text("assignmentMode"),
         ],
     ),
-    value("status"),
+    object("status", &[kept(list("conditions", CONDITION))]),
 ];
 
 const IP_RESERVATION: &[Field] = &[
-    value("kind"),
-    value("apiVersion"),
+    text("kind"),
+    text("apiVersion"),
     kept_object("metadata", METADATA),
-    kept_object("spec", &[value("reservedCIDRs")]),
+    kept_object("spec", &[texts("reservedCIDRs")]),
 ];
 
 const NODE: &[Field] = &[
-    value("kind"),
-    value("apiVersion"),
+    text("kind"),
+    text("apiVersion"),
     kept_object("metadata", METADATA),
     kept_object(
         "spec",
@@ -102,51 +160,47 @@ const NODE: &[Field] = &[
             object(
                 "bgp",
                 &[
-                    value("asNumber"),
-                    value("ipv4Address"),
-                    value("ipv6Address"),
-                    value("ipv4IPIPTunnelAddr"),
-                    value("routeReflectorClusterID"),
+                    field("asNumber", Shape::NumberOrText),
+                    text("ipv4Address"),
+                    text("ipv6Address"),
+                    text("ipv4IPIPTunnelAddr"),
+                    text("routeReflectorClusterID"),
                 ],
             ),
-            value("ipv4VXLANTunnelAddr"),
-            value("vxlanTunnelMACAddr"),
-            value("ipv6VXLANTunnelAddr"),
-            value("vxlanTunnelMACAddrV6"),
-            list("orchRefs", &[value("nodeName"), kept("orchestrator")]),
-            object("wireguard", &[value("interfaceIPv4Address"), value("interfaceIPv6Address")]),
-            list("addresses", &[kept("address"), value("type")]),
+            text("ipv4VXLANTunnelAddr"),
+            text("vxlanTunnelMACAddr"),
+            text("ipv6VXLANTunnelAddr"),
+            text("vxlanTunnelMACAddrV6"),
+            list("orchRefs", &[text("nodeName"), kept(text("orchestrator"))]),
+            object("wireguard", &[text("interfaceIPv4Address"), text("interfaceIPv6Address")]),
+            list("addresses", &[kept(text("address")), text("type")]),
         ],
     ),
     kept_object(
         "status",
-        &[value("wireguardPublicKey"), value("wireguardPublicKeyV6"), value("podCIDRs")],
+        &[text("wireguardPublicKey"), text("wireguardPublicKeyV6"), texts("podCIDRs")],
     ),
 ];
 
 const IPAM_CONFIG: &[Field] = &[
-    value("kind"),
-    value("apiVersion"),
+    text("kind"),
+    text("apiVersion"),
     kept_object("metadata", METADATA),
     kept_object(
         "spec",
-        &[kept("strictAffinity"), value("maxBlocksPerHost"), value("autoAllocateBlocks")],
+        &[kept(flag("strictAffinity")), integer("maxBlocksPerHost"), flag("autoAllocateBlocks")],
     ),
 ];
 
 /// The fields of the v1 form of a pool (projectcalico/libcalico-go v1.7.3,
 /// `lib/api/ippool.go`).
 pub(super) const V1_IP_POOL: &[Field] = &[
-    value("kind"),
-    value("apiVersion"),
-    object("metadata", &[value("cidr")]),
+    text("kind"),
+    text("apiVersion"),
+    object("metadata", &[text("cidr")]),
     object(
         "spec",
-        &[
-            object("ipip", &[value("enabled"), value("mode")]),
-            value("nat-outgoing"),
-            value("disabled"),
-        ],
+        &[object("ipip", &[flag("enabled"), text("mode")]), flag("nat-outgoing"), flag("disabled")],
     ),
 ];
 

@@ -4,15 +4,13 @@ use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, Problems};
-use super::{Error, FieldError};
+use super::{FieldError, Kind, Resource};
 
 /// Turns a v1 pool into a v3 one (`libcalico-go/lib/upgrade/converters`): its
-/// name is made of its CIDR.
-///
-/// # Errors
-/// [`Error::Invalid`] when a field has the wrong type or the IPIP mode is
-/// unknown. Whether the CIDR is a CIDR is left to the validator.
-pub(super) fn convert_pool(pool: &Map<String, Value>) -> Result<Map<String, Value>, Error> {
+/// name is made of its CIDR. Values of a wrong type and an unknown IPIP mode
+/// are left out and noted in the resource; whether the CIDR is a CIDR is left
+/// to the validator.
+pub(super) fn convert_pool(pool: &Map<String, Value>) -> Resource {
     let mut problems = Problems::default();
     let document = Fields::new(pool, "");
     let metadata = document.object("metadata", "metadata", &mut problems);
@@ -27,7 +25,9 @@ pub(super) fn convert_pool(pool: &Map<String, Value>) -> Result<Map<String, Valu
         converted.insert(new.into(), json!(flag));
     }
     let name = cidr.map_or_else(|| "no-cidr".to_owned(), pool_name);
-    problems.into_result(Some(super::resource::document("IPPool", &name, converted)))
+    let object = super::resource::document(Kind::IpPool.name(), &name, converted);
+    let unconverted = problems.into_vec();
+    Resource { kind: Kind::IpPool, object, known_by_cidr: true, unconverted }
 }
 
 fn ipip_mode(spec: &Fields<'_>, problems: &mut Problems) -> &'static str {
@@ -58,7 +58,7 @@ pub fn pool_name(cidr: &str) -> String {
 mod tests {
     use super::*;
 
-    fn convert(spec: Value) -> Result<Map<String, Value>, Error> {
+    fn convert(spec: Value) -> Resource {
         let pool = json!({"metadata": {"cidr": "10.254.0.0/24"}, "spec": spec});
         convert_pool(pool.as_object().unwrap())
     }
@@ -75,13 +75,17 @@ mod tests {
             (json!({"ipip": {"enabled": true, "mode": "cross-subnet"}}), "CrossSubnet"),
         ];
         for (spec, mode) in cases {
-            assert_eq!(convert(spec.clone()).unwrap()["spec"]["ipipMode"], mode, "{spec}");
+            let pool = convert(spec.clone());
+            assert_eq!(pool.object["spec"]["ipipMode"], mode, "{spec}");
+            pool.check().unwrap();
         }
-        let error = convert(json!({"ipip": {"enabled": true, "mode": "CrossSubnet"}}));
-        let error = error.unwrap_err().to_string();
+        let spec = json!({"ipip": {"enabled": true, "mode": "CrossSubnet"}, "disabled": []});
+        let error = convert(spec).check().unwrap_err().to_string();
         assert_eq!(
             error,
-            "error with field spec.ipip.mode = 'CrossSubnet' (must be always or cross-subnet)"
+            "error with the following fields:\n\
+             -  spec.ipip.mode = 'CrossSubnet' (must be always or cross-subnet)\n\
+             -  spec.disabled = '[]' (must be true or false, not a list)\n"
         );
     }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "test code")]
 
+pub mod condition;
 pub mod crowd;
 pub mod stores;
 

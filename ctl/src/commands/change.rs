@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::ipam_check::OutputFormat;
+use super::ipam_check::Output;
 use crate::cli::{Command, IpamCommand};
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::Rehearsal;
@@ -53,6 +53,6 @@ pub async fn rehearse(command: Command, session: &Session<'_>) -> CommandResult 
 
 /// Whether the result is a document, which says itself that it was a dry run.
 fn prints_json(command: &Command) -> bool {
-    let json = Some(OutputFormat::Json);
+    let json = Some(Output::Json);
     matches!(command, Command::Ipam(IpamCommand::Check(arguments)) if arguments.output == json)
 }

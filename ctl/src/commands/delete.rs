@@ -65,7 +65,10 @@ pub async fn run(arguments: DeleteArgs, session: &Session<'_>) -> CommandResult 
 /// The resources of these names, with nothing in them.
 fn named(kind: Kind, names: &[String]) -> Result<Vec<Resource>, Failure> {
     if names.iter().any(String::is_empty) {
-        return Err(Failure::new("resource name may not be empty"));
+        return Err(Failure::new(format!(
+            "resource name may not be empty; list the names with: weirctl get {} -o name",
+            kind.alias()
+        )));
     }
     let empty = || Resource::new(kind, Map::new());
     Ok(names.iter().map(|name| empty().renamed(name)).collect())

@@ -27,7 +27,11 @@ pub struct FileArgs {
 enum InputError {
     #[error("failed to execute command: {cause}{}", in_file(path))]
     Document { path: PathBuf, cause: DocumentError },
-    #[error("failed to execute command: {path} cannot be read: {cause}", path = path.display())]
+    #[error(
+        "failed to execute command: {path} cannot be read: {cause}; \
+         name a file or directory that can be",
+        path = path.display()
+    )]
     Unreadable { path: PathBuf, cause: std::io::Error },
     #[error(
         "no resources specified in {what} {path}; \
@@ -61,8 +65,7 @@ impl FileArgs {
             return self.parse(path, &surroundings.read_input().map_err(unreadable)?);
         }
         let mut files = Vec::new();
-        collect_files(path, self.recursive, true, &mut files)
-            .map_err(|cause| InputError::Unreadable { path: path.clone(), cause })?;
+        collect_files(path, self.recursive, true, &mut files)?;
         if files.is_empty() && !self.skip_empty {
             return Err(InputError::Empty { what: "directory", path: path.clone() });
         }
@@ -85,16 +88,27 @@ impl FileArgs {
     }
 }
 
+/// Whether a file of a directory has resources, by its name, in any case.
+fn is_resource_file(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    ["yaml", "yml", "json"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
 /// Adds a file, or the files of a directory in order of their names.
 fn collect_files(
     path: &Path,
     recursive: bool,
     is_named: bool,
     files: &mut Vec<PathBuf>,
-) -> std::io::Result<()> {
-    if !std::fs::metadata(path)?.is_dir() {
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if is_named || matches!(extension, Some("yaml" | "yml" | "json")) {
+) -> Result<(), InputError> {
+    let unreadable = |cause| InputError::Unreadable { path: path.to_owned(), cause };
+    let metadata = match std::fs::metadata(path) {
+        // A link that leads nowhere is none of the files.
+        Err(_) if !is_named && !is_resource_file(path) => return Ok(()),
+        metadata => metadata.map_err(unreadable)?,
+    };
+    if !metadata.is_dir() {
+        if is_named || is_resource_file(path) {
             files.push(path.to_owned());
         }
         return Ok(());
@@ -102,9 +116,33 @@ fn collect_files(
     if !is_named && !recursive {
         return Ok(());
     }
-    let mut entries = std::fs::read_dir(path)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<std::io::Result<Vec<_>>>()?;
+    let entries = std::fs::read_dir(path).map_err(unreadable)?;
+    let entries = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut entries = entries.collect::<std::io::Result<Vec<_>>>().map_err(unreadable)?;
     entries.sort();
     entries.iter().try_for_each(|entry| collect_files(entry, recursive, false, files))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_gives_its_resource_files_in_any_case() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["b.YAML", "a.Json", "c.yml", "note.txt"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        std::os::unix::fs::symlink("nowhere", path("d.txt")).unwrap();
+        let collect = || {
+            let mut files = Vec::new();
+            collect_files(directory.path(), false, true, &mut files).map(|()| files)
+        };
+        assert_eq!(collect().unwrap(), [path("a.Json"), path("b.YAML"), path("c.yml")]);
+
+        std::os::unix::fs::symlink("nowhere", path("e.yaml")).unwrap();
+        let error = collect().unwrap_err().to_string();
+        assert!(error.contains(path("e.yaml").to_str().unwrap()), "{error}");
+    }
 }

@@ -1,13 +1,15 @@
 //! `weirctl ipam check`
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 use weir_common::ipam::audit::engine::{Repaired, seen_twice};
 use weir_common::ipam::audit::{Finding, Report};
 
 use super::mending::{GoneHostArgs, Look};
+use super::{ipam_show, report};
 use crate::output::json;
 use crate::session::{CommandResult, Failure, Session};
 
@@ -17,7 +19,7 @@ use crate::session::{CommandResult, Failure, Session};
     after_help = "Exit status 0 when nothing is damaged, or all of it was mended; else 1.\n\n\
                   Examples:\n  weirctl ipam check\n  weirctl ipam check --repair\n  \
                   weirctl ipam check --repair --gone-host n9 --dry-run\n  \
-                  weirctl ipam check -o json > report.json"
+                  weirctl ipam check -o report.json"
 )]
 pub struct CheckArgs {
     /// Mend what is safe to mend
@@ -28,18 +30,37 @@ pub struct CheckArgs {
     pub dry_run: bool,
     #[command(flatten)]
     gone: GoneHostArgs,
-    /// How the report is printed
-    #[arg(short, long, value_enum, value_name = "FORMAT")]
-    pub output: Option<OutputFormat>,
+    /// How the report is printed: text, or json for scripts (docs/audit.md has
+    /// the fields); or a FILE with a '.' or '/' in its name, to write the JSON to
+    /// while the text is printed
+    #[arg(short, long, value_name = "text|json|FILE", value_parser = parse_output)]
+    pub output: Option<Output>,
+    /// Show all addresses in use as well, as ipam show --show-addresses does
+    #[arg(long)]
+    pub show_all_ips: bool,
+    /// calicoctl's flag for what is always shown here.
+    #[arg(long, hide = true)]
+    pub show_problem_ips: bool,
 }
 
 /// How a report is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    /// For people
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// For people.
     Text,
-    /// For scripts; docs/audit.md has the fields
+    /// For scripts.
     Json,
+    /// For people, and for scripts into this file.
+    File(PathBuf),
+}
+
+fn parse_output(text: &str) -> Result<Output, String> {
+    match text {
+        "text" => Ok(Output::Text),
+        "json" => Ok(Output::Json),
+        file if file.contains(['.', '/']) => Ok(Output::File(file.into())),
+        other => Err(format!("write text, json, or a file's name with its path: ./{other}")),
+    }
 }
 
 /// What others do step by step looks like damage for a moment: only what two
@@ -65,14 +86,32 @@ pub async fn run(arguments: CheckArgs, session: &Session<'_>) -> CommandResult {
     if arguments.repair {
         (look, repairs) = repair(look, session, &arguments.gone).await?;
     }
-    let output = match arguments.output {
-        Some(OutputFormat::Json) => in_json(&report, &repairs, &arguments),
-        _ => in_words(&report, &look, &repairs, arguments.repair),
+    let words = || in_words(&report, &look, &repairs, arguments.repair);
+    let json = || in_json(&report, &repairs, &arguments);
+    let mut output = match &arguments.output {
+        Some(Output::Json) => json(),
+        Some(Output::File(file)) => {
+            write(session, file, &json())?;
+            words()
+        }
+        Some(Output::Text) | None => words(),
     };
+    if arguments.show_all_ips && arguments.output != Some(Output::Json) {
+        let addresses = ipam_show::addresses::show(session, None, false).await;
+        let addresses = addresses.map_err(|error| Failure::new(report::with_advice(&error)))?;
+        output.insert_str(0, &addresses);
+    }
     if look.findings.is_empty() {
         return Ok(output);
     }
     Err(Failure { output, message: advise(&look.findings, arguments.repair) })
+}
+
+fn write(session: &Session<'_>, file: &Path, report: &str) -> Result<(), Failure> {
+    session.surroundings.write_file(file, report).map_err(|error| {
+        let file = file.display();
+        Failure::new(format!("{file} cannot be written: {error}; name a file that can be, with -o"))
+    })
 }
 
 /// What a repair did.

@@ -14,13 +14,25 @@ use crate::store;
 #[command(group = ArgGroup::new("settings").required(true).multiple(true))]
 pub struct ConfigureArgs {
     /// Whether nodes take addresses from their own blocks only
-    #[arg(long, value_name = "true|false", action = ArgAction::Set, group = "settings")]
+    #[arg(
+        long, value_name = "true|false", action = ArgAction::Set, group = "settings",
+        value_parser = parse_flag
+    )]
     pub strictaffinity: Option<bool>,
     /// The most blocks that a node may hold; 0 for no limit
     #[arg(long, value_name = "NUMBER", group = "settings")]
     pub max_blocks_per_host: Option<u32>,
     #[command(flatten)]
     pub change: ChangeArgs,
+}
+
+/// Reads true or false as Go does (`strconv.ParseBool`), and so calicoctl.
+fn parse_flag(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("write true or false".to_owned()),
+    }
 }
 
 /// Changes how addresses are assigned.

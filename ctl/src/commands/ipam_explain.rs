@@ -47,7 +47,7 @@ pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult
     let (wants, gateways) = (asked.wants.clone(), asked.gateways.clone());
     let explained = explain(session.datastore, &asked.node, wants, gateways, now)
         .await
-        .map_err(|error| Failure::caused_by(&error))?;
+        .map_err(|error| super::mending::explain(error.into()))?;
     let output = asked.in_words() + &in_words(&explained);
     match explained.outcome {
         Ok(_) => Ok(output),

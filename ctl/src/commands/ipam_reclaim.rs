@@ -49,9 +49,11 @@ pub async fn run(arguments: ReclaimArgs, session: &Session<'_>) -> CommandResult
     }
     let now = session.surroundings.now();
     let circumstances = Circumstances { node: look.node.as_ref(), gone: &gone, now };
-    for empty in plan(&look.listing, &circumstances) {
-        if reclaim(session.datastore, &empty).await.map_err(explain)? {
-            output.push_str(&tell_block(&empty));
+    let plan = plan(&look.listing, &circumstances);
+    for (done, empty) in plan.iter().enumerate() {
+        session.surroundings.progress(done, plan.len());
+        if reclaim(session.datastore, empty).await.map_err(explain)? {
+            output.push_str(&tell_block(empty));
         }
     }
     if output.is_empty() && failures.is_empty() {

@@ -30,6 +30,10 @@ pub struct ReleaseArgs {
     /// container are released
     #[arg(long, value_name = "FILE", group = "what")]
     pub from_report: Vec<PathBuf>,
+    /// calicoctl's flag for reports that are out of date. Here each address is
+    /// compared with its report by itself, with the flag or without.
+    #[arg(long, hide = true, requires = "from_report")]
+    pub force: bool,
     #[command(flatten)]
     pub change: ChangeArgs,
 }
@@ -52,10 +56,10 @@ async fn release_address(text: &str, session: &Session<'_>) -> CommandResult {
     let found = look_up(session.datastore, address)
         .await
         .map_err(explain)?
-        .ok_or_else(|| Failure::new(format!("IP address {address} is not assigned")))?;
+        .ok_or_else(|| not_assigned(address))?;
     match release(session.datastore, &Seen::from(&found)).await.map_err(explain)? {
         Release::Released => Ok(released(address)),
-        Release::NotInUse => Err(Failure::new(format!("IP address {address} is not assigned"))),
+        Release::NotInUse => Err(not_assigned(address)),
         Release::Reassigned(now) => Err(Failure::new(reassigned(&now))),
     }
 }
@@ -137,6 +141,13 @@ async fn why_not(seen: &Seen, session: &Session<'_>) -> Result<Result<String, St
             ))
         }
     })
+}
+
+fn not_assigned(address: IpAddr) -> Failure {
+    Failure::new(format!(
+        "IP address {address} is not assigned\n\
+         list those that are with: weirctl ipam show --show-addresses"
+    ))
 }
 
 fn released(address: IpAddr) -> String {

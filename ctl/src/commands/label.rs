@@ -4,7 +4,7 @@ use clap::Args;
 use weir_common::resources::{LabelChange, LabelOutcome};
 
 use super::change::ChangeArgs;
-use crate::session::{CommandResult, Failure, Session, chain};
+use crate::session::{CommandResult, Failure, Session};
 use crate::store::{self, StoreError};
 
 /// Arguments of `weirctl label`.
@@ -64,6 +64,9 @@ fn explain(error: &StoreError, remove: bool, what: &str) -> String {
         StoreError::DoesNotExist { .. } => {
             format!("failed to get {what}, error {}", super::report::with_advice(error))
         }
-        error => format!("failed to update {what}, label not changed: {}", chain(error)),
+        error => format!(
+            "failed to update {what}, label not changed: {}",
+            super::report::with_advice(error)
+        ),
     }
 }

@@ -9,6 +9,7 @@ use weir_common::ipam::Error;
 use weir_common::ipam::audit::engine::{self, Listed, Repair, Repaired};
 use weir_common::ipam::audit::{Circumstances, Finding, Listing, ThisNode, audit};
 
+use super::report;
 use crate::session::{Failure, Session};
 
 /// The hosts that are gone for good.
@@ -47,7 +48,11 @@ impl Look {
     /// the kernel fails.
     pub async fn take(session: &Session<'_>, gone: &BTreeSet<String>) -> Result<Self, Failure> {
         let Listed { listing, revision, steady } =
-            engine::list(session.datastore).await.map_err(explain)?;
+            engine::list_telling(session.datastore, &|entries| {
+                session.surroundings.reading(entries);
+            })
+            .await
+            .map_err(explain)?;
         // Before the kernel is read: what comes into it later is younger.
         let now = session.surroundings.now();
         let node = session.surroundings.this_node().await?;
@@ -81,7 +86,9 @@ impl Look {
     ) -> Result<Vec<(Finding, Repaired)>, Failure> {
         let mut repair = Repair::new(session.datastore, &self.listing, since);
         let mut mended = Vec::with_capacity(findings.len());
+        let total = findings.len();
         for finding in engine::in_turn(findings) {
+            session.surroundings.progress(mended.len(), total);
             let now = session.surroundings.now();
             let done = if self.node.is_some() && finding.rests_on_kernel() {
                 let still = session.surroundings.still_node().await?;
@@ -105,7 +112,10 @@ fn check_gone(
 ) -> Result<(), Failure> {
     for host in gone {
         if node.is_some_and(|node| node.host == *host) {
-            return Err(Failure::new(format!("--gone-host {host}: this is host {host}")));
+            return Err(Failure::new(format!(
+                "--gone-host {host}: this is host {host}; name one that is gone, or run the command \
+                 elsewhere; those that may be gone are listed by: weirctl ipam reclaim --dry-run"
+            )));
         }
         if listing.has_node(host) {
             return Err(Failure::new(format!(
@@ -117,7 +127,10 @@ fn check_gone(
     Ok(())
 }
 
-/// A failure of the IPAM engine.
+/// A failure of the IPAM engine, with what to do about it.
 pub fn explain(error: Error) -> Failure {
-    Failure::caused_by(&error)
+    match error {
+        Error::Datastore(error) => Failure::new(report::with_advice(&error.into())),
+        error => Failure::caused_by(&error),
+    }
 }

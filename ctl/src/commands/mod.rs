@@ -90,11 +90,11 @@ async fn run_ipam(command: IpamCommand, session: &Session<'_>) -> CommandResult 
 /// [`Failure`] naming the kinds there are.
 fn parse_kind(alias: &str) -> Result<Kind, Failure> {
     Kind::from_alias(alias).ok_or_else(|| {
-        let known: Vec<_> =
-            Kind::ALL.iter().filter_map(|kind| kind.aliases().first()).copied().collect();
+        let known = Kind::ALL.map(Kind::alias).join(", ");
         Failure::new(format!(
-            "resource type '{alias}' is not supported; write one of {}",
-            known.join(", ")
+            "resource type '{alias}' is not supported; write one of {known}, for example: \
+             weirctl get {}",
+            Kind::IpPool.alias()
         ))
     })
 }

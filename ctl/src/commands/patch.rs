@@ -13,8 +13,8 @@ use crate::store::{self, StoreError};
 #[command(
     after_help = "Examples:\n  weirctl patch ippool blue -p '{\"spec\": {\"natOutgoing\": true}}'\n  \
                   weirctl patch ippool 10.7.0.0/16 -p 'spec: {disabled: true}'\n  \
-                  weirctl patch node n1 -t json \\\n    \
-                  -p '[{\"op\": \"add\", \"path\": \"/metadata/labels/zone\", \"value\": \"a\"}]'"
+                  weirctl patch ippool blue -t json \\\n    \
+                  -p '[{\"op\": \"add\", \"path\": \"/spec/disabled\", \"value\": true}]'"
 )]
 pub struct PatchArgs {
     /// Kind of the resource: ippool, ipreservation, node, ipamconfig
@@ -77,7 +77,7 @@ pub async fn run(arguments: PatchArgs, session: &Session<'_>) -> CommandResult {
 /// The error in calicoctl's words; of a patch that does not fit, with the
 /// command that shows what it has to fit.
 fn failure(kind: Kind, name: &str, error: &StoreError) -> Failure {
-    let alias = kind.aliases().first().copied().unwrap_or_default();
+    let alias = kind.alias();
     let advice = match error {
         StoreError::Patch(_) => {
             format!("\nlook at the resource with: weirctl get {alias} {name} -o yaml")

@@ -122,14 +122,23 @@ impl Report {
 
     /// The errors, each in brackets on a line of its own, then the advice.
     fn errors(&self) -> String {
-        let errors: Vec<_> =
-            self.failed.iter().map(|(_, _, error)| format!("[{}]", chain(error))).collect();
-        let mut advice: Vec<_> =
-            self.failed.iter().filter_map(|(_, _, error)| error.advice()).collect();
-        advice.dedup();
-        let lines: Vec<_> = errors.into_iter().chain(advice).collect();
-        lines.join("\n")
+        let errors = self.failed.iter().map(|(_, _, error)| error);
+        with_all_advice(errors.clone(), errors.map(|error| format!("[{}]", chain(error))))
     }
+}
+
+/// Errors with their causes, one a line, then what to do.
+pub fn all_with_advice(errors: &[StoreError]) -> String {
+    with_all_advice(errors.iter(), errors.iter().map(|error| chain(error)))
+}
+
+fn with_all_advice<'a>(
+    errors: impl Iterator<Item = &'a StoreError>,
+    lines: impl Iterator<Item = String>,
+) -> String {
+    let mut advice: Vec<_> = errors.filter_map(StoreError::advice).collect();
+    advice.dedup();
+    lines.chain(advice).collect::<Vec<_>>().join("\n")
 }
 
 /// An error in brackets, as calicoctl prints it, and on the next line what to

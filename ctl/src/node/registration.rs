@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::Family;
-use weir_common::network::{AutodetectionMethod, Inventory, NodeInterface, Problem};
+use weir_common::network::{AutodetectionMethod, Inventory, Problem};
 use weir_common::node::{NodeAddresses, register};
 use weir_kernel::Kernel;
 
@@ -123,10 +123,6 @@ impl Registration {
 
     async fn detect(&mut self, kernel: &Kernel) -> Result<NodeAddresses, String> {
         let interfaces = kernel.interfaces().await.map_err(|error| chain(&error))?;
-        let interfaces: Vec<NodeInterface> = interfaces
-            .into_iter()
-            .map(|it| NodeInterface { name: it.name, up: it.up, addresses: it.addresses })
-            .collect();
         let methods = [(Family::V4, self.ipv4.clone()), (Family::V6, self.ipv6.clone())];
         let mut addresses = NodeAddresses::default();
         for (family, method) in methods {

@@ -6,6 +6,7 @@ use weir_common::resources::Kind;
 use super::delete_node::delete_node;
 use super::delete_pool::delete_pool;
 use super::guard::Guard;
+use super::read::key_of;
 use super::{ATTEMPTS, Observer, StoreError};
 
 /// What is to be deleted, and how.
@@ -55,7 +56,7 @@ impl Deletion<'_> {
         }
         let mut deleted = Deleted::default();
         for attempt in 0..ATTEMPTS {
-            let selection = Selection::Key(kind.key(name));
+            let selection = Selection::Key(key_of(kind, name)?);
             let mut guard = Guard::read(self.datastore, vec![selection]).await?;
             let Some(entry) = guard.take_one(0) else {
                 return Err(StoreError::DoesNotExist { kind, name: name.to_owned() });

@@ -102,18 +102,18 @@ impl StoreError {
         Some(match self {
             Self::AlreadyExists { kind, name } => format!(
                 "look at it with: weirctl get {} {name}; change it with: weirctl apply -f FILE",
-                alias(*kind)
+                kind.alias()
             ),
             Self::DoesNotExist { kind, .. } => {
-                format!("list what there is with: weirctl get {}", alias(*kind))
+                format!("list what there is with: weirctl get {}", kind.alias())
             }
             Self::Outdated { kind, name, .. } => format!(
                 "read it again with: weirctl get {} {name} -o yaml; \
                  or leave resourceVersion out of the document",
-                alias(*kind)
+                kind.alias()
             ),
             Self::PoolInUse { name, tunnels, .. } => format!(
-                "list them with: weirctl ipam show --show-blocks; \
+                "list them with: weirctl ipam show --show-addresses --pool={name}; \
                  remove the containers that use them, then delete the pool again{}; \
                  or release them with it: weirctl delete ippool {name} --force",
                 if *tunnels > 0 { " (the tunnels' addresses go with it)" } else { "" }
@@ -121,8 +121,36 @@ impl StoreError {
             Self::Locked => "wait until the migration is over, or end it with: \
                              calicoctl datastore migrate unlock"
                 .to_owned(),
-            _ => return None,
+            Self::Contended { kind, name, .. } => format!(
+                "see what becomes of it with: weirctl get {} {name} -o yaml; then run the same \
+                 command again",
+                kind.alias()
+            ),
+            Self::Unreadable { key, .. } => unreadable(key),
+            Self::Datastore(_) => "see which datastore that is, and who named it, with: \
+                                   weirctl get ippool -v"
+                .to_owned(),
+            Self::Invalid(error) if !error.has_advice() => {
+                "put it right, then check the document with: weirctl validate -f FILE".to_owned()
+            }
+            // Their own texts, or the commands that meet them, say it.
+            Self::Invalid(_) | Self::Patch(_) | Self::Label(_) | Self::LeftDisabled { .. } => {
+                return None;
+            }
         })
+    }
+}
+
+/// What to do about a value that cannot be read.
+fn unreadable(key: &str) -> String {
+    let named = [Kind::Node, Kind::IpReservation]
+        .iter()
+        .find_map(|kind| Some((kind.alias(), kind.name_of(key)?)));
+    match named {
+        Some((alias, name)) => {
+            format!("delete it, then create it again: weirctl delete {alias} {name}")
+        }
+        None => "find all that cannot be read, and what to do, with: weirctl ipam check".to_owned(),
     }
 }
 
@@ -131,7 +159,69 @@ fn besides(tunnels: usize) -> String {
     if tunnels == 0 { String::new() } else { format!(", besides {tunnels} of nodes' tunnels") }
 }
 
-/// What the command line calls a kind.
-fn alias(kind: Kind) -> &'static str {
-    kind.aliases().first().copied().unwrap_or_default()
+#[cfg(test)]
+mod tests {
+    use weir_common::datastore;
+    use weir_common::resources::{Error, FieldError, LabelChange, Patch, PatchType};
+
+    use super::*;
+    use crate::commands::report::with_advice;
+
+    fn one_of_each() -> Vec<StoreError> {
+        let (kind, name) = (Kind::Node, String::from("n1"));
+        let invalid = || Error::Invalid(vec![FieldError::new("Spec", "wrong").value(5)]);
+        let unreadable = |key: String| StoreError::Unreadable { key, cause: "no JSON".into() };
+        let failed = || datastore::Error::Unavailable {
+            location: "127.0.0.1:2379".into(),
+            cause: "refused".into(),
+        };
+        let cidr = "10.7.0.0/24".parse().unwrap();
+        let cause = Box::new(StoreError::Datastore(failed()));
+        vec![
+            StoreError::AlreadyExists { kind, name: name.clone() },
+            StoreError::DoesNotExist { kind, name: name.clone() },
+            StoreError::Outdated {
+                kind,
+                name: name.clone(),
+                given: "1".into(),
+                current: "2".into(),
+            },
+            StoreError::Invalid(invalid()),
+            StoreError::Patch(Patch::parse("5", PatchType::Json).unwrap_err()),
+            StoreError::Label(LabelChange::set("a", false).unwrap_err()),
+            StoreError::PoolInUse { name: name.clone(), cidr, addresses: 1, tunnels: 0 },
+            StoreError::LeftDisabled { name: name.clone(), cause },
+            StoreError::Locked,
+            StoreError::Contended { kind, name, attempts: 500 },
+            unreadable(Kind::Node.key("n1")),
+            unreadable(Kind::IpPool.key("blue")),
+            StoreError::Datastore(failed()),
+        ]
+    }
+
+    /// Each says which command comes next.
+    #[test]
+    fn every_error_says_what_to_do() {
+        for error in one_of_each() {
+            // What the list above has to have one of.
+            match error {
+                StoreError::AlreadyExists { .. }
+                | StoreError::DoesNotExist { .. }
+                | StoreError::Outdated { .. }
+                | StoreError::Invalid(_)
+                | StoreError::Label(_)
+                | StoreError::PoolInUse { .. }
+                | StoreError::Contended { .. }
+                | StoreError::Unreadable { .. }
+                | StoreError::Datastore(_) => {
+                    assert!(with_advice(&error).contains("weirctl "), "{error:?}");
+                }
+                StoreError::Patch(_) => assert!(with_advice(&error).contains("for example")),
+                StoreError::LeftDisabled { .. } => {
+                    assert!(with_advice(&error).contains("run the same command again"));
+                }
+                StoreError::Locked => assert!(with_advice(&error).contains("calicoctl datastore")),
+            }
+        }
+    }
 }

@@ -29,6 +29,9 @@ pub use update::{apply, modify, replace};
 pub trait Observer: Send + Sync {
     /// `done` steps out of `total` are done.
     fn progress(&self, done: usize, total: usize);
+
+    /// So many entries of the datastore are read, of a number that is not known.
+    fn reading(&self, entries: usize);
 }
 
 /// How often a change is decided anew because something it rests on changed

@@ -40,10 +40,23 @@ pub async fn get(
     kind: Kind,
     name: &str,
 ) -> Result<Resource, StoreError> {
-    let Some(entry) = datastore.get(&kind.key(name)).await? else {
+    let Some(entry) = datastore.get(&key_of(kind, name)?).await? else {
         return Err(StoreError::DoesNotExist { kind, name: name.to_owned() });
     };
     to_resource(kind, &entry)
+}
+
+/// The key under which a resource is, if it is there.
+///
+/// # Errors
+/// [`StoreError::DoesNotExist`] for an IPAM configuration by another name than
+/// its own: its key does not have the name in it.
+pub(super) fn key_of(kind: Kind, name: &str) -> Result<String, StoreError> {
+    let key = kind.key(name);
+    if kind.name_of(&key) == Some(name) {
+        return Ok(key);
+    }
+    Err(StoreError::DoesNotExist { kind, name: name.to_owned() })
 }
 
 /// The name of the pool with exactly these addresses, if there is one.

@@ -58,7 +58,7 @@ pub async fn modify<T>(
     change: impl Fn(&Resource) -> Result<(Resource, T), StoreError>,
 ) -> Result<T, StoreError> {
     for _ in 0..ATTEMPTS {
-        let key = kind.key(name);
+        let key = read::key_of(kind, name)?;
         let mut selections = vec![Selection::Key(key.clone())];
         if kind == Kind::IpPool {
             selections.push(Selection::Prefix(keys::POOLS.to_owned()));

@@ -42,6 +42,29 @@ impl Progress {
 
 impl Observer for Progress {
     fn progress(&self, done: usize, total: usize) {
+        let is_long = |elapsed| ahead(elapsed, done, total).is_some_and(|it| it > WORTH_SAYING);
+        self.step(done, is_long, &line(done, total));
+    }
+
+    /// Where the end is not known, what took long is taken to go on.
+    fn reading(&self, entries: usize) {
+        self.step(entries, |elapsed| elapsed > WORTH_SAYING, &reading_line(entries));
+    }
+}
+
+impl Progress {
+    /// Says that nothing happens for so long.
+    pub fn waiting(&self, time: Duration) {
+        if stderr().is_terminal() && time > WORTH_SAYING {
+            let now = Instant::now();
+            let state = State { begun: now, done: 0, shown: Some(now) };
+            *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+            let _ = write!(stderr(), "{CLEAR}{}", waiting_line(time));
+        }
+    }
+
+    /// Notes a step, and shows it when this is work that `is_long`.
+    fn step(&self, done: usize, is_long: impl Fn(Duration) -> bool, line: &str) {
         if !stderr().is_terminal() {
             return;
         }
@@ -54,12 +77,11 @@ impl Observer for Progress {
             *known = State { shown: known.shown, ..fresh };
         }
         known.done = done;
-        let worth_saying = known.shown.is_some()
-            || ahead(now - known.begun, done, total).is_some_and(|ahead| ahead > WORTH_SAYING);
+        let worth_saying = known.shown.is_some() || is_long(now - known.begun);
         let in_pace = known.shown.is_none_or(|shown| now - shown >= PACE);
         if worth_saying && in_pace {
             known.shown = Some(now);
-            let _ = write!(stderr(), "{CLEAR}{}", line(done, total));
+            let _ = write!(stderr(), "{CLEAR}{line}");
         }
     }
 }
@@ -73,6 +95,14 @@ fn ahead(elapsed: Duration, done: usize, total: usize) -> Option<Duration> {
     let left = u32::try_from(total.saturating_sub(done)).unwrap_or(u32::MAX);
     let done = u32::try_from(done).unwrap_or(u32::MAX);
     Some(elapsed.checked_mul(left)? / done)
+}
+
+fn reading_line(entries: usize) -> String {
+    format!("{entries} entries read")
+}
+
+fn waiting_line(time: Duration) -> String {
+    format!("looking again in {} s", time.as_secs())
 }
 
 fn line(done: usize, total: usize) -> String {
@@ -96,5 +126,7 @@ mod tests {
     fn the_line_says_how_much_is_done() {
         assert_eq!(line(250, 1000), "250 of 1000 (25 %)");
         assert_eq!(line(0, 0), "0 of 0 (0 %)");
+        assert_eq!(reading_line(40_000), "40000 entries read");
+        assert_eq!(waiting_line(Duration::from_secs(2)), "looking again in 2 s");
     }
 }

@@ -40,9 +40,9 @@ async fn a_pool_in_use_is_not_deleted() {
         assert_eq!(
             answer.output,
             "Failed to delete 'IPPool' resource: IPPool(blue) 10.7.0.0/27 has 25 address(es) in use\n\
-             list them with: weirctl ipam show --show-blocks; remove the containers that use them, \
-             then delete the pool again; or release them with it: weirctl delete ippool blue \
-             --force\n"
+             list them with: weirctl ipam show --show-addresses --pool=blue; remove the containers \
+             that use them, then delete the pool again; or release them with it: weirctl delete \
+             ippool blue --force\n"
         );
         assert_eq!(answer.exit, 1);
     }

@@ -373,8 +373,8 @@ async fn tunnels_and_containers_are_told_apart() {
                 1,
                 "Failed to delete 'IPPool' resource: IPPool(p) 10.1.0.0/24 has 1 address(es) in \
                  use, besides 1 of nodes' tunnels\n\
-                 list them with: weirctl ipam show --show-blocks; remove the containers that use \
-                 them, then delete the pool again (the tunnels' addresses go with it); or release \
+                 list them with: weirctl ipam show --show-addresses --pool=p; remove the containers \
+                 that use them, then delete the pool again (the tunnels' addresses go with it); or release \
                  them with it: weirctl delete ippool p --force\n"
             )
         );

@@ -3,6 +3,9 @@
 //! the files are written anew; read the difference before committing it.
 
 use clap::CommandFactory;
+use serde_json::json;
+use weir_common::datastore::keys;
+use weir_common::ipam::Block;
 
 use super::*;
 
@@ -24,11 +27,14 @@ pub(super) fn check(name: &str, width: usize, text: &str) {
 
 /// Runs the lines one after the other over a recorded store.
 async fn transcript(case: &str, lines: &[(&str, &str)], width: usize) -> String {
-    let memory = recorded_store(case);
+    transcript_on(&recorded_store(case), lines, width).await
+}
+
+async fn transcript_on(memory: &Memory, lines: &[(&str, &str)], width: usize) -> String {
     let mut text = String::new();
     for (line, input) in lines {
         let arguments: Vec<_> = line.split(' ').collect();
-        let answer = call_in_style(&memory, &arguments, input, style(width)).await;
+        let answer = call_in_style(memory, &arguments, input, style(width)).await;
         text.push_str(&format!("$ weirctl {line}\n{}[{}]\n\n", answer.output, answer.exit));
     }
     text
@@ -63,8 +69,63 @@ async fn the_use_of_addresses_is_shown() {
         "ipam show --show-configuration",
         "ipam show --ip=10.10.0.1",
         "ipam show --ip=10.99.0.1",
+        "ipam show --show-addresses --pool=edge",
+        "ipam show --show-addresses --pool=10.8.0.0/24 -o json",
+        "ipam show --show-addresses --pool=nothing",
+        "ipam show --show-borrowed -o json",
+        "ipam show --show-configuration -o json",
+        "ipam show --ip=10.10.0.1 -o json",
+        "ipam show --ip=10.99.0.1 -o json",
     ];
     check_transcript("ipam-show", "busy", &lines.map(|line| (line, ""))).await;
+}
+
+/// Damage of several kinds, of which one cannot be mended.
+fn damaged_store() -> Memory {
+    let memory = recorded_store("busy");
+    let put = |key: String, value: serde_json::Value| {
+        memory.seed([(key, value.to_string().into_bytes())]);
+    };
+    put(keys::handle("pods.nothing"), json!({"block": {"10.7.0.0/30": 1}, "deleted": false}));
+    let block = "10.99.0.0/26".parse().unwrap();
+    memory.seed([(keys::block(block), Block::new(block, "n9", 1).to_json())]);
+    put(keys::affinity("n1", "10.99.1.0/26".parse().unwrap()), json!({"state": "confirmed"}));
+    put(keys::handle("pods.broken"), json!([]));
+    memory
+}
+
+#[tokio::test]
+async fn damage_and_its_repair_are_reported() {
+    let lines = [
+        "ipam check",
+        "ipam check -o json",
+        "ipam check --repair --dry-run",
+        "ipam check --repair",
+        "ipam check --repair -o json",
+        "ipam check --gone-host n1",
+        "ipam reclaim --dry-run",
+        "ipam reclaim --gone-host n9",
+        "ipam reclaim",
+        "ipam release --ip=10.8.0.65",
+        "ipam release --ip=10.8.0.65",
+        "ipam release --ip=10.8",
+    ];
+    for width in WIDTHS {
+        let text = transcript_on(&damaged_store(), &lines.map(|line| (line, "")), width).await;
+        check("ipam-check", width, &text);
+    }
+}
+
+#[tokio::test]
+async fn the_next_address_is_explained() {
+    let lines = [
+        "ipam explain --node n4",
+        "ipam explain --node n5 --pool edge",
+        "ipam explain --node n5 --pool 10.9.9.0/24",
+        "ipam explain --node n1 --ipv4 --ipv6",
+        "ipam explain --node nobody",
+    ];
+    check_transcript("ipam-explain", "busy", &lines.map(|line| (line, ""))).await;
 }
 
 #[tokio::test]

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use weir_common::datastore::keys;
-use weir_common::ipam::Assignee;
 use weir_common::ipam::audit::{Attached, ThisNode};
+use weir_common::ipam::{Assignee, Block};
 use weir_common::network::AttachmentIdentity;
 
 use super::*;
@@ -111,7 +111,9 @@ async fn addresses_are_released_one_by_one() {
     let expected = "Successfully released IP address 10.7.0.8\n".to_owned();
     assert_eq!(answer, Answer { exit: 0, output: expected });
     let answer = call(&memory, "ipam release --ip=10.7.0.8").await;
-    let expected = "IP address 10.7.0.8 is not assigned\n".to_owned();
+    let expected = "IP address 10.7.0.8 is not assigned\n\
+         list those that are with: weirctl ipam show --show-addresses\n"
+        .to_owned();
     assert_eq!(answer, Answer { exit: 1, output: expected });
     let answer = call(&memory, "ipam release --ip=ten").await;
     assert!(answer.exit == 1 && answer.output.contains("'ten'"), "{}", answer.output);
@@ -294,4 +296,32 @@ async fn the_use_of_addresses_is_told_to_scripts() {
     assert!(blue["blocks"].as_array().unwrap().iter().all(|block| block["total"] == "4"));
     let answer = call(&recorded_store("busy"), "ipam show --map -o json").await;
     assert_eq!(answer.exit, 1);
+}
+
+#[tokio::test]
+async fn blocks_in_no_pool_are_told_to_scripts() {
+    let memory = Memory::new();
+    let cidr = "10.9.0.0/26".parse().unwrap();
+    memory.seed([(keys::block(cidr), Block::new(cidr, "n1", 1).to_json())]);
+    let answer = call(&memory, "ipam show --show-blocks -o json").await;
+    let value: Value = serde_json::from_str(&answer.output).unwrap();
+    let block = json!({"cidr": "10.9.0.0/26", "total": "64", "inUse": "0", "free": "64"});
+    assert_eq!(value, json!({"pools": [], "blocksInNoPool": [block]}));
+}
+
+/// Each address in use is listed once, with its pool.
+#[tokio::test]
+async fn all_addresses_in_use_are_listed() {
+    let memory = recorded_store("busy");
+    let answer = call(&memory, "ipam show --show-addresses -o json").await;
+    let value: Value = serde_json::from_str(&answer.output).unwrap();
+    let addresses = value["addresses"].as_array().unwrap();
+    let of_blue = addresses.iter().filter(|address| address["pool"] == "blue").count();
+    assert_eq!(of_blue, 25);
+    for address in addresses {
+        let line = format!("ipam show --ip={} -o json", address["address"].as_str().unwrap());
+        let one: Value = serde_json::from_str(&call(&memory, &line).await.output).unwrap();
+        assert_eq!((&one["inUse"], &one["handle"]), (&json!(true), &address["handle"]));
+        assert_eq!(one["attributes"], address["attributes"]);
+    }
 }

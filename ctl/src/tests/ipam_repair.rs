@@ -162,7 +162,11 @@ async fn a_host_that_is_not_registered_is_gone_only_when_it_is_named() {
          it; if it is gone for good: weirctl ipam reclaim --gone-host n9\n"
     );
     let answer = run(&memory, "ipam reclaim --gone-host n1", &surroundings).await;
-    assert_eq!(answer.output, "--gone-host n1: this is host n1\n");
+    assert_eq!(
+        answer.output,
+        "--gone-host n1: this is host n1; name one that is gone, or run the command elsewhere; those \
+         that may be gone are listed by: weirctl ipam reclaim --dry-run\n"
+    );
     assert_eq!(memory.dump(), before);
     let report = run(&memory, "ipam check --gone-host n9 -o json", &surroundings).await.output;
     surroundings.input = document(&report);

@@ -131,7 +131,7 @@ async fn a_routing_daemons_routes_are_no_problem() {
     let answer = status(&memory, "node status", present.clone(), Style::default()).await;
     assert_eq!(answer.exit, 1, "{}", answer.output);
     assert!(answer.output.contains("is not on a link of this node"), "{}", answer.output);
-    present.led_by_others.extend(&left);
+    present.led_by_others.extend(left.iter().map(|range| (*range, Default::default())));
     let answer = status(&memory, "node status", present.clone(), Style::default()).await;
     assert_eq!(answer.exit, 0, "{}", answer.output);
     assert!(answer.output.contains("another program's route"), "{}", answer.output);

@@ -12,7 +12,7 @@ use weir_common::ipam::collect::Scope;
 use weir_common::ipam::engine::Assignment;
 use weir_common::ipam::{ATTRIBUTE_BOOT, Assigned, Error as IpamError, Memo, engine};
 use weir_common::resources::IpPool;
-use weir_process::{DELEGATED, Lock, Timing, block_on, boot_id, within};
+use weir_process::{Lock, Timing, block_on, boot_id, within_turn};
 
 use crate::cluster::{self, Question};
 use crate::sweep::sweep;
@@ -34,7 +34,7 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
     let question = Question::asked();
     let (assignment, cluster) = block_on(async {
         let likely = memo.likely.clone();
-        let (datastore, assignment, due) = within(DELEGATED, async {
+        let (datastore, assignment, due) = within_turn("assigning addresses", async {
             let datastore = weir_datastore::open(&datastore).await?;
             let assign = assign(call, &request, datastore.as_ref(), (&lock, &mut memo));
             let (assignment, due) = tokio::join!(assign, question.is_due(datastore.as_ref()));

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error};
 use weir_common::ipam::{Assignee, engine};
-use weir_process::{DELEGATED, block_on, within};
+use weir_process::{block_on, within_turn};
 
 use crate::assignee_of;
 
@@ -20,7 +20,7 @@ pub fn check(call: &Call) -> Result<(), Error> {
     };
     let assignee = assignee_of(call)?;
     let datastore = call.configuration.datastore.clone()?;
-    let held = block_on(within(DELEGATED, async {
+    let held = block_on(within_turn("looking the addresses up", async {
         let datastore = weir_datastore::open(&datastore).await?;
         Ok(engine::lookup(datastore.as_ref(), &assignee).await?)
     }))?;

@@ -1,17 +1,11 @@
 //! What `weir` asks where no agent runs: has the cluster changed, and what is there?
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use weir_common::cni::{Code, Error};
 use weir_common::datastore::Datastore;
 use weir_common::network::{ClusterNotice, Listing, Seen, needs_tunnel};
 use weir_common::node::{Settled, settle_tunnel_address};
-use weir_process::{CLUSTER_VARIABLE, Timing, within};
-
-/// How long the answer may take. With the wait for the host's lock and the
-/// assignment still less than the caller waits.
-const PATIENCE: Duration = Duration::from_secs(4);
+use weir_process::{CLUSTER, CLUSTER_VARIABLE, Limit, Timing, within};
 
 /// The most affinities in a cluster for which blocks are read: about ten megabytes
 /// of them.
@@ -57,15 +51,16 @@ pub async fn answer(
     node: &str,
     due: impl Future<Output = bool>,
 ) -> Option<Box<ClusterNotice>> {
-    let answer = within(PATIENCE, async {
-        if !due.await {
-            return Ok(None);
-        }
-        let _timing = Timing::of("inventory");
-        let listing = Listing::read(datastore, MOST_BLOCKS).await;
-        let listing = listing.map_err(|error| Error::caused(Code::TryAgainLater, &error))?;
-        Ok(Some(settle(datastore, node, listing).await))
-    });
+    let answer =
+        within("reading the cluster", "the next ADD tries again", Limit::of(CLUSTER), async {
+            if !due.await {
+                return Ok(None);
+            }
+            let _timing = Timing::of("inventory");
+            let listing = Listing::read(datastore, MOST_BLOCKS).await;
+            let listing = listing.map_err(|error| Error::caused(Code::TryAgainLater, &error))?;
+            Ok(Some(settle(datastore, node, listing).await))
+        });
     answer
         .await
         .map_err(|error| {

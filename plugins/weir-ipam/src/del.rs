@@ -3,7 +3,7 @@
 use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
 use weir_common::ipam::engine;
-use weir_process::{DELEGATED, block_on, within};
+use weir_process::{block_on, within_turn};
 
 use crate::{assignee_of, lock};
 
@@ -12,7 +12,7 @@ pub fn del(call: &Call) -> Result<(), Error> {
     let assignee = assignee_of(call)?;
     let datastore = call.configuration.datastore.clone()?;
     let _lock = lock(ipam);
-    let released = block_on(within(DELEGATED, async {
+    let released = block_on(within_turn("releasing addresses", async {
         let datastore = weir_datastore::open(&datastore).await?;
         Ok(engine::release(datastore.as_ref(), &assignee).await?)
     }))?;

@@ -36,7 +36,8 @@ pub async fn gather(call: &Call, now: Timestamp) -> Result<Evidence, Error> {
 
 async fn attached(network: &str) -> Result<std::collections::BTreeSet<AttachmentName>, Error> {
     let failed = |error: weir_kernel::Error| Error::caused(Code::Kernel, &error);
-    let attachments = Kernel::open().map_err(failed)?.attachments().await.map_err(failed)?;
-    let of_network = attachments.iter().filter(|identity| identity.network() == network);
+    let links = Kernel::open().map_err(failed)?.made_links().await.map_err(failed)?;
+    let identities = links.into_iter().filter_map(|link| link.identity);
+    let of_network = identities.filter(|identity| identity.network() == network);
     Ok(of_network.map(|identity| identity.name()).collect())
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
 use weir_common::ipam::collect::{Collection, Rule, Scope, collect};
-use weir_process::{DELEGATED, block_on, within};
+use weir_process::{block_on, within_turn};
 
 use crate::{evidence, host, lock};
 
@@ -18,7 +18,7 @@ pub fn gc(call: &Call) -> Result<(), Error> {
     let host = host(call)?;
     let datastore = call.configuration.datastore.clone()?;
     let _lock = lock(ipam);
-    block_on(within(DELEGATED, async {
+    block_on(within_turn("giving back what is not in use", async {
         let rule = match &call.configuration.valid_attachments {
             Some(valid) => Rule::Listed(valid.clone()),
             None => Rule::Proved(evidence::gather(call, Timestamp::now()).await?),

@@ -8,7 +8,7 @@ use weir_common::datastore::Datastore;
 use weir_common::ipam::collect::Scope;
 use weir_common::ipam::explain::explain;
 use weir_common::ipam::{Error as IpamError, Memo};
-use weir_process::{DELEGATED, block_on, boot_id, within};
+use weir_process::{block_on, boot_id, within_turn};
 
 use crate::sweep::sweep;
 use crate::{host, lock};
@@ -23,7 +23,8 @@ pub fn status(call: &Call) -> Result<(), Error> {
         let datastore = weir_datastore::open(&datastore).await?;
         Ok(foresee(call, ipam, &host, datastore.as_ref()).await?)
     };
-    block_on(within(DELEGATED, look)).map_err(|error| Error { code: Code::NotAvailable, ..error })
+    block_on(within_turn("looking for a free address", look))
+        .map_err(|error| Error { code: Code::NotAvailable, ..error })
 }
 
 /// Full of what a reboot left is not full. No ADD may come to give it back while

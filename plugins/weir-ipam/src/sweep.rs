@@ -3,8 +3,6 @@
 //! The first ADD of a network under a boot does it, unasked; a reminder in the
 //! host's lock file keeps later ones from doing it again.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::datastore::Datastore;
@@ -12,12 +10,9 @@ use weir_common::ipam::Memo;
 use weir_common::ipam::collect::{
     Collected, Collection, Evidence, Rule, Scope, collect, collect_few,
 };
-use weir_process::{Lock, Timing};
+use weir_process::{Lock, SWEEP, Timing};
 
 use crate::evidence;
-
-/// How much of an ADD's time may go into it.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Gives back what was assigned under earlier boots of this host, unless that was
 /// done under this one, or nobody would remember that it was. A failure is logged:
@@ -42,7 +37,7 @@ pub async fn sweep(
     let rule = Rule::Proved(evidence);
     let collection = Collection { host: host.to_owned(), network: network.to_owned(), rule };
     let collecting = collect_in(datastore, &collection, scope);
-    let Ok((collected, done)) = tokio::time::timeout(PATIENCE, collecting).await else {
+    let Ok((collected, done)) = tokio::time::timeout(SWEEP, collecting).await else {
         return tracing::warn!("what a reboot left could not be given back in time");
     };
     for (address, handle) in &collected.released {

@@ -6,11 +6,11 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error};
 use weir_common::ipam::Family;
 use weir_common::network::{
-    Attachment, AttachmentIdentity, Expected, Families, NodeNeeds, Route, Step, compare,
+    Attachment, AttachmentIdentity, Expected, Families, Nat, NodeNeeds, Route, Step, compare,
     plan_addresses, plan_attachment, plan_link, plan_node, plan_parameters,
 };
 use weir_kernel::{Applied, Kernel, is_same_namespace};
-use weir_process::{CLEAN_UP, DEADLINE, Timing};
+use weir_process::{ANSWER, CLEAN_UP, Lock, NAT_LOCK, Timing};
 
 use crate::cluster::{Keeper, Upkeep};
 use crate::delegate::{Delegate, is_own_ipam};
@@ -29,7 +29,7 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let delegate = Delegate::find(call, ipam)?.asking(keeper.question());
     let kernel = open(call)?;
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
-    let mut running = delegate.start("ADD", DEADLINE - CLEAN_UP)?;
+    let mut running = delegate.start("ADD", ANSWER)?;
     // While the IPAM plugin works, what needs no address is done.
     let ask = async {
         let _timing = Timing::of("addresses");
@@ -129,8 +129,7 @@ async fn prepare(
     let mut steps =
         if present { Vec::new() } else { plan_link(identity, call.configuration.mac, mtu) };
     if let Some(families) = ready_for {
-        let forwarding = call.configuration.allow_ip_forwarding;
-        steps.extend(plan_parameters(identity, families, forwarding));
+        steps.extend(plan_parameters(identity, families, attachment::forwarding(call)));
     }
     let beside = kernel.routes_beside(identity).await.map_err(failure::of_kernel)?;
     let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
@@ -152,22 +151,44 @@ async fn attach(
     link: Link,
 ) -> Result<(AddResult, Applied), Error> {
     let _timing = Timing::of("attach");
-    let (attachment, steps) = match plan(call, kernel, keeper, &addresses, &link).await {
+    let (attachment, steps) = match plan(call, kernel, &addresses, &link).await {
         Ok(planned) => planned,
         Err(error) => return Err(undo(kernel, link.applied, error).await),
     };
     let applied = kernel.apply_after(link.applied, &steps).await;
     let applied = applied.map_err(|error| failure::of_plan(&error))?;
+    let applied = if keeper.is_agent() {
+        applied
+    } else {
+        make_node(kernel, attachment.families(), pools::nat(&addresses), applied).await?
+    };
     let host_interface = attachment.identity().host_interface();
     tracing::info!(host_interface, addresses = ?attachment.addresses(), "attached");
     Ok((attachment::result(call, &attachment, addresses), applied))
 }
 
-/// What is still to be done for an attachment and for the node.
+/// Gives the node what its attachments need, where no agent sees to it.
+async fn make_node(
+    kernel: &Kernel,
+    families: Families,
+    nat: Nat,
+    applied: Applied,
+) -> Result<Applied, Error> {
+    let state = match kernel.node_state(families.ipv6) {
+        Ok(state) => state,
+        Err(error) => return Err(undo(kernel, applied, failure::of_kernel(error)).await),
+    };
+    let Families { ipv4, ipv6 } = families;
+    let steps = plan_node(&NodeNeeds { ipv4, ipv6, nat: nat.clone() }, &state);
+    // A GC looks for attachments and removes the NAT under the same lock.
+    let _lock = (nat != Nat::AsItIs).then(|| Lock::take(Path::new(NAT_LOCK)));
+    kernel.apply_after(applied, &steps).await.map_err(|error| failure::of_plan(&error))
+}
+
+/// What is still to be done for an attachment.
 async fn plan(
     call: &Call,
     kernel: &Kernel,
-    keeper: &Keeper,
     addresses: &AddResult,
     link: &Link,
 ) -> Result<(Attachment, Vec<Step>), Error> {
@@ -176,7 +197,7 @@ async fn plan(
     let attachment = attachment.beside(link.beside.clone());
     let families = attachment.families();
     let is_other = |ready_for| ready_for != families;
-    let mut steps = if is_whole {
+    let steps = if is_whole {
         Vec::new()
     } else if link.present || link.is_of_other_mtu || link.ready_for.is_some_and(is_other) {
         del::remove(kernel, attachment.identity()).await?;
@@ -184,18 +205,11 @@ async fn plan(
     } else if link.ready_for.is_some() {
         plan_addresses(&attachment)
     } else {
-        let forwarding = call.configuration.allow_ip_forwarding;
+        let forwarding = attachment::forwarding(call);
         let mut steps = plan_parameters(attachment.identity(), families, forwarding);
         steps.extend(plan_addresses(&attachment));
         steps
     };
-    let Families { ipv4, ipv6 } = families;
-    if keeper.is_agent() {
-        return Ok((attachment, steps));
-    }
-    let needs = NodeNeeds { ipv4, ipv6, nat: pools::nat(addresses) };
-    let state = kernel.node_state(ipv6).map_err(failure::of_kernel)?;
-    steps.extend(plan_node(&needs, &state));
     Ok((attachment, steps))
 }
 

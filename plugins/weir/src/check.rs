@@ -1,19 +1,21 @@
 //! CHECK: is the attachment as ADD made it?
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{AddResult, Code, Error, Interface};
-use weir_common::network::{Difference, Expected, compare};
+use weir_common::cni::{AddResult, Code, Error, Interface, OwnRoutes, own_routes};
+use weir_common::network::{Difference, Expected, Trouble, compare, needs_nat};
 use weir_kernel::Kernel;
 
 use weir_process::DEADLINE;
 
+use crate::cluster::Keeper;
 use crate::delegate::{Delegate, is_own_ipam};
 use crate::{attachment, failure};
 
-/// Asks the IPAM plugin, and compares the kernel with the result of ADD. What
-/// later plugins of the chain added is let be.
+/// Asks the IPAM plugin, and compares the kernel with the result of ADD, and with what
+/// the container needs of the node. What later plugins of the chain added is let be.
 ///
 /// # Errors
 /// Everything that is not as it should be.
@@ -32,13 +34,25 @@ pub async fn check(call: &Call) -> Result<(), Error> {
     let found = kernel.inspect(&expected.identity).await.map_err(failure::of_kernel)?;
     let differences: Vec<String> =
         compare(&expected, &found).iter().map(Difference::to_string).collect();
-    if differences.is_empty() {
+    let differs = (!differences.is_empty()).then(|| {
+        let message = format!("{}; delete and add the container again", differences.join("; "));
+        Error::new(Code::CheckFailed, message)
+    });
+    let errors = differs.into_iter().chain(nat(call, &kernel, &expected.addresses).err());
+    Error::joined(errors).map_or(Ok(()), Err)
+}
+
+/// Whether the NAT is there that the pools of these addresses asked for when an ADD
+/// last made it.
+fn nat(call: &Call, kernel: &Kernel, addresses: &[IpAddr]) -> Result<(), Error> {
+    if !is_own_ipam(call) {
         return Ok(());
     }
-    Err(Error::new(
-        Code::CheckFailed,
-        format!("{}; delete and add the container again", differences.join("; ")),
-    ))
+    let pools = Keeper::find(call).pools_without_nat(kernel).map_err(failure::of_kernel)?;
+    if addresses.iter().any(|&address| needs_nat(&pools, address)) {
+        return Err(Error::new(Code::CheckFailed, Trouble::NatMissing.to_string()));
+    }
+    Ok(())
 }
 
 /// What ADD made, by its result. Hardware address and MTU are the result's and
@@ -48,12 +62,14 @@ fn expected(call: &Call, result: &AddResult) -> Result<Expected, Error> {
     let index = result.interfaces.iter().position(|interface| interface == container);
     let mut own = result.clone();
     own.ips.retain(|ip| ip.interface.is_none() || ip.interface == index);
-    if is_own_ipam(call) {
-        // weir-ipam gives the configured ones: all others are another plugin's.
-        own.routes = call.configuration.require_ipam()?.routes.clone();
-    }
-    let mtu = call.configuration.mtu;
-    let attachment = attachment::attachment(call, &own, mtu.unwrap_or(ANY_MTU))?;
+    let configuration = &call.configuration;
+    let include = configuration.include_default_routes;
+    let OwnRoutes { routes, default_routes } =
+        own_routes(configuration.require_ipam()?, include, &result.routes);
+    own.routes = routes;
+    let mtu = configuration.mtu;
+    let any = mtu.unwrap_or(ANY_MTU);
+    let attachment = attachment::with_default_routes(call, &own, any, default_routes)?;
     Ok(Expected { mac: container.mac.parse().ok(), mtu, ..Expected::of(&attachment) })
 }
 

@@ -12,7 +12,8 @@ use weir_common::cni::AddResult;
 use weir_common::cni::skeleton::Call;
 use weir_common::datastore::{Configuration, Revision};
 use weir_common::network::{
-    ClusterNotice, ClusterPlan, NodeMemo, TunnelNeed, Underlay, any_tunnels, plan_cluster, pod_mtu,
+    ClusterNotice, ClusterPlan, ClusterPool, NatPool, NodeMemo, TunnelNeed, Underlay, any_tunnels,
+    plan_cluster, pod_mtu,
 };
 use weir_kernel::{Converged, Kernel};
 use weir_process::{
@@ -72,6 +73,27 @@ impl Keeper {
             Self::Agent(notice) => notice.tunnel,
             Self::Plugin { memo, .. } => memo.as_ref().map(|memo| memo.tunnel).unwrap_or_default(),
         }
+    }
+
+    /// The pools for which the last ADD made the node's NAT, as far as is known; none
+    /// where the agent sees to it.
+    pub fn nat_pools(&self) -> Vec<NatPool> {
+        let Self::Plugin { memo: Some(memo), .. } = self else { return Vec::new() };
+        let whole = read_whole_node_memo(Path::new(NODE_MEMO_FILE));
+        let whole = whole.filter(|(left, _)| left.datastore == memo.datastore);
+        let follower = whole.map(|(_, follower)| follower).unwrap_or_default();
+        let inventory = follower.inventory();
+        let pool =
+            |pool: &ClusterPool| NatPool { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
+        inventory.pools.values().map(pool).collect()
+    }
+
+    /// The same if that NAT is gone.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn pools_without_nat(&self, kernel: &Kernel) -> Result<Vec<NatPool>, weir_kernel::Error> {
+        if self.is_agent() || kernel.has_nat()? { Ok(Vec::new()) } else { Ok(self.nat_pools()) }
     }
 
     /// What the IPAM plugin is asked; `None` where the agent sees to everything.

@@ -20,8 +20,16 @@ use crate::{failure, identity_of};
 /// # Errors
 /// All that failed, after everything has been tried.
 pub async fn del(call: &Call) -> Result<(), Error> {
+    let identity = match identity_of(call) {
+        Ok(identity) => identity,
+        // An ADD refuses it before it does anything (spec: "DEL" of what is not there).
+        Err(error) => {
+            tracing::debug!(%error, "nothing to remove: no ADD can have made it");
+            return Ok(());
+        }
+    };
     let kernel = Kernel::open().map_err(failure::of_kernel)?;
-    let link = kernel.remove_routes(&identity_of(call)?).await.map_err(failure::of_kernel);
+    let link = kernel.remove_routes(&identity).await.map_err(failure::of_kernel);
     let (removed, released) = match link {
         Ok(link) => tokio::join!(remove_link(&kernel, link), release(call)),
         // An address is not released while a route to it may be left.

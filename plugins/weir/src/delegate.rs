@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,7 +11,7 @@ use tokio::process::{Child, Command};
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error, IpamConfiguration};
 use weir_process::{
-    CALL_VARIABLE, CLUSTER_VARIABLE, PARENT_VARIABLE, become_program, call_id, within,
+    CALL_VARIABLE, CLUSTER_VARIABLE, Limit, PARENT_VARIABLE, become_program, call_id, within,
 };
 
 /// The IPAM plugin that ends together with this process by itself.
@@ -42,7 +42,7 @@ pub struct Running<'a> {
     delegate: &'a Delegate<'a>,
     child: Child,
     /// When it is given up.
-    until: Instant,
+    limit: Limit,
 }
 
 impl<'a> Delegate<'a> {
@@ -117,7 +117,7 @@ impl<'a> Delegate<'a> {
             let program = self.program.display();
             Error::new(Code::Delegate, format!("IPAM plugin {program} cannot be executed: {error}"))
         })?;
-        Ok(Running { delegate: self, child, until: Instant::now() + limit })
+        Ok(Running { delegate: self, child, limit: Limit::of(limit) })
     }
 
     /// Has the addresses of the attachment released, within `limit`.
@@ -171,19 +171,14 @@ impl Running<'_> {
     }
 
     async fn status(&mut self) -> Result<ExitStatus, Error> {
-        let limit = self.limit();
-        let wait = async { self.child.wait().await.map_err(|error| self.delegate.broken(error)) };
-        within(limit, wait).await
-    }
-
-    fn limit(&self) -> Duration {
-        self.until.saturating_duration_since(Instant::now())
+        let (delegate, limit) = (self.delegate, self.limit);
+        let wait = async { self.child.wait().await.map_err(|error| delegate.broken(error)) };
+        delegate.within(limit, wait).await
     }
 
     /// Writes the input while reading the answer: either may be larger than a
     /// pipe holds. The answer is whole when the plugin closes its end.
     async fn answer(&mut self) -> Result<Vec<u8>, Error> {
-        let limit = self.limit();
         let input = self.child.stdin.take();
         let output = self.child.stdout.take();
         let write = async {
@@ -200,11 +195,21 @@ impl Running<'_> {
             std::io::Result::Ok(answer)
         };
         let exchange = async { tokio::join!(write, read).1 };
-        within(limit, async { exchange.await.map_err(|error| self.delegate.broken(error)) }).await
+        let exchange = async { exchange.await.map_err(|error| self.delegate.broken(error)) };
+        self.delegate.within(self.limit, exchange).await
     }
 }
 
 impl Delegate<'_> {
+    async fn within<T>(
+        &self,
+        limit: Limit,
+        future: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let what = format!("IPAM plugin {}", self.name);
+        within(&what, "its messages are in the log; try again", limit, future).await
+    }
+
     fn broken(&self, error: std::io::Error) -> Error {
         Error::new(Code::Delegate, format!("IPAM plugin {}: {error}", self.name))
     }

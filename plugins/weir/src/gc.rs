@@ -2,13 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error, with_valid_attachments};
 use weir_common::ipam::collect::AttachmentName;
 use weir_common::network::{Fate, fate};
 use weir_kernel::{Kernel, OwnLink};
-use weir_process::{DEADLINE, Timing};
+use weir_process::{DEADLINE, Lock, NAT_LOCK, Timing};
 
 use crate::cluster::Keeper;
 use crate::delegate::Delegate;
@@ -114,8 +115,26 @@ impl Links {
         let mut errors: Vec<_> = failed.into_iter().map(|(_, error)| error).collect();
         // The agent sees to it where it runs.
         if finished.is_empty() && !Keeper::find(call).is_agent() {
-            errors.extend(self.kernel.remove_nat().err());
+            errors.extend(self.remove_nat().await.err());
         }
         errors
+    }
+
+    /// Removes the node's NAT unless an ADD came in meanwhile. An ADD makes its link
+    /// first and looks at the NAT afterwards, under the same lock: either its link is
+    /// seen here, or it finds that the NAT is gone.
+    async fn remove_nat(&self) -> Result<(), weir_kernel::Error> {
+        let _lock = match Lock::require(Path::new(NAT_LOCK)) {
+            Ok(lock) => lock,
+            Err(error) => {
+                tracing::warn!(file = NAT_LOCK, %error, "the NAT stays until the next GC: no lock");
+                return Ok(());
+            }
+        };
+        let made = self.kernel.made_links().await?;
+        if made.iter().any(|made| made.identity.is_some()) {
+            return Ok(());
+        }
+        self.kernel.remove_nat()
     }
 }

@@ -12,9 +12,10 @@ use crate::cluster::Keeper;
 use crate::delegate::Delegate;
 use crate::failure;
 
-/// How long an ADD may take from the container's end being up to the last route:
-/// what looks like trouble is looked at again after that.
-const ADD_IN_PROGRESS: Duration = Duration::from_millis(300);
+/// How long a DEL may take from the routes' removal to the link's: what looks like
+/// trouble is looked at again after that. (An ADD at work looks like no trouble:
+/// `plan_addresses`.)
+const DEL_IN_PROGRESS: Duration = Duration::from_millis(300);
 
 /// How many troubles are told in full.
 const MAX_TOLD: usize = 5;
@@ -41,7 +42,7 @@ async fn connectivity(call: &Call) -> Result<(), Error> {
     if first.is_empty() {
         return Ok(());
     }
-    tokio::time::sleep(ADD_IN_PROGRESS).await;
+    tokio::time::sleep(DEL_IN_PROGRESS).await;
     let again = look(call).await?;
     let lasting: Vec<String> =
         again.iter().filter(|trouble| first.contains(trouble)).map(Trouble::to_string).collect();
@@ -66,6 +67,8 @@ async fn look(call: &Call) -> Result<Vec<Trouble>, Error> {
     };
     let state = kernel.node_state(attachments.iter().any(has_ipv6)).map_err(failure::of_kernel)?;
     let tunnel = kernel.tunnel_device().await.map_err(failure::of_kernel)?;
-    let need = Keeper::find(call).tunnel();
-    Ok(troubles(&attachments, &NodeHealth { state, need, tunnel }))
+    let keeper = Keeper::find(call);
+    let need = keeper.tunnel();
+    let without_nat = keeper.pools_without_nat(&kernel).map_err(failure::of_kernel)?;
+    Ok(troubles(&attachments, &NodeHealth { state, need, tunnel, without_nat }))
 }

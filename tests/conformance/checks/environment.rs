@@ -3,7 +3,7 @@
 use weir_tests::Call;
 
 use super::Check;
-use crate::bench::{Bench, Scene};
+use crate::bench::{Bench, Scene, commands};
 use crate::verdict::{Fault, Verdict, about, ensure, refused_with, result, silent, told};
 
 pub const CHECKS: &[Check] = &[
@@ -29,15 +29,19 @@ pub const CHECKS: &[Check] = &[
     Check::new("P2.version-needs-nothing", "VERSION requires no other variable", version_alone),
     Check::new(
         "P3.bad-container-id",
-        "ADD, CHECK and DEL refuse a container id outside of [a-zA-Z0-9][a-zA-Z0-9_.-]*, code 4",
+        "ADD, CHECK and DEL refuse a container id outside of [a-zA-Z0-9][a-zA-Z0-9_.-]*, code 4, naming it",
         bad_container_id,
     ),
     Check::new(
         "P3.bad-interface-name",
-        "ADD, CHECK and DEL refuse a CNI_IFNAME that Linux would not take, code 4",
+        "ADD, CHECK and DEL refuse a CNI_IFNAME that Linux would not take, code 4, naming it",
         bad_interface_name,
     ),
-    Check::new("P3.bad-network-name", "a bad or missing network name is code 7", bad_network_name),
+    Check::new(
+        "P3.bad-network-name",
+        "a bad or missing network name is code 7 in each command, naming it",
+        bad_network_name,
+    ),
     Check::new(
         "P3.good-names",
         "ids and interface names at the edge of what is allowed work",
@@ -147,15 +151,17 @@ fn version_alone(bench: &Bench) -> Verdict {
 
 fn bad_container_id(bench: &Bench) -> Verdict {
     let bad = ["../web", "-web", ".web", "_web", "a/b", "a b", "a:b", "wëb", "a\nb"];
-    refuses_each(bench, "CNI_CONTAINERID", &bad)
+    refuses_each(bench, "CNI_CONTAINERID", "containerid", &bad)
 }
 
 fn bad_interface_name(bench: &Bench) -> Verdict {
     let bad = [".", "..", "a/b", "a:b", "a b", "a\tb", "a\u{a0}b", "sixteen-bytes-xx"];
-    refuses_each(bench, "CNI_IFNAME", &bad)
+    refuses_each(bench, "CNI_IFNAME", "if|interface", &bad)
 }
 
-fn refuses_each(bench: &Bench, variable: &str, bad: &[&str]) -> Verdict {
+/// `named` are the words for the variable, in small letters and without underscores, one
+/// of which must be said.
+fn refuses_each(bench: &Bench, variable: &str, named: &str, bad: &[&str]) -> Verdict {
     let scene = bench.usual()?;
     let mut evidence = String::new();
     for version in bench.since("0.1.0")? {
@@ -163,7 +169,11 @@ fn refuses_each(bench: &Bench, variable: &str, bad: &[&str]) -> Verdict {
             for (command, _) in required(version) {
                 let call = scene.call_for(version, "web").with(variable, value);
                 let answer = scene.run(&call, command);
-                about(&format!("{command} {value:?} in {version}"), refused_with(&answer, 4))?;
+                let tried = format!("{command} {value:?} in {version}");
+                let text = about(&tried, refused_with(&answer, 4))?.text;
+                let text = text.to_lowercase().replace('_', "");
+                let is_named = named.split('|').any(|word| text.contains(word));
+                ensure(is_named, || format!("{tried} does not name it: {}", told(&answer)))?;
                 evidence = told(&answer);
             }
         }
@@ -176,16 +186,22 @@ fn bad_network_name(bench: &Bench) -> Verdict {
     let mut evidence = String::new();
     for version in bench.since("0.1.0")? {
         let call = scene.call_for(version, "web");
-        for name in ["", "-pods", "a b", "a/b", "../a", "päds"] {
-            let call = call.clone().configure("/name", name.into());
-            let answer = scene.run(&call, "ADD");
-            about(&format!("name {name:?} in {version}"), refused_with(&answer, 7))?;
-        }
+        let mut inputs: Vec<String> = ["", "-pods", "a b", "a/b", "../a", "päds"]
+            .map(|name| call.clone().configure("/name", name.into()).configuration().to_string())
+            .into();
         let mut configuration = call.configuration().clone();
         configuration.as_object_mut().and_then(|members| members.remove("name"));
-        let answer = scene.run_with(&call, "ADD", &configuration.to_string());
-        about("no name", refused_with(&answer, 7))?;
-        evidence = told(&answer);
+        inputs.push(configuration.to_string());
+        for input in inputs {
+            for command in commands(version) {
+                let answer = scene.run_with(&call, command, &input);
+                let tried = format!("{command} with {input}");
+                let failure = about(&tried, refused_with(&answer, 7))?;
+                let is_named = failure.text.contains("name");
+                ensure(is_named, || format!("{tried} does not name it: {}", told(&answer)))?;
+                evidence = told(&answer);
+            }
+        }
     }
     Ok(evidence)
 }

@@ -5,8 +5,8 @@ use std::fs::File;
 use serde_json::Value;
 
 use super::Check;
-use crate::bench::{Bench, VERSIONS};
-use crate::verdict::{Verdict, about, ensure, failed, list, refused_with, result, told};
+use crate::bench::{Bench, VERSIONS, commands};
+use crate::verdict::{Verdict, about, ensure, failed, list, refused_with, result, silent, told};
 
 pub const CHECKS: &[Check] = &[
     Check::new("P4.unreadable", "standard input that cannot be read is code 5", unreadable),
@@ -39,10 +39,14 @@ pub const CHECKS: &[Check] = &[
 fn unreadable(bench: &Bench) -> Verdict {
     let scene = bench.usual()?;
     let call = scene.call_for(bench.newest()?, "web");
-    let directory = File::open("/").expect("a directory can be opened");
-    let answer = scene.run_from(&call, "ADD", directory);
-    refused_with(&answer, 5)?;
-    Ok(told(&answer))
+    let mut evidence = String::new();
+    for command in commands(bench.newest()?) {
+        let directory = File::open("/").expect("a directory can be opened");
+        let answer = scene.run_from(&call, command, directory);
+        about(command, refused_with(&answer, 5))?;
+        evidence = told(&answer);
+    }
+    Ok(evidence)
 }
 
 fn not_json(bench: &Bench) -> Verdict {
@@ -50,9 +54,13 @@ fn not_json(bench: &Bench) -> Verdict {
     let call = scene.call_for(bench.newest()?, "web");
     let mut evidence = String::new();
     for input in ["", "{", "[]", "\"text\"", "{\"name\": \"pods\", \"cniVersion\": 1}"] {
-        let answer = scene.run_with(&call, "ADD", input);
-        about(&format!("{input:?}"), refused_with(&answer, 6))?;
-        evidence = told(&answer);
+        for command in commands(bench.newest()?) {
+            let answer = scene.run_with(&call, command, input);
+            let failure = about(&format!("{command} {input:?}"), refused_with(&answer, 6))?;
+            let is_named = !input.contains("cniVersion") || failure.text.contains("cniVersion");
+            ensure(is_named, || format!("{command} does not name it: {}", told(&answer)))?;
+            evidence = told(&answer);
+        }
     }
     Ok(evidence)
 }
@@ -61,20 +69,24 @@ fn name_first(bench: &Bench) -> Verdict {
     let scene = bench.usual()?;
     let call = scene.call_for(bench.newest()?, "web");
     let call = call.configure("/name", "-".into()).configure("/cniVersion", "9.9.9".into());
-    let answer = scene.run(&call, "ADD");
-    refused_with(&answer, 7)?;
-    Ok(told(&answer))
+    let mut evidence = String::new();
+    for command in commands(bench.newest()?) {
+        let answer = scene.run(&call, command);
+        about(command, refused_with(&answer, 7))?;
+        evidence = told(&answer);
+    }
+    Ok(evidence)
 }
 
 fn unknown_version(bench: &Bench) -> Verdict {
     let scene = bench.usual()?;
     let call = scene.call_for(bench.newest()?, "web").configure("/cniVersion", "9.9.9".into());
     let mut evidence = String::new();
-    for command in ["ADD", "CHECK", "DEL"] {
+    for command in commands(bench.newest()?) {
         let answer = scene.run(&call, command);
         let failure = about(command, refused_with(&answer, 1))?;
-        // The reference does not list them in CHECK.
-        let listed = command == "CHECK"
+        // The reference does not list them where the command compares versions.
+        let listed = !["ADD", "DEL"].contains(&command)
             || bench.claimed.iter().all(|version| failure.text.contains(version));
         ensure(listed, || format!("{command} does not list them: {}", told(&answer)))?;
         evidence = told(&answer);
@@ -87,9 +99,16 @@ fn exact(bench: &Bench) -> Verdict {
     let call = scene.call_for(bench.newest()?, "web");
     let mut evidence = String::new();
     for version in ["1.0", "v1.0.0", "1.0.0 ", "1.0.00"] {
-        let answer = scene.run(&call.clone().configure("/cniVersion", version.into()), "ADD");
-        about(&format!("{version:?}"), refused_with(&answer, 1))?;
-        evidence = told(&answer);
+        let call = call.clone().configure("/cniVersion", version.into());
+        // In the others, one that is no version at all is P4.no-number's.
+        let is_number = ["1.0", "1.0.00"].contains(&version);
+        for command in commands(bench.newest()?) {
+            if is_number || ["ADD", "DEL"].contains(&command) {
+                let answer = scene.run(&call, command);
+                about(&format!("{command} {version:?}"), refused_with(&answer, 1))?;
+                evidence = told(&answer);
+            }
+        }
     }
     Ok(evidence)
 }
@@ -103,6 +122,13 @@ fn no_version(bench: &Bench) -> Verdict {
     let answer = scene.run_with(&call, "ADD", &configuration.to_string());
     let document = result(&answer)?;
     ensure(document["ip4"]["ip"].is_string(), || told(&answer))?;
+    silent(&scene.run_with(&call, "DEL", &configuration.to_string()))?;
+    for command in commands(bench.newest()?) {
+        if !["ADD", "DEL"].contains(&command) {
+            let answer = scene.run_with(&call, command, &configuration.to_string());
+            about(command, refused_with(&answer, 1))?;
+        }
+    }
     Ok(told(&answer))
 }
 
@@ -127,7 +153,8 @@ fn check_too_old(bench: &Bench) -> Verdict {
     let mut evidence = String::new();
     for version in bench.since("0.1.0")?.into_iter().filter(|version| *version < "0.4.0") {
         let answer = scene.run(&scene.call_for(version, "web"), "CHECK");
-        about(version, refused_with(&answer, 1))?;
+        let failure = about(version, refused_with(&answer, 1))?;
+        ensure(failure.text.contains("CHECK"), || format!("{version}: {}", told(&answer)))?;
         evidence = told(&answer);
     }
     Ok(evidence)
@@ -139,7 +166,8 @@ fn too_old(bench: &Bench, command: &str) -> Verdict {
     let mut evidence = String::new();
     for version in bench.since("0.1.0")?.into_iter().filter(|version| *version < "1.1.0") {
         let answer = scene.run(&scene.call_for(version, "web"), command);
-        about(version, refused_with(&answer, 1))?;
+        let failure = about(version, refused_with(&answer, 1))?;
+        ensure(failure.text.contains(command), || format!("{version}: {}", told(&answer)))?;
         evidence = told(&answer);
     }
     Ok(evidence)

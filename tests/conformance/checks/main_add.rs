@@ -1,7 +1,7 @@
 //! M1, M2, M5 and M7: what ADD refuses, and what its result says.
 
 use serde_json::{Value, json};
-use weir_tests::{Place, Snapshot};
+use weir_tests::{Place, Snapshot, UPLINK};
 
 use super::Check;
 use crate::bench::{Bench, Scene, is_as_before};
@@ -25,7 +25,11 @@ pub const CHECKS: &[Check] = &[
         "and is refused before addresses are asked for or anything is changed",
         own_namespace_unchanged,
     ),
-    Check::new("M2.override", "CNI_NETNS_OVERRIDE=1 or true, in any case, allows it", overridden),
+    Check::new(
+        "M2.override",
+        "CNI_NETNS_OVERRIDE=1 or true, in any case, allows it; the node goes on forwarding",
+        overridden,
+    ),
     Check::new(
         "M5.every-interface",
         "the result lists every interface that ADD made",
@@ -126,9 +130,18 @@ fn overridden(bench: &Bench) -> Verdict {
         let scene = bench.usual()?;
         let call = scene.call_for(bench.newest()?, "web").with("CNI_NETNS", own_path(&scene));
         let call = call.with("CNI_IFNAME", "own0").with("CNI_NETNS_OVERRIDE", yes);
+        // Whoever writes the first sets the second anew.
+        scene.node.write("/proc/sys/net/ipv4/ip_forward", "1");
+        scene.node.write(&format!("/proc/sys/net/ipv4/conf/{UPLINK}/forwarding"), "0");
         let answer = scene.run(&call, "ADD");
-        let refused = refused_with(&answer, 8).is_ok();
-        ensure(!refused, || format!("{yes}: {}", told(&answer)))?;
+        about(yes, result(&answer))?;
+        let made = scene.node.succeeds(&["ip", "link", "show", "own0"]);
+        ensure(made, || format!("{yes}: no own0 after {}", told(&answer)))?;
+        let key = |name: &str| scene.node.read(&format!("/proc/sys/net/ipv4/{name}"));
+        let (all, uplink) = (key("ip_forward"), key(&format!("conf/{UPLINK}/forwarding")));
+        let untouched = all.trim() == "1" && uplink.trim() == "0";
+        ensure(untouched, || "the node's forwarding was switched".to_owned())?;
+        silent(&scene.run(&call, "DEL"))?;
         evidence = told(&answer);
     }
     Ok(evidence)
@@ -228,22 +241,32 @@ fn previous_kept(bench: &Bench) -> Verdict {
             "interfaces": [{"name": "other0", "mac": "02:00:00:00:00:01", "sandbox": "/x"}],
             "ips": [earlier],
             "routes": [{"dst": "192.0.2.0/24"}],
+            "dns": {"nameservers": ["192.0.2.55"]},
         });
         let call = scene.call(version, &scene.container(&format!("c{version}")));
         let answer = scene.run(&call.clone().configure("/prevResult", previous), "ADD");
         let added = about(version, result(&answer))?;
+        let interfaces = list(&added, "interfaces");
         let kept = [
-            list(&added, "interfaces").iter().any(|it| it["name"] == "other0"),
+            interfaces.iter().any(|it| it["name"] == "other0"),
             addresses(&added).iter().any(|it| it == "203.0.113.5/24"),
             list(&added, "routes").iter().any(|it| it["dst"] == "192.0.2.0/24"),
+            added["dns"]["nameservers"] == json!(["192.0.2.55"]),
         ];
-        if kept != [true; 3] {
-            let [interface, address, route] = kept;
+        if kept != [true; 4] {
+            let [interface, address, route, dns] = kept;
             return failed(format!(
-                "{version}: interface kept: {interface}, address: {address}, route: {route}"
+                "{version}: interface kept: {interface}, address: {address}, route: {route}, \
+                 dns: {dns}"
             ));
+        }
+        for ip in list(&added, "ips") {
+            let owner = if ip["address"] == "203.0.113.5/24" { "other0" } else { "eth0" };
+            let index = ip["interface"].as_u64().and_then(|it| usize::try_from(it).ok());
+            let found = index.and_then(|index| interfaces.get(index)).map(|it| &it["name"]);
+            ensure(found.is_some_and(|it| it == owner), || format!("{ip} indexes {found:?}"))?;
         }
         silent(&scene.run(&call, "DEL"))?;
     }
-    Ok("interface, address and route kept".to_owned())
+    Ok("interface, address, route and dns kept".to_owned())
 }

@@ -26,6 +26,11 @@ pub const CHECKS: &[Check] = &[
     Check::new("M9.host-end-gone", "CHECK notices that the host's end has another name", renamed),
     Check::new("M9.sandbox", "CHECK notices a prevResult of another namespace", other_sandbox),
     Check::new("M9.others-tolerated", "CHECK tolerates what later plugins added", others_tolerated),
+    Check::new(
+        "M9.routes-added",
+        "CHECK tolerates routes that later plugins added to the result, by ways of their own",
+        routes_added,
+    ),
     Check::new("M9.delegate", "what the IPAM plugin finds in CHECK is returned", delegate),
 ];
 
@@ -143,6 +148,35 @@ fn others_tolerated(bench: &Bench) -> Verdict {
         silent(&answer)?;
         Ok("passes".to_owned())
     })
+}
+
+fn routes_added(bench: &Bench) -> Verdict {
+    let later = |container: &Container, result: &mut Value| {
+        container.run(&["ip", "link", "add", "later1", "type", "bridge"]);
+        container.run(&["ip", "address", "add", "203.0.113.7/24", "dev", "later1"]);
+        container.run(&["ip", "link", "set", "later1", "up"]);
+        container.run(&["ip", "route", "add", "192.0.2.0/24", "via", "203.0.113.1"]);
+        let mut routes = list(result, "routes").to_vec();
+        routes.push(json!({"dst": "192.0.2.0/24", "gw": "203.0.113.1"}));
+        result["routes"] = routes.into();
+    };
+    added(bench, |scene, container, call, mut result| {
+        later(container, &mut result);
+        silent(&scene.run(&call.clone().configure("/prevResult", result), "CHECK"))?;
+        Ok(String::new())
+    })?;
+    // And under an IPAM plugin that it does not know.
+    let fake = Fake::new(bench)?;
+    // Its own routes are another check's.
+    let mut answer = fake.result();
+    answer["routes"] = json!([]);
+    fake.answers("ADD", &answer);
+    let container = fake.scene.container("web");
+    let call = fake.call(&container);
+    let mut added = result(&fake.scene.run(&call, "ADD"))?;
+    later(&container, &mut added);
+    silent(&fake.scene.run(&call.configure("/prevResult", added), "CHECK"))?;
+    Ok("passes, under an unknown IPAM plugin too".to_owned())
 }
 
 fn delegate(bench: &Bench) -> Verdict {

@@ -6,7 +6,7 @@ use weir_tests::{Container, Place};
 use super::Check;
 use crate::bench::Bench;
 use crate::fake::{Fake, GATEWAY};
-use crate::verdict::{Fault, Verdict, ensure, list, result};
+use crate::verdict::{Fault, Verdict, ensure, list, refused_with, result};
 
 pub const CHECKS: &[Check] = &[
     Check::new(
@@ -24,6 +24,11 @@ pub const CHECKS: &[Check] = &[
         "M6.absent-is-not-zero",
         "the result has table and scope where they were given, 0 included, and nowhere else (1.1.0)",
         absent_is_not_zero,
+    ),
+    Check::new(
+        "M6.scope",
+        "a route's scope is the kernel's: 0, 253 and 254, or else it is refused (1.1.0)",
+        scope,
     ),
     Check::new(
         "M6.metrics",
@@ -105,6 +110,29 @@ fn absent_is_not_zero(bench: &Bench) -> Verdict {
     let present = with["table"] == 0 && with["scope"] == 0;
     ensure(absent && present, || format!("{without} and {with}"))?;
     Ok(format!("{without} and {with}"))
+}
+
+fn scope(bench: &Bench) -> Verdict {
+    bench.claims("1.1.0")?;
+    let mut evidence = Vec::new();
+    for (scope, name) in [(0, "global"), (253, "link"), (254, "host")] {
+        let fake = Fake::of_version(bench, "1.1.0")?;
+        let mut answer = fake.result();
+        answer["routes"] = json!([{"dst": DESTINATION, "scope": scope}]);
+        fake.answers("ADD", &answer);
+        let container = fake.scene.container("web");
+        let answer = fake.scene.run(&fake.call(&container), "ADD");
+        if !answer.succeeded {
+            refused_with(&answer, 2)?;
+            evidence.push(format!("{scope} refused"));
+            continue;
+        }
+        result(&answer)?;
+        let found = routes(&container, "main").pop().unwrap_or_default();
+        ensure(found["scope"] == name, || format!("scope {scope}: the kernel has {found}"))?;
+        evidence.push(format!("{scope} {name}"));
+    }
+    Ok(evidence.join(", "))
 }
 
 fn metrics(bench: &Bench) -> Verdict {

@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 use weir_tests::{Answer, Place};
 
 use super::Check;
-use crate::bench::{Bench, Scene};
+use crate::bench::{Bench, Scene, commands};
 use crate::fake::Fake;
 use crate::subject::World;
 use crate::verdict::{
-    Verdict, about, ensure, failed, list, not_offered, refused, refused_with, result, silent, told,
+    Fault, Verdict, about, ensure, failed, list, not_offered, refused, refused_with, result,
+    silent, told,
 };
 
 pub const CHECKS: &[Check] = &[
@@ -16,8 +17,13 @@ pub const CHECKS: &[Check] = &[
     Check::new("P7.silence", "DEL, CHECK, GC and STATUS print nothing when they succeed", silence),
     Check::new(
         "P7.error-on-stdout",
-        "an error is one JSON document on stdout, with code and msg, and exit is not 0",
+        "an error of any command is one JSON document on stdout, with code and msg, and exit is not 0",
         error_on_stdout,
+    ),
+    Check::new(
+        "P7.error-version",
+        "an error has the configuration's cniVersion, where that could be read",
+        error_version,
     ),
     Check::new("P8.codes", "version 1, variables 4, JSON 6, configuration 7", codes),
     Check::new(
@@ -39,7 +45,7 @@ pub const CHECKS: &[Check] = &[
     Check::new("P9.form-1.1.0", "the result of 1.1.0 has its form", |it| form(it, "1.1.0")),
     Check::new(
         "P9.two-families",
-        "the result of 0.2.0 has one address of each family, in ip4 and ip6",
+        "the results of 0.1.0 and 0.2.0 have one address of each family, in ip4 and ip6",
         two_families,
     ),
     Check::new("P9.no-address", "0.2.0 without any address is an error", no_address),
@@ -47,6 +53,11 @@ pub const CHECKS: &[Check] = &[
         "P9.previous-without-version",
         "a prevResult without cniVersion has the configuration's",
         previous_without_version,
+    ),
+    Check::new(
+        "P9.previous-of-another-version",
+        "a prevResult of another version of the same form is read",
+        previous_of_another_version,
     ),
     Check::new(
         "P10.unknown-keys",
@@ -93,10 +104,38 @@ fn error_on_stdout(bench: &Bench) -> Verdict {
     let scene = bench.usual()?;
     let mut evidence = String::new();
     for version in bench.since("0.1.0")? {
-        for answer in failures(&scene, version) {
-            about(version, refused(&answer))?;
-            evidence = told(&answer);
+        for command in commands(version) {
+            for answer in failures(&scene, version, command) {
+                about(&format!("{command} in {version}"), refused(&answer))?;
+                evidence = told(&answer);
+            }
         }
+    }
+    Ok(evidence)
+}
+
+fn error_version(bench: &Bench) -> Verdict {
+    let scene = bench.usual()?;
+    let mut evidence = String::new();
+    for version in bench.since("0.1.0")? {
+        let call = scene.call_for(version, "web");
+        let bad_name = call.clone().configure("/name", "-".into());
+        let mut tried: Vec<_> =
+            commands(version).into_iter().map(|command| (command, bad_name.clone())).collect();
+        tried.push(("ADD", call.clone().configure("/ipam", json!(7))));
+        if version < "0.4.0" {
+            tried.push(("CHECK", call));
+        }
+        for (command, call) in tried {
+            let answer = scene.run(&call, command);
+            about(&format!("{command} in {version}"), refused(&answer))?;
+            let document: Value = serde_json::from_str(&answer.stdout).unwrap_or_default();
+            let found = &document["cniVersion"];
+            ensure(found == version, || {
+                format!("{command} in {version}: cniVersion is {found}: {}", told(&answer))
+            })?;
+        }
+        evidence = format!("{version} and all before");
     }
     Ok(evidence)
 }
@@ -104,22 +143,26 @@ fn error_on_stdout(bench: &Bench) -> Verdict {
 fn codes(bench: &Bench) -> Verdict {
     let scene = bench.usual()?;
     for version in bench.since("0.1.0")? {
-        for (answer, code) in failures(&scene, version).iter().zip([4, 6, 7, 1]) {
+        for (answer, code) in failures(&scene, version, "ADD").iter().zip([4, 6, 7, 1]) {
             about(version, refused_with(answer, code))?;
         }
     }
     Ok("4, 6, 7 and 1, in each version".to_owned())
 }
 
-/// A bad variable, bad JSON, a bad name and a bad version.
-fn failures(scene: &Scene<'_>, version: &str) -> [Answer; 4] {
+/// A bad variable, where the command looks at it, bad JSON, a bad name and a bad version.
+fn failures(scene: &Scene<'_>, version: &str, command: &str) -> Vec<Answer> {
     let call = scene.call_for(version, "web");
-    [
-        scene.run(&call.clone().with("CNI_IFNAME", "a/b"), "ADD"),
-        scene.run_with(&call, "ADD", "{"),
-        scene.run(&call.clone().configure("/name", "-".into()), "ADD"),
-        scene.run(&call.configure("/cniVersion", "9.9.9".into()), "ADD"),
-    ]
+    let mut answers = Vec::new();
+    if !["GC", "STATUS"].contains(&command) {
+        answers.push(scene.run(&call.clone().with("CNI_IFNAME", "a/b"), command));
+    }
+    answers.extend([
+        scene.run_with(&call, command, "{"),
+        scene.run(&call.clone().configure("/name", "-".into()), command),
+        scene.run(&call.configure("/cniVersion", "9.9.9".into()), command),
+    ]);
+    answers
 }
 
 fn known_codes(bench: &Bench) -> Verdict {
@@ -174,7 +217,21 @@ fn form(bench: &Bench, version: &str) -> Verdict {
     if let Some(flaw) = flaw(&document, version) {
         return failed(format!("{flaw}: {}", told(&answer)));
     }
+    if version < "0.3.0" {
+        gateway_and_routes(bench, version)?;
+    }
     Ok(told(&answer))
+}
+
+/// The result has the gateway of the address, and the routes with their own, both in ip4.
+fn gateway_and_routes(bench: &Bench, version: &str) -> Result<(), Fault> {
+    let Ok(scene) = bench.scene(World::Gateway) else { return Ok(()) };
+    let route = json!({"dst": "198.51.100.0/24", "gw": "10.9.0.1"});
+    let call = scene.call(version, &scene.container("web"));
+    let answer = scene.run(&call.configure("/ipam/routes", json!([route])), "ADD");
+    let four = &result(&answer)?["ip4"];
+    let holds = four["gateway"] == "10.9.0.1" && list(four, "routes").contains(&route);
+    ensure(holds, || format!("gateway or routes are not in ip4: {}", told(&answer)))
 }
 
 /// What is wrong with the form of a result that has an IPv4 address.
@@ -215,13 +272,18 @@ fn flaw(result: &Value, version: &str) -> Option<&'static str> {
 fn two_families(bench: &Bench) -> Verdict {
     bench.claims("0.2.0")?;
     let scene = bench.scene(World::Dual)?;
-    let answer = scene.run(&scene.call("0.2.0", &scene.container("web")), "ADD");
-    let document = result(&answer)?;
-    let address = |family: &str| document[family]["ip"].as_str().unwrap_or_default().to_owned();
-    let (four, six) = (address("ip4"), address("ip6"));
-    let holds = four.starts_with("10.9.0.") && six.starts_with("fd00:9::");
-    ensure(holds, || told(&answer))?;
-    Ok(format!("{four} and {six}"))
+    let mut evidence = String::new();
+    for version in bench.since("0.1.0")?.into_iter().filter(|version| *version < "0.3.0") {
+        let call = scene.call(version, &scene.container(&format!("c{version}")));
+        let answer = scene.run(&call, "ADD");
+        let document = about(version, result(&answer))?;
+        let address = |family: &str| document[family]["ip"].as_str().unwrap_or_default().to_owned();
+        let (four, six) = (address("ip4"), address("ip6"));
+        let holds = four.starts_with("10.9.0.") && six.starts_with("fd00:9::");
+        ensure(holds, || format!("{version}: {}", told(&answer)))?;
+        evidence = format!("{four} and {six}");
+    }
+    Ok(evidence)
 }
 
 fn no_address(bench: &Bench) -> Verdict {
@@ -247,6 +309,26 @@ fn previous_without_version(bench: &Bench) -> Verdict {
         silent(&scene.run(&call, "DEL"))?;
     }
     Ok("CHECK passes".to_owned())
+}
+
+fn previous_of_another_version(bench: &Bench) -> Verdict {
+    let scene = bench.usual()?;
+    let versions = bench.since("0.3.0")?;
+    let mut read = Vec::new();
+    for (older, newer) in [("0.3.1", "0.4.0"), ("1.0.0", "1.1.0")] {
+        if !(versions.contains(&older) && versions.contains(&newer)) {
+            continue;
+        }
+        let container = scene.container(&format!("c{newer}"));
+        let added = result(&scene.run(&scene.call(older, &container), "ADD"))?;
+        let call = scene.call(newer, &container).configure("/prevResult", added);
+        let what = format!("{older} in {newer}");
+        about(&what, silent(&scene.run(&call, "CHECK")))?;
+        silent(&scene.run(&call, "DEL"))?;
+        read.push(what);
+    }
+    ensure(!read.is_empty(), || "no two versions of one form".to_owned())?;
+    Ok(format!("CHECK of {} passes", read.join(", ")))
 }
 
 fn unknown_keys(bench: &Bench) -> Verdict {

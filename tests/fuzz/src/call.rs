@@ -201,7 +201,7 @@ fn attach(call: &Call, result: &AddResult) -> Result<(), Error> {
         addresses: result.ips.iter().map(|ip| ip.address.addr()).collect(),
         mtu: call.configuration.mtu.unwrap_or(MTU),
         mac: call.configuration.mac,
-        allow_ip_forwarding: call.configuration.allow_ip_forwarding,
+        allow_ip_forwarding: Some(call.configuration.allow_ip_forwarding),
         routes: result.routes.iter().map(requested).collect(),
         default_routes: result.routes.is_empty() || call.configuration.include_default_routes,
         gateways: result.ips.iter().filter_map(|ip| ip.gateway).collect(),
@@ -221,5 +221,7 @@ fn requested(route: &weir_common::cni::Route) -> RequestedRoute {
         advmss: route.advmss,
         priority: route.priority,
         table: route.table,
+        scope: route.scope,
+        has_next_hop: route.gw.is_some(),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde_json::json;
-use weir_tests::{Capture, Fleet, Header, ICMP, IPIP, Place, Pod, Subnet, UPLINK};
+use weir_tests::{Capture, Fleet, Header, ICMP, IPIP, Member, Place, Pod, Store, Subnet, UPLINK};
 
 const TWO_SUBNETS: [Subnet; 4] = [Subnet::First, Subnet::First, Subnet::Second, Subnet::Second];
 
@@ -93,7 +93,7 @@ fn pools_without_ipip_need_no_tunnel() {
     }
     assert!(pods[0].container.passes(&pods[2].address.to_string(), 1500));
     for member in &fleet.members {
-        assert!(!member.has_tunnel(), "{}", member.name);
+        assert!(member.has_no_tunnel(), "{}", member.name);
     }
 }
 
@@ -104,7 +104,7 @@ fn a_cross_subnet_pool_needs_tunnels_once_a_node_is_elsewhere() {
     fleet.start_agents();
     let pods = [fleet.pod(0, "cross"), fleet.pod(1, "cross")];
     fleet.until_reached(&pods[0], &pods[1]);
-    assert!(fleet.members.iter().all(|member| !member.has_tunnel()));
+    assert!(fleet.members.iter().all(|member| member.has_no_tunnel()));
     assert_eq!(tunnel_addresses(&fleet), Default::default());
     fleet.join(Subnet::Second);
     fleet.start_agents();
@@ -122,7 +122,7 @@ fn a_cross_subnet_pool_needs_tunnels_once_a_node_is_elsewhere() {
     let answer = fleet.weirctl(0, &["delete", "node", "n3"]);
     assert!(answer.succeeded, "{answer:?}");
     fleet.until("no tunnel is left", || {
-        fleet.members[..2].iter().all(|member| !member.has_tunnel())
+        fleet.members[..2].iter().all(|member| member.has_no_tunnel())
             && tunnel_addresses(&fleet) == Default::default()
     });
     fleet.until_reached(&pods[0], &pods[1]);
@@ -177,18 +177,34 @@ fn switch_modes(subnets: [Subnet; 2], first: &str, modes: &[(&str, bool)]) {
     }
     fleet.until_reached(&pods[0], &pods[1]);
     let mut connection = pods[0].connect(&pods[1].container, pods[1].address.into());
-    let capture = Capture::start(fleet.members[0].node(), UPLINK);
+    let captures = [0, 1].map(|member| Capture::start(fleet.members[member].node(), UPLINK));
+    connection.carries();
     for (mode, by_tunnel) in modes {
         pool(&fleet, "blue", 61, mode);
         let protocol = if *by_tunnel { IPIP } else { ICMP };
-        fleet.until(&format!("packets go as {mode} says"), || {
-            capture.packets();
-            pods[0].container.reaches(&pods[1].address.to_string());
-            let seen = capture.headers_of(pods[0].address, pods[1].address);
-            !seen.is_empty() && seen.iter().all(|header| header.protocol == protocol)
-        });
+        for (from, to) in [(0, 1), (1, 0)] {
+            fleet.until(&format!("packets go as {mode} says"), || {
+                let seen = headers_seen(&captures, &pods[from], &pods[to]);
+                !seen.is_empty() && seen.iter().all(|header| header.protocol == protocol)
+            });
+        }
+        // Pods keep the MTU that they were born with, so their packets may be too large
+        // for the tunnel by now.
         connection.carries();
     }
+}
+
+/// The headers that an echo request and its answer have on both nodes' links.
+fn headers_seen(captures: &[Capture; 2], from: &Pod, to: &Pod) -> BTreeSet<Header> {
+    captures.iter().for_each(|capture| drop(capture.packets()));
+    from.container.reaches(&to.address.to_string());
+    let packets = captures.iter().flat_map(Capture::packets);
+    let of_both = |header: Header| {
+        header.protocol == ICMP
+            && BTreeSet::from([header.source, header.destination])
+                == BTreeSet::from([from.address, to.address])
+    };
+    packets.filter(|packet| of_both(packet.original())).map(|packet| packet.outer).collect()
 }
 
 #[test]
@@ -297,12 +313,40 @@ fn a_pool_with_tunnels_is_disabled_and_deleted_under_its_containers() {
     let answer = fleet.weirctl(0, &["delete", "ippool", "always", "--force"]);
     assert!(answer.succeeded, "{answer:?}");
     fleet.until("the tunnels are gone", || {
-        fleet
-            .members
-            .iter()
-            .all(|member| !member.has_tunnel() && !member.routes().join("\n").contains("10.62.0."))
+        fleet.members.iter().all(|member| {
+            member.has_no_tunnel() && !member.routes().join("\n").contains("10.62.0.")
+        })
     });
     assert_eq!(tunnel_addresses(&fleet), Default::default());
+}
+
+/// As `etcdctl del` or a tool does that does not look at blocks.
+#[test]
+fn a_pool_that_is_deleted_by_its_key_alone_is_told_and_leaves_direct_ways() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::First]);
+    pool(&fleet, "always", 62, "Always");
+    fleet.start_agents();
+    let pods = [fleet.pod(0, "always"), fleet.pod(1, "always")];
+    fleet.until_connected(&pods[0], &pods[1]);
+    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
+    etcd.delete("/calico/resources/v3/projectcalico.org/ippools/always");
+    fleet.until("the agents tell", || {
+        fleet.members.iter().all(|member| {
+            member.agent().metric("weir_node_problems") == Some(1.0)
+                && member.agent().log().contains("lies in no pool")
+        })
+    });
+    fleet.until("no tunnel is left", || fleet.members.iter().all(Member::has_no_tunnel));
+    fleet.until_connected(&pods[0], &pods[1]);
+    // It is made anew, and all is as before.
+    pool(&fleet, "always", 62, "Always");
+    fleet.until("no problem is left, and there are tunnels", || {
+        let mut members = fleet.members.iter();
+        members.all(|member| {
+            member.agent().metric("weir_node_problems") == Some(0.0) && member.has_tunnel()
+        })
+    });
+    fleet.until_connected(&pods[0], &pods[1]);
 }
 
 #[test]

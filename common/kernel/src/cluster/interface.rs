@@ -8,28 +8,11 @@ use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute};
-use weir_common::network::{AttachmentIdentity, HOST_MAC, TUNNEL_DEVICE, Underlay, UnderlayLink};
+use weir_common::network::{NodeInterface, TUNNEL_DEVICE, Underlay, UnderlayLink};
 
 use crate::link::Link;
 use crate::occupied::subnet;
 use crate::{Error, Kernel};
-
-/// A link of the node with its addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// Its name.
-    pub name: String,
-    /// Its number (`ip -oneline link`), which grows with every link made.
-    pub index: u32,
-    /// Whether it is administratively up.
-    pub up: bool,
-    /// Its kind, as `ip -details link` shows it; `None` for hardware and the
-    /// loopback.
-    pub kind: Option<String>,
-    /// Its addresses of global scope that can be used now, with the prefix
-    /// lengths of their subnets, in the kernel's order.
-    pub addresses: Vec<IpNet>,
-}
 
 impl Kernel {
     /// All of the node's links in the order in which they were made, with their
@@ -39,12 +22,10 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel refuses a list.
-    pub async fn interfaces(&self) -> Result<Vec<Interface>, Error> {
-        let interface = |(link, addresses): (Link, Vec<IpNet>)| Interface {
+    pub async fn interfaces(&self) -> Result<Vec<NodeInterface>, Error> {
+        let interface = |(link, addresses): (Link, Vec<IpNet>)| NodeInterface {
             name: link.name,
-            index: link.index,
             up: link.up,
-            kind: link.kind,
             addresses,
         };
         Ok(self.links_and_addresses().await?.usable().map(interface).collect())
@@ -115,7 +96,7 @@ impl LinksAndAddresses {
                 && !addresses.is_empty()
                 && !link.loopback
                 && link.name != TUNNEL_DEVICE
-                && !is_attachment(link)
+                && !link.is_host_end()
         });
         let part = |(link, addresses): (Link, _)| UnderlayLink {
             name: link.name,
@@ -124,14 +105,6 @@ impl LinksAndAddresses {
         };
         Underlay { links: links.map(part).collect() }
     }
-}
-
-/// Whether the link is the host end of an attachment, of whichever; also of one
-/// that is being made and has no alias yet.
-fn is_attachment(link: &Link) -> bool {
-    AttachmentIdentity::may_name_host_interface(&link.name)
-        && link.kind.as_deref() == Some("veth")
-        && link.mac == Some(HOST_MAC)
 }
 
 fn is_usable(message: &AddressMessage) -> bool {

@@ -11,5 +11,4 @@ mod tunnel;
 mod way;
 
 pub use converge::Converged;
-pub use interface::Interface;
-pub(crate) use way::is_of_cluster;
+pub(crate) use way::{is_of_cluster, replaceable};

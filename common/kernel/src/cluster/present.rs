@@ -10,7 +10,7 @@ use weir_common::network::{
 };
 
 use super::interface::LinksAndAddresses;
-use super::way::{is_joined, is_of_cluster, takes_the_place, way};
+use super::way::{is_joined, is_of_cluster, next_hops, takes_the_place, way};
 use crate::link::Link;
 use crate::occupied::{MAIN_TABLE, subnet};
 use crate::route::{all_routes, destination, table_of};
@@ -37,8 +37,14 @@ impl Kernel {
             tunnel,
             routes: routes.ways(),
             foreign: routes.foreign(),
-            led_by_others: routes.of_others(RouteType::Unicast),
-            dropped_by_others: routes.of_others(RouteType::BlackHole),
+            led_by_others: routes
+                .of_others(RouteType::Unicast)
+                .map(|(range, route)| (range, next_hops(route)))
+                .collect(),
+            dropped_by_others: routes
+                .of_others(RouteType::BlackHole)
+                .map(|(range, _)| range)
+                .collect(),
             strict: strict(device, links.underlay())?,
         })
     }
@@ -98,15 +104,15 @@ impl MainTable {
         foreign.map(|(range, _)| *range).collect()
     }
 
-    /// The destinations of other programs' routes of this type; neither default
-    /// routes nor the kernel's own, for the subnets of links.
-    fn of_others(&self, kind: RouteType) -> BTreeSet<IpNet> {
-        let is_others = |route: &RouteMessage| {
+    /// The first of other programs' routes of this type to each destination; neither
+    /// default routes nor the kernel's own, for the subnets of links.
+    fn of_others(&self, kind: RouteType) -> impl Iterator<Item = (IpNet, &RouteMessage)> {
+        let is_others = move |route: &&RouteMessage| {
             let not = [RouteProtocol::Other(ROUTE_PROTOCOL), RouteProtocol::Kernel];
             route.header.kind == kind && !not.contains(&route.header.protocol)
         };
-        let others = self.routes.iter().filter(|(_, routes)| routes.iter().any(is_others));
-        others.map(|(range, _)| *range).filter(|range| range.prefix_len() > 0).collect()
+        let others = self.routes.iter().filter(|(range, _)| range.prefix_len() > 0);
+        others.filter_map(move |(range, routes)| Some((*range, routes.iter().find(is_others)?)))
     }
 
     /// Weir's routes, those of containers aside, that lead to `range`.

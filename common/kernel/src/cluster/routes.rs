@@ -91,8 +91,10 @@ impl Run<'_> {
                 // The kernel replaces the first one that has the same place.
                 let (same, other): (Vec<_>, Vec<_>) =
                     known.own(*range).partition(|route| takes_the_place(route));
+                // A container's route may have taken its place meanwhile.
+                let verb = if same.is_empty() { Verb::Add } else { Verb::Replace };
+                let replace = request(verb, route);
                 let same = same.into_iter().skip(1).map(delete);
-                let replace = request(Verb::Replace, route);
                 same.chain([replace]).chain(other.into_iter().map(delete)).collect()
             }
             Change::DeleteRoute(range, None) => known.own(*range).map(delete).collect(),

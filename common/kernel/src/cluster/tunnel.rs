@@ -1,5 +1,6 @@
 //! The tunnel device.
 
+use std::io;
 use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -26,7 +27,6 @@ impl Kernel {
             .name(TUNNEL_DEVICE)
             .build();
         match self.host.handle().link().add(message).execute().await.map_err(into_io) {
-            Err(cause) if is(&cause, Errno::EOPNOTSUPP) => Err(Error::NoIpip { cause }),
             Err(cause) if is(&cause, Errno::EEXIST) => {
                 match self.host.link_by_name(TUNNEL_DEVICE).await? {
                     Some(link) if link.kind.as_deref() != Some(TUNNEL_KIND) => {
@@ -38,7 +38,7 @@ impl Kernel {
                     _ => Ok(()),
                 }
             }
-            outcome => outcome.map_err(|cause| Error::refused(Change::CreateTunnel, cause)),
+            outcome => outcome.map_err(refusal),
         }
     }
 
@@ -116,6 +116,28 @@ impl Kernel {
     }
 }
 
+/// What it means that no tunnel device is made. A kernel that has no links of a kind,
+/// and cannot load a module with it, answers so (`rtnl_newlink`).
+fn refusal(cause: io::Error) -> Error {
+    if is(&cause, Errno::EOPNOTSUPP) {
+        return Error::NoIpip { cause };
+    }
+    Error::refused(Change::CreateTunnel, cause)
+}
+
 fn own_address(address: Ipv4Addr) -> Vec<AddressAttribute> {
     vec![AddressAttribute::Local(address.into()), AddressAttribute::Address(address.into())]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_without_ipip_is_told_from_other_refusals() {
+        assert!(matches!(refusal(Errno::EOPNOTSUPP.into()), Error::NoIpip { .. }));
+        assert!(matches!(refusal(Errno::EPERM.into()), Error::Denied { .. }));
+        let other = refusal(Errno::ENOBUFS.into());
+        assert!(other.to_string().starts_with("ip link add tunl0 type ipip: "), "{other}");
+    }
 }

@@ -1,13 +1,13 @@
 //! Ways as routes of the kernel, and back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference,
-    RouteProtocol, RouteScope, RouteType,
+    RouteProtocol, RouteScope, RouteType, RouteVia,
 };
 use weir_common::network::{ROUTE_PROTOCOL, TUNNEL_DEVICE, Way};
 
@@ -82,6 +82,23 @@ fn has_next_hop(route: &RouteMessage) -> bool {
     })
 }
 
+/// The addresses of a route's next hops; none where it goes by a link alone.
+pub(super) fn next_hops(route: &RouteMessage) -> BTreeSet<IpAddr> {
+    let via = |attributes: &[RouteAttribute]| {
+        attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(address) => address_in(address),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => Some((*address).into()),
+            _ => None,
+        })
+    };
+    let several = route.attributes.iter().filter_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    let several = several.flatten().filter_map(|hop| via(&hop.attributes));
+    several.chain(via(&route.attributes)).collect()
+}
+
 /// Whether the kernel would take the route for the same as one of Weir's to its
 /// destination: same metric and, with IPv4, same type of service; with IPv6,
 /// for packets from anywhere (`fib_find_alias` in `net/ipv4/fib_trie.c`,
@@ -106,6 +123,15 @@ pub(super) fn is_joined(route: &RouteMessage) -> bool {
             .attributes
             .iter()
             .any(|attribute| matches!(attribute, RouteAttribute::MultiPath(_)))
+}
+
+/// Of all routes to one destination, that which a new one of Weir's may replace: they
+/// are all Weir's own of the cluster, as far as they would keep it out.
+pub(crate) fn replaceable(routes: &[RouteMessage]) -> Option<&RouteMessage> {
+    let mut in_place = routes.iter().filter(|route| takes_the_place(route));
+    let first = in_place.next()?;
+    let is_free = |route: &RouteMessage| is_of_cluster(route) && !is_joined(route);
+    (is_free(first) && in_place.all(is_free)).then_some(first)
 }
 
 /// The way that a route leads, if it is exactly as Weir would make it; `names`

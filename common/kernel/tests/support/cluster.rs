@@ -40,6 +40,7 @@ pub fn plan(routes: &[(&str, Way)]) -> ClusterPlan {
         problems: BTreeSet::new(),
         keeps_addresses: false,
         left_to_others: Default::default(),
+        nodes: Default::default(),
     }
 }
 

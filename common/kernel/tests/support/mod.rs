@@ -107,11 +107,15 @@ pub fn add_link(name: &str, mtu: u32) {
             let routes = ip(&format!("-6 route show table all dev {end}"));
             link.contains("state UP") && routes.contains("multicast ff00::/8")
         };
-        let deadline = Instant::now() + PATIENCE;
-        while !is_up() {
-            assert!(Instant::now() < deadline, "{end} does not come up");
-            thread::sleep(PAUSE);
-        }
+        until(&format!("{end} comes up"), is_up);
+    }
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        thread::sleep(PAUSE);
     }
 }
 
@@ -120,6 +124,9 @@ pub fn add_addressed_link() {
     add_link("uplink", 1500);
     ip("address add 198.51.100.1/24 dev uplink");
     ip("address add fd00:198::1/64 dev uplink nodad");
+    // The kernel adds its local route a moment later.
+    let has_route = || !ip("-6 route show table local fd00:198::1").is_empty();
+    until("fd00:198::1 has its local route", has_route);
 }
 
 pub fn run(program: &str, arguments: &[&str]) -> String {
@@ -182,7 +189,7 @@ pub fn request(container_id: &str, addresses: &[&str]) -> AttachmentRequest {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         mtu: 1450,
         mac: None,
-        allow_ip_forwarding: false,
+        allow_ip_forwarding: Some(false),
         routes: Vec::new(),
         default_routes: true,
         gateways: Vec::new(),

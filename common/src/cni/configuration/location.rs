@@ -7,12 +7,17 @@ use super::value::{invalid, unsupported};
 use super::written::Written;
 use crate::datastore::{self, EtcdConfiguration};
 
+/// Stands for an endpoint with a user in it.
+const HIDDEN: &str = "…@…";
+
 impl Written {
     pub(super) fn datastore(&self) -> Result<datastore::Configuration, Error> {
         if let Some(service) = &self.etcd_discovery_srv
             && self.etcd_endpoints.is_none()
         {
             let advice = "list the servers in etcd_endpoints";
+            // Nobody should have written a user in it; who did is not quoted.
+            let service = if service.contains('@') { HIDDEN } else { service.as_str() };
             return Err(unsupported("etcd_discovery_srv", service, advice));
         }
         let endpoints = self.endpoints();
@@ -64,22 +69,24 @@ impl Written {
             let advice = "name at least one server, for example http://127.0.0.1:2379";
             return Err(invalid("etcd_endpoints", "", advice));
         }
-        let is_url = |endpoint: &&String| {
+        // First of all: whatever has an '@' may hold a password, also where a comma in
+        // it took the URL apart, and endpoints are named in messages and logs.
+        if endpoints.iter().any(|endpoint| endpoint.contains('@')) {
+            let advice = "write http://HOST:PORT or https://HOST:PORT, and user and password as \
+                          etcd_username and etcd_password";
+            return Err(invalid("etcd_endpoints", HIDDEN, advice));
+        }
+        let is_no_url = |endpoint: &&String| {
             let rest =
                 endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
             rest.is_none_or(str::is_empty)
         };
-        if let Some(endpoint) = endpoints.iter().find(is_url) {
+        if let Some(endpoint) = endpoints.iter().find(is_no_url) {
             return Err(invalid(
                 "etcd_endpoints",
                 endpoint,
                 "write http://HOST:PORT or https://HOST:PORT",
             ));
-        }
-        // Endpoints are named in messages and logs.
-        if endpoints.iter().any(|endpoint| endpoint.contains('@')) {
-            let advice = "write user and password as etcd_username and etcd_password, not in a URL";
-            return Err(invalid("etcd_endpoints", "…@…", advice));
         }
         Ok(datastore::Configuration::Etcd(EtcdConfiguration {
             ca_cert_file: given(&self.etcd_ca_cert_file),

@@ -221,6 +221,7 @@ fn needed(json: &Map<String, Value>, more: &[&str]) -> Map<String, Value> {
     needed.retain(|key, value| match key.as_str() {
         "log_level" => value.as_str().is_some_and(|text| log_level(Some(text)).is_ok()),
         "log_file_path" => value.as_str().is_some_and(|path| Path::new(path).is_absolute()),
+        "log_file_max_size" => value.as_u64().is_some_and(|size| u32::try_from(size).is_ok()),
         key => {
             [&FOR_REMOVAL[..], &NODE_NAME, more].iter().any(|keys| keys.contains(&key))
                 || is_of_datastore(key)

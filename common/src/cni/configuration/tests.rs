@@ -211,6 +211,44 @@ fn log_files() {
     let json = json!({"log_file_path": "/l", "log_file_max_size": 3});
     assert_eq!(log_file(json), at("/l", 3));
     assert_eq!(log_file(json!({"log_file_path": ""})), None);
+    // What removes keeps to the size too, unless it cannot be read.
+    for (size, megabytes) in [(json!(3), 3), (json!("3"), 100), (json!(-1), 100)] {
+        let json = json!({"log_file_path": "/l", "log_file_max_size": size});
+        let removal = Configuration::for_removal(
+            "pods".to_owned(),
+            SpecVersion::V1_0_0,
+            json.as_object().unwrap(),
+        );
+        assert_eq!(removal.unwrap().log_file, at("/l", megabytes));
+        assert_eq!(for_collection(json).unwrap().log_file, at("/l", megabytes));
+    }
+}
+
+/// Neither by a plugin that attaches nor by one that removes.
+#[test]
+fn no_secret_is_ever_named() {
+    let endpoints =
+        ["root:pa55@h:2379", "ftp://root:pa55@h", "http://root:pa55@h", "http://root:pa55,x@h"];
+    let endpoints = endpoints.iter().flat_map(|text| {
+        [json!({"etcd_endpoints": text}), json!({"etcd_authority": text, "etcd_scheme": "x"})]
+    });
+    let passwords =
+        [json!(1_355_001), json!(1355.5), json!(true), json!(["pa55"]), json!({"a": 1})];
+    let passwords = passwords.into_iter().map(|it| json!({"etcd_password": it}));
+    let service = json!({"etcd_discovery_srv": "http://root:pa55@h"});
+    for json in endpoints.chain(passwords).chain([service]) {
+        let object = json.as_object().unwrap();
+        let removal = Configuration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, object);
+        let removal = removal.and_then(|configuration| configuration.datastore.map(|_| ()));
+        for outcome in [validate(json.clone()).map(|_| ()), removal] {
+            let error = outcome.unwrap_err();
+            let told = format!("{} {}", error.message, error.details);
+            for secret in ["pa55", "root:", "355", "true"] {
+                assert!(!told.contains(secret), "{json}: {told}");
+            }
+            assert!(told.contains("etcd_"), "the key is named: {told}");
+        }
+    }
 }
 
 #[test]

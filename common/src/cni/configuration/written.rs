@@ -33,6 +33,9 @@ const WITHOUT_MEANING: [&str; 20] = [
     "etcd_discovery_srv",
 ];
 
+/// Keys whose values are never shown.
+const SECRET: [&str; 1] = ["etcd_password"];
+
 /// The configuration as written. Only keys that Weir reads are named.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -125,8 +128,14 @@ pub(super) enum Flag {
 
 pub(super) fn decode(json: &Map<String, Value>) -> Result<Written, Error> {
     serde_path_to_error::deserialize(Value::Object(json.clone())).map_err(|error| {
-        let (key, value) = (error.path().to_string(), error.inner());
-        Error::new(Code::Decode, format!("{key} in the network configuration is wrong: {value}"))
+        let key = error.path().to_string();
+        // serde's text has the value in it.
+        let flaw = if SECRET.contains(&key.as_str()) {
+            "write text, in quotation marks".to_owned()
+        } else {
+            error.inner().to_string()
+        };
+        Error::new(Code::Decode, format!("{key} in the network configuration is wrong: {flaw}"))
     })
 }
 

@@ -57,6 +57,18 @@ pub enum Repaired {
 /// # Errors
 /// [`Error::Datastore`].
 pub async fn list(datastore: &dyn Datastore) -> Result<Listed, Error> {
+    list_telling(datastore, &|_| {}).await
+}
+
+/// As [`list`]; after each page `told` is given the number of entries read so far.
+///
+/// # Errors
+/// [`Error::Datastore`].
+pub async fn list_telling(
+    datastore: &dyn Datastore,
+    told: &(dyn Fn(usize) + Sync),
+) -> Result<Listed, Error> {
+    let mut entries = 0;
     let mut listing = Listing::default();
     let mut revisions: Vec<Revision> = Vec::new();
     for prefix in Listing::PREFIXES {
@@ -68,6 +80,8 @@ pub async fn list(datastore: &dyn Datastore) -> Result<Listed, Error> {
             let bytes: usize = page.entries.iter().map(|entry| entry.value.len()).sum();
             limit = next_limit(limit, page.entries.len(), bytes);
             page.entries.iter().for_each(|entry| listing.learn(entry));
+            entries += page.entries.len();
+            told(entries);
             after = page.next;
             if after.is_none() {
                 break;

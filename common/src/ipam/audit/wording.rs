@@ -154,7 +154,8 @@ impl Finding {
                 Some(perhaps_used(host.as_deref(), doubtful))
             }
             Self::Unreadable { .. } => {
-                Some("Weir does not overwrite what it cannot read".to_owned())
+                Some("Weir does not overwrite what it cannot read; mend or delete it with the datastore's \
+                      client".to_owned())
             }
             _ => None,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -26,8 +26,9 @@ pub struct Present {
     /// with the metric that Weir's have (the kernel holds one such route).
     pub foreign: BTreeSet<IpNet>,
     /// The destinations that other programs' unicast routes in the main table lead
-    /// to, whatever their metric; neither default routes nor the kernel's own.
-    pub led_by_others: BTreeSet<IpNet>,
+    /// to, whatever their metric, with the next hops of the first such route; neither
+    /// default routes nor the kernel's own.
+    pub led_by_others: BTreeMap<IpNet, BTreeSet<IpAddr>>,
     /// The destinations of other programs' blackholes there.
     pub dropped_by_others: BTreeSet<IpNet>,
     /// The links whose reverse path filter is strict.
@@ -37,8 +38,13 @@ pub struct Present {
 impl Present {
     /// Whether another program's route leads to all of a range.
     pub fn is_led_by_others(&self, range: IpNet) -> bool {
-        let around = std::iter::successors(Some(range.trunc()), IpNet::supernet);
-        around.into_iter().any(|net| self.led_by_others.contains(&net))
+        self.leading(range).is_some()
+    }
+
+    /// The narrowest of other programs' routes that leads to all of a range.
+    fn leading(&self, range: IpNet) -> Option<(IpNet, &BTreeSet<IpAddr>)> {
+        let mut around = std::iter::successors(Some(range.trunc()), IpNet::supernet);
+        around.find_map(|net| Some((net, self.led_by_others.get(&net)?)))
     }
 
     /// Whether another program has a route where Weir's belongs, and keeps it out.
@@ -46,16 +52,36 @@ impl Present {
         self.foreign.contains(&destination)
             && self.routes.get(&destination).and_then(Option::as_ref) != Some(way)
     }
+}
 
-    /// Whether another program's route serves as well as Weir's would: a routing
-    /// daemon has routes of its own to the blocks.
-    fn is_served_by_others(&self, destination: IpNet, way: &Way) -> bool {
-        match way {
-            Way::Blackhole => self.dropped_by_others.contains(&destination),
-            Way::Direct { .. } => self.led_by_others.contains(&destination),
-            Way::Tunnel { .. } => false,
-        }
+/// What is wrong with another program's route where Weir's would be; nothing where it
+/// serves as well: a routing daemon has routes of its own to the blocks.
+fn in_the_way(
+    plan: &ClusterPlan,
+    present: &Present,
+    destination: IpNet,
+    way: &Way,
+) -> Option<Problem> {
+    let serves = match way {
+        Way::Blackhole => present.dropped_by_others.contains(&destination),
+        Way::Direct { .. } => present.led_by_others.contains_key(&destination),
+        Way::Tunnel { .. } => false,
+    };
+    match way {
+        Way::Direct { next_hop, .. } if serves => astray(plan, present, destination, *next_hop),
+        _ => (!serves).then_some(Problem::ForeignRoute { destination }),
     }
+}
+
+/// Whether another program's route sends packets for `range`, which is at the node
+/// `wanted`, to another node of the cluster, as a routing daemon's does that has ended:
+/// that node has the range no more, and drops them. Routers, and links without next
+/// hops, may know the way.
+fn astray(plan: &ClusterPlan, present: &Present, range: IpNet, wanted: IpAddr) -> Option<Problem> {
+    let (route, next_hops) = present.leading(range)?;
+    let others = next_hops.iter().filter(|next_hop| **next_hop != wanted);
+    let (next_hop, node) = others.filter_map(|it| plan.nodes.get_key_value(it)).next()?;
+    Some(Problem::LedAstray { range, wanted, route, next_hop: *next_hop, node: node.clone() })
 }
 
 /// A tunnel device as the kernel has it.
@@ -119,9 +145,7 @@ pub fn difference(plan: &ClusterPlan, present: &Present) -> (Vec<Change>, BTreeS
             Some(Some(has)) if has == way => {}
             // A replacement could hit the other program's route.
             _ if present.foreign.contains(&destination) => {
-                if !present.is_served_by_others(destination, way) {
-                    problems.insert(Problem::ForeignRoute { destination });
-                }
+                problems.extend(in_the_way(plan, present, destination, way));
             }
             Some(_) => changes.push(Change::ReplaceRoute(destination, way.clone())),
             None => changes.push(Change::AddRoute(destination, way.clone())),
@@ -134,8 +158,13 @@ pub fn difference(plan: &ClusterPlan, present: &Present) -> (Vec<Change>, BTreeS
             changes.push(Change::DeleteRoute(destination, way.clone()));
         }
     }
-    let unled = plan.left_to_others.iter().filter(|(range, _)| !present.is_led_by_others(**range));
-    problems.extend(unled.map(|(_, problem)| problem.clone()));
+    for (&range, problem) in &plan.left_to_others {
+        if !present.is_led_by_others(range) {
+            problems.insert(problem.clone());
+        } else if let Problem::NextHopNotOnLink { next_hop, .. } = problem {
+            problems.extend(astray(plan, present, range, *next_hop));
+        }
+    }
     changes.extend(retire_tunnel(plan.tunnel.as_ref(), present));
     (changes, problems)
 }

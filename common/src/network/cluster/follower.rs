@@ -73,6 +73,7 @@ impl Follower {
         all.nodes.extend(self.known.nodes.clone());
         all.pools.extend(self.known.pools.clone());
         all.blocks.extend(self.known.blocks.clone());
+        all.homes.extend(self.known.homes.clone());
         all.borrowed.extend(self.known.borrowed.clone());
         all.unreadable = self.known.unreadable.clone();
         Cow::Owned(all)
@@ -85,6 +86,7 @@ impl Inventory {
         self.nodes.retain(|name, _| !fresh.nodes.contains_key(name));
         self.pools.retain(|name, _| !fresh.pools.contains_key(name));
         self.blocks.retain(|block, _| !fresh.blocks.contains_key(block));
+        self.homes.retain(|block, _| !fresh.homes.contains_key(block));
         self.borrowed.retain(|block, _| !fresh.borrowed.contains_key(block));
     }
 

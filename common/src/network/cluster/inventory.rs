@@ -70,6 +70,10 @@ pub struct Inventory {
     /// The hosts with a confirmed affinity to each block: one, unless the store
     /// is damaged.
     pub blocks: BTreeMap<IpNet, BTreeSet<String>>,
+    /// The host that each block itself names, which decides between several in
+    /// `blocks`; none where the blocks were not read.
+    #[serde(default)]
+    pub homes: BTreeMap<IpNet, String>,
     /// By block, the addresses in use on another node than the block's.
     pub borrowed: BTreeMap<IpNet, BTreeMap<IpAddr, String>>,
     /// Values that cannot be read, by key, and why. What the value was before
@@ -110,7 +114,7 @@ impl Inventory {
         } else if let Some((host, block)) = keys::parse_affinity(key) {
             self.set_affinity(block, host, false)
         } else if let Some(block) = keys::parse_block(key) {
-            self.borrowed.remove(&block).is_some()
+            self.homes.remove(&block).is_some() | self.borrowed.remove(&block).is_some()
         } else {
             false
         };
@@ -133,6 +137,8 @@ impl Inventory {
                     self.blocks.entry(block).or_default().insert(host.to_owned());
                 }
             } else if let Some(block) = keys::parse_block(key) {
+                let home = earlier.homes.get(&block);
+                self.homes.extend(home.map(|home| (block, home.clone())));
                 let borrowed = earlier.borrowed.get(&block);
                 self.borrowed.extend(borrowed.map(|borrowed| (block, borrowed.clone())));
             }
@@ -164,15 +170,9 @@ impl Inventory {
             Ok(self.set_affinity(block, host, confirmed))
         } else if let Some(cidr) = keys::parse_block(key) {
             let block = Block::from_json(value).map_err(|error| text(&error))?;
-            let borrowed = borrowed_addresses(&block);
-            let before = self.borrowed.get(&cidr);
-            let changed = before.map_or(!borrowed.is_empty(), |before| *before != borrowed);
-            if borrowed.is_empty() {
-                self.borrowed.remove(&cidr);
-            } else if changed {
-                self.borrowed.insert(cidr, borrowed);
-            }
-            Ok(changed)
+            let borrowed = Some(borrowed_addresses(&block)).filter(|borrowed| !borrowed.is_empty());
+            let home = block.host().map(str::to_owned);
+            Ok(settle(&mut self.homes, cidr, home) | settle(&mut self.borrowed, cidr, borrowed))
         } else {
             Ok(false)
         }
@@ -198,6 +198,18 @@ fn replace<T: PartialEq>(map: &mut BTreeMap<String, T>, name: &str, value: T) ->
         return false;
     }
     map.insert(name.to_owned(), value);
+    true
+}
+
+/// Lets a block have a value or none, and says whether that made a difference.
+fn settle<T: PartialEq>(map: &mut BTreeMap<IpNet, T>, block: IpNet, value: Option<T>) -> bool {
+    if map.get(&block) == value.as_ref() {
+        return false;
+    }
+    match value {
+        Some(value) => drop(map.insert(block, value)),
+        None => drop(map.remove(&block)),
+    }
     true
 }
 

@@ -17,6 +17,7 @@ mod plan;
 mod problem;
 #[cfg(test)]
 mod tests;
+mod underlay;
 
 pub use difference::{Change, Present, PresentTunnel, TUNNEL_ALIAS, difference};
 pub use filter::TunnelFilter;
@@ -25,7 +26,8 @@ pub use inventory::{ClusterPool, Inventory, Peer};
 pub use listing::{Listing, Seen};
 pub use memo::{ClusterNotice, NodeMemo, TunnelNeed};
 pub use plan::{
-    ClusterPlan, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Underlay, UnderlayLink, Way,
-    any_tunnels, has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
+    ClusterPlan, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Way, any_tunnels, has_settled_tunnel,
+    needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use problem::Problem;
+pub use underlay::{Underlay, UnderlayLink};

@@ -1,14 +1,13 @@
 //! The plan: which tunnel device, routes and NAT a node should have.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::{ClusterPool, Inventory, Peer, Problem};
+use super::{ClusterPool, Inventory, Peer, Problem, Underlay};
 use crate::ipam::Family;
-use crate::network::{DEFAULT_MTU, NatPool, NatTable};
+use crate::network::{NatPool, NatTable};
 use crate::resources::EncapsulationMode;
 
 /// The tunnel device's name: the one that the kernel's module makes by itself
@@ -18,68 +17,12 @@ pub const TUNNEL_DEVICE: &str = "tunl0";
 /// How many bytes IPIP adds to a packet: an IPv4 header (RFC 2003).
 pub const TUNNEL_OVERHEAD: u32 = 20;
 
-/// The links of a node by which it may reach other nodes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Underlay {
-    /// Those that are up and have an address; neither loopback, nor the tunnel
-    /// device, nor host ends of attachments.
-    pub links: Vec<UnderlayLink>,
-}
-
-/// One of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnderlayLink {
-    /// Its name.
-    pub name: String,
-    /// Its MTU in bytes.
-    pub mtu: u32,
-    /// Its addresses of global scope, with the prefix lengths of their subnets.
-    pub addresses: Vec<IpNet>,
-}
-
 impl ClusterPlan {
     /// The plan without its tunnel, and without the routes that need it.
     pub fn without_tunnel(mut self) -> Self {
         self.tunnel = None;
         self.routes.retain(|_, way| !matches!(way, Way::Tunnel { .. }));
         self
-    }
-}
-
-impl Underlay {
-    /// The link by which an address is reached without a router, and this
-    /// node's own address there: that with the longest prefix that contains
-    /// `next_hop`; of several the `registered` one, by which others know this node,
-    /// or else the first, which is the link's primary one.
-    fn towards(
-        &self,
-        next_hop: IpAddr,
-        registered: Option<IpNet>,
-    ) -> Option<(&UnderlayLink, IpAddr)> {
-        let addresses = self
-            .links
-            .iter()
-            .flat_map(|link| link.addresses.iter().map(move |address| (link, address)));
-        let is_registered =
-            |address: &IpNet| Some(address.addr()) == registered.map(|it| it.addr());
-        addresses
-            .filter(|(_, address)| address.contains(&next_hop) && address.addr() != next_hop)
-            .min_by_key(|(_, address)| (Reverse(address.prefix_len()), !is_registered(address)))
-            .map(|(link, address)| (link, address.addr()))
-    }
-
-    /// The address that packets to the subnet of `address` are sent from, where that
-    /// is another one: of several in one subnet the link's first.
-    fn primary_to(&self, address: IpNet) -> Option<(IpNet, IpAddr)> {
-        let link = self.owner(address.addr())?;
-        let own = link.addresses.iter().find(|own| own.addr() == address.addr())?;
-        let primary = link.addresses.iter().find(|other| other.trunc() == own.trunc())?;
-        (primary != own).then(|| (address, primary.addr()))
-    }
-
-    /// The link that has `address`.
-    fn owner(&self, address: IpAddr) -> Option<&UnderlayLink> {
-        self.links.iter().find(|link| link.addresses.iter().any(|own| own.addr() == address))
     }
 }
 
@@ -142,6 +85,8 @@ pub struct ClusterPlan {
     /// The ranges that are left to another program's routes (BGP), each with what
     /// is wrong where there are none.
     pub left_to_others: BTreeMap<IpNet, Problem>,
+    /// The other nodes by the addresses that they are registered with.
+    pub nodes: BTreeMap<IpAddr, String>,
 }
 
 /// Plans `node`'s part in the cluster.
@@ -167,7 +112,7 @@ pub fn plan_cluster(node: &str, inventory: &Inventory, underlay: &Underlay) -> C
     };
     planner.route_blocks();
     planner.route_borrowed();
-    let mtu = parent.map_or_else(|| smallest_mtu(underlay), |link| link.mtu);
+    let mtu = parent.map_or_else(|| underlay.smallest_mtu(), |link| link.mtu);
     let tunnel = own.filter(|_| needs_tunnel(node, inventory)).map(|own| TunnelPlan {
         address: own.tunnel,
         mtu: mtu.saturating_sub(TUNNEL_OVERHEAD),
@@ -185,6 +130,7 @@ pub fn plan_cluster(node: &str, inventory: &Inventory, underlay: &Underlay) -> C
         problems: planner.problems,
         keeps_addresses: false,
         left_to_others: planner.left_to_others,
+        nodes: addresses_of_peers(node, inventory),
     }
 }
 
@@ -255,16 +201,23 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn route_blocks(&mut self) {
         for (&block, hosts) in &self.inventory.blocks {
-            let mut names = hosts.iter();
-            match (names.next(), names.next()) {
-                (Some(host), None) if host == self.node => self.route_own(block),
-                (Some(host), None) => self.route_remote(block, host),
-                _ => {
+            match self.host_of(block, hosts) {
+                Some(host) if host == self.node => self.route_own(block),
+                Some(host) => self.route_remote(block, host),
+                None => {
                     let hosts = hosts.iter().cloned().collect::<Vec<_>>().join(", ");
                     self.problems.insert(Problem::Contested { block, hosts });
                 }
             }
         }
+    }
+
+    /// Of the hosts with a confirmed affinity to a block the one that the block names:
+    /// Calico leaves affinities behind. Without one that is certain, none.
+    fn host_of<'h>(&self, block: IpNet, hosts: &'h BTreeSet<String>) -> Option<&'h String> {
+        let home = self.inventory.homes.get(&block);
+        let only = hosts.first().filter(|_| hosts.len() == 1);
+        only.or_else(|| hosts.get(home?))
     }
 
     /// A block of one address has no blackhole: it would take the place of the
@@ -277,9 +230,13 @@ impl Planner<'_> {
 
     fn route_borrowed(&mut self) {
         for (&address, host) in self.inventory.borrowed.values().flatten() {
+            // Its block may be of this one address.
+            let range = address.into();
+            self.routes.remove(&range);
+            self.left_to_others.remove(&range);
             // An address on this node has the route that ADD made.
             if host != self.node {
-                self.route_remote(address.into(), host);
+                self.route_remote(range, host);
             }
         }
     }
@@ -347,6 +304,14 @@ fn peers<'a>(
     inventory.nodes.iter().filter(move |(name, _)| *name != node)
 }
 
+fn addresses_of_peers(node: &str, inventory: &Inventory) -> BTreeMap<IpAddr, String> {
+    let addresses = |(name, peer): (&String, &Peer)| {
+        let both = [peer.ipv4, peer.ipv6].into_iter().flatten();
+        both.map(|address| (address.addr(), name.clone())).collect::<Vec<_>>()
+    };
+    peers(node, inventory).flat_map(addresses).collect()
+}
+
 /// The links by which a node is near that sees this one in its subnet, while
 /// this one does not see it in its own.
 fn lopsided(
@@ -373,6 +338,7 @@ fn general_problems(node: &str, inventory: &Inventory, underlay: &Underlay) -> B
     for (key, reason) in &inventory.unreadable {
         problems.insert(Problem::Unreadable { key: key.clone(), reason: reason.clone() });
     }
+    problems.extend(without_pool(inventory));
     if let Some(own) = inventory.nodes.get(node) {
         let missing = |address: &IpNet| underlay.owner(address.addr()).is_none();
         for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(missing) {
@@ -387,8 +353,11 @@ fn general_problems(node: &str, inventory: &Inventory, underlay: &Underlay) -> B
     problems
 }
 
-fn smallest_mtu(underlay: &Underlay) -> u32 {
-    underlay.links.iter().map(|link| link.mtu).min().unwrap_or(DEFAULT_MTU)
+/// That blocks lie in no pool; once for all of them.
+fn without_pool(inventory: &Inventory) -> Option<Problem> {
+    let mut blocks = inventory.blocks.keys().filter(|block| inventory.pool_of(**block).is_none());
+    let block = *blocks.next()?;
+    Some(Problem::NoPool { block, more: blocks.count() })
 }
 
 fn v4(address: Option<IpNet>) -> Option<Ipv4Addr> {

@@ -66,6 +66,13 @@ pub enum Problem {
         /// The hosts, separated by commas.
         hosts: String,
     },
+    /// Blocks lie in no pool, as when a pool's key alone is deleted.
+    NoPool {
+        /// The first of them.
+        block: IpNet,
+        /// How many more there are.
+        more: usize,
+    },
     /// A value in the datastore cannot be read.
     Unreadable {
         /// Its key.
@@ -86,6 +93,19 @@ pub enum Problem {
     ForeignRoute {
         /// Where it leads.
         destination: IpNet,
+    },
+    /// Another program's route leads to another node than that which has the range.
+    LedAstray {
+        /// The range.
+        range: IpNet,
+        /// The address of the node that has it.
+        wanted: IpAddr,
+        /// The route's destination: the range, or one around it.
+        route: IpNet,
+        /// The route's next hop.
+        next_hop: IpAddr,
+        /// The node that has this address.
+        node: String,
     },
 }
 
@@ -144,6 +164,13 @@ impl fmt::Display for Problem {
                 "block {block} belongs to several hosts ({hosts}) and is not routed; run \
                  \"weirctl ipam check --repair\""
             ),
+            Self::NoPool { block, more } => write!(
+                formatter,
+                "block {block}{} lies in no pool, so that packets to it go without tunnel and NAT \
+                 treats it as outside; make a pool around it, as it was, or see \"weirctl ipam \
+                 check\"",
+                if *more > 0 { format!(" (and {more} more)") } else { String::new() }
+            ),
             Self::Unreadable { key, reason } => write!(
                 formatter,
                 "the value of {key} cannot be read ({reason}); what it was before still counts"
@@ -153,6 +180,12 @@ impl fmt::Display for Problem {
                 formatter,
                 "another program has a route to {destination} and Weir leaves it; look at it \
                  with \"ip route show {destination}\""
+            ),
+            Self::LedAstray { range, wanted, route, next_hop, node } => write!(
+                formatter,
+                "{range} is on the node at {wanted}, and another program's route leads to node \
+                 {node} ({next_hop}) instead; look at it with \"ip route show {route}\", and \
+                 restart the program that its \"proto\" names, or delete it if that is gone"
             ),
         }
     }

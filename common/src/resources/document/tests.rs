@@ -69,7 +69,10 @@ fn what_is_wrong_is_named() {
             POOL.replace("projectcalico.org/v3", "v1").replace("IPPool", "policy"),
             "unknown resource type (policy) and/or version (v1)".into(),
         ),
-        (POOL.replace("name: p", "1: p"), "the key 1 is not text".into()),
+        (POOL.replace("name: p", "1: p"), format!("{unknown}: 1")),
+        (POOL.replace("name: p", "[p]: p"), "the key - p is not text".into()),
+        (r#"{"kind": "IPPool", "kind": "Node"}"#.into(), "the field kind is there twice".into()),
+        (r#"[{"a": [{"b": 1, "b": 1}]}]"#.into(), "the field b is there twice".into()),
         ("just text".into(), "found text where a resource should be".into()),
         ("kind: [IPPool".into(), "error parsing document: did not find expected".into()),
         (POOL.replace("cidr:", "cidr: 10.2.0.0/16, cidr:"), "duplicate".into()),
@@ -98,4 +101,18 @@ fn what_aliases_repeat_is_bounded() {
 - *p
 ";
     assert_eq!(names(shared), ["p", "p", "p"]);
+}
+
+#[test]
+fn marks_of_editors_and_merged_mappings_are_understood() {
+    assert_eq!(names(&format!("\u{feff}{POOL}")), ["p"]);
+    let merged = "
+- &p
+  apiVersion: projectcalico.org/v3
+  kind: IPPool
+  metadata: {name: p}
+- <<: *p
+  metadata: {name: q}
+";
+    assert_eq!(names(merged), ["p", "q"]);
 }

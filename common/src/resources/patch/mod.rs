@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use self::operation::Operation;
 use super::document::{self, DocumentError};
 use super::fields::type_name;
-use super::{Error, FieldError, Resource};
+use super::{Error, FieldError, Resource, schema, types};
 
 /// The form of a patch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Patch {
             (PatchType::Json, Value::Array(items)) => Form::Json(operation::parse(items)?),
             (PatchType::Json, other) => {
                 let expected = "a list of operations, for example \
-                                [{\"op\": \"replace\", \"path\": \"/spec/disabled\", \"value\": true}]";
+                                [{\"op\": \"add\", \"path\": \"/spec/disabled\", \"value\": true}]";
                 return Err(PatchError::Shape { found: type_name(&other), expected });
             }
             (_, other) => {
@@ -119,6 +119,7 @@ impl Patch {
             return Err(PatchError::Shape { found: type_name(&patched), expected });
         };
         document::check_added_fields(&object, resource)?;
+        let object = types::converted(object, schema::fields(resource.kind));
         let patched = Resource { object, ..resource.clone() };
         check_identity(resource, &patched)?;
         Ok(patched)

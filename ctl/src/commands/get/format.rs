@@ -27,20 +27,34 @@ impl Format {
         if let Some(names) = text.strip_prefix("custom-columns=") {
             return custom_columns(names, kind).map(Self::Columns);
         }
+        if text.starts_with("go-template") {
+            return Err(Failure::new(format!(
+                "failed to get resources: templates of Go are not supported; choose columns with \
+                 -o custom-columns={}, or take -o json",
+                titles(kind)
+            )));
+        }
         Ok(match text {
             "ps" => Self::Columns(columns(kind).to_vec()),
             "wide" => Self::Columns(wide_columns(kind).to_vec()),
-            "yaml" => Self::Yaml,
+            "yaml" | "yml" => Self::Yaml,
             "json" => Self::Json,
             "name" => Self::Name,
             other => {
                 return Err(Failure::new(format!(
                     "failed to get resources: unrecognized output format '{other}'; \
-                     write one of ps, wide, yaml, json, name, custom-columns=COLUMN,…"
+                     write one of ps, wide, yaml, json, name, custom-columns=COLUMN,…; for example: \
+                     weirctl get {} -o wide",
+                    kind.alias()
                 )));
             }
         })
     }
+}
+
+/// The titles of all columns, as they can be asked for.
+fn titles(kind: Kind) -> String {
+    wide_columns(kind).iter().map(|column| column.title).collect::<Vec<_>>().join(",")
 }
 
 fn custom_columns(names: &str, kind: Kind) -> Result<Vec<Column>, Failure> {
@@ -48,10 +62,11 @@ fn custom_columns(names: &str, kind: Kind) -> Result<Vec<Column>, Failure> {
         let known = wide_columns(kind).iter();
         known.clone().find(|column| column.title.eq_ignore_ascii_case(name)).copied().ok_or_else(
             || {
-                let titles: Vec<_> = known.map(|column| column.title).collect();
                 Failure::new(format!(
-                    "failed to get resources: unknown column '{name}'; write some of {}",
-                    titles.join(",")
+                    "failed to get resources: unknown column '{name}'; write some of {titles}: \
+                     weirctl get {} -o custom-columns={titles}",
+                    kind.alias(),
+                    titles = titles(kind)
                 ))
             },
         )

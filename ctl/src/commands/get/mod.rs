@@ -14,7 +14,7 @@ use super::input::FileArgs;
 use super::report;
 use crate::output::{json as json_output, yaml};
 use crate::session::{CommandResult, Failure, Session};
-use crate::store::{self, List};
+use crate::store::{self, List, StoreError};
 
 /// Arguments of `weirctl get`.
 #[derive(Args, Clone, Debug)]
@@ -52,53 +52,76 @@ pub async fn run(arguments: GetArgs, session: &Session<'_>) -> CommandResult {
     let kind = super::parse_kind(alias)
         .map_err(|failure| Failure::new(format!("failed to get resources: {}", failure.message)))?;
     let format = Format::parse(&arguments.output, kind)?;
-    let found = if arguments.names.is_empty() {
-        Found::All(store::list(session.datastore, kind).await.map_err(as_failure)?)
-    } else {
-        let mut resources = Vec::new();
-        for argument in &arguments.names {
-            let name = super::resolve_name(session, kind, argument).await.map_err(as_failure)?;
-            resources.push(get_one(&arguments, kind, &name, session).await?);
-        }
-        Found::Named(resources)
-    };
-    show(&format, kind, &found, session).await
+    if arguments.names.is_empty() {
+        let list = store::list(session.datastore, kind).await.map_err(as_failure)?;
+        return show(&format, kind, &Found::All(list), session).await;
+    }
+    let mut got = Got::default();
+    for argument in &arguments.names {
+        let name = super::resolve_name(session, kind, argument).await.map_err(as_failure)?;
+        got.add(&arguments, kind, &name, session).await;
+    }
+    let Got { resources, failed } = got;
+    let found = Found::Named { resources, asked: arguments.names.len() };
+    finish(show(&format, kind, &found, session).await?, &failed)
 }
 
 /// Shows the resources that the files name, each kind by itself.
 async fn get_of_files(arguments: &GetArgs, session: &Session<'_>) -> CommandResult {
-    let mut resources: BTreeMap<Kind, Vec<Resource>> = BTreeMap::new();
+    let (mut got, mut asked) = (Got::default(), BTreeMap::<Kind, usize>::new());
     for written in arguments.files.read(session.surroundings)? {
         let written = super::resolve(session, written).await.map_err(as_failure)?;
-        let resource = get_one(arguments, written.kind, written.name(), session).await?;
-        resources.entry(resource.kind).or_default().push(resource);
+        got.add(arguments, written.kind, written.name(), session).await;
+        *asked.entry(written.kind).or_default() += 1;
     }
-    let kinds: Vec<Kind> = resources.keys().copied().collect();
+    let Got { mut resources, failed } = got;
+    resources.sort_by_key(|resource| resource.kind);
+    let kinds: Vec<Kind> = asked.keys().copied().collect();
     if let [kind, _, ..] = kinds[..]
         && let format @ (Format::Yaml | Format::Json) = Format::parse(&arguments.output, kind)?
     {
-        let all = Found::Named(resources.into_values().flatten().collect());
-        return show(&format, kind, &all, session).await;
+        let all = Found::Named { resources, asked: asked.values().sum() };
+        return finish(show(&format, kind, &all, session).await?, &failed);
     }
     let mut text = String::new();
-    for (kind, resources) in resources {
+    for (kind, asked) in asked {
         let format = Format::parse(&arguments.output, kind)?;
-        text.push_str(&show(&format, kind, &Found::Named(resources), session).await?);
+        let of_kind = resources.iter().filter(|resource| resource.kind == kind);
+        let found = Found::Named { resources: of_kind.cloned().collect(), asked };
+        text.push_str(&show(&format, kind, &found, session).await?);
     }
-    Ok(text)
+    finish(text, &failed)
 }
 
-async fn get_one(
-    arguments: &GetArgs,
-    kind: Kind,
-    name: &str,
-    session: &Session<'_>,
-) -> Result<Resource, Failure> {
-    let resource = store::get(session.datastore, kind, name).await.map_err(as_failure)?;
-    Ok(if arguments.export { resource.exported() } else { resource })
+/// What became of the resources that were asked for by name.
+#[derive(Default)]
+struct Got {
+    resources: Vec<Resource>,
+    failed: Vec<StoreError>,
+}
+
+impl Got {
+    async fn add(&mut self, arguments: &GetArgs, kind: Kind, name: &str, session: &Session<'_>) {
+        match store::get(session.datastore, kind, name).await {
+            Ok(resource) if arguments.export => self.resources.push(resource.exported()),
+            Ok(resource) => self.resources.push(resource),
+            Err(error) => self.failed.push(error),
+        }
+    }
+}
+
+/// The result with what is there; a failure when something is not.
+fn finish(output: String, failed: &[StoreError]) -> CommandResult {
+    if failed.is_empty() {
+        return Ok(output);
+    }
+    Err(Failure { output, message: report::all_with_advice(failed) })
 }
 
 async fn show(format: &Format, kind: Kind, found: &Found, session: &Session<'_>) -> CommandResult {
+    if found.is_nothing() {
+        return Ok(String::new());
+    }
     Ok(match format {
         Format::Yaml => yaml::document(&found.to_value(kind)),
         Format::Json => json_output::document(&found.to_value(kind)),
@@ -110,7 +133,7 @@ async fn show(format: &Format, kind: Kind, found: &Found, session: &Session<'_>)
     })
 }
 
-fn as_failure(error: store::StoreError) -> Failure {
+fn as_failure(error: StoreError) -> Failure {
     Failure::new(report::with_advice(&error))
 }
 
@@ -118,37 +141,47 @@ fn as_failure(error: store::StoreError) -> Failure {
 enum Found {
     /// All resources of the kind.
     All(List),
-    /// Some by name. Never empty.
-    Named(Vec<Resource>),
+    /// Those that are there of some asked for by name.
+    Named {
+        /// The resources.
+        resources: Vec<Resource>,
+        /// How many were asked for.
+        asked: usize,
+    },
 }
 
 impl Found {
     fn resources(&self) -> &[Resource] {
         match self {
             Self::All(list) => &list.resources,
-            Self::Named(resources) => resources,
+            Self::Named { resources, .. } => resources,
         }
+    }
+
+    /// Whether nothing that was asked for by name is there.
+    fn is_nothing(&self) -> bool {
+        matches!(self, Self::Named { resources, .. } if resources.is_empty())
     }
 
     /// As a document: one resource by itself, several in a list, all of them
     /// in a resource list that says at which revision they were read.
     fn to_value(&self, kind: Kind) -> Value {
-        let items: Vec<Value> =
-            self.resources().iter().map(|resource| resource.object.clone().into()).collect();
-        match (self, <[Value; 1]>::try_from(items)) {
-            (Self::Named(_), Ok([item])) => item,
-            (Self::Named(_), Err(items)) => items.into(),
-            (Self::All(list), items) => json!({
+        let mut items =
+            self.resources().iter().map(|resource| Value::from(resource.object.clone()));
+        match self {
+            Self::Named { asked: 1, .. } => items.next().unwrap_or_default(),
+            Self::Named { .. } => items.collect(),
+            Self::All(list) => json!({
                 "kind": format!("{kind}List"),
                 "apiVersion": API_VERSION,
                 "metadata": {"resourceVersion": list.revision.to_string()},
-                "items": items.map_or_else(Value::from, |[item]| json!([item])),
+                "items": items.collect::<Value>(),
             }),
         }
     }
 }
 
 fn names(kind: Kind, resources: &[Resource]) -> String {
-    let alias = kind.aliases().first().copied().unwrap_or_default();
+    let alias = kind.alias();
     resources.iter().map(|resource| format!("{alias}/{}\n", resource.name())).collect()
 }

@@ -1,0 +1,161 @@
+//! Examples of the difference, and the kernel that its changes are made to.
+
+use super::*;
+
+/// A routing daemon has routes to all blocks, and drops what is for this node's own.
+#[test]
+fn what_another_programs_routes_do_as_well_is_no_problem() {
+    let plan = plan_of_n1(&four_nodes(&[Never]));
+    let nets = |ranges: &[&str]| ranges.iter().map(|range| net(range)).collect::<BTreeSet<_>>();
+    let daemon = |led: &[&str]| Present {
+        foreign: nets(&["10.0.1.0/26", "10.0.2.0/26", "10.0.3.0/26"]),
+        dropped_by_others: nets(&["10.0.1.0/26"]),
+        led_by_others: led.iter().map(|range| (net(range), BTreeSet::new())).collect(),
+        ..Present::default()
+    };
+    // By each block, or by a range around some of them.
+    for led in [&["10.0.2.0/26", "10.0.3.0/26", "10.0.4.0/26"][..], &["10.0.2.0/26", "10.0.0.0/16"]]
+    {
+        assert_eq!(difference(&plan, &daemon(led)), Default::default());
+    }
+    let (_, problems) = difference(&plan, &daemon(&["10.0.3.0/26", "10.0.4.0/27"]));
+    let (node, next_hop) = ("n4".to_owned(), "172.16.2.2".parse().unwrap());
+    let expected = [
+        Problem::NextHopNotOnLink { node, next_hop, cross_subnet: false },
+        Problem::ForeignRoute { destination: net("10.0.2.0/26") },
+    ];
+    assert_eq!(problems, expected.into(), "a part of a block is not enough");
+    // What is to be tunnelled is not reached as the pool asks.
+    let plan = plan_of_n1(&four_nodes(&[Always]));
+    let (_, problems) = difference(&plan, &daemon(&["10.0.2.0/26", "10.0.3.0/26"]));
+    let expected = ["10.0.2.0/26", "10.0.3.0/26"].map(net);
+    assert_eq!(problems, expected.map(|destination| Problem::ForeignRoute { destination }).into());
+}
+
+/// A routing daemon that was killed leaves routes behind, to nodes of before.
+#[test]
+fn another_programs_route_to_another_node_than_the_blocks_is_reported() {
+    let plan = plan_of_n1(&four_nodes(&[Never]));
+    let told = |route: &str, next_hops: &[&str]| {
+        let next_hops = next_hops.iter().map(|it| it.parse().unwrap()).collect();
+        // All others are served.
+        let mut led_by_others: BTreeMap<_, _> =
+            ["10.0.3.0/26", "10.0.4.0/26"].map(|range| (net(range), BTreeSet::new())).into();
+        led_by_others.insert(net(route), next_hops);
+        let foreign = BTreeSet::from([net(route)]);
+        let present = Present { foreign, led_by_others, ..Present::default() };
+        let (_, problems) = difference(&plan, &present);
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    // To where the block is, by a router, or by a link.
+    for next_hops in [&["172.16.1.2"][..], &["172.16.1.254"], &[]] {
+        assert_eq!(told("10.0.2.0/26", next_hops), "");
+    }
+    for next_hops in [&["172.16.2.1"][..], &["172.16.2.1", "172.16.1.254"], &[]] {
+        assert_eq!(told("10.0.3.0/26", next_hops), "");
+    }
+    let astray = "10.0.2.0/26 is on the node at 172.16.1.2, and another program's route leads to \
+                  node n4 (172.16.2.2) instead; look at it with \"ip route show 10.0.2.0/26\"";
+    assert!(told("10.0.2.0/26", &["172.16.2.2"]).starts_with(astray));
+    assert!(told("10.0.2.0/26", &["172.16.1.2", "172.16.2.2"]).starts_with(astray));
+    let left = told("10.0.3.0/26", &["172.16.1.2"]);
+    assert!(left.starts_with("10.0.3.0/26 is on the node at 172.16.2.1"), "{left}");
+    // A range around is looked at where there is none of the block's own.
+    assert_eq!(told("10.0.0.0/16", &["172.16.1.2"]), "");
+    let mut present = Present::default();
+    present.led_by_others.insert(net("10.0.0.0/16"), ["172.16.1.2".parse().unwrap()].into());
+    let (_, problems) = difference(&plan, &present);
+    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert!(problems[0].contains("look at it with \"ip route show 10.0.0.0/16\""), "{problems:?}");
+}
+
+#[test]
+fn a_new_tunnel_address_is_there_before_the_old_one_goes() {
+    let mut inventory = four_nodes(&[Always]);
+    let mut with_address = |host: u8| {
+        let tunnel = Some(Ipv4Addr::new(10, 0, 1, host));
+        inventory.nodes.get_mut("n1").unwrap().tunnel = tunnel;
+        plan_of_n1(&inventory)
+    };
+    let mut present = Present::default();
+    for change in difference(&with_address(1), &present).0 {
+        carry_out(&mut present, &change);
+    }
+    let changes = difference(&with_address(2), &present).0;
+    let place = |wanted: &Change| changes.iter().position(|change| change == wanted).unwrap();
+    let added = place(&Change::AddTunnelAddress(Ipv4Addr::new(10, 0, 1, 2)));
+    let removed = place(&Change::RemoveTunnelAddress(Ipv4Addr::new(10, 0, 1, 1).into()));
+    let is_replacement = |change: &Change| matches!(change, Change::ReplaceRoute(..));
+    assert!(added < removed);
+    assert_eq!(changes[added..removed].iter().filter(|change| is_replacement(change)).count(), 3);
+}
+
+#[test]
+fn addresses_that_may_be_borrowed_stay() {
+    let mut plan = plan_of_n1(&four_nodes(&[Never]));
+    plan.keeps_addresses = true;
+    let routes = ["10.0.9.9/32", "10.0.9.0/26"].map(|range| (net(range), Some(Way::Blackhole)));
+    let present = Present { routes: routes.clone().into(), ..Present::default() };
+    let deleted = |change: &Change| matches!(change, Change::DeleteRoute(..));
+    let changes = difference(&plan, &present).0;
+    let deletions: Vec<_> = changes.into_iter().filter(deleted).collect();
+    assert_eq!(deletions, [Change::DeleteRoute(routes[1].0, Some(Way::Blackhole))]);
+}
+
+/// The kernel, as far as changes go.
+pub(super) fn carry_out(present: &mut Present, change: &Change) {
+    let missing = "the tunnel device is there before it is used";
+    match change {
+        Change::CreateTunnel => {
+            assert!(present.tunnel.is_none());
+            present.tunnel = Some(PresentTunnel { mtu: 1480, ..PresentTunnel::default() });
+        }
+        Change::ClaimTunnel => present.tunnel.as_mut().expect(missing).claimed = true,
+        Change::DisclaimTunnel => present.tunnel.as_mut().expect(missing).claimed = false,
+        Change::SetTunnelMtu(mtu) => present.tunnel.as_mut().expect(missing).mtu = *mtu,
+        Change::AddTunnelAddress(address) => {
+            let added = present.tunnel.as_mut().expect(missing).addresses.insert((*address).into());
+            assert!(added, "{address} is there already");
+        }
+        Change::RemoveTunnelAddress(address) => {
+            assert!(present.tunnel.as_mut().expect(missing).addresses.remove(address));
+            let sends_from_it = |way: &Option<Way>| {
+                matches!(way, Some(Way::Tunnel { source: Some(source), .. })
+                    if *source == address.addr())
+            };
+            present.routes.retain(|_, way| !sends_from_it(way));
+        }
+        Change::SetTunnelUp => present.tunnel.as_mut().expect(missing).up = true,
+        Change::SetTunnelDown => {
+            present.tunnel.as_mut().expect(missing).up = false;
+            present.routes.retain(|_, way| !matches!(way, Some(Way::Tunnel { .. })));
+        }
+        Change::LoosenReversePath(link) => {
+            present.strict.remove(link);
+        }
+        Change::AddRoute(destination, way) => {
+            assert!(!present.foreign.contains(destination), "{destination} is somebody else's");
+            assert_usable(present, way);
+            let before = present.routes.insert(*destination, Some(way.clone()));
+            assert_eq!(before, None, "{destination} had a route");
+        }
+        Change::ReplaceRoute(destination, way) => {
+            assert_usable(present, way);
+            let before = present.routes.insert(*destination, Some(way.clone()));
+            assert!(before.is_some(), "{destination} had no route of Weir's");
+        }
+        Change::DeleteRoute(destination, way) => {
+            assert_eq!(present.routes.remove(destination).as_ref(), Some(way));
+        }
+    }
+}
+
+fn assert_usable(present: &Present, way: &Way) {
+    if let Way::Tunnel { source, .. } = way {
+        let tunnel = present.tunnel.as_ref().expect("a tunnel route needs the device");
+        assert!(tunnel.up, "a tunnel route needs the device up");
+        let has = |source: Ipv4Addr| tunnel.addresses.contains(&Ipv4Net::from(source));
+        assert!(source.is_none_or(has), "the route's source is on the device");
+    }
+}

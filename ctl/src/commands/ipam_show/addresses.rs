@@ -1,0 +1,174 @@
+//! `weirctl ipam show`: addresses in use, and who has them.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+use weir_common::datastore::{Datastore, Selection, keys};
+use weir_common::ipam::release_one::holder;
+use weir_common::ipam::{Attribute, Block};
+use weir_common::resources::{IpPool, Kind};
+
+use crate::commands::mending::explain;
+use crate::output::{boxed, json};
+use crate::session::{CommandResult, Session};
+use crate::store::{self, StoreError};
+
+/// Shows all addresses in use, or those of one pool.
+///
+/// # Errors
+/// [`StoreError::DoesNotExist`] for a pool that is not there; when the
+/// datastore fails.
+pub async fn show(
+    session: &Session<'_>,
+    pool: Option<&str>,
+    as_json: bool,
+) -> Result<String, StoreError> {
+    let pools = read_pools(session).await?;
+    let wanted = pool.map(|pool| find(&pools, pool)).transpose()?;
+    let range = wanted.map(|pool| pool.cidr);
+    let (blocks, _) = store::blocks_in(session.datastore, range).await?;
+    let in_use = blocks.iter().flat_map(|stored| InUse::all_of(&stored.value));
+    let in_use = in_use.filter(|it| range.is_none_or(|range| range.contains(&it.address)));
+    if as_json {
+        let addresses = in_use.map(|it| it.to_json(&pools));
+        return Ok(json::document(&json!({ "addresses": addresses.collect::<Value>() })));
+    }
+    let rows: Vec<_> = in_use.map(|it| it.to_row()).collect();
+    let header = ["IP", "NODE", "BLOCK", "TYPE", "ALLOCATED-TO", "HANDLE"];
+    Ok(boxed::table(&header, &rows, session.style))
+}
+
+pub(super) async fn read_pools(session: &Session<'_>) -> Result<Vec<IpPool>, StoreError> {
+    let mut snapshot = session.datastore.read(&[Selection::Prefix(keys::POOLS.to_owned())]).await?;
+    let entries = snapshot.selected.pop().unwrap_or_default();
+    Ok(entries.iter().filter_map(store::read_stored_pool).collect())
+}
+
+/// The pool of this name or CIDR.
+fn find<'a>(pools: &'a [IpPool], wanted: &str) -> Result<&'a IpPool, StoreError> {
+    let is_wanted = |pool: &&IpPool| pool.name == wanted || pool.cidr.to_string() == wanted;
+    let missing = || StoreError::DoesNotExist { kind: Kind::IpPool, name: wanted.to_owned() };
+    pools.iter().find(is_wanted).ok_or_else(missing)
+}
+
+/// An address in use.
+struct InUse<'a> {
+    address: IpAddr,
+    block: &'a Block,
+    /// Who has it; `None` in a damaged block.
+    holder: Option<&'a Attribute>,
+}
+
+impl<'a> InUse<'a> {
+    fn all_of(block: &'a Block) -> impl Iterator<Item = Self> {
+        let taken = block.allocations.iter().enumerate().filter(|(_, index)| index.is_some());
+        taken.map(move |(ordinal, _)| Self {
+            address: block.address(ordinal),
+            block,
+            holder: block.holder(ordinal),
+        })
+    }
+
+    fn fact(&self, key: &str) -> Option<&'a str> {
+        self.holder?.fact(key)
+    }
+
+    fn handle(&self) -> Option<&'a str> {
+        self.holder?.handle_id.as_deref()
+    }
+
+    fn to_row(&self) -> Vec<String> {
+        let (kind, name) = self.holder.map(kind_and_name).unwrap_or_default();
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        let (address, block) = (self.address.to_string(), self.block.cidr.to_string());
+        vec![address, text(self.fact("node")), block, kind, name, text(self.handle())]
+    }
+
+    fn to_json(&self, pools: &[IpPool]) -> Value {
+        let pool = pools.iter().find(|pool| pool.cidr.contains(&self.block.cidr));
+        let attributes = self.holder.and_then(|holder| holder.secondary.clone());
+        json!({
+            "address": self.address,
+            "pool": pool.map(|pool| &pool.name),
+            "block": self.block.cidr,
+            "blockOwner": self.block.host(),
+            "node": self.fact("node"),
+            "handle": self.handle(),
+            "attributes": attributes.unwrap_or_default(),
+        })
+    }
+
+    /// Whether another node than the block's has it. In a block without an
+    /// owner this is so for all that a node has.
+    fn is_borrowed(&self) -> bool {
+        self.fact("node").is_some_and(|node| Some(node) != self.block.host())
+    }
+}
+
+/// Shows the addresses that a node has from a block that is not its own.
+///
+/// # Errors
+/// When the datastore fails.
+pub async fn show_borrowed(session: &Session<'_>, as_json: bool) -> Result<String, StoreError> {
+    let pools = read_pools(session).await?;
+    let (blocks, _) = store::blocks_in(session.datastore, None).await?;
+    let in_use = blocks.iter().flat_map(|stored| InUse::all_of(&stored.value));
+    let borrowed = in_use.filter(InUse::is_borrowed);
+    if as_json {
+        let addresses = borrowed.map(|it| it.to_json(&pools));
+        return Ok(json::document(&json!({ "addresses": addresses.collect::<Value>() })));
+    }
+    let rows: Vec<_> = borrowed
+        .map(|it| {
+            let mut row = it.to_row();
+            row.pop();
+            row.insert(3, it.block.host().unwrap_or_default().to_owned());
+            row
+        })
+        .collect();
+    let header = ["IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLOCATED-TO"];
+    Ok(boxed::table(&header, &rows, session.style))
+}
+
+/// What has an address, and its name.
+fn kind_and_name(holder: &Attribute) -> (String, String) {
+    match holder.fact("pod") {
+        Some(pod) => {
+            let namespace = holder.fact("namespace").unwrap_or_default();
+            ("pod".to_owned(), format!("{namespace}/{pod}"))
+        }
+        None => (holder.fact("type").unwrap_or_default().to_owned(), String::new()),
+    }
+}
+
+/// Says whether an address is in use, and by whom.
+///
+/// # Errors
+/// [`Failure`](crate::session::Failure) when the datastore fails.
+pub async fn show_one(datastore: &dyn Datastore, address: IpAddr, as_json: bool) -> CommandResult {
+    let holder = holder(datastore, address).await.map_err(explain)?;
+    if as_json {
+        return Ok(json::document(&json!({
+            "address": address,
+            "inUse": holder.is_some(),
+            "handle": holder.as_ref().and_then(|holder| holder.handle_id.as_ref()),
+            "attributes": holder.as_ref().and_then(|holder| holder.secondary.clone()).unwrap_or_default(),
+        })));
+    }
+    Ok(match holder {
+        Some(holder) => describe(address, &holder),
+        None => format!("{address} is not assigned\n"),
+    })
+}
+
+fn describe(address: IpAddr, holder: &Attribute) -> String {
+    let mut text = format!("IP {address} is in use\n");
+    let handle = holder.handle_id.as_deref().unwrap_or("<none>");
+    text.push_str(&format!("Handle ID: {handle}\n"));
+    let secondary = holder.secondary.clone().unwrap_or_default();
+    text.push_str(if secondary.is_empty() { "No attributes defined\n" } else { "Attributes:\n" });
+    for (name, value) in secondary {
+        text.push_str(&format!("  {name}: {value}\n"));
+    }
+    text
+}
