@@ -13,10 +13,12 @@ use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
 use weir_common::ipam::{
-    Affinity, Assignee, Attribute, Block, Error, Family, PassedOver, PoolReference, engine, walk,
+    Affinity, Assignee, Attribute, Block, Error, Family, PassedOver, PoolReference, engine,
+    handle_id, walk,
 };
 use weir_common::resources::AllowedUse;
 use weir_datastore::Memory;
+use weir_datastore::memory::CommitFault;
 
 const V4: &[Family] = &[Family::V4];
 const BOTH: &[Family] = &[Family::V4, Family::V6];
@@ -637,4 +639,23 @@ async fn a_gateway_is_not_taken_from_who_has_it() {
     let first = assign(&store, &request("n1", "first", V4)).await.unwrap();
     let again = Request { gateways: first.clone(), ..request("n1", "first", V4) };
     assert_eq!(assign(&store, &again).await.unwrap(), first);
+}
+
+/// What others change all the time is named.
+#[tokio::test]
+async fn who_is_overtaken_again_and_again_says_where() {
+    let store = store_with_pool();
+    let given = assign(&store, &request("n1", "a", V4)).await.unwrap()[0];
+    let process = store.another_process();
+    (1..=200).for_each(|nth| process.fail_commit(nth, CommitFault::Conflict));
+    let block = keys::block(cidr(&format!("{given}/26")).trunc());
+    let handle = |container: &str| keys::handle(&handle_id("net", container));
+    let add = assign(&process, &request("n1", "b", V4)).await.unwrap_err();
+    let del = engine::release(&process, &assignee("n1", "a")).await.unwrap_err();
+    for (error, handle) in [(add, handle("b")), (del, handle("a"))] {
+        let said = error.to_string();
+        for named in [block.as_str(), &handle, "100 attempts", "try again", "ipam check"] {
+            assert!(said.contains(named), "{named}: {said}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -13,9 +13,12 @@ use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::{
-    AttachmentName, Collected, Collection, Evidence, Rule, Scope, collect,
+    AttachmentName, Collected, Collection, Evidence, Rule, Scope, collect, collect_few,
 };
-use weir_common::ipam::{ATTRIBUTE_BOOT, Assignee, Error, Family, engine, handle_id};
+use weir_common::ipam::{
+    ATTRIBUTE_BOOT, ATTRIBUTE_NODE, Affinity, Assignee, Attribute, Block, Error, Family, engine,
+    handle_id,
+};
 use weir_datastore::Memory;
 use weir_datastore::memory::CommitFault;
 
@@ -100,6 +103,33 @@ async fn borrowed_addresses_are_found_where_all_blocks_are_looked_into() {
     assert!(own.released.is_empty() && own.errors.is_empty());
     assert_eq!(all(&store, &listed("n2", &[])).await.released.len(), 1);
     assert_eq!(handles(&store), ids(&["a"]));
+}
+
+/// Gives n2 a block of one address, which a container has.
+fn seed_block(store: &Memory, number: u32) {
+    let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + number);
+    let mut block = Block::new(IpAddr::from(address).into(), "n2", 1);
+    let id = handle_id("net", &number.to_string());
+    let secondary = Some(BTreeMap::from([(ATTRIBUTE_NODE.to_owned(), "n2".to_owned())]));
+    block.assign(0, Attribute { handle_id: Some(id.clone()), secondary, ..Attribute::default() });
+    put(store, keys::handle(&id), json!({"block": {block.cidr.to_string(): 1}}));
+    store.seed([
+        (keys::affinity("n2", block.cidr), Affinity::default().to_json()),
+        (keys::block(block.cidr), block.to_json()),
+    ]);
+}
+
+#[tokio::test]
+async fn few_blocks_are_all_looked_into_and_of_many_the_first() {
+    let store = Memory::new();
+    (0..512).for_each(|number| seed_block(&store, number));
+    let (collected, all) = collect_few(&store, &listed("n1", &[])).await;
+    assert!(all && collected.errors.is_empty() && collected.released.is_empty());
+    seed_block(&store, 512);
+    let (collected, all) = collect_few(&store, &listed("n2", &[])).await;
+    assert!(!all && collected.errors.is_empty());
+    assert_eq!(collected.released.len(), 512);
+    assert_consistent(&store);
 }
 
 #[tokio::test]

@@ -23,8 +23,9 @@ pub const DEFAULT_LOCK_FILE: &str = "/run/weir/ipam.lock";
 /// nobody needs it, by GC. Without it a GC could remove what an ADD has just found good.
 pub const NAT_LOCK: &str = "/run/weir/nat.lock";
 
-/// The largest memo, in bytes.
-const MAX_MEMO: u64 = 4096;
+/// The largest memo, in bytes: notes about a thousand networks with the longest names
+/// that a link's alias has room for.
+const MAX_MEMO: u64 = 256 << 10;
 
 /// The lock, held until it is dropped.
 #[derive(Debug)]
@@ -70,14 +71,22 @@ impl Lock {
         memo
     }
 
-    /// Leaves something to the next holder, at most 4 KiB.
+    /// Leaves something to the next holder, at most 256 KiB: what is larger is logged,
+    /// and what was left before stays.
     pub fn leave(&self, memo: &str) {
-        if let Some(file) = &self.file
-            && memo.len() as u64 <= MAX_MEMO
-        {
-            // Without it the next holder works as well, only slower.
-            let _ = file.set_len(0).and_then(|()| file.write_all_at(memo.as_bytes(), 0));
+        let Some(file) = &self.file else { return };
+        if memo.len() as u64 > MAX_MEMO {
+            let (bytes, most) = (memo.len(), MAX_MEMO);
+            return tracing::warn!(
+                bytes,
+                most,
+                "too much to remember in the lock's file: what was done once on this host is done \
+                 again by every call, and each takes longer; remove the file and networks that \
+                 are not used"
+            );
         }
+        // Without it the next holder works as well, only slower.
+        let _ = file.set_len(0).and_then(|()| file.write_all_at(memo.as_bytes(), 0));
     }
 }
 
@@ -144,6 +153,19 @@ mod tests {
             assert_eq!(lock.memo(), before);
             lock.leave(memo);
         }
+    }
+
+    /// Of a host with many networks, and not of one with more than there can be.
+    #[test]
+    fn a_long_memo_is_left_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ipam.lock");
+        let network = format!("swept {}\n", "n".repeat(200));
+        let of = |networks: usize| network.repeat(networks);
+        Lock::take(&path).leave(&of(1000));
+        assert_eq!(Lock::take(&path).memo(), of(1000));
+        Lock::take(&path).leave(&of(2000));
+        assert_eq!(Lock::take(&path).memo(), of(1000));
     }
 
     #[test]

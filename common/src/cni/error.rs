@@ -158,7 +158,7 @@ impl From<ipam::Error> for Error {
             | ipam::Error::Gateway { .. }
             | ipam::Error::OtherHost { .. }
             | ipam::Error::HoldsOther { .. } => Code::AddressRefused,
-            ipam::Error::NotReady | ipam::Error::Contended(_) => Code::TryAgainLater,
+            ipam::Error::NotReady | ipam::Error::Contended { .. } => Code::TryAgainLater,
             ipam::Error::Malformed { .. } => Code::Malformed,
             ipam::Error::Datastore(error) => code_of_datastore(error),
         };

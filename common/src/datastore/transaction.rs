@@ -64,6 +64,11 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    /// The keys that it changes.
+    pub fn keys(&self) -> Vec<String> {
+        self.writes.iter().map(|write| write.key().to_owned()).collect()
+    }
+
     /// Creates `key`, which must not exist.
     pub fn create(&mut self, key: String, value: Vec<u8>) -> &mut Self {
         self.compares.push(Compare::Absent { key: key.clone() });

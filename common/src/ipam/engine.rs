@@ -99,6 +99,7 @@ pub(crate) async fn settle<Known, Failed: From<Error>>(
     let in_advance = selections.len();
     selections.extend(Blocks::selections(likely));
     let mut lost = 0;
+    let mut contended = Vec::new();
     for _ in 0..MAX_ATTEMPTS {
         let snapshot = datastore.read(&selections).await.map_err(Error::from)?;
         let known = parse(&snapshot)?;
@@ -112,6 +113,7 @@ pub(crate) async fn settle<Known, Failed: From<Error>>(
                     blocks.learn(&cidrs, &answer.map_err(Error::from)?.selected);
                 }
                 Step::Commit(transaction, addresses) => {
+                    contended = transaction.keys();
                     match datastore.commit(transaction).await {
                         Ok(Outcome::Committed(_)) => return Ok((addresses, known)),
                         Ok(Outcome::Conflict) => break,
@@ -126,5 +128,5 @@ pub(crate) async fn settle<Known, Failed: From<Error>>(
             }
         }
     }
-    Err(Error::Contended(MAX_ATTEMPTS).into())
+    Err(Error::contended(contended).into())
 }

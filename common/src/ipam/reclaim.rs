@@ -91,7 +91,7 @@ pub async fn reclaim(datastore: &dyn Datastore, empty: &EmptyBlock) -> Result<bo
             }
         }
     }
-    Err(Error::Contended(super::engine::MAX_ATTEMPTS))
+    Err(Error::contended(vec![keys::block(empty.block)]))
 }
 
 /// The transaction, if the block is still empty and its host's.

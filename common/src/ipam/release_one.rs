@@ -83,6 +83,7 @@ pub async fn holder(
 /// [`Error::NotReady`], [`Error::Contended`], [`Error::Datastore`],
 /// [`Error::Malformed`].
 pub async fn release(datastore: &dyn Datastore, seen: &Seen) -> Result<Release, Error> {
+    let mut contended = Vec::new();
     for _ in 0..super::engine::MAX_ATTEMPTS {
         let Some((block, ordinal, allocation)) = find(datastore, seen.address).await? else {
             return Ok(Release::NotInUse);
@@ -92,11 +93,12 @@ pub async fn release(datastore: &dyn Datastore, seen: &Seen) -> Result<Release, 
             return Ok(Release::Reassigned(present));
         }
         let transaction = prepare(datastore, &block, ordinal, seen).await?;
+        contended = transaction.keys();
         if let Outcome::Committed(_) = datastore.commit(transaction).await? {
             return Ok(Release::Released);
         }
     }
-    Err(Error::Contended(super::engine::MAX_ATTEMPTS))
+    Err(Error::contended(contended))
 }
 
 /// Reads the handle and the ready flag and makes the transaction.

@@ -66,7 +66,7 @@ pub async fn register(
             Err(error) => return Err(error.into()),
         }
     }
-    Err(crate::ipam::Error::Contended(engine::MAX_ATTEMPTS).into())
+    Err(crate::ipam::Error::contended(vec![keys::node(name)]).into())
 }
 
 /// The transaction that registers the node; without writes when it is

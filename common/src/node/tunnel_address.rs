@@ -55,7 +55,8 @@ pub async fn ensure_tunnel_address(
             return Ok(address);
         }
     }
-    Err(crate::ipam::Error::Contended(engine::MAX_ATTEMPTS).into())
+    Err(crate::ipam::Error::contended(vec![keys::node(node), keys::handle(&assignee.handle_id)])
+        .into())
 }
 
 /// Gives back a node's tunnel address, and takes it out of its Node. Answers

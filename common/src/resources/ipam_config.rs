@@ -13,7 +13,7 @@ pub struct IpamConfig {
     pub strict_affinity: bool,
     /// Whether a node may claim blocks.
     pub auto_allocate_blocks: bool,
-    /// The most blocks a node may hold; 0 for the default limit.
+    /// The most blocks a node may hold; 0 for no limit.
     pub max_blocks_per_host: u32,
     /// The value as it was stored, with the fields that Weir does not know.
     pub stored: Map<String, Value>,

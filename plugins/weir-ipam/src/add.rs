@@ -79,9 +79,9 @@ fn facts(call: &Call, boot_id: Option<&str>) -> BTreeMap<String, String> {
     facts
 }
 
-/// Assigns. What a reboot left is given back first: in the host's own blocks under
-/// every first ADD; in all there are, of which it may have borrowed addresses, only
-/// when there is no other address to be had.
+/// Assigns. What a reboot left is given back first: under every first ADD in the host's
+/// own blocks and, where there are few, in all, of which it may have borrowed addresses;
+/// where there are many, in all only when there is no other address to be had.
 async fn assign(
     call: &Call,
     request: &Request,

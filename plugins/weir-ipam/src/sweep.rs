@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::Memo;
-use weir_common::ipam::collect::{Collection, Evidence, Rule, Scope, collect};
+use weir_common::ipam::collect::{
+    Collected, Collection, Evidence, Rule, Scope, collect, collect_few,
+};
 use weir_process::{Lock, SWEEP, Timing};
 
 use crate::evidence;
@@ -34,8 +36,8 @@ pub async fn sweep(
     };
     let rule = Rule::Proved(evidence);
     let collection = Collection { host: host.to_owned(), network: network.to_owned(), rule };
-    let Ok(collected) = tokio::time::timeout(SWEEP, collect(datastore, &collection, scope)).await
-    else {
+    let collecting = collect_in(datastore, &collection, scope);
+    let Ok((collected, done)) = tokio::time::timeout(SWEEP, collecting).await else {
         return tracing::warn!("what a reboot left could not be given back in time");
     };
     for (address, handle) in &collected.released {
@@ -44,10 +46,30 @@ pub async fn sweep(
     for error in &collected.errors {
         tracing::warn!(%error, "an address that a reboot left could not be given back");
     }
-    if collected.errors.is_empty() {
+    if let Some(scope) = done {
         memo.note_swept(network, scope);
         lock.leave(&memo.to_string());
     }
+}
+
+/// Collects, and answers also in which blocks that was done without an error. After the
+/// host's own it looks into the others too, where these are few.
+async fn collect_in(
+    datastore: &dyn Datastore,
+    collection: &Collection,
+    scope: Scope,
+) -> (Collected, Option<Scope>) {
+    let mut collected = collect(datastore, collection, scope).await;
+    if !collected.errors.is_empty() || scope == Scope::AllBlocks {
+        let done = collected.errors.is_empty().then_some(scope);
+        return (collected, done);
+    }
+    let (others, all) = collect_few(datastore, collection).await;
+    collected.released.extend(others.released);
+    // What could not be done there is left to the sweep of all blocks.
+    collected.errors.extend(others.errors);
+    let done = if all && collected.errors.is_empty() { Scope::AllBlocks } else { scope };
+    (collected, Some(done))
 }
 
 /// The attachment that is being made lives, also under an id from before the

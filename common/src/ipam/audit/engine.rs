@@ -216,7 +216,7 @@ impl<'a> Repair<'a> {
                 }
             }
         }
-        Err(Error::Contended(engine::MAX_ATTEMPTS))
+        Err(Error::contended(finding.keys()))
     }
 }
 
@@ -247,7 +247,9 @@ async fn record(
     };
     match engine::assign(datastore, &request, &[], now).await {
         Ok(_) => Ok(Repaired::Mended),
-        Err(error @ (Error::Datastore(_) | Error::NotReady | Error::Contended(_))) => Err(error),
+        Err(error @ (Error::Datastore(_) | Error::NotReady | Error::Contended { .. })) => {
+            Err(error)
+        }
         Err(refused) => Ok(Repaired::Left(refused.to_string())),
     }
 }

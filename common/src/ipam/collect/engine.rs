@@ -18,6 +18,8 @@ use crate::datastore::{self, Datastore, Entry, Outcome, Selection, Snapshot, Tra
 const MAX_HANDLES: usize = 100;
 /// How many blocks are read in one round trip.
 const PAGE: usize = 64;
+/// How many pages of blocks [`collect_few`] looks into.
+const FEW_PAGES: usize = 8;
 
 /// Which blocks are looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +50,22 @@ pub async fn collect(
     let mut collected = Collected::default();
     let outcome = match scope {
         Scope::OwnBlocks => collect_own(datastore, collection, &mut collected).await,
-        Scope::AllBlocks => collect_all(datastore, collection, &mut collected).await,
+        Scope::AllBlocks => {
+            collect_pages(datastore, collection, usize::MAX, &mut collected).await.map(|_| ())
+        }
     };
     collected.errors.extend(outcome.err());
     collected
+}
+
+/// As [`collect`] in all blocks, but in the first 512 alone. Answers also whether these
+/// are all there are.
+pub async fn collect_few(datastore: &dyn Datastore, collection: &Collection) -> (Collected, bool) {
+    let mut collected = Collected::default();
+    let outcome = collect_pages(datastore, collection, FEW_PAGES, &mut collected).await;
+    let all = *outcome.as_ref().unwrap_or(&false);
+    collected.errors.extend(outcome.err());
+    (collected, all)
 }
 
 async fn collect_own(
@@ -74,20 +88,23 @@ async fn collect_own(
     Ok(())
 }
 
-async fn collect_all(
+/// Answers whether all blocks there are were looked into.
+async fn collect_pages(
     datastore: &dyn Datastore,
     collection: &Collection,
+    most: usize,
     collected: &mut Collected,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let mut after = None;
-    loop {
+    for _ in 0..most {
         let page = datastore.list(keys::BLOCKS, after.as_deref(), PAGE).await?;
         collect_in(datastore, collection, &page.entries, collected).await?;
         match page.next {
-            None => return Ok(()),
+            None => return Ok(true),
             next => after = next,
         }
     }
+    Ok(false)
 }
 
 /// Goes through blocks that were read.
@@ -142,7 +159,7 @@ async fn collect_block(
             Err(error) => return Err(error.into()),
         }
         if conflicts == MAX_ATTEMPTS {
-            return Err(Error::Contended(MAX_ATTEMPTS));
+            return Err(Error::contended(vec![keys::block(cidr)]));
         }
         entry = datastore.get(&keys::block(cidr)).await?;
     }

@@ -15,7 +15,7 @@ use super::audit::Allocation;
 use super::block::{ATTRIBUTE_BOOT, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, Attribute, Block};
 
 pub use super::audit::CALL_DEADLINE;
-pub use engine::{Collected, Scope, collect};
+pub use engine::{Collected, Scope, collect, collect_few};
 
 /// An attachment as the runtime names it within one network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

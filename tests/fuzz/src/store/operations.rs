@@ -73,7 +73,7 @@ fn assert_explained(error: &Error, before: &Facts) {
             assert!(wrong, "{key} can be read: {error}");
             assert!(error.to_string().contains(key.as_str()), "{error}");
         }
-        Error::Contended(_) | Error::Datastore(_) => panic!("nobody was in the way: {error}"),
+        Error::Contended { .. } | Error::Datastore(_) => panic!("nobody was in the way: {error}"),
         _ => {}
     }
 }
