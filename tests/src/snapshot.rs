@@ -99,6 +99,13 @@ impl Snapshot {
         assert!(difference.is_empty(), "the namespace changed:\n{difference}");
     }
 
+    /// The same without the facts that contain any of these texts.
+    #[must_use]
+    pub fn without(&self, texts: &[&str]) -> Self {
+        let is_meant = |fact: &&String| !texts.iter().any(|text| fact.contains(text));
+        Self { facts: self.facts.iter().filter(is_meant).cloned().collect() }
+    }
+
     /// Whether some fact contains all of these texts.
     pub fn mentions(&self, texts: &[&str]) -> bool {
         self.facts.iter().any(|fact| texts.iter().all(|text| fact.contains(text)))

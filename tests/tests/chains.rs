@@ -15,6 +15,35 @@ use weir_tests::{
 /// that is gone.
 const SBR_WITHOUT_LINK: &str = "plugin type=\"sbr\" failed (delete): Failed to get link";
 
+/// What a node keeps when its last container is gone: it goes on forwarding
+/// (docs/attachment.md, "Undo"), for which the kernel adds anycast addresses of routers,
+/// and takes router advertisements all the same; and it has its blocks.
+const KEPT_BY_WEIR: &[&str] = &[
+    "/forwarding = ",
+    "/ip_forward = ",
+    "/accept_ra = ",
+    r#""type":"anycast""#,
+    r#""type":"blackhole""#,
+];
+
+/// The chains that portmap shares among containers, and those of the kernel's hooks from
+/// which they are called. (Those of a container are called CNI-DN-….)
+const KEPT_BY_PORTMAP: &[&str] = &[
+    "CNI-HOSTPORT-",
+    r#""name":"PREROUTING""#,
+    r#""name":"POSTROUTING""#,
+    r#""name":"OUTPUT""#,
+    r#"{"table":{"family":"ip","name":"nat"}}"#,
+];
+
+/// The chains that firewall shares among containers, likewise.
+const KEPT_BY_FIREWALL: &[&str] = &[
+    "CNI-ADMIN",
+    "CNI-FORWARD",
+    r#""name":"FORWARD""#,
+    r#"{"table":{"family":"ip","name":"filter"}}"#,
+];
+
 /// A node with a network around it, and a container.
 struct World {
     network: Network,
@@ -48,9 +77,11 @@ impl World {
     }
 
     /// Twice: adds and checks the container, has `verify` look at the result,
-    /// deletes two times and requires that nothing is left.
-    fn life_cycle(&self, tool: &CniTool, verify: impl Fn(&Value)) {
+    /// deletes two times and requires that nothing is left but what is `kept` by
+    /// design: facts of the node that mention one of these texts.
+    fn life_cycle(&self, tool: &CniTool, kept: &[&str], verify: impl Fn(&Value)) {
         let node = &self.cluster.node;
+        let before = Snapshot::of(node);
         let inside = Snapshot::of(&self.container);
         let after = [(); 2].map(|()| {
             let result = tool.add(&self.container);
@@ -71,18 +102,20 @@ impl World {
             after
         });
         after[0].assert_unchanged(&after[1]);
+        let kept = [KEPT_BY_WEIR, kept].concat();
+        before.without(&kept).assert_unchanged(&after[1].without(&kept));
     }
 
     /// As [`World::life_cycle`], for `weir` with both families and a plugin
     /// after it. The container reaches the world outside, and the node the
     /// container.
-    fn chained(self, next: Value, verify: impl Fn(&Self, &Value)) {
+    fn chained(self, next: Value, kept: &[&str], verify: impl Fn(&Self, &Value)) {
         let families = Families::Dual;
         for (name, cidr) in families.pools() {
             self.cluster.create_pool(name, json!({"cidr": cidr}));
         }
         let tool = self.tool(json!([self.cluster.plugin(families), next]));
-        self.life_cycle(&tool, |result| {
+        self.life_cycle(&tool, kept, |result| {
             for (index, outside) in ["172.30.0.1", "fd00:30::1"].into_iter().enumerate() {
                 let inside = address(result, index);
                 assert!(self.reaches_from(inside, outside), "container -> {outside}");
@@ -131,7 +164,7 @@ fn portmap() {
     let iptables = iptables.to_str().expect("a path in UTF-8");
     world.cluster.node.run(&["mkdir", WITHOUT_IP6TABLES]);
     world.cluster.node.run(&["ln", "-s", iptables, WITHOUT_IP6TABLES]);
-    world.life_cycle(&tool.with("PATH", WITHOUT_IP6TABLES), |_| {
+    world.life_cycle(&tool.with("PATH", WITHOUT_IP6TABLES), KEPT_BY_PORTMAP, |_| {
         assert!(world.is_published_at("172.30.0.11"));
     });
 }
@@ -164,7 +197,7 @@ fn bandwidth() {
         "ingressRate": 80_000_000, "ingressBurst": 800_000,
         "egressRate": 40_000_000, "egressBurst": 400_000,
     });
-    World::new().chained(limits, |world, result| {
+    World::new().chained(limits, &[], |world, result| {
         world.assert_reached(result);
         let host = host_interface(result);
         let queues = queues(world);
@@ -197,7 +230,7 @@ fn tuning() {
         "mtu": 1400,
         "mac": "02:00:00:00:00:07",
     });
-    World::new().chained(settings, |world, result| {
+    World::new().chained(settings, &[], |world, result| {
         world.assert_reached(result);
         let somaxconn = world.container.run(&["sysctl", "-n", "net.core.somaxconn"]);
         assert_eq!(somaxconn.trim(), "500");
@@ -215,7 +248,8 @@ fn firewall() {
     for tables in ["iptables", "ip6tables"] {
         world.cluster.node.run(&[tables, "-w", "-P", "FORWARD", "DROP"]);
     }
-    world.chained(json!({"type": "firewall", "backend": "iptables"}), |world, result| {
+    let firewall = json!({"type": "firewall", "backend": "iptables"});
+    world.chained(firewall, KEPT_BY_FIREWALL, |world, result| {
         let rules = world.cluster.node.run(&["iptables", "-w", "-S"]);
         assert!(rules.contains(&format!("-s {}/32 -j ACCEPT", address(result, 0))), "{rules}");
         assert!(!world.network.router().reaches(address(result, 0)), "the firewall is open");
@@ -224,7 +258,7 @@ fn firewall() {
 
 #[test]
 fn source_based_routing() {
-    World::new().chained(json!({"type": "sbr"}), |world, result| {
+    World::new().chained(json!({"type": "sbr"}), &[], |world, result| {
         let rules = world.container.run(&["ip", "rule", "show"]);
         assert!(rules.contains(address(result, 0)), "{rules}");
         assert_eq!(world.container.run(&["ip", "route", "show", "table", "main"]), "");
@@ -243,7 +277,7 @@ fn a_chain_of_them_all() {
         {"type": "firewall", "backend": "iptables"},
         {"type": "sbr"},
     ]);
-    world.life_cycle(&world.tool(plugins), |result| {
+    world.life_cycle(&world.tool(plugins), KEPT_BY_FIREWALL, |result| {
         assert!(world.reaches_from(address(result, 0), "172.30.0.1"));
     });
 }
@@ -253,7 +287,7 @@ fn weir_over(ipam: Value) {
     let world = World::new();
     let mut plugin = world.cluster.plugin(Families::V4);
     merge(&mut plugin, json!({"ipam": ipam}));
-    world.life_cycle(&world.tool(json!([plugin])), |result| {
+    world.life_cycle(&world.tool(json!([plugin])), &[], |result| {
         let given = result["ips"][0]["address"].as_str().expect("an address");
         assert!(given.starts_with("10.7.0.") && given.ends_with("/32"), "{given}");
         assert!(world.container.reaches("172.30.0.1"));
@@ -270,6 +304,26 @@ fn weir_over_host_local() {
         "routes": [{"dst": "0.0.0.0/0"}],
     });
     weir_over(ipam);
+}
+
+/// A later plugin of the chain adds a route to the result, which is its own to check.
+#[test]
+fn weir_over_host_local_before_a_plugin_with_routes() {
+    let world = World::new();
+    let ipam = json!({
+        "type": "host-local",
+        "ranges": [[{"subnet": "10.7.0.0/24"}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    });
+    let call = world.cluster.weir(Families::V4, &world.container).configure("/ipam", ipam);
+    let node = &world.cluster.node;
+    let mut result = call.add(node);
+    let added = json!({"dst": "192.0.2.0/24", "gw": "10.99.0.1"});
+    result["routes"].as_array_mut().expect("a list of routes").push(added);
+    call.check(node, &result).silence();
+    world.container.run(&["ip", "route", "delete", "default"]);
+    call.check(node, &result).failure().expect(107, &["default via 10.7.0.1"]);
+    call.delete(node);
 }
 
 #[test]
@@ -294,7 +348,7 @@ fn weir_over_static_with_gateways() {
     ]);
     merge(&mut plugin, json!({"ipam": {"type": "static", "addresses": addresses}}));
     for plugins in [json!([plugin]), json!([plugin, {"type": "sbr"}])] {
-        world.life_cycle(&world.tool(plugins), |result| {
+        world.life_cycle(&world.tool(plugins), &[], |result| {
             for (index, gateway) in ["10.7.0.1", "fd00:7::1"].into_iter().enumerate() {
                 assert_eq!(result["ips"][index]["gateway"], gateway);
                 assert!(world.network.router().reaches(address(result, index)));

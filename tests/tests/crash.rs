@@ -13,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use weir_tests::{
-    Answer, Call, Cluster, Container, Families, Place, Running, address, allocations,
+    Answer, Call, Cluster, Container, Families, Place, Running, Snapshot, address, allocations,
     assert_consistent, handles, host_interface,
 };
 
@@ -81,22 +81,41 @@ struct World {
     held: Mutex<Held>,
     /// How long an ADD and a DEL take here, by who is asked.
     usual: Duration,
+    /// The node once it has had a container and been tidied up.
+    idle: Snapshot,
+}
+
+/// GC with this list of what lives.
+fn collect(cluster: &Cluster, list: Value) {
+    let call = cluster.ipam(Families::Dual, "").configure("/type", "weir".into());
+    let main = Call::new("weir", call.configuration().clone());
+    main.configure("/cniVersion", "1.1.0".into())
+        .configure("/cni.dev~1valid-attachments", list)
+        .run(&cluster.node, "GC")
+        .silence();
+}
+
+fn has_nat(cluster: &Cluster) -> bool {
+    cluster.node.run(&["nft", "list", "ruleset"]).contains("masquerade")
 }
 
 impl World {
     fn new(cluster: Cluster) -> Self {
-        cluster.create_pool("blue", json!({"cidr": "10.7.0.0/20"}));
+        cluster.create_pool("blue", json!({"cidr": "10.7.0.0/20", "natOutgoing": true}));
         cluster.create_pool("blue-v6", json!({"cidr": "fd00:7::/112"}));
         let first = cluster.node.container("first");
         let call = cluster.weir(Families::Dual, &first);
         call.add(&cluster.node);
         call.delete(&cluster.node);
+        collect(&cluster, json!([]));
+        let idle = Snapshot::of(&cluster.node);
+        assert!(!has_nat(&cluster), "no container is left");
         let begin = Instant::now();
         let result = call.add(&cluster.node);
         let usual = begin.elapsed();
         let mut held = Held::default();
         held.note(&first, result);
-        Self { cluster, held: Mutex::new(held), usual }
+        Self { cluster, held: Mutex::new(held), usual, idle }
     }
 
     fn call(&self, container: &Container) -> Call {
@@ -165,15 +184,8 @@ impl World {
         let held = self.held();
         let attachment = |id: &String| json!({"containerID": id, "ifname": "eth0"});
         let list: Vec<Value> = held.attachments.keys().map(attachment).collect();
-        let collect = |list: Value| {
-            let call = self.cluster.ipam(Families::Dual, "").configure("/type", "weir".into());
-            let main = Call::new("weir", call.configuration().clone());
-            main.configure("/cniVersion", "1.1.0".into())
-                .configure("/cni.dev~1valid-attachments", list)
-                .run(&self.cluster.node, "GC")
-                .silence();
-        };
-        collect(list.into());
+        collect(&self.cluster, list.into());
+        assert!(has_nat(&self.cluster), "containers of a pool with NAT live");
         let entries = self.cluster.store.entries();
         assert_consistent(&entries);
         let recorded: BTreeSet<IpAddr> = allocations(&entries).into_keys().collect();
@@ -190,9 +202,13 @@ impl World {
                 addresses(result).all(|address| self.cluster.node.reaches(&address.to_string()))
             );
         }
-        collect(json!([]));
+        collect(&self.cluster, json!([]));
         self.cluster.assert_nothing_allocated();
         assert_eq!(self.cluster.interfaces(), ["lo", "eth0"]);
+        // It has more blocks than it had, and keeps them.
+        let blocks = [r#""type":"blackhole""#];
+        let after = Snapshot::of(&self.cluster.node).without(&blocks);
+        self.idle.without(&blocks).assert_unchanged(&after);
     }
 }
 
