@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 
 use serde_json::json;
-use weir_tests::{Fleet, Place, Store, Subnet};
+use weir_tests::{Etcd, Fleet, Place, Store, Subnet};
 
 /// Two nodes in one subnet with a pool without IPIP and agents.
 fn two_nodes() -> Fleet {
@@ -143,32 +143,64 @@ fn an_emptied_pool_is_deleted_and_tunnels_move_to_another() {
     fleet.until("tunnels have other addresses", || all_tunnel_from(&fleet, "10.9."));
 }
 
+/// Waits until every agent says of the datastore that it is there, or away.
+fn until_datastore(fleet: &Fleet, up: bool) {
+    let value = if up { 1.0 } else { 0.0 };
+    for member in &fleet.members {
+        fleet.until(&format!("{}: the datastore is up: {up}", member.name), || {
+            member.agent().metric("weir_node_datastore_up") == Some(value)
+        });
+    }
+}
+
+/// How often the agents of a fleet have read the whole datastore.
+fn listings(fleet: &Fleet) -> usize {
+    let read = |log: String| log.matches("the datastore was read").count();
+    fleet.members.iter().map(|member| read(member.agent().log())).sum()
+}
+
+/// Takes a route of `n1` to another node away, and waits until it is back.
+fn a_route_comes_back(fleet: &Fleet) {
+    let member = &fleet.members[0];
+    let before = member.routes();
+    let line = before.iter().find(|line| line.contains(" via ")).expect("a route to the other");
+    let range = line.split(' ').next().expect("a destination");
+    member.node().run(&["ip", "route", "delete", range, "proto", "77"]);
+    fleet.until("the route is back", || member.routes() == before);
+}
+
+/// A block of a new pool on `n2`, which `n1` must come to know of.
+fn a_new_block_arrives(fleet: &Fleet) {
+    fleet.apply_pool("late", json!({"cidr": "10.9.0.0/24", "blockSize": 28}));
+    fleet.pod(1, "late");
+    let routes = || fleet.members[0].routes().join("\n");
+    fleet.until("the new block is routed", || routes().contains("10.9.0."));
+}
+
 #[test]
 fn no_packet_is_lost_while_the_datastore_is_away() {
     let mut fleet = two_nodes();
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
     fleet.until_connected(&pods[0], &pods[1]);
-    let Fleet { store, members, .. } = &mut fleet;
-    let Store::Etcd(etcd) = store else { unreachable!("a fleet has an etcd") };
-    let lost = |name: &str| {
-        let member = members.iter().find(|member| member.name == name).expect("a member");
-        while member.agent().metric("weir_node_datastore_up") != Some(0.0) {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-    };
+    let listings_before = listings(&fleet);
     pods[0].without_a_loss(&pods[1], || {
-        etcd.stop();
-        lost("n1");
+        etcd(&mut fleet).stop();
+        until_datastore(&fleet, false);
         // Longer than any time limit of the agent's.
         std::thread::sleep(std::time::Duration::from_secs(30));
-        etcd.restart();
+        etcd(&mut fleet).restart();
+        until_datastore(&fleet, true);
+        assert_eq!(listings(&fleet), listings_before + 2, "each has read it once more");
+        a_new_block_arrives(&fleet);
     });
-    let member = &fleet.members[0];
-    fleet.until("the datastore is back", || {
-        member.agent().metric("weir_node_datastore_up") == Some(1.0)
-    });
-    let third = fleet.named_pod(1, "direct", "third");
-    fleet.until_connected(&pods[0], &third);
+}
+
+/// The etcd of a fleet.
+fn etcd(fleet: &mut Fleet) -> &mut Etcd {
+    match &mut fleet.store {
+        Store::Etcd(etcd) => etcd,
+        Store::Embedded(_) => unreachable!("a fleet has an etcd"),
+    }
 }
 
 #[test]
@@ -194,17 +226,23 @@ fn no_packet_is_lost_when_the_datastore_is_restored_from_an_older_state() {
 
 #[test]
 fn no_packet_is_lost_in_a_partition() {
-    let fleet = two_nodes();
+    let mut fleet = two_nodes();
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
     fleet.until_connected(&pods[0], &pods[1]);
-    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
+    let listings_before = listings(&fleet);
+    let server = etcd(&mut fleet).node().clone();
     pods[0].without_a_loss(&pods[1], || {
-        fleet.underlay.cut(etcd.node());
-        std::thread::sleep(std::time::Duration::from_secs(10));
-        fleet.underlay.heal(etcd.node());
+        fleet.underlay.cut(&server);
+        until_datastore(&fleet, false);
+        // This needs no datastore: what was read counts.
+        a_route_comes_back(&fleet);
+        fleet.underlay.heal(&server);
+        until_datastore(&fleet, true);
+        assert_eq!(listings(&fleet), listings_before + 2, "each has read it once more");
+        // The nodes may have given the server's hardware address up.
+        for member in &fleet.members {
+            fleet.until("etcd is reached", || member.node().reaches("172.31.3.10"));
+        }
+        a_new_block_arrives(&fleet);
     });
-    // The node may have given the server's hardware address up.
-    fleet.until("n2 reaches etcd", || fleet.members[1].node().reaches("172.31.3.10"));
-    let third = fleet.named_pod(1, "direct", "third");
-    fleet.until_connected(&pods[0], &third);
 }
