@@ -8,6 +8,7 @@
 //! `docs/cluster.md` gives the reasons.
 
 mod difference;
+mod facts;
 mod filter;
 mod follower;
 mod inventory;
@@ -19,6 +20,7 @@ mod problem;
 mod tests;
 
 pub use difference::{Change, Present, PresentTunnel, TUNNEL_ALIAS, difference};
+pub use facts::Facts;
 pub use filter::TunnelFilter;
 pub use follower::Follower;
 pub use inventory::{ClusterPool, Inventory, Peer};
