@@ -30,7 +30,7 @@ impl Problems {
 
     /// All that is wrong, if anything is.
     pub(super) fn into_error(self) -> Option<Error> {
-        (!self.0.is_empty()).then(|| Error::Invalid(self.0))
+        (!self.0.is_empty()).then_some(Error::Invalid(self.0))
     }
 
     /// `value` if nothing is wrong.

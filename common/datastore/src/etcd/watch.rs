@@ -82,7 +82,7 @@ impl EtcdWatch {
 
     /// The changes in a message that lie under the prefixes.
     fn changes(&mut self, response: &WatchResponse) -> Result<Vec<Event>, EtcdError> {
-        let changed = response.events().iter().filter_map(|event| Some((event, event.kv()?)));
+        let mut changed = response.events().iter().filter_map(|event| Some((event, event.kv()?)));
         let is_watched =
             |key: &[u8]| self.prefixes.iter().any(|prefix| key.starts_with(prefix.as_bytes()));
         let events = changed
@@ -90,7 +90,7 @@ impl EtcdWatch {
             .filter(|(_, entry)| is_watched(entry.key()))
             .map(|(event, entry)| convert::event(event.event_type(), entry.clone()))
             .collect::<Result<Vec<_>, _>>()?;
-        if let Some((_, last)) = changed.last() {
+        if let Some((_, last)) = changed.next_back() {
             self.after = Revision(last.mod_revision());
         }
         let put = |event: &Event| match event {
