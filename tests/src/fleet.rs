@@ -33,6 +33,8 @@ pub struct Fleet {
     pub store: Store,
     /// The nodes, `n1` first.
     pub members: Vec<Member>,
+    /// What agents are started with.
+    pub agent_arguments: Vec<&'static str>,
 }
 
 /// A node of it.
@@ -95,7 +97,8 @@ impl Fleet {
 
     fn on(underlay: Underlay, subnets: &[Subnet]) -> Self {
         let store = Store::Etcd(underlay.etcd());
-        let mut fleet = Self { underlay, store, members: Vec::new() };
+        let agent_arguments = vec!["--log-level", "debug"];
+        let mut fleet = Self { underlay, store, members: Vec::new(), agent_arguments };
         for subnet in subnets {
             fleet.join(*subnet);
         }
@@ -151,7 +154,7 @@ impl Fleet {
     /// Starts the agent of a node.
     pub fn start_agent(&mut self, member: usize) {
         let Member { host, name, agent } = &mut self.members[member];
-        *agent = Some(Agent::start(&host.node, &self.store, name, &["--log-level", "debug"]));
+        *agent = Some(Agent::start(&host.node, &self.store, name, &self.agent_arguments));
     }
 
     /// Starts the agents of all nodes that have none, and waits until each is

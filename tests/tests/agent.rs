@@ -1,10 +1,12 @@
 //! The node agent, as far as it needs no tunnel: routes between the nodes of one
 //! subnet, drift, restarts, and a datastore that goes away.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
 use serde_json::json;
-use weir_tests::{Fleet, Place, Store, Subnet};
+use weir_tests::{Entries, Etcd, Fleet, Place, Store, Subnet};
 
 /// Two nodes in one subnet with a pool without IPIP and agents.
 fn two_nodes() -> Fleet {
@@ -43,19 +45,79 @@ fn nodes_are_registered_in_calicos_form() {
     assert!(table.stdout.contains("172.31.1.12/24"), "{table:?}");
 }
 
+/// The agent hears of it: the next look that it takes by itself is an hour away.
 #[test]
 fn what_somebody_takes_away_comes_back() {
-    let fleet = two_nodes();
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::First]);
+    let nat = json!({"cidr": "10.7.0.0/24", "blockSize": 28, "natOutgoing": true});
+    fleet.apply_pool("direct", nat);
+    fleet.agent_arguments.extend(["--drift-interval", "3600"]);
+    fleet.start_agents();
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
     fleet.until_connected(&pods[0], &pods[1]);
     let member = &fleet.members[0];
+    fleet.until("both blocks are routed", || member.routes().len() == 2);
     let before = member.routes();
     for line in &before {
         let destination = line.split(' ').find(|word| word.contains('/')).expect("a destination");
         let kind = if line.starts_with("blackhole") { "blackhole" } else { "unicast" };
         member.node().run(&["ip", "route", "delete", kind, destination, "proto", "77"]);
+        fleet.until("the route is back", || member.routes() == before);
     }
+    // With its address a link loses the routes that are sent from there.
+    let lines = "address delete 172.31.1.11/24 dev eth0\naddress add 172.31.1.11/24 dev eth0\n\
+                 route add default via 172.31.1.1\n";
+    member.node().run_with(&["ip", "-batch", "-"], lines);
     fleet.until("the routes are back", || member.routes() == before);
+    let tables = || member.node().run(&["nft", "list", "tables"]);
+    member.node().run(&["nft", "delete", "table", "inet", "weir"]);
+    fleet.until("NAT is back", || tables().contains("inet weir"));
+}
+
+/// Everything is there already when the agent goes on: it needs as many comparisons
+/// as there are twentieths of a second in the time in which it reads that, and some
+/// for what the kernel tells of its changes; not one for each write.
+#[test]
+fn a_burst_of_changes_is_compared_with_once() {
+    const BURST: usize = 500;
+    let mut fleet = Fleet::new(&[Subnet::First]);
+    fleet.apply_pool("direct", json!({"cidr": "10.7.0.0/16", "blockSize": 28}));
+    let node = json!({
+        "kind": "Node", "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "other"}, "spec": {"bgp": {"ipv4Address": "172.31.1.99/24"}},
+    });
+    let node_key = "/calico/resources/v3/projectcalico.org/nodes/other".to_owned();
+    fleet.store.load(&Entries::from([(node_key, node.to_string())]));
+    fleet.start_agents();
+    let block = |number: usize| format!("10.7.{}.{}-28", number / 16, number % 16 * 16);
+    let affinity = |number| format!("/calico/ipam/v2/host/other/ipv4/block/{}", block(number));
+    let value = json!({"state": "confirmed", "deleted": false}).to_string();
+    let burst: Entries = (0..BURST).map(|number| (affinity(number), value.clone())).collect();
+    let process = fleet.members[0].agent().process();
+    kill(process, Signal::SIGSTOP).expect("a running agent");
+    etcd(&mut fleet).put_each(&burst);
+    kill(process, Signal::SIGCONT).expect("a stopped agent");
+    let member = &fleet.members[0];
+    let comparisons = || member.agent().metric("weir_node_converge_seconds_count");
+    let before = comparisons().expect("a metric");
+    fleet.until("all are routed", || member.routes().len() == BURST);
+    let count = comparisons().expect("a metric") - before;
+    assert!((1.0..50.0).contains(&count), "{count} comparisons");
+}
+
+#[test]
+fn an_agent_that_is_well_has_made_the_routes() {
+    let mut fleet = two_nodes();
+    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
+    fleet.until_connected(&pods[0], &pods[1]);
+    let before = fleet.members[0].routes();
+    fleet.stop_agent(0);
+    let node = fleet.members[0].node();
+    node.run(&["ip", "route", "flush", "proto", "77", "scope", "global"]);
+    node.run(&["ip", "route", "flush", "proto", "77", "type", "blackhole"]);
+    assert!(fleet.members[0].routes().is_empty());
+    fleet.start_agents();
+    assert_eq!(fleet.members[0].routes(), before, "without waiting");
 }
 
 #[test]
@@ -92,10 +154,17 @@ fn a_restart_changes_nothing() {
     fleet.stop_agent(0);
     assert_eq!(fleet.members[0].routes(), before, "the data plane stays without an agent");
     fleet.start_agents();
+    let member = &fleet.members[0];
+    assert_eq!(member.routes(), before);
+    assert!(member.agent().metric("weir_node_converge_seconds_count") >= Some(1.0));
+    // It has heard nothing before this.
+    member.node().run(&["ip", "route", "add", "blackhole", "10.99.0.0/24"]);
+    let mut first = String::new();
+    let output = monitor.stdout.take().expect("a pipe");
+    BufReader::new(output).read_line(&mut first).expect("what the monitor saw");
+    assert!(first.contains("blackhole 10.99.0.0/24"), "{first}");
     monitor.kill().expect("ending the monitor");
-    let seen = monitor.wait_with_output().expect("what the monitor saw").stdout;
-    assert_eq!(String::from_utf8_lossy(&seen), "");
-    assert_eq!(fleet.members[0].routes(), before);
+    monitor.wait().expect("waiting for the monitor");
 }
 
 #[test]
@@ -143,68 +212,88 @@ fn an_emptied_pool_is_deleted_and_tunnels_move_to_another() {
     fleet.until("tunnels have other addresses", || all_tunnel_from(&fleet, "10.9."));
 }
 
+/// Waits until every agent says of the datastore that it is there, or away.
+fn until_datastore(fleet: &Fleet, up: bool) {
+    let value = if up { 1.0 } else { 0.0 };
+    for member in &fleet.members {
+        fleet.until(&format!("{}: the datastore is up: {up}", member.name), || {
+            member.agent().metric("weir_node_datastore_up") == Some(value)
+        });
+    }
+}
+
+/// How often the agents of a fleet have read the whole datastore.
+fn listings(fleet: &Fleet) -> usize {
+    let read = |log: String| log.matches("the datastore was read").count();
+    fleet.members.iter().map(|member| read(member.agent().log())).sum()
+}
+
+/// Takes a route of `n1` to another node away, and waits until it is back.
+fn a_route_comes_back(fleet: &Fleet) {
+    let member = &fleet.members[0];
+    let before = member.routes();
+    let line = before.iter().find(|line| line.contains(" via ")).expect("a route to the other");
+    let range = line.split(' ').next().expect("a destination");
+    member.node().run(&["ip", "route", "delete", range, "proto", "77"]);
+    fleet.until("the route is back", || member.routes() == before);
+}
+
+/// A block of a new pool on `n2`, which `n1` must come to know of.
+fn a_new_block_arrives(fleet: &Fleet) {
+    fleet.apply_pool("late", json!({"cidr": "10.9.0.0/24", "blockSize": 28}));
+    fleet.pod(1, "late");
+    let routes = || fleet.members[0].routes().join("\n");
+    fleet.until("the new block is routed", || routes().contains("10.9.0."));
+}
+
 #[test]
 fn no_packet_is_lost_while_the_datastore_is_away() {
     let mut fleet = two_nodes();
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
     fleet.until_connected(&pods[0], &pods[1]);
-    let Fleet { store, members, .. } = &mut fleet;
-    let Store::Etcd(etcd) = store else { unreachable!("a fleet has an etcd") };
-    let lost = |name: &str| {
-        let member = members.iter().find(|member| member.name == name).expect("a member");
-        while member.agent().metric("weir_node_datastore_up") != Some(0.0) {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-    };
+    let listings_before = listings(&fleet);
     pods[0].without_a_loss(&pods[1], || {
-        etcd.stop();
-        lost("n1");
+        etcd(&mut fleet).stop();
+        until_datastore(&fleet, false);
         // Longer than any time limit of the agent's.
         std::thread::sleep(std::time::Duration::from_secs(30));
-        etcd.restart();
+        etcd(&mut fleet).restart();
+        until_datastore(&fleet, true);
+        assert_eq!(listings(&fleet), listings_before + 2, "each has read it once more");
+        a_new_block_arrives(&fleet);
     });
-    let member = &fleet.members[0];
-    fleet.until("the datastore is back", || {
-        member.agent().metric("weir_node_datastore_up") == Some(1.0)
-    });
-    let third = fleet.named_pod(1, "direct", "third");
-    fleet.until_connected(&pods[0], &third);
 }
 
-#[test]
-fn no_packet_is_lost_when_the_datastore_is_restored_from_an_older_state() {
-    let mut fleet = two_nodes();
-    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
-    etcd.save("/run/before.db");
-    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    fleet.until_connected(&pods[0], &pods[1]);
-    let Fleet { store, members, .. } = &mut fleet;
-    let Store::Etcd(etcd) = store else { unreachable!("a fleet has an etcd") };
-    pods[0].without_a_loss(&pods[1], || {
-        etcd.stop();
-        etcd.restore("/run/before.db");
-        for member in &*members {
-            while member.agent().metric("weir_node_held").is_none_or(|held| held < 2.0) {
-                std::thread::sleep(std::time::Duration::from_millis(50));
-            }
-        }
-    });
-    assert!(fleet.members[0].agent().log().contains("has gone back in time"));
+/// The etcd of a fleet.
+fn etcd(fleet: &mut Fleet) -> &mut Etcd {
+    match &mut fleet.store {
+        Store::Etcd(etcd) => etcd,
+        Store::Embedded(_) => unreachable!("a fleet has an etcd"),
+    }
 }
 
 #[test]
 fn no_packet_is_lost_in_a_partition() {
-    let fleet = two_nodes();
+    let mut fleet = two_nodes();
     let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
     fleet.until_connected(&pods[0], &pods[1]);
-    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
+    let listings_before = listings(&fleet);
+    let server = etcd(&mut fleet).node().clone();
     pods[0].without_a_loss(&pods[1], || {
-        fleet.underlay.cut(etcd.node());
-        std::thread::sleep(std::time::Duration::from_secs(10));
-        fleet.underlay.heal(etcd.node());
+        fleet.underlay.cut(&server);
+        until_datastore(&fleet, false);
+        let says = |path: &str| fleet.members[0].agent().answer(path).unwrap_or_default();
+        assert!(says("/readiness").contains("503") && says("/health").contains("503"));
+        assert!(says("/liveness").contains("200"), "nothing to restart the agent for");
+        // This needs no datastore: what was read counts.
+        a_route_comes_back(&fleet);
+        fleet.underlay.heal(&server);
+        until_datastore(&fleet, true);
+        assert_eq!(listings(&fleet), listings_before + 2, "each has read it once more");
+        // The nodes may have given the server's hardware address up.
+        for member in &fleet.members {
+            fleet.until("etcd is reached", || member.node().reaches("172.31.3.10"));
+        }
+        a_new_block_arrives(&fleet);
     });
-    // The node may have given the server's hardware address up.
-    fleet.until("n2 reaches etcd", || fleet.members[1].node().reaches("172.31.3.10"));
-    let third = fleet.named_pod(1, "direct", "third");
-    fleet.until_connected(&pods[0], &third);
 }

@@ -159,6 +159,46 @@ fn a_node_that_changes_its_address_is_followed() {
     assert!(table.stdout.contains("172.31.1.99/24"), "{table:?}");
 }
 
+/// The address that a node is registered with.
+fn registered(fleet: &Fleet, name: &str) -> Value {
+    let key = format!("/calico/resources/v3/projectcalico.org/nodes/{name}");
+    let node: Value = serde_json::from_str(&fleet.store.entries()[&key]).expect("JSON");
+    node["spec"]["bgp"]["ipv4Address"].clone()
+}
+
+/// Containers of another program get a bridge, which is found before the uplink.
+#[test]
+fn a_node_keeps_its_address_when_another_interface_comes() {
+    let (mut fleet, pods) = two_nodes();
+    let node = fleet.members[1].node();
+    node.run(&["ip", "link", "add", "net7", "type", "bridge"]);
+    node.run(&["ip", "address", "add", "192.168.77.1/24", "dev", "net7"]);
+    node.run(&["ip", "link", "set", "net7", "up"]);
+    settle(&fleet);
+    fleet.stop_agent(1);
+    fleet.start_agents();
+    assert_eq!(registered(&fleet, "n2"), "172.31.1.12/24");
+    fleet.until_connected(&pods[0], &pods[1]);
+    // Whoever asks for a method gets what it finds.
+    fleet.stop_agent(1);
+    fleet.agent_arguments.extend(["--ip-autodetection-method", "first-found"]);
+    fleet.start_agents();
+    assert_eq!(registered(&fleet, "n2"), "192.168.77.1/24");
+}
+
+#[test]
+fn an_own_tunnel_address_that_is_none_is_taken_away() {
+    let (fleet, _pods) = two_nodes();
+    let key = "/calico/resources/v3/projectcalico.org/nodes/n1";
+    let mut node: Value = serde_json::from_str(&fleet.store.entries()[key]).expect("JSON");
+    node["spec"]["bgp"]["ipv4IPIPTunnelAddr"] = "nowhere".into();
+    node["spec"]["bgp"]["asNumber"] = "of no form".into();
+    fleet.store.put(key, &node);
+    fleet.until("it is gone", || !fleet.store.entries()[key].contains("nowhere"));
+    let routes = fleet.members[1].routes().join("\n");
+    assert!(routes.contains("via 172.31.1.11"), "{routes}");
+}
+
 #[test]
 fn a_hundred_nodes_with_ten_blocks_each_come_and_go() {
     let mut fleet = Fleet::new(&[Subnet::First]);

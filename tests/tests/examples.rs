@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::Value;
 use weir_tests::{
-    Certificates, Cluster, CniTool, Etcd, EtcdOptions, Families, Place, Store, address,
+    Certificates, Cluster, CniTool, Etcd, EtcdOptions, Families, Place, Store, address, binaries,
 };
 
 fn conf() -> PathBuf {
@@ -96,4 +97,28 @@ fn weirctl_finds_the_datastore_in_the_list() {
     cluster.node.run(&line);
     let key = "/calico/resources/v3/projectcalico.org/ippools/blue";
     assert!(etcd.entries().contains_key(key));
+}
+
+#[test]
+fn the_agents_unit_is_good_and_its_flags_exist() {
+    let path = conf().join("systemd/weir-node.service");
+    let unit = fs::read_to_string(&path).expect("the unit");
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
+    let (program, arguments) = command.split_once(' ').expect("arguments");
+    let weirctl = binaries().join("weirctl");
+    let help = Command::new(&weirctl).args(["node", "run", "--help"]).output().expect("weirctl");
+    let help = String::from_utf8_lossy(&help.stdout);
+    assert!(arguments.starts_with("node run"), "{arguments}");
+    for flag in arguments.split(' ').filter(|word| word.starts_with("--")) {
+        assert!(help.contains(flag), "{flag}: {help}");
+    }
+    // systemd looks for the program, which is not installed here.
+    let directory = tempfile::tempdir().expect("a directory");
+    let copy = directory.path().join("weir-node.service");
+    let weirctl = weirctl.to_str().expect("a path in UTF-8");
+    fs::write(&copy, unit.replace(program, weirctl)).expect("a copy of the unit");
+    let verify = Command::new("systemd-analyze").arg("verify").arg(&copy).output();
+    let verify = verify.expect("these tests need systemd-analyze (Debian: systemd)");
+    let said = String::from_utf8_lossy(&verify.stderr);
+    assert!(verify.status.success() && !said.contains("weir-node"), "{said}");
 }

@@ -32,6 +32,31 @@ impl std::fmt::Display for Revision {
     }
 }
 
+/// Which history of a datastore an answer belongs to, as far as the datastore tells.
+///
+/// A datastore that is restored from a snapshot begins another history. Revisions
+/// alone do not show it: writes, or whoever restores (`etcdutl snapshot restore
+/// --bump-revision`), carry the new history past what the old one came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// The id of etcd's cluster: another one when it was restored with another token
+    /// or other members. Zero where the datastore does not tell.
+    pub cluster: u64,
+    /// The raft term, which never falls, and which a restoration begins anew
+    /// (`etcdctl/snapshot/v3_snapshot.go`, `saveWALAndSnap`).
+    pub term: u64,
+}
+
+impl History {
+    /// Whether `later` may be a later moment of the same history. What is not told
+    /// rules nothing out.
+    pub fn goes_on_in(&self, later: Self) -> bool {
+        self.cluster == 0
+            || later.cluster == 0
+            || (later.cluster == self.cluster && later.term >= self.term)
+    }
+}
+
 /// One key with its value and the revision of the commit that last wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -70,6 +95,8 @@ pub struct Page {
     pub next: Option<String>,
     /// The datastore's revision when this page was read.
     pub revision: Revision,
+    /// The history that was read.
+    pub history: History,
 }
 
 /// What tells whether anything changed under some prefixes, all of it as of one
@@ -82,6 +109,8 @@ pub struct Tally {
     pub newer: bool,
     /// The datastore's revision at that moment.
     pub revision: Revision,
+    /// The history that was counted in.
+    pub history: History,
 }
 
 /// A change seen by a watch.
@@ -180,6 +209,7 @@ pub trait Datastore: Send + Sync {
             counts: selected.iter().map(Vec::len).collect(),
             newer: selected.iter().flatten().any(|entry| entry.revision > after),
             revision,
+            history: History::default(),
         })
     }
 

@@ -15,11 +15,12 @@ use crate::ipam::Family;
 
 pub use method::{AutodetectionMethod, InvalidMethod, NamePatterns};
 
-/// Names of interfaces that `first-found` and `skip-interface` pass over:
-/// Calico's (`autodetection_linux.go`) and Weir's own.
+/// Names of interfaces that `first-found` and `skip-interface` pass over: Calico's
+/// (`autodetection_linux.go`), those that docker compose, podman and WireGuard make,
+/// and Weir's own.
 const INTERNAL: &str = "^docker|^cbr|^dummy|^virbr|^lxcbr|^veth|^lo|^cali|^tunl|^flannel\
     |^kube-ipvs|^cni|^vxlan\\.calico|^vxlan-v6\\.calico|^wireguard\\.cali|^wg-v6\\.cali\
-    |^nodelocaldns|^weir";
+    |^nodelocaldns|^br-[0-9a-f]{12}$|^podman[0-9]|^wg[0-9]|^weir";
 
 /// The pattern that matches what is in [`INTERNAL`].
 static INTERNAL_NAMES: LazyLock<Regex> =

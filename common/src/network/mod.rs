@@ -34,8 +34,8 @@ pub use autodetect::{
 };
 pub use check::{Difference, Expected, Found, FoundLink, compare};
 pub use cluster::{
-    Change, ClusterNotice, ClusterPlan, ClusterPool, Follower, Inventory, Listing, NodeMemo, Peer,
-    Present, PresentTunnel, Problem, Seen, TUNNEL_ALIAS, TUNNEL_DEVICE, TUNNEL_OVERHEAD,
+    Change, ClusterNotice, ClusterPlan, ClusterPool, Facts, Follower, Inventory, Listing, NodeMemo,
+    Peer, Present, PresentTunnel, Problem, Seen, TUNNEL_ALIAS, TUNNEL_DEVICE, TUNNEL_OVERHEAD,
     TunnelFilter, TunnelNeed, TunnelPlan, Underlay, UnderlayLink, Way, any_tunnels, difference,
     has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
 };

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Error;
 use super::stored::{StoredNode, object_in};
 use crate::datastore::{self, Datastore, Entry, Selection, Snapshot, Transaction, keys};
-use crate::ipam::{ReadyFlag, engine};
+use crate::ipam::{Family, ReadyFlag, engine};
 use crate::resources::{Birth, Kind, Node, Resource};
 
 /// The addresses by which other nodes reach a node.
@@ -22,6 +22,14 @@ pub struct NodeAddresses {
 }
 
 impl NodeAddresses {
+    /// Sets that of a family.
+    pub fn set(&mut self, family: Family, address: IpNet) {
+        match family {
+            Family::V4 => self.ipv4 = Some(address),
+            Family::V6 => self.ipv6 = Some(address),
+        }
+    }
+
     /// The fields of `spec.bgp` with their new values.
     fn fields(&self) -> impl Iterator<Item = (&'static str, IpNet)> {
         let fields = [("ipv4Address", self.ipv4), ("ipv6Address", self.ipv6)];

@@ -20,6 +20,23 @@ impl Problems {
         self.0
     }
 
+    /// Refuses what is wrong with one of these fields, or with what they are in.
+    pub(super) fn refuse(&self, needed: &[&str]) -> Result<(), Error> {
+        let concerns = |problem: &&FieldError| {
+            needed.iter().any(|needed| {
+                let rest = needed.strip_prefix(problem.field.as_str());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
+        };
+        let refused: Vec<FieldError> = self.0.iter().filter(concerns).cloned().collect();
+        if refused.is_empty() { Ok(()) } else { Err(Error::Invalid(refused)) }
+    }
+
+    /// All that is wrong, if anything is.
+    pub(super) fn into_error(self) -> Option<Error> {
+        (!self.0.is_empty()).then_some(Error::Invalid(self.0))
+    }
+
     /// `value` if nothing is wrong.
     pub(super) fn into_result<T>(self, value: Option<T>) -> Result<T, Error> {
         match value {

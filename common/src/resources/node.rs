@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 use super::fields::{self, Fields, Problems};
 use super::{Error, FieldError};
 
+/// What the ways between nodes depend on, where it cannot be read.
+const NEEDED_FOR_ROUTES: [&str; 2] = ["Node.Spec.BGP.IPv4Address", "Node.Spec.BGP.IPv6Address"];
+
 /// A node, as validated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
@@ -44,29 +47,43 @@ impl Node {
     /// [`Error::Invalid`] with everything that is wrong.
     pub fn from_object(object: &Map<String, Value>) -> Result<Self, Error> {
         let mut problems = Problems::default();
+        let node = Self::read(object, &mut problems);
+        problems.into_result(Some(node))
+    }
+
+    /// Reads a node for the ways to it: only its addresses need to be good. What is
+    /// wrong besides is handed out with it; such fields count as absent.
+    ///
+    /// # Errors
+    /// As [`Node::from_json`], for what is needed.
+    pub fn for_routes(value: &[u8]) -> Result<(Self, Option<Error>), Error> {
+        let object = fields::object("Node", value)?;
+        let mut problems = Problems::default();
+        let node = Self::read(&object, &mut problems);
+        problems.refuse(&NEEDED_FOR_ROUTES)?;
+        Ok((node, problems.into_error()))
+    }
+
+    fn read(object: &Map<String, Value>, problems: &mut Problems) -> Self {
         let resource = Fields::new(object, "");
-        let name = fields::name(&resource, &mut problems);
-        let labels = resource.object("metadata", "Metadata", &mut problems).text_map(
-            "labels",
-            "Labels",
-            &mut problems,
-        );
-        let bgp =
-            resource.object("spec", "Node.Spec", &mut problems).object("bgp", "BGP", &mut problems);
-        let node = Self {
+        let name = fields::name(&resource, problems);
+        let labels = resource
+            .object("metadata", "Metadata", problems)
+            .text_map("labels", "Labels", problems);
+        let bgp = resource.object("spec", "Node.Spec", problems).object("bgp", "BGP", problems);
+        Self {
             name: name.unwrap_or_default(),
             labels,
-            ipv4_address: address("ipv4Address", "IPv4Address", 4, &bgp, &mut problems),
-            ipv6_address: address("ipv6Address", "IPv6Address", 6, &bgp, &mut problems),
+            ipv4_address: address("ipv4Address", "IPv4Address", 4, &bgp, problems),
+            ipv6_address: address("ipv6Address", "IPv6Address", 6, &bgp, problems),
             ipip_tunnel_address: bgp.parsed(
                 "ipv4IPIPTunnelAddr",
                 "IPv4IPIPTunnelAddr",
                 "must be an IPv4 address",
-                &mut problems,
+                problems,
             ),
-            as_number: as_number(&bgp, &mut problems),
-        };
-        problems.into_result(Some(node))
+            as_number: as_number(&bgp, problems),
+        }
     }
 }
 

@@ -15,6 +15,11 @@ pub use rules::{check_blocks, check_overlap, check_update};
 /// `api/pkg/apis/projectcalico/v3/ippool.go`), in characters.
 const LONGEST_SELECTOR: usize = 1024;
 
+/// What the ways between nodes depend on, where it cannot be read. Host bits in the
+/// CIDR do no harm.
+const NEEDED_FOR_ROUTES: [&str; 3] =
+    ["IPPool.Spec.IPIPMode", "IPPool.Spec.VXLANMode", "IPPool.Spec.NATOutgoing"];
+
 /// A pool of addresses, as validated: every field has its value or default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IpPool {
@@ -82,12 +87,30 @@ impl IpPool {
     /// [`Error::Invalid`] with everything that is wrong.
     pub fn from_object(object: &serde_json::Map<String, serde_json::Value>) -> Result<Self, Error> {
         let mut problems = Problems::default();
-        let resource = Fields::new(object, "");
-        let name = fields::name(&resource, &mut problems);
-        let spec = resource.object("spec", "IPPool.Spec", &mut problems);
-        let pool = read_cidr(&spec, &mut problems)
-            .map(|cidr| read(name.unwrap_or_default(), cidr, &spec, &mut problems));
+        let read = read(object, &mut problems);
+        let pool = read.map(|(pool, written)| {
+            rules::check(&pool, written, &mut problems);
+            pool
+        });
         problems.into_result(pool)
+    }
+
+    /// Reads a pool for the ways between nodes, which the containers that it has
+    /// depend on: only its CIDR, modes and NAT need to be good. What is wrong
+    /// besides is handed out with it; such fields have their defaults.
+    ///
+    /// # Errors
+    /// As [`IpPool::from_json`], for what is needed.
+    pub fn for_routes(value: &[u8]) -> Result<(Self, Option<Error>), Error> {
+        let object = fields::object("IPPool", value)?;
+        let mut problems = Problems::default();
+        let read = read(&object, &mut problems);
+        problems.refuse(&NEEDED_FOR_ROUTES)?;
+        let Some((pool, written)) = read else {
+            return problems.into_result(None);
+        };
+        rules::check(&pool, written, &mut problems);
+        Ok((pool, problems.into_error()))
     }
 
     /// Whether this pool's addresses may serve this purpose.
@@ -124,9 +147,22 @@ fn read_cidr(spec: &Fields<'_>, problems: &mut Problems) -> Option<IpNet> {
     cidr
 }
 
-/// Reads all fields but name and CIDR, and checks the whole.
-fn read(name: String, cidr: IpNet, spec: &Fields<'_>, problems: &mut Problems) -> IpPool {
-    let pool = IpPool {
+/// Reads all fields, and the CIDR with the host bits that were written; `None` without
+/// a CIDR.
+fn read(
+    object: &serde_json::Map<String, serde_json::Value>,
+    problems: &mut Problems,
+) -> Option<(IpPool, IpNet)> {
+    let resource = Fields::new(object, "");
+    let name = fields::name(&resource, problems);
+    let spec = resource.object("spec", "IPPool.Spec", problems);
+    let cidr = read_cidr(&spec, problems)?;
+    Some((read_spec(name.unwrap_or_default(), cidr, &spec, problems), cidr))
+}
+
+/// Reads all fields but name and CIDR.
+fn read_spec(name: String, cidr: IpNet, spec: &Fields<'_>, problems: &mut Problems) -> IpPool {
+    IpPool {
         block_size: rules::read_block_size(cidr, spec, problems),
         ipip_mode: modes::read_encapsulation("ipipMode", "IPIPMode", spec, problems),
         vxlan_mode: modes::read_encapsulation("vxlanMode", "VXLANMode", spec, problems),
@@ -140,9 +176,7 @@ fn read(name: String, cidr: IpNet, spec: &Fields<'_>, problems: &mut Problems) -
         allowed_uses: modes::read_allowed_uses(spec, problems),
         assignment_mode: modes::read_assignment_mode(spec, problems),
         ..IpPool::new(name, cidr)
-    };
-    rules::check(&pool, cidr, problems);
-    pool
+    }
 }
 
 fn read_selector(key: &str, display: &str, spec: &Fields<'_>, problems: &mut Problems) -> Selector {

@@ -2,7 +2,6 @@
 //! compares soon after.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,22 +11,16 @@ use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use weir_common::network::{Follower, Problem, TunnelNeed};
 use weir_kernel::Kernel;
-use weir_process::{AgentNotice, NODE_MEMO_FILE, Presence, forget_node_memo};
+use weir_process::{AgentNotice, Presence};
 
 use super::converge::{Outcome, converge};
 use super::feed::News;
+use super::handover::Handover;
 use super::metrics::Metrics;
+use super::pace::Pace;
 use super::registration::Registration;
 use super::service::Service;
 use crate::session::chain;
-
-/// How long the agent waits for more after something has changed, so that a
-/// burst of changes costs one comparison.
-const GATHERING_TIME: Duration = Duration::from_millis(20);
-
-/// How often the kernel is compared although it told of no change. What it does
-/// not tell of is repaired by then, and what was refused is tried again.
-const DRIFT_INTERVAL: Duration = Duration::from_secs(8);
 
 /// A running agent.
 pub struct Agent {
@@ -43,12 +36,18 @@ pub struct Agent {
     pub service: Service,
     /// Told when the kernel changed.
     pub kernel_changed: Arc<Notify>,
+    /// How often the kernel is compared although it told of no change. What it does
+    /// not tell of is repaired by then.
+    pub drift_interval: Duration,
+    handover: Handover,
     follower: Follower,
     listed: bool,
+    /// Whether the kernel has been compared with what was listed.
+    compared: bool,
     lost: Option<String>,
     problems: BTreeSet<Problem>,
     failures: Vec<String>,
-    due: Option<Instant>,
+    pace: Pace,
 }
 
 /// When the agent is done.
@@ -61,27 +60,32 @@ pub enum Until {
 }
 
 impl Agent {
-    /// An agent that knows nothing yet.
+    /// An agent that knows nothing yet but what was left to it.
     pub fn new(
         registration: Registration,
         kernel: Kernel,
         metrics: Arc<Metrics>,
         presence: Presence,
         kernel_changed: Arc<Notify>,
+        drift_interval: Duration,
+        handover: Handover,
     ) -> Self {
         Self {
+            follower: handover.take_over(),
+            handover,
+            drift_interval,
             registration,
             kernel,
             metrics,
             presence,
             service: Service::default(),
             kernel_changed,
-            follower: Follower::default(),
             listed: false,
+            compared: false,
             lost: None,
             problems: BTreeSet::new(),
             failures: Vec::new(),
-            due: None,
+            pace: Pace::default(),
         }
     }
 
@@ -97,12 +101,13 @@ impl Agent {
         until: Until,
     ) -> std::io::Result<Vec<String>> {
         let mut end = Ends::new()?;
-        let mut drift = interval(DRIFT_INTERVAL);
+        let mut drift = interval(self.drift_interval);
         drift.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watchdog = interval(self.service.watchdog_interval());
         let kernel_changed = Arc::clone(&self.kernel_changed);
         loop {
-            let due = self.due;
+            self.metrics.turn(Instant::now());
+            let due = self.pace.due();
             tokio::select! {
                 told = news.recv() => {
                     let Some(told) = told else { break };
@@ -112,7 +117,7 @@ impl Agent {
                         break;
                     }
                 }
-                () = kernel_changed.notified() => self.expect_changes(),
+                () = kernel_changed.notified() => self.pace.kernel_changed(Instant::now()),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     // Left off anywhere, it is finished by the next comparison.
                     tokio::select! {
@@ -136,8 +141,9 @@ impl Agent {
     /// Takes in what the datastore told.
     fn hear(&mut self, news: News) {
         match news {
-            News::Listed(inventory, revision) => {
-                let went_back = self.follower.relist(inventory, revision);
+            News::Listed(inventory, seen) => {
+                let went_back = self.follower.relist(inventory, &seen);
+                let revision = seen.revision;
                 if went_back {
                     tracing::warn!(
                         held = self.follower.held(),
@@ -168,13 +174,13 @@ impl Agent {
     }
 
     fn expect_changes(&mut self) {
-        self.due.get_or_insert_with(|| Instant::now() + GATHERING_TIME);
+        self.pace.expect_changes(Instant::now());
     }
 
     /// Compares the kernel with the plan, and makes it what the plan says. Before
     /// the datastore was read there is no plan.
     async fn compare(&mut self) {
-        self.due = None;
+        self.pace.begin();
         if !self.listed {
             return;
         }
@@ -208,6 +214,8 @@ impl Agent {
             }
             Err(error) => failures.push(chain(&error)),
         }
+        self.compared = true;
+        self.pace.end(Instant::now(), !failures.is_empty());
         self.note_failures(failures);
         self.service.is_ready(&format!("{nodes} nodes, {} problems", self.problems.len()));
     }
@@ -231,11 +239,7 @@ impl Agent {
         if let Err(error) = self.presence.tell(notice) {
             tracing::warn!(%error, "plugins cannot be told of MTU and tunnel");
         }
-        // What ADD left before is not so any more.
-        if let Err(error) = forget_node_memo(Path::new(NODE_MEMO_FILE)) {
-            let file = NODE_MEMO_FILE;
-            tracing::warn!(file, %error, "it cannot be removed; remove it before this agent ends");
-        }
+        self.handover.leave(&self.follower, &plan);
         failures
     }
 
@@ -256,8 +260,11 @@ impl Agent {
     /// agent would not help.
     fn ailments(&self) -> Vec<String> {
         let unread = (!self.listed).then(|| "the datastore has not been read yet".to_owned());
+        let waits = self.listed && !self.compared;
+        let waits = waits.then(|| "the kernel has not been compared with it yet".to_owned());
+        let unread = unread.into_iter().chain(waits);
         let lost = self.lost.iter().map(|error| format!("the datastore is away: {error}"));
-        unread.into_iter().chain(lost).chain(self.failures.iter().cloned()).collect()
+        unread.chain(lost).chain(self.failures.iter().cloned()).collect()
     }
 
     /// Whether nothing is on its way: what this node wrote about itself has come

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout};
 use weir_common::datastore::{Datastore, Error, Event, Revision, Selection, Watch, keys};
-use weir_common::network::{Inventory, Listing};
+use weir_common::network::{Inventory, Listing, Seen};
 
 /// How long a silent watch is trusted before the datastore is asked for a sign
 /// of life: a connection that was cut without a word looks silent.
@@ -19,8 +19,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// One message of the feed.
 #[derive(Debug)]
 pub enum News {
-    /// Everything there is, as of a revision.
-    Listed(Inventory, Revision),
+    /// Everything there is, and as of when.
+    Listed(Inventory, Seen),
     /// What changed since, in order.
     Changed(Vec<Event>),
     /// The datastore cannot be reached, or broke off. Another listing follows
@@ -59,7 +59,7 @@ async fn list_and_watch(datastore: &dyn Datastore, listeners: &Sender<News>) -> 
     match Listing::read(datastore, usize::MAX).await {
         Ok(Listing { inventory, seen, .. }) => {
             let revision = seen.revision;
-            listeners.send(News::Listed(inventory, revision)).await.ok()?;
+            listeners.send(News::Listed(inventory, seen)).await.ok()?;
             watch(datastore, revision, listeners).await
         }
         Err(error) => Some(error),

@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::metrics::Metrics;
 
@@ -64,9 +65,12 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
 fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => respond(StatusCode::OK, OPEN_METRICS, metrics.text()),
-        (&Method::GET, "/health") => health(&metrics.ailments()),
+        // The names that Felix has for the two.
+        (&Method::GET, "/health" | "/readiness") => health(&metrics.ailments()),
+        (&Method::GET, "/liveness") => health(metrics.standstill(Instant::now()).as_slice()),
         (&Method::GET, _) => {
-            respond(StatusCode::NOT_FOUND, "text/plain", "try /health or /metrics\n".to_owned())
+            let paths = "try /health, /readiness, /liveness or /metrics\n";
+            respond(StatusCode::NOT_FOUND, "text/plain", paths.to_owned())
         }
         _ => respond(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned()),
     }

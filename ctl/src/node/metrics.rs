@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 
 /// The metrics, and why the agent is not well where it is not.
 #[derive(Debug)]
@@ -39,7 +40,11 @@ pub struct Metrics {
     /// The time of the last success, in seconds since 1970.
     pub last_success: Gauge<f64, AtomicU64>,
     ailments: Mutex<Vec<String>>,
+    turned: Mutex<Instant>,
 }
+
+/// How long the agent's loop may stand still: as the unit's `WatchdogSec`.
+const LONGEST_STANDSTILL: Duration = Duration::from_secs(60);
 
 impl Metrics {
     /// All of them at zero.
@@ -59,6 +64,7 @@ impl Metrics {
             converge_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
             last_success: Gauge::default(),
             ailments: Mutex::new(vec!["the datastore has not been read yet".to_owned()]),
+            turned: Mutex::new(Instant::now()),
         };
         metrics.register();
         metrics
@@ -111,6 +117,22 @@ impl Metrics {
         self.ailments.lock().map(|present| present.clone()).unwrap_or_default()
     }
 
+    /// Notes that the agent's loop turns.
+    pub fn turn(&self, now: Instant) {
+        if let Ok(mut turned) = self.turned.lock() {
+            *turned = now;
+        }
+    }
+
+    /// Why the agent should be started anew; `None` as long as its loop turns. That
+    /// the datastore is away is no reason.
+    pub fn standstill(&self, now: Instant) -> Option<String> {
+        let turned = self.turned.lock().map_or(now, |turned| *turned);
+        let still = now.duration_since(turned);
+        (still > LONGEST_STANDSTILL)
+            .then(|| format!("the agent has stood still for {} s", still.as_secs()))
+    }
+
     /// The metrics in OpenMetrics' text.
     pub fn text(&self) -> String {
         let mut text = String::new();
@@ -123,6 +145,19 @@ impl Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_loop_that_stands_still_is_not_alive() {
+        let metrics = Metrics::new();
+        let mut now = Instant::now();
+        for _ in 0..3 {
+            now += Duration::from_secs(50);
+            assert_eq!(metrics.standstill(now), None);
+            metrics.turn(now);
+        }
+        let said = metrics.standstill(now + Duration::from_secs(61));
+        assert_eq!(said.as_deref(), Some("the agent has stood still for 61 s"));
+    }
 
     #[test]
     fn the_text_is_what_prometheus_reads() {

@@ -8,8 +8,10 @@
 mod agent;
 mod converge;
 mod feed;
+mod handover;
 mod http;
 mod metrics;
+mod pace;
 mod registration;
 pub mod run;
 mod service;

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::time::Instant;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::Family;
-use weir_common::network::{AutodetectionMethod, Inventory, Problem};
+use weir_common::network::{AutodetectionMethod, Inventory, NodeInterface, Peer, Problem};
 use weir_common::node::{NodeAddresses, register};
 use weir_kernel::Kernel;
 
@@ -19,12 +20,23 @@ use crate::session::chain;
 /// and be missing from the datastore before it counts as deleted.
 const STEADY_TIME: Duration = Duration::from_secs(3);
 
+/// How an address of the node is found.
+#[derive(Clone, Debug)]
+pub struct Detection {
+    /// By this method.
+    pub method: AutodetectionMethod,
+    /// Whether the address that the node is registered with comes first, as long as
+    /// the node has it. So nobody is routed to the bridge of containers that another
+    /// program has just made. (Calico, without `IP`: `node/pkg/lifecycle/startup`.)
+    pub keeps_registered: bool,
+}
+
 /// A node's registration, kept up to date.
 pub struct Registration {
     datastore: Arc<dyn Datastore>,
     node: String,
-    ipv4: Option<AutodetectionMethod>,
-    ipv6: Option<AutodetectionMethod>,
+    ipv4: Option<Detection>,
+    ipv6: Option<Detection>,
     /// What this run registered last, so that a node that somebody deletes stays
     /// deleted.
     registered: Option<NodeAddresses>,
@@ -37,12 +49,12 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// The registration of `node`; a family without a method is left as it is.
+    /// The registration of `node`; a family without a detection is left as it is.
     pub fn new(
         datastore: Arc<dyn Datastore>,
         node: String,
-        ipv4: Option<AutodetectionMethod>,
-        ipv6: Option<AutodetectionMethod>,
+        ipv4: Option<Detection>,
+        ipv6: Option<Detection>,
     ) -> Self {
         Self {
             datastore,
@@ -75,7 +87,8 @@ impl Registration {
         inventory: &Inventory,
         forgotten: bool,
     ) -> Result<Option<Problem>, String> {
-        let detected = self.detect(kernel).await?;
+        let own = inventory.nodes.get(&self.node).cloned().unwrap_or_default();
+        let detected = self.detect(kernel, &own).await?;
         let addresses = self.steady(detected);
         let is_there = !forgotten && is_registered(inventory, &self.node, addresses);
         let was_deleted = self.absent.is_some() && !forgotten;
@@ -121,12 +134,18 @@ impl Registration {
         if since.elapsed() < STEADY_TIME { registered } else { detected }
     }
 
-    async fn detect(&mut self, kernel: &Kernel) -> Result<NodeAddresses, String> {
+    async fn detect(&mut self, kernel: &Kernel, own: &Peer) -> Result<NodeAddresses, String> {
         let interfaces = kernel.interfaces().await.map_err(|error| chain(&error))?;
-        let methods = [(Family::V4, self.ipv4.clone()), (Family::V6, self.ipv6.clone())];
+        let families =
+            [(Family::V4, self.ipv4.clone(), own.ipv4), (Family::V6, self.ipv6.clone(), own.ipv6)];
         let mut addresses = NodeAddresses::default();
-        for (family, method) in methods {
-            let Some(method) = method else { continue };
+        for (family, detection, registered) in families {
+            let Some(Detection { method, keeps_registered }) = detection else { continue };
+            let registered = registered.filter(|it| keeps_registered && has(&interfaces, it));
+            if let Some(registered) = registered {
+                addresses.set(family, registered);
+                continue;
+            }
             let source = match method.destination() {
                 Some(destination) => {
                     kernel.source_towards(destination).await.map_err(|error| chain(&error))?
@@ -141,13 +160,17 @@ impl Registration {
                 tracing::warn!("{warning}");
                 self.warned = Some(warning);
             }
-            match family {
-                Family::V4 => addresses.ipv4 = Some(detected.address),
-                Family::V6 => addresses.ipv6 = Some(detected.address),
-            }
+            addresses.set(family, detected.address);
         }
         Ok(addresses)
     }
+}
+
+/// Whether an interface that is up has an address, whatever subnet it is registered
+/// with.
+fn has(interfaces: &[NodeInterface], address: &IpNet) -> bool {
+    let up = interfaces.iter().filter(|interface| interface.up);
+    up.flat_map(|interface| &interface.addresses).any(|own| own.addr() == address.addr())
 }
 
 fn is_registered(inventory: &Inventory, node: &str, addresses: NodeAddresses) -> bool {

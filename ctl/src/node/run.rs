@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use tokio::sync::{Notify, mpsc};
@@ -14,8 +15,9 @@ use weir_kernel::{Kernel, Monitor};
 use weir_process::{PRESENCE_FILE, Presence};
 
 use super::agent::{Agent, Until};
+use super::handover::Handover;
 use super::metrics::Metrics;
-use super::registration::Registration;
+use super::registration::{Detection, Registration};
 use super::{feed, http};
 use crate::location::Location;
 use crate::session::{Failure, chain};
@@ -37,15 +39,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", env = "NODENAME", hide_env_values = true)]
     pub node: Option<String>,
     /// How this node's IPv4 address is found: first-found, can-reach=ADDRESS, interface=NAMES,
-    /// skip-interface=NAMES, cidr=CIDRS, an address, or none
-    #[arg(
-        long,
-        value_name = "METHOD",
-        env = "IP_AUTODETECTION_METHOD",
-        hide_env_values = true,
-        default_value = "first-found"
-    )]
-    pub ip_autodetection_method: String,
+    /// skip-interface=NAMES, cidr=CIDRS, an address, or none; without it, the address that
+    /// the node is registered with stays while the node has it, and else as first-found
+    #[arg(long, value_name = "METHOD", env = "IP_AUTODETECTION_METHOD", hide_env_values = true)]
+    pub ip_autodetection_method: Option<String>,
     /// The same for IPv6
     #[arg(
         long,
@@ -64,14 +61,19 @@ pub struct RunArgs {
     /// What is logged: error, warn, info or debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LevelFilter,
+    /// How often the kernel is compared although it told of no change, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 8, hide = true,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    pub drift_interval: u64,
 }
 
 /// The arguments, as validated.
 struct Settings {
     node: String,
-    ipv4: Option<AutodetectionMethod>,
-    ipv6: Option<AutodetectionMethod>,
+    ipv4: Option<Detection>,
+    ipv6: Option<Detection>,
     metrics_address: Option<SocketAddr>,
+    drift_interval: Duration,
 }
 
 /// Runs the agent until it is ended.
@@ -133,9 +135,18 @@ async fn serve(
     let (sender, news) = mpsc::channel(WAITING_NEWS);
     tokio::spawn(feed::follow(Arc::clone(&datastore), sender));
     tracing::info!(node = settings.node, datastore = ?location.configuration, "started");
-    let Settings { node, ipv4, ipv6, metrics_address: _ } = settings;
+    let Settings { node, ipv4, ipv6, drift_interval, metrics_address: _ } = settings;
     let registration = Registration::new(datastore, node, ipv4, ipv6);
-    let agent = Agent::new(registration, kernel, metrics, presence, kernel_changed);
+    let handover = Handover::new(location.configuration.place());
+    let agent = Agent::new(
+        registration,
+        kernel,
+        metrics,
+        presence,
+        kernel_changed,
+        drift_interval,
+        handover,
+    );
     agent.run(news, until).await.map_err(|error| failed(&error))
 }
 
@@ -169,9 +180,10 @@ fn validate(
         "none" => Ok(None),
         text => text
             .parse()
-            .map(Some)
+            .map(|method| Some(Detection { method, keeps_registered: false }))
             .map_err(|error| Failure::new(format!("--{flag} {text}: {}", chain(&error)))),
     };
+    let by_itself = Detection { method: AutodetectionMethod::FirstFound, keeps_registered: true };
     let metrics_address = match arguments.metrics_address.as_str() {
         "none" => None,
         text => Some(text.parse().map_err(|_| {
@@ -191,8 +203,12 @@ fn validate(
     };
     Ok(Settings {
         node,
-        ipv4: method("ip-autodetection-method", &arguments.ip_autodetection_method)?,
+        ipv4: match &arguments.ip_autodetection_method {
+            Some(text) => method("ip-autodetection-method", text)?,
+            None => Some(by_itself),
+        },
         ipv6: method("ip6-autodetection-method", &arguments.ip6_autodetection_method)?,
         metrics_address,
+        drift_interval: Duration::from_secs(arguments.drift_interval),
     })
 }

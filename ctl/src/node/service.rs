@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// How often a watchdog is told that the agent is alive, where none asks.
-const WITHOUT_WATCHDOG: Duration = Duration::from_secs(3600);
+/// How often at least the agent's loop turns, so that it is known to.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// The agent as a service.
 #[derive(Debug, Default)]
@@ -15,10 +15,11 @@ pub struct Service {
 }
 
 impl Service {
-    /// How often [`Service::is_alive`] is to be called: twice in the time that the
-    /// unit's `WatchdogSec` allows.
+    /// How often [`Service::is_alive`] is to be called: at least twice in the time that
+    /// the unit's `WatchdogSec` allows.
     pub fn watchdog_interval(&self) -> Duration {
-        sd_notify::watchdog_enabled().map_or(WITHOUT_WATCHDOG, |allowed| allowed / 2)
+        let asked = sd_notify::watchdog_enabled().map(|allowed| allowed / 2);
+        asked.map_or(SIGN_OF_LIFE, |asked| asked.min(SIGN_OF_LIFE))
     }
 
     /// Says that the node is what it should be, and a line for `systemctl status`.

@@ -183,7 +183,7 @@ impl Upkeep {
             return;
         }
         let mut follower = left.map(|(_, follower)| follower).unwrap_or_default();
-        if follower.relist(notice.inventory, revision) {
+        if follower.relist(notice.inventory, &notice.seen) {
             tracing::warn!(
                 held = follower.held(),
                 "the datastore has gone back in time (restored from a snapshot?); what it has \

@@ -145,6 +145,8 @@ fn measure_restarts(world: &World, restarts: usize, figures: &mut Figures) {
         let begin = Instant::now();
         let agent = world.start_agent();
         World::await_health(&agent);
+        let compared = agent.metric("weir_node_converge_seconds_count");
+        assert!(compared >= Some(1.0), "a restart that compared nothing changes nothing");
         figures.add("restart to a node that is well", Unit::Milliseconds, ms(begin.elapsed()));
         figures.add("peak memory of a restart", Unit::Megabytes, Usage::of(agent.process()).peak);
         figures.limit(40.0);

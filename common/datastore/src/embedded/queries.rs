@@ -2,7 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use weir_common::datastore::{
-    Compare, Entry, Event, Outcome, Page, Revision, Selection, Snapshot, Tally, Transaction, Write,
+    Compare, Entry, Event, History, Outcome, Page, Revision, Selection, Snapshot, Tally,
+    Transaction, Write,
 };
 
 use crate::request::range_end;
@@ -54,7 +55,8 @@ pub(super) fn list(
     let complete = entries.len() <= limit;
     entries.truncate(limit);
     let next = entries.last().filter(|_| !complete).map(|entry| entry.key.clone());
-    Ok(Page { entries, next, revision: state(&transaction)?.revision })
+    let revision = state(&transaction)?.revision;
+    Ok(Page { entries, next, revision, history: History::default() })
 }
 
 pub(super) fn tally(
@@ -75,7 +77,8 @@ pub(super) fn tally(
         counts.push(usize::try_from(count).unwrap_or_default());
         newer |= newest.is_some_and(|newest| newest > after.0);
     }
-    Ok(Tally { counts, newer, revision: state(&transaction)?.revision })
+    let revision = state(&transaction)?.revision;
+    Ok(Tally { counts, newer, revision, history: History::default() })
 }
 
 pub(super) fn commit(

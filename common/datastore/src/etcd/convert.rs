@@ -4,7 +4,9 @@ use etcd_client::{
     CompareOp, Error, EventType, GetOptions, KeyValue, ResponseHeader, Txn, TxnOp, TxnOpResponse,
     TxnResponse,
 };
-use weir_common::datastore::{Compare, Entry, Event, Revision, Selection, Transaction, Write};
+use weir_common::datastore::{
+    Compare, Entry, Event, History, Revision, Selection, Transaction, Write,
+};
 
 use crate::request::range_end;
 
@@ -126,4 +128,13 @@ pub(super) fn revision(header: Option<&ResponseHeader>) -> Result<Revision, Erro
     header
         .map(|header| Revision(header.revision()))
         .ok_or_else(|| Error::Internal("etcd answered without a header".to_owned()))
+}
+
+/// The history of an answer. Only of a linearizable read is the term never behind
+/// that of an earlier answer.
+pub(super) fn history(header: Option<&ResponseHeader>) -> History {
+    header.map_or_else(History::default, |header| History {
+        cluster: header.cluster_id(),
+        term: header.raft_term(),
+    })
 }

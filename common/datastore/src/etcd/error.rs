@@ -80,6 +80,11 @@ pub(super) fn is_compacted(error: &EtcdError) -> bool {
     says(error, OUT_OF_RANGE, "has been compacted")
 }
 
+/// Whether a read asked for a revision that etcd has forgotten or not come to.
+pub(super) fn is_outside_history(error: &EtcdError) -> bool {
+    is_compacted(error) || says(error, OUT_OF_RANGE, "is a future revision")
+}
+
 /// Whether a log-in failed only because this etcd has no users.
 pub(super) fn needs_no_log_in(error: &EtcdError) -> bool {
     says(error, FAILED_PRECONDITION, "authentication is not enabled")

@@ -125,7 +125,9 @@ async fn list_page(
     let mut response = kv.get(start, Some(options)).await?;
     let entries = convert::entries(response.take_kvs())?;
     let next = entries.last().filter(|_| response.more()).map(|entry| entry.key.clone());
-    Ok(Page { entries, next, revision: convert::revision(response.header())? })
+    let header = response.header();
+    let (revision, history) = (convert::revision(header)?, convert::history(header));
+    Ok(Page { entries, next, revision, history })
 }
 
 async fn tally_all(
@@ -136,7 +138,9 @@ async fn tally_all(
     let gets: Vec<_> = prefixes.iter().map(|prefix| convert::get_newer(prefix, after)).collect();
     let response = kv.txn(Txn::new().and_then(gets)).await?;
     let (counts, newer) = convert::counted(&response)?;
-    Ok(Tally { counts, newer, revision: convert::revision(response.header())? })
+    let header = response.header();
+    let (revision, history) = (convert::revision(header)?, convert::history(header));
+    Ok(Tally { counts, newer, revision, history })
 }
 
 async fn read_all(

@@ -8,12 +8,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use etcd_client::{Error as EtcdError, WatchOptions, WatchResponse, WatchStream};
-use weir_common::datastore::{Error, Event, Revision, Watch};
+use etcd_client::{Error as EtcdError, GetOptions, WatchOptions, WatchResponse, WatchStream};
+use weir_common::datastore::{Entry, Error, Event, History, Revision, Watch};
 
 use super::convert;
 use super::endpoints::{Connection, Endpoints, Repeat};
-use super::error::Failure;
+use super::error::{Failure, is_outside_history};
 use crate::request::range_end;
 
 /// One running watch. When its endpoint fails, it goes on at another one.
@@ -21,6 +21,10 @@ pub(super) struct EtcdWatch {
     endpoints: Arc<Endpoints>,
     prefixes: Vec<String>,
     after: Revision,
+    /// What the stream belongs to.
+    history: History,
+    /// The last change that it told, other than a deletion.
+    last: Option<Entry>,
     stream: Option<WatchStream>,
     /// Whether this stream has told anything. One that breaks before is not
     /// replaced, lest a watch that always breaks is replaced for ever.
@@ -33,8 +37,9 @@ impl EtcdWatch {
         prefixes: Vec<String>,
         after: Revision,
     ) -> Result<Self, Error> {
-        let (stream, _) = open(&endpoints, &prefixes, after).await?;
-        Ok(Self { endpoints, prefixes, after, stream: Some(stream), heard: true })
+        let Opened { stream, history, .. } = open(&endpoints, &prefixes, after).await?;
+        let stream = Some(stream);
+        Ok(Self { endpoints, prefixes, after, history, last: None, stream, heard: true })
     }
 
     /// Ends the stream; an error if it should not be replaced.
@@ -47,6 +52,34 @@ impl EtcdWatch {
         Err(self.endpoints.unavailable(vec![failure]))
     }
 
+    /// Starts another stream where the last one ended.
+    ///
+    /// The datastore may have been restored meanwhile. At an older revision etcd would
+    /// be silent until it comes to the one that was told already; one that other
+    /// writes have carried past it would go on in the middle of another history. So
+    /// what was told last must still have been written then. Where nothing shows it,
+    /// reading everything anew does no harm.
+    async fn reopen(&mut self) -> Result<WatchStream, Error> {
+        let Opened { stream, now, history } =
+            open(&self.endpoints, &self.prefixes, self.after).await?;
+        // A member that lags looks the same.
+        let is_older = now < self.after || !self.history.goes_on_in(history);
+        if is_older || !self.is_as_told().await? {
+            return Err(Error::Compacted { after: self.after });
+        }
+        self.history = history;
+        Ok(stream)
+    }
+
+    /// Whether etcd has the last change that was told in its history.
+    async fn is_as_told(&self) -> Result<bool, Error> {
+        let Some(last) = &self.last else {
+            return Ok(false);
+        };
+        let request = |connection: Connection| entry_at(connection, &last.key, last.revision);
+        Ok(self.endpoints.call(Repeat::Safe, request).await?.as_ref() == Some(last))
+    }
+
     /// The changes in a message that lie under the prefixes.
     fn changes(&mut self, response: &WatchResponse) -> Result<Vec<Event>, EtcdError> {
         let mut changed = response.events().iter().filter_map(|event| Some((event, event.kv()?)));
@@ -56,10 +89,15 @@ impl EtcdWatch {
             .clone()
             .filter(|(_, entry)| is_watched(entry.key()))
             .map(|(event, entry)| convert::event(event.event_type(), entry.clone()))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
         if let Some((_, last)) = changed.next_back() {
             self.after = Revision(last.mod_revision());
         }
+        let put = |event: &Event| match event {
+            Event::Put(entry) => Some(entry.clone()),
+            Event::Delete { .. } => None,
+        };
+        self.last = events.iter().rev().find_map(put).or(self.last.take());
         Ok(events)
     }
 }
@@ -71,12 +109,7 @@ impl Watch for EtcdWatch {
             let stream = match &mut self.stream {
                 Some(stream) => stream,
                 None => {
-                    let (stream, now) = open(&self.endpoints, &self.prefixes, self.after).await?;
-                    // Restored from an older state, etcd would be silent up to the
-                    // revision that it has told already. (Or this member lags.)
-                    if now < self.after {
-                        return Err(Error::Compacted { after: self.after });
-                    }
+                    let stream = self.reopen().await?;
                     self.stream.insert(stream)
                 }
             };
@@ -100,22 +133,29 @@ impl Watch for EtcdWatch {
     }
 }
 
+/// A stream that etcd has confirmed.
+struct Opened {
+    stream: WatchStream,
+    /// The revision at which the endpoint is.
+    now: Revision,
+    history: History,
+}
+
 async fn open(
     endpoints: &Endpoints,
     prefixes: &[String],
     after: Revision,
-) -> Result<(WatchStream, Revision), Error> {
+) -> Result<Opened, Error> {
     let request = |connection: Connection| open_stream(connection, prefixes, after);
     endpoints.call(Repeat::Safe, request).await
 }
 
-/// Starts a watch and waits until etcd confirms it, with the revision at which
-/// the endpoint is.
+/// Starts a watch and waits until etcd confirms it.
 async fn open_stream(
     mut connection: Connection,
     prefixes: &[String],
     after: Revision,
-) -> Result<(WatchStream, Revision), EtcdError> {
+) -> Result<Opened, EtcdError> {
     let first = prefixes.iter().map(|prefix| convert::first_key(prefix)).min();
     let end = prefixes.iter().map(|prefix| range_end(prefix)).max();
     let (Some(first), Some(end)) = (first, end) else {
@@ -125,8 +165,24 @@ async fn open_stream(
         WatchOptions::new().with_range(end).with_start_revision(after.0.saturating_add(1));
     let mut stream = connection.watch.watch(first, Some(options)).await?;
     let confirmed = message(&mut stream).await?;
-    let revision = confirmed.header().map_or(0, |header| header.revision());
-    Ok((stream, Revision(revision)))
+    let now = Revision(confirmed.header().map_or(0, |header| header.revision()));
+    let history = convert::history(confirmed.header());
+    Ok(Opened { stream, now, history })
+}
+
+/// What a key had at a revision; `None` also when that is forgotten, or still to
+/// come.
+async fn entry_at(
+    mut connection: Connection,
+    key: &str,
+    at: Revision,
+) -> Result<Option<Entry>, EtcdError> {
+    let options = GetOptions::new().with_revision(at.0);
+    match connection.kv.get(key, Some(options)).await {
+        Ok(mut response) => Ok(convert::entries(response.take_kvs())?.pop()),
+        Err(error) if is_outside_history(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The next message. A watch that etcd ends is an error, unless history is

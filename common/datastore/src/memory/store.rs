@@ -5,7 +5,8 @@ use std::ops::Bound;
 
 use tokio::sync::watch;
 use weir_common::datastore::{
-    Compare, Entry, Error, Event, Outcome, Page, Revision, Selection, Snapshot, Transaction, Write,
+    Compare, Entry, Error, Event, History, Outcome, Page, Revision, Selection, Snapshot,
+    Transaction, Write,
 };
 
 /// The store that several processes share.
@@ -53,7 +54,7 @@ impl Store {
         let entries: Vec<Entry> = found.by_ref().take(limit).cloned().collect();
         let more = found.next().is_some();
         let next = entries.last().filter(|_| more).map(|entry| entry.key.clone());
-        Page { entries, next, revision: *self.revision.borrow() }
+        Page { entries, next, revision: *self.revision.borrow(), history: History::default() }
     }
 
     pub(super) fn commit(&mut self, transaction: Transaction) -> Outcome {

@@ -36,6 +36,35 @@ fn found(text: &str, family: Family) -> String {
     }
 }
 
+/// Programs make these whenever they like, after the uplink.
+#[test]
+fn interfaces_of_containers_and_tunnels_are_none_to_be_found_first() {
+    for name in [
+        "br-0123456789ab",
+        "podman1",
+        "wg0",
+        "docker0",
+        "cbr0",
+        "dummy0",
+        "virbr0",
+        "lxcbr0",
+        "veth1a2b",
+        "cali1",
+        "flannel.1",
+        "kube-ipvs0",
+        "cni0",
+        "vxlan.calico",
+    ] {
+        let uplink = interface("eth0", &["172.16.1.11/24"]);
+        let interfaces = [uplink.clone(), interface(name, &["172.18.0.1/16"])];
+        let found = method("first-found").detect(Family::V4, &interfaces, None);
+        assert_eq!(found.unwrap().interface.as_deref(), Some("eth0"), "{name}");
+    }
+    // A bridge that somebody made for the uplink.
+    let bridge = [interface("br-uplink", &["172.16.1.11/24"])];
+    assert!(method("first-found").detect(Family::V4, &bridge, None).is_ok());
+}
+
 #[test]
 fn each_method_finds_its_address() {
     let cases = [

@@ -5,36 +5,58 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::Inventory;
-use crate::datastore::{Event, Revision, keys};
+use super::{Facts, Inventory, Seen};
+use crate::datastore::{Event, History, Revision, keys};
 
 /// Follows a datastore.
 ///
 /// A datastore can go back in time: restored from a snapshot, it has forgotten
 /// what came later, but the containers are there still. What it knew before and
 /// does not know now is therefore *held*: it counts until the datastore says
-/// something else about the same pool, node or block, or the agent is started
-/// anew. So a restoration cuts no traffic.
+/// something else about the same pool, node or block. So a restoration cuts no
+/// traffic.
+///
+/// A restoration is known by any of: a revision that is lower; another id of the
+/// cluster, or a raft term that is lower ([`History`]); and what the datastore was
+/// written with since, at revisions that were seen with other writes ([`Facts`]).
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Follower {
     known: Inventory,
     held: Inventory,
     revision: Revision,
+    #[serde(default)]
+    history: History,
 }
 
 impl Follower {
-    /// Takes in a whole listing, as of `revision`. Says whether the datastore has
-    /// gone back in time.
-    pub fn relist(&mut self, mut fresh: Inventory, revision: Revision) -> bool {
+    /// Takes in a whole listing, which was `seen` as of a revision. Says whether the
+    /// datastore was restored since the last one.
+    pub fn relist(&mut self, mut fresh: Inventory, seen: &Seen) -> bool {
         fresh.carry_over(&self.inventory());
-        let went_back = revision < self.revision;
-        if went_back {
+        let was_restored = seen.revision < self.revision
+            || !self.history.goes_on_in(seen.history)
+            || self.known.facts.are_belied_by(&fresh.facts, self.revision);
+        if was_restored {
             self.held = self.inventory().into_owned();
+            self.held.facts = Facts::default();
         }
         self.held.forget(&fresh);
         self.known = fresh;
-        self.revision = revision;
-        went_back
+        self.revision = seen.revision;
+        self.history = seen.history;
+        was_restored
+    }
+
+    /// What counts although the datastore has forgotten it, to be kept where it
+    /// outlives this process.
+    pub fn held_inventory(&self) -> &Inventory {
+        &self.held
+    }
+
+    /// A follower that has seen nothing yet and holds this, until the datastore says
+    /// something else.
+    pub fn holding(held: Inventory) -> Self {
+        Self { held, ..Self::default() }
     }
 
     /// Takes in changes in the order in which they were made, and says whether
@@ -42,7 +64,11 @@ impl Follower {
     pub fn take(&mut self, events: &[Event]) -> bool {
         let mut changed = false;
         for event in events {
-            changed |= self.known.take(event) | self.held.give_way(event);
+            changed |= self.known.take(event);
+            // What cannot be read says nothing else.
+            if !self.known.unreadable.contains_key(event.key()) {
+                changed |= self.held.give_way(event);
+            }
             self.revision = self.revision.max(event.revision());
         }
         changed
@@ -76,6 +102,7 @@ impl Follower {
         all.homes.extend(self.known.homes.clone());
         all.borrowed.extend(self.known.borrowed.clone());
         all.unreadable = self.known.unreadable.clone();
+        all.flawed = self.known.flawed.clone();
         Cow::Owned(all)
     }
 }
@@ -116,12 +143,17 @@ mod tests {
         Event::Delete { key, revision: Revision(revision) }
     }
 
+    /// What there is after these, the first of which was written at revision 1.
     fn listing(blocks: &[(&str, &str)]) -> Inventory {
         let mut inventory = Inventory::default();
-        for (host, block) in blocks {
-            inventory.take(&put(0, host, block));
+        for (revision, (host, block)) in (1..).zip(blocks) {
+            inventory.take(&put(revision, host, block));
         }
         inventory
+    }
+
+    fn at(revision: i64) -> Seen {
+        Seen { revision: Revision(revision), ..Seen::default() }
     }
 
     fn blocks(follower: &Follower) -> Vec<String> {
@@ -134,10 +166,12 @@ mod tests {
     #[test]
     fn a_listing_after_a_gap_replaces_what_was_known() {
         let mut follower = Follower::default();
-        assert!(!follower.relist(listing(&[("a", "10.0.0.0/26")]), Revision(5)));
+        assert!(!follower.relist(listing(&[("a", "10.0.0.0/26")]), &at(5)));
         assert!(follower.take(&[put(7, "b", "10.0.1.0/26")]));
         assert_eq!(follower.revision(), Revision(7));
-        assert!(!follower.relist(listing(&[("b", "10.0.1.0/26")]), Revision(9)));
+        let mut fresh = Inventory::default();
+        fresh.take(&put(7, "b", "10.0.1.0/26"));
+        assert!(!follower.relist(fresh, &at(9)));
         assert_eq!(blocks(&follower), ["10.0.1.0/26 b"]);
         assert_eq!(follower.held(), 0);
     }
@@ -146,8 +180,8 @@ mod tests {
     fn what_a_restored_datastore_has_forgotten_counts_until_it_says_otherwise() {
         let mut follower = Follower::default();
         let all = [("a", "10.0.0.0/26"), ("b", "10.0.1.0/26"), ("c", "10.0.2.0/26")];
-        follower.relist(listing(&all), Revision(50));
-        assert!(follower.relist(listing(&all[..1]), Revision(20)));
+        follower.relist(listing(&all), &at(50));
+        assert!(follower.relist(listing(&all[..1]), &at(20)));
         assert_eq!(blocks(&follower), ["10.0.0.0/26 a", "10.0.1.0/26 b", "10.0.2.0/26 c"]);
         assert_eq!(follower.held(), 2);
         // Another host claims what b had; c's claim is written once more and given up.
@@ -159,12 +193,65 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_does_not_give_way_to_what_cannot_be_read() {
+        let mut follower = Follower::default();
+        follower.relist(listing(&[("a", "10.0.0.0/26")]), &at(50));
+        follower.relist(Inventory::default(), &at(1));
+        let Event::Put(entry) = put(2, "a", "10.0.0.0/26") else { unreachable!() };
+        follower.take(&[Event::Put(Entry { value: b"{".to_vec(), ..entry })]);
+        assert_eq!(blocks(&follower), ["10.0.0.0/26 a"]);
+        follower.take(&[put(3, "b", "10.0.0.0/26")]);
+        assert_eq!(blocks(&follower), ["10.0.0.0/26 b"]);
+    }
+
+    #[test]
     fn what_is_held_survives_another_gap() {
         let mut follower = Follower::default();
-        follower.relist(listing(&[("a", "10.0.0.0/26"), ("b", "10.0.1.0/26")]), Revision(50));
-        follower.relist(Inventory::default(), Revision(1));
-        follower.relist(listing(&[("a", "10.0.0.0/26")]), Revision(4));
+        follower.relist(listing(&[("a", "10.0.0.0/26"), ("b", "10.0.1.0/26")]), &at(50));
+        follower.relist(Inventory::default(), &at(1));
+        follower.relist(listing(&[("a", "10.0.0.0/26")]), &at(4));
         assert_eq!(blocks(&follower), ["10.0.0.0/26 a", "10.0.1.0/26 b"]);
         assert_eq!(follower.held(), 1);
+    }
+
+    /// Whatever shows that the datastore was restored, although its revision is not
+    /// lower: what it has forgotten counts.
+    #[test]
+    fn a_restored_datastore_is_known_at_a_higher_revision_too() {
+        let known = [put(5, "a", "10.0.0.0/26"), put(9, "b", "10.0.1.0/26")];
+        let in_history =
+            |revision, cluster, term| Seen { history: History { cluster, term }, ..at(revision) };
+        let cases = [
+            (in_history(90, 1, 3), vec![known[0].clone()], false),
+            (in_history(90, 1, 2), vec![known[0].clone()], true),
+            (in_history(90, 2, 3), vec![known[0].clone()], true),
+            // Another node has written what was never seen of revision 8.
+            (in_history(90, 1, 3), vec![known[0].clone(), put(8, "c", "10.0.2.0/26")], true),
+            (in_history(90, 1, 3), vec![known[0].clone(), put(10, "c", "10.0.2.0/26")], false),
+        ];
+        for (seen, events, restored) in cases {
+            let mut follower = Follower::default();
+            follower.relist(Inventory::default(), &in_history(4, 1, 3));
+            follower.take(&known);
+            let mut fresh = Inventory::default();
+            for event in &events {
+                fresh.take(event);
+            }
+            assert_eq!(follower.relist(fresh, &seen), restored, "{seen:?} {events:?}");
+            let has_b = blocks(&follower).contains(&"10.0.1.0/26 b".to_owned());
+            assert_eq!(has_b, restored, "{seen:?} {events:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_held_is_held_by_the_next_process() {
+        let mut follower = Follower::default();
+        follower.relist(listing(&[("a", "10.0.0.0/26"), ("b", "10.0.1.0/26")]), &at(50));
+        follower.relist(listing(&[("a", "10.0.0.0/26")]), &at(20));
+        let mut next = Follower::holding(follower.held_inventory().clone());
+        assert!(!next.relist(listing(&[("a", "10.0.0.0/26")]), &at(21)));
+        assert_eq!(blocks(&next), ["10.0.0.0/26 a", "10.0.1.0/26 b"]);
+        assert!(next.take(&[gone(22, "b", "10.0.1.0/26")]));
+        assert_eq!((next.held(), blocks(&next).len()), (0, 1));
     }
 }

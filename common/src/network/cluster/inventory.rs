@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::Facts;
 use crate::datastore::{Entry, Event, keys};
 use crate::ipam::{ATTRIBUTE_NODE, Affinity, AffinityState, Block, affinity_of_host, nth_address};
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool, Node};
@@ -79,6 +80,13 @@ pub struct Inventory {
     /// Values that cannot be read, by key, and why. What the value was before
     /// still counts.
     pub unreadable: BTreeMap<String, String>,
+    /// Values with fields that cannot be read and are not needed here, by key, and
+    /// what is wrong with them.
+    #[serde(default)]
+    pub flawed: BTreeMap<String, String>,
+    /// What all of this was condensed from.
+    #[serde(default)]
+    pub facts: Facts,
 }
 
 impl Inventory {
@@ -98,15 +106,20 @@ impl Inventory {
     /// A value that cannot be read leaves what was known before, and is listed
     /// in `unreadable`: a route is not withdrawn because of a typing error.
     pub fn put(&mut self, entry: &Entry) -> bool {
-        match self.try_put(&entry.key, &entry.value) {
+        self.facts.put(entry);
+        let before = self.flawed.remove(&entry.key);
+        let changed = match self.try_put(&entry.key, &entry.value) {
             Ok(changed) => self.unreadable.remove(&entry.key).is_some() | changed,
             Err(error) => self.unreadable.insert(entry.key.clone(), error.clone()) != Some(error),
-        }
+        };
+        changed | (self.flawed.get(&entry.key) != before.as_ref())
     }
 
     /// Takes in that a key is gone, and says whether that made a difference.
     pub fn delete(&mut self, key: &str) -> bool {
-        let was_unreadable = self.unreadable.remove(key).is_some();
+        self.facts.delete(key);
+        let was_unreadable =
+            self.unreadable.remove(key).is_some() | self.flawed.remove(key).is_some();
         let changed = if let Some(name) = key.strip_prefix(keys::POOLS) {
             self.pools.remove(name).is_some()
         } else if let Some(name) = key.strip_prefix(keys::NODES) {
@@ -154,10 +167,12 @@ impl Inventory {
     fn try_put(&mut self, key: &str, value: &[u8]) -> Result<bool, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         if let Some(name) = key.strip_prefix(keys::POOLS) {
-            let pool = IpPool::from_json(value).map_err(|error| text(&error))?;
+            let (pool, flaw) = IpPool::for_routes(value).map_err(|error| text(&error))?;
+            self.flawed.extend(flaw.map(|flaw| (key.to_owned(), flaw.to_string())));
             Ok(replace(&mut self.pools, name, ClusterPool::from(&pool)))
         } else if let Some(name) = key.strip_prefix(keys::NODES) {
-            let node = Node::from_json(value).map_err(|error| text(&error))?;
+            let (node, flaw) = Node::for_routes(value).map_err(|error| text(&error))?;
+            self.flawed.extend(flaw.map(|flaw| (key.to_owned(), flaw.to_string())));
             let peer = Peer {
                 ipv4: node.ipv4_address,
                 ipv6: node.ipv6_address,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Inventory;
-use crate::datastore::{Datastore, Error, Revision, Tally, keys};
+use crate::datastore::{Datastore, Error, History, Revision, Tally, keys};
 
 /// How many entries are read at a time: of blocks about a megabyte.
 const PAGE: usize = 500;
@@ -28,23 +28,28 @@ pub struct Listing {
 pub struct Seen {
     /// Changes after this one have not been seen, or not all of them.
     pub revision: Revision,
+    /// In which history that is.
+    #[serde(default)]
+    pub history: History,
     /// How many keys were seen under each of [`Seen::PREFIXES`]: a deletion leaves
     /// no other trace.
-    counts: [usize; 3],
+    pub counts: [usize; 3],
 }
 
 impl Seen {
     const PREFIXES: [&'static str; 3] = [keys::POOLS, keys::NODES, keys::HOSTS];
 
     /// Whether something changed since. One round trip without values. A datastore
-    /// whose revision is lower was restored, and counts as changed.
+    /// that was restored counts as changed: one whose revision is lower, or whose
+    /// history is another one.
     ///
     /// # Errors
     /// As [`Datastore::tally`].
     pub async fn is_outdated(&self, datastore: &dyn Datastore) -> Result<bool, Error> {
         let tally = datastore.tally(&Self::PREFIXES, self.revision).await?;
-        let Tally { counts, newer, revision } = tally;
-        Ok(newer || revision < self.revision || counts != self.counts)
+        let Tally { counts, newer, revision, history } = tally;
+        let was_restored = revision < self.revision || !self.history.goes_on_in(history);
+        Ok(newer || was_restored || counts != self.counts)
     }
 }
 
@@ -60,9 +65,9 @@ impl Listing {
             Self { inventory: Inventory::default(), seen: Seen::default(), without_blocks: false };
         let mut first = None;
         for (index, prefix) in Seen::PREFIXES.into_iter().enumerate() {
-            let (count, revision) = listing.take_in(datastore, prefix).await?;
+            let (count, read) = listing.take_in(datastore, prefix).await?;
             listing.seen.counts[index] = count;
-            listing.seen.revision = *first.get_or_insert(revision);
+            (listing.seen.revision, listing.seen.history) = *first.get_or_insert(read);
         }
         listing.without_blocks = listing.seen.counts[2] > most_blocks;
         if !listing.without_blocks {
@@ -71,18 +76,19 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Reads all under a prefix: how much it was, and the first page's revision.
+    /// Reads all under a prefix: how much it was, and the first page's revision and
+    /// history.
     async fn take_in(
         &mut self,
         datastore: &dyn Datastore,
         prefix: &str,
-    ) -> Result<(usize, Revision), Error> {
+    ) -> Result<(usize, (Revision, History)), Error> {
         let (mut count, mut first) = (0, None);
         let mut after: Option<String> = None;
         loop {
             let page = datastore.list(prefix, after.as_deref(), PAGE).await?;
             count += page.entries.len();
-            let first = *first.get_or_insert(page.revision);
+            let first = *first.get_or_insert((page.revision, page.history));
             for entry in &page.entries {
                 self.inventory.put(entry);
             }

@@ -164,7 +164,8 @@ mod tests {
     fn it_is_read_back_under_the_same_boot_alone() {
         let memo = NodeMemo { tunnel: TunnelNeed::Unassigned, pod_mtu: Some(1480), ..memo(7) };
         let mut follower = Follower::default();
-        follower.relist(Inventory::default(), Revision(7));
+        let seen = Seen { revision: Revision(7), ..Seen::default() };
+        follower.relist(Inventory::default(), &seen);
         let text = memo.text(&follower);
         assert_eq!(NodeMemo::read(&text, Some("boot")), Some(memo.clone()));
         let (again, known) = NodeMemo::read_whole(&text, Some("boot")).unwrap();

@@ -8,6 +8,7 @@
 //! `docs/cluster.md` gives the reasons.
 
 mod difference;
+mod facts;
 mod filter;
 mod follower;
 mod inventory;
@@ -20,6 +21,7 @@ mod tests;
 mod underlay;
 
 pub use difference::{Change, Present, PresentTunnel, TUNNEL_ALIAS, difference};
+pub use facts::Facts;
 pub use filter::TunnelFilter;
 pub use follower::Follower;
 pub use inventory::{ClusterPool, Inventory, Peer};

@@ -339,7 +339,15 @@ fn general_problems(node: &str, inventory: &Inventory, underlay: &Underlay) -> B
         problems.insert(Problem::Unreadable { key: key.clone(), reason: reason.clone() });
     }
     problems.extend(without_pool(inventory));
+    for (key, reason) in &inventory.flawed {
+        problems.insert(Problem::Flawed { key: key.clone(), reason: reason.clone() });
+    }
     if let Some(own) = inventory.nodes.get(node) {
+        let is_cross_subnet = |pool: &ClusterPool| pool.ipip_mode == EncapsulationMode::CrossSubnet;
+        let alone = own.ipv4.filter(|address| address.prefix_len() == 32);
+        if let Some(address) = alone.filter(|_| inventory.pools.values().any(is_cross_subnet)) {
+            problems.insert(Problem::AloneInSubnet { node: node.to_owned(), address });
+        }
         let missing = |address: &IpNet| underlay.owner(address.addr()).is_none();
         for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(missing) {
             problems.insert(Problem::AddressNotHere { node: node.to_owned(), address });

@@ -80,6 +80,20 @@ pub enum Problem {
         /// What is wrong with it.
         reason: String,
     },
+    /// Fields of a value in the datastore cannot be read that no way depends on.
+    Flawed {
+        /// Its key.
+        key: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// No node is in the subnet of this one, as it is registered.
+    AloneInSubnet {
+        /// This node's name.
+        node: String,
+        /// The registered address.
+        address: IpNet,
+    },
     /// The node needs a tunnel address, and no pool gives it one. Containers reach
     /// each other without it; what the node itself sends them goes by its own
     /// address.
@@ -174,6 +188,18 @@ impl fmt::Display for Problem {
             Self::Unreadable { key, reason } => write!(
                 formatter,
                 "the value of {key} cannot be read ({reason}); what it was before still counts"
+            ),
+            Self::Flawed { key, reason } => write!(
+                formatter,
+                "the value of {key} has an error; the rest of it counts: {}",
+                reason.trim_end()
+            ),
+            Self::AloneInSubnet { node, address } => write!(
+                formatter,
+                "node {node} is registered with {address}, so no node is in its subnet and \
+                 cross-subnet pools tunnel to all of them; if nodes share a subnet, give \
+                 spec.bgp.ipv4Address of the Node its prefix length, as {}/24",
+                address.addr()
             ),
             Self::NoTunnelAddress { reason, node: _ } => formatter.write_str(reason),
             Self::ForeignRoute { destination } => write!(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use weir_common::datastore::{Entry, Revision, keys};
 use weir_common::network::{
-    Follower, Inventory, NftTable, Present, TunnelFilter, Underlay, UnderlayLink, difference,
+    Follower, Inventory, NftTable, Present, Seen, TunnelFilter, Underlay, UnderlayLink, difference,
     plan_cluster,
 };
 
@@ -51,7 +51,8 @@ pub fn run(input: &Input) {
     let (changes, _) = difference(&plan, &Present::default());
     assert!(changes.len() >= plan.routes.len(), "{changes:?}");
     let mut follower = Follower::default();
-    follower.relist(inventory.clone(), Revision(2));
-    follower.relist(Inventory::default(), Revision(1));
+    let at = |revision| Seen { revision: Revision(revision), ..Seen::default() };
+    follower.relist(inventory.clone(), &at(2));
+    follower.relist(Inventory::default(), &at(1));
     assert_eq!(plan_cluster(&input.host, &follower.inventory(), &underlay).routes, plan.routes);
 }

@@ -80,11 +80,13 @@ fn an_unreadable_value_leaves_what_was_known_over_a_listing_too() {
     known.borrowed.insert(block, BTreeMap::from([("10.0.1.9".parse().unwrap(), "n3".into())]));
     put(&mut listed, keys::block(block), "{");
     let mut follower = Follower::default();
-    follower.relist(known.clone(), Revision(1));
-    follower.relist(listed, Revision(2));
+    let at = |revision| Seen { revision: Revision(revision), ..Seen::default() };
+    follower.relist(known.clone(), &at(1));
+    let facts = listed.facts.clone();
+    follower.relist(listed, &at(2));
     let inventory = follower.inventory().into_owned();
     assert_eq!(inventory.unreadable.len(), 4);
-    assert_eq!(Inventory { unreadable: BTreeMap::new(), ..inventory }, known);
+    assert_eq!(inventory, Inventory { unreadable: inventory.unreadable.clone(), facts, ..known });
     assert_eq!(follower.held(), 0);
 }
 
@@ -98,4 +100,55 @@ fn an_unreadable_value_leaves_what_was_known() {
     assert_eq!(inventory.unreadable.keys().collect::<Vec<_>>(), [&keys::node("n2")]);
     assert!(put(&mut inventory, keys::node("n2"), good));
     assert!(inventory.unreadable.is_empty());
+}
+
+/// What only people look at keeps nobody from being reached.
+#[test]
+fn a_value_is_read_as_far_as_ways_depend_on_it() {
+    let mut inventory = Inventory::default();
+    let pool = r#"{"metadata":{"name":"p"},"spec":{"cidr":"10.0.0.9/16","ipipMode":"Always",
+    "natOutgoing":true,"allowedUses":["Tunnel","Coffee"],"blockSize":99}}"#;
+    assert!(put(&mut inventory, keys::pool("p"), pool));
+    let read = &inventory.pools["p"];
+    assert_eq!((read.cidr, read.ipip_mode), (net("10.0.0.0/16"), Always));
+    assert!(read.nat_outgoing && read.has_tunnel_addresses);
+    let node = r#"{"metadata":{"name":"n2","labels":{"a":1}},"spec":{"bgp":{"asNumber":"x",
+    "ipv4Address":"172.16.1.2/24","ipv4IPIPTunnelAddr":"nowhere"}}}"#;
+    assert!(put(&mut inventory, keys::node("n2"), node));
+    let peer = Peer { ipv4: Some(net("172.16.1.2/24")), ..Peer::default() };
+    assert_eq!(inventory.nodes["n2"], peer);
+    assert!(inventory.unreadable.is_empty());
+    let problems = plan_cluster("n1", &inventory, &Underlay::default()).problems;
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    for part in ["Coffee", "IPPool CIDR is not strictly masked", "ASNumber", "nowhere"] {
+        assert!(told.iter().any(|problem| problem.contains(part)), "{part}: {told:?}");
+    }
+    assert!(!put(&mut inventory, keys::pool("p"), pool), "the same once more");
+    for (key, value) in [
+        (keys::pool("p"), pool.replace("Always", "always")),
+        (keys::node("n2"), node.replace("172.16.1.2", "172.16.1")),
+        (keys::node("n2"), r#"{"metadata":{"name":"n2"},"spec":{"bgp":"none"}}"#.to_owned()),
+    ] {
+        let before = (inventory.nodes.clone(), inventory.pools.clone());
+        assert!(put(&mut inventory, key.clone(), &value));
+        assert_eq!((inventory.nodes.clone(), inventory.pools.clone()), before, "{value}");
+        assert!(inventory.unreadable.contains_key(&key) && !inventory.flawed.contains_key(&key));
+    }
+    inventory.delete(&keys::pool("p"));
+    inventory.delete(&keys::node("n2"));
+    assert!(inventory.unreadable.is_empty() && inventory.flawed.is_empty());
+}
+
+#[test]
+fn a_node_without_a_subnet_is_told_of_where_it_matters() {
+    for (modes, length, told) in
+        [([CrossSubnet], 32, true), ([CrossSubnet], 24, false), ([Always], 32, false)]
+    {
+        let mut inventory = four_nodes(&modes);
+        let own = inventory.nodes.get_mut("n1").expect("the first of them");
+        own.ipv4 = own.ipv4.and_then(|it| IpNet::new(it.addr(), length).ok());
+        let problems = plan_cluster("n1", &inventory, &Underlay::default()).problems;
+        let is_it = |problem: &Problem| matches!(problem, Problem::AloneInSubnet { .. });
+        assert_eq!(problems.iter().any(is_it), told, "{modes:?} {length}");
+    }
 }
