@@ -130,7 +130,9 @@ fn packets_are_as_large_as_the_underlay_lets_them_be() {
         let largest = mtu - 20;
         let pods = pools.map(|(name, ..)| [1, 2, 0].map(|member| fleet.pod(member, name)));
         // The others learn of n1's last block.
-        [1, 2].map(|member| fleet.named_pod(member, "always", &format!("last-{member}")));
+        for member in [1, 2] {
+            fleet.named_pod(member, "always", &format!("last-{member}"));
+        }
         for member in &fleet.members {
             assert_eq!(member.node().link("tunl0")["mtu"], largest, "{}", member.name);
         }
