@@ -5,6 +5,8 @@
 //! "skel" its reference implementation (`pkg/skel` and its neighbours).
 
 mod arguments;
+mod assignment;
+mod attachment;
 mod configuration;
 mod environment;
 mod error;
@@ -17,14 +19,17 @@ mod valid_attachments;
 mod version;
 
 pub use arguments::Arguments;
+pub use assignment::{assigned, assignee_of, check_held, request_of};
+pub use attachment::{attachment_of, expected_of, identity_of, require_prev_result, result_of};
 pub use configuration::{
     Configuration, DEFAULT_NODE_NAME_FILE, IpamConfiguration, LogFile, LogLevel, NodeName,
 };
 pub use environment::{Command, Environment, is_identifier};
 pub use error::{Code, Error};
 pub use gateway::ip_configuration;
-pub use own_routes::{OwnRoutes, own_routes};
-pub use result::{AddResult, Interface, IpConfiguration, PoolNotice, Route, first_dns};
+use own_routes::{OwnRoutes, own_routes};
+use result::first_dns;
+pub use result::{AddResult, Interface, IpConfiguration, PoolNotice, Route};
 pub use trace::TraceContext;
 pub use valid_attachments::with_valid_attachments;
 pub use version::SpecVersion;

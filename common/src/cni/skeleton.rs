@@ -255,7 +255,7 @@ fn version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, E
 fn written_version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, Error> {
     let is_wrong = |flaw: String| Err(Error::new(Code::Decode, flaw));
     match json.get("cniVersion") {
-        None => Ok(SpecVersion::V0_1_0),
+        None | Some(Value::Null) => Ok(SpecVersion::V0_1_0),
         Some(Value::String(text)) if text.is_empty() => Ok(SpecVersion::V0_1_0),
         Some(Value::String(text)) if compares_versions(command) && !is_version(text) => {
             is_wrong(format!("cniVersion {text:?} is no version"))

@@ -1,32 +1,23 @@
 //! ADD: assign the addresses an attachment asks for.
 
-use std::collections::BTreeMap;
-
-use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{AddResult, Error, PoolNotice, ip_configuration};
+use weir_common::cni::{AddResult, Error, assigned, request_of};
 use weir_common::datastore::Datastore;
 use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::Scope;
 use weir_common::ipam::engine::Assignment;
-use weir_common::ipam::{ATTRIBUTE_BOOT, Assigned, Error as IpamError, Memo, engine};
-use weir_common::resources::IpPool;
+use weir_common::ipam::{Assigned, Error as IpamError, Memo, engine};
 use weir_process::{Lock, Timing, block_on, boot_id, within_turn};
 
 use crate::cluster::{self, Question};
 use crate::sweep::sweep;
-use crate::{assignee_of, lock};
+use crate::{host, lock};
 
 pub fn add(call: &Call) -> Result<AddResult, Error> {
     let ipam = call.configuration.require_ipam()?;
     let boot_id = boot_id();
-    let request = Request {
-        assignee: assignee_of(call)?,
-        facts: facts(call, boot_id.as_deref()),
-        wants: ipam.wants.clone(),
-        gateways: ipam.gateways.iter().map(IpNet::addr).collect(),
-    };
+    let request = request_of(call, &host(call)?, boot_id.as_deref())?;
     // The wait for other calls of this host does not count against the deadline.
     let datastore = call.configuration.datastore.clone()?;
     let lock = lock(ipam);
@@ -51,15 +42,7 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
         let cluster = cluster::answer(datastore, &request.assignee.host, due).await;
         Ok((assignment, cluster))
     })?;
-    let notice = |pool: &IpPool| PoolNotice { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
-    let addresses = assignment.addresses.iter();
-    Ok(AddResult {
-        ips: addresses.map(|assigned| ip_configuration(assigned, &ipam.gateways)).collect(),
-        routes: ipam.routes.clone(),
-        pools: Some(assignment.pools.iter().map(notice).collect()),
-        cluster,
-        ..AddResult::default()
-    })
+    Ok(AddResult { cluster, ..assigned(ipam, &assignment) })
 }
 
 /// Lets the next call of this host have its turn. The block that this one took an
@@ -70,13 +53,6 @@ fn leave(lock: Lock, mut memo: Memo, request: &Request, assignment: &Assignment)
     }
     memo.likely = assignment.addresses.iter().map(|assigned| assigned.block).collect();
     lock.leave(&memo.to_string());
-}
-
-/// What is recorded with the allocation.
-fn facts(call: &Call, boot_id: Option<&str>) -> BTreeMap<String, String> {
-    let mut facts = call.configuration.facts.clone();
-    facts.extend(boot_id.map(|id| (ATTRIBUTE_BOOT.to_owned(), id.to_owned())));
-    facts
 }
 
 /// Assigns. What a reboot left is given back first: under every first ADD in the host's

@@ -1,15 +1,15 @@
 //! DEL: give an attachment's addresses back.
 
-use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
+use weir_common::cni::{Error, assignee_of};
 use weir_common::ipam::engine;
 use weir_process::{block_on, within_turn};
 
-use crate::{assignee_of, lock};
+use crate::{host, lock};
 
 pub fn del(call: &Call) -> Result<(), Error> {
     let ipam = call.configuration.require_ipam()?;
-    let assignee = assignee_of(call)?;
+    let assignee = assignee_of(call, &host(call)?);
     let datastore = call.configuration.datastore.clone()?;
     let _lock = lock(ipam);
     let released = block_on(within_turn("releasing addresses", async {

@@ -17,7 +17,6 @@ use std::process::ExitCode;
 
 use weir_common::cni::skeleton::{Call, Plugin};
 use weir_common::cni::{AddResult, Command, Error, IpamConfiguration};
-use weir_common::ipam::Assignee;
 use weir_process::{DEFAULT_LOCK_FILE, Lock, Timing, logged, node_name};
 
 struct WeirIpam;
@@ -56,14 +55,6 @@ fn main() -> ExitCode {
 /// The name of this host.
 fn host(call: &Call) -> Result<String, Error> {
     Ok(node_name(&call.configuration.node_name.clone()?)?)
-}
-
-/// Whom the addresses of a call are assigned to.
-fn assignee_of(call: &Call) -> Result<Assignee, Error> {
-    let host = host(call)?;
-    let (network, environment) = (&call.configuration.network, &call.environment);
-    let (container, interface) = (&environment.container_id, &environment.interface);
-    Ok(Assignee::interface(&host, network, container, interface))
 }
 
 fn lock(ipam: &IpamConfiguration) -> Lock {

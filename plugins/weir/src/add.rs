@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{AddResult, Code, Error};
+use weir_common::cni::{AddResult, Code, Error, attachment_of, identity_of, result_of};
 use weir_common::ipam::Family;
 use weir_common::network::{
     Attachment, AttachmentIdentity, Expected, Families, Nat, NodeNeeds, Route, Step, compare,
@@ -14,7 +14,7 @@ use weir_process::{ANSWER, CLEAN_UP, Lock, NAT_LOCK, Timing};
 
 use crate::cluster::{Keeper, Upkeep};
 use crate::delegate::{Delegate, is_own_ipam};
-use crate::{attachment, del, failure, identity_of, pools};
+use crate::{del, failure, forwarding, pools};
 
 /// Attaches the container, or leaves everything as it was. An attachment that is
 /// there already is answered as it was the first time, after being made anew if
@@ -129,7 +129,7 @@ async fn prepare(
     let mut steps =
         if present { Vec::new() } else { plan_link(identity, call.configuration.mac, mtu) };
     if let Some(families) = ready_for {
-        steps.extend(plan_parameters(identity, families, attachment::forwarding(call)));
+        steps.extend(plan_parameters(identity, families, forwarding(call)));
     }
     let beside = kernel.routes_beside(identity).await.map_err(failure::of_kernel)?;
     let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
@@ -164,7 +164,7 @@ async fn attach(
     };
     let host_interface = attachment.identity().host_interface();
     tracing::info!(host_interface, addresses = ?attachment.addresses(), "attached");
-    Ok((attachment::result(call, &attachment, addresses), applied))
+    Ok((result_of(call, &attachment, addresses), applied))
 }
 
 /// Gives the node what its attachments need, where no agent sees to it.
@@ -192,7 +192,7 @@ async fn plan(
     addresses: &AddResult,
     link: &Link,
 ) -> Result<(Attachment, Vec<Step>), Error> {
-    let attachment = attachment::attachment(call, addresses, link.mtu)?;
+    let attachment = attachment_of(call, addresses, link.mtu, forwarding(call))?;
     let is_whole = link.present && is_whole(call, kernel, &attachment).await?;
     let attachment = attachment.beside(link.beside.clone());
     let families = attachment.families();
@@ -205,7 +205,7 @@ async fn plan(
     } else if link.ready_for.is_some() {
         plan_addresses(&attachment)
     } else {
-        let forwarding = attachment::forwarding(call);
+        let forwarding = forwarding(call);
         let mut steps = plan_parameters(attachment.identity(), families, forwarding);
         steps.extend(plan_addresses(&attachment));
         steps

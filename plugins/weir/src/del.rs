@@ -1,14 +1,14 @@
 //! DEL: detach a container.
 
-use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
+use weir_common::cni::{Error, identity_of};
 use weir_common::network::AttachmentIdentity;
 use weir_kernel::{Kernel, OwnLink};
 
 use weir_process::{DEADLINE, Timing};
 
 use crate::delegate::Delegate;
-use crate::{failure, identity_of};
+use crate::failure;
 
 /// Removes what is there of the attachment and has its addresses released. The
 /// container's namespace is not looked at: with the host's end of a veth the

@@ -4,7 +4,6 @@
 //! `weir_kernel`, and the addresses come from the IPAM plugin it delegates to.
 
 mod add;
-mod attachment;
 mod check;
 mod cluster;
 mod del;
@@ -14,11 +13,12 @@ mod gc;
 mod pools;
 mod status;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use weir_common::cni::skeleton::{Call, Plugin};
-use weir_common::cni::{AddResult, Code, Command, Error};
-use weir_common::network::AttachmentIdentity;
+use weir_common::cni::{AddResult, Command, Error};
+use weir_kernel::is_same_namespace;
 use weir_process::{block_on, logged};
 
 struct Weir;
@@ -56,8 +56,11 @@ fn main() -> ExitCode {
     weir_process::main(&Weir)
 }
 
-fn identity_of(call: &Call) -> Result<AttachmentIdentity, Error> {
-    let (container_id, interface) = (&call.environment.container_id, &call.environment.interface);
-    AttachmentIdentity::new(call.configuration.network.as_str(), container_id, interface)
-        .map_err(|error| Error::caused(Code::InvalidConfiguration, &error))
+/// Whether the container may forward; `None` where that is the node's to say, because
+/// its namespace is the node's own.
+fn forwarding(call: &Call) -> Option<bool> {
+    let environment = &call.environment;
+    let is_nodes = environment.netns_override
+        && is_same_namespace(Path::new(&environment.netns)).unwrap_or_default();
+    (!is_nodes).then_some(call.configuration.allow_ip_forwarding)
 }

@@ -8,17 +8,19 @@ use std::ffi::OsString;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weir_common::cni::skeleton::{Call, Plugin, Surroundings, run};
-use weir_common::cni::{AddResult, Code, Error, NodeName, SpecVersion, ip_configuration};
-use weir_common::datastore::keys;
-use weir_common::ipam::assign::Request;
-use weir_common::ipam::collect::{Collection, Rule, Scope, collect};
-use weir_common::ipam::explain::explain;
-use weir_common::ipam::{Assignee, engine};
-use weir_common::network::{
-    Attachment, AttachmentIdentity, AttachmentRequest, Expected, Found, RequestedRoute, compare,
-    plan_attachment,
+use weir_common::cni::{
+    AddResult, Code, Error, NodeName, SpecVersion, assigned, assignee_of, attachment_of,
+    check_held, expected_of, request_of, require_prev_result, result_of,
 };
+use weir_common::datastore::keys;
+use weir_common::ipam::collect::{Collection, Evidence, Rule, Scope, collect};
+use weir_common::ipam::engine;
+use weir_common::ipam::explain::explain;
+use weir_common::network::{Expected, Found, compare, plan_attachment};
 use weir_datastore::Memory;
+
+/// The machine's present boot.
+const BOOT: &str = "5e1e0c1a-0000-4000-8000-000000000000";
 
 /// The MTU where the configuration has none.
 const MTU: u32 = 1500;
@@ -112,51 +114,40 @@ impl Plugin for Pure {
 
     fn add(&self, call: &Call) -> Result<AddResult, Error> {
         let ipam = call.configuration.require_ipam()?;
-        let request = Request {
-            assignee: assignee(call),
-            facts: call.configuration.facts.clone(),
-            wants: ipam.wants.clone(),
-            gateways: ipam.gateways.iter().map(ipnet::IpNet::addr).collect(),
-        };
-        let assigned = finish(engine::assign(&self.0, &request, &[], NOW))?;
-        let addresses = assigned.addresses.iter();
-        let result = AddResult {
-            ips: addresses.map(|assigned| ip_configuration(assigned, &ipam.gateways)).collect(),
-            routes: ipam.routes.clone(),
-            ..AddResult::default()
-        };
-        let before = call.configuration.prev_result.clone().unwrap_or_default();
-        attach(call, &result)?;
-        Ok(AddResult {
-            interfaces: before.interfaces,
-            ips: before.ips.into_iter().chain(result.ips).collect(),
-            routes: before.routes.into_iter().chain(result.routes).collect(),
-            dns: call.configuration.dns.clone().unwrap_or(result.dns),
-            pools: None,
-            cluster: None,
-        })
+        let request = request_of(call, &host(call), Some(BOOT))?;
+        let result = assigned(ipam, &finish(engine::assign(&self.0, &request, &[], NOW))?);
+        let mtu = call.configuration.mtu.unwrap_or(MTU);
+        let attachment = attachment_of(call, &result, mtu, forwarding(call))?;
+        assert!(!plan_attachment(&attachment).is_empty());
+        assert_missing(&Expected::of(&attachment));
+        Ok(result_of(call, &attachment, result))
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
         call.configuration.require_ipam()?;
-        finish(engine::release(&self.0, &assignee(call)))?;
+        finish(engine::release(&self.0, &assignee_of(call, &host(call))))?;
         Ok(())
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
         call.configuration.require_ipam()?;
-        match &call.configuration.prev_result {
-            Some(result) => attach(call, result),
-            None => Err(Error::new(Code::InvalidConfiguration, "prevResult is missing")),
-        }
+        let result = require_prev_result(call)?;
+        let assignee = assignee_of(call, &host(call));
+        let held = finish(engine::lookup(&self.0, &assignee))?;
+        let reserved = check_held(call, result, &assignee, &held);
+        assert_missing(&expected_of(call, result, forwarding(call))?);
+        reserved
     }
 
     fn gc(&self, call: &Call) -> Result<(), Error> {
-        let valid = call.configuration.valid_attachments.clone();
+        let boot_id = Some(BOOT.to_owned());
         let collection = Collection {
             host: host(call),
             network: call.configuration.network.clone(),
-            rule: Rule::Listed(valid.unwrap_or_default()),
+            rule: match call.configuration.valid_attachments.clone() {
+                Some(valid) => Rule::Listed(valid),
+                None => Rule::Proved(Evidence { boot_id, ..Evidence::default() }),
+            },
         };
         let collected = finish(collect(&self.0, &collection, Scope::AllBlocks));
         Error::joined(collected.errors.into_iter().map(Error::from)).map_or(Ok(()), Err)
@@ -179,49 +170,13 @@ fn host(call: &Call) -> String {
     }
 }
 
-fn assignee(call: &Call) -> Assignee {
-    let environment = &call.environment;
-    let network = &call.configuration.network;
-    Assignee::interface(&host(call), network, &environment.container_id, &environment.interface)
+fn forwarding(call: &Call) -> Option<bool> {
+    Some(call.configuration.allow_ip_forwarding)
 }
 
-/// Plans the attachment of a result as `weir` does on ADD and on CHECK, and
-/// compares it with what is there, which is nothing.
-fn attach(call: &Call, result: &AddResult) -> Result<(), Error> {
-    let refused = |error: &dyn std::error::Error| Error::caused(Code::InvalidConfiguration, error);
-    let environment = &call.environment;
-    let identity = AttachmentIdentity::new(
-        &*call.configuration.network,
-        &*environment.container_id,
-        &*environment.interface,
-    )
-    .map_err(|error| refused(&error))?;
-    let attachment = Attachment::new(AttachmentRequest {
-        identity,
-        addresses: result.ips.iter().map(|ip| ip.address.addr()).collect(),
-        mtu: call.configuration.mtu.unwrap_or(MTU),
-        mac: call.configuration.mac,
-        allow_ip_forwarding: Some(call.configuration.allow_ip_forwarding),
-        routes: result.routes.iter().map(requested).collect(),
-        default_routes: result.routes.is_empty() || call.configuration.include_default_routes,
-        gateways: result.ips.iter().filter_map(|ip| ip.gateway).collect(),
-    })
-    .map_err(|error| refused(&error))?;
-    assert!(!plan_attachment(&attachment).is_empty());
-    let differences = compare(&Expected::of(&attachment), &Found::default());
+/// Compares with a kernel that has nothing.
+fn assert_missing(expected: &Expected) {
+    let differences = compare(expected, &Found::default());
     assert!(differences.iter().all(|difference| !difference.to_string().is_empty()));
     assert!(!differences.is_empty(), "nothing is there");
-    Ok(())
-}
-
-fn requested(route: &weir_common::cni::Route) -> RequestedRoute {
-    RequestedRoute {
-        destination: route.dst,
-        mtu: route.mtu,
-        advmss: route.advmss,
-        priority: route.priority,
-        table: route.table,
-        scope: route.scope,
-        has_next_hop: route.gw.is_some(),
-    }
 }

@@ -31,7 +31,7 @@ pub struct Seen {
     /// In which history that is.
     #[serde(default)]
     pub history: History,
-    /// How many keys were seen under each of [`Seen::PREFIXES`]: a deletion leaves
+    /// How many pools, nodes and affinities there were: a deletion leaves
     /// no other trace.
     pub counts: [usize; 3],
 }

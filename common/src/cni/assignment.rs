@@ -1,0 +1,88 @@
+//! What a call of `weir-ipam` comes to: whom addresses are for, what is asked for, what
+//! ADD answers, and what CHECK compares.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::attachment::container_interface;
+use super::skeleton::Call;
+use super::{AddResult, Code, Error, IpamConfiguration, PoolNotice, ip_configuration};
+use crate::ipam::assign::Request;
+use crate::ipam::engine::Assignment;
+use crate::ipam::{ATTRIBUTE_BOOT, Assigned, Assignee};
+use crate::resources::IpPool;
+
+/// Whom the addresses of a call on this `host` are assigned to.
+pub fn assignee_of(call: &Call, host: &str) -> Assignee {
+    let environment = &call.environment;
+    let (container, interface) = (&environment.container_id, &environment.interface);
+    Assignee::interface(host, &call.configuration.network, container, interface)
+}
+
+/// What an ADD on this `host` asks for. The id of the machine's present boot is recorded
+/// with the allocation.
+///
+/// # Errors
+/// As [`Configuration::require_ipam`](super::Configuration::require_ipam).
+pub fn request_of(call: &Call, host: &str, boot_id: Option<&str>) -> Result<Request, Error> {
+    let ipam = call.configuration.require_ipam()?;
+    let mut facts: BTreeMap<String, String> = call.configuration.facts.clone();
+    facts.extend(boot_id.map(|id| (ATTRIBUTE_BOOT.to_owned(), id.to_owned())));
+    Ok(Request {
+        assignee: assignee_of(call, host),
+        facts,
+        wants: ipam.wants.clone(),
+        gateways: ipam.gateways.iter().map(IpNet::addr).collect(),
+    })
+}
+
+/// What ADD answers.
+pub fn assigned(ipam: &IpamConfiguration, assignment: &Assignment) -> AddResult {
+    let notice = |pool: &IpPool| PoolNotice { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
+    let addresses = assignment.addresses.iter();
+    AddResult {
+        ips: addresses.map(|assigned| ip_configuration(assigned, &ipam.gateways)).collect(),
+        routes: ipam.routes.clone(),
+        pools: Some(assignment.pools.iter().map(notice).collect()),
+        ..AddResult::default()
+    }
+}
+
+/// Compares the result of ADD with the addresses that are `held`. There must be one: no
+/// ADD succeeds without, also where the result names only others' (host-local: `cmdCheck`).
+///
+/// # Errors
+/// [`Code::CheckFailed`] when an address of the result is not held, or none is.
+pub fn check_held(
+    call: &Call,
+    result: &AddResult,
+    assignee: &Assignee,
+    held: &[Assigned],
+) -> Result<(), Error> {
+    let is_lost = |address: &IpAddr| held.iter().all(|assigned| assigned.address != *address);
+    match expected(call, result).find(is_lost) {
+        Some(lost) => Err(failed(&format!("address {lost} is not"), assignee)),
+        None if held.is_empty() => Err(failed("no address is", assignee)),
+        None => Ok(()),
+    }
+}
+
+/// The addresses that the attachment must have: other plugins of a chain may have given
+/// addresses to other interfaces.
+fn expected(call: &Call, result: &AddResult) -> impl Iterator<Item = IpAddr> {
+    let interface = container_interface(call, result);
+    let own = move |of: Option<usize>| of.is_none() || of == interface;
+    result.ips.iter().filter(move |ip| own(ip.interface)).map(|ip| ip.address.addr())
+}
+
+fn failed(what: &str, assignee: &Assignee) -> Error {
+    let Assignee { handle_id, host, purpose, .. } = assignee;
+    let message = format!(
+        "{what} allocated to {} of {handle_id} on node {host}; delete and add the \
+         container again; see: weirctl ipam check",
+        purpose.interface()
+    );
+    Error::new(Code::CheckFailed, message)
+}
