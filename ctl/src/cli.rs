@@ -87,7 +87,7 @@ pub struct DatastoreArgs {
     /// etcdv3 or embedded [env: DATASTORE_TYPE]
     #[arg(long, global = true, value_name = "TYPE")]
     datastore_type: Option<String>,
-    /// The file of the embedded datastore
+    /// The file of the embedded datastore [env: DATASTORE_PATH]
     #[arg(long, global = true, value_name = "FILE")]
     datastore_path: Option<String>,
     /// etcd's URLs, separated by commas [env: ETCD_ENDPOINTS]
@@ -163,7 +163,7 @@ pub enum Command {
     Get(commands::get::GetArgs),
     /// Check files of resources, without a datastore
     Validate(commands::validate::ValidateArgs),
-    /// See how addresses are used
+    /// See how addresses are used, mend and change it
     #[command(subcommand)]
     Ipam(IpamCommand),
     /// Run this node's agent, or see what it does

@@ -1,4 +1,5 @@
-//! Where an ADD leaves what it made of the node's part in the cluster.
+//! Where whoever sees to the node, an ADD or the agent, leaves what it made of its part in
+//! the cluster.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write};
@@ -44,7 +45,7 @@ pub fn leave_node_memo(file: &Path, memo: &NodeMemo, follower: &Follower) -> io:
     fs::rename(new, file)
 }
 
-/// Throws the memo away: somebody else has seen to the node since.
+/// Throws the memo away: somebody else has seen to the node since. The lock must be held.
 ///
 /// # Errors
 /// The file cannot be removed.

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use weir_common::network::{ClusterPlan, Follower, Inventory, NodeMemo};
 use weir_process::{
-    NODE_MEMO_FILE, boot_id, forget_node_memo, leave_node_memo, read_whole_node_memo,
+    Lock, NODE_MEMO_FILE, NODE_MEMO_LOCK, boot_id, forget_node_memo, leave_node_memo,
+    read_whole_node_memo,
 };
 
 /// The memo that ADDs leave to each other where no agent runs, as far as the agent
@@ -36,16 +37,21 @@ impl Handover {
     pub fn leave(&mut self, follower: &Follower, plan: &ClusterPlan) {
         let file = Path::new(NODE_MEMO_FILE);
         let held = follower.held_inventory();
-        let outcome = if *held == Inventory::default() {
-            forget_node_memo(file)
-        } else if *held == self.left {
+        let is_nothing = *held == Inventory::default();
+        let is_left = if is_nothing { !file.exists() } else { *held == self.left };
+        if is_left {
             return;
-        } else {
+        }
+        // An ADD that has begun before this agent may be writing still.
+        let outcome = Lock::require(Path::new(NODE_MEMO_LOCK)).and_then(|_lock| {
+            if is_nothing {
+                return forget_node_memo(file);
+            }
             let boot_id = boot_id();
             let memo =
                 NodeMemo::new(&self.datastore, follower.revision(), boot_id.as_deref(), plan);
             leave_node_memo(file, &memo, &Follower::holding(held.clone()))
-        };
+        });
         match outcome {
             Ok(()) => self.left = held.clone(),
             Err(error) => {

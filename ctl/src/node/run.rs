@@ -43,7 +43,7 @@ pub struct RunArgs {
     /// the node is registered with stays while the node has it, and else as first-found
     #[arg(long, value_name = "METHOD", env = "IP_AUTODETECTION_METHOD", hide_env_values = true)]
     pub ip_autodetection_method: Option<String>,
-    /// The same for IPv6
+    /// How its IPv6 address is found, by the same methods; "none" leaves it as it is
     #[arg(
         long,
         value_name = "METHOD",

@@ -1,5 +1,4 @@
-//! What an ADD leaves to the next one about the node's part in the cluster, where
-//! no agent runs.
+//! What is left to the next ADD or agent about the node's part in the cluster.
 
 use std::fmt;
 use std::net::Ipv4Addr;
