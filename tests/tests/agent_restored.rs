@@ -132,3 +132,24 @@ fn a_restored_datastore_whose_history_is_compacted_is_noticed() {
         etcd.compact();
     });
 }
+
+/// Agents look for no IPv6 address unless they are told to.
+#[test]
+fn a_forgotten_node_keeps_the_address_that_is_not_looked_for() {
+    let (mut fleet, pods) = two_nodes();
+    let key = |name| format!("/calico/resources/v3/projectcalico.org/nodes/{name}");
+    let problems = |fleet: &Fleet| fleet.members[0].agent().metric("weir_node_problems");
+    let before = problems(&fleet);
+    for (name, address) in [("n1", "fd00:9::1/64"), ("n2", "fd00:9::2/64")] {
+        let etcd = etcd(&mut fleet);
+        let mut node: serde_json::Value =
+            serde_json::from_str(&etcd.entries()[&key(name)]).expect("a Node is JSON");
+        node["spec"]["bgp"]["ipv6Address"] = json!(address);
+        etcd.put(&key(name), &node.to_string());
+    }
+    // No link has it, which the agent tells when it has seen it.
+    fleet.until("the agent knows the address", || problems(&fleet) > before);
+    survives(&mut fleet, &pods, |_| ());
+    let entries = etcd(&mut fleet).entries();
+    assert!(entries[&key("n1")].contains("fd00:9::1/64"), "{}", entries[&key("n1")]);
+}

@@ -17,7 +17,7 @@ pub const CLEAN_UP: Duration = Duration::from_secs(10);
 pub const TURN: Duration = Duration::from_secs(10);
 
 /// How long a delegated plugin may work after its turn has come.
-pub const DELEGATED: Duration = Duration::from_secs(35);
+pub const DELEGATED: Duration = Duration::from_secs(32);
 
 /// How much of that may go into giving back what a reboot left.
 pub const SWEEP: Duration = Duration::from_secs(15);
@@ -25,14 +25,25 @@ pub const SWEEP: Duration = Duration::from_secs(15);
 /// How long a delegated plugin may read the cluster after that.
 pub const CLUSTER: Duration = Duration::from_secs(4);
 
+/// How long it may look for a tunnel address then: in large pools that may take many
+/// requests, and without one containers reach each other all the same.
+pub const TUNNEL_ADDRESS: Duration = Duration::from_secs(2);
+
+/// How long it may look for what a reboot left in the blocks of other hosts.
+pub const SWEEP_OF_OTHERS: Duration = Duration::from_secs(5);
+
 /// How long the main plugin of an ADD waits for the delegated one.
 pub const ANSWER: Duration = DEADLINE.saturating_sub(CLEAN_UP);
 
 const _: () = assert!(
-    TURN.as_millis() + DELEGATED.as_millis() + CLUSTER.as_millis() < ANSWER.as_millis(),
+    TURN.as_millis() + DELEGATED.as_millis() + CLUSTER.as_millis() + TUNNEL_ADDRESS.as_millis()
+        < ANSWER.as_millis(),
     "a delegated plugin gives up before its caller does, and says why"
 );
-const _: () = assert!(SWEEP.as_millis() < DELEGATED.as_millis(), "then an address is assigned");
+const _: () = assert!(
+    SWEEP.as_millis() + SWEEP_OF_OTHERS.as_millis() < DELEGATED.as_millis(),
+    "then an address is assigned"
+);
 
 /// A time limit that runs.
 #[derive(Clone, Copy, Debug)]

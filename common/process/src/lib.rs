@@ -15,7 +15,8 @@ mod presence;
 
 pub use boot::boot_id;
 pub use deadline::{
-    ANSWER, CLEAN_UP, CLUSTER, DEADLINE, Limit, SWEEP, block_on, within, within_turn,
+    ANSWER, CLEAN_UP, CLUSTER, DEADLINE, Limit, SWEEP, SWEEP_OF_OTHERS, TUNNEL_ADDRESS, block_on,
+    within, within_turn,
 };
 pub use lock::{DEFAULT_LOCK_FILE, Lock, NAT_LOCK};
 pub use log::{CALL_VARIABLE, Timing, call_id, logged};

@@ -1,5 +1,6 @@
 //! Where the datastore is and how it is reached.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,11 +20,15 @@ pub enum Configuration {
 }
 
 impl Configuration {
-    /// What tells this datastore from another one: its file, or etcd's URLs.
+    /// What tells this datastore from another one: its file, or etcd's URLs, whose order
+    /// says nothing.
     pub fn place(&self) -> String {
         match self {
             Self::Embedded { path } => path.display().to_string(),
-            Self::Etcd(etcd) => etcd.endpoints.join(","),
+            Self::Etcd(etcd) => {
+                let endpoints = etcd.endpoints.iter().map(|it| it.trim_end_matches('/'));
+                endpoints.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(",")
+            }
         }
     }
 }

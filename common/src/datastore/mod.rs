@@ -10,6 +10,7 @@
 mod configuration;
 mod error;
 pub mod keys;
+mod paging;
 mod transaction;
 
 use async_trait::async_trait;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use configuration::{Configuration, EtcdConfiguration};
 pub use error::Error;
+pub use paging::Paging;
 pub use transaction::{Compare, Outcome, Transaction, Write};
 
 /// A point in the datastore's history. Revisions grow with every commit; zero

@@ -46,6 +46,14 @@ pub enum Error {
     Ipam(#[from] ipam::Error),
 }
 
+impl Error {
+    /// Whether there is no address to be had: asking again does not help before pools,
+    /// nodes or blocks change.
+    pub fn means_none_left(&self) -> bool {
+        matches!(self, Self::NoTunnelPool { .. } | Self::Ipam(ipam::Error::Exhausted { .. }))
+    }
+}
+
 impl From<datastore::Error> for Error {
     fn from(error: datastore::Error) -> Self {
         Self::Ipam(error.into())

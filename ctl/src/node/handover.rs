@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use weir_common::network::{ClusterPlan, Follower, Inventory, NodeMemo};
+use weir_common::network::{ClusterPlan, Follower, Inventory, NodeMemo, TunnelNeed};
 use weir_process::{
     Lock, NODE_MEMO_FILE, NODE_MEMO_LOCK, boot_id, forget_node_memo, leave_node_memo,
     read_whole_node_memo,
@@ -15,14 +15,14 @@ use weir_process::{
 pub struct Handover {
     /// The place of the datastore.
     datastore: String,
-    /// What was left last.
-    left: Inventory,
+    /// What was left last, and what it said of the tunnel.
+    left: (Inventory, TunnelNeed),
 }
 
 impl Handover {
     /// For the datastore at this place: another one's memo is none.
     pub fn new(datastore: String) -> Self {
-        Self { datastore, left: Inventory::default() }
+        Self { datastore, left: Default::default() }
     }
 
     /// What was left by whoever saw to this node before.
@@ -38,7 +38,13 @@ impl Handover {
         let file = Path::new(NODE_MEMO_FILE);
         let held = follower.held_inventory();
         let is_nothing = *held == Inventory::default();
-        let is_left = if is_nothing { !file.exists() } else { *held == self.left };
+        let boot_id = boot_id();
+        let memo = NodeMemo::new(&self.datastore, follower.revision(), boot_id.as_deref(), plan);
+        let is_left = if is_nothing {
+            !file.exists()
+        } else {
+            (held, &memo.tunnel) == (&self.left.0, &self.left.1)
+        };
         if is_left {
             return;
         }
@@ -47,13 +53,10 @@ impl Handover {
             if is_nothing {
                 return forget_node_memo(file);
             }
-            let boot_id = boot_id();
-            let memo =
-                NodeMemo::new(&self.datastore, follower.revision(), boot_id.as_deref(), plan);
             leave_node_memo(file, &memo, &Follower::holding(held.clone()))
         });
         match outcome {
-            Ok(()) => self.left = held.clone(),
+            Ok(()) => self.left = (held.clone(), memo.tunnel),
             Err(error) => {
                 let file = NODE_MEMO_FILE;
                 tracing::warn!(file, %error, "it cannot be written; remove it before this agent ends");

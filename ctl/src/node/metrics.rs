@@ -87,7 +87,11 @@ impl Metrics {
         };
         counter("datastore_losses", "How often the datastore was lost", &self.datastore_losses);
         counter("changes", "Changes made to the kernel", &self.changes);
-        counter("failures", "What failed: changes of the kernel, the node's registration", &self.failures);
+        counter(
+            "failures",
+            "What failed: changes of the kernel, the node's registration",
+            &self.failures,
+        );
         registry.register(
             "converge_seconds",
             "How long the kernel was compared and changed",

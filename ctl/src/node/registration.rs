@@ -93,7 +93,12 @@ impl Registration {
         let is_there = !forgotten && is_registered(inventory, &self.node, addresses);
         let was_deleted = self.absent.is_some() && !forgotten;
         if !is_there && !was_deleted && (forgotten || self.registered != Some(addresses)) {
-            register(self.datastore.as_ref(), &self.node, addresses, &new_birth())
+            // What it was registered with counts for a family that is not looked for.
+            let written = NodeAddresses {
+                ipv4: addresses.ipv4.or(own.ipv4),
+                ipv6: addresses.ipv6.or(own.ipv6),
+            };
+            register(self.datastore.as_ref(), &self.node, written, &new_birth())
                 .await
                 .map_err(|error| chain(&error))?;
             tracing::info!(node = self.node, ?addresses, "registered");

@@ -7,7 +7,6 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::time::Instant;
 use weir_common::datastore::{Datastore, keys};
-use weir_common::ipam;
 use weir_common::network::{ClusterPool, Inventory, Peer, Problem, has_settled_tunnel};
 use weir_common::node::{self, Settled, settle_tunnel_address};
 
@@ -120,11 +119,7 @@ impl TunnelAddress {
 /// What an error comes to, and how long it is to stand: that there is no address to
 /// be had is a problem of the pools, everything else a failure.
 fn judge(node: &str, error: &node::Error) -> (Duration, Result<Problem, String>) {
-    let none_left = matches!(
-        error,
-        node::Error::NoTunnelPool { .. } | node::Error::Ipam(ipam::Error::Exhausted { .. })
-    );
-    if !none_left {
+    if !error.means_none_left() {
         return (FAILURE_TIME, Err(chain(error)));
     }
     let problem = Problem::NoTunnelAddress { node: node.to_owned(), reason: error.to_string() };

@@ -1,11 +1,13 @@
 //! What `weir` asks where no agent runs: has the cluster changed, and what is there?
 
+use std::net::Ipv4Addr;
+
 use jiff::Timestamp;
 use weir_common::cni::{Code, Error};
 use weir_common::datastore::Datastore;
-use weir_common::network::{ClusterNotice, Listing, Seen, needs_tunnel};
+use weir_common::network::{ClusterNotice, Inventory, Listing, Seen, needs_tunnel};
 use weir_common::node::{Settled, settle_tunnel_address};
-use weir_process::{CLUSTER, CLUSTER_VARIABLE, Limit, Timing, within};
+use weir_process::{CLUSTER, CLUSTER_VARIABLE, Limit, TUNNEL_ADDRESS, Timing, within};
 
 /// The most affinities in a cluster for which blocks are read: about ten megabytes
 /// of them.
@@ -59,21 +61,20 @@ pub async fn answer(
             let _timing = Timing::of("inventory");
             let listing = Listing::read(datastore, MOST_BLOCKS).await;
             let listing = listing.map_err(|error| Error::caused(Code::TryAgainLater, &error))?;
-            Ok(Some(settle(datastore, node, listing).await))
+            Ok(Some(listing))
         });
-    answer
-        .await
-        .map_err(|error| {
+    match answer.await {
+        Ok(listing) => Some(Box::new(settle(datastore, node, listing?).await)),
+        Err(error) => {
             tracing::warn!(
                 %error,
                 details = error.details,
                 "the ways to other nodes stay as they are: the cluster could not be read; the \
                  next ADD tries again"
             );
-        })
-        .ok()
-        .flatten()
-        .map(Box::new)
+            None
+        }
+    }
 }
 
 async fn settle(datastore: &dyn Datastore, node: &str, listing: Listing) -> ClusterNotice {
@@ -87,24 +88,47 @@ async fn settle(datastore: &dyn Datastore, node: &str, listing: Listing) -> Clus
     }
     // Giving it back is left to the agent: it knows what a restored datastore has
     // forgotten, and may still need the tunnel for.
-    let settled = if needs_tunnel(node, &inventory) {
-        settle_tunnel_address(datastore, node, &inventory, Timestamp::now()).await
-    } else {
-        Ok(Settled::AsItWas)
+    let settled = match take_tunnel_address(datastore, node, &inventory).await {
+        Ok((address, is_final)) => {
+            if let (Some(own), Some(address)) = (inventory.nodes.get_mut(node), address) {
+                own.tunnel = Some(address);
+            }
+            is_final
+        }
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                details = error.details,
+                "the tunnel address is not as it should be; the next ADD tries again"
+            );
+            false
+        }
     };
-    if let Err(error) = &settled {
-        let error = Error::caused(Code::TryAgainLater, error);
-        tracing::warn!(
-            %error,
-            details = error.details,
-            "the tunnel address is not as it should be; the next ADD tries again"
-        );
-    }
-    if let (Some(own), Ok(Settled::Taken(address))) = (inventory.nodes.get_mut(node), &settled) {
-        own.tunnel = Some(*address);
-    }
-    // Where no pool gives an address, asking again does not help.
-    let settled = matches!(settled, Ok(_) | Err(weir_common::node::Error::NoTunnelPool { .. }));
     let node = node.to_owned();
     ClusterNotice { node, seen, settled, without_borrowed: without_blocks, inventory }
+}
+
+/// Takes a tunnel address if the node needs one: the new one, and whether that is all
+/// there is to do. Where no pool gives an address, asking again does not help.
+async fn take_tunnel_address(
+    datastore: &dyn Datastore,
+    node: &str,
+    inventory: &Inventory,
+) -> Result<(Option<Ipv4Addr>, bool), Error> {
+    if !needs_tunnel(node, inventory) {
+        return Ok((None, true));
+    }
+    let what = "taking a tunnel address";
+    within(what, "the next ADD tries again", Limit::of(TUNNEL_ADDRESS), async {
+        match settle_tunnel_address(datastore, node, inventory, Timestamp::now()).await {
+            Ok(Settled::Taken(address)) => Ok((Some(address), true)),
+            Ok(_) => Ok((None, true)),
+            Err(error) if error.means_none_left() => {
+                tracing::warn!("{error}");
+                Ok((None, true))
+            }
+            Err(error) => Err(Error::caused(Code::TryAgainLater, &error)),
+        }
+    })
+    .await
 }

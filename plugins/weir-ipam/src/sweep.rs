@@ -10,7 +10,7 @@ use weir_common::ipam::Memo;
 use weir_common::ipam::collect::{
     Collected, Collection, Evidence, Rule, Scope, collect, collect_few,
 };
-use weir_process::{Lock, SWEEP, Timing};
+use weir_process::{Lock, SWEEP, SWEEP_OF_OTHERS, Timing};
 
 use crate::evidence;
 
@@ -36,10 +36,11 @@ pub async fn sweep(
     };
     let rule = Rule::Proved(evidence);
     let collection = Collection { host: host.to_owned(), network: network.to_owned(), rule };
-    let collecting = collect_in(datastore, &collection, scope);
-    let Ok((collected, done)) = tokio::time::timeout(SWEEP, collecting).await else {
+    let collecting = collect(datastore, &collection, scope);
+    let Ok(collected) = tokio::time::timeout(SWEEP, collecting).await else {
         return tracing::warn!("what a reboot left could not be given back in time");
     };
+    let (collected, done) = and_in_others(datastore, &collection, collected, scope).await;
     for (address, handle) in &collected.released {
         tracing::info!(%address, handle, "given back: its attachment ended with the last boot");
     }
@@ -52,19 +53,22 @@ pub async fn sweep(
     }
 }
 
-/// Collects, and answers also in which blocks that was done without an error. After the
-/// host's own it looks into the others too, where these are few.
-async fn collect_in(
+/// After the host's own blocks looks into the others too, where these are few, and
+/// answers also in which that was done without an error.
+async fn and_in_others(
     datastore: &dyn Datastore,
     collection: &Collection,
+    mut collected: Collected,
     scope: Scope,
 ) -> (Collected, Option<Scope>) {
-    let mut collected = collect(datastore, collection, scope).await;
     if !collected.errors.is_empty() || scope == Scope::AllBlocks {
         let done = collected.errors.is_empty().then_some(scope);
         return (collected, done);
     }
-    let (others, all) = collect_few(datastore, collection).await;
+    let collecting = collect_few(datastore, collection);
+    let Ok((others, all)) = tokio::time::timeout(SWEEP_OF_OTHERS, collecting).await else {
+        return (collected, Some(scope));
+    };
     collected.released.extend(others.released);
     // What could not be done there is left to the sweep of all blocks.
     collected.errors.extend(others.errors);

@@ -93,7 +93,10 @@ impl Keeper {
     /// # Errors
     /// The kernel cannot be asked.
     pub fn pools_without_nat(&self, kernel: &Kernel) -> Result<Vec<NatPool>, weir_kernel::Error> {
-        if self.is_agent() || kernel.has_nat()? { Ok(Vec::new()) } else { Ok(self.nat_pools()) }
+        let pools = self.nat_pools();
+        // A kernel without nftables is none to ask where no pool wants NAT.
+        let is_lost = pools.iter().any(|pool| pool.nat_outgoing) && !kernel.has_nat()?;
+        Ok(if is_lost { pools } else { Vec::new() })
     }
 
     /// What the IPAM plugin is asked; `None` where the agent sees to everything.

@@ -12,19 +12,8 @@ use super::finding::{Finding, assignee_of};
 use super::listing::Listing;
 use super::mend::{Mend, mend};
 use super::node::{Attached, Circumstances};
-use crate::datastore::{Datastore, Outcome, Revision};
+use crate::datastore::{Datastore, Outcome, Paging, Revision};
 use crate::network::AttachmentIdentity;
-
-/// How many entries are asked for first: a full block of the largest size alone
-/// has about one megabyte.
-const FIRST_PAGE: usize = 16;
-/// How many times larger the next page may be: empty blocks may come before
-/// full ones.
-const GROWTH: usize = 8;
-/// How many bytes a page should have.
-const PAGE_BYTES: usize = 1 << 20;
-/// The most entries in a page.
-const LARGEST_PAGE: usize = 1024;
 
 /// A listing, and the moments between which it was made.
 #[derive(Clone, Debug)]
@@ -73,12 +62,11 @@ pub async fn list_telling(
     let mut revisions: Vec<Revision> = Vec::new();
     for prefix in Listing::PREFIXES {
         let mut after: Option<String> = None;
-        let mut limit = FIRST_PAGE;
+        let mut paging = Paging::default();
         loop {
-            let page = datastore.list(prefix, after.as_deref(), limit).await?;
+            let page = datastore.list(prefix, after.as_deref(), paging.limit()).await?;
             revisions.push(page.revision);
-            let bytes: usize = page.entries.iter().map(|entry| entry.value.len()).sum();
-            limit = next_limit(limit, page.entries.len(), bytes);
+            paging.learn(&page);
             page.entries.iter().for_each(|entry| listing.learn(entry));
             entries += page.entries.len();
             told(entries);
@@ -91,12 +79,6 @@ pub async fn list_telling(
     revisions.dedup();
     let revision = revisions.first().copied().unwrap_or_default();
     Ok(Listed { listing, revision, steady: revisions.len() <= 1 })
-}
-
-/// How many entries make a page of the size wanted, if they go on like these.
-fn next_limit(limit: usize, entries: usize, bytes: usize) -> usize {
-    let fitting = PAGE_BYTES * entries.max(1) / bytes.max(1);
-    fitting.clamp(1, LARGEST_PAGE.min(limit * GROWTH))
 }
 
 /// Of these findings, those that still hold when all that each rests on is read
@@ -251,19 +233,5 @@ async fn record(
             Err(error)
         }
         Err(refused) => Ok(Repaired::Left(refused.to_string())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pages_fit_what_is_in_them() {
-        assert_eq!(next_limit(64, 64, 64 * 100), 512, "not too many at once");
-        assert_eq!(next_limit(1024, 1024, 1024 * 100), LARGEST_PAGE);
-        assert_eq!(next_limit(64, 64, 64 << 14), 64);
-        assert_eq!(next_limit(64, 64, 64 << 20), 1);
-        assert_eq!(next_limit(1, 0, 0), 8);
     }
 }

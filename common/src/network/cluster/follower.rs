@@ -2,7 +2,9 @@
 //! after a gap.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Facts, Inventory, Seen};
@@ -37,8 +39,12 @@ impl Follower {
             || !self.history.goes_on_in(seen.history)
             || self.known.facts.are_belied_by(&fresh.facts, self.revision);
         if was_restored {
-            self.held = self.inventory().into_owned();
-            self.held.facts = Facts::default();
+            self.held = Inventory {
+                facts: Facts::default(),
+                unreadable: BTreeMap::new(),
+                flawed: BTreeMap::new(),
+                ..self.inventory().into_owned()
+            };
         }
         self.held.forget(&fresh);
         self.known = fresh;
@@ -69,6 +75,7 @@ impl Follower {
             if !self.known.unreadable.contains_key(event.key()) {
                 changed |= self.held.give_way(event);
             }
+            changed |= self.held.drop_pools_within(&self.known);
             self.revision = self.revision.max(event.revision());
         }
         changed
@@ -112,9 +119,19 @@ impl Inventory {
     fn forget(&mut self, fresh: &Self) {
         self.nodes.retain(|name, _| !fresh.nodes.contains_key(name));
         self.pools.retain(|name, _| !fresh.pools.contains_key(name));
+        self.drop_pools_within(fresh);
         self.blocks.retain(|block, _| !fresh.blocks.contains_key(block));
         self.homes.retain(|block, _| !fresh.homes.contains_key(block));
         self.borrowed.retain(|block, _| !fresh.borrowed.contains_key(block));
+    }
+
+    /// Drops pools whose addresses `known` gives to a pool, whatever that is called.
+    /// Says whether there were any.
+    fn drop_pools_within(&mut self, known: &Self) -> bool {
+        let before = self.pools.len();
+        let overlap = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
+        self.pools.retain(|_, held| !known.pools.values().any(|it| overlap(&it.cidr, &held.cidr)));
+        self.pools.len() != before
     }
 
     /// Drops what an event says something else about, whoever the new host of a
@@ -202,6 +219,25 @@ mod tests {
         assert_eq!(blocks(&follower), ["10.0.0.0/26 a"]);
         follower.take(&[put(3, "b", "10.0.0.0/26")]);
         assert_eq!(blocks(&follower), ["10.0.0.0/26 b"]);
+    }
+
+    #[test]
+    fn a_held_pool_gives_way_to_one_of_another_name() {
+        let pool = |revision, name: &str, cidr: &str| {
+            let value = format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"cidr":"{cidr}"}}}}"#);
+            let (key, revision) = (keys::pool(name), Revision(revision));
+            Event::Put(Entry { key, value: value.into(), revision })
+        };
+        let mut listed = Inventory::default();
+        listed.take(&pool(1, "old", "10.0.0.0/16"));
+        listed.take(&pool(2, "other", "10.1.0.0/16"));
+        let mut follower = Follower::default();
+        follower.relist(listed, &at(50));
+        follower.relist(Inventory::default(), &at(1));
+        assert_eq!(follower.held(), 2);
+        assert!(follower.take(&[pool(2, "new", "10.0.0.0/17")]));
+        let inventory = follower.inventory();
+        assert_eq!(inventory.pools.keys().collect::<Vec<_>>(), ["new", "other"]);
     }
 
     #[test]

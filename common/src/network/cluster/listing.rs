@@ -3,10 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Inventory;
-use crate::datastore::{Datastore, Error, History, Revision, Tally, keys};
-
-/// How many entries are read at a time: of blocks about a megabyte.
-const PAGE: usize = 500;
+use crate::datastore::{Datastore, Error, History, Paging, Revision, Tally, keys};
 
 /// An inventory as it was read.
 #[derive(Clone, Debug)]
@@ -85,8 +82,10 @@ impl Listing {
     ) -> Result<(usize, (Revision, History)), Error> {
         let (mut count, mut first) = (0, None);
         let mut after: Option<String> = None;
+        let mut paging = Paging::default();
         loop {
-            let page = datastore.list(prefix, after.as_deref(), PAGE).await?;
+            let page = datastore.list(prefix, after.as_deref(), paging.limit()).await?;
+            paging.learn(&page);
             count += page.entries.len();
             let first = *first.get_or_insert((page.revision, page.history));
             for entry in &page.entries {

@@ -1,0 +1,66 @@
+//! How much of a long list is read at a time.
+
+use super::Page;
+
+/// Entries in the first page: how large they are is not known yet.
+const FIRST_PAGE: usize = 16;
+
+/// How many times as many the next page may have.
+const GROWTH: usize = 8;
+
+/// About how many bytes of values a page should have: blocks may have 100 bytes or,
+/// full and of /20, a megabyte.
+const PAGE_BYTES: usize = 1 << 20;
+
+/// The most entries of a page.
+const LARGEST_PAGE: usize = 1024;
+
+/// The page size for [`Datastore::list`](super::Datastore::list), by the entries so far.
+#[derive(Clone, Copy, Debug)]
+pub struct Paging {
+    limit: usize,
+}
+
+impl Default for Paging {
+    fn default() -> Self {
+        Self { limit: FIRST_PAGE }
+    }
+}
+
+impl Paging {
+    /// The most entries that the next page is to have.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Takes in how large the entries of a page are.
+    pub fn learn(&mut self, page: &Page) {
+        let bytes = page.entries.iter().map(|entry| entry.value.len()).sum();
+        self.fit(page.entries.len(), bytes);
+    }
+
+    fn fit(&mut self, entries: usize, bytes: usize) {
+        let fitting = PAGE_BYTES * entries.max(1) / bytes.max(1);
+        self.limit = fitting.clamp(1, LARGEST_PAGE.min(self.limit * GROWTH));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_fit_what_is_in_them() {
+        for (limit, entries, bytes, next) in [
+            (64, 64, 64 * 100, 512),
+            (1024, 1024, 1024 * 100, LARGEST_PAGE),
+            (64, 64, 64 << 14, 64),
+            (64, 64, 64 << 20, 1),
+            (1, 0, 0, 8),
+        ] {
+            let mut paging = Paging { limit };
+            paging.fit(entries, bytes);
+            assert_eq!(paging.limit(), next, "{entries} entries of {bytes} bytes");
+        }
+    }
+}
