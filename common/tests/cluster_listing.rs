@@ -2,15 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use async_trait::async_trait;
 use ipnet::IpNet;
-use weir_common::datastore::{
-    self, Datastore, Outcome, Page, Revision, Selection, Snapshot, Transaction, Watch, keys,
-};
+use weir_common::datastore::{Datastore, Transaction, Write, keys};
 use weir_common::network::{Follower, Inventory, Listing};
 use weir_datastore::Memory;
+use weir_datastore::memory::Call;
 
 fn block(number: usize) -> IpNet {
     format!("10.0.{}.{}/28", number / 16, number % 16 * 16).parse().unwrap()
@@ -20,51 +16,17 @@ fn claim(number: usize) -> (String, Vec<u8>) {
     (keys::affinity("n1", block(number)), br#"{"state":"confirmed"}"#.to_vec())
 }
 
-/// Before each page but the first, another node gives its first block up, and claims
-/// one that comes before all that is still to be read.
-struct Busy {
-    store: Memory,
-    pages: AtomicUsize,
-}
-
 const BLOCKS: usize = 1200;
 
-#[async_trait]
-impl Datastore for Busy {
-    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, datastore::Error> {
-        self.store.read(selections).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page, datastore::Error> {
-        let page = self.pages.fetch_add(1, Ordering::Relaxed);
-        if page > 0 {
-            let mut change = Transaction::default();
-            let key = keys::affinity("n1", block(page));
-            change.writes.push(datastore::Write::Delete { key });
-            let (key, value) = claim(BLOCKS + page);
-            let key = key.replace("/host/n1/", "/host/n0/");
-            change.writes.push(datastore::Write::Put { key, value });
-            self.store.commit(change).await?;
-        }
-        self.store.list(prefix, after, limit).await
-    }
-
-    async fn commit(&self, transaction: Transaction) -> Result<Outcome, datastore::Error> {
-        self.store.commit(transaction).await
-    }
-
-    async fn watch(
-        &self,
-        prefixes: &[String],
-        after: Revision,
-    ) -> Result<Box<dyn Watch>, datastore::Error> {
-        self.store.watch(prefixes, after).await
-    }
+/// Another node gives a block up, and claims one that comes before all others.
+async fn change(store: &Memory, number: usize) {
+    let mut change = Transaction::default();
+    let key = keys::affinity("n1", block(number));
+    change.writes.push(Write::Delete { key });
+    let (key, value) = claim(BLOCKS + number);
+    let key = key.replace("/host/n1/", "/host/n0/");
+    change.writes.push(Write::Put { key, value });
+    store.commit(change).await.unwrap();
 }
 
 /// The listing is of no single moment: with what a watch tells from its revision on it
@@ -73,11 +35,16 @@ impl Datastore for Busy {
 async fn what_is_written_while_pages_are_read_is_not_missed() {
     let store = Memory::new();
     store.seed((0..BLOCKS).map(claim));
-    let busy = Busy { store, pages: AtomicUsize::new(0) };
+    let busy = store.another_process();
+    busy.before_each(Call::Read, |page, other| async move {
+        if page > 1 {
+            change(&other, page as usize - 1).await;
+        }
+    });
     let Listing { inventory, seen, .. } = Listing::read(&busy, usize::MAX).await.unwrap();
-    let pages = busy.pages.load(Ordering::Relaxed);
+    let pages = busy.counters().lists;
     assert!(pages > 5, "{pages} pages: this tests nothing");
-    let quiet = Listing::read(&busy.store, usize::MAX).await.unwrap();
+    let quiet = Listing::read(&store, usize::MAX).await.unwrap();
     assert_ne!(inventory.blocks, quiet.inventory.blocks, "this tests nothing");
     let mut follower = Follower::default();
     follower.relist(inventory, &seen);

@@ -7,13 +7,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use async_trait::async_trait;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::*;
-use weir_common::datastore::{
-    self, Datastore, Outcome, Page, Revision, Selection, Snapshot, Transaction, Watch, keys,
-};
+use weir_common::datastore::keys;
 use weir_common::ipam::release_one::{self, Seen, look_up};
 use weir_common::ipam::{Family, PassedOver};
 use weir_common::node::{
@@ -21,7 +18,7 @@ use weir_common::node::{
 };
 use weir_common::resources::{AllowedUse, Birth};
 use weir_datastore::Memory;
-use weir_datastore::memory::CommitFault;
+use weir_datastore::memory::{Call, CommitFault};
 
 fn birth() -> Birth {
     Birth { uid: "uid-1".to_owned(), timestamp: "2026-11-23T03:40:20Z".to_owned() }
@@ -143,47 +140,14 @@ async fn an_address_of_another_node_is_refused() {
     assert_eq!(store.dump(), before);
 }
 
-/// A store in which another node registers just before this one's commit.
-struct Overtaken {
-    store: Memory,
-    node: &'static str,
-    addresses: NodeAddresses,
-}
-
-#[async_trait]
-impl Datastore for Overtaken {
-    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, datastore::Error> {
-        self.store.read(selections).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page, datastore::Error> {
-        self.store.list(prefix, after, limit).await
-    }
-
-    async fn commit(&self, transaction: Transaction) -> Result<Outcome, datastore::Error> {
-        register(&self.store, self.node, self.addresses, &birth()).await.unwrap();
-        self.store.commit(transaction).await
-    }
-
-    async fn watch(
-        &self,
-        prefixes: &[String],
-        after: Revision,
-    ) -> Result<Box<dyn Watch>, datastore::Error> {
-        self.store.watch(prefixes, after).await
-    }
-}
-
 #[tokio::test]
 async fn of_two_nodes_at_once_one_learns_that_they_share_an_address() {
     let addresses = v4("172.16.1.11/24");
-    let overtaken = Overtaken { store: Memory::new(), node: "n2", addresses };
-    let error = register(&overtaken, "n1", addresses, &birth()).await.unwrap_err();
+    let store = Memory::new();
+    store.before_each(Call::Commit, move |_, other| async move {
+        register(&other, "n2", addresses, &birth()).await.unwrap();
+    });
+    let error = register(&store, "n1", addresses, &birth()).await.unwrap_err();
     assert!(matches!(&error, Error::AddressTaken { other, .. } if other == "n2"), "{error}");
 }
 
@@ -367,49 +331,18 @@ async fn a_recorded_store_takes_tunnel_addresses_beside_what_is_there() {
     );
 }
 
-/// A store in which somebody releases the node's tunnel address just before the
-/// commit.
-struct Robbed(Memory);
-
-#[async_trait]
-impl Datastore for Robbed {
-    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, datastore::Error> {
-        self.0.read(selections).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page, datastore::Error> {
-        self.0.list(prefix, after, limit).await
-    }
-
-    async fn commit(&self, transaction: Transaction) -> Result<Outcome, datastore::Error> {
-        if self.0.counters().commits == 0 {
-            release_number(&self.0, "n1").await;
-        }
-        self.0.commit(transaction).await
-    }
-
-    async fn watch(
-        &self,
-        prefixes: &[String],
-        after: Revision,
-    ) -> Result<Box<dyn Watch>, datastore::Error> {
-        self.0.watch(prefixes, after).await
-    }
-}
-
 #[tokio::test]
 async fn an_address_that_is_released_meanwhile_is_not_named() {
     let store = tunnelling().await;
     let unnamed = stored(&store, "n1");
     ensure(&store, "n1").await.unwrap();
     put(&store, keys::node("n1"), unnamed);
-    store.reset_counters();
-    let address = ensure_tunnel_address(&Robbed(store.clone()), "n1", now()).await.unwrap();
+    store.before_each(Call::Commit, |nth, other| async move {
+        if nth == 1 {
+            release_number(&other, "n1").await;
+        }
+    });
+    let address = ensure_tunnel_address(&store, "n1", now()).await.unwrap();
     assert_eq!(noted(&store, "n1"), Some(address.to_string()));
     assert_eq!(allocated(&store, "n1"), [address.to_string()]);
 }

@@ -8,15 +8,13 @@ mod support;
 use serde_json::json;
 use support::stores::*;
 use support::*;
-use weir_common::datastore::{
-    self, Datastore, Outcome, Page, Revision, Selection, Snapshot, Transaction, Watch, keys,
-};
+use weir_common::datastore::keys;
 use weir_common::ipam::audit::{self, Circumstances, Record, Report};
 use weir_common::ipam::reclaim::{EmptyBlock, plan, reclaim};
 use weir_common::ipam::release_one::{Release, Seen, look_up, release};
 use weir_common::ipam::{Block, Error, Family, engine};
 use weir_datastore::Memory;
-use weir_datastore::memory::CommitFault;
+use weir_datastore::memory::{Call, CommitFault};
 
 const V4: &[Family] = &[Family::V4];
 
@@ -182,37 +180,12 @@ async fn a_block_that_is_used_meanwhile_is_not_taken_back() {
     assert!(!store.dump().keys().any(|key| key.starts_with(keys::BLOCKS)));
 }
 
-/// A store that somebody begins to move just before the first commit.
-struct Moved(Memory);
-
-#[async_trait::async_trait]
-impl Datastore for Moved {
-    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, datastore::Error> {
-        self.0.read(selections).await
-    }
-
-    async fn list(
-        &self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Page, datastore::Error> {
-        self.0.list(prefix, after, limit).await
-    }
-
-    async fn commit(&self, transaction: Transaction) -> Result<Outcome, datastore::Error> {
+/// Somebody begins to move the store just before it is changed.
+fn move_meanwhile(store: &Memory) {
+    store.before_each(Call::Commit, async |_, other| {
         let moving = json!({"spec": {"datastoreReady": false}});
-        put(&self.0, keys::CLUSTER_INFORMATION.to_owned(), moving);
-        self.0.commit(transaction).await
-    }
-
-    async fn watch(
-        &self,
-        prefixes: &[String],
-        after: Revision,
-    ) -> Result<Box<dyn Watch>, datastore::Error> {
-        self.0.watch(prefixes, after).await
-    }
+        put(&other, keys::CLUSTER_INFORMATION.to_owned(), moving);
+    });
 }
 
 /// The flag was not there when it was read.
@@ -221,11 +194,13 @@ async fn nothing_is_given_back_once_the_datastore_is_being_moved() {
     let (store, _) = healthy().await;
     let address = *in_use(&store).keys().next().unwrap();
     let seen = Seen::from(&look_up(&store, address).await.unwrap().unwrap());
-    assert!(matches!(release(&Moved(store.clone()), &seen).await, Err(Error::NotReady)));
+    move_meanwhile(&store);
+    assert!(matches!(release(&store, &seen).await, Err(Error::NotReady)));
     assert!(look_up(&store, address).await.unwrap().is_some());
     let (store, _) = healthy().await;
     empty_block(&store, "10.1.0.128/29", Some("n1"), "confirmed");
     let block = empty("10.1.0.128/29", Some("n1"));
-    assert!(matches!(reclaim(&Moved(store.clone()), &block).await, Err(Error::NotReady)));
+    move_meanwhile(&store);
+    assert!(matches!(reclaim(&store, &block).await, Err(Error::NotReady)));
     assert!(store.dump().contains_key(&keys::block(block.block)));
 }

@@ -3,7 +3,7 @@
 //!
 //! - [`embedded`]: one SQLite file on this host, the default.
 //! - [`etcd`]: an etcd cluster.
-//! - [`memory`]: for tests, with faults on cue.
+//! - [`memory`]: for tests, with faults and others' doings on cue.
 //!
 //! `docs/datastore.md` has the decisions behind them.
 #![warn(missing_docs)]

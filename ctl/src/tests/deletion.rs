@@ -1,10 +1,8 @@
 //! Deleting pools with what is in them.
 
 use super::*;
-use weir_common::datastore::{
-    Compare, Error, Outcome, Page, Revision, Selection, Snapshot, Transaction, Watch, Write, keys,
-};
-use weir_datastore::memory::CommitFault;
+use weir_common::datastore::{Compare, Outcome, Transaction, Write, keys};
+use weir_datastore::memory::{Call, CommitFault};
 
 const BLOCKS: &str = "/calico/ipam/v2/assignment/ipv4/block/";
 
@@ -62,41 +60,14 @@ async fn empty_blocks_and_affinities_go_with_their_pool_and_no_others() {
     }
 }
 
-/// Lets somebody write a block just before each of the first commits.
-struct Interfering {
-    memory: Memory,
-    taken: (String, Vec<u8>),
-    /// Before how many commits.
-    times: u32,
-    commits: AtomicU32,
-}
-
-impl Interfering {
-    fn new(memory: &Memory, taken: (String, Vec<u8>), times: u32) -> Self {
-        Self { memory: memory.clone(), taken, times, commits: AtomicU32::new(0) }
-    }
-}
-
-#[async_trait::async_trait]
-impl Datastore for Interfering {
-    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error> {
-        self.memory.read(selections).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
-        self.memory.list(prefix, after, limit).await
-    }
-
-    async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
-        if self.commits.fetch_add(1, Ordering::Relaxed) < self.times {
-            self.memory.another_process().seed([self.taken.clone()]);
+/// Lets somebody write a block just before each of the first commits, so many.
+fn interfere(memory: &Memory, taken: (String, Vec<u8>), times: u64) {
+    memory.before_each(Call::Commit, move |nth, other| {
+        if nth <= times {
+            other.seed([taken.clone()]);
         }
-        self.memory.commit(transaction).await
-    }
-
-    async fn watch(&self, prefixes: &[String], after: Revision) -> Result<Box<dyn Watch>, Error> {
-        self.memory.watch(prefixes, after).await
-    }
+        async {}
+    });
 }
 
 #[tokio::test]
@@ -107,8 +78,8 @@ async fn an_address_taken_meanwhile_stops_the_deletion() {
         let mut expected = memory.dump();
         let taken = (format!("{BLOCKS}10.1.200.1-32"), block("10.1.200.1/32", "n2", true));
         expected.extend([taken.clone()]);
-        let store = Interfering::new(&memory, taken, 1);
-        let answer = call(&store, "delete ippool p").await;
+        interfere(&memory, taken, 1);
+        let answer = call(&memory, "delete ippool p").await;
         assert!(answer.output.contains("1 address(es) in use"), "{}", answer.output);
         assert_eq!(memory.dump(), expected, "{count} blocks");
     }
@@ -151,11 +122,11 @@ async fn a_busy_neighbour_does_not_keep_a_pool_from_being_deleted() {
         let half = r#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"p"},"spec":{"cidr":"10.1.0.0/17","blockSize":32}}"#;
         memory.seed([(keys::pool("p"), half.into())]);
         let neighbour = (format!("{BLOCKS}10.1.200.1-32"), block("10.1.200.1/32", "n2", true));
-        let store = Interfering::new(&memory, neighbour.clone(), u32::MAX);
-        let answer = call(&store, "delete ippool p").await;
+        interfere(&memory, neighbour.clone(), u64::MAX);
+        let answer = call(&memory, "delete ippool p").await;
         assert_eq!(answer.exit, 0, "{}", answer.output);
         assert_eq!(memory.dump(), [neighbour].into(), "{count} blocks");
-        assert!(store.commits.into_inner() < 20, "one retry budget, used sparingly");
+        assert!(memory.counters().commits < 20, "one retry budget, used sparingly");
     }
 }
 

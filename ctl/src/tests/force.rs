@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use serde_json::json;
-use weir_common::datastore::{
-    Error, Outcome, Page, Revision, Selection, Snapshot, Transaction, Watch, keys,
-};
+use weir_common::datastore::keys;
 use weir_common::ipam::{Affinity, Attribute, Block, Handle, affinity_of_host};
-use weir_datastore::memory::CommitFault;
+use weir_datastore::memory::{Call, CommitFault};
 
 use super::*;
 
@@ -382,52 +380,29 @@ async fn tunnels_and_containers_are_told_apart() {
     }
 }
 
-/// Lets a program that does not compare pools (Calico) take an address for a
-/// container just before the commit of this number.
-struct Takes {
-    memory: Memory,
-    nth: u32,
-    commits: AtomicU32,
-}
-
-#[async_trait::async_trait]
-impl Datastore for Takes {
-    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error> {
-        self.memory.read(selections).await
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
-        self.memory.list(prefix, after, limit).await
-    }
-
-    async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
-        if self.commits.fetch_add(1, Ordering::Relaxed) == self.nth {
-            let mut block = blocks(&self.memory.dump()).remove(0);
-            block.assign(5, Attribute { handle_id: Some("net.c1".into()), ..Attribute::default() });
-            let mut handle = Handle::default();
-            handle.set(block.cidr, 1);
-            let taken = [
-                (keys::block(block.cidr), block.to_json()),
-                (keys::handle("net.c1"), handle.to_json()),
-            ];
-            self.memory.another_process().seed(taken);
-        }
-        self.memory.commit(transaction).await
-    }
-
-    async fn watch(&self, prefixes: &[String], after: Revision) -> Result<Box<dyn Watch>, Error> {
-        self.memory.watch(prefixes, after).await
-    }
+/// A program that does not compare pools (Calico) takes an address for a container.
+fn take(memory: &Memory) {
+    let mut block = blocks(&memory.dump()).remove(0);
+    block.assign(5, Attribute { handle_id: Some("net.c1".into()), ..Attribute::default() });
+    let mut handle = Handle::default();
+    handle.set(block.cidr, 1);
+    let taken =
+        [(keys::block(block.cidr), block.to_json()), (keys::handle("net.c1"), handle.to_json())];
+    memory.seed(taken);
 }
 
 #[tokio::test]
 async fn a_container_that_comes_meanwhile_keeps_its_address_and_the_pool() {
     // While the pool is disabled, the tunnel's address released, the block deleted.
-    for nth in 0..3 {
+    for nth in 1..=3 {
         let memory = tunnel_in_pool("10.1.0.3").await;
         let pool = memory.dump()[&keys::pool("p")].clone();
-        let store = Takes { memory: memory.clone(), nth, commits: AtomicU32::new(0) };
-        let answer = call(&store, "delete ippool p").await;
+        memory.before_each(Call::Commit, move |commit, other| async move {
+            if commit == nth {
+                take(&other);
+            }
+        });
+        let answer = call(&memory, "delete ippool p").await;
         assert_eq!(answer.exit, 1, "{nth}: {}", answer.output);
         assert!(answer.output.contains("1 address(es) in use"), "{}", answer.output);
         let after = memory.dump();

@@ -1,10 +1,11 @@
-//! One process's faults and counters.
+//! One process's faults and counters, and the others it meets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use weir_common::datastore::{Error, Outcome};
 
 use super::LOCATION;
+use super::others::{Call, Others};
 
 /// What is to go wrong with one commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,7 @@ pub(super) struct Process {
     pub(super) crashed: bool,
     pub(super) available: bool,
     pub(super) counters: Counters,
+    pub(super) others: BTreeMap<Call, Others>,
     commits_begun: u64,
     reads_begun: u64,
     commit_faults: BTreeMap<u64, CommitFault>,
@@ -100,6 +102,7 @@ impl Default for Process {
             crashed: false,
             available: true,
             counters: Counters::default(),
+            others: BTreeMap::new(),
             commits_begun: 0,
             reads_begun: 0,
             commit_faults: BTreeMap::new(),

@@ -1,5 +1,5 @@
 //! A datastore in memory, for tests: real revisions, comparisons and watches,
-//! and faults on cue.
+//! faults on cue, and others who are quicker on cue.
 //!
 //! A [`Memory`] is one *process* that uses a shared store. Clones are the same
 //! process; [`Memory::another_process`] is a further one over the same store,
@@ -9,6 +9,7 @@
 //! either. What it left in the store is seen by the other processes.
 
 mod faults;
+mod others;
 mod store;
 mod watch;
 
@@ -23,6 +24,8 @@ use weir_common::datastore::{
 use crate::request;
 pub use faults::{CommitFault, Counters, Crashed};
 use faults::{CommitPlan, Process};
+pub use others::Call;
+use others::Others;
 use store::Store;
 
 /// How this datastore is called in errors.
@@ -57,6 +60,19 @@ impl Memory {
     /// with [`Error::Unavailable`]; 1 is the next one.
     pub fn fail_read(&self, nth: u64) {
         self.process().fail_read(nth);
+    }
+
+    /// Lets others act just before each call of this kind that this process makes from
+    /// now on, even of one that then fails: the call waits until they are done.
+    ///
+    /// `act` gets the number of the call, 1 for the next one, and another process over
+    /// the same store, whose calls nobody precedes. At most one `act` a kind of call:
+    /// the last one counts.
+    pub fn before_each<F>(&self, call: Call, act: impl Fn(u64, Self) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.process().others.insert(call, Others::new(act));
     }
 
     /// Makes the whole store unavailable to this process, or available again.
@@ -98,6 +114,16 @@ impl Memory {
         self.store().compact(revision);
     }
 
+    /// Tasks of one thread would otherwise never meet between two calls, and races
+    /// would stay hidden.
+    async fn let_others_run(&self, call: Call) {
+        tokio::task::yield_now().await;
+        let turn = self.process().others.get_mut(&call).map(Others::take_turn);
+        if let Some((nth, act)) = turn {
+            act(nth, self.another_process()).await;
+        }
+    }
+
     fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,7 +136,7 @@ impl Memory {
 #[async_trait]
 impl Datastore for Memory {
     async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error> {
-        let_others_run().await;
+        self.let_others_run(Call::Read).await;
         self.process().begin_read()?;
         let snapshot = self.store().read(selections);
         let counters = &mut self.process().counters;
@@ -120,7 +146,7 @@ impl Datastore for Memory {
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
-        let_others_run().await;
+        self.let_others_run(Call::Read).await;
         self.process().begin_read()?;
         let page = self.store().list(prefix, after, limit.max(1));
         let counters = &mut self.process().counters;
@@ -130,7 +156,7 @@ impl Datastore for Memory {
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
-        let_others_run().await;
+        self.let_others_run(Call::Commit).await;
         request::check(&transaction, LOCATION)?;
         let plan = self.process().begin_commit()?;
         let outcome = match plan {
@@ -144,10 +170,4 @@ impl Datastore for Memory {
         self.process().begin_watch()?;
         Ok(Box::new(watch::MemoryWatch::new(self.clone(), prefixes.to_vec(), after)))
     }
-}
-
-/// Tasks of one thread would otherwise never meet between two calls, and races
-/// would stay hidden.
-async fn let_others_run() {
-    tokio::task::yield_now().await;
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use weir_common::datastore::{Datastore, Error, Outcome, Revision, Selection};
-use weir_datastore::memory::{CommitFault, Crashed, Memory};
+use weir_datastore::memory::{Call, CommitFault, Crashed, Memory};
 
 use crate::suite::{self, Place, put, transaction, value};
 
@@ -95,6 +95,27 @@ async fn reads_fail_on_cue() {
     store.set_available(true);
     assert!(store.dump().is_empty());
     assert!(store.read(&[]).await.is_ok());
+}
+
+#[tokio::test]
+async fn others_are_quicker_on_cue() {
+    let store = Memory::new();
+    assert!(store.commit(create("/a")).await.is_ok());
+    store.before_each(Call::Commit, |nth, other| async move {
+        if nth == 2 {
+            put(&other, &[("/c", "theirs")]).await;
+        }
+    });
+    store.before_each(Call::Read, |nth, other| async move {
+        put(&other, &[("/read", &nth.to_string())]).await;
+    });
+    assert!(matches!(store.commit(create("/b")).await, Ok(Outcome::Committed(_))));
+    assert!(matches!(store.commit(create("/c")).await, Ok(Outcome::Conflict)));
+    assert_eq!(value(&store, "/read").await.as_deref(), Some("1"));
+    assert_eq!(store.list("/read", None, 1).await.unwrap().entries[0].value, b"2");
+    let counters = store.counters();
+    assert_eq!((counters.commits, counters.round_trips()), (3, 5), "its own calls alone");
+    assert_eq!(value(&store.another_process(), "/read").await.as_deref(), Some("2"));
 }
 
 #[tokio::test]
