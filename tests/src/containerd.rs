@@ -2,13 +2,13 @@
 
 use std::io::pipe;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::node::Node;
 use crate::place::Place;
 use crate::plugin::Answer;
 use crate::program_log::await_line;
 use crate::runtimes::{IMAGE, OCI_RUNTIME, PLUGINS, SERVED, prepare, write_image};
+use crate::until::until;
 
 /// What containerd writes when it takes requests.
 const READY: &str = "containerd successfully booted";
@@ -60,11 +60,11 @@ impl Containerd {
 
     /// Removes a container whose program was killed, as soon as it has ended.
     pub fn forget(&self, name: &str) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.ctr(&["tasks", "list", "--quiet"]).stdout.lines().any(|task| task == name) {
-            assert!(Instant::now() < deadline, "container {name} does not end");
+        until(&format!("container {name} ends"), || {
             self.ctr(&["tasks", "delete", name]);
-        }
+            let tasks = self.ctr(&["tasks", "list", "--quiet"]);
+            tasks.succeeded && tasks.stdout.lines().all(|task| task != name)
+        });
         let removed = self.ctr(&["containers", "delete", name]);
         assert!(removed.succeeded, "{removed:?}");
     }

@@ -3,8 +3,6 @@
 //!
 //! Only the messages and fields that the tests use are here.
 
-use std::time::{Duration, Instant};
-
 use prost::Message;
 use tokio::runtime;
 use tonic::client::Grpc;
@@ -17,6 +15,7 @@ use crate::containerd::{Containerd, SOCKET};
 use crate::node::Node;
 use crate::place::Place;
 use crate::runtimes::IMAGE;
+use crate::until::until;
 
 /// A client of containerd's CRI service.
 pub struct Cri {
@@ -40,15 +39,12 @@ impl Cri {
         let client = Self { node: containerd.node().clone() };
         let image = ImageSpec { image: IMAGE.to_owned() };
         let request = ImageStatusRequest { image: Some(image) };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
+        until("containerd's CRI service has an image", || {
             let answer = client.call("ImageService/ImageStatus", request.clone());
             let answer: Result<ImageStatusResponse, _> = answer;
-            if answer.as_ref().is_ok_and(|answer| answer.image.is_some()) {
-                return client;
-            }
-            assert!(Instant::now() < deadline, "containerd's CRI service has no image: {answer:?}");
-        }
+            answer.is_ok_and(|answer| answer.image.is_some())
+        });
+        client
     }
 
     /// RunPodSandbox: the id of a new sandbox.

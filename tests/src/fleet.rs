@@ -1,8 +1,6 @@
 //! Several nodes of one cluster: an underlay, an etcd, and an agent on each node.
 
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -10,6 +8,7 @@ use crate::agent::{Agent, cluster_routes};
 use crate::binaries::binaries;
 use crate::cluster::merge;
 use crate::container::Container;
+use crate::etcd::Etcd;
 use crate::node::Node;
 use crate::place::Place;
 use crate::plugin::{Answer, Call};
@@ -17,13 +16,7 @@ use crate::pod::Pod;
 use crate::results::address;
 use crate::store::Store;
 use crate::underlay::{Host, Subnet, Underlay};
-
-/// How long a cluster may take to become what it should be. Under an emulated
-/// kernel everything is slow.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// The pause between two looks.
-const PAUSE: Duration = Duration::from_millis(50);
+use crate::until::until_reporting;
 
 /// A cluster.
 pub struct Fleet {
@@ -110,6 +103,22 @@ impl Fleet {
         let number = u8::try_from(self.members.len() + 1).expect("few nodes");
         let host = self.underlay.node(subnet, number);
         self.members.push(Member { host, name: format!("n{number}"), agent: None });
+    }
+
+    /// Its etcd.
+    pub fn etcd(&self) -> &Etcd {
+        match &self.store {
+            Store::Etcd(etcd) => etcd,
+            Store::Embedded(_) => unreachable!("a fleet has an etcd"),
+        }
+    }
+
+    /// As [`Fleet::etcd`], to stop and restore it.
+    pub fn etcd_mut(&mut self) -> &mut Etcd {
+        match &mut self.store {
+            Store::Etcd(etcd) => etcd,
+            Store::Embedded(_) => unreachable!("a fleet has an etcd"),
+        }
     }
 
     /// Runs weirctl on a node.
@@ -215,6 +224,19 @@ impl Fleet {
         Pod { container, address }
     }
 
+    /// A container on each of the first two nodes, which reach each other.
+    pub fn connected_pods(&self, pool: &str) -> [Pod; 2] {
+        let pods = [0, 1].map(|member| self.pod(member, pool));
+        self.until_connected(&pods[0], &pods[1]);
+        pods
+    }
+
+    /// Waits until each node has this many routes that are no container's.
+    pub fn until_routed(&self, routes: usize) {
+        let routed = || self.members.iter().all(|member| member.routes().len() == routes);
+        self.until(&format!("each node has {routes} routes"), routed);
+    }
+
     /// Waits until a pod gets an answer from another one.
     pub fn until_reached(&self, from: &Pod, to: &Pod) {
         let address = to.address.to_string();
@@ -231,13 +253,7 @@ impl Fleet {
     /// Waits until something holds, and fails with the agents' logs if it never
     /// does.
     pub fn until(&self, what: &str, holds: impl Fn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds() {
-            if Instant::now() >= deadline {
-                panic!("never: {what}\n{}", self.report());
-            }
-            thread::sleep(PAUSE);
-        }
+        until_reporting(holds, || format!("{what}\n{}", self.report()));
     }
 
     /// What the agents say and what their nodes have.

@@ -51,6 +51,7 @@ mod runtimes;
 mod snapshot;
 mod store;
 mod underlay;
+mod until;
 
 pub use agent::{Agent, cluster_routes};
 pub use allocations::{allocations, assert_consistent, handles};
@@ -78,3 +79,4 @@ pub use results::{address, host_interface};
 pub use snapshot::Snapshot;
 pub use store::{Entries, Store, recorded_store};
 pub use underlay::{Host, Subnet, Underlay};
+pub use until::{until, until_reporting};

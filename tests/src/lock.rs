@@ -3,13 +3,13 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{major, minor};
 
 use crate::node::Node;
 use crate::place::Place;
+use crate::until::until;
 
 /// A lock that is held until this is dropped.
 pub struct HeldLock {
@@ -39,14 +39,9 @@ impl HeldLock {
     /// Waits until another process waits for the lock (`/proc/locks` marks those
     /// with an arrow, proc(5)).
     pub fn wait_for_another(&self) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
+        until("somebody waits for the lock", || {
             let locks = std::fs::read_to_string("/proc/locks").expect("/proc/locks can be read");
-            if locks.lines().any(|line| line.contains("->") && line.ends_with(&self.shown)) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "nobody waits for the lock");
-            std::thread::yield_now();
-        }
+            locks.lines().any(|line| line.contains("->") && line.ends_with(&self.shown))
+        });
     }
 }

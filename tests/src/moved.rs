@@ -1,8 +1,6 @@
 //! A node of a cluster that Calico recorded, with Weir in Calico's place.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -14,6 +12,7 @@ use crate::container::Container;
 use crate::node::UPLINK;
 use crate::place::Place;
 use crate::store::{Entries, recorded_store};
+use crate::until::until_reporting;
 
 /// The node that the containers are on.
 const NODE: &str = "n1";
@@ -55,12 +54,11 @@ impl Moved {
     pub fn assert_routes(&self, wanted: &[(&str, &str)]) {
         let wanted: BTreeMap<String, String> =
             wanted.iter().map(|(range, way)| (range.to_string(), way.to_string())).collect();
-        let deadline = Instant::now() + Duration::from_secs(120);
-        while self.routes() != wanted {
+        let report = || {
             let (routes, log) = (self.routes(), self.agent.log());
-            assert!(Instant::now() < deadline, "{routes:#?}\nnot {wanted:#?}\n{log}");
-            sleep(Duration::from_millis(50));
-        }
+            format!("{wanted:#?}\nbut {routes:#?}\n{log}")
+        };
+        until_reporting(|| self.routes() == wanted, report);
     }
 
     fn routes(&self) -> BTreeMap<String, String> {

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::unistd::sethostname;
 
@@ -13,6 +12,7 @@ use crate::container::Container;
 use crate::filesystem;
 use crate::namespaces::Namespaces;
 use crate::place::Place;
+use crate::until::until;
 
 /// The interface by which a node reaches the rest of the world.
 pub const UPLINK: &str = "eth0";
@@ -80,10 +80,8 @@ impl Node {
     /// after the address, and a snapshot would see it appear.
     fn wait_for_route(&self, address: &str) {
         let find = ["ip", "-6", "route", "show", "table", "local", address];
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.run(&find).is_empty() {
-            assert!(Instant::now() < deadline, "{}: no local route to {address}", self.name);
-        }
+        let what = format!("{}: a local route to {address}", self.name);
+        until(&what, || !self.run(&find).is_empty());
     }
 
     /// A new network namespace on this node, at `/run/netns/<name>`.

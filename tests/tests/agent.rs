@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
-use weir_tests::{Entries, Etcd, Fleet, Place, Store, Subnet};
+use weir_tests::{Entries, Fleet, Place, Subnet};
 
 /// Two nodes in one subnet with a pool without IPIP and agents.
 fn two_nodes() -> Fleet {
@@ -19,8 +19,7 @@ fn two_nodes() -> Fleet {
 #[test]
 fn containers_of_one_subnet_reach_each_other_without_a_tunnel() {
     let fleet = two_nodes();
-    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    fleet.until_connected(&pods[0], &pods[1]);
+    let pods = fleet.connected_pods("direct");
     let member = &fleet.members[0];
     fleet.until("both blocks are routed", || member.routes().len() == 2);
     let routes = member.routes().join("\n");
@@ -36,8 +35,7 @@ fn containers_of_one_subnet_reach_each_other_without_a_tunnel() {
 #[test]
 fn nodes_are_registered_in_calicos_form() {
     let fleet = two_nodes();
-    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
-    let entries = etcd.entries();
+    let entries = fleet.store.entries();
     let node = &entries["/calico/resources/v3/projectcalico.org/nodes/n2"];
     let node: serde_json::Value = serde_json::from_str(node).expect("a Node is JSON");
     assert_eq!(node["spec"]["bgp"]["ipv4Address"], "172.31.1.12/24");
@@ -53,8 +51,7 @@ fn what_somebody_takes_away_comes_back() {
     fleet.apply_pool("direct", nat);
     fleet.agent_arguments.extend(["--drift-interval", "3600"]);
     fleet.start_agents();
-    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    fleet.until_connected(&pods[0], &pods[1]);
+    fleet.connected_pods("direct");
     let member = &fleet.members[0];
     fleet.until("both blocks are routed", || member.routes().len() == 2);
     let before = member.routes();
@@ -95,7 +92,7 @@ fn a_burst_of_changes_is_compared_with_once() {
     let burst: Entries = (0..BURST).map(|number| (affinity(number), value.clone())).collect();
     let process = fleet.members[0].agent().process();
     kill(process, Signal::SIGSTOP).expect("a running agent");
-    etcd(&mut fleet).put_each(&burst);
+    fleet.etcd_mut().put_each(&burst);
     kill(process, Signal::SIGCONT).expect("a stopped agent");
     let member = &fleet.members[0];
     let comparisons = || member.agent().metric("weir_node_converge_seconds_count");
@@ -108,8 +105,7 @@ fn a_burst_of_changes_is_compared_with_once() {
 #[test]
 fn an_agent_that_is_well_has_made_the_routes() {
     let mut fleet = two_nodes();
-    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    fleet.until_connected(&pods[0], &pods[1]);
+    fleet.connected_pods("direct");
     let before = fleet.members[0].routes();
     fleet.stop_agent(0);
     let node = fleet.members[0].node();
@@ -130,8 +126,7 @@ fn what_is_not_weirs_stays() {
         node.run(&["ip", "route", "add", range, "via", "172.31.1.1", "proto", "bird"]);
     }
     fleet.start_agents();
-    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    fleet.until_connected(&pods[0], &pods[1]);
+    fleet.connected_pods("direct");
     fleet.stop_agent(0);
     fleet.start_agents();
     let kept = fleet.members[0].node().run(&["ip", "route", "show", "proto", "bird"]);
@@ -143,8 +138,7 @@ fn what_is_not_weirs_stays() {
 #[test]
 fn a_restart_changes_nothing() {
     let mut fleet = two_nodes();
-    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    fleet.until_connected(&pods[0], &pods[1]);
+    fleet.connected_pods("direct");
     let member = &fleet.members[0];
     fleet.until("both blocks are routed", || member.routes().len() == 2);
     let before = member.routes();
@@ -170,8 +164,7 @@ fn a_restart_changes_nothing() {
 #[test]
 fn a_node_that_is_deleted_takes_its_routes_with_it() {
     let mut fleet = two_nodes();
-    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    fleet.until_connected(&pods[0], &pods[1]);
+    let pods = fleet.connected_pods("direct");
     fleet.stop_agent(1);
     let container = &pods[1].container;
     fleet.call(1, "direct", container).delete(fleet.members[1].node());
@@ -183,8 +176,7 @@ fn a_node_that_is_deleted_takes_its_routes_with_it() {
 
 /// The tunnel address that each node names.
 fn tunnel_addresses(fleet: &Fleet) -> Vec<Option<String>> {
-    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
-    let entries = etcd.entries();
+    let entries = fleet.store.entries();
     let nodes = entries.iter().filter(|(key, _)| key.contains("/projectcalico.org/nodes/"));
     nodes
         .map(|(_, node)| {
@@ -249,36 +241,26 @@ fn a_new_block_arrives(fleet: &Fleet) {
 #[test]
 fn no_packet_is_lost_while_the_datastore_is_away() {
     let mut fleet = two_nodes();
-    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    fleet.until_connected(&pods[0], &pods[1]);
+    let pods = fleet.connected_pods("direct");
     let listings_before = listings(&fleet);
     pods[0].without_a_loss(&pods[1], || {
-        etcd(&mut fleet).stop();
+        fleet.etcd_mut().stop();
         until_datastore(&fleet, false);
         // Longer than any time limit of the agent's.
         std::thread::sleep(std::time::Duration::from_secs(30));
-        etcd(&mut fleet).restart();
+        fleet.etcd_mut().restart();
         until_datastore(&fleet, true);
         assert_eq!(listings(&fleet), listings_before + 2, "each has read it once more");
         a_new_block_arrives(&fleet);
     });
 }
 
-/// The etcd of a fleet.
-fn etcd(fleet: &mut Fleet) -> &mut Etcd {
-    match &mut fleet.store {
-        Store::Etcd(etcd) => etcd,
-        Store::Embedded(_) => unreachable!("a fleet has an etcd"),
-    }
-}
-
 #[test]
 fn no_packet_is_lost_in_a_partition() {
     let mut fleet = two_nodes();
-    let pods = [fleet.pod(0, "direct"), fleet.pod(1, "direct")];
-    fleet.until_connected(&pods[0], &pods[1]);
+    let pods = fleet.connected_pods("direct");
     let listings_before = listings(&fleet);
-    let server = etcd(&mut fleet).node().clone();
+    let server = fleet.etcd_mut().node().clone();
     pods[0].without_a_loss(&pods[1], || {
         fleet.underlay.cut(&server);
         until_datastore(&fleet, false);

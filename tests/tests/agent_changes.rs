@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
-use weir_tests::{Entries, Fleet, Place, Pod, Store, Subnet};
+use weir_tests::{Entries, Fleet, Place, Pod, Subnet};
 
 /// The pool `direct`, with these additions.
 fn direct(additions: Value) -> Value {
@@ -18,11 +18,8 @@ fn two_nodes() -> (Fleet, [Pod; 2]) {
     let mut fleet = Fleet::new(&[Subnet::First, Subnet::First]);
     fleet.apply_pool("direct", direct(json!({})));
     fleet.start_agents();
-    let pods = [0, 1].map(|member| fleet.pod(member, "direct"));
-    fleet.until_connected(&pods[0], &pods[1]);
-    for member in &fleet.members {
-        fleet.until("both blocks are routed", || member.routes().len() == 2);
-    }
+    let pods = fleet.connected_pods("direct");
+    fleet.until_routed(2);
     (fleet, pods)
 }
 
@@ -66,10 +63,9 @@ fn a_pool_that_is_disabled_keeps_its_containers() {
 fn a_pool_that_only_its_key_is_gone_of_keeps_its_routes() {
     let (fleet, pods) = two_nodes();
     let routes = fleet.members[0].routes();
-    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
     // As calicoctl deletes a pool: whatever is in use.
     pods[0].without_a_loss(&pods[1], || {
-        etcd.delete("/calico/resources/v3/projectcalico.org/ippools/direct");
+        fleet.etcd().delete("/calico/resources/v3/projectcalico.org/ippools/direct");
         settle(&fleet);
     });
     let kept: BTreeSet<String> = fleet.members[0].routes().into_iter().collect();
@@ -219,9 +215,10 @@ fn a_hundred_nodes_with_ten_blocks_each_come_and_go() {
     let member = &fleet.members[0];
     let routes = || -> BTreeSet<String> { member.routes().into_iter().collect() };
     fleet.until("all are routed", || routes() == wanted(100));
-    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
     for node in 40..100 {
-        etcd.control(&["del", "--prefix", &format!("/calico/ipam/v2/host/host{node}/")], "");
+        fleet
+            .etcd()
+            .control(&["del", "--prefix", &format!("/calico/ipam/v2/host/host{node}/")], "");
     }
     fleet.until("those that are left are routed", || routes() == wanted(40));
     fleet.store.load(&crowd());

@@ -2,7 +2,7 @@
 //! forgotten goes on, whatever revisions it has come to since.
 
 use serde_json::json;
-use weir_tests::{Entries, Etcd, Fleet, Pod, Store, Subnet};
+use weir_tests::{Entries, Etcd, Fleet, Pod, Subnet};
 
 /// Where the snapshot is that a datastore is restored from.
 const SNAPSHOT: &str = "/run/before.db";
@@ -12,26 +12,16 @@ const SNAPSHOT: &str = "/run/before.db";
 fn two_nodes() -> (Fleet, [Pod; 2]) {
     let mut fleet = Fleet::new(&[Subnet::First, Subnet::First]);
     fleet.apply_pool("first", json!({"cidr": "10.6.0.0/24", "blockSize": 28}));
-    etcd(&mut fleet).save(SNAPSHOT);
+    fleet.etcd().save(SNAPSHOT);
     // Its raft term is now higher than that of a datastore that has just been
     // restored, as it usually is.
-    etcd(&mut fleet).stop();
-    etcd(&mut fleet).restart();
+    fleet.etcd_mut().stop();
+    fleet.etcd_mut().restart();
     fleet.apply_pool("direct", json!({"cidr": "10.7.0.0/24", "blockSize": 28}));
     fleet.start_agents();
-    let pods = [0, 1].map(|member| fleet.pod(member, "direct"));
-    fleet.until_connected(&pods[0], &pods[1]);
-    for member in &fleet.members {
-        fleet.until("both blocks are routed", || member.routes().len() == 2);
-    }
+    let pods = fleet.connected_pods("direct");
+    fleet.until_routed(2);
     (fleet, pods)
-}
-
-fn etcd(fleet: &mut Fleet) -> &mut Etcd {
-    match &mut fleet.store {
-        Store::Etcd(etcd) => etcd,
-        Store::Embedded(_) => unreachable!("a fleet has an etcd"),
-    }
 }
 
 fn nodes(entries: &Entries) -> Vec<&str> {
@@ -44,21 +34,20 @@ fn nodes(entries: &Entries) -> Vec<&str> {
 /// anew and hold the pool and both blocks.
 fn survives(fleet: &mut Fleet, pods: &[Pod; 2], carry_on: impl FnOnce(&mut Etcd)) {
     let routes: Vec<_> = fleet.members.iter().map(|member| member.routes()).collect();
-    let server = etcd(fleet).node().clone();
+    let server = fleet.etcd().node().clone();
     pods[0].without_a_loss(&pods[1], || {
-        etcd(fleet).stop();
+        fleet.etcd_mut().stop();
         fleet.underlay.cut(&server);
-        etcd(fleet).restore(SNAPSHOT);
-        carry_on(etcd(fleet));
-        assert!(!nodes(&etcd(fleet).entries()).contains(&"n1"), "it is forgotten");
+        fleet.etcd_mut().restore(SNAPSHOT);
+        carry_on(fleet.etcd_mut());
+        assert!(!nodes(&fleet.store.entries()).contains(&"n1"), "it is forgotten");
         fleet.underlay.heal(&server);
         for member in &fleet.members {
             let held = || member.agent().metric("weir_node_held");
             fleet.until("the pool and both blocks are held", || held() == Some(3.0));
         }
-        let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
         fleet.until("both nodes are registered", || {
-            let entries = etcd.entries();
+            let entries = fleet.store.entries();
             ["n1", "n2"].iter().all(|name| nodes(&entries).contains(name))
         });
     });
@@ -93,7 +82,7 @@ fn what_was_forgotten_goes_on_and_the_next_agent_holds_it() {
         let block = ipnet::Ipv4Net::new(address, 28).expect("a block").trunc();
         let range = block.to_string().replace('/', "-");
         let key = format!("/calico/ipam/v2/host/n{}/ipv4/block/{range}", member + 1);
-        etcd(&mut fleet).put(&key, r#"{"state":"confirmed","deleted":false}"#);
+        fleet.etcd_mut().put(&key, r#"{"state":"confirmed","deleted":false}"#);
     }
     fleet.apply_pool("direct", json!({"cidr": "10.7.0.0/24", "blockSize": 28}));
     for member in &fleet.members {
@@ -106,7 +95,7 @@ fn what_was_forgotten_goes_on_and_the_next_agent_holds_it() {
 #[test]
 fn a_restored_datastore_that_others_have_written_to_is_noticed() {
     let (mut fleet, pods) = two_nodes();
-    let before = etcd(&mut fleet).revision();
+    let before = fleet.etcd_mut().revision();
     survives(&mut fleet, &pods, |etcd| {
         // Each start raises the raft term, so that it tells nothing any more.
         for _ in 0..2 {
@@ -126,7 +115,7 @@ fn a_restored_datastore_that_others_have_written_to_is_noticed() {
 #[test]
 fn a_restored_datastore_whose_history_is_compacted_is_noticed() {
     let (mut fleet, pods) = two_nodes();
-    let before = etcd(&mut fleet).revision();
+    let before = fleet.etcd_mut().revision();
     survives(&mut fleet, &pods, |etcd| {
         carry_past(etcd, before);
         etcd.compact();
@@ -141,7 +130,7 @@ fn a_forgotten_node_keeps_the_address_that_is_not_looked_for() {
     let problems = |fleet: &Fleet| fleet.members[0].agent().metric("weir_node_problems");
     let before = problems(&fleet);
     for (name, address) in [("n1", "fd00:9::1/64"), ("n2", "fd00:9::2/64")] {
-        let etcd = etcd(&mut fleet);
+        let etcd = fleet.etcd_mut();
         let mut node: serde_json::Value =
             serde_json::from_str(&etcd.entries()[&key(name)]).expect("a Node is JSON");
         node["spec"]["bgp"]["ipv6Address"] = json!(address);
@@ -150,6 +139,6 @@ fn a_forgotten_node_keeps_the_address_that_is_not_looked_for() {
     // No link has it, which the agent tells when it has seen it.
     fleet.until("the agent knows the address", || problems(&fleet) > before);
     survives(&mut fleet, &pods, |_| ());
-    let entries = etcd(&mut fleet).entries();
+    let entries = fleet.etcd_mut().entries();
     assert!(entries[&key("n1")].contains("fd00:9::1/64"), "{}", entries[&key("n1")]);
 }

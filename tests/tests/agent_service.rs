@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
-use weir_tests::{Fleet, Place, Store, Subnet, binaries};
+use weir_tests::{Fleet, Place, Subnet, binaries};
 
 fn one_node() -> Fleet {
     let fleet = Fleet::new(&[Subnet::First]);
@@ -39,8 +39,7 @@ fn once_makes_the_node_what_it_should_be_and_ends() {
 #[test]
 fn once_does_not_wait_for_a_datastore_that_is_away() {
     let mut fleet = one_node();
-    let Store::Etcd(etcd) = &mut fleet.store else { unreachable!("a fleet has an etcd") };
-    etcd.stop();
+    fleet.etcd_mut().stop();
     let output = fleet.members[0].node().output(&mut run(&fleet, &["--once"]), "");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
@@ -124,12 +123,10 @@ fn history_that_is_gone_is_made_up_for_by_a_listing() {
     // The agent is stopped while history goes on, and is then thrown away.
     let process = member.agent().process();
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGSTOP).expect("a running agent");
-    let Store::Etcd(etcd) = &mut fleet.store else { unreachable!("a fleet has an etcd") };
-    etcd.stop();
-    etcd.restart();
+    fleet.etcd_mut().stop();
+    fleet.etcd_mut().restart();
     let pods: Vec<_> = (0..20).map(|it| fleet.named_pod(1, "direct", &format!("p{it}"))).collect();
-    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
-    etcd.compact();
+    fleet.etcd().compact();
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGCONT).expect("a stopped agent");
     let member = &fleet.members[0];
     fleet.until("the new block is routed", || member.routes().len() == 2);

@@ -3,7 +3,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
-use weir_tests::{Answer, Fleet, Place, Pod, Store, Subnet};
+use weir_tests::{Answer, Fleet, Place, Pod, Subnet};
 
 const MEMO: &str = "/run/weir/node-state";
 
@@ -143,15 +143,13 @@ fn a_restored_datastore_takes_no_routes_away() {
     let mut fleet = fleet(2);
     pool(&fleet, "Never");
     fleet.pod(0, "blue");
-    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
-    etcd.save("/run/before.db");
+    fleet.etcd().save("/run/before.db");
     fleet.pod(1, "blue");
     let next = fleet.named_pod(0, "blue", "next");
     fleet.call(0, "blue", &next.container).delete(fleet.members[0].node());
     assert_eq!(fleet.members[0].routes().len(), 2);
-    let Store::Etcd(etcd) = &mut fleet.store else { unreachable!("a fleet has an etcd") };
-    etcd.stop();
-    etcd.restore("/run/before.db");
+    fleet.etcd_mut().stop();
+    fleet.etcd_mut().restore("/run/before.db");
     let answer = add(&fleet, 0, "after");
     assert!(answer.stderr.contains("has gone back in time"), "{answer:?}");
     let routes = fleet.members[0].routes().join("\n");

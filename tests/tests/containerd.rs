@@ -82,7 +82,7 @@ fn ctr_is_killed() {
         kill(&containerd, "web");
         containerd.forget("web");
         // Nobody is left to call DEL. The link went with the container's namespace.
-        assert_eq!(world.cluster.interfaces(), ["lo", "eth0"]);
+        world.until_links_are_gone();
         assert_eq!(world.address(), address);
         // portmap removes what the list, or the cache, says that it published.
         world.collect(publishing());

@@ -3,11 +3,11 @@
 
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 use weir_tests::{
-    Answer, Call, Cluster, Container, Entries, Families, Place, Snapshot, allocations,
+    Answer, Call, Cluster, Container, Entries, Families, Place, Snapshot, allocations, until,
 };
 
 /// What must not change.
@@ -43,10 +43,8 @@ fn neighbour(cluster: &Cluster) -> Container {
     let container = cluster.node.container("neighbour");
     cluster.weir(Families::Dual, &container).add(&cluster.node);
     let local = ["ip", "-6", "route", "show", "table", "local"];
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !cluster.node.run(&local).contains("fe80::ecee:eeff:feee:eeee") {
-        assert!(Instant::now() < deadline, "the link has no IPv6 address of its own");
-    }
+    let link_local = || cluster.node.run(&local).contains("fe80::ecee:eeff:feee:eeee");
+    until("the link has an IPv6 address of its own", link_local);
     container
 }
 

@@ -64,7 +64,7 @@ fn the_namespace_vanishes() {
         let name = namespace.rsplit('/').next().expect("a path");
         world.cluster.node.run(&["ip", "netns", "delete", name]);
         remove(&podman, "web");
-        assert_eq!(world.cluster.interfaces(), ["lo", "eth0"]);
+        world.until_links_are_gone();
         assert_eq!(allocations(&world.cluster.store.entries()).len(), 1);
         world.collect(json!({}));
     });

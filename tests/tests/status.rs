@@ -2,7 +2,9 @@
 //! what to do where not.
 
 use serde_json::{Value, json};
-use weir_tests::{Answer, Call, Cluster, CniTool, Etcd, Families, Place, Store, host_interface};
+use weir_tests::{
+    Answer, Call, Cluster, CniTool, Etcd, Families, Place, Store, host_interface, until,
+};
 
 const NOT_AVAILABLE: u64 = 50;
 const LIMITED_CONNECTIVITY: u64 = 51;
@@ -199,9 +201,7 @@ fn adds_at_work_are_no_trouble() {
     let adds: Vec<_> = calls.iter().map(|call| call.start(node, "ADD")).collect();
     lock.wait_for_another();
     let links = || cluster.interfaces().iter().filter(|name| name.starts_with("weir")).count();
-    while links() < calls.len() {
-        std::thread::yield_now();
-    }
+    until("each container has its link", || links() == calls.len());
     for _ in 0..3 {
         status(&cluster, &calls[0]).silence();
     }

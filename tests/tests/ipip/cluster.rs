@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde_json::json;
-use weir_tests::{Capture, Fleet, Header, ICMP, IPIP, Member, Place, Pod, Store, Subnet, UPLINK};
+use weir_tests::{Capture, Fleet, Header, ICMP, IPIP, Member, Place, Pod, Subnet, UPLINK};
 
 const TWO_SUBNETS: [Subnet; 4] = [Subnet::First, Subnet::First, Subnet::Second, Subnet::Second];
 
@@ -294,8 +294,7 @@ fn a_pool_with_tunnels_is_disabled_and_deleted_under_its_containers() {
     let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
     pool(&fleet, "always", 62, "Always");
     fleet.start_agents();
-    let pods = [fleet.pod(0, "always"), fleet.pod(1, "always")];
-    fleet.until_connected(&pods[0], &pods[1]);
+    let pods = fleet.connected_pods("always");
     let before = tunnel_addresses(&fleet);
     let mut connection = pods[0].connect(&pods[1].container, pods[1].address.into());
     pods[0].without_a_loss(&pods[1], || {
@@ -326,10 +325,8 @@ fn a_pool_that_is_deleted_by_its_key_alone_is_told_and_leaves_direct_ways() {
     let mut fleet = Fleet::new(&[Subnet::First, Subnet::First]);
     pool(&fleet, "always", 62, "Always");
     fleet.start_agents();
-    let pods = [fleet.pod(0, "always"), fleet.pod(1, "always")];
-    fleet.until_connected(&pods[0], &pods[1]);
-    let Store::Etcd(etcd) = &fleet.store else { unreachable!("a fleet has an etcd") };
-    etcd.delete("/calico/resources/v3/projectcalico.org/ippools/always");
+    let pods = fleet.connected_pods("always");
+    fleet.etcd().delete("/calico/resources/v3/projectcalico.org/ippools/always");
     fleet.until("the agents tell", || {
         fleet.members.iter().all(|member| {
             member.agent().metric("weir_node_problems") == Some(1.0)
@@ -354,8 +351,7 @@ fn a_node_behind_a_tunnel_changes_its_address() {
     let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
     pool(&fleet, "always", 62, "Always");
     fleet.start_agents();
-    let pods = [fleet.pod(0, "always"), fleet.pod(1, "always")];
-    fleet.until_connected(&pods[0], &pods[1]);
+    let pods = fleet.connected_pods("always");
     let before = tunnel_addresses(&fleet);
     let mut connection = pods[0].connect(&pods[1].container, pods[1].address.into());
     let moved = fleet.members[1].node();

@@ -1,0 +1,26 @@
+//! Waiting for what comes a moment after the call that causes it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long something may take. Under an emulated kernel everything is slow.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Waits until something holds, and fails with `what` if it never does.
+pub fn until(what: &str, holds: impl FnMut() -> bool) {
+    until_reporting(holds, || what.to_owned());
+}
+
+/// As [`until`], with a report of what is there instead, made at the end.
+pub fn until_reporting(mut holds: impl FnMut() -> bool, report: impl FnOnce() -> String) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        if Instant::now() >= deadline {
+            panic!("never: {}", report());
+        }
+        thread::sleep(PAUSE);
+    }
+}
