@@ -1,40 +1,12 @@
 //! Many `weirctl` at once.
 
 use super::*;
-use weir_common::datastore::{
-    Error, Outcome, Page, Revision, Selection, Snapshot, Transaction, Watch,
-};
 use weir_common::resources::{IpPool, Kind};
 
 fn pools_in(memory: &Memory) -> Vec<IpPool> {
     let stored = memory.dump();
     let pools = stored.iter().filter(|(key, _)| Kind::IpPool.name_of(key).is_some());
     pools.map(|(_, value)| IpPool::from_json(value).unwrap()).collect()
-}
-
-/// Lets others run between reading and committing.
-struct Yielding(Memory);
-
-#[async_trait::async_trait]
-impl Datastore for Yielding {
-    async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error> {
-        let snapshot = self.0.read(selections).await;
-        tokio::task::yield_now().await;
-        snapshot
-    }
-
-    async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
-        self.0.list(prefix, after, limit).await
-    }
-
-    async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
-        tokio::task::yield_now().await;
-        self.0.commit(transaction).await
-    }
-
-    async fn watch(&self, prefixes: &[String], after: Revision) -> Result<Box<dyn Watch>, Error> {
-        self.0.watch(prefixes, after).await
-    }
 }
 
 #[tokio::test]
@@ -47,7 +19,7 @@ async fn of_overlapping_pools_created_at_once_one_survives() {
             0 => format!("10.{}.0.0/16", number % 4),
             _ => format!("10.{}.{}.0/24", number % 4, number),
         };
-        let store = Yielding(memory.another_process());
+        let store = memory.another_process();
         tasks.spawn(async move {
             let answer =
                 create(&store, &pool(&format!("p{number}"), &format!("cidr: {cidr}"))).await;
@@ -81,7 +53,7 @@ async fn different_pools_created_at_once_all_survive() {
     let memory = Memory::new();
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0..40 {
-        let store = Yielding(memory.another_process());
+        let store = memory.another_process();
         tasks.spawn(async move {
             let spec = format!("cidr: 10.{number}.0.0/16");
             create(&store, &pool(&format!("p{number}"), &spec)).await.exit
