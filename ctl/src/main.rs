@@ -6,13 +6,14 @@ mod location;
 mod network;
 mod node;
 mod output;
+mod sameness;
 mod session;
 mod store;
 mod terminal;
 mod this_node;
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ use weir_kernel::Kernel;
 use cli::{Cli, Command, DatastoreArgs, NodeCommand};
 use location::{Location, Settings};
 use network::Network;
+use sameness::Stores;
 use session::{Failure, Occupied, Session, StillNode, Surroundings};
 use store::Observer;
 use terminal::Progress;
@@ -48,13 +50,11 @@ struct Process {
 }
 
 impl Process {
-    /// Reads the node's CNI configuration, as far as it is about this datastore.
-    fn read_configuration(&mut self, cli: &Cli, location: &Location) {
-        let directory = cli.datastore.sources().network_directory;
-        let files = location::read_network_directory(&directory);
-        self.networks = Networks::of(&files, &location.configuration);
+    /// Takes in the node's CNI configuration, as far as it is about the datastore in use.
+    fn learn(&mut self, cli: &Cli, files: &[(PathBuf, String)], stores: &Stores) {
+        self.networks = Networks::of(&cli.datastore.sources().network_directory, files, stores);
         if self.network.is_none() {
-            self.network = Network::first_of(&files, &location.configuration);
+            self.network = Network::first_of(files, stores);
         }
     }
 }
@@ -208,8 +208,9 @@ fn run(cli: Cli) -> Result<String, Failure> {
             location.source
         );
     }
+    let files = location::read_network_directory(&cli.datastore.sources().network_directory);
     if let Command::Node(NodeCommand::Run(arguments)) = &cli.command {
-        process.read_configuration(&cli, &location);
+        process.learn(&cli, &files, &Stores::by_text(&location.configuration));
         node::run::run(arguments, &location, || this_node::name(&process.networks))?;
         return Ok(String::new());
     }
@@ -220,7 +221,12 @@ fn run(cli: Cli) -> Result<String, Failure> {
     runtime.block_on(async {
         let datastore = open(&location).await?;
         let datastore = datastore.as_ref();
-        process.read_configuration(&cli, &location);
+        let in_use = &location.configuration;
+        let stores = match cli.command.asks_the_node() {
+            true => Stores::ask(in_use, datastore, Networks::datastores(&files)).await,
+            false => Stores::by_text(in_use),
+        };
+        process.learn(&cli, &files, &stores);
         let session = Session { datastore, surroundings: &process, style: terminal::style() };
         let result = commands::run(cli.command, &session).await;
         process.progress.end();
