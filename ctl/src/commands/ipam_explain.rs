@@ -85,6 +85,10 @@ fn state(held: &HeldBlock) -> String {
     match &held.state {
         HeldState::Free(0) => "full".to_owned(),
         HeldState::Free(free) => format!("{free} free"),
+        HeldState::Reserved(by) => {
+            let by: Vec<&str> = by.iter().map(String::as_str).collect();
+            format!("its free addresses are reserved by {}", by.join(", "))
+        }
         HeldState::NotThereYet => "not there yet; it is made when it is used".to_owned(),
         HeldState::NotTheHosts(Some(owner)) => format!("belongs to host {owner}; passed over"),
         HeldState::NotTheHosts(None) => "belongs to no host; passed over".to_owned(),
