@@ -177,6 +177,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether the command makes an embedded datastore that is not there.
+    pub fn creates(&self) -> bool {
+        matches!(self, Self::Init(_) | Self::Create(_) | Self::Apply(_))
+    }
+
     /// Whether the command goes by this node's networks.
     pub fn asks_the_node(&self) -> bool {
         match self {

@@ -21,7 +21,7 @@ use async_trait::async_trait;
 use clap::Parser;
 use clap::error::ErrorKind;
 use weir_common::cni::NodeName;
-use weir_common::datastore::{Datastore, keys};
+use weir_common::datastore::{Configuration, Datastore, keys};
 use weir_common::ipam::audit::ThisNode;
 use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
@@ -219,7 +219,7 @@ fn run(cli: Cli) -> Result<String, Failure> {
         .build()
         .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
     runtime.block_on(async {
-        let datastore = open(&location).await?;
+        let datastore = open(&location, &cli.command).await?;
         let datastore = datastore.as_ref();
         let in_use = &location.configuration;
         let stores = match cli.command.asks_the_node() {
@@ -254,8 +254,22 @@ fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location,
 }
 
 /// Opens the datastore and asks it for something small, so that one that
-/// cannot be reached is reported together with who named it.
-async fn open(location: &Location) -> Result<Box<dyn Datastore>, Failure> {
+/// cannot be reached is reported together with who named it. A file is made only for
+/// what creates something: else a path with a slip in it would be an empty cluster.
+async fn open(location: &Location, command: &Command) -> Result<Box<dyn Datastore>, Failure> {
+    if let Some(path) = missing_file(&location.configuration) {
+        if !command.creates() {
+            return Err(Failure::new(format!(
+                "there is no datastore at {} (named by {}); check the path, or make one: \
+                 weirctl init, or weirctl create -f pool.yaml",
+                path.display(),
+                location.source
+            )));
+        }
+        if commands::is_dry_run(command) {
+            return Ok(Box::new(weir_datastore::Memory::new()));
+        }
+    }
     let opened = async {
         let datastore = weir_datastore::open(&location.configuration).await?;
         datastore.get(keys::CLUSTER_INFORMATION).await?;
@@ -265,6 +279,15 @@ async fn open(location: &Location) -> Result<Box<dyn Datastore>, Failure> {
         let message = session::chain(&error);
         Failure::new(format!("{message} (named by {})", location.source))
     })
+}
+
+/// The file of an embedded datastore that is not there. One whose log is there was lost,
+/// which opening it tells.
+fn missing_file(configuration: &Configuration) -> Option<&Path> {
+    let Configuration::Embedded { path } = configuration else { return None };
+    let log = PathBuf::from(format!("{}-wal", path.display()));
+    let is_missing = |path: &Path| path.try_exists().is_ok_and(|exists| !exists);
+    (is_missing(path) && is_missing(&log)).then_some(path)
 }
 
 fn succeed(output: &str) -> ExitCode {

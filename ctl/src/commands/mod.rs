@@ -24,6 +24,8 @@ pub mod validate;
 pub mod version;
 mod write;
 
+pub use change::is_dry_run;
+
 use weir_common::resources::{Kind, Resource};
 
 use crate::cli::{Command, IpamCommand, NodeCommand};
