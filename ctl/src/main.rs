@@ -112,6 +112,11 @@ impl Surroundings for Process {
         self.network.clone()
     }
 
+    fn warn(&self, message: &str) {
+        // There is nobody left to tell when this cannot be written.
+        let _ = writeln!(std::io::stderr(), "{message}");
+    }
+
     fn width(&self) -> usize {
         let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
         columns.unwrap_or(DEFAULT_WIDTH)

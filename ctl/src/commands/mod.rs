@@ -86,6 +86,11 @@ async fn run_ipam(command: IpamCommand, session: &Session<'_>) -> CommandResult 
     }
 }
 
+/// The line about a node's name that nobody is registered with, while others are.
+fn not_registered(name: &str) -> String {
+    format!("Note: no node {name} is registered; those that are: weirctl get nodes\n")
+}
+
 /// The kind that an argument means.
 ///
 /// # Errors
