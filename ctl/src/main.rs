@@ -206,12 +206,7 @@ fn run(cli: Cli) -> Result<String, Failure> {
     process.network = cli.command.network_file().map(read_network).transpose()?;
     let location = locate(&cli.datastore, process.network.clone())?;
     if cli.datastore.verbose {
-        let _ = writeln!(
-            std::io::stderr(),
-            "datastore: {:?}, named by {}",
-            location.configuration,
-            location.source
-        );
+        let _ = writeln!(std::io::stderr(), "datastore: {location}");
     }
     let files = location::read_network_directory(&cli.datastore.sources().network_directory);
     if let Command::Node(NodeCommand::Run(arguments)) = &cli.command {
