@@ -12,7 +12,7 @@ mod store;
 mod terminal;
 mod this_node;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -72,9 +72,7 @@ impl Observer for Process {
 #[async_trait]
 impl Surroundings for Process {
     fn read_input(&self) -> std::io::Result<String> {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text)?;
-        Ok(text)
+        commands::input::read_text(std::io::stdin())
     }
 
     fn birth(&self) -> Birth {
