@@ -9,7 +9,7 @@ use super::{ClusterPlan, Follower, Inventory, Seen};
 use crate::datastore::Revision;
 
 /// The form of the memo. A memo of another one is passed over.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// From `weir-ipam` to `weir`: what there is in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
