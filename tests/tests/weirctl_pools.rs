@@ -219,7 +219,7 @@ fn a_datastore_that_is_not_there_is_made_only_by_what_creates() {
     assert!(
         !cluster
             .node
-            .output(&mut std::process::Command::new("ls").arg("/run/slip"), "")
+            .output(std::process::Command::new("ls").arg("/run/slip"), "")
             .status
             .success()
     );
