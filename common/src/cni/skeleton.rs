@@ -9,7 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde_json::{Map, Value, json};
 
 use super::environment::is_identifier;
-use super::{AddResult, Arguments, Code, Command, Configuration, Environment, Error, SpecVersion};
+use super::{
+    AddResult, Arguments, Code, Command, Configuration, Environment, Error, Logging, SpecVersion,
+    TraceContext,
+};
 
 /// The largest configuration that is read, in bytes. Runtimes pass a few
 /// kilobytes; a result of another plugin may be in it.
@@ -24,6 +27,56 @@ pub struct Call {
     pub configuration: Configuration,
     /// The configuration as it came in, for a delegated plugin.
     pub input: Vec<u8>,
+}
+
+/// What the log says of a call, whether or not the call can be understood.
+#[derive(Clone, Debug, Default)]
+pub struct Outline {
+    /// The command, as the runtime wrote it.
+    pub command: String,
+    /// `CNI_CONTAINERID`, likewise.
+    pub container_id: String,
+    /// `CNI_IFNAME`, likewise.
+    pub interface: String,
+    /// The network's name; empty where that cannot be read.
+    pub network: String,
+    /// The trace that the call is part of.
+    pub trace: Option<TraceContext>,
+    /// What is logged, and where.
+    pub logging: Logging,
+}
+
+impl Outline {
+    /// That of a checked call.
+    pub fn of(call: &Call, command: Command) -> Self {
+        let Call { environment, configuration, .. } = call;
+        Self {
+            command: command.as_str().to_owned(),
+            container_id: environment.container_id.clone(),
+            interface: environment.interface.clone(),
+            network: configuration.network.clone(),
+            trace: environment.trace.clone(),
+            logging: configuration.logging.clone(),
+        }
+    }
+
+    /// That of a call whose configuration is not read yet.
+    fn before(command: &OsStr, variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
+        let text = |name| variable(name).unwrap_or_default().to_string_lossy().into_owned();
+        Self {
+            command: command.to_string_lossy().into_owned(),
+            container_id: text("CNI_CONTAINERID"),
+            interface: text("CNI_IFNAME"),
+            trace: TraceContext::parse(&text("TRACEPARENT"), &text("TRACESTATE")),
+            ..Self::default()
+        }
+    }
+
+    /// Takes from a configuration what can be read of it.
+    fn note(&mut self, json: &Map<String, Value>) {
+        self.network = json.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        self.logging = Logging::lenient(json);
+    }
 }
 
 /// The work of a plugin.
@@ -73,12 +126,14 @@ pub struct Surroundings<'a> {
     pub output: &'a mut dyn Write,
     /// Standard error, for people.
     pub messages: &'a mut dyn Write,
+    /// Told of a call that failed, before the answer is printed.
+    pub failed: &'a dyn Fn(&Outline, &Error),
 }
 
 /// Runs one call and returns the process's exit status: 0, or 1 with an error
 /// as JSON on standard output.
 pub fn run(plugin: &dyn Plugin, surroundings: Surroundings<'_>) -> u8 {
-    let Surroundings { variable, input, output, messages } = surroundings;
+    let Surroundings { variable, input, output, messages, failed } = surroundings;
     let Some(command) = variable("CNI_COMMAND").filter(|command| !command.is_empty()) else {
         let versions = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
         let about = plugin.about();
@@ -87,10 +142,15 @@ pub fn run(plugin: &dyn Plugin, surroundings: Surroundings<'_>) -> u8 {
         return 0;
     };
     let mut answer_version = SpecVersion::LATEST.as_str().to_owned();
-    let answered = answer(plugin, &command, variable, input, &mut answer_version);
+    let mut outline = Outline::before(&command, variable);
+    let known = (&mut outline, &mut answer_version);
+    let answered = answer(plugin, &command, variable, input, known);
     let (document, added, status) = match answered {
         Ok(Answer { document, added }) => (document, added, 0),
-        Err(error) => (Some(error.to_json(&answer_version)), None, 1),
+        Err(error) => {
+            failed(&outline, &error);
+            (Some(error.to_json(&answer_version)), None, 1)
+        }
     };
     let written = match document {
         None => Ok(()),
@@ -117,21 +177,27 @@ struct Answer {
     added: Option<Call>,
 }
 
-/// Finds the answer, or an error. As soon as the configuration's version is known it is put into `answer_version`.
+/// Finds the answer, or an error. What the log says of the call and the version to answer
+/// in are noted as soon as they are known. The configuration is read first, also where
+/// the variables are wrong: it says where to log that.
 fn answer(
     plugin: &dyn Plugin,
     command: &OsStr,
     variable: &dyn Fn(&str) -> Option<OsString>,
     input: Option<&mut dyn Read>,
-    answer_version: &mut String,
+    (outline, answer_version): (&mut Outline, &mut String),
 ) -> Result<Answer, Error> {
+    let input = read(input);
+    let json = input.as_ref().map_err(Error::clone).and_then(|input| decode(input));
+    if let Ok(json) = &json {
+        outline.note(json);
+    }
     let command = Command::parse(&command.to_string_lossy())?;
     let environment = Environment::read(command, variable)?;
     if command == Command::Version {
-        return Ok(Answer { document: Some(version_answer(input)), added: None });
+        return Ok(Answer { document: Some(version_answer(json.ok().as_ref())), added: None });
     }
-    let input = read(input)?;
-    let json = decode(&input)?;
+    let (input, json) = (input?, json?);
     if let Ok(version) = written_version(command, &json) {
         version.as_str().clone_into(answer_version);
     }
@@ -278,9 +344,8 @@ fn is_version(text: &str) -> bool {
 
 /// The versions there are, in answer to the version asked in, as far as that
 /// can be read (spec: "VERSION").
-fn version_answer(input: Option<&mut dyn Read>) -> Value {
-    let json = read(input).ok().and_then(|input| decode(&input).ok());
-    let asked = json.as_ref().and_then(|json| json.get("cniVersion")?.as_str());
+fn version_answer(json: Option<&Map<String, Value>>) -> Value {
+    let asked = json.and_then(|json| json.get("cniVersion")?.as_str());
     let versions = SpecVersion::ALL.map(SpecVersion::as_str);
     json!({
         "cniVersion": asked.unwrap_or(SpecVersion::LATEST.as_str()),
@@ -293,6 +358,7 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
+    use crate::cni::LogLevel;
 
     /// Counts how often it was told to detach.
     #[derive(Default)]
@@ -339,6 +405,7 @@ mod tests {
                 input: Some(&mut input.as_bytes()),
                 output: &mut output,
                 messages: &mut messages,
+                failed: &|_, _| {},
             },
         );
         (status, String::from_utf8(output).unwrap(), String::from_utf8(messages).unwrap())
@@ -427,9 +494,65 @@ mod tests {
             input: None,
             output: &mut output,
             messages: &mut Vec::new(),
+            failed: &|_, _| {},
         };
         assert_eq!(run(&Fake::default(), surroundings), 1);
         assert!(String::from_utf8_lossy(&output).contains("CNI_COMMAND"), "{output:?}");
+    }
+
+    /// Whatever is wrong, the log is where the configuration says it is.
+    #[test]
+    fn every_failure_is_told_once_with_what_the_log_needs() {
+        let told = |variables: &[(&str, &str)], input: &str| {
+            let find = |name: &str| {
+                variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into())
+            };
+            let told = std::cell::RefCell::new(Vec::new());
+            let surroundings = Surroundings {
+                variable: &find,
+                input: Some(&mut input.as_bytes()),
+                output: &mut Vec::new(),
+                messages: &mut Vec::new(),
+                failed: &|outline, error| told.borrow_mut().push((outline.clone(), error.clone())),
+            };
+            run(&Fake::default(), surroundings);
+            told.into_inner()
+        };
+        let good = [
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "c"),
+            ("CNI_NETNS", "/x"),
+            ("CNI_IFNAME", "eth0"),
+        ];
+        let bad_id = good.map(|(key, value)| (key, if value == "c" { "-" } else { value }));
+        let unknown = good.map(|(key, value)| (key, if value == "ADD" { "ATTACH" } else { value }));
+        let panics = good.map(|(key, value)| (key, if value == "c" { "panic" } else { value }));
+        let input = |version: &str, more: &str| {
+            format!(
+                r#"{{"cniVersion":"{version}","name":"n","log_level":"error",
+                     "log_file_path":"/l"{more}}}"#
+            )
+        };
+        for (variables, input, code) in [
+            (good, input("1.0.0", r#","mtu":"x""#), Code::Decode),
+            (good, input("1.0.0", r#","log_file_max_size":"no""#), Code::Decode),
+            (good, input("9.9.9", ""), Code::IncompatibleVersion),
+            (good, input("1.0.0", r#","ipam":{"type":""}"#), Code::InvalidConfiguration),
+            (bad_id, input("1.0.0", ""), Code::InvalidEnvironment),
+            (unknown, input("1.0.0", ""), Code::InvalidEnvironment),
+            (panics, input("1.0.0", ""), Code::Internal),
+        ] {
+            let told = told(&variables, &input);
+            let [(outline, error)] = told.as_slice() else { panic!("{input}: {told:?}") };
+            assert_eq!((error.code, outline.network.as_str()), (code, "n"), "{input}");
+            let Logging { level, file } = &outline.logging;
+            let path = file.as_ref().map(|file| file.path.as_path());
+            assert_eq!((*level, path), (LogLevel::Error, Some(std::path::Path::new("/l"))));
+            let names = [&outline.command, &outline.container_id, &outline.interface];
+            assert_eq!(names, [variables[0].1, variables[1].1, "eth0"]);
+        }
+        assert_eq!(told(&good, "{").len(), 1);
+        assert_eq!(told(&good, &input("1.0.0", "")).len(), 0);
     }
 
     #[test]
@@ -472,6 +595,7 @@ mod tests {
                 input: Some(&mut input.as_slice()),
                 output: &mut Closed,
                 messages: &mut Vec::new(),
+                failed: &|_, _| {},
             };
             assert_eq!(run(&plugin, surroundings), 1);
             assert_eq!(plugin.detached.get(), detached, "{container}");

@@ -2,6 +2,7 @@
 //! a plugin that decides as Weir's two do, on a datastore in memory, and leaves
 //! processes and the kernel alone.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
@@ -64,6 +65,7 @@ pub fn finish<T>(work: impl Future<Output = T>) -> T {
 pub fn call(store: &Memory, variables: &BTreeMap<String, OsString>, input: &[u8]) -> Answer {
     let (mut output, mut messages) = (Vec::new(), Vec::new());
     let mut input = input;
+    let failures = Cell::new(0);
     let status = run(
         &Pure(store.clone()),
         Surroundings {
@@ -71,8 +73,10 @@ pub fn call(store: &Memory, variables: &BTreeMap<String, OsString>, input: &[u8]
             input: Some(&mut input),
             output: &mut output,
             messages: &mut messages,
+            failed: &|_, _| failures.set(failures.get() + 1),
         },
     );
+    assert_eq!(failures.get(), u32::from(status), "a failure is told once");
     let document = match output.as_slice() {
         [] => Value::Null,
         [document @ .., b'\n'] => serde_json::from_slice(document).expect("the answer is JSON"),
