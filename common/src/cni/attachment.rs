@@ -7,11 +7,11 @@ use super::{
 };
 use crate::network::{
     Attachment, AttachmentIdentity, AttachmentRequest, Expected, HOST_MAC, InvalidAttachment,
-    MacAddress, RequestedRoute,
+    MacAddress, Mtu, MtuSource, RequestedRoute,
 };
 
-/// An MTU in bytes for a plan in which it is not looked at.
-const ANY_MTU: u32 = 1500;
+/// An MTU for a plan in which it is not looked at.
+const ANY_MTU: Mtu = Mtu { bytes: 1500, source: MtuSource::Uplink };
 
 /// The attachment that a call is about.
 ///
@@ -23,7 +23,7 @@ pub fn identity_of(call: &Call) -> Result<AttachmentIdentity, Error> {
         .map_err(|error| Error::caused(Code::InvalidConfiguration, &error))
 }
 
-/// The attachment that a result of the IPAM plugin asks for, with an MTU in bytes.
+/// The attachment that a result of the IPAM plugin asks for, with an MTU.
 /// `forwarding` says whether the container may forward; `None` where that is not the
 /// call's to say.
 ///
@@ -32,7 +32,7 @@ pub fn identity_of(call: &Call) -> Result<AttachmentIdentity, Error> {
 pub fn attachment_of(
     call: &Call,
     result: &AddResult,
-    mtu: u32,
+    mtu: Mtu,
     forwarding: Option<bool>,
 ) -> Result<Attachment, Error> {
     let default_routes = result.routes.is_empty() || call.configuration.include_default_routes;
@@ -42,7 +42,7 @@ pub fn attachment_of(
 fn with_default_routes(
     call: &Call,
     result: &AddResult,
-    mtu: u32,
+    mtu: Mtu,
     forwarding: Option<bool>,
     default_routes: bool,
 ) -> Result<Attachment, Error> {
@@ -140,8 +140,7 @@ pub fn expected_of(
         own_routes(configuration.require_ipam()?, include, &result.routes);
     own.routes = routes;
     let mtu = configuration.mtu;
-    let any = mtu.unwrap_or(ANY_MTU);
-    let attachment = with_default_routes(call, &own, any, forwarding, default_routes)?;
+    let attachment = with_default_routes(call, &own, ANY_MTU, forwarding, default_routes)?;
     let mac = result.interfaces[index].mac.parse().ok();
     Ok(Expected { mac, mtu, ..Expected::of(&attachment) })
 }

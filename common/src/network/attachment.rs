@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::container_routes::next_hops;
 use super::step::{Route, Side, Step, Sysctl, Veth};
-use super::{AttachmentIdentity, MacAddress};
+use super::{AttachmentIdentity, InvalidMtu, MacAddress, Mtu};
 
 /// The next hop of every IPv4 route in a container, Calico's. Nobody holds it:
 /// the host's end answers for it (proxy_arp), and the container knows its
@@ -34,8 +34,8 @@ pub struct AttachmentRequest {
     pub identity: AttachmentIdentity,
     /// The container's addresses, of either family; at least one.
     pub addresses: Vec<IpAddr>,
-    /// The MTU of both ends, in bytes.
-    pub mtu: u32,
+    /// The MTU of both ends.
+    pub mtu: Mtu,
     /// The hardware address of the container's end; derived from the identity
     /// if `None`.
     pub mac: Option<MacAddress>,
@@ -119,16 +119,9 @@ pub enum InvalidAttachment {
         /// Why it cannot.
         reason: &'static str,
     },
-    /// The MTU is outside what a veth takes.
-    #[error(
-        "mtu {mtu} cannot be used: it must lie between {minimum} and 65535 for these addresses"
-    )]
-    Mtu {
-        /// The MTU asked for, in bytes.
-        mtu: u32,
-        /// The smallest for the families asked for, in bytes.
-        minimum: u32,
-    },
+    /// The MTU is outside what a veth or the addresses take.
+    #[error(transparent)]
+    Mtu(#[from] InvalidMtu),
     /// A route has a scope that it cannot have.
     #[error("route {destination}: scope {scope} cannot be installed: {reason}")]
     Scope {
@@ -166,11 +159,7 @@ impl Attachment {
                 return Err(InvalidAttachment::Address { address, reason });
             }
         }
-        let with_v6 = request.addresses.iter().any(IpAddr::is_ipv6);
-        let minimum = if with_v6 { MINIMUM_MTU_V6 } else { MINIMUM_MTU_V4 };
-        if !(minimum..=MAXIMUM_MTU).contains(&request.mtu) {
-            return Err(InvalidAttachment::Mtu { mtu: request.mtu, minimum });
-        }
+        request.mtu.check(request.addresses.iter().any(IpAddr::is_ipv6))?;
         let of_family = |route: &&RequestedRoute| {
             let is_v4 = route.destination.addr().is_ipv4();
             request.addresses.iter().any(|address| address.is_ipv4() == is_v4)
@@ -203,7 +192,7 @@ impl Attachment {
 
     /// The MTU of both ends, in bytes.
     pub fn mtu(&self) -> u32 {
-        self.request.mtu
+        self.request.mtu.bytes
     }
 
     /// The hardware address of the container's end.

@@ -102,7 +102,7 @@ fn request(addresses: &[&str]) -> AttachmentRequest {
     AttachmentRequest {
         identity: identity(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        mtu: 1500,
+        mtu: Mtu::configured(1500),
         mac: None,
         allow_ip_forwarding: Some(false),
         routes: Vec::new(),
@@ -330,7 +330,7 @@ fn impossible_requests_are_refused() {
     let twice = refused(request(&["10.0.0.1", "10.0.0.1"]));
     assert!(matches!(twice, InvalidAttachment::Address { .. }));
     for (address, mtu) in [("10.0.0.1", 67), ("fd00::1", 1279), ("10.0.0.1", 65536)] {
-        let error = refused(AttachmentRequest { mtu, ..request(&[address]) });
+        let error = refused(AttachmentRequest { mtu: Mtu::configured(mtu), ..request(&[address]) });
         assert!(error.to_string().contains(&mtu.to_string()), "{error}");
     }
     let mac = Some(MacAddress([1, 0, 0, 0, 0, 0]));

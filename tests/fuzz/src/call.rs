@@ -17,14 +17,14 @@ use weir_common::datastore::keys;
 use weir_common::ipam::collect::{Collection, Evidence, Rule, Scope, collect};
 use weir_common::ipam::engine;
 use weir_common::ipam::explain::explain;
-use weir_common::network::{Expected, Found, compare, plan_attachment};
+use weir_common::network::{Expected, Found, Mtu, MtuSource, compare, plan_attachment};
 use weir_datastore::Memory;
 
 /// The machine's present boot.
 const BOOT: &str = "5e1e0c1a-0000-4000-8000-000000000000";
 
 /// The MTU where the configuration has none.
-const MTU: u32 = 1500;
+const MTU: Mtu = Mtu { bytes: 1500, source: MtuSource::Uplink };
 
 /// The moment of every call.
 pub const NOW: Timestamp = Timestamp::constant(1_795_405_217, 284_097_480);
@@ -120,7 +120,7 @@ impl Plugin for Pure {
         let ipam = call.configuration.require_ipam()?;
         let request = request_of(call, &host(call), Some(BOOT))?;
         let result = assigned(ipam, &finish(engine::assign(&self.0, &request, &[], NOW))?);
-        let mtu = call.configuration.mtu.unwrap_or(MTU);
+        let mtu = call.configuration.mtu.map_or(MTU, Mtu::configured);
         let attachment = attachment_of(call, &result, mtu, forwarding(call))?;
         assert!(!plan_attachment(&attachment).is_empty());
         assert_missing(&Expected::of(&attachment));
