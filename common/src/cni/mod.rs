@@ -29,7 +29,9 @@ pub use error::{Code, Error};
 pub use gateway::ip_configuration;
 use own_routes::{OwnRoutes, own_routes};
 use result::first_dns;
-pub use result::{AddResult, Interface, IpConfiguration, PoolNotice, Route};
+pub use result::{
+    AddResult, Interface, IpConfiguration, PoolNotice, Route, cluster_answer, cluster_of,
+};
 pub use trace::TraceContext;
 pub use valid_attachments::with_valid_attachments;
 pub use version::SpecVersion;

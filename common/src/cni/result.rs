@@ -122,6 +122,18 @@ pub struct AddResult {
     pub cluster: Option<Box<ClusterNotice>>,
 }
 
+/// What `weir-ipam` answers to a GC in which `weir` asks what there is in the cluster;
+/// a result with that alone.
+pub fn cluster_answer(notice: &ClusterNotice) -> Value {
+    json!({"weirCluster": notice})
+}
+
+/// What such an answer says; `None` if nothing that can be read.
+pub fn cluster_of(answer: &[u8]) -> Option<ClusterNotice> {
+    let result: AddResult = serde_json::from_slice(answer).ok()?;
+    result.cluster.map(|notice| *notice)
+}
+
 /// What cannot be read, as that of a `weir-ipam` of another version, counts as not
 /// told: an ADD does not fail for the sake of other nodes.
 fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
@@ -352,6 +364,16 @@ mod tests {
             json["weirCluster"] = json!({"another": "form"});
             let again = AddResult::parse(&json, version).unwrap();
             assert_eq!((again.cluster, again.pools), (None, result().pools));
+        }
+    }
+
+    #[test]
+    fn a_collection_may_tell_of_the_cluster() {
+        let notice = *result().cluster.unwrap();
+        let answer = cluster_answer(&notice).to_string();
+        assert_eq!(cluster_of(answer.as_bytes()), Some(notice));
+        for nothing in ["", "{}", "[]", r#"{"weirCluster": {"another": "form"}}"#] {
+            assert_eq!(cluster_of(nothing.as_bytes()), None, "{nothing}");
         }
     }
 

@@ -102,11 +102,12 @@ pub trait Plugin {
     /// When it is not.
     fn check(&self, call: &Call) -> Result<(), Error>;
 
-    /// Removes what belongs to none of [`Configuration::valid_attachments`].
+    /// Removes what belongs to none of [`Configuration::valid_attachments`]. Answers what
+    /// the caller asked for besides, which no runtime does.
     ///
     /// # Errors
     /// All that could not be removed, after everything has been tried.
-    fn gc(&self, call: &Call) -> Result<(), Error>;
+    fn gc(&self, call: &Call) -> Result<Option<Value>, Error>;
 
     /// Finds out whether an ADD would work, and whether what was added works.
     ///
@@ -230,7 +231,7 @@ fn perform(plugin: &dyn Plugin, command: Command, call: &Call) -> Result<Option<
         Command::Add => plugin.add(call)?.to_json(call.configuration.version).map(Some),
         Command::Del => plugin.del(call).map(|()| None),
         Command::Check => plugin.check(call).map(|()| None),
-        Command::Gc => plugin.gc(call).map(|()| None),
+        Command::Gc => plugin.gc(call),
         Command::Status => plugin.status(call).map(|()| None),
         Command::Version => Ok(None),
     };
@@ -381,9 +382,9 @@ mod tests {
         fn check(&self, _: &Call) -> Result<(), Error> {
             Err(Error::new(Code::CheckFailed, "it is not"))
         }
-        fn gc(&self, call: &Call) -> Result<(), Error> {
+        fn gc(&self, call: &Call) -> Result<Option<Value>, Error> {
             match &call.configuration.valid_attachments {
-                Some(valid) if valid.len() == 1 => Ok(()),
+                Some(valid) if valid.len() == 1 => Ok(None),
                 valid => Err(Error::new(Code::Internal, format!("{valid:?}"))),
             }
         }

@@ -39,7 +39,10 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let prepare = prepare(call, &kernel, mtu, &identity, present);
     let (mut addresses, link) = tokio::join!(ask, prepare);
     let upkeep = match &mut addresses {
-        Ok(addresses) => Upkeep::take(&kernel, addresses).await,
+        Ok(addresses) => {
+            let notice = addresses.cluster.take().map(|notice| *notice);
+            Upkeep::take(&kernel, notice).await
+        }
         Err(_) => None,
     };
     let attached = match (addresses, link) {

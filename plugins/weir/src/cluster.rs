@@ -8,7 +8,6 @@
 
 use std::path::Path;
 
-use weir_common::cni::AddResult;
 use weir_common::cni::skeleton::Call;
 use weir_common::datastore::{Configuration, Revision};
 use weir_common::network::{
@@ -149,11 +148,10 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    /// What the IPAM plugin told, taken out of its result; `None` if nothing has
-    /// changed, or somebody else sees to it.
-    pub async fn take(kernel: &Kernel, result: &mut AddResult) -> Option<Self> {
-        let notice = *result.cluster.take()?;
-        match Self::of(kernel, notice).await {
+    /// What comes of the IPAM plugin's notice; `None` without one: nothing has changed, or
+    /// somebody else sees to it.
+    pub async fn take(kernel: &Kernel, notice: Option<ClusterNotice>) -> Option<Self> {
+        match Self::of(kernel, notice?).await {
             Ok(upkeep) => Some(upkeep),
             Err(error) => {
                 tracing::warn!(%error, "the ways to other nodes stay as they are");

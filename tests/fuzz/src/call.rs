@@ -143,7 +143,7 @@ impl Plugin for Pure {
         reserved
     }
 
-    fn gc(&self, call: &Call) -> Result<(), Error> {
+    fn gc(&self, call: &Call) -> Result<Option<Value>, Error> {
         let boot_id = Some(BOOT.to_owned());
         let collection = Collection {
             host: host(call),
@@ -154,7 +154,7 @@ impl Plugin for Pure {
             },
         };
         let collected = finish(collect(&self.0, &collection, Scope::AllBlocks));
-        Error::joined(collected.errors.into_iter().map(Error::from)).map_or(Ok(()), Err)
+        Error::joined(collected.errors.into_iter().map(Error::from)).map_or(Ok(None), Err)
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
