@@ -40,7 +40,7 @@ pub use cluster::{
     has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use collect::{Fate, fate};
-pub use health::{AttachmentState, NodeHealth, Trouble, troubles};
+pub use health::{AttachmentState, NodeHealth, Trouble, not_forwarding, troubles};
 pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mac::{InvalidMac, MacAddress};
 pub use mtu::{DEFAULT_MTU, InvalidMtu, Mtu, MtuCandidate, MtuSource, choose_mtu};
