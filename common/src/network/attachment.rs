@@ -215,6 +215,26 @@ impl Attachment {
         self.request.addresses.iter().any(IpAddr::is_ipv6)
     }
 
+    /// The kernel's parameters of the host's end.
+    pub fn host_parameters(&self) -> Vec<Sysctl> {
+        let steps = host_sysctls(self.families(), &self.identity().host_interface());
+        let parameter = |step| match step {
+            Step::SetSysctl(sysctl) => Some(sysctl),
+            _ => None,
+        };
+        steps.into_iter().filter_map(parameter).collect()
+    }
+
+    /// The neighbours of the container that are entered permanently. A whole network on
+    /// the link has no hardware address: the host's end answers for those in it that the
+    /// node routes (proxy_arp).
+    pub fn neighbours(&self) -> Vec<(IpAddr, MacAddress)> {
+        let is_single = |range: &IpNet| range.prefix_len() == range.max_prefix_len();
+        let on_link = self.container_routes().into_iter().filter(|route| route.gateway.is_none());
+        let single = on_link.map(|route| route.destination).filter(is_single);
+        single.map(|range| (range.addr(), HOST_MAC)).collect()
+    }
+
     /// The routes of the node to the container: one for each address, by the
     /// host's end.
     pub fn host_routes(&self) -> Vec<Route> {
@@ -313,25 +333,19 @@ pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
 }
 
 fn container_reach(attachment: &Attachment, container: &str) -> Vec<Step> {
-    let routes = attachment.container_routes();
-    // A whole network on the link has no hardware address: the host's end answers for
-    // those in it that the node routes (proxy_arp).
-    let is_single =
-        |route: &&Route| route.destination.prefix_len() == route.destination.max_prefix_len();
-    let next_hops = routes.iter().filter(|route| route.gateway.is_none()).filter(is_single);
-    let neighbours = next_hops.map(|route| Step::AddNeighbour {
+    let link = || container.to_owned();
+    let neighbours = attachment.neighbours().into_iter().map(|(address, mac)| Step::AddNeighbour {
         side: Side::Container,
-        link: container.to_owned(),
-        address: route.destination.addr(),
-        mac: HOST_MAC,
+        link: link(),
+        address,
+        mac,
     });
-    let neighbours: Vec<Step> = neighbours.collect();
-    let routes = routes.into_iter().map(|route| Step::AddRoute {
+    let routes = attachment.container_routes().into_iter().map(|route| Step::AddRoute {
         side: Side::Container,
-        link: container.to_owned(),
+        link: link(),
         route,
     });
-    neighbours.into_iter().chain(routes).collect()
+    neighbours.chain(routes).collect()
 }
 
 fn host_sysctls(families: Families, host: &str) -> Vec<Step> {

@@ -211,12 +211,17 @@ async fn plan(
     addresses: &AddResult,
     link: &Link,
 ) -> Result<(Attachment, Vec<Step>), Error> {
-    let attachment = attachment_of(call, addresses, link.mtu, forwarding(call))?;
-    let is_whole = link.present && is_whole(call, kernel, &attachment).await?;
+    let of_mtu = |mtu| attachment_of(call, addresses, mtu, forwarding(call));
+    let attachment = of_mtu(link.mtu)?;
+    let whole = if link.present { whole(call, kernel, &attachment).await? } else { None };
+    let attachment = match whole {
+        Some(bytes) => of_mtu(Mtu { bytes, ..link.mtu })?,
+        None => attachment,
+    };
     let attachment = attachment.beside(link.beside.clone());
     let families = attachment.families();
     let is_other = |ready_for| ready_for != families;
-    let steps = if is_whole {
+    let steps = if whole.is_some() {
         Vec::new()
     } else if link.present || link.is_of_other_mtu || link.ready_for.is_some_and(is_other) {
         del::remove(kernel, attachment.identity()).await?;
@@ -236,12 +241,18 @@ async fn undo(kernel: &Kernel, applied: Applied, error: Error) -> Error {
     failure::with_left(error, &kernel.undo(applied).await)
 }
 
-/// Whether an attachment needs nothing. The MTU that it was born with may stay: the
-/// cluster's may be another one by now, and connections would not survive.
-async fn is_whole(call: &Call, kernel: &Kernel, attachment: &Attachment) -> Result<bool, Error> {
-    let found = kernel.inspect(attachment.identity()).await.map_err(failure::of_kernel)?;
-    let expected = Expected { mtu: call.configuration.mtu, ..Expected::of(attachment) };
-    Ok(compare(&expected, &found).is_empty())
+/// The MTU in bytes that an attachment was born with, if it needs nothing. That may stay:
+/// the cluster's may be another one by now, and connections would not survive.
+async fn whole(
+    call: &Call,
+    kernel: &Kernel,
+    attachment: &Attachment,
+) -> Result<Option<u32>, Error> {
+    let mtu = call.configuration.mtu;
+    let expected = Expected { mtu, host_mtu: mtu, ..Expected::of(attachment) };
+    let found = kernel.inspect(&expected).await.map_err(failure::of_kernel)?;
+    let is_whole = compare(&expected, &found).is_empty();
+    Ok(found.host.filter(|_| is_whole).map(|host| host.mtu))
 }
 
 /// After a failure the IPAM plugin is told to release, whatever it may have
