@@ -344,9 +344,11 @@ fn is_version(text: &str) -> bool {
 }
 
 /// The versions there are, in answer to the version asked in, as far as that
-/// can be read (spec: "VERSION").
+/// can be read (spec: "VERSION"). An empty one means the first, as everywhere; libcni
+/// takes no empty one in an answer (`pkg/version/plugin.go`, PluginDecoder).
 fn version_answer(json: Option<&Map<String, Value>>) -> Value {
     let asked = json.and_then(|json| json.get("cniVersion")?.as_str());
+    let asked = asked.map(|text| if text.is_empty() { SpecVersion::V0_1_0.as_str() } else { text });
     let versions = SpecVersion::ALL.map(SpecVersion::as_str);
     json!({
         "cniVersion": asked.unwrap_or(SpecVersion::LATEST.as_str()),
@@ -561,6 +563,7 @@ mod tests {
         let (_, json) = call_for("VERSION", r#"{"cniVersion":"0.4.0"}"#);
         assert_eq!(json["cniVersion"], "0.4.0");
         assert_eq!(json["supportedVersions"].as_array().unwrap().len(), SpecVersion::ALL.len());
+        assert_eq!(call_for("VERSION", r#"{"cniVersion":""}"#).1["cniVersion"], "0.1.0");
         assert_eq!(call_for("VERSION", "not json").1["cniVersion"], "1.1.0");
     }
 
