@@ -234,6 +234,25 @@ fn names_are_as_long_together_as_they_can_be() {
     call(longest).delete(&world.cluster.node);
 }
 
+/// serde would take the list for the struct's fields in order.
+#[test]
+fn a_list_stands_where_an_object_belongs() {
+    let world = World::new();
+    for (pointer, value) in [
+        ("/ipam", json!(["weir-ipam"])),
+        ("/prevResult", json!([])),
+        ("/prevResult", json!({"ips": [["10.7.0.1/32"]]})),
+        ("/dns", json!([])),
+        ("/args", json!([])),
+        ("/args", json!({"cni": []})),
+        ("/runtimeConfig", json!([])),
+        ("/container_settings", json!([true])),
+    ] {
+        let key = pointer.trim_start_matches('/');
+        world.refuses(&world.call().configure(pointer, value), DECODE, &[key]);
+    }
+}
+
 #[test]
 fn a_route_cannot_have_its_scope() {
     let world = World::new();

@@ -187,7 +187,7 @@ impl Configuration {
             Ok(ipam) => (ipam, None),
             Err(error) => (None, Some(error)),
         };
-        let prev_result = written.prev_result.as_ref().map(|json| AddResult::parse(json, version));
+        let prev_result = written.prev_result.as_ref().map(|json| prev_result(json, version));
         Ok(Self {
             network,
             version,
@@ -203,11 +203,18 @@ impl Configuration {
             ipam,
             wrong_ipam,
             prev_result: prev_result.transpose()?,
-            dns: written.dns,
+            dns: written.dns.map(Value::Object),
             main_plugin: written.plugin.unwrap_or_default(),
             valid_attachments: None,
         })
     }
+}
+
+fn prev_result(json: &Value, version: SpecVersion) -> Result<AddResult, Error> {
+    AddResult::parse(json, version).map_err(|error| {
+        let message = format!("prevResult in the network configuration is wrong: {error}");
+        Error { message, ..error }
+    })
 }
 
 /// The keys that a removal goes by, and `more`; of those of the log what can be
