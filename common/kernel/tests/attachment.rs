@@ -43,7 +43,7 @@ fn reach_each_other(first: &'static [&'static str], second: &'static [&'static s
             let kernel = attach(container, attachment).await;
             assert_eq!(differences(&kernel, attachment).await, []);
             // The one that the plan gives, and none of the kernel's own.
-            let host = kernel.inspect(&Expected::of(&attachment)).await.unwrap().host.unwrap();
+            let host = kernel.inspect(&Expected::of(attachment)).await.unwrap().host.unwrap();
             if attachment.has_v6() {
                 assert_eq!(host.addresses, [IpAddr::from(GATEWAY_V6)]);
             }
