@@ -179,7 +179,13 @@ pub enum Command {
 impl Command {
     /// Whether the command makes an embedded datastore that is not there.
     pub fn creates(&self) -> bool {
-        matches!(self, Self::Init(_) | Self::Create(_) | Self::Apply(_))
+        matches!(
+            self,
+            Self::Init(_)
+                | Self::Create(_)
+                | Self::Apply(_)
+                | Self::Ipam(IpamCommand::Configure(_))
+        )
     }
 
     /// Whether the command goes by this node's networks.

@@ -216,7 +216,8 @@ fn run(cli: Cli) -> Result<String, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
-    runtime.block_on(async {
+    let missing = missing_file(&location.configuration).filter(|_| !cli.command.creates());
+    let result = runtime.block_on(async {
         let datastore = open(&location, &cli.command).await?;
         let datastore = datastore.as_ref();
         let in_use = &location.configuration;
@@ -229,7 +230,16 @@ fn run(cli: Cli) -> Result<String, Failure> {
         let result = commands::run(cli.command, &session).await;
         process.progress.end();
         result
-    })
+    });
+    if let (Ok(_), Some(path)) = (&result, missing) {
+        process.warn(&format!(
+            "warning: there is no datastore at {} (named by {}), so nothing is in it; check the \
+             path, or make one: weirctl init, or weirctl create -f pool.yaml",
+            path.display(),
+            location.source
+        ));
+    }
+    result
 }
 
 /// Reads the network that the command line names.
@@ -252,21 +262,13 @@ fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location,
 }
 
 /// Opens the datastore and asks it for something small, so that one that
-/// cannot be reached is reported together with who named it. A file is made only for
-/// what creates something: else a path with a slip in it would be an empty cluster.
+/// cannot be reached is reported together with who named it. A file is made only by
+/// what creates something; to everything else one that is not there is empty.
 async fn open(location: &Location, command: &Command) -> Result<Box<dyn Datastore>, Failure> {
-    if let Some(path) = missing_file(&location.configuration) {
-        if !command.creates() {
-            return Err(Failure::new(format!(
-                "there is no datastore at {} (named by {}); check the path, or make one: \
-                 weirctl init, or weirctl create -f pool.yaml",
-                path.display(),
-                location.source
-            )));
-        }
-        if commands::is_dry_run(command) {
-            return Ok(Box::new(weir_datastore::Memory::new()));
-        }
+    if missing_file(&location.configuration).is_some()
+        && (!command.creates() || commands::is_dry_run(command))
+    {
+        return Ok(Box::new(weir_datastore::Memory::new()));
     }
     let opened = async {
         let datastore = weir_datastore::open(&location.configuration).await?;

