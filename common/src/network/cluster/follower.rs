@@ -135,7 +135,9 @@ impl Inventory {
         self.pools.retain(|name, _| !fresh.pools.contains_key(name));
         self.drop_pools_within(fresh);
         self.blocks.retain(|block, _| !fresh.blocks.contains_key(block));
-        self.homes.retain(|block, _| !fresh.homes.contains_key(block));
+        let is_told =
+            |block: &IpNet| fresh.homes.contains_key(block) || fresh.blocks.contains_key(block);
+        self.homes.retain(|block, _| !is_told(block));
         self.borrowed.retain(|block, _| !fresh.borrowed.contains_key(block));
     }
 
@@ -152,7 +154,9 @@ impl Inventory {
     /// block is.
     fn give_way(&mut self, event: &Event) -> bool {
         match keys::parse_affinity(event.key()) {
-            Some((_, block)) => self.blocks.remove(&block).is_some(),
+            Some((_, block)) => {
+                self.homes.remove(&block).is_some() | self.blocks.remove(&block).is_some()
+            }
             None => self.delete(event.key()),
         }
     }
