@@ -213,6 +213,10 @@ impl Agent {
         self.metrics.held.set(self.follower.held() as i64);
         match outcome {
             Ok(mut outcome) => {
+                if self.registration.is_awaited() {
+                    let is_it = |it: &Problem| matches!(it, Problem::NotRegistered { .. });
+                    outcome.problems.retain(|problem| !is_it(problem));
+                }
                 outcome.problems.append(&mut problems);
                 failures.extend(self.note(outcome));
             }

@@ -15,7 +15,7 @@ use crate::session::chain;
 pub struct Outcome {
     /// What the node should have.
     pub plan: ClusterPlan,
-    /// How many changes were asked of the kernel.
+    /// How many changes were made in the kernel.
     pub changes: usize,
     /// What it refused, in words. It is tried again.
     pub failures: Vec<String>,

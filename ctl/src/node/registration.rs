@@ -119,6 +119,11 @@ impl Registration {
         self.absent.is_some_and(|since| since.elapsed() > STEADY_TIME)
     }
 
+    /// Whether this node has been registered and the datastore has not told of it yet.
+    pub fn is_awaited(&self) -> bool {
+        self.absent.is_some() && !self.is_deleted()
+    }
+
     /// Whether the datastore has what this node wrote, as far as `inventory` says.
     pub fn is_settled(&self, inventory: &Inventory) -> bool {
         let addresses = self.registered.unwrap_or_default();
