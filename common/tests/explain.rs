@@ -453,3 +453,54 @@ async fn of_two_families_that_are_exhausted_the_first_is_named() {
         assert!(matches!(refused, Error::Exhausted { family: Family::V4, .. }), "{refused}");
     }
 }
+
+/// What is free and cannot be had is told from what is taken.
+#[tokio::test]
+async fn why_free_addresses_are_not_given_is_said() {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/28", json!({"blockSize": 29}));
+    let wants = || vec![Want::Any { family: Family::V4, pools: vec![] }];
+    let refusal = async |node: &str| {
+        let explained = explain(&store, node, wants(), vec![], now()).await.unwrap();
+        let states: Vec<_> =
+            explained.wants[0].held.iter().map(|held| format!("{:?}", held.state)).collect();
+        (states.join(" "), explained.outcome.unwrap_err().to_string())
+    };
+    for container in 0..2 {
+        assign(&store, &request("n1", &container.to_string(), V4)).await.unwrap();
+    }
+    let kept = json!({"metadata": {"name": "r"}, "spec": {"reservedCIDRs": ["10.0.0.0/28"]}});
+    put(&store, keys::reservation("r"), kept);
+    let (state, refused) = refusal("n1").await;
+    assert_eq!(state, r#"Reserved({"IPReservation r"})"#);
+    let reserved = "; all free addresses there are reserved (IPReservation r); see: ";
+    assert!(refused.contains(reserved), "{refused}");
+    assert!(!refused.contains("strict affinity"), "{refused}");
+
+    store.seed([(
+        keys::IPAM_CONFIG.to_owned(),
+        br#"{"strict_affinity":true,"auto_allocate_blocks":true}"#.to_vec(),
+    )]);
+    let none = json!({"metadata": {"name": "r"}, "spec": {"reservedCIDRs": ["10.0.0.0/32"]}});
+    put(&store, keys::reservation("r"), none);
+    assign(&store, &request("n2", "c", V4)).await.unwrap();
+    let (_, refused) = refusal("n3").await;
+    let strict = "; some free addresses there are reserved (IPReservation r); blocks of n1, n2 \
+                  have 12 free addresses, but strict affinity keeps n3 from borrowing them: weirctl ipam configure --strictaffinity=false; see: ";
+    assert!(refused.contains(strict), "{refused}");
+}
+
+/// A limit of blocks stops the search before all has been looked at.
+#[tokio::test]
+async fn a_reservation_is_not_blamed_for_what_the_limit_stops() {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/28", json!({"blockSize": 30}));
+    let config =
+        json!({"strict_affinity": true, "auto_allocate_blocks": true, "maxBlocksPerHost": 1});
+    store.seed([(keys::IPAM_CONFIG.to_owned(), config.to_string().into_bytes())]);
+    for container in 0..4 {
+        assign(&store, &request("n1", &container.to_string(), V4)).await.unwrap();
+    }
+    let refused = assign(&store, &request("n1", "e", V4)).await.unwrap_err().to_string();
+    assert!(refused.contains("maxBlocksPerHost") && !refused.contains("reserved"), "{refused}");
+}

@@ -177,6 +177,22 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether the command makes an embedded datastore that is not there.
+    pub fn creates(&self) -> bool {
+        matches!(self, Self::Init(_) | Self::Create(_) | Self::Apply(_))
+    }
+
+    /// Whether the command goes by this node's networks.
+    pub fn asks_the_node(&self) -> bool {
+        match self {
+            Self::Ipam(command) => {
+                !matches!(command, IpamCommand::Show(_) | IpamCommand::Configure(_))
+            }
+            Self::Node(NodeCommand::Status(_)) => true,
+            _ => false,
+        }
+    }
+
     /// The file of the network that the command is about, if it names one.
     pub fn network_file(&self) -> Option<&Path> {
         match self {

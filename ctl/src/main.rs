@@ -6,13 +6,14 @@ mod location;
 mod network;
 mod node;
 mod output;
+mod sameness;
 mod session;
 mod store;
 mod terminal;
 mod this_node;
 
-use std::io::{Read, Write};
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use async_trait::async_trait;
 use clap::Parser;
 use clap::error::ErrorKind;
 use weir_common::cni::NodeName;
-use weir_common::datastore::{Datastore, keys};
+use weir_common::datastore::{Configuration, Datastore, keys};
 use weir_common::ipam::audit::ThisNode;
 use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
@@ -29,6 +30,7 @@ use weir_kernel::Kernel;
 use cli::{Cli, Command, DatastoreArgs, NodeCommand};
 use location::{Location, Settings};
 use network::Network;
+use sameness::Stores;
 use session::{Failure, Occupied, Session, StillNode, Surroundings};
 use store::Observer;
 use terminal::Progress;
@@ -48,13 +50,11 @@ struct Process {
 }
 
 impl Process {
-    /// Reads the node's CNI configuration, as far as it is about this datastore.
-    fn read_configuration(&mut self, cli: &Cli, location: &Location) {
-        let directory = cli.datastore.sources().network_directory;
-        let files = location::read_network_directory(&directory);
-        self.networks = Networks::of(&files, &location.configuration);
+    /// Takes in the node's CNI configuration, as far as it is about the datastore in use.
+    fn learn(&mut self, cli: &Cli, files: &[(PathBuf, String)], stores: &Stores) {
+        self.networks = Networks::of(&cli.datastore.sources().network_directory, files, stores);
         if self.network.is_none() {
-            self.network = Network::first_of(&files, &location.configuration);
+            self.network = Network::first_of(files, stores);
         }
     }
 }
@@ -72,9 +72,7 @@ impl Observer for Process {
 #[async_trait]
 impl Surroundings for Process {
     fn read_input(&self) -> std::io::Result<String> {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text)?;
-        Ok(text)
+        commands::input::read_text(std::io::stdin())
     }
 
     fn birth(&self) -> Birth {
@@ -110,6 +108,11 @@ impl Surroundings for Process {
 
     fn network(&self) -> Option<Network> {
         self.network.clone()
+    }
+
+    fn warn(&self, message: &str) {
+        // There is nobody left to tell when this cannot be written.
+        let _ = writeln!(std::io::stderr(), "{message}");
     }
 
     fn width(&self) -> usize {
@@ -201,15 +204,11 @@ fn run(cli: Cli) -> Result<String, Failure> {
     process.network = cli.command.network_file().map(read_network).transpose()?;
     let location = locate(&cli.datastore, process.network.clone())?;
     if cli.datastore.verbose {
-        let _ = writeln!(
-            std::io::stderr(),
-            "datastore: {:?}, named by {}",
-            location.configuration,
-            location.source
-        );
+        let _ = writeln!(std::io::stderr(), "datastore: {location}");
     }
+    let files = location::read_network_directory(&cli.datastore.sources().network_directory);
     if let Command::Node(NodeCommand::Run(arguments)) = &cli.command {
-        process.read_configuration(&cli, &location);
+        process.learn(&cli, &files, &Stores::by_text(&location.configuration));
         node::run::run(arguments, &location, || this_node::name(&process.networks))?;
         return Ok(String::new());
     }
@@ -218,9 +217,14 @@ fn run(cli: Cli) -> Result<String, Failure> {
         .build()
         .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
     runtime.block_on(async {
-        let datastore = open(&location).await?;
+        let datastore = open(&location, &cli.command).await?;
         let datastore = datastore.as_ref();
-        process.read_configuration(&cli, &location);
+        let in_use = &location.configuration;
+        let stores = match cli.command.asks_the_node() {
+            true => Stores::ask(in_use, datastore, Networks::datastores(&files)).await,
+            false => Stores::by_text(in_use),
+        };
+        process.learn(&cli, &files, &stores);
         let session = Session { datastore, surroundings: &process, style: terminal::style() };
         let result = commands::run(cli.command, &session).await;
         process.progress.end();
@@ -248,8 +252,22 @@ fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location,
 }
 
 /// Opens the datastore and asks it for something small, so that one that
-/// cannot be reached is reported together with who named it.
-async fn open(location: &Location) -> Result<Box<dyn Datastore>, Failure> {
+/// cannot be reached is reported together with who named it. A file is made only for
+/// what creates something: else a path with a slip in it would be an empty cluster.
+async fn open(location: &Location, command: &Command) -> Result<Box<dyn Datastore>, Failure> {
+    if let Some(path) = missing_file(&location.configuration) {
+        if !command.creates() {
+            return Err(Failure::new(format!(
+                "there is no datastore at {} (named by {}); check the path, or make one: \
+                 weirctl init, or weirctl create -f pool.yaml",
+                path.display(),
+                location.source
+            )));
+        }
+        if commands::is_dry_run(command) {
+            return Ok(Box::new(weir_datastore::Memory::new()));
+        }
+    }
     let opened = async {
         let datastore = weir_datastore::open(&location.configuration).await?;
         datastore.get(keys::CLUSTER_INFORMATION).await?;
@@ -259,6 +277,15 @@ async fn open(location: &Location) -> Result<Box<dyn Datastore>, Failure> {
         let message = session::chain(&error);
         Failure::new(format!("{message} (named by {})", location.source))
     })
+}
+
+/// The file of an embedded datastore that is not there. One whose log is there was lost,
+/// which opening it tells.
+fn missing_file(configuration: &Configuration) -> Option<&Path> {
+    let Configuration::Embedded { path } = configuration else { return None };
+    let log = PathBuf::from(format!("{}-wal", path.display()));
+    let is_missing = |path: &Path| path.try_exists().is_ok_and(|exists| !exists);
+    (is_missing(path) && is_missing(&log)).then_some(path)
 }
 
 fn succeed(output: &str) -> ExitCode {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 use weir_common::{cni, datastore};
 
+use crate::sameness::{Sameness, Stores};
+
 /// A network whose containers get their addresses from `weir-ipam`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -54,13 +56,14 @@ impl Network {
         }
     }
 
-    /// The first network among these files that keeps its addresses in this
-    /// datastore. A file that is no network is somebody else's concern.
-    pub fn first_of(files: &[(PathBuf, String)], store: &datastore::Configuration) -> Option<Self> {
+    /// The first network among these files that keeps its addresses in the
+    /// datastore in use. A file that is no network is somebody else's concern.
+    pub fn first_of(files: &[(PathBuf, String)], stores: &Stores) -> Option<Self> {
         let mut networks =
             files.iter().filter_map(|(path, text)| Self::read(path.clone(), text).ok());
         networks.find(|network| {
-            datastore_of(&network.plugin).is_ok_and(|datastore| is_same_store(&datastore, store))
+            datastore_of(&network.plugin)
+                .is_ok_and(|datastore| stores.sameness(&datastore) == Sameness::Same)
         })
     }
 }
@@ -92,18 +95,6 @@ pub fn plugins(text: &str) -> Result<Vec<Map<String, Value>>, serde_json::Error>
 pub fn datastore_of(plugin: &Map<String, Value>) -> Result<datastore::Configuration, cni::Error> {
     let name = plugin.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
     cni::Configuration::for_removal(name, cni::SpecVersion::V1_0_0, plugin)?.datastore
-}
-
-/// Whether two ways lead to one datastore: the same file, or a common endpoint.
-pub fn is_same_store(one: &datastore::Configuration, other: &datastore::Configuration) -> bool {
-    use datastore::Configuration::{Embedded, Etcd};
-    match (one, other) {
-        (Embedded { path: one }, Embedded { path: other }) => one == other,
-        (Etcd(one), Etcd(other)) => {
-            one.endpoints.iter().any(|endpoint| other.endpoints.contains(endpoint))
-        }
-        _ => false,
-    }
 }
 
 fn asks_weir_ipam(plugin: &Map<String, Value>) -> bool {
@@ -149,7 +140,9 @@ mod tests {
         };
         let files = [("a".into(), "{".into()), file("b", "/1"), file("c", "/2"), file("d", "/2")];
         let store = |path: &str| datastore::Configuration::Embedded { path: path.into() };
-        let first = |path: &str| Network::first_of(&files, &store(path)).map(|it| it.path);
+        let first = |path: &str| {
+            Network::first_of(&files, &Stores::by_text(&store(path))).map(|it| it.path)
+        };
         assert_eq!(first("/2"), Some("c".into()));
         assert_eq!(first("/3"), None);
     }

@@ -64,6 +64,9 @@ pub trait Surroundings: Observer {
     /// first one in the datastore in use.
     fn network(&self) -> Option<Network>;
 
+    /// Tells of something that is no failure, on standard error.
+    fn warn(&self, message: &str);
+
     /// How many columns the terminal has, or what takes its place.
     fn width(&self) -> usize;
 

@@ -14,6 +14,7 @@ mod recorded;
 mod writing;
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ struct Prepared {
     meanwhile: Option<Meanwhile>,
     pauses: AtomicU32,
     network: Option<Network>,
+    warnings: Mutex<Vec<String>>,
     cluster: (Underlay, Present),
 }
 
@@ -53,9 +55,9 @@ type Meanwhile = Box<dyn Fn(u32) + Send + Sync>;
 impl Prepared {
     fn new(input: &str, node: Option<ThisNode>) -> Self {
         let (births, pauses, still) = (AtomicU32::new(0), AtomicU32::new(0), node.clone());
-        let input = input.to_owned();
+        let (input, warnings) = (input.to_owned(), Mutex::default());
         let (meanwhile, network, cluster) = (None, None, Default::default());
-        Self { input, births, node, still, meanwhile, pauses, network, cluster }
+        Self { input, births, node, still, meanwhile, pauses, network, warnings, cluster }
     }
 }
 
@@ -116,6 +118,10 @@ impl Surroundings for Prepared {
 
     fn network(&self) -> Option<Network> {
         self.network.clone()
+    }
+
+    fn warn(&self, message: &str) {
+        self.warnings.lock().unwrap().push(message.to_owned());
     }
 
     fn width(&self) -> usize {

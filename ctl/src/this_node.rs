@@ -1,17 +1,18 @@
 //! This node, as its kernel and its CNI configuration have it.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use weir_common::cni::{Arguments, Configuration, NodeName, SpecVersion};
+use weir_common::cni::{self, Arguments, Configuration, NodeName, SpecVersion};
 use weir_common::datastore;
-use weir_common::ipam::audit::{Attached, ThisNode};
+use weir_common::ipam::audit::{Attached, Kind, ThisNode, Unjudged};
 use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::{DEFAULT_LOCK_FILE, Lock};
 
-use crate::network::{is_same_store, plugins};
-use crate::session::Failure;
+use crate::network::{datastore_of, plugins};
+use crate::sameness::{Sameness, Stores};
+use crate::session::{Failure, chain};
 
 /// The networks of a node's CNI configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,25 +26,38 @@ pub struct Networks {
     pub lock_files: BTreeSet<PathBuf>,
     /// How the first of our own says that the node's name is found.
     pub node_name: Option<NodeName>,
+    /// The networks of Weir's that are not among our own, and why.
+    pub unjudged: Vec<Unjudged>,
+    /// Where the configuration was looked for.
+    pub directory: PathBuf,
 }
 
 impl Networks {
     /// Reads the networks out of the files of the CNI configuration. A file that
     /// is no network is somebody else's concern.
-    pub fn of(files: &[(PathBuf, String)], store: &datastore::Configuration) -> Self {
-        let mut networks = Self::default();
-        for (_, text) in files {
+    pub fn of(directory: &Path, files: &[(PathBuf, String)], stores: &Stores) -> Self {
+        let mut networks = Self { directory: directory.to_owned(), ..Self::default() };
+        for (path, text) in files {
             let Some((name, plugin)) = main_plugin(text) else { continue };
-            let here = |own: &Configuration| {
-                own.datastore.as_ref().is_ok_and(|datastore| is_same_store(datastore, store))
+            let Some(own) = own(&name, &plugin) else {
+                networks.others.insert(name);
+                continue;
             };
-            match own(&name, &plugin).filter(here) {
-                Some(own) => {
+            match own.map_err(|error| format!("it cannot be used: {}", chain(&error))).and_then(
+                |own| match belongs_elsewhere(&own, stores) {
+                    None => Ok(own),
+                    Some(reason) => Err(reason),
+                },
+            ) {
+                Ok(own) => {
                     networks.node_name = networks.node_name.take().or(own.node_name.ok());
                     networks.lock_files.extend(own.ipam.and_then(|ipam| ipam.lock_file));
                     networks.own.insert(name);
                 }
-                None => {
+                Err(reason) => {
+                    let file = Some(path.display().to_string());
+                    let kinds = FROM_KERNEL.map(|kind| kind.name().to_owned()).to_vec();
+                    networks.unjudged.push(Unjudged { network: name.clone(), file, kinds, reason });
                     networks.others.insert(name);
                 }
             }
@@ -51,6 +65,52 @@ impl Networks {
         // Of two networks with one name nothing can be said.
         networks.own = &networks.own - &networks.others;
         networks
+    }
+
+    /// The datastores that networks of `weir` name in these files.
+    pub fn datastores(files: &[(PathBuf, String)]) -> Vec<datastore::Configuration> {
+        let plugins = files.iter().filter_map(|(_, text)| plugins(text).ok()).flatten();
+        plugins.filter_map(|plugin| datastore_of(&plugin).ok()).collect()
+    }
+
+    /// Which networks are not, or not fully, judged, given the attachments that there are:
+    /// also those that no file names.
+    fn unjudged(&self, attached: &[Attached]) -> Vec<Unjudged> {
+        let is_named = |name: &str| self.own.contains(name) || self.others.contains(name);
+        let mut unnamed: BTreeMap<&str, usize> = BTreeMap::new();
+        for name in attached.iter().map(|it| it.identity.network()).filter(|it| !is_named(it)) {
+            *unnamed.entry(name).or_default() += 1;
+        }
+        let directory = self.directory.display();
+        let tell = |(network, interfaces): (&str, usize)| Unjudged {
+            network: network.to_owned(),
+            file: None,
+            kinds: vec![Kind::AttachmentWithoutAddress.name().to_owned()],
+            reason: format!(
+                "{interfaces} containers' interfaces on this node belong to it, but no file in \
+                 {directory} describes it; name the runtime's directory with --cni-directory"
+            ),
+        };
+        self.unjudged.iter().cloned().chain(unnamed.into_iter().map(tell)).collect()
+    }
+}
+
+/// The kinds of damage that show only beside the kernel.
+const FROM_KERNEL: [Kind; 2] = [Kind::AddressWithoutAttachment, Kind::AttachmentWithoutAddress];
+
+/// Why a network's addresses are not known to be in the datastore in use; `None` when they
+/// are in it.
+fn belongs_elsewhere(own: &Configuration, stores: &Stores) -> Option<String> {
+    // What was validated has a datastore.
+    let datastore = own.datastore.as_ref().ok()?;
+    let place = datastore.place();
+    match stores.sameness(datastore) {
+        Sameness::Same => None,
+        Sameness::Another => Some(format!("it names another datastore ({place})")),
+        Sameness::Untold(why) => Some(format!(
+            "whether its datastore ({place}) is the one in use cannot be told: {why}; use the \
+             datastore as it is named there"
+        )),
     }
 }
 
@@ -61,13 +121,13 @@ fn main_plugin(text: &str) -> Option<(String, Map<String, Value>)> {
 }
 
 /// The configuration of a network that `weir` wires with addresses of
-/// `weir-ipam`.
-fn own(name: &str, plugin: &Map<String, Value>) -> Option<Configuration> {
+/// `weir-ipam`, or what is wrong with it.
+fn own(name: &str, plugin: &Map<String, Value>) -> Option<Result<Configuration, cni::Error>> {
     let is_ours = plugin.get("type")? == "weir" && plugin.get("ipam")?.get("type")? == "weir-ipam";
     let validate = || {
         Configuration::validate(name.to_owned(), SpecVersion::V1_0_0, plugin, &Arguments::default())
     };
-    is_ours.then(validate)?.ok()
+    is_ours.then(validate)
 }
 
 /// The node's name, as the networks or else Weir's defaults say.
@@ -116,25 +176,29 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
     }
     let kernel = Kernel::open().map_err(|error| Failure::caused_by(&error))?;
     let attached = kernel.attachment_states().await.map_err(|error| Failure::caused_by(&error))?;
-    if attached.is_empty() && networks.own.is_empty() {
+    if attached.is_empty() && networks.own.is_empty() && networks.unjudged.is_empty() {
         return Ok(None);
     }
     let routed = kernel.routed_addresses().await.map_err(|error| Failure::caused_by(&error))?;
-    let attachments = attached
+    let attachments: Vec<Attached> = attached
         .into_iter()
         .map(|it| Attached { identity: it.identity, addresses: it.addresses })
         .collect();
+    let unjudged = networks.unjudged(&attachments);
     Ok(Some(ThisNode {
         host: name(networks)?,
         attachments,
         routed,
         networks: networks.own.clone(),
         other_networks: networks.others.clone(),
+        unjudged,
     }))
 }
 
 #[cfg(test)]
 mod tests {
+    use weir_common::network::AttachmentIdentity;
+
     use super::*;
 
     /// Otherwise an ADD could go on beside a repair.
@@ -169,7 +233,10 @@ mod tests {
             file("no network"),
             file(r#"{"plugins": []}"#),
         ];
-        let networks = Networks::of(&files, &datastore::Configuration::default());
+        let networks_in = |store: &datastore::Configuration| {
+            Networks::of(Path::new("/etc/cni/net.d"), &files, &Stores::by_text(store))
+        };
+        let networks = networks_in(&datastore::Configuration::default());
         assert_eq!(networks.own, ["ours".to_owned()].into());
         let others = ["elsewhere", "local", "single"].map(str::to_owned);
         assert_eq!(networks.others, others.into());
@@ -179,7 +246,17 @@ mod tests {
             "http://10.0.0.9:2379".to_owned(),
             "http://10.0.0.1:2379".to_owned(),
         ]);
-        let networks = Networks::of(&files, &datastore::Configuration::Etcd(etcd));
+        let networks = networks_in(&datastore::Configuration::Etcd(etcd));
         assert_eq!(networks.own, ["elsewhere".to_owned()].into());
+        let [unjudged] = &networks.unjudged[..] else { panic!("{:?}", networks.unjudged) };
+        assert_eq!(unjudged.network, "ours");
+        assert_eq!(unjudged.reason, "it names another datastore (/var/lib/weir/weir.db)");
+        let attached = |network: &str| Attached {
+            identity: AttachmentIdentity::new(network, "c1", "eth0").unwrap(),
+            addresses: Vec::new(),
+        };
+        let unjudged = networks.unjudged(&["elsewhere", "ours", "lost"].map(attached));
+        assert_eq!(unjudged.iter().map(|it| &*it.network).collect::<Vec<_>>(), ["ours", "lost"]);
+        assert!(unjudged[1].reason.contains("no file in /etc/cni/net.d describes it"));
     }
 }

@@ -112,6 +112,53 @@ fn a_container_that_comes_back_etcd() {
     a_container_that_comes_back_keeps_its_address(Cluster::etcd());
 }
 
+/// The same etcd by another name, and a directory without the network's file.
+#[test]
+fn a_datastore_is_the_same_however_it_is_spelt() {
+    let world = World::new(Cluster::etcd());
+    let lost = &world.addresses[0][0];
+    assert!(world.cluster.weirctl(&["ipam", "release", &format!("--ip={lost}")]).succeeded);
+    for endpoints in ["http://127.0.0.1:2379/", "http://localhost:2379"] {
+        let answer = world.check(&["--etcd-endpoints", endpoints]);
+        assert!(!answer.succeeded, "{answer:?}");
+        assert!(answer.stdout.contains("[attachment-without-address]"), "{answer:?}");
+        assert!(answer.stdout.contains("at 2 containers' interfaces on node n1"), "{answer:?}");
+        assert!(!answer.stdout.contains("Not judged"), "{answer:?}");
+    }
+    // In another directory the network's file is not found.
+    let answer = world.check(&["--cni-directory", "/run/none"]);
+    assert!(answer.stdout.contains("at 0 containers' interfaces"), "{answer:?}");
+    let hint =
+        "no file in /run/none describes it; name the runtime's directory with --cni-directory";
+    assert!(answer.stdout.contains(hint), "{answer:?}");
+    let report = world.check(&["--cni-directory", "/run/none", "-o", "json"]).stdout;
+    assert!(report.contains("\"notJudged\"") && report.contains(hint), "{report}");
+}
+
+/// What is in another datastore, or in one that does not answer, is not judged, and that
+/// is said.
+#[test]
+fn what_cannot_be_judged_is_said() {
+    let world = World::new(Cluster::etcd());
+    for (endpoints, says) in [
+        ("http://127.0.0.1:4", "(http://127.0.0.1:4) is the one in use cannot be told"),
+        ("", "it names another datastore (/var/lib/weir/weir.db)"),
+    ] {
+        let mut plugin = world.cluster.plugin(Families::Dual);
+        plugin["datastore_type"] = if endpoints.is_empty() { "embedded" } else { "etcdv3" }.into();
+        plugin["etcd_endpoints"] = (!endpoints.is_empty()).then_some(endpoints).into();
+        let list = world.cluster.list(plugin).to_string();
+        world.cluster.node.write("/run/elsewhere/10-pods.conflist", &list);
+        let answer = world.check(&["--cni-directory", "/run/elsewhere"]);
+        assert!(answer.succeeded, "{answer:?}");
+        assert!(answer.stdout.contains("at 0 containers' interfaces"), "{answer:?}");
+        let not_judged = "Not judged: address-without-attachment and attachment-without-address \
+                          for network pods of /run/elsewhere/10-pods.conflist: ";
+        assert!(answer.stdout.contains(not_judged), "{answer:?}");
+        assert!(answer.stdout.contains(says), "{answer:?}");
+    }
+}
+
 #[test]
 fn embedded() {
     what_kernel_and_store_disagree_on_is_mended(Cluster::embedded());

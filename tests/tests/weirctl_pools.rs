@@ -189,3 +189,40 @@ fn what_needs_no_datastore_asks_none() {
     let code = succeed(&cluster, "completion bash");
     cluster.node.run_with(&["bash", "-n"], &code);
 }
+
+/// A path with a slip in it is no empty cluster, and nothing is made there.
+#[test]
+fn a_datastore_that_is_not_there_is_made_only_by_what_creates() {
+    let cluster = Cluster::embedded();
+    let pool = r#"{"apiVersion": "projectcalico.org/v3", "kind": "IPPool",
+        "metadata": {"name": "blue"}, "spec": {"cidr": "10.7.0.0/24"}}"#;
+    let call = |arguments: &[&str]| {
+        let place = ["--datastore-path", "/run/slip/weir.db"];
+        cluster.weirctl_with(&[arguments, &place].concat(), pool)
+    };
+    for arguments in [
+        &["get", "ippool"][..],
+        &["ipam", "check"],
+        &["ipam", "show"],
+        &["ipam", "explain"],
+        &["ipam", "configure", "--strictaffinity=true"],
+        &["delete", "ippool", "blue"],
+        &["node", "status"],
+    ] {
+        let answer = call(arguments);
+        assert!(!answer.succeeded, "{arguments:?}: {answer:?}");
+        let says = "there is no datastore at /run/slip/weir.db (named by the command line)";
+        assert!(answer.stderr.contains(says), "{arguments:?}: {answer:?}");
+    }
+    let dry = call(&["create", "-f", "-", "--dry-run"]);
+    assert!(dry.succeeded, "{dry:?}");
+    assert!(
+        !cluster
+            .node
+            .output(std::process::Command::new("ls").arg("/run/slip"), "")
+            .status
+            .success()
+    );
+    assert!(call(&["create", "-f", "-"]).succeeded);
+    assert!(call(&["get", "ippool"]).stdout.contains("blue"));
+}

@@ -1,7 +1,7 @@
 //! weirctl answers as calicoctl did, on both datastores.
 
 use weir_tests::{
-    Answer, Cluster, Exchange, masked, recorded_outputs, recorded_sessions, recorded_store,
+    Answer, Cluster, Entries, Exchange, masked, recorded_outputs, recorded_sessions, recorded_store,
 };
 
 /// Sessions in which Weir does better on purpose (`docs/weirctl.md`), which
@@ -44,6 +44,8 @@ fn replay_sessions(cluster: &Cluster) {
     let mut steps_replayed = 0;
     for session in recorded_sessions() {
         cluster.store.clear();
+        // An embedded store must be there before the calls that create nothing.
+        cluster.store.load(&Entries::new());
         for (position, step) in session.steps.iter().enumerate() {
             let arguments: Vec<&str> = step.args.iter().map(String::as_str).collect();
             let answer = cluster.weirctl_with(&arguments, &step.stdin);

@@ -26,11 +26,43 @@ impl Configuration {
         match self {
             Self::Embedded { path } => path.display().to_string(),
             Self::Etcd(etcd) => {
-                let endpoints = etcd.endpoints.iter().map(|it| it.trim_end_matches('/'));
+                let endpoints = etcd.endpoints.iter().map(|it| plain_endpoint(it));
                 endpoints.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(",")
             }
         }
     }
+
+    /// Whether two configurations lead to one datastore, as far as their text tells: the
+    /// same file, or an endpoint in common. `None` when one datastore may be spelt in two
+    /// ways here: by other members of one cluster, by another name of a host or a file.
+    pub fn is_same_by_text(&self, other: &Self) -> Option<bool> {
+        match (self, other) {
+            (Self::Embedded { path: one }, Self::Embedded { path: other }) => {
+                (one == other).then_some(true)
+            }
+            (Self::Etcd(one), Self::Etcd(other)) => {
+                let theirs: BTreeSet<_> =
+                    other.endpoints.iter().map(|it| plain_endpoint(it)).collect();
+                let is_theirs = |endpoint: &String| theirs.contains(&plain_endpoint(endpoint));
+                one.endpoints.iter().any(is_theirs).then_some(true)
+            }
+            _ => Some(false),
+        }
+    }
+}
+
+/// An endpoint's URL in the one way in which all its spellings are written: scheme and
+/// host in lower case, with the port, without slashes at the end (RFC 3986, 6.2).
+fn plain_endpoint(url: &str) -> String {
+    let url = url.trim_end_matches('/').to_ascii_lowercase();
+    let port = match url.split_once("://") {
+        Some(("https", _)) => 443,
+        _ => 80,
+    };
+    let authority = url.split_once("://").map_or(url.as_str(), |(_, authority)| authority);
+    // An IPv6 address has colons of its own, in brackets.
+    let behind_host = authority.rsplit_once(']').map_or(authority, |(_, behind)| behind);
+    if behind_host.contains(':') { url } else { format!("{url}:{port}") }
 }
 
 impl Default for Configuration {
@@ -84,5 +116,43 @@ impl std::fmt::Debug for EtcdConfiguration {
             .field("connect_timeout", &self.connect_timeout)
             .field("request_timeout", &self.request_timeout)
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn etcd(endpoints: &[&str]) -> Configuration {
+        let endpoints = endpoints.iter().map(|it| (*it).to_owned()).collect();
+        Configuration::Etcd(EtcdConfiguration::new(endpoints))
+    }
+
+    #[test]
+    fn spellings_of_one_endpoint_are_one() {
+        for (one, other) in [
+            ("http://127.0.0.1:2379", "http://127.0.0.1:2379/"),
+            ("HTTP://Etcd.Example:2379", "http://etcd.example:2379"),
+            ("http://h", "http://h:80/"),
+            ("https://[FD00::1]", "https://[fd00::1]:443"),
+        ] {
+            assert_eq!(etcd(&[one]).is_same_by_text(&etcd(&["http://x:1", other])), Some(true));
+            assert_eq!(etcd(&[one]).place(), etcd(&[other]).place());
+        }
+    }
+
+    #[test]
+    fn what_the_text_does_not_tell_stays_open() {
+        let file = |path: &str| Configuration::Embedded { path: path.into() };
+        for (one, other) in [
+            ("http://h:2379", "https://h:2379"),
+            ("http://h:2379", "http://h:2380"),
+            ("http://127.0.0.1:2379", "http://localhost:2379"),
+        ] {
+            assert_eq!(etcd(&[one]).is_same_by_text(&etcd(&[other])), None);
+        }
+        assert_eq!(file("/a").is_same_by_text(&file("/a")), Some(true));
+        assert_eq!(file("/a").is_same_by_text(&file("/b")), None);
+        assert_eq!(file("/a").is_same_by_text(&etcd(&["http://a:1"])), Some(false));
     }
 }

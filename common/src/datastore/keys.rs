@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+/// All resources, as a prefix: the cluster's information, pools, reservations, nodes.
+pub const RESOURCES: &str = "/calico/resources/v3/projectcalico.org/";
 /// All pools, as a prefix.
 pub const POOLS: &str = "/calico/resources/v3/projectcalico.org/ippools/";
 /// All nodes, as a prefix.

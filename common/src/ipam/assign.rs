@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::block::{ATTRIBUTE_NODE, Attribute, Block, block_of};
 use super::draft::{Draft, Known};
+use super::kept_back::KeptBack;
 use super::pools::described;
 use super::{
     Assigned, Assignee, Blocks, Error, Family, PoolReference, Step, Stored, View, choose, verdict,
@@ -25,7 +26,7 @@ const MAX_BATCH: usize = 4096;
 /// How many blocks of one pool are considered at the most: all of an IPv4 /8. An
 /// IPv6 pool has more than can be walked, and where this many are taken or
 /// reserved the next ones are too.
-const MAX_WALK: usize = 1 << 18;
+pub(super) const MAX_WALK: usize = 1 << 18;
 
 /// One address an attachment wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -182,8 +183,10 @@ impl<'a> Search<'a> {
         {
             return Ok(placement);
         }
-        let (node, pools) = (self.assignee.host.clone(), described(pools));
-        Err(Error::Exhausted { family, node, pools, limit })
+        let node = self.assignee.host.clone();
+        let claimed = view.config.auto_allocate_blocks && limit.is_none();
+        let kept_back = KeptBack::find(&node, (view, self.blocks), &pools, claimed).into();
+        Err(Error::Exhausted { family, node, pools: described(pools), limit, kept_back })
     }
 
     /// The limit of blocks for a host, if this one has reached it.
@@ -224,7 +227,7 @@ impl<'a> Search<'a> {
     /// The first address of a block that nobody has claimed.
     fn try_claim(&mut self, pools: &[&'a Stored<IpPool>]) -> Result<Option<Placement>, Error> {
         let reserved = &self.view.reserved;
-        let open = |cidr: &IpNet| !reserved.iter().any(|range| range.contains(cidr));
+        let open = |cidr: &IpNet| !reserved.iter().any(|it| it.range.contains(cidr));
         self.try_walk(pools, open, |draft, pool, cidr| match draft.known(cidr) {
             Known::Absent => draft.claim_next(pool, cidr),
             _ => None,
@@ -295,7 +298,8 @@ impl<'a> Search<'a> {
             None => Ok(()),
             limit => {
                 let (node, pools) = (self.assignee.host.clone(), described([pool]));
-                Err(Error::Exhausted { family, node, pools, limit })
+                let kept_back = Box::default();
+                Err(Error::Exhausted { family, node, pools, limit, kept_back })
             }
         }
     }

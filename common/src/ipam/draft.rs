@@ -143,11 +143,7 @@ impl<'a> Draft<'a> {
     }
 
     fn first_free(&self, block: &Block) -> Option<usize> {
-        let reserved = |ordinal: &usize| {
-            let address = block.address(*ordinal);
-            self.view.reserved.iter().any(|range| range.contains(&address))
-        };
-        block.free().find(|ordinal| !reserved(ordinal))
+        block.free().find(|ordinal| self.view.reserves(block.address(*ordinal)).is_none())
     }
 
     fn new_block(&self, cidr: IpNet) -> Block {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::engine::MAX_ATTEMPTS;
-use super::{Family, PassedOver};
+use super::{Family, KeptBack, PassedOver};
 use crate::datastore;
 
 /// A refused or failed operation. Nothing was changed, save that after
@@ -107,7 +107,7 @@ pub enum Error {
     },
     /// No address is left.
     #[error(
-        "no {family} address is left for node {node} in {}{}; see: weirctl ipam show --show-blocks",
+        "no {family} address is left for node {node} in {}{}{kept_back}; see: weirctl ipam show --show-blocks",
         listed(pools.iter().cloned()),
         limit.map_or(String::new(), |limit| format!(
             " (the node holds {limit} blocks, the most that maxBlocksPerHost allows)"
@@ -122,6 +122,8 @@ pub enum Error {
         pools: Vec<String>,
         /// The limit of blocks, if it is what stopped the search.
         limit: Option<u32>,
+        /// What is free, but not for this node.
+        kept_back: Box<KeptBack>,
     },
     /// Somebody is moving the datastore; nobody may write.
     #[error(

@@ -3,6 +3,7 @@
 //! The address itself comes from [`assign::decide`], which is what an ADD asks;
 //! only what there is to say about it is gathered here.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -75,6 +76,8 @@ pub struct HeldBlock {
 pub enum HeldState {
     /// So many of its addresses are free and not reserved.
     Free(usize),
+    /// Some of its addresses are free, but these reserve all of them.
+    Reserved(BTreeSet<String>),
     /// The affinity is there, the block is not: it is made when it is used.
     NotThereYet,
     /// The block says that it is another host's, or no host's.
@@ -272,15 +275,19 @@ fn state_of(cidr: IpNet, blocks: &Blocks, view: &View, host: &str) -> HeldState 
     }
     match blocks.get(cidr).flatten().map(|stored| &stored.value) {
         None => HeldState::NotThereYet,
-        Some(block) if block.host() == Some(host) => HeldState::Free(count_free(block, view)),
+        Some(block) if block.host() == Some(host) => state_of_own(block, view),
         Some(block) => HeldState::NotTheHosts(block.host().map(str::to_owned)),
     }
 }
 
-fn count_free(block: &Block, view: &View) -> usize {
-    let reserved = |ordinal: &usize| {
-        let address = block.address(*ordinal);
-        view.reserved.iter().any(|range| range.contains(&address))
-    };
-    block.free().filter(|ordinal| !reserved(ordinal)).count()
+fn state_of_own(block: &Block, view: &View) -> HeldState {
+    let mut by = BTreeSet::new();
+    let mut free = 0;
+    for ordinal in block.free() {
+        match view.reserves(block.address(ordinal)) {
+            Some(reserved) => drop(by.insert(reserved.by())),
+            None => free += 1,
+        }
+    }
+    if free == 0 && !by.is_empty() { HeldState::Reserved(by) } else { HeldState::Free(free) }
 }

@@ -176,16 +176,41 @@ pub struct View {
     /// Those of the host's blocks that are noted to have no address left.
     pub full: BTreeSet<IpNet>,
     /// Ranges from which no address is handed out by itself.
-    pub reserved: Vec<IpNet>,
+    pub reserved: Vec<Reserved>,
     /// The datastore's revision when this was read.
     pub revision: Revision,
+}
+
+/// A range from which no address is handed out by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reserved {
+    /// The range.
+    pub range: IpNet,
+    /// The reservation's name; `None` for a gateway of the network.
+    pub reservation: Option<String>,
+}
+
+impl Reserved {
+    /// What reserves it, in words.
+    pub(super) fn by(&self) -> String {
+        match &self.reservation {
+            Some(name) => format!("IPReservation {name}"),
+            None => "the network's gateways".to_owned(),
+        }
+    }
 }
 
 impl View {
     /// The view of a network with these gateways, which nobody is given unasked.
     pub fn reserving(mut self, gateways: &[IpAddr]) -> Self {
-        self.reserved.extend(gateways.iter().copied().map(IpNet::from));
+        let reserved = |gateway: &IpAddr| Reserved { range: (*gateway).into(), reservation: None };
+        self.reserved.extend(gateways.iter().map(reserved));
         self
+    }
+
+    /// What reserves an address, if anything does.
+    pub(super) fn reserves(&self, address: IpAddr) -> Option<&Reserved> {
+        self.reserved.iter().find(|reserved| reserved.range.contains(&address))
     }
 
     /// What to read for an assignee.
@@ -211,7 +236,13 @@ impl View {
         let node = first(snapshot, 3).map(|entry| Stored::read(entry, Node::from_json));
         let mut reserved = Vec::new();
         for entry in selected(snapshot, 5) {
-            reserved.extend(Stored::read(entry, IpReservation::from_json)?.value.reserved_cidrs);
+            let IpReservation { name, reserved_cidrs } =
+                Stored::read(entry, IpReservation::from_json)?.value;
+            reserved.extend(
+                reserved_cidrs
+                    .into_iter()
+                    .map(|range| Reserved { range, reservation: Some(name.clone()) }),
+            );
         }
         let pools = selected(snapshot, 4).iter();
         let affinities = selected(snapshot, 6).iter();

@@ -18,6 +18,7 @@ mod error;
 pub mod explain;
 mod family;
 mod handle;
+mod kept_back;
 mod knowledge;
 pub mod map;
 mod memo;
@@ -40,7 +41,8 @@ pub use block::{
 pub use error::Error;
 pub use family::Family;
 pub use handle::Handle;
-pub use knowledge::{Blocks, Holdings, ReadyFlag, Stored, Unreadable, View};
+pub use kept_back::KeptBack;
+pub use knowledge::{Blocks, Holdings, ReadyFlag, Reserved, Stored, Unreadable, View};
 pub use memo::Memo;
 pub use pools::{PassedOver, PoolReference, choose, verdict};
 pub use purpose::{ATTRIBUTE_TYPE, Purpose, TYPE_IPIP_TUNNEL};

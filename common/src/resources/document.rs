@@ -1,5 +1,6 @@
 //! Reading resources from text: YAML or JSON, one or many, v1 or v3.
 
+mod depth;
 mod unique;
 mod weight;
 
@@ -17,6 +18,12 @@ pub enum DocumentError {
     /// The text is neither YAML nor JSON.
     #[error("error parsing document: {0}")]
     Syntax(#[source] serde_norway::Error),
+    /// So many lists and objects are in one another that it is no resource.
+    #[error(
+        "error parsing document: more than 1000 brackets are open at once; a resource has \
+         a few: close those that are open"
+    )]
+    TooDeep,
     /// Something else stands where a resource should.
     #[error(
         "error parsing document: found {0} where a resource should be; \
@@ -83,6 +90,9 @@ pub(super) fn values(text: &str) -> Result<Vec<Value>, DocumentError> {
     if let Ok(value) = serde_json::from_str(text) {
         unique::check(text).map_err(DocumentError::DuplicateKey)?;
         return Ok(vec![value]);
+    }
+    if depth::is_too_deep(text) {
+        return Err(DocumentError::TooDeep);
     }
     weight::check(text).map_err(DocumentError::Syntax)?;
     serde_norway::Deserializer::from_str(text)

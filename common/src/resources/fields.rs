@@ -67,6 +67,18 @@ pub(crate) fn type_name(value: &Value) -> &'static str {
     }
 }
 
+/// What a field with a number in it must be.
+const WHOLE_NUMBER: &str = "a whole number";
+
+/// What a number is that [`is_out_of_range`].
+pub(super) const OUT_OF_RANGE: &str = "one that is out of range";
+
+/// Whether it is a whole number that has no room in the 64 bits of a field.
+pub(super) fn is_out_of_range(value: &Value) -> bool {
+    let is_whole = |number: f64| number.fract() == 0.0 && number.abs() >= 2f64.powi(63);
+    value.is_u64() && !value.is_i64() || (value.is_f64() && value.as_f64().is_some_and(is_whole))
+}
+
 /// A value for a message: text as it is, anything else as JSON.
 pub(super) fn shown(value: &Value) -> String {
     match value {
@@ -121,7 +133,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn integer(&self, key: &str, display: &str, problems: &mut Problems) -> Option<i64> {
-        self.typed(key, display, problems, "a whole number", Value::as_i64)
+        self.typed(key, display, problems, WHOLE_NUMBER, Value::as_i64)
     }
 
     /// The text in field `key`, parsed; text that does not parse is reported
@@ -179,7 +191,8 @@ impl<'a> Fields<'a> {
         let value = self.any(key)?;
         let converted = convert(value);
         if converted.is_none() {
-            let reason = format!("must be {wanted}, not {}", type_name(value));
+            let found = if is_out_of_range(value) { OUT_OF_RANGE } else { type_name(value) };
+            let reason = format!("must be {wanted}, not {found}");
             problems.add(FieldError::new(self.path(display), reason).value(shown(value)));
         }
         converted

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
+use super::cidr;
 use super::fields::{self, Fields, Problems};
 use super::{Error, FieldError};
 
@@ -128,7 +129,7 @@ fn address(
 ) -> Option<IpNet> {
     let text = bgp.text(key, display, problems)?;
     let parsed: Option<IpNet> =
-        text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        cidr::parse(text).ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
     let of_family = parsed.filter(|address| address.addr().is_ipv4() == (family == 4));
     if of_family.is_none() {
         let example = if family == 4 { "172.16.1.11/24" } else { "2001:db8::1/64" };

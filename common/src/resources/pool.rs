@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 
+use super::cidr;
 use super::fields::{self, Fields, Problems};
 use super::{Error, FieldError, Selector};
 
@@ -136,15 +137,12 @@ fn read_cidr(spec: &Fields<'_>, problems: &mut Problems) -> Option<IpNet> {
         );
         return None;
     };
-    let cidr = text.parse().ok();
-    if cidr.is_none() {
-        problems.add(
-            FieldError::new(field, "IPPool CIDR must be a valid subnet")
-                .value(text)
-                .advice("write an address and a prefix length, for example 10.1.0.0/16"),
-        );
-    }
-    cidr
+    let refused = |why: cidr::NoCidr| {
+        let example = "write an address and a prefix length, for example 10.1.0.0/16";
+        let problem = FieldError::new(field, "IPPool CIDR must be a valid subnet").value(text);
+        problems.add(problem.advice(why.advice(example)));
+    };
+    cidr::parse(text).map_err(refused).ok()
 }
 
 /// Reads all fields, and the CIDR with the host bits that were written; `None` without

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
+use super::cidr::{self, NoCidr};
 use super::fields::{self, Fields, Problems};
 use super::{Error, FieldError};
 
@@ -40,11 +41,11 @@ impl IpReservation {
         let mut reserved_cidrs = Vec::new();
         for text in spec.texts("reservedCIDRs", "ReservedCIDRs", &mut problems) {
             match range(text) {
-                Some(cidr) => reserved_cidrs.push(cidr),
-                None => problems.add(
+                Ok(cidr) => reserved_cidrs.push(cidr),
+                Err(why) => problems.add(
                     FieldError::new(spec.path("ReservedCIDRs"), "must be an address or a CIDR")
                         .value(text)
-                        .advice("write for example 10.1.0.7 or 10.1.0.0/30"),
+                        .advice(why.advice("write for example 10.1.0.7 or 10.1.0.0/30")),
                 ),
             }
         }
@@ -53,9 +54,11 @@ impl IpReservation {
 }
 
 /// Host bits in a range are dropped, as Calico does when it uses one.
-fn range(text: &str) -> Option<IpNet> {
-    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-    text.parse::<IpNet>().ok().map(|cidr| cidr.trunc()).or_else(address)
+fn range(text: &str) -> Result<IpNet, NoCidr> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
+    cidr::parse(text).map(|cidr| cidr.trunc())
 }
 
 #[cfg(test)]
@@ -77,6 +80,8 @@ mod tests {
 
     #[test]
     fn other_things_are_named() {
+        let zeros = stored(r#"["010.33.0.0/16"]"#).unwrap_err().to_string();
+        assert!(zeros.contains("without leading zeros, for example 10.33.0.0/16"), "{zeros}");
         let error = stored(r#"["10.1.0.0/30", "10.1.1"]"#).unwrap_err().to_string();
         assert!(error.contains("IPReservation.Spec.ReservedCIDRs = '10.1.1'"), "{error}");
         assert!(stored(r#""10.1.0.0/30""#).unwrap_err().to_string().contains("a list of texts"));

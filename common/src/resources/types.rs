@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use super::fields::{shown, type_name};
+use super::fields::{self, shown, type_name};
 use super::schema::{self, Field, Shape};
 use super::{FieldError, Kind};
 
@@ -168,6 +168,7 @@ fn wanted(shape: &Shape) -> &'static str {
 /// What was found, told apart from what was wanted.
 fn found_type(value: &Value) -> &'static str {
     match value {
+        value if fields::is_out_of_range(value) => fields::OUT_OF_RANGE,
         Value::Number(number) if number.is_f64() => "a fraction",
         Value::Array(_) => "such a list",
         Value::Object(_) => "such an object",

@@ -55,6 +55,7 @@ pub async fn healthy() -> (Memory, ThisNode) {
         host: "n1".to_owned(),
         networks: ["net".to_owned()].into(),
         other_networks: ["net.ptp".to_owned()].into(),
+        unjudged: Vec::new(),
         ..ThisNode::default()
     };
     for host in ["n1", "n2"] {

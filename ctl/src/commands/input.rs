@@ -1,5 +1,7 @@
 //! The resources named by `-f`: a file, a directory or standard input.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -43,6 +45,22 @@ enum InputError {
     NoFile,
 }
 
+/// The largest input, in bytes: a hundred thousand pools.
+const LARGEST: u64 = 64 << 20;
+
+/// Reads a text of at most 64 MiB.
+///
+/// # Errors
+/// When it cannot be read, is larger, or is not UTF-8.
+pub fn read_text(from: impl Read) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    from.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(std::io::Error::other("it is larger than 64 MiB; split it"));
+    }
+    String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8 text"))
+}
+
 fn in_file(path: &Path) -> String {
     if path == Path::new("-") { String::new() } else { format!(" (in {})", path.display()) }
 }
@@ -71,7 +89,8 @@ impl FileArgs {
         }
         let mut resources = Vec::new();
         for file in files {
-            let text = std::fs::read_to_string(&file)
+            let text = File::open(&file)
+                .and_then(read_text)
                 .map_err(|cause| InputError::Unreadable { path: file.clone(), cause })?;
             resources.extend(self.parse(&file, &text)?);
         }
@@ -126,6 +145,14 @@ fn collect_files(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn endless_input_ends() {
+        let error = read_text(std::io::repeat(b'#')).unwrap_err().to_string();
+        assert_eq!(error, "it is larger than 64 MiB; split it");
+        assert_eq!(read_text(&b"kind: List"[..]).unwrap(), "kind: List");
+        assert!(read_text(&b"\xff"[..]).is_err());
+    }
 
     #[test]
     fn a_directory_gives_its_resource_files_in_any_case() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use weir_common::ipam::audit::engine::{Repaired, seen_twice};
-use weir_common::ipam::audit::{Finding, Report};
+use weir_common::ipam::audit::{Finding, Report, Unjudged};
 
 use super::mending::{GoneHostArgs, Look};
 use super::{ipam_show, report};
@@ -81,7 +81,7 @@ const APPEARED: &str = "it appeared during the repair";
 pub async fn run(arguments: CheckArgs, session: &Session<'_>) -> CommandResult {
     let gone = arguments.gone.names();
     let mut look = Look::take(session, &gone).await?;
-    let report = Report::new(&look.listing, &look.findings, &gone);
+    let report = Report::new(&look.listing, &look.findings, &gone).on(look.node.as_ref());
     let mut repairs = Repairs::default();
     if arguments.repair {
         (look, repairs) = repair(look, session, &arguments.gone).await?;
@@ -182,9 +182,12 @@ fn in_words(report: &Report, look: &Look, repairs: &Repairs, was_asked: bool) ->
         None => text.push_str("; no containers on this machine to compare with\n"),
         Some(node) => text.push_str(&format!(
             ", and at {} containers' interfaces on node {}\n",
-            node.attachments.len(),
+            node.judged(),
             node.host
         )),
+    }
+    for unjudged in look.node.iter().flat_map(|node| &node.unjudged) {
+        text.push_str(&format!("{}\n", not_judged(unjudged)));
     }
     for (finding, done) in &repairs.done {
         let done = match done {
@@ -201,6 +204,12 @@ fn in_words(report: &Report, look: &Look, repairs: &Repairs, was_asked: bool) ->
         }
     }
     text + &format!("Check complete; found {} problems.\n", look.findings.len())
+}
+
+fn not_judged(unjudged: &Unjudged) -> String {
+    let of = unjudged.file.as_ref().map(|file| format!(" of {file}")).unwrap_or_default();
+    let Unjudged { network, kinds, reason, .. } = unjudged;
+    format!("Not judged: {} for network {network}{of}: {reason}", kinds.join(" and "))
 }
 
 fn heading(finding: &Finding) -> String {

@@ -5,6 +5,7 @@ mod request;
 use std::path::PathBuf;
 
 use clap::Args;
+use weir_common::datastore::{self, keys};
 use weir_common::ipam::Error;
 use weir_common::ipam::explain::{Considered, Explanation, HeldBlock, HeldState, Way, explain};
 
@@ -48,11 +49,21 @@ pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult
     let explained = explain(session.datastore, &asked.node, wants, gateways, now)
         .await
         .map_err(|error| super::mending::explain(error.into()))?;
-    let output = asked.in_words() + &in_words(&explained);
+    let note = note_on(&asked.node, session).await?;
+    let output = asked.in_words() + &note + &in_words(&explained);
     match explained.outcome {
         Ok(_) => Ok(output),
         Err(error) => Err(Failure { output, message: refused(&error) }),
     }
+}
+
+/// What there is to say of the node's name: nothing when it is registered, or no node is.
+async fn note_on(node: &str, session: &Session<'_>) -> Result<String, Failure> {
+    let failed = |error: datastore::Error| super::mending::explain(error.into());
+    let any = session.datastore.list(keys::NODES, None, 1).await.map_err(failed)?;
+    let own = session.datastore.get(&keys::node(node)).await.map_err(failed)?;
+    let is_unknown = own.is_none() && !any.entries.is_empty();
+    Ok(if is_unknown { super::not_registered(node) } else { String::new() })
 }
 
 fn in_words(explained: &Explanation) -> String {
@@ -85,6 +96,10 @@ fn state(held: &HeldBlock) -> String {
     match &held.state {
         HeldState::Free(0) => "full".to_owned(),
         HeldState::Free(free) => format!("{free} free"),
+        HeldState::Reserved(by) => {
+            let by: Vec<&str> = by.iter().map(String::as_str).collect();
+            format!("its free addresses are reserved by {}", by.join(", "))
+        }
         HeldState::NotThereYet => "not there yet; it is made when it is used".to_owned(),
         HeldState::NotTheHosts(Some(owner)) => format!("belongs to host {owner}; passed over"),
         HeldState::NotTheHosts(None) => "belongs to no host; passed over".to_owned(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 use weir_common::ipam::audit::engine::Repaired;
-use weir_common::ipam::audit::{Finding, Kind, Report};
+use weir_common::ipam::audit::{Attached, Finding, Kind, Report};
 use weir_common::ipam::release_one::{Release, Seen, look_up, release};
 
 use super::change::ChangeArgs;
@@ -58,9 +58,30 @@ async fn release_address(text: &str, session: &Session<'_>) -> CommandResult {
         .map_err(explain)?
         .ok_or_else(|| not_assigned(address))?;
     match release(session.datastore, &Seen::from(&found)).await.map_err(explain)? {
-        Release::Released => Ok(released(address)),
+        Release::Released => {
+            warn_of_users(address, session).await;
+            Ok(released(address))
+        }
         Release::NotInUse => Err(not_assigned(address)),
         Release::Reassigned(now) => Err(Failure::new(reassigned(&now))),
+    }
+}
+
+/// Warns of containers of this node that go on using an address that was released. A
+/// node that cannot be looked at has none that could be named.
+async fn warn_of_users(address: IpAddr, session: &Session<'_>) {
+    let Ok(Some(node)) = session.surroundings.this_node().await else { return };
+    let uses = |it: &&Attached| {
+        it.addresses.contains(&address) && !node.other_networks.contains(it.identity.network())
+    };
+    for Attached { identity, .. } in node.attachments.iter().filter(uses) {
+        session.surroundings.warn(&format!(
+            "warning: {address} is still in use on this node: by interface {} of container {} in \
+             network {}; the next ADD that draws it fails until that container is gone",
+            identity.interface(),
+            identity.container_id(),
+            identity.network()
+        ));
     }
 }
 

@@ -24,6 +24,8 @@ pub mod validate;
 pub mod version;
 mod write;
 
+pub use change::is_dry_run;
+
 use weir_common::resources::{Kind, Resource};
 
 use crate::cli::{Command, IpamCommand, NodeCommand};
@@ -82,6 +84,11 @@ async fn run_ipam(command: IpamCommand, session: &Session<'_>) -> CommandResult 
         IpamCommand::Configure(arguments) => ipam_configure::run(arguments, session).await,
         IpamCommand::Reclaim(arguments) => ipam_reclaim::run(arguments, session).await,
     }
+}
+
+/// The line about a node's name that nobody is registered with, while others are.
+fn not_registered(name: &str) -> String {
+    format!("Note: no node {name} is registered; those that are: weirctl get nodes\n")
 }
 
 /// The kind that an argument means.

@@ -27,6 +27,28 @@ pub struct Location {
     pub source: Source,
 }
 
+impl std::fmt::Display for Location {
+    /// All but the password.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.configuration {
+            Configuration::Embedded { path } => write!(formatter, "embedded, {}", path.display())?,
+            Configuration::Etcd(etcd) => {
+                write!(formatter, "etcd, {}", etcd.endpoints.join(", "))?;
+                if let Some((user, _)) = &etcd.credentials {
+                    write!(formatter, ", as user {user}")?;
+                }
+                if let Some((certificate, _)) = &etcd.client_certificate {
+                    write!(formatter, ", with certificate {}", certificate.display())?;
+                }
+                if let Some(authority) = &etcd.ca_cert_file {
+                    write!(formatter, ", trusting {}", authority.display())?;
+                }
+            }
+        }
+        write!(formatter, " (named by {})", self.source)
+    }
+}
+
 /// Who said where the datastore is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {

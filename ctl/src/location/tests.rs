@@ -197,3 +197,19 @@ fn files_are_read_in_their_order() {
     let error = required.gather(Settings::default(), Settings::default()).unwrap_err();
     assert!(matches!(error, LocationError::Unreadable { .. }));
 }
+
+#[test]
+fn a_datastore_is_described_without_its_password() {
+    let mut etcd = EtcdConfiguration::new(vec!["http://a:1".into(), "http://b:1".into()]);
+    etcd.credentials = Some(("u".into(), "secret".into()));
+    let shown = |configuration, source| Location { configuration, source }.to_string();
+    assert_eq!(
+        shown(Configuration::Etcd(etcd), Source::Environment),
+        "etcd, http://a:1, http://b:1, as user u (named by the environment)"
+    );
+    let embedded = Configuration::Embedded { path: "/x/weir.db".into() };
+    assert_eq!(
+        shown(embedded, Source::CommandLine),
+        "embedded, /x/weir.db (named by the command line)"
+    );
+}

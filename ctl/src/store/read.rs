@@ -88,5 +88,10 @@ pub(super) fn to_resource(kind: Kind, entry: &Entry) -> Result<Resource, StoreEr
     let resource = Resource::from_stored(kind, &entry.value).map_err(|cause| {
         StoreError::Unreadable { key: entry.key.clone(), cause: Box::new(cause) }
     })?;
-    Ok(resource.read_at(entry.revision))
+    // By the name of its key it can be asked for, and deleted.
+    let named = match kind.name_of(&entry.key) {
+        Some(name) if resource.name().is_empty() => resource.renamed(name),
+        _ => resource,
+    };
+    Ok(named.read_at(entry.revision))
 }

@@ -217,3 +217,20 @@ async fn a_dry_run_says_the_same_and_changes_nothing() {
     assert_eq!((&value["dryRun"], value["repairs"].as_array().unwrap().len()), (&json!(true), 4));
     assert_eq!(run(&memory, "ipam check --dry-run", &surroundings).await.exit, 1);
 }
+
+/// Whoever releases what a container uses succeeds, and is told what comes of it.
+#[tokio::test]
+async fn a_container_that_keeps_a_released_address_is_named() {
+    for (address, warned) in [("10.1.0.5", true), ("10.1.0.6", false)] {
+        let memory = store_of(&[("n1", "alive", "10.1.0.5"), ("n1", "gone", "10.1.0.6")]).await;
+        let surroundings = Prepared::new("", Some(node_with(&[("alive", "10.1.0.5")])));
+        let answer = run(&memory, &format!("ipam release --ip={address}"), &surroundings).await;
+        let released = format!("Successfully released IP address {address}\n");
+        assert_eq!(answer, Answer { exit: 0, output: released });
+        let warnings = surroundings.warnings.into_inner().unwrap().join("\n");
+        let says = "10.1.0.5 is still in use on this node: by interface eth0 of container alive \
+                    in network net";
+        assert_eq!(warnings.contains(says), warned, "{warnings:?}");
+        assert_eq!(warnings.is_empty(), !warned);
+    }
+}

@@ -150,3 +150,24 @@ async fn looking_at_a_node_changes_nothing() {
     status(&memory, "node status", Present::default(), Style::default()).await;
     assert_eq!(memory.dump(), before);
 }
+
+/// A slip in a node's name shows.
+#[tokio::test]
+async fn a_name_that_is_not_registered_is_noted() {
+    let memory = busy();
+    let note = "Note: no node typo is registered; those that are: weirctl get nodes\n";
+    for (line, noted) in [
+        ("node status --node typo", true),
+        ("node status --node n1", false),
+        ("ipam explain --node typo", true),
+        ("ipam explain --node n1", false),
+    ] {
+        let answer = status(&memory, line, Present::default(), Style::default()).await;
+        assert_eq!(answer.output.contains(note), noted, "{line}: {}", answer.output);
+    }
+    let line = "node status --node typo -o json";
+    let answer = status(&memory, line, Present::default(), Style::default()).await;
+    assert!(answer.output.contains("\"known\": false"), "{}", answer.output);
+    let empty = status(&Memory::new(), "node status", Present::default(), Style::default()).await;
+    assert!(!empty.output.contains("Note:"), "{}", empty.output);
+}

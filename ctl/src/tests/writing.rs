@@ -162,3 +162,33 @@ async fn the_ipam_configuration_is_a_resource_too() {
         r#"{"auto_allocate_blocks":true,"strict_affinity":true,"maxBlocksPerHost":4}"#
     );
 }
+
+/// A stored pool without a name has that of its key, and is called unusable.
+#[tokio::test]
+async fn a_nameless_pool_shows_under_its_key() {
+    let memory = Memory::new();
+    memory.seed([(weir_common::datastore::keys::pool("odd"), b"{}".to_vec())]);
+    let surroundings = Prepared::new("", None);
+    let answer = call_in(&memory, &["get", "ippool"], &surroundings, Style::default()).await;
+    assert!(answer.exit == 0 && answer.output.contains("odd"), "{}", answer.output);
+    let warnings = surroundings.warnings.into_inner().unwrap();
+    let says = "warning: IPPool(odd) cannot be used: error with field IPPool.Spec.CIDR";
+    assert!(warnings.len() == 1 && warnings[0].starts_with(says), "{warnings:?}");
+}
+
+/// A number without room in any field is told by its field.
+#[tokio::test]
+async fn a_number_out_of_range_is_called_so() {
+    let memory = Memory::new();
+    let number = "99999999999999999999999";
+    let yaml = pool("blue", &format!("cidr: 10.1.0.0/24, blockSize: {number}"));
+    let json = format!(
+        r#"{{"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": {{"name": "a"}},
+            "spec": {{"cidr": "10.1.0.0/24", "blockSize": {number}}}}}"#
+    );
+    for text in [yaml, json] {
+        let answer = call_with_input(&memory, &["create", "-f", "-"], &text).await;
+        let output = answer.output.to_lowercase();
+        assert!(output.contains("out of range") && output.contains("blocksize"), "{output}");
+    }
+}

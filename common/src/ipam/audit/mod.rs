@@ -29,7 +29,7 @@ pub use finding::{Claim, Finding};
 pub use kind::Kind;
 pub use listing::{Listing, Owner};
 pub use mend::{Mend, mend};
-pub use node::{Attached, CALL_DEADLINE, Circumstances, ThisNode};
+pub use node::{Attached, CALL_DEADLINE, Circumstances, ThisNode, Unjudged};
 pub use report::{Record, RecordedAddress, Report};
 
 /// Finds what is damaged, in order of kind and key.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::allocation::Allocation;
 use super::listing::{Listing, Owner};
@@ -43,9 +44,31 @@ pub struct ThisNode {
     /// The other networks configured on it. Their containers' interfaces carry
     /// no mark of Weir's, so that nothing can be said about their addresses.
     pub other_networks: BTreeSet<String>,
+    /// Networks of Weir's that are not, or not fully, compared with this store.
+    pub unjudged: Vec<Unjudged>,
+}
+
+/// A network of Weir's whose attachments are not, or not fully, compared with a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unjudged {
+    /// The network's name.
+    pub network: String,
+    /// The file of the CNI configuration that describes it, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The kinds of damage that were not looked for ([`super::Kind::name`]).
+    pub kinds: Vec<String>,
+    /// Why not, and what to do.
+    pub reason: String,
 }
 
 impl ThisNode {
+    /// How many attachments are compared with this store.
+    pub fn judged(&self) -> usize {
+        self.attachments.iter().filter(|it| self.takes_addresses(&it.identity)).count()
+    }
+
     /// Whether this allocation must have an attachment in this node's kernel:
     /// it was made by Weir, for this node and a network that `weir` wires, and
     /// its ADD is over.

@@ -10,6 +10,7 @@ use super::allocation::Allocation;
 use super::finding::Finding;
 use super::kind::Kind;
 use super::listing::Listing;
+use super::node::{ThisNode, Unjudged};
 
 /// A report, as `weirctl ipam check -o json` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub struct Report {
     /// The hosts that somebody named as gone.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub gone_hosts: BTreeSet<String>,
+    /// The networks of this node whose attachments were not, or not fully, compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_judged: Vec<Unjudged>,
     /// What is damaged.
     pub findings: Vec<Record>,
 }
@@ -88,8 +92,15 @@ impl Report {
             handles: listing.handles.len(),
             addresses: listing.allocations().count(),
             gone_hosts: gone.clone(),
+            not_judged: Vec::new(),
             findings: findings.iter().map(Record::from).collect(),
         }
+    }
+
+    /// The report with what of this node was not compared.
+    #[must_use]
+    pub fn on(self, node: Option<&ThisNode>) -> Self {
+        Self { not_judged: node.map(|node| node.unjudged.clone()).unwrap_or_default(), ..self }
     }
 
     /// The addresses that `weirctl ipam release --from-report` gives back:

@@ -120,3 +120,10 @@ fn marks_of_editors_and_merged_mappings_are_understood() {
 ";
     assert_eq!(names(merged), ["p", "q"]);
 }
+
+/// Such a text kept the parser busy for minutes.
+#[test]
+fn deep_nesting_is_refused_before_it_is_parsed() {
+    let error = read(&"{\"a\":".repeat(100_000)).unwrap_err();
+    assert!(matches!(error, DocumentError::TooDeep), "{error}");
+}

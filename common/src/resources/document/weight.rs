@@ -25,6 +25,11 @@ pub(super) fn check(text: &str) -> Result<(), serde_norway::Error> {
         .try_for_each(|document| Weigh(&left).deserialize(document))
 }
 
+/// Only numbers come as 128 bits that have no room in 64.
+fn out_of_range<E: Error>(number: impl fmt::Display) -> E {
+    E::custom(format!("the number {number} is out of range; write a smaller one"))
+}
+
 /// Takes one from what is left for each value, and for each byte of text.
 #[derive(Clone, Copy)]
 struct Weigh<'a>(&'a Cell<usize>);
@@ -75,12 +80,12 @@ impl<'de> Visitor<'de> for Weigh<'_> {
         self.take(1)
     }
 
-    fn visit_i128<E: Error>(self, _: i128) -> Result<(), E> {
-        self.take(1)
+    fn visit_i128<E: Error>(self, number: i128) -> Result<(), E> {
+        Err(out_of_range(number))
     }
 
-    fn visit_u128<E: Error>(self, _: u128) -> Result<(), E> {
-        self.take(1)
+    fn visit_u128<E: Error>(self, number: u128) -> Result<(), E> {
+        Err(out_of_range(number))
     }
 
     fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {

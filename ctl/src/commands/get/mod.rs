@@ -122,6 +122,9 @@ async fn show(format: &Format, kind: Kind, found: &Found, session: &Session<'_>)
     if found.is_nothing() {
         return Ok(String::new());
     }
+    for resource in found.resources() {
+        warn_of_damage(resource, session);
+    }
     Ok(match format {
         Format::Yaml => yaml::document(&found.to_value(kind)),
         Format::Json => json_output::document(&found.to_value(kind)),
@@ -131,6 +134,17 @@ async fn show(format: &Format, kind: Kind, found: &Found, session: &Session<'_>)
             table::text(columns, found.resources(), as_number, session.style)
         }
     })
+}
+
+/// Says of a pool that nobody gets an address from it, and why.
+fn warn_of_damage(resource: &Resource, session: &Session<'_>) {
+    if resource.kind != Kind::IpPool {
+        return;
+    }
+    if let Err(error) = resource.pool() {
+        let name = resource.name();
+        session.surroundings.warn(&format!("warning: IPPool({name}) cannot be used: {error}"));
+    }
 }
 
 fn as_failure(error: StoreError) -> Failure {

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use serde::Serialize;
+use weir_common::datastore::keys;
 use weir_common::network::{
     Change, ClusterPlan, Inventory, Peer, Present, Problem, TUNNEL_DEVICE, Underlay, Way,
 };
@@ -16,6 +17,8 @@ use weir_common::network::{
 pub struct Status {
     /// The node's name.
     pub node: String,
+    /// Whether it is registered, or no node is.
+    pub known: bool,
     /// The addresses it is registered with.
     pub addresses: Vec<Address>,
     /// Its tunnel, if it needs one.
@@ -145,6 +148,7 @@ impl Status {
             changes.iter().partition(|change| range_of(change).is_some());
         Self {
             node: name.to_owned(),
+            known: is_known(name, inventory),
             addresses: addresses(&own).map(|address| located(address, underlay)).collect(),
             tunnel,
             container_mtu: plan.pod_mtu,
@@ -173,6 +177,13 @@ impl Status {
             (kernel, listed) => kernel.or(listed),
         }
     }
+}
+
+/// A node that cannot be read is registered all the same.
+fn is_known(name: &str, inventory: &Inventory) -> bool {
+    inventory.nodes.is_empty()
+        || inventory.nodes.contains_key(name)
+        || inventory.unreadable.contains_key(&keys::node(name))
 }
 
 impl InKernel {

@@ -4,11 +4,15 @@ use ipnet::IpNet;
 use weir_common::network::TUNNEL_DEVICE;
 
 use super::status::{InKernel, PeerStatus, Range, Status, WayThere};
+use crate::commands::not_registered;
 use crate::output::{Style, boxed};
 
 /// Everything there is to say.
 pub fn text(status: &Status, style: Style) -> String {
     let mut text = format!("{}\n", style.title(&format!("Node {}", status.node)));
+    if !status.known {
+        text.push_str(&not_registered(&status.node));
+    }
     text.push_str(&format!("Registered with: {}\n", registered(status)));
     text.push_str(&format!("Tunnel: {}\n", tunnel(status)));
     text.push_str(&format!("MTU for containers: {}\n", status.container_mtu));
