@@ -142,7 +142,7 @@ impl Agent {
     fn hear(&mut self, news: News) {
         match news {
             News::Listed(inventory, seen) => {
-                let went_back = self.follower.relist(inventory, &seen);
+                let went_back = self.follower.relist(*inventory, &seen);
                 let revision = seen.revision;
                 if went_back {
                     tracing::warn!(

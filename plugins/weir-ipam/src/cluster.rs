@@ -51,8 +51,8 @@ impl Question {
 }
 
 /// What there is in the cluster, by the datastore at `place`, after the node has its
-/// tunnel address. `None` when it is not `due`, or cannot be had, which is logged: the addresses are good
-/// without.
+/// tunnel address. `None` when it is not `due`, or cannot be had, which is logged: the
+/// addresses are good without.
 pub async fn answer(
     datastore: &dyn Datastore,
     place: &str,
