@@ -15,6 +15,7 @@ use weir_common::datastore::{Datastore, Outcome, keys};
 use weir_common::ipam::Family;
 use weir_common::ipam::audit::engine;
 use weir_common::ipam::audit::{Circumstances, Finding, Kind, ThisNode, audit};
+use weir_common::node::{Standing, ensure_tunnel_address, tunnel_handle_id};
 use weir_datastore::Memory;
 use weir_datastore::memory::CommitFault;
 
@@ -270,6 +271,27 @@ async fn an_address_that_another_has_is_not_recorded_twice() {
     let left = repair(&store, Some(&here)).await;
     assert_eq!(kinds(&left), [Kind::AttachmentWithoutAddress]);
     assert_eq!(store.dump(), before);
+}
+
+/// As a restored datastore leaves it, which called the container's address free.
+#[tokio::test]
+async fn a_tunnel_gives_way_to_a_container_that_has_its_address() {
+    let (store, mut here) = healthy().await;
+    let spec = json!({"ipipMode": "Always", "blockSize": 30});
+    pool(&store, "tunnels", "10.77.0.0/28", spec);
+    for tunnel_of in ["n1", "n2"] {
+        let of_other = json!({"metadata": {"name": tunnel_of}, "spec": {"bgp": {}}});
+        put(&store, keys::node(tunnel_of), of_other);
+        let standing = Standing::default();
+        let address = ensure_tunnel_address(&store, tunnel_of, &standing, now()).await.unwrap();
+        here.attachments.push(attached(&format!("on-{tunnel_of}"), "eth0", &[address.into()]));
+        assert_eq!(kinds(&repair(&store, Some(&here)).await), []);
+        let (handle, _) = &in_use(&store)[&address.into()];
+        assert_eq!(handle.as_deref(), Some(format!("net.on-{tunnel_of}").as_str()));
+        assert!(!store.dump().contains_key(&keys::handle(&tunnel_handle_id(tunnel_of))));
+        let node = &store.dump()[&keys::node(tunnel_of)];
+        assert!(!String::from_utf8_lossy(node).contains(&address.to_string()));
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,8 @@ use weir_common::datastore::keys;
 use weir_common::ipam::release_one::{self, Seen, look_up};
 use weir_common::ipam::{Family, PassedOver};
 use weir_common::node::{
-    Error, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address, tunnel_handle_id,
+    Error, NodeAddresses, Standing, ensure_tunnel_address, register, release_tunnel_address,
+    tunnel_handle_id,
 };
 use weir_common::resources::{AllowedUse, Birth};
 use weir_datastore::Memory;
@@ -45,7 +46,11 @@ fn allocated(store: &Memory, node: &str) -> Vec<String> {
 }
 
 async fn ensure(store: &Memory, node: &str) -> Result<Ipv4Addr, Error> {
-    let ensured = ensure_tunnel_address(store, node, now()).await;
+    ensure_as(store, node, &Standing::default()).await
+}
+
+async fn ensure_as(store: &Memory, node: &str, standing: &Standing) -> Result<Ipv4Addr, Error> {
+    let ensured = ensure_tunnel_address(store, node, standing, now()).await;
     if let Ok(address) = &ensured {
         assert_eq!(noted(store, node).as_deref(), Some(address.to_string().as_str()));
         assert_eq!(allocated(store, node), [address.to_string()]);
@@ -342,9 +347,66 @@ async fn an_address_that_is_released_meanwhile_is_not_named() {
             release_number(&other, "n1").await;
         }
     });
-    let address = ensure_tunnel_address(&store, "n1", now()).await.unwrap();
+    let address = ensure_tunnel_address(&store, "n1", &Standing::default(), now()).await.unwrap();
     assert_eq!(noted(&store, "n1"), Some(address.to_string()));
     assert_eq!(allocated(&store, "n1"), [address.to_string()]);
+}
+
+/// What a node with these addresses of its device and its containers says.
+fn standing(tunnel: &[&str], containers: &[&str], is_holding: bool) -> Standing {
+    Standing {
+        tunnel: tunnel.iter().map(|it| it.parse().unwrap()).collect(),
+        containers: containers.iter().map(|it| it.parse().unwrap()).collect(),
+        is_holding,
+    }
+}
+
+#[tokio::test]
+async fn the_address_of_the_device_is_taken_again_when_the_datastore_has_forgotten_it() {
+    for is_holding in [true, false] {
+        let store = tunnelling().await;
+        // Of the node's own block, and of one that is not there either.
+        for had in ["10.0.0.2", "10.0.0.13"] {
+            let address = ensure_as(&store, "n1", &standing(&[had], &[], is_holding)).await;
+            assert_eq!(address.unwrap().to_string(), had);
+            release_tunnel_address(&store, "n1").await.unwrap();
+        }
+        // What no pool has is none to keep.
+        let foreign = ensure_as(&store, "n1", &standing(&["10.99.0.1"], &[], is_holding)).await;
+        assert_eq!(foreign.is_ok(), !is_holding, "{foreign:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_new_is_taken_of_what_a_restored_datastore_calls_free() {
+    let store = tunnelling().await;
+    let none = ensure_as(&store, "n1", &standing(&[], &[], true)).await.unwrap_err();
+    assert!(none.means_none_left() && none.to_string().contains("gone back in time"), "{none}");
+    assign(&store, &request("n2", "c", &[Family::V4])).await.unwrap();
+    let (taken, _) = allocations(&store).into_iter().next().unwrap();
+    let had = standing(&[&taken.to_string()], &[], true);
+    let refused = ensure_as(&store, "n1", &had).await.unwrap_err().to_string();
+    assert!(refused.contains(&format!("{taken} is taken by")), "{refused}");
+    assert_eq!((noted(&store, "n1"), allocated(&store, "n1").len()), (None, 0));
+    // Once all is known again, another one does.
+    ensure_as(&store, "n1", &Standing { is_holding: false, ..had }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_containers_address_is_never_the_tunnels() {
+    let store = tunnelling().await;
+    let first = ensure(&store, "n1").await.unwrap().to_string();
+    release_tunnel_address(&store, "n1").await.unwrap();
+    let beside = standing(&[&first], &[&first], false);
+    let second = ensure_as(&store, "n1", &beside).await.unwrap().to_string();
+    assert_ne!(second, first);
+    // It was given to the tunnel by mistake.
+    let mistaken = standing(&[&second], &[&first, &second], false);
+    let third = ensure_as(&store, "n1", &mistaken).await.unwrap().to_string();
+    assert!(third != first && third != second, "{third}");
+    let holding = standing(&[&third], &[&first, &second, &third], true);
+    ensure_as(&store, "n1", &holding).await.unwrap_err();
+    assert_eq!((noted(&store, "n1"), allocated(&store, "n1").len()), (None, 0), "it is given back");
 }
 
 #[derive(Clone, Debug)]
@@ -397,7 +459,9 @@ async fn release_number(store: &Memory, node: &str) {
 async fn carry_out(store: &Memory, process: &Memory, operation: &Operation) {
     let name = |node: &u8| format!("n{node}");
     match operation {
-        Operation::Ensure(node) => drop(ensure_tunnel_address(process, &name(node), now()).await),
+        Operation::Ensure(node) => {
+            drop(ensure_tunnel_address(process, &name(node), &Standing::default(), now()).await);
+        }
         Operation::Release(node) => drop(release_tunnel_address(process, &name(node)).await),
         Operation::ReleaseNumber(node) => release_number(process, &name(node)).await,
         Operation::Add(node, container) => {

@@ -32,6 +32,20 @@ fn containers_of_one_subnet_reach_each_other_without_a_tunnel() {
     assert_eq!(member.agent().metric("weir_node_routes"), Some(2.0));
 }
 
+/// There are blocks to be routed, and the datastore has not told of the registration yet.
+#[test]
+fn a_new_node_does_not_call_itself_unregistered() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::First]);
+    fleet.apply_pool("direct", json!({"cidr": "10.7.0.0/24", "blockSize": 28}));
+    fleet.start_agent(0);
+    fleet.until("n1 is well", || fleet.members[0].agent().is_well());
+    fleet.pod(0, "direct");
+    fleet.start_agents();
+    fleet.until("n2 has a route", || !fleet.members[1].routes().is_empty());
+    let log = fleet.members[1].agent().log();
+    assert!(log.contains("registered") && !log.contains("is not registered"), "{log}");
+}
+
 #[test]
 fn nodes_are_registered_in_calicos_form() {
     let fleet = two_nodes();

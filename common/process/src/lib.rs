@@ -21,8 +21,8 @@ pub use deadline::{
 pub use lock::{DEFAULT_LOCK_FILE, Lock, NAT_LOCK};
 pub use log::{CALL_VARIABLE, Timing, call_id, logged};
 pub use node_memo::{
-    CLUSTER_VARIABLE, NODE_MEMO_FILE, NODE_MEMO_LOCK, forget_node_memo, leave_node_memo,
-    read_node_memo, read_whole_node_memo,
+    CLUSTER_VARIABLE, NODE_MEMO_FILE, NODE_MEMO_LOCK, leave_node_memo, read_node_memo,
+    read_whole_node_memo,
 };
 pub use node_name::{NodeNameError, node_name};
 pub use parent::{PARENT_VARIABLE, become_program, die_with_parent};

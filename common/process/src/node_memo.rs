@@ -45,17 +45,6 @@ pub fn leave_node_memo(file: &Path, memo: &NodeMemo, follower: &Follower) -> io:
     fs::rename(new, file)
 }
 
-/// Throws the memo away: somebody else has seen to the node since. The lock must be held.
-///
-/// # Errors
-/// The file cannot be removed.
-pub fn forget_node_memo(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

@@ -348,6 +348,7 @@ mod tests {
                 seen: Seen::default(),
                 settled: true,
                 without_borrowed: false,
+                without_tunnel_address: false,
                 inventory: Inventory::default(),
             })),
         }

@@ -1,5 +1,7 @@
 //! Why a node's own data are not written.
 
+use std::net::Ipv4Addr;
+
 use ipnet::IpNet;
 
 use crate::datastore;
@@ -41,6 +43,18 @@ pub enum Error {
         /// The IPIP pools, each with what is in the way.
         passed_over: Vec<(String, PassedOver)>,
     },
+    /// The datastore was restored, and what it calls free may be a container's.
+    #[error(
+        "node {node} needs a tunnel address and takes no new one, which may be a container's: the \
+         datastore has gone back in time; {}; run \"weirctl ipam check --repair\" on each node",
+        lost(had.as_deref())
+    )]
+    NothingNew {
+        /// The node.
+        node: String,
+        /// The address that its tunnel device has, and why it cannot be recorded.
+        had: Option<Box<(Ipv4Addr, ipam::Error)>>,
+    },
     /// The address cannot be assigned or released.
     #[error(transparent)]
     Ipam(#[from] ipam::Error),
@@ -50,13 +64,25 @@ impl Error {
     /// Whether there is no address to be had: asking again does not help before pools,
     /// nodes or blocks change.
     pub fn means_none_left(&self) -> bool {
-        matches!(self, Self::NoTunnelPool { .. } | Self::Ipam(ipam::Error::Exhausted { .. }))
+        matches!(
+            self,
+            Self::NoTunnelPool { .. }
+                | Self::NothingNew { .. }
+                | Self::Ipam(ipam::Error::Exhausted { .. })
+        )
     }
 }
 
 impl From<datastore::Error> for Error {
     fn from(error: datastore::Error) -> Self {
         Self::Ipam(error.into())
+    }
+}
+
+fn lost(had: Option<&(Ipv4Addr, ipam::Error)>) -> String {
+    match had {
+        Some((_, why)) => format!("the one that it had cannot be recorded: {why}"),
+        None => "it has had none".to_owned(),
     }
 }
 

@@ -8,6 +8,7 @@
 mod error;
 mod register;
 mod settle;
+mod standing;
 mod stored;
 mod tunnel;
 mod tunnel_address;
@@ -15,5 +16,6 @@ mod tunnel_address;
 pub use error::Error;
 pub use register::{NodeAddresses, register};
 pub use settle::{Settled, settle_tunnel_address};
+pub use standing::{Standing, lacks_tunnel_address};
 pub use tunnel::{TUNNEL_HANDLES, forget_tunnel_addresses, is_tunnel_address, tunnel_handle_id};
 pub use tunnel_address::{ensure_tunnel_address, release_tunnel_address};

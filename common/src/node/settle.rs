@@ -1,10 +1,10 @@
 //! A node's tunnel address as the cluster asks for it.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
 
-use super::{Error, ensure_tunnel_address, release_tunnel_address};
+use super::{Error, Standing, ensure_tunnel_address, release_tunnel_address};
 use crate::datastore::Datastore;
 use crate::network::{Inventory, needs_tunnel};
 
@@ -19,8 +19,8 @@ pub enum Settled {
     GivenBack,
 }
 
-/// Gives `node` a tunnel address if it needs one, by what `inventory` says, and
-/// takes it back if it needs none. The datastore is asked in any case: the Node's
+/// Gives `node` a tunnel address if it needs one, by what `inventory` and its `standing`
+/// say, and takes it back if it needs none. The datastore is asked in any case: the Node's
 /// field alone does not say whether the address is allocated.
 ///
 /// # Errors
@@ -29,16 +29,27 @@ pub async fn settle_tunnel_address(
     datastore: &dyn Datastore,
     node: &str,
     inventory: &Inventory,
+    standing: &Standing,
     now: Timestamp,
 ) -> Result<Settled, Error> {
     let Some(own) = inventory.nodes.get(node) else {
         return Ok(Settled::AsItWas);
     };
     if needs_tunnel(node, inventory) {
-        let address = ensure_tunnel_address(datastore, node, now).await?;
+        let mut standing = standing.clone();
+        standing.tunnel.retain(|address| !is_elsewhere(node, *address, inventory));
+        let address = ensure_tunnel_address(datastore, node, &standing, now).await?;
         let is_new = own.tunnel != Some(address);
         return Ok(if is_new { Settled::Taken(address) } else { Settled::AsItWas });
     }
     let released = release_tunnel_address(datastore, node).await?;
     Ok(if released.is_some() { Settled::GivenBack } else { Settled::AsItWas })
+}
+
+/// Whether an address lies in another node's block. A restored datastore may have
+/// forgotten that block, and it is not to be claimed because of one borrowed address.
+fn is_elsewhere(node: &str, address: Ipv4Addr, inventory: &Inventory) -> bool {
+    let of_others = inventory.blocks.iter().filter(|(_, hosts)| !hosts.contains(node));
+    let mut of_others = of_others.map(|(block, _)| block);
+    of_others.any(|block| block.contains(&IpAddr::V4(address)))
 }

@@ -8,14 +8,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
 
-use super::Error;
 use super::stored::StoredNode;
 use super::tunnel::{FIELD, tunnel_handle_id};
+use super::{Error, Standing};
 use crate::datastore::{Datastore, Selection, Snapshot, Transaction, keys};
 use crate::ipam::assign::{self, Request, Want};
 use crate::ipam::{
-    Assigned, Assignee, Blocks, Family, Holdings, PassedOver, PoolReference, Purpose, Step, Stored,
-    View, engine, release, verdict,
+    self, Assigned, Assignee, Blocks, Family, Holdings, PassedOver, PoolReference, Purpose, Step,
+    Stored, View, engine, release, verdict,
 };
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
 
@@ -24,29 +24,33 @@ use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
 ///
 /// An address that it has stays as long as its pool is there, has an `ipipMode`
 /// and allows tunnels; that the pool is disabled or selects other nodes concerns
-/// new addresses only. (Calico gives the address up then.) Otherwise it is given
-/// back and another one taken from the first pool that is enabled and selects
-/// the node.
+/// new addresses only. (Calico gives the address up then.) Nor may a container on the
+/// node have it. Otherwise it is given back and another one taken: that of the node's
+/// tunnel device, which a restored datastore may have forgotten; else, unless such a
+/// datastore calls too much free ([`Standing::is_holding`]), one of the first pool that
+/// is enabled and selects the node.
 ///
 /// # Errors
-/// [`Error::NotRegistered`], [`Error::NoTunnelPool`]; [`Error::Ipam`] when there
-/// is no address, or the datastore fails.
+/// [`Error::NotRegistered`], [`Error::NoTunnelPool`], [`Error::NothingNew`];
+/// [`Error::Ipam`] when there is no address, or the datastore fails.
 pub async fn ensure_tunnel_address(
     datastore: &dyn Datastore,
     node: &str,
+    standing: &Standing,
     now: Timestamp,
 ) -> Result<Ipv4Addr, Error> {
     let assignee = tunnel_of(node);
     let mut selections = View::selections(&assignee);
     selections.push(Selection::Key(keys::node(node)));
     let last = selections.len() - 1;
+    let taken: Vec<IpAddr> = standing.containers.iter().copied().collect();
     let parse = |snapshot: &Snapshot| -> Result<_, Error> {
-        Ok((View::parse(snapshot)?, read_node(snapshot, last)?))
+        Ok((View::parse(snapshot)?.reserving(&taken), read_node(snapshot, last)?))
     };
     for _ in 0..engine::MAX_ATTEMPTS {
         let decide = |(view, stored): &(View, Option<StoredNode>), blocks: &Blocks| {
             let stored = stored.as_ref().ok_or_else(|| Error::NotRegistered(node.to_owned()))?;
-            Ensuring { assignee: &assignee, view, stored, blocks }.decide(now)
+            Ensuring { assignee: &assignee, standing, view, stored, blocks }.decide(now)
         };
         let (assigned, _) =
             engine::settle(datastore, selections.clone(), &[], parse, decide).await?;
@@ -100,6 +104,7 @@ fn tunnel_of(node: &str) -> Assignee {
 /// What a decision about a node's tunnel address rests on.
 struct Ensuring<'a> {
     assignee: &'a Assignee,
+    standing: &'a Standing,
     view: &'a View,
     stored: &'a StoredNode,
     blocks: &'a Blocks,
@@ -130,8 +135,23 @@ impl Ensuring<'_> {
         }
     }
 
-    /// Takes a new address.
+    /// Takes the address of the tunnel device, or a new one.
     fn take(&self, now: Timestamp) -> Result<Step, Error> {
+        let mut had = None;
+        let kept = self.standing.tunnel.iter().filter(|it| self.may_stay(IpAddr::V4(**it)));
+        for &address in kept {
+            match self.assign(Want::Exactly(address.into()), now) {
+                Err(why) if is_refusal(&why) => had = Some(Box::new((address, why))),
+                outcome => return Ok(outcome?),
+            }
+        }
+        if self.standing.is_holding {
+            return Err(Error::NothingNew { node: self.assignee.host.clone(), had });
+        }
+        self.take_new(now)
+    }
+
+    fn take_new(&self, now: Timestamp) -> Result<Step, Error> {
         let labels = &self.view.labels;
         let of_ipip = self.view.pools.iter().map(|pool| &pool.value).filter(|pool| is_ipip(pool));
         let (mut pools, mut passed_over) = (Vec::new(), Vec::new());
@@ -144,13 +164,17 @@ impl Ensuring<'_> {
         if pools.is_empty() {
             return Err(Error::NoTunnelPool { node: self.assignee.host.clone(), passed_over });
         }
+        Ok(self.assign(Want::Any { family: Family::V4, pools }, now)?)
+    }
+
+    fn assign(&self, want: Want, now: Timestamp) -> Result<Step, ipam::Error> {
         let request = Request {
             assignee: self.assignee.clone(),
             facts: BTreeMap::new(),
-            wants: vec![Want::Any { family: Family::V4, pools }],
+            wants: vec![want],
             gateways: Vec::new(),
         };
-        Ok(assign::decide(&request, self.view, self.blocks, now)?)
+        assign::decide(&request, self.view, self.blocks, now)
     }
 
     /// The step, with the node naming the address. An address that the node has
@@ -178,6 +202,7 @@ impl Ensuring<'_> {
         let around = |pool: &&Stored<IpPool>| pool.value.cidr.contains(&address);
         let pool = self.view.pools.iter().find(around).map(|pool| &pool.value);
         pool.is_some_and(|pool| is_ipip(pool) && pool.allows(AllowedUse::Tunnel))
+            && !self.standing.is_containers(address)
     }
 }
 
@@ -222,6 +247,19 @@ fn commit_or_done(transaction: Transaction, addresses: Vec<Assigned>) -> Step {
     } else {
         Step::Commit(transaction, addresses)
     }
+}
+
+/// Whether an address that was asked for cannot be had, while others can.
+fn is_refusal(error: &ipam::Error) -> bool {
+    use ipam::Error::{Exhausted, OtherHost, OutsidePools, Taken, UnusablePool};
+    matches!(
+        error,
+        Exhausted { .. }
+            | OtherHost { .. }
+            | OutsidePools { .. }
+            | Taken { .. }
+            | UnusablePool { .. }
+    )
 }
 
 /// Whether nodes may tunnel to reach a pool's addresses.

@@ -31,7 +31,7 @@ pub(crate) use fields::type_name;
 pub use ipam_config::IpamConfig;
 pub use kind::{IPAM_CONFIG_NAME, Kind};
 pub use label::{LabelChange, LabelError, LabelOutcome};
-pub use node::Node;
+pub use node::{Node, NodeForRoutes};
 pub use patch::{Patch, PatchError, PatchType};
 pub use pool::{
     AllowedUse, AssignmentMode, EncapsulationMode, IpPool, check_blocks, check_overlap,

@@ -10,8 +10,19 @@ use super::cidr;
 use super::fields::{self, Fields, Problems};
 use super::{Error, FieldError};
 
-/// What the ways between nodes depend on, where it cannot be read.
-const NEEDED_FOR_ROUTES: [&str; 2] = ["Node.Spec.BGP.IPv4Address", "Node.Spec.BGP.IPv6Address"];
+/// Where a node names its addresses.
+const ADDRESSES: [&str; 2] = ["Node.Spec.BGP.IPv4Address", "Node.Spec.BGP.IPv6Address"];
+
+/// A node, read as far as the ways to it depend on it.
+#[derive(Debug)]
+pub struct NodeForRoutes {
+    /// The node; fields that cannot be read count as absent.
+    pub node: Node,
+    /// Whether its IPv4 address is wrong, and whether its IPv6 address is.
+    pub wrong: [bool; 2],
+    /// All that is wrong.
+    pub flaw: Option<Error>,
+}
 
 /// A node, as validated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,17 +63,20 @@ impl Node {
         problems.into_result(Some(node))
     }
 
-    /// Reads a node for the ways to it: only its addresses need to be good. What is
-    /// wrong besides is handed out with it; such fields count as absent.
+    /// Reads a node for the ways to it. An address that is wrong does not take the
+    /// other one away, and what is wrong besides takes none away.
     ///
     /// # Errors
-    /// As [`Node::from_json`], for what is needed.
-    pub fn for_routes(value: &[u8]) -> Result<(Self, Option<Error>), Error> {
+    /// As [`Node::from_json`], when both addresses are wrong.
+    pub fn for_routes(value: &[u8]) -> Result<NodeForRoutes, Error> {
         let object = fields::object("Node", value)?;
         let mut problems = Problems::default();
         let node = Self::read(&object, &mut problems);
-        problems.refuse(&NEEDED_FOR_ROUTES)?;
-        Ok((node, problems.into_error()))
+        let wrong = ADDRESSES.map(|field| problems.refuse(&[field]).is_err());
+        if wrong == [true, true] {
+            problems.refuse(&ADDRESSES)?;
+        }
+        Ok(NodeForRoutes { node, wrong, flaw: problems.into_error() })
     }
 
     fn read(object: &Map<String, Value>, problems: &mut Problems) -> Self {

@@ -142,7 +142,7 @@ impl Agent {
     fn hear(&mut self, news: News) {
         match news {
             News::Listed(inventory, seen) => {
-                let went_back = self.follower.relist(inventory, &seen);
+                let went_back = self.follower.relist(*inventory, &seen);
                 let revision = seen.revision;
                 if went_back {
                     tracing::warn!(
@@ -189,10 +189,11 @@ impl Agent {
         let started = Instant::now();
         let inventory = self.follower.inventory();
         let forgotten = self.follower.has_forgotten(self.registration.node());
+        let is_holding = self.follower.held() > 0;
         let (mut failures, mut problems) = (Vec::new(), BTreeSet::new());
         // A datastore that is away would be waited for, and nothing else done.
         if self.lost.is_none() {
-            match self.registration.renew(&self.kernel, &inventory, forgotten).await {
+            match self.registration.renew(&self.kernel, &inventory, forgotten, is_holding).await {
                 Ok(problem) => problems.extend(problem),
                 Err(failure) => failures.push(failure),
             }
@@ -205,12 +206,19 @@ impl Agent {
             ));
         }
         let nodes = inventory.nodes.len();
-        let outcome = converge(&self.kernel, self.registration.node(), &inventory).await;
+        // Where it is told that there is no address, somebody else may have that one.
+        let keeps_tunnel = problems.is_empty();
+        let outcome =
+            converge(&self.kernel, self.registration.node(), inventory, keeps_tunnel).await;
         self.metrics.observe(started.elapsed());
         self.metrics.nodes.set(nodes as i64);
         self.metrics.held.set(self.follower.held() as i64);
         match outcome {
             Ok(mut outcome) => {
+                if self.registration.is_awaited() {
+                    let is_it = |it: &Problem| matches!(it, Problem::NotRegistered { .. });
+                    outcome.problems.retain(|problem| !is_it(problem));
+                }
                 outcome.problems.append(&mut problems);
                 failures.extend(self.note(outcome));
             }

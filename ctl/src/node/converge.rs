@@ -1,5 +1,6 @@
 //! One comparison of the kernel with the plan.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use weir_common::network::{
@@ -14,7 +15,7 @@ use crate::session::chain;
 pub struct Outcome {
     /// What the node should have.
     pub plan: ClusterPlan,
-    /// How many changes were asked of the kernel.
+    /// How many changes were made in the kernel.
     pub changes: usize,
     /// What it refused, in words. It is tried again.
     pub failures: Vec<String>,
@@ -23,7 +24,8 @@ pub struct Outcome {
 }
 
 /// Makes the kernel what `node`'s part in the cluster is. A part that fails does
-/// not keep the others from being done.
+/// not keep the others from being done. `keeps_tunnel` lets a tunnel device that the
+/// datastore knows no address for have its own.
 ///
 /// # Errors
 /// The node's links cannot be read: without them there would be no way to
@@ -31,10 +33,14 @@ pub struct Outcome {
 pub async fn converge(
     kernel: &Kernel,
     node: &str,
-    inventory: &Inventory,
+    mut inventory: Cow<'_, Inventory>,
+    keeps_tunnel: bool,
 ) -> Result<Outcome, Error> {
     let underlay = kernel.underlay().await?;
-    let plan = plan_cluster(node, inventory, &underlay);
+    if keeps_tunnel {
+        inventory = kernel.keeping_tunnel_address(node, inventory).await?;
+    }
+    let plan = plan_cluster(node, &inventory, &underlay);
     let problems = plan.problems.clone();
     let mut outcome = Outcome { plan, changes: 0, failures: Vec::new(), problems };
     let has = |v4: bool| inventory.pools.values().any(|pool| pool.cidr.addr().is_ipv4() == v4);

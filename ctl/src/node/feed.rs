@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub enum News {
     /// Everything there is, and as of when.
-    Listed(Inventory, Seen),
+    Listed(Box<Inventory>, Seen),
     /// What changed since, in order.
     Changed(Vec<Event>),
     /// The datastore cannot be reached, or broke off. Another listing follows
@@ -59,7 +59,7 @@ async fn list_and_watch(datastore: &dyn Datastore, listeners: &Sender<News>) -> 
     match Listing::read(datastore, usize::MAX).await {
         Ok(Listing { inventory, seen, .. }) => {
             let revision = seen.revision;
-            listeners.send(News::Listed(inventory, seen)).await.ok()?;
+            listeners.send(News::Listed(Box::new(inventory), seen)).await.ok()?;
             watch(datastore, revision, listeners).await
         }
         Err(error) => Some(error),

@@ -75,7 +75,8 @@ impl Registration {
     }
 
     /// Writes what has changed. `forgotten` says that the datastore was restored
-    /// from a state without this node. Nothing is asked of the datastore when
+    /// from a state without this node, `is_holding` that anything is held that it has
+    /// forgotten. Nothing is asked of the datastore when
     /// everything is as it should be. Returns what keeps the node from a tunnel
     /// address where it needs one.
     ///
@@ -86,6 +87,7 @@ impl Registration {
         kernel: &Kernel,
         inventory: &Inventory,
         forgotten: bool,
+        is_holding: bool,
     ) -> Result<Option<Problem>, String> {
         let own = inventory.nodes.get(&self.node).cloned().unwrap_or_default();
         let detected = self.detect(kernel, &own).await?;
@@ -106,7 +108,8 @@ impl Registration {
         self.registered = Some(addresses);
         let is_absent = !inventory.nodes.contains_key(&self.node);
         self.absent = is_absent.then(|| self.absent.unwrap_or_else(Instant::now));
-        self.tunnel.renew(&self.datastore, &self.node, inventory).await
+        let standing = async || kernel.standing(is_holding).await.map_err(|error| chain(&error));
+        self.tunnel.renew(&self.datastore, &self.node, inventory, is_holding, standing).await
     }
 
     /// Whether somebody deleted this node's Node while the agent runs. It stays
@@ -114,6 +117,11 @@ impl Registration {
     /// itself. For a moment after the registration nobody can tell.
     pub fn is_deleted(&self) -> bool {
         self.absent.is_some_and(|since| since.elapsed() > STEADY_TIME)
+    }
+
+    /// Whether this node has been registered and the datastore has not told of it yet.
+    pub fn is_awaited(&self) -> bool {
+        self.absent.is_some() && !self.is_deleted()
     }
 
     /// Whether the datastore has what this node wrote, as far as `inventory` says.

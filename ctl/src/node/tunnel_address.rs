@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 use weir_common::datastore::{Datastore, keys};
 use weir_common::network::{ClusterPool, Inventory, Peer, Problem, has_settled_tunnel};
-use weir_common::node::{self, Settled, settle_tunnel_address};
+use weir_common::node::{self, Settled, Standing, settle_tunnel_address};
 
 use crate::session::chain;
 
@@ -28,6 +28,8 @@ struct Grounds {
     /// What cannot be read in the Node: it may be the address.
     flaw: Option<String>,
     pools: BTreeMap<String, ClusterPool>,
+    /// Whether anything is held that a restored datastore has forgotten.
+    is_holding: bool,
 }
 
 /// A node's tunnel address.
@@ -64,7 +66,9 @@ fn blocks_of(node: &str, inventory: &Inventory) -> Vec<IpNet> {
 impl TunnelAddress {
     /// Takes an address if `node` needs one, and gives it back if not. Asks the
     /// datastore only when something changed. Returns why a node that needs an
-    /// address gets none: its containers reach others all the same.
+    /// address gets none: its containers reach others all the same. `is_holding` says
+    /// whether anything is held that a restored datastore has forgotten; `standing` is
+    /// asked when the datastore is.
     ///
     /// # Errors
     /// What went wrong, in words. It is tried again.
@@ -73,6 +77,8 @@ impl TunnelAddress {
         datastore: &Arc<dyn Datastore>,
         node: &str,
         inventory: &Inventory,
+        is_holding: bool,
+        standing: impl AsyncFnOnce() -> Result<Standing, String>,
     ) -> Result<Option<Problem>, String> {
         let Some(own) = inventory.nodes.get(node) else {
             return Ok(None);
@@ -81,6 +87,7 @@ impl TunnelAddress {
             own: own.clone(),
             flaw: inventory.flawed.get(&keys::node(node)).cloned(),
             pools: inventory.pools.clone(),
+            is_holding,
         };
         if has_settled_tunnel(node, inventory) && self.settled.as_ref() == Some(&grounds) {
             return Ok(None);
@@ -91,8 +98,9 @@ impl TunnelAddress {
             return refused.why.clone().map(Some);
         }
         self.refused = None;
-        let now = jiff::Timestamp::now();
-        match settle_tunnel_address(datastore.as_ref(), node, inventory, now).await {
+        let (standing, now) = (standing().await?, jiff::Timestamp::now());
+        let datastore = datastore.as_ref();
+        match settle_tunnel_address(datastore, node, inventory, &standing, now).await {
             Ok(Settled::AsItWas) => {}
             Ok(Settled::Taken(address)) => tracing::info!(%address, "has a tunnel address"),
             Ok(Settled::GivenBack) => {
@@ -168,7 +176,7 @@ mod tests {
         store: &Arc<dyn Datastore>,
         inventory: &Inventory,
     ) -> Result<Option<Problem>, String> {
-        tunnel.renew(store, "n1", inventory).await
+        tunnel.renew(store, "n1", inventory, false, async || Ok(Standing::default())).await
     }
 
     async fn inventory(store: &Arc<dyn Datastore>) -> Inventory {

@@ -20,6 +20,7 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
     let request = request_of(call, &host(call)?, boot_id.as_deref())?;
     // The wait for other calls of this host does not count against the deadline.
     let datastore = call.configuration.datastore.clone()?;
+    let place = datastore.place();
     let lock = lock(ipam);
     let mut memo = Memo::read(&lock.memo(), boot_id.as_deref());
     let question = Question::asked();
@@ -39,7 +40,7 @@ pub fn add(call: &Call) -> Result<AddResult, Error> {
         let due = async {
             due || assignment.addresses.iter().any(is_new) && question.is_due(datastore).await
         };
-        let cluster = cluster::answer(datastore, &request.assignee.host, due).await;
+        let cluster = cluster::answer(datastore, &place, &request.assignee.host, due).await;
         Ok((assignment, cluster))
     })?;
     Ok(AddResult { cluster, ..assigned(ipam, &assignment) })

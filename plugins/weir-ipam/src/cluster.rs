@@ -1,13 +1,18 @@
 //! What `weir` asks where no agent runs: has the cluster changed, and what is there?
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use jiff::Timestamp;
 use weir_common::cni::{Code, Error};
 use weir_common::datastore::Datastore;
-use weir_common::network::{ClusterNotice, Inventory, Listing, Seen, needs_tunnel};
+use weir_common::network::{ClusterNotice, Listing, Seen, needs_tunnel};
 use weir_common::node::{Settled, settle_tunnel_address};
-use weir_process::{CLUSTER, CLUSTER_VARIABLE, Limit, TUNNEL_ADDRESS, Timing, within};
+use weir_kernel::Kernel;
+use weir_process::{
+    CLUSTER, CLUSTER_VARIABLE, Limit, NODE_MEMO_FILE, TUNNEL_ADDRESS, Timing, read_whole_node_memo,
+    within,
+};
 
 /// The most affinities in a cluster for which blocks are read: about ten megabytes
 /// of them.
@@ -45,11 +50,12 @@ impl Question {
     }
 }
 
-/// What there is in the cluster, after the node has its tunnel address. `None` when
-/// it is not `due`, or cannot be had, which is logged: the addresses are good
-/// without.
+/// What there is in the cluster, by the datastore at `place`, after the node has its
+/// tunnel address. `None` when it is not `due`, or cannot be had, which is logged: the
+/// addresses are good without.
 pub async fn answer(
     datastore: &dyn Datastore,
+    place: &str,
     node: &str,
     due: impl Future<Output = bool>,
 ) -> Option<Box<ClusterNotice>> {
@@ -64,7 +70,7 @@ pub async fn answer(
             Ok(Some(listing))
         });
     match answer.await {
-        Ok(listing) => Some(Box::new(settle(datastore, node, listing?).await)),
+        Ok(listing) => Some(Box::new(settle(datastore, place, node, listing?).await)),
         Err(error) => {
             tracing::warn!(
                 %error,
@@ -77,9 +83,13 @@ pub async fn answer(
     }
 }
 
-async fn settle(datastore: &dyn Datastore, node: &str, listing: Listing) -> ClusterNotice {
-    let Listing { mut inventory, seen, without_blocks } = listing;
-    if without_blocks {
+async fn settle(
+    datastore: &dyn Datastore,
+    place: &str,
+    node: &str,
+    mut listing: Listing,
+) -> ClusterNotice {
+    if listing.without_blocks {
         tracing::warn!(
             most = MOST_BLOCKS,
             "too many blocks to look for borrowed addresses on other nodes, which are not routed; \
@@ -88,13 +98,16 @@ async fn settle(datastore: &dyn Datastore, node: &str, listing: Listing) -> Clus
     }
     // Giving it back is left to the agent: it knows what a restored datastore has
     // forgotten, and may still need the tunnel for.
-    let settled = match take_tunnel_address(datastore, node, &inventory).await {
-        Ok((address, is_final)) => {
-            if let (Some(own), Some(address)) = (inventory.nodes.get_mut(node), address) {
+    let taken = take_tunnel_address(datastore, place, node, &listing).await;
+    let without_tunnel_address = matches!(taken, Ok(Taken::Refused));
+    let settled = match taken {
+        Ok(Taken::Address(address)) => {
+            if let Some(own) = listing.inventory.nodes.get_mut(node) {
                 own.tunnel = Some(address);
             }
-            is_final
+            true
         }
+        Ok(Taken::Refused | Taken::Nothing) => true,
         Err(error) => {
             tracing::warn!(
                 %error,
@@ -104,28 +117,52 @@ async fn settle(datastore: &dyn Datastore, node: &str, listing: Listing) -> Clus
             false
         }
     };
+    let Listing { inventory, seen, without_blocks: without_borrowed } = listing;
     let node = node.to_owned();
-    ClusterNotice { node, seen, settled, without_borrowed: without_blocks, inventory }
+    ClusterNotice { node, seen, settled, without_borrowed, without_tunnel_address, inventory }
 }
 
-/// Takes a tunnel address if the node needs one: the new one, and whether that is all
-/// there is to do. Where no pool gives an address, asking again does not help.
+/// What a look at the node's tunnel address comes to.
+enum Taken {
+    /// None is needed, or it is there already.
+    Nothing,
+    /// The node has this one now.
+    Address(Ipv4Addr),
+    /// None is to be had. Asking again does not help.
+    Refused,
+}
+
+/// Takes a tunnel address if the node needs one, also for what a restored datastore has
+/// forgotten.
 async fn take_tunnel_address(
     datastore: &dyn Datastore,
+    place: &str,
     node: &str,
-    inventory: &Inventory,
-) -> Result<(Option<Ipv4Addr>, bool), Error> {
-    if !needs_tunnel(node, inventory) {
-        return Ok((None, true));
+    listing: &Listing,
+) -> Result<Taken, Error> {
+    if !listing.inventory.nodes.contains_key(node) {
+        return Ok(Taken::Nothing);
+    }
+    let left = read_whole_node_memo(Path::new(NODE_MEMO_FILE));
+    let left = left.filter(|(memo, _)| memo.datastore == place);
+    let mut follower = left.map(|(_, follower)| follower).unwrap_or_default();
+    follower.relist(listing.inventory.clone(), &listing.seen);
+    let (inventory, is_holding) = (follower.inventory(), follower.held() > 0);
+    if !needs_tunnel(node, &inventory) {
+        return Ok(Taken::Nothing);
     }
     let what = "taking a tunnel address";
     within(what, "the next ADD tries again", Limit::of(TUNNEL_ADDRESS), async {
-        match settle_tunnel_address(datastore, node, inventory, Timestamp::now()).await {
-            Ok(Settled::Taken(address)) => Ok((Some(address), true)),
-            Ok(_) => Ok((None, true)),
+        let failed = |error: weir_kernel::Error| Error::caused(Code::TryAgainLater, &error);
+        let kernel = Kernel::open().map_err(failed)?;
+        let (standing, now) =
+            (kernel.standing(is_holding).await.map_err(failed)?, Timestamp::now());
+        match settle_tunnel_address(datastore, node, &inventory, &standing, now).await {
+            Ok(Settled::Taken(address)) => Ok(Taken::Address(address)),
+            Ok(_) => Ok(Taken::Nothing),
             Err(error) if error.means_none_left() => {
                 tracing::warn!("{error}");
-                Ok((None, true))
+                Ok(Taken::Refused)
             }
             Err(error) => Err(Error::caused(Code::TryAgainLater, &error)),
         }

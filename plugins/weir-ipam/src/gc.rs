@@ -21,6 +21,7 @@ pub fn gc(call: &Call) -> Result<Option<Value>, Error> {
     let ipam = call.configuration.require_ipam()?;
     let host = host(call)?;
     let configuration = call.configuration.datastore.clone()?;
+    let place = configuration.place();
     let question = Question::asked();
     let lock = lock(ipam);
     block_on(async {
@@ -32,7 +33,7 @@ pub fn gc(call: &Call) -> Result<Option<Value>, Error> {
         .await?;
         drop(lock);
         let datastore = datastore.as_ref();
-        let cluster = cluster::answer(datastore, &host, question.is_due(datastore)).await;
+        let cluster = cluster::answer(datastore, &place, &host, question.is_due(datastore)).await;
         Ok(cluster.as_deref().map(cluster_answer))
     })
 }

@@ -220,7 +220,17 @@ impl Upkeep {
                  forgotten is kept; run \"weirctl ipam check --repair\" on each node"
             );
         }
-        let mut plan = plan_cluster(&notice.node, &follower.inventory(), &underlay);
+        let mut inventory = follower.inventory();
+        if !notice.without_tunnel_address {
+            match kernel.keeping_tunnel_address(&notice.node, inventory).await {
+                Ok(keeping) => inventory = keeping,
+                Err(error) => {
+                    tracing::warn!(%error, "the ways to other nodes stay as they are");
+                    return;
+                }
+            }
+        }
+        let mut plan = plan_cluster(&notice.node, &inventory, &underlay);
         plan.keeps_addresses = notice.without_borrowed;
         let done = kernel.converge(&plan).await;
         log(&plan, &done);

@@ -4,6 +4,7 @@
 mod agentless;
 mod cluster;
 mod move_in;
+mod restored;
 
 use std::net::Ipv4Addr;
 

@@ -1,6 +1,6 @@
 //! Carrying out changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
@@ -17,6 +17,10 @@ impl Kernel {
     /// Without a tunnel device (the kernel has no IPIP, or another program has
     /// its name) all that needs it is left out, and returned once.
     pub async fn change(&self, changes: &[Change]) -> Vec<(String, Error)> {
+        self.run(changes).await.failures
+    }
+
+    pub(super) async fn run(&self, changes: &[Change]) -> Run<'_> {
         let mut run = Run::new(self);
         for part in changes.chunk_by(|one, next| is_route(one) && is_route(next)) {
             match part {
@@ -28,7 +32,7 @@ impl Kernel {
                 routes => run.routes(routes).await,
             }
         }
-        run.failures
+        run
     }
 }
 
@@ -40,6 +44,8 @@ fn is_route(change: &Change) -> bool {
 pub(super) struct Run<'a> {
     pub(super) kernel: &'a Kernel,
     pub(super) failures: Vec<(String, Error)>,
+    /// What was left out: there is no tunnel device, or nothing to be done.
+    pub(super) left_out: BTreeSet<String>,
     /// The numbers of the links that were asked for.
     indices: HashMap<String, u32>,
     /// Whether it is known, and reported, that there is no tunnel device.
@@ -48,11 +54,23 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(kernel: &'a Kernel) -> Self {
-        Self { kernel, failures: Vec::new(), indices: HashMap::new(), no_tunnel: false }
+        let (failures, left_out, indices) = Default::default();
+        Self { kernel, failures, left_out, indices, no_tunnel: false }
+    }
+
+    /// Those of the changes that were made.
+    pub(super) fn made(&self, mut changes: Vec<Change>) -> Vec<Change> {
+        let failed: BTreeSet<&str> = self.failures.iter().map(|(what, _)| what.as_str()).collect();
+        changes.retain(|change| {
+            let what = change.to_string();
+            !self.left_out.contains(&what) && !failed.contains(what.as_str())
+        });
+        changes
     }
 
     async fn single(&mut self, change: &Change) -> Result<(), Error> {
         if self.no_tunnel && is_of_tunnel(change) {
+            self.left_out.insert(change.to_string());
             return Ok(());
         }
         match change {

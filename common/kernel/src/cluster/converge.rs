@@ -10,7 +10,7 @@ use crate::{Error, Kernel};
 /// What a comparison came to.
 #[derive(Debug, Default)]
 pub struct Converged {
-    /// What was asked of the kernel.
+    /// What was made in the kernel.
     pub changes: Vec<Change>,
     /// What it refused.
     pub failures: Vec<Error>,
@@ -45,8 +45,9 @@ impl Kernel {
             }
         }
         let (changes, in_the_way) = difference(&plan, &present);
-        let refused = self.change(&changes).await;
-        converged.failures.extend(refused.into_iter().map(|(_, error)| error));
+        let run = self.run(&changes).await;
+        let changes = run.made(changes);
+        converged.failures.extend(run.failures.into_iter().map(|(_, error)| error));
         if filter.is_none() {
             converged.failures.extend(self.ensure_tunnel_filter(None).err());
         }

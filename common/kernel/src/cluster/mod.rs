@@ -7,6 +7,7 @@ mod converge;
 mod interface;
 mod present;
 mod routes;
+mod standing;
 mod tunnel;
 mod way;
 

@@ -41,6 +41,7 @@ impl Run<'_> {
             Ok(known) => known,
             Err(error) => {
                 let what = format!("{} changes of routes", changes.len());
+                self.left_out.extend(changes.iter().map(ToString::to_string));
                 return self.failures.push((what, error));
             }
         };
@@ -48,6 +49,9 @@ impl Run<'_> {
         let mut collided = Vec::new();
         for change in changes {
             match self.requests(change, &known) {
+                Ok(Some(more)) if more.is_empty() => {
+                    self.left_out.insert(change.to_string());
+                }
                 Ok(Some(more)) => requests.extend(more),
                 Ok(None) => collided.push(change),
                 Err(error) => self.failures.push((change.to_string(), error)),

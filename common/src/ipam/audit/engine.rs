@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::super::assign::{Request, Want};
-use super::super::{Error, engine};
+use super::super::release_one::{self, Release, Seen};
+use super::super::{Attribute, Error, engine};
 use super::evidence::Evidence;
 use super::finding::{Finding, assignee_of};
 use super::listing::Listing;
@@ -14,6 +15,7 @@ use super::mend::{Mend, mend};
 use super::node::{Attached, Circumstances};
 use crate::datastore::{Datastore, Outcome, Paging, Revision};
 use crate::network::AttachmentIdentity;
+use crate::node::is_tunnel_address;
 
 /// A listing, and the moments between which it was made.
 #[derive(Clone, Debug)]
@@ -213,7 +215,7 @@ async fn read(
 
 /// Records the addresses that an attachment has in the kernel, by the same
 /// decision as an ADD that asks for them by number: who has one meanwhile keeps
-/// it.
+/// it, unless that is the tunnel of a node, which can do with another.
 async fn record(
     datastore: &dyn Datastore,
     identity: &AttachmentIdentity,
@@ -227,11 +229,36 @@ async fn record(
         wants: addresses.iter().copied().map(Want::Exactly).collect(),
         gateways: Vec::new(),
     };
-    match engine::assign(datastore, &request, &[], now).await {
+    let mut outcome = engine::assign(datastore, &request, &[], now).await;
+    for _ in addresses {
+        let Err(Error::Taken { address, .. }) = &outcome else { break };
+        if !release_from_tunnel(datastore, *address).await? {
+            break;
+        }
+        outcome = engine::assign(datastore, &request, &[], now).await;
+    }
+    match outcome {
         Ok(_) => Ok(Repaired::Mended),
         Err(error @ (Error::Datastore(_) | Error::NotReady | Error::Contended { .. })) => {
             Err(error)
         }
         Err(refused) => Ok(Repaired::Left(refused.to_string())),
     }
+}
+
+/// Releases an address if a node's tunnel has it, and says whether that is so. The node
+/// looks for another one as soon as it does not name this one any more.
+async fn release_from_tunnel(datastore: &dyn Datastore, address: IpAddr) -> Result<bool, Error> {
+    let Some(found) = release_one::look_up(datastore, address).await? else {
+        return Ok(true);
+    };
+    let holder = release_one::holder(datastore, address).await?;
+    let is_tunnel = |it: &Attribute| {
+        it.handle_id.as_deref() == found.handle.as_deref() && is_tunnel_address(it)
+    };
+    if !holder.as_ref().is_some_and(is_tunnel) {
+        return Ok(false);
+    }
+    let released = release_one::release(datastore, &Seen::from(&found)).await?;
+    Ok(!matches!(released, Release::Reassigned(_)))
 }

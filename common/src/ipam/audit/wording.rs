@@ -102,7 +102,7 @@ impl Finding {
         match self {
             Self::LeakedAddress(_) | Self::AddressOfGoneHost { .. } => "release it".to_owned(),
             Self::UnrecordedAttachment { .. } => {
-                "record it, if nobody else has the address".to_owned()
+                "record it, if no other container has the address".to_owned()
             }
             Self::EmptyHandle { .. } => "delete the handle".to_owned(),
             Self::MissingHandle { .. } => "make the handle anew".to_owned(),

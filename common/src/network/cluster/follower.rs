@@ -2,7 +2,7 @@
 //! after a gap.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub struct Follower {
     revision: Revision,
     #[serde(default)]
     history: History,
+    #[serde(skip)]
+    changes: u64,
 }
 
 impl Follower {
@@ -42,27 +44,35 @@ impl Follower {
             self.held = Inventory {
                 facts: Facts::default(),
                 unreadable: BTreeMap::new(),
+                wrong: BTreeSet::new(),
                 flawed: BTreeMap::new(),
                 ..self.inventory().into_owned()
             };
         }
         self.held.forget(&fresh);
         self.known = fresh;
+        self.changes += 1;
         self.revision = seen.revision;
         self.history = seen.history;
         was_restored
     }
 
-    /// What counts although the datastore has forgotten it, to be kept where it
-    /// outlives this process.
-    pub fn held_inventory(&self) -> &Inventory {
-        &self.held
+    /// What outlives this process, for one that has seen nothing yet: what is held, and
+    /// what each value was, should it be one that cannot be read.
+    pub fn left_behind(&self) -> Self {
+        let known = Inventory {
+            facts: Facts::default(),
+            unreadable: BTreeMap::new(),
+            wrong: BTreeSet::new(),
+            flawed: BTreeMap::new(),
+            ..self.known.clone()
+        };
+        Self { known, held: self.held.clone(), ..Self::default() }
     }
 
-    /// A follower that has seen nothing yet and holds this, until the datastore says
-    /// something else.
-    pub fn holding(held: Inventory) -> Self {
-        Self { held, ..Self::default() }
+    /// How often what counts has changed in this process.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Takes in changes in the order in which they were made, and says whether
@@ -72,12 +82,15 @@ impl Follower {
         for event in events {
             changed |= self.known.take(event);
             // What cannot be read says nothing else.
-            if !self.known.unreadable.contains_key(event.key()) {
+            if self.known.unreadable.contains_key(event.key()) {
+                self.known.carry_addresses_over(event.key(), &self.held);
+            } else {
                 changed |= self.held.give_way(event);
             }
             changed |= self.held.drop_pools_within(&self.known);
             self.revision = self.revision.max(event.revision());
         }
+        self.changes += u64::from(changed);
         changed
     }
 
@@ -109,6 +122,7 @@ impl Follower {
         all.homes.extend(self.known.homes.clone());
         all.borrowed.extend(self.known.borrowed.clone());
         all.unreadable = self.known.unreadable.clone();
+        all.wrong = self.known.wrong.clone();
         all.flawed = self.known.flawed.clone();
         Cow::Owned(all)
     }
@@ -121,7 +135,9 @@ impl Inventory {
         self.pools.retain(|name, _| !fresh.pools.contains_key(name));
         self.drop_pools_within(fresh);
         self.blocks.retain(|block, _| !fresh.blocks.contains_key(block));
-        self.homes.retain(|block, _| !fresh.homes.contains_key(block));
+        let is_told =
+            |block: &IpNet| fresh.homes.contains_key(block) || fresh.blocks.contains_key(block);
+        self.homes.retain(|block, _| !is_told(block));
         self.borrowed.retain(|block, _| !fresh.borrowed.contains_key(block));
     }
 
@@ -138,7 +154,9 @@ impl Inventory {
     /// block is.
     fn give_way(&mut self, event: &Event) -> bool {
         match keys::parse_affinity(event.key()) {
-            Some((_, block)) => self.blocks.remove(&block).is_some(),
+            Some((_, block)) => {
+                self.homes.remove(&block).is_some() | self.blocks.remove(&block).is_some()
+            }
             None => self.delete(event.key()),
         }
     }
@@ -284,7 +302,7 @@ mod tests {
         let mut follower = Follower::default();
         follower.relist(listing(&[("a", "10.0.0.0/26"), ("b", "10.0.1.0/26")]), &at(50));
         follower.relist(listing(&[("a", "10.0.0.0/26")]), &at(20));
-        let mut next = Follower::holding(follower.held_inventory().clone());
+        let mut next = follower.left_behind();
         assert!(!next.relist(listing(&[("a", "10.0.0.0/26")]), &at(21)));
         assert_eq!(blocks(&next), ["10.0.0.0/26 a", "10.0.1.0/26 b"]);
         assert!(next.take(&[gone(22, "b", "10.0.1.0/26")]));

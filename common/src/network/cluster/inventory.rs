@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Facts;
 use crate::datastore::{Entry, Event, keys};
-use crate::ipam::{ATTRIBUTE_NODE, Affinity, AffinityState, Block, affinity_of_host, nth_address};
+use crate::ipam::{
+    ATTRIBUTE_NODE, Affinity, AffinityState, Block, Family, affinity_of_host, nth_address,
+};
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool, Node};
 
 /// The addresses of a node, as registered.
@@ -80,6 +82,10 @@ pub struct Inventory {
     /// Values that cannot be read, by key, and why. What the value was before
     /// still counts.
     pub unreadable: BTreeMap<String, String>,
+    /// The addresses among `nodes` that are wrong in the datastore: what they were
+    /// before still counts.
+    #[serde(default)]
+    pub wrong: BTreeSet<(String, Family)>,
     /// Values with fields that cannot be read and are not needed here, by key, and
     /// what is wrong with them.
     #[serde(default)]
@@ -108,11 +114,15 @@ impl Inventory {
     pub fn put(&mut self, entry: &Entry) -> bool {
         self.facts.put(entry);
         let before = self.flawed.remove(&entry.key);
-        let changed = match self.try_put(&entry.key, &entry.value) {
-            Ok(changed) => self.unreadable.remove(&entry.key).is_some() | changed,
-            Err(error) => self.unreadable.insert(entry.key.clone(), error.clone()) != Some(error),
+        let (changed, unread) = match self.try_put(&entry.key, &entry.value) {
+            Ok(put) => put,
+            Err(error) => (false, Some(error)),
         };
-        changed | (self.flawed.get(&entry.key) != before.as_ref())
+        let is_new = match unread {
+            None => self.unreadable.remove(&entry.key).is_some(),
+            Some(why) => self.unreadable.insert(entry.key.clone(), why.clone()) != Some(why),
+        };
+        changed | is_new | (self.flawed.get(&entry.key) != before.as_ref())
     }
 
     /// Takes in that a key is gone, and says whether that made a difference.
@@ -123,6 +133,7 @@ impl Inventory {
         let changed = if let Some(name) = key.strip_prefix(keys::POOLS) {
             self.pools.remove(name).is_some()
         } else if let Some(name) = key.strip_prefix(keys::NODES) {
+            self.wrong.retain(|(node, _)| node != name);
             self.nodes.remove(name).is_some()
         } else if let Some((host, block)) = keys::parse_affinity(key) {
             self.set_affinity(block, host, false)
@@ -137,7 +148,11 @@ impl Inventory {
     /// Takes over from an earlier inventory what the values said that cannot be
     /// read now.
     pub(super) fn carry_over(&mut self, earlier: &Self) {
-        for key in self.unreadable.keys() {
+        let unreadable: Vec<String> = self.unreadable.keys().cloned().collect();
+        for key in &unreadable {
+            if self.carry_addresses_over(key, earlier) {
+                continue;
+            }
             if let Some(name) = key.strip_prefix(keys::POOLS) {
                 let pool = earlier.pools.get(name);
                 self.pools.extend(pool.map(|pool| (name.to_owned(), pool.clone())));
@@ -158,27 +173,65 @@ impl Inventory {
         }
     }
 
+    /// Takes over those addresses of the node at `key` that are wrong, and says whether
+    /// that was all that cannot be read of it.
+    pub(super) fn carry_addresses_over(&mut self, key: &str, earlier: &Self) -> bool {
+        let Some(name) = key.strip_prefix(keys::NODES) else { return false };
+        let is_wrong = |family| self.wrong.contains(&(name.to_owned(), family));
+        let [v4, v6] = [Family::V4, Family::V6].map(is_wrong);
+        if let (Some(peer), Some(earlier)) = (self.nodes.get_mut(name), earlier.nodes.get(name)) {
+            peer.ipv4 = if v4 { earlier.ipv4 } else { peer.ipv4 };
+            peer.ipv6 = if v6 { earlier.ipv6 } else { peer.ipv6 };
+        }
+        v4 || v6
+    }
+
     /// The pool that an address or block lies in.
     pub fn pool_of(&self, range: IpNet) -> Option<(&str, &ClusterPool)> {
         let mut pools = self.pools.iter();
         pools.find(|(_, pool)| pool.cidr.contains(&range)).map(|(name, pool)| (name.as_str(), pool))
     }
 
-    fn try_put(&mut self, key: &str, value: &[u8]) -> Result<bool, String> {
+    /// Whether it made a difference, and what of it cannot be read.
+    fn try_put(&mut self, key: &str, value: &[u8]) -> Result<(bool, Option<String>), String> {
+        if let Some(name) = key.strip_prefix(keys::NODES) {
+            return self.try_put_node(key, name, value);
+        }
+        Ok((self.try_put_whole(key, value)?, None))
+    }
+
+    fn try_put_node(
+        &mut self,
+        key: &str,
+        name: &str,
+        value: &[u8],
+    ) -> Result<(bool, Option<String>), String> {
+        self.wrong.retain(|(node, _)| node != name);
+        let read = Node::for_routes(value).map_err(|error| error.to_string())?;
+        let [v4, v6] = read.wrong;
+        let known = self.nodes.get(name).cloned().unwrap_or_default();
+        let peer = Peer {
+            ipv4: if v4 { known.ipv4 } else { read.node.ipv4_address },
+            ipv6: if v6 { known.ipv6 } else { read.node.ipv6_address },
+            tunnel: read.node.ipip_tunnel_address,
+        };
+        let changed = replace(&mut self.nodes, name, peer);
+        let wrong = [(v4, Family::V4), (v6, Family::V6)].into_iter().filter(|(is, _)| *is);
+        self.wrong.extend(wrong.map(|(_, family)| (name.to_owned(), family)));
+        let flaw = read.flaw.map(|flaw| flaw.to_string());
+        if v4 || v6 {
+            return Ok((changed, flaw));
+        }
+        self.flawed.extend(flaw.map(|flaw| (key.to_owned(), flaw)));
+        Ok((changed, None))
+    }
+
+    fn try_put_whole(&mut self, key: &str, value: &[u8]) -> Result<bool, String> {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         if let Some(name) = key.strip_prefix(keys::POOLS) {
             let (pool, flaw) = IpPool::for_routes(value).map_err(|error| text(&error))?;
             self.flawed.extend(flaw.map(|flaw| (key.to_owned(), flaw.to_string())));
             Ok(replace(&mut self.pools, name, ClusterPool::from(&pool)))
-        } else if let Some(name) = key.strip_prefix(keys::NODES) {
-            let (node, flaw) = Node::for_routes(value).map_err(|error| text(&error))?;
-            self.flawed.extend(flaw.map(|flaw| (key.to_owned(), flaw.to_string())));
-            let peer = Peer {
-                ipv4: node.ipv4_address,
-                ipv6: node.ipv6_address,
-                tunnel: node.ipip_tunnel_address,
-            };
-            Ok(replace(&mut self.nodes, name, peer))
         } else if let Some((host, block)) = keys::parse_affinity(key) {
             let affinity = Affinity::from_json(value).map_err(|error| text(&error))?;
             let confirmed = affinity.state == AffinityState::Confirmed && !affinity.deleted;

@@ -25,6 +25,9 @@ pub struct ClusterNotice {
     /// Whether borrowed addresses are missing from the inventory, because there are
     /// too many blocks to look for them.
     pub without_borrowed: bool,
+    /// Whether the node needs a tunnel address and can have none.
+    #[serde(default)]
+    pub without_tunnel_address: bool,
     /// What there is.
     pub inventory: Inventory,
 }

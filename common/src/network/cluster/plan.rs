@@ -91,7 +91,8 @@ pub struct ClusterPlan {
 
 /// Plans `node`'s part in the cluster.
 ///
-/// Routes come from confirmed affinities; addresses in use away from their
+/// Routes come from confirmed affinities, and lead to the host that the block names where
+/// that is another one; addresses in use away from their
 /// block's host get routes of their own. A remote range of a pool without IPIP
 /// goes by the other node's address on the link they share; with `Always`
 /// through the tunnel; with `CrossSubnet` through the tunnel unless the other
@@ -201,23 +202,21 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn route_blocks(&mut self) {
         for (&block, hosts) in &self.inventory.blocks {
-            match self.host_of(block, hosts) {
-                Some(host) if host == self.node => self.route_own(block),
-                Some(host) => self.route_remote(block, host),
-                None => {
-                    let hosts = hosts.iter().cloned().collect::<Vec<_>>().join(", ");
-                    self.problems.insert(Problem::Contested { block, hosts });
-                }
+            let listed = || hosts.iter().cloned().collect::<Vec<_>>().join(", ");
+            let Some(host) = host_of(block, hosts, self.inventory) else {
+                self.problems.insert(Problem::Contested { block, hosts: listed() });
+                continue;
+            };
+            if !hosts.contains(host) {
+                let node = host.to_owned();
+                self.problems.insert(Problem::StaleAffinity { block, node, hosts: listed() });
+            }
+            if host == self.node {
+                self.route_own(block);
+            } else {
+                self.route_remote(block, host);
             }
         }
-    }
-
-    /// Of the hosts with a confirmed affinity to a block the one that the block names:
-    /// Calico leaves affinities behind. Without one that is certain, none.
-    fn host_of<'h>(&self, block: IpNet, hosts: &'h BTreeSet<String>) -> Option<&'h String> {
-        let home = self.inventory.homes.get(&block);
-        let only = hosts.first().filter(|_| hosts.len() == 1);
-        only.or_else(|| hosts.get(home?))
     }
 
     /// A block of one address has no blackhole: it would take the place of the
@@ -285,6 +284,17 @@ impl Planner<'_> {
     }
 }
 
+/// The host that a block itself names, as IPAM goes by it: Calico leaves affinities
+/// behind. Else the one with a confirmed affinity, if there is only one.
+fn host_of<'a>(
+    block: IpNet,
+    hosts: &'a BTreeSet<String>,
+    inventory: &'a Inventory,
+) -> Option<&'a String> {
+    let only = hosts.first().filter(|_| hosts.len() == 1);
+    inventory.homes.get(&block).or(only)
+}
+
 /// Whether packets to a node at `next_hop` are wrapped.
 fn is_tunnelled(mode: EncapsulationMode, own: &Peer, next_hop: Ipv4Addr) -> bool {
     match mode {
@@ -339,6 +349,7 @@ fn general_problems(node: &str, inventory: &Inventory, underlay: &Underlay) -> B
         problems.insert(Problem::Unreadable { key: key.clone(), reason: reason.clone() });
     }
     problems.extend(without_pool(inventory));
+    problems.extend(without_affinity(inventory));
     for (key, reason) in &inventory.flawed {
         problems.insert(Problem::Flawed { key: key.clone(), reason: reason.clone() });
     }
@@ -366,6 +377,16 @@ fn without_pool(inventory: &Inventory) -> Option<Problem> {
     let mut blocks = inventory.blocks.keys().filter(|block| inventory.pool_of(**block).is_none());
     let block = *blocks.next()?;
     Some(Problem::NoPool { block, more: blocks.count() })
+}
+
+/// That blocks name hosts that have no confirmed affinity to them, nor has any other; once
+/// for all of them. Such a block may have been claimed or given up only half, so nobody is
+/// sent there.
+fn without_affinity(inventory: &Inventory) -> Option<Problem> {
+    let is_claimed = |block: &&IpNet| inventory.blocks.contains_key(*block);
+    let mut homes = inventory.homes.iter().filter(|(block, _)| !is_claimed(block));
+    let (block, node) = homes.next()?;
+    Some(Problem::NoAffinity { block: *block, node: node.clone(), more: homes.count() })
 }
 
 fn v4(address: Option<IpNet>) -> Option<Ipv4Addr> {

@@ -66,6 +66,24 @@ pub enum Problem {
         /// The hosts, separated by commas.
         hosts: String,
     },
+    /// Only others have a confirmed affinity to a block than the host that it names.
+    StaleAffinity {
+        /// The block.
+        block: IpNet,
+        /// The host that it names.
+        node: String,
+        /// The others, separated by commas.
+        hosts: String,
+    },
+    /// Nobody has a confirmed affinity to blocks that name a host.
+    NoAffinity {
+        /// The first of them.
+        block: IpNet,
+        /// The host that it names.
+        node: String,
+        /// How many more there are.
+        more: usize,
+    },
     /// Blocks lie in no pool, as when a pool's key alone is deleted.
     NoPool {
         /// The first of them.
@@ -178,12 +196,23 @@ impl fmt::Display for Problem {
                 "block {block} belongs to several hosts ({hosts}) and is not routed; run \
                  \"weirctl ipam check --repair\""
             ),
+            Self::StaleAffinity { block, node, hosts } => write!(
+                formatter,
+                "block {block} belongs to host {node}, where it is routed to, and only {hosts} has \
+                 a confirmed affinity to it; run \"weirctl ipam check --repair\""
+            ),
+            Self::NoAffinity { block, node, more } => write!(
+                formatter,
+                "block {block} belongs to host {node}, which has no confirmed affinity to it, and \
+                 is not routed{}; run \"weirctl ipam check --repair\"",
+                and_more(*more)
+            ),
             Self::NoPool { block, more } => write!(
                 formatter,
                 "block {block}{} lies in no pool, so that packets to it go without tunnel and NAT \
                  treats it as outside; make a pool around it, as it was, or see \"weirctl ipam \
                  check\"",
-                if *more > 0 { format!(" (and {more} more)") } else { String::new() }
+                and_more(*more)
             ),
             Self::Unreadable { key, reason } => write!(
                 formatter,
@@ -215,6 +244,10 @@ impl fmt::Display for Problem {
             ),
         }
     }
+}
+
+fn and_more(more: usize) -> String {
+    if more > 0 { format!(" (and {more} more)") } else { String::new() }
 }
 
 /// Where a Node names its address, in `spec.bgp`.

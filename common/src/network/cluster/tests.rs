@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::*;
+use crate::datastore::Revision;
 use crate::ipam::Family;
 use crate::resources::EncapsulationMode::{self, Always, CrossSubnet, Never};
 
@@ -296,9 +297,42 @@ fn of_several_hosts_of_a_block_the_one_that_it_names_counts() {
     };
     assert!(matches!(named(Some("n2")), (Some(Way::Direct { .. }), false)));
     assert_eq!(named(Some("n1")), (Some(Way::Blackhole), false));
-    // Nobody's, of one that claims no more, or not read.
-    assert_eq!(named(Some("n4")), (None, true));
+    // Nobody's, or not read.
     assert_eq!(named(None), (None, true));
+}
+
+/// IPAM takes addresses on the host that the block names, whatever affinities say.
+#[test]
+fn the_host_that_a_block_names_counts_more_than_affinities() {
+    let mut inventory = four_nodes(&[Never]);
+    let block = net("10.0.2.0/26");
+    let plan = |inventory: &Inventory| {
+        let plan = plan_of_n1(inventory);
+        (plan.routes.get(&block).cloned(), told(&plan))
+    };
+    inventory.blocks.insert(block, ["n2".to_owned()].into());
+    let (to_n2, _) = plan(&inventory);
+    for stale in ["n1", "n4"] {
+        inventory.blocks.insert(block, [stale.to_owned()].into());
+        inventory.homes.insert(block, "n2".to_owned());
+        let (way, told) = plan(&inventory);
+        assert_eq!(way, to_n2, "{stale}");
+        assert!(told.contains(&format!("{block} belongs to host n2")), "{told}");
+        assert!(told.contains(&format!("only {stale} has a confirmed affinity")), "{told}");
+    }
+    // A claim or a release may have stopped halfway.
+    inventory.blocks.remove(&block);
+    let (way, told) = plan(&inventory);
+    assert!(way.is_none() && told.contains("has no confirmed affinity to it"), "{way:?} {told}");
+    // The datastore's word about a block counts more than what is held of it.
+    inventory.blocks.insert(block, ["n2".to_owned()].into());
+    let seen = |revision| Seen { revision: Revision(revision), ..Seen::default() };
+    let mut follower = Follower::default();
+    follower.relist(inventory, &seen(9));
+    let mut fresh = four_nodes(&[Never]);
+    fresh.blocks.insert(block, ["n4".to_owned()].into());
+    assert!(follower.relist(fresh, &seen(1)));
+    assert!(!follower.inventory().homes.contains_key(&block));
 }
 
 /// What is said of this plan's problems, in an empty kernel.

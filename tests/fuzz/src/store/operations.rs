@@ -13,7 +13,9 @@ use weir_common::ipam::collect::{Collection, Rule, Scope, collect};
 use weir_common::ipam::explain::explain;
 use weir_common::ipam::release_one::{Seen, look_up, release};
 use weir_common::ipam::{Assigned, Assignee, Error, Purpose, engine, map, reclaim};
-use weir_common::node::{NodeAddresses, ensure_tunnel_address, register, release_tunnel_address};
+use weir_common::node::{
+    NodeAddresses, Standing, ensure_tunnel_address, register, release_tunnel_address,
+};
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
 
@@ -275,8 +277,9 @@ async fn own_node(input: &Input) {
         assert!(!error.to_string().is_empty());
         assert!(before.dump == store.dump(), "a registration that failed changed the store");
     }
-    if let Ok(address) = ensure_tunnel_address(&store, &input.host, NOW).await {
-        let again = ensure_tunnel_address(&store, &input.host, NOW).await;
+    if let Ok(address) = ensure_tunnel_address(&store, &input.host, &Standing::default(), NOW).await
+    {
+        let again = ensure_tunnel_address(&store, &input.host, &Standing::default(), NOW).await;
         assert_eq!(again.ok(), Some(address), "another tunnel address");
     }
     let _ = release_tunnel_address(&store, &input.host).await;

@@ -90,6 +90,51 @@ fn an_unreadable_value_leaves_what_was_known_over_a_listing_too() {
     assert_eq!(follower.held(), 0);
 }
 
+fn node_with(ipv4: &str, ipv6: &str) -> String {
+    let bgp = format!(r#"{{"ipv4Address":"{ipv4}","ipv6Address":"{ipv6}"}}"#);
+    format!(r#"{{"metadata":{{"name":"n2"}},"spec":{{"bgp":{bgp}}}}}"#)
+}
+
+/// By a change, by a listing, and by the listing of the next process.
+#[test]
+fn an_address_that_is_wrong_counts_as_before_and_takes_no_other_away() {
+    let good = node_with("172.16.1.2/24", "fd00::2/64");
+    let bad = node_with("172.16.1.2/33", "fd00::3/64");
+    let wanted =
+        Peer { ipv4: Some(net("172.16.1.2/24")), ipv6: Some(net("fd00::3/64")), tunnel: None };
+    let at = |revision| Seen { revision: Revision(revision), ..Seen::default() };
+    let entry = |value: &str, revision| {
+        let (key, value) = (keys::node("n2"), value.into());
+        Entry { key, value, revision: Revision(revision) }
+    };
+    let listed = |value: &str, revision| {
+        let mut inventory = Inventory::default();
+        inventory.put(&entry(value, revision));
+        inventory
+    };
+    assert_eq!(listed(&bad, 1).nodes["n2"], Peer { ipv4: None, ..wanted.clone() });
+    let mut follower = Follower::default();
+    follower.relist(listed(&good, 1), &at(1));
+    let mut next = follower.left_behind();
+    assert!(follower.take(&[Event::Put(entry(&bad, 2))]));
+    let mut after_next = follower.left_behind();
+    assert_eq!(follower.inventory().nodes["n2"], wanted);
+    for follower in [&mut follower, &mut next, &mut after_next] {
+        assert!(!follower.relist(listed(&bad, 2), &at(2)));
+        let inventory = follower.inventory();
+        assert_eq!(inventory.nodes["n2"], wanted);
+        assert!(inventory.unreadable[&keys::node("n2")].contains("172.16.1.2/33"));
+        // One that is gone is not wrong.
+        follower.relist(Inventory::default(), &at(4));
+        assert_eq!((follower.held(), follower.inventory().nodes.len()), (0, 0));
+    }
+    // What is held counts for it, too.
+    follower.relist(listed(&good, 8), &at(9));
+    assert!(follower.relist(Inventory::default(), &at(5)));
+    follower.take(&[Event::Put(entry(&bad, 6))]);
+    assert_eq!(follower.inventory().nodes["n2"], wanted);
+}
+
 #[test]
 fn an_unreadable_value_leaves_what_was_known() {
     let mut inventory = Inventory::default();

@@ -1,0 +1,42 @@
+//! What decides on the node's tunnel address beside the datastore.
+
+use std::borrow::Cow;
+
+use weir_common::network::{AttachmentState, Inventory};
+use weir_common::node::{Standing, lacks_tunnel_address};
+
+use crate::{Error, Kernel};
+
+impl Kernel {
+    /// The addresses of the tunnel device and of the node's containers. `is_holding`
+    /// says whether anything is held that a restored datastore has forgotten.
+    ///
+    /// # Errors
+    /// The kernel refuses a list.
+    pub async fn standing(&self, is_holding: bool) -> Result<Standing, Error> {
+        let device = self.tunnel_device().await?;
+        let addresses = device.map(|device| device.addresses).unwrap_or_default();
+        let containers = self.attachment_states().await?.into_iter();
+        Ok(Standing {
+            tunnel: addresses.into_iter().map(|address| address.addr()).collect(),
+            containers: containers.flat_map(|it: AttachmentState| it.addresses).collect(),
+            is_holding,
+        })
+    }
+
+    /// The inventory, in which `node` keeps its device's tunnel address if it needs
+    /// one and a restored datastore has forgotten it ([`Standing::keep`]).
+    ///
+    /// # Errors
+    /// The kernel refuses a list.
+    pub async fn keeping_tunnel_address<'a>(
+        &self,
+        node: &str,
+        mut inventory: Cow<'a, Inventory>,
+    ) -> Result<Cow<'a, Inventory>, Error> {
+        if lacks_tunnel_address(node, &inventory) {
+            self.standing(true).await?.keep(node, inventory.to_mut());
+        }
+        Ok(inventory)
+    }
+}
