@@ -3,6 +3,7 @@
 # everything in Weir that reads something from outside (docs/fuzzing.md).
 #
 #   scripts/fuzz.sh [SECONDS [TARGET…]]
+#   scripts/fuzz.sh --build    only builds what fuzzes
 #
 # SECONDS, 60 unless given, are for all targets together; without a TARGET it is
 # every folder in tests/fuzz/corpus. It begins with the inputs in that folder and
@@ -54,6 +55,10 @@ fuzz() {
 
 need_cargo
 install_packages "${BUILD_PACKAGES[@]}" g++
+if [[ ${1:-} == --build ]]; then
+    build >/dev/null
+    exit
+fi
 seconds=${1:-60}
 shift || true
 targets=("$@")

@@ -23,3 +23,4 @@ pub mod network;
 pub mod node;
 mod null;
 pub mod resources;
+mod strict;

@@ -3,7 +3,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
-use weir_tests::{Answer, Fleet, Place, Pod, Subnet};
+use weir_tests::{Answer, Call, Fleet, Place, Pod, Subnet};
 
 const MEMO: &str = "/run/weir/node-state";
 
@@ -80,6 +80,39 @@ fn the_cluster_is_read_only_if_something_changed() {
     assert!(listed(&fifth), "a deletion is a change: {fifth:?}");
     assert_eq!(fleet.members[0].routes().len(), 1);
     assert!(fifth.stderr.contains("which has no address to reach it by"), "{fifth:?}");
+}
+
+/// The block's range may be given to somebody else: the node's blackhole for it must not
+/// stay. No ADD can see to that, for there is no pool any more.
+#[test]
+fn a_collection_removes_the_routes_of_blocks_that_are_gone() {
+    for list in [Some(json!([])), None] {
+        let fleet = fleet(1);
+        pool(&fleet, "Never");
+        let node = fleet.members[0].node();
+        let call = fleet.call(0, "blue", &node.container("web"));
+        call.add(node);
+        call.delete(node);
+        let collect = |call: &Call| {
+            let call = call.clone().configure("/cniVersion", "1.1.0".into());
+            match &list {
+                Some(list) => call.configure("/cni.dev~1valid-attachments", list.clone()),
+                None => call,
+            }
+            .run(node, "GC")
+        };
+        let routes = || fleet.members[0].routes().len();
+        collect(&call).silence();
+        assert_eq!(routes(), 1, "the block is the node's still");
+        let answer = fleet.weirctl(0, &["delete", "ippool", "blue"]);
+        assert!(answer.succeeded, "{answer:?}");
+        // A datastore that cannot be read says nothing.
+        let away = call.clone().configure("/etcd_endpoints", "http://127.0.0.1:1".into());
+        collect(&away).failure().expect(11, &["127.0.0.1:1"]);
+        assert_eq!(routes(), 1);
+        collect(&call).silence();
+        assert_eq!(routes(), 0, "{:?}", fleet.members[0].routes());
+    }
 }
 
 #[test]

@@ -216,8 +216,41 @@ fn variables_cannot_be() {
 fn names_are_too_long_together() {
     let world = World::new();
     let call = world.call().with("CNI_CONTAINERID", &"c".repeat(250));
-    world.refuses(&call, INVALID_CONFIGURATION, &["255", "shorten"]);
+    world.refuses(&call, INVALID_CONFIGURATION, &["254", "shorten"]);
     world.unchanged(|| call.run(&world.cluster.node, "DEL").silence());
+}
+
+/// What fits is what the kernel takes.
+#[test]
+fn names_are_as_long_together_as_they_can_be() {
+    let world = World::new();
+    let alias = |id: usize| "weir:pods::eth0".len() + id;
+    let longest = 254 - alias(0);
+    let call = |length| world.call().with("CNI_CONTAINERID", &"c".repeat(length));
+    world.refuses(&call(longest + 1), INVALID_CONFIGURATION, &["255 bytes", "254", "shorten"]);
+    let result = call(longest).add(&world.cluster.node);
+    let link = world.cluster.node.link(weir_tests::host_interface(&result));
+    assert_eq!(link["ifalias"].as_str().map(str::len), Some(alias(longest)));
+    call(longest).delete(&world.cluster.node);
+}
+
+/// serde would take the list for the struct's fields in order.
+#[test]
+fn a_list_stands_where_an_object_belongs() {
+    let world = World::new();
+    for (pointer, value) in [
+        ("/ipam", json!(["weir-ipam"])),
+        ("/prevResult", json!([])),
+        ("/prevResult", json!({"ips": [["10.7.0.1/32"]]})),
+        ("/dns", json!([])),
+        ("/args", json!([])),
+        ("/args", json!({"cni": []})),
+        ("/runtimeConfig", json!([])),
+        ("/container_settings", json!([true])),
+    ] {
+        let key = pointer.trim_start_matches('/');
+        world.refuses(&world.call().configure(pointer, value), DECODE, &[key]);
+    }
 }
 
 #[test]

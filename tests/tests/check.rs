@@ -74,6 +74,81 @@ fn an_address_is_gone() {
     }
 }
 
+/// Attached by CNI 1.1.0, whose result has the MTU.
+fn attached_with_mtu() -> Attached {
+    let mut attached = Attached::new(Cluster::embedded(), Families::Dual);
+    attached.call.delete(&attached.cluster.node);
+    attached.call = attached.call.configure("/cniVersion", "1.1.0".into());
+    attached.result = attached.call.add(&attached.cluster.node);
+    attached.call.check(&attached.cluster.node, &attached.result).silence();
+    attached
+}
+
+#[test]
+fn an_mtu_is_another() {
+    let attached = attached_with_mtu();
+    let (node, host) = (&attached.cluster.node, host_interface(&attached.result));
+    attached.container.run(&["ip", "link", "set", "eth0", "mtu", "1300"]);
+    attached.assert_noticed(&["eth0", "mtu 1300 and not 1500"]);
+    attached.container.run(&["ip", "link", "set", "eth0", "mtu", "1500"]);
+    node.run(&["ip", "link", "set", host, "mtu", "1300"]);
+    attached.assert_noticed(&[host, "mtu 1300 and not 1500"]);
+    node.run(&["ip", "link", "set", host, "mtu", "1500"]);
+    // An ADD of what is there answers the MTU that it was born with.
+    node.run(&["ip", "link", "set", "eth0", "mtu", "1400"]);
+    let again = attached.call.add(node);
+    assert_eq!(again["interfaces"], attached.result["interfaces"]);
+    attached.call.check(node, &again).silence();
+    // A result of an earlier version has none to compare with.
+    let attached = Attached::new(Cluster::embedded(), Families::V4);
+    let host = host_interface(&attached.result);
+    attached.cluster.node.run(&["ip", "link", "set", host, "mtu", "1300"]);
+    attached.assert_noticed(&["eth0", "mtu 1500", "1300", host]);
+}
+
+#[test]
+fn the_containers_neighbour_is_gone() {
+    let attached = Attached::new(Cluster::embedded(), Families::Dual);
+    let delete = ["ip", "neighbour", "delete", "169.254.1.1", "dev", "eth0"];
+    attached.container.run(&delete);
+    attached.assert_noticed(&["169.254.1.1", "ee:ee:ee:ee:ee:ee", "permanent"]);
+    attached.container.run(&[
+        "ip",
+        "neighbour",
+        "add",
+        "169.254.1.1",
+        "lladdr",
+        "02:00:00:00:00:01",
+        "dev",
+        "eth0",
+    ]);
+    attached.assert_noticed(&["169.254.1.1", "02:00:00:00:00:01 and not ee:ee:ee:ee:ee:ee"]);
+}
+
+#[test]
+fn a_parameter_is_another() {
+    let attached = Attached::new(Cluster::embedded(), Families::Dual);
+    let (node, host) = (&attached.cluster.node, host_interface(&attached.result));
+    let path = |name: &str| format!("/proc/sys/net/{name}");
+    for key in ["ipv4/conf/HOST/forwarding", "ipv4/conf/HOST/proxy_arp", "ipv6/conf/HOST/proxy_ndp"]
+    {
+        let key = key.replace("HOST", host);
+        node.write(&path(&key), "0");
+        attached.assert_noticed(&[&key, "is 0 and not 1"]);
+        node.write(&path(&key), "1");
+        attached.call.check(node, &attached.result).silence();
+    }
+    for (key, parameter) in [
+        ("ipv4/ip_forward", "net.ipv4.ip_forward"),
+        ("ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
+    ] {
+        node.write(&path(key), "0");
+        attached.assert_noticed(&["does not forward", parameter]);
+        node.write(&path(key), "1");
+        attached.call.check(node, &attached.result).silence();
+    }
+}
+
 #[test]
 fn the_veth_is_gone() {
     let attached = Attached::new(Cluster::embedded(), Families::V4);

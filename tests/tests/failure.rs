@@ -142,17 +142,36 @@ fn the_kernel_refuses_a_setting() {
     }
 }
 
+/// The kernel takes IPv6 off a link below 1280 bytes: that is found before anything is
+/// done, and the message says where the MTU is from.
 #[test]
-fn the_kernel_refuses_ipv6() {
+fn the_mtu_is_too_small_for_ipv6() {
     let cluster = Cluster::embedded().with_pools(Families::Dual);
     neighbour(&cluster);
-    let container = cluster.node.container("web");
-    let before = Before::new(&cluster, &container);
-    // A link below 1280 bytes cannot carry IPv6.
-    let call = cluster.weir(Families::Dual, &container).configure("/mtu", 600.into());
-    let failure = call.run(&cluster.node, "ADD").failure();
-    assert!(!failure.text.is_empty());
-    before.assert_unchanged();
+    let node = &cluster.node;
+    let container = node.container("web");
+    let call = cluster.weir(Families::Dual, &container).configure("/cniVersion", "1.1.0".into());
+    let refused = |call: &Call, words: &[&str]| {
+        let before = Before::new(&cluster, &container);
+        let words = [&["1280", "assign_ipv6"], words].concat();
+        call.run(node, "ADD").failure().expect(7, &words);
+        call.run(node, "STATUS").failure().expect(50, &words);
+        before.assert_unchanged();
+    };
+    refused(&call.clone().configure("/mtu", 600.into()), &["mtu 600", "configuration"]);
+    let uplink = |mtu: &str| node.run(&["ip", "link", "set", "eth0", "mtu", mtu]);
+    uplink("1270");
+    // What the last ADD found on the uplink does not count any more.
+    refused(&call, &["mtu 1270", "uplink"]);
+    uplink("1290");
+    cluster.create_pool("tunnels", json!({"cidr": "10.8.0.0/24", "ipipMode": "Always"}));
+    let first = node.container("first");
+    cluster.weir(Families::V4, &first).add(node);
+    assert_eq!(first.link("eth0")["mtu"], 1270);
+    refused(&call, &["mtu 1270", "uplink", "less 20", "ipipMode"]);
+    uplink("1500");
+    call.add(node);
+    assert_eq!(container.link("eth0")["mtu"], 1480);
 }
 
 #[test]

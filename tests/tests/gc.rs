@@ -332,9 +332,23 @@ fn powerless(node: &Node, plugin: &str) -> PathBuf {
 #[test]
 fn a_list_that_cannot_be_read_drops_nothing() {
     let world = World::new(Cluster::embedded());
-    for wrong in [json!({}), json!("a"), json!([{"containerID": "a"}]), json!([3])] {
+    for wrong in
+        [json!({}), json!("a"), json!([{"containerID": "a"}]), json!([3]), json!([["a", "eth0"]])]
+    {
         let call = world.call.clone().configure("/cni.dev~1valid-attachments", wrong);
         collect(&world.cluster, &call).failure().expect(6, &["cni.dev/valid-attachments"]);
+    }
+    world.assert_alive(&["a", "b", "c"]);
+}
+
+/// The name that the specification gave up is not obeyed alone: an empty list under it
+/// would take all of the network away.
+#[test]
+fn a_list_under_the_old_name_alone_is_none() {
+    let world = World::new(Cluster::embedded());
+    for list in [json!([]), Value::Null] {
+        let call = world.call.clone().configure("/cni.dev~1attachments", list);
+        collect(&world.cluster, &call).silence();
     }
     world.assert_alive(&["a", "b", "c"]);
 }

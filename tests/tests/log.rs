@@ -96,6 +96,43 @@ fn an_error_is_logged_with_its_code() {
     assert_eq!(texts(&lines, "/span/id").len(), 1);
 }
 
+/// Whoever reads the log finds each call that failed, also one that was refused before
+/// anything was done.
+#[test]
+fn a_refused_call_is_logged_wherever_its_log_can_be_found() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let (node, web) = (&cluster.node, cluster.node.container("web"));
+    let call = logging(cluster.weir(Families::V4, &web), "error");
+    let etcd = call.clone().configure("/datastore_type", "etcdv3".into());
+    let refused = [
+        (6, call.clone().configure("/mtu", "x".into())),
+        (4, call.clone().with("CNI_CONTAINERID", "-")),
+        (1, call.clone().configure("/cniVersion", "9.9.9".into())),
+        (7, call.clone().configure("/ipam/type", "".into())),
+        (4, call.clone().with("CNI_ARGS", "IP=a=b")),
+        (7, call.clone().configure("/runtimeConfig", json!({"ips": ["x"]}))),
+        (7, etcd.configure("/etcd_endpoints", "ftp://x".into())),
+    ];
+    for (code, call) in refused {
+        let answer = call.run(node, "ADD");
+        let failure = answer.failure();
+        failure.expect(code, &[]);
+        let lines = lines(node);
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert_eq!((lines[0]["level"].as_str(), &lines[0]["code"]), (Some("ERROR"), &json!(code)));
+        let told = lines[0]["message"].as_str().unwrap_or_default();
+        assert!(!told.is_empty() && failure.text.contains(told), "{failure:?}, {lines:?}");
+        assert_eq!(lines[0]["span"]["network"], "pods");
+        assert_eq!(answer.stderr.lines().count(), 1, "{answer:?}");
+        assert!(answer.stderr.contains("ERROR") && answer.stderr.contains(told), "{answer:?}");
+        assert!(answer.stderr.contains(lines[0]["span"]["id"].as_str().unwrap()), "{answer:?}");
+    }
+    let answer = call.run_with(node, "ADD", "{");
+    assert!(answer.stderr.contains("ERROR"), "{answer:?}");
+    let relative = call.configure("/log_file_path", "weir.log".into()).run(node, "ADD");
+    assert!(relative.stderr.contains("log_file_path"), "{relative:?}");
+}
+
 #[test]
 fn the_runtimes_trace_is_passed_on() {
     let cluster = Cluster::embedded().with_pools(Families::V4);

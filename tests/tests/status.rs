@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 use weir_tests::{
-    Answer, Call, Cluster, CniTool, Etcd, Families, Place, Store, host_interface, until,
+    Answer, Call, Cluster, CniTool, Etcd, Families, Place, Store, address, host_interface, until,
 };
 
 const NOT_AVAILABLE: u64 = 50;
@@ -123,6 +123,15 @@ fn containers_have_lost_their_network() {
         node.write(&file, "1");
     }
     let link = host_interface(&result);
+    // One family alone, of a container that has both.
+    for (address, which) in
+        [(address(&result, 0), "no ipv4 route"), (address(&result, 1), "no ipv6 route")]
+    {
+        node.run(&["ip", "route", "delete", address, "dev", link]);
+        troubled(&[which, "web", link, "delete and add"]);
+        node.run(&["ip", "route", "add", address, "dev", link, "proto", "77"]);
+        status(&cluster, &call).silence();
+    }
     node.run(&["ip", "route", "flush", "dev", link]);
     node.run(&["ip", "-6", "route", "flush", "dev", link, "proto", "77"]);
     troubled(&["no route", "web", link, "delete and add"]);

@@ -3,12 +3,12 @@
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
-use weir_common::network::{AttachmentIdentity, AttachmentState, NatTable};
+use weir_common::network::{AttachmentIdentity, AttachmentState, Families, NatTable};
 
 use crate::link::{Link, is};
 use crate::netlink::into_io;
 use crate::remove::OwnLink;
-use crate::{Error, Kernel, nft};
+use crate::{Error, Kernel, nft, sysctl};
 
 /// The group that links are put in to be deleted together; "weir" in ASCII. Any
 /// number does that nobody else uses, and whether somebody does is looked at.
@@ -22,6 +22,19 @@ pub struct MadeLink {
     /// The attachment that its alias records; `None` without alias, as an ADD
     /// leaves it that is interrupted between two requests.
     pub identity: Option<AttachmentIdentity>,
+}
+
+/// The IP versions that the host's end of a veth was made ready for: those that are
+/// `routed`, and others whose parameters are as the plan sets them. Two of each, since an
+/// administrator may have made one of them the default.
+fn ready_for(host: &str, routed: Families) -> Families {
+    let is = |key: &str, name: &str, value: &str| {
+        sysctl::read(&format!("net/{key}/conf/{host}/{name}")).is_ok_and(|found| found == value)
+    };
+    Families {
+        ipv4: routed.ipv4 || is("ipv4", "proxy_arp", "1") && is("ipv4", "route_localnet", "1"),
+        ipv6: routed.ipv6 || is("ipv6", "proxy_ndp", "1") && is("ipv6", "accept_dad", "0"),
+    }
 }
 
 impl Kernel {
@@ -51,12 +64,15 @@ impl Kernel {
         let mut links = self.host.links().await?;
         links.sort_by_key(|link| link.index);
         let states = links.into_iter().filter_map(|link| {
-            Some(AttachmentState {
+            let mut state = AttachmentState {
                 identity: link.identity()?,
                 up: link.up,
                 carrier: link.carrier,
                 addresses: addresses.remove(&link.index).unwrap_or_default(),
-            })
+                ready_for: Families::default(),
+            };
+            state.ready_for = ready_for(&link.name, state.routed());
+            Some(state)
         });
         Ok(states.collect())
     }

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
-use weir_common::network::{AttachmentIdentity, Found, FoundLink, Route};
+use weir_common::network::{AttachmentIdentity, Expected, Found, FoundLink, Route};
 
 use crate::link::Link;
 use crate::netlink::Netlink;
 use crate::route::{all_routes, destination, in_plan_terms, output, routes_by};
-use crate::{Error, Kernel};
+use crate::{Error, Kernel, sysctl};
 
 impl Kernel {
     /// Whether the container has the attachment's interface already, made whole
@@ -83,16 +83,20 @@ impl Kernel {
         Ok(beside)
     }
 
-    /// Reports both ends of an attachment, with their addresses and routes, for
+    /// Reports both ends of an attachment, with all that is `expected` of them, for
     /// `weir_common::network::compare`. The container must be open.
     ///
     /// # Errors
     /// The kernel refuses; what is missing is no error but not in the report.
-    pub async fn inspect(&self, identity: &AttachmentIdentity) -> Result<Found, Error> {
+    pub async fn inspect(&self, expected: &Expected) -> Result<Found, Error> {
         let container = &self.container()?.netlink;
+        let identity = &expected.identity;
+        let keys = expected.host_parameters.iter().map(|sysctl| &sysctl.key);
+        let value = |key: &String| Some((key.clone(), sysctl::read(key).ok()?));
         Ok(Found {
             host: report(&self.host, &identity.host_interface()).await?,
             container: report(container, identity.interface()).await?,
+            host_parameters: keys.filter_map(value).collect(),
         })
     }
 }
@@ -117,5 +121,18 @@ async fn report(netlink: &Netlink, name: &str) -> Result<Option<FoundLink>, Erro
     for v6 in [false, true] {
         routes.extend(netlink.routes(routes_by(v6, index)).await?.iter().filter_map(in_plan_terms));
     }
-    Ok(Some(FoundLink { name, index, peer_index, kind, alias, mac, mtu, up, addresses, routes }))
+    let neighbours = netlink.permanent_neighbours(index).await?;
+    Ok(Some(FoundLink {
+        name,
+        index,
+        peer_index,
+        kind,
+        alias,
+        mac,
+        mtu,
+        up,
+        addresses,
+        routes,
+        neighbours,
+    }))
 }

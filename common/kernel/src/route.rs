@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
     RouteProtocol, RouteScope as KernelScope, RouteType,
@@ -40,6 +43,24 @@ impl Netlink {
             _ => None,
         });
         Ok(routes.collect())
+    }
+
+    /// The neighbours by a link that are entered permanently.
+    pub(crate) async fn permanent_neighbours(
+        &self,
+        index: u32,
+    ) -> Result<Vec<(IpAddr, MacAddress)>, Error> {
+        let mut request = NeighbourMessage::default();
+        request.attributes.push(NeighbourAttribute::IfIndex(index));
+        let listing = match self.dump(RouteNetlinkMessage::GetNeighbour(request)).await {
+            Err(cause) if nothing_there(&cause) => Vec::new(),
+            outcome => outcome.map_err(|cause| Error::refused("ip neighbour show", cause))?,
+        };
+        let neighbours = listing.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewNeighbour(neighbour) => permanent(&neighbour, index),
+            _ => None,
+        });
+        Ok(neighbours.collect())
     }
 
     /// Deletes a route as it was listed; one that is gone is no error.
@@ -251,6 +272,26 @@ fn message(route: &Route, index: u32) -> RouteMessage {
     .flatten()
     .collect();
     message
+}
+
+/// A neighbour's addresses, if it is entered permanently on this link.
+fn permanent(message: &NeighbourMessage, index: u32) -> Option<(IpAddr, MacAddress)> {
+    let is_meant =
+        message.header.ifindex == index && message.header.state == NeighbourState::Permanent;
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+            Some(IpAddr::V4(*address))
+        }
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+            Some(IpAddr::V6(*address))
+        }
+        _ => None,
+    });
+    let mac = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok().map(MacAddress),
+        _ => None,
+    });
+    Some((address.filter(|_| is_meant)?, mac?))
 }
 
 pub(crate) fn destination(message: &RouteMessage) -> IpNet {

@@ -27,8 +27,9 @@ async fn attach(container: &Other, attachment: &Attachment) -> Kernel {
 }
 
 async fn differences(kernel: &Kernel, attachment: &Attachment) -> Vec<Difference> {
-    let found = kernel.inspect(attachment.identity()).await.unwrap();
-    compare(&Expected::of(attachment), &found)
+    let expected = Expected::of(attachment);
+    let found = kernel.inspect(&expected).await.unwrap();
+    compare(&expected, &found)
 }
 
 /// Two containers, the node and each other, without any other route on the
@@ -42,7 +43,7 @@ fn reach_each_other(first: &'static [&'static str], second: &'static [&'static s
             let kernel = attach(container, attachment).await;
             assert_eq!(differences(&kernel, attachment).await, []);
             // The one that the plan gives, and none of the kernel's own.
-            let host = kernel.inspect(attachment.identity()).await.unwrap().host.unwrap();
+            let host = kernel.inspect(&Expected::of(attachment)).await.unwrap().host.unwrap();
             if attachment.has_v6() {
                 assert_eq!(host.addresses, [IpAddr::from(GATEWAY_V6)]);
             }

@@ -7,7 +7,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Once, OnceLock};
 use std::time::Instant;
 
 use tracing::Span;
@@ -15,8 +15,8 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use weir_common::cni::skeleton::Call;
-use weir_common::cni::{Command, Configuration, Error, LogLevel};
+use weir_common::cni::skeleton::{Call, Outline};
+use weir_common::cni::{Command, Configuration, Error, LogLevel, Logging};
 
 use crate::{PARENT_VARIABLE, log_file};
 
@@ -35,8 +35,8 @@ pub fn call_id() -> &'static str {
     })
 }
 
-/// Does the work of a call with a log as its configuration says, and logs how it
-/// ended.
+/// Does the work of a call with a log as its configuration says, and logs that it is
+/// done. Where it fails the skeleton has that logged, as any other failure.
 ///
 /// # Errors
 /// Those of the work.
@@ -45,24 +45,27 @@ pub fn logged<T>(
     command: Command,
     work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    start(&call.configuration);
-    let _span = span(call, command).entered();
+    let outline = Outline::of(call, command);
+    start(&outline.logging);
+    let _span = span(&outline).entered();
     if let Some(trace) = &call.environment.trace {
         tracing::debug!(trace_state = trace.state, "part of a trace");
     }
     name_keys_without_meaning(&call.configuration);
     let begin = Instant::now();
-    let outcome = work();
-    let microseconds = microseconds_since(begin);
-    match &outcome {
-        Ok(_) => tracing::debug!(microseconds, "done"),
-        Err(error) => {
-            let code = error.code.number();
-            let (details, message) = (error.details.as_str(), error.message.as_str());
-            tracing::error!(code, details, microseconds, "{message}");
-        }
-    }
-    outcome
+    let outcome = work()?;
+    tracing::debug!(microseconds = microseconds_since(begin), "done");
+    Ok(outcome)
+}
+
+/// Logs that a call failed, after so many `microseconds`, also one that was refused
+/// before there was any work.
+pub(crate) fn log_failure(outline: &Outline, error: &Error, microseconds: u64) {
+    start(&outline.logging);
+    let _span = span(outline).entered();
+    let code = error.code.number();
+    let (details, message) = (error.details.as_str(), error.message.as_str());
+    tracing::error!(code, details, microseconds, "{message}");
 }
 
 /// Logs, at level debug, how long a step of a call took: from this value's making
@@ -86,33 +89,38 @@ impl Drop for Timing {
     }
 }
 
-fn microseconds_since(begin: Instant) -> u64 {
+pub(crate) fn microseconds_since(begin: Instant) -> u64 {
     u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
-fn span(call: &Call, command: Command) -> Span {
+fn span(outline: &Outline) -> Span {
     let program = std::env::args_os().next().unwrap_or_default();
     let program = Path::new(&program).file_name().unwrap_or_default().to_string_lossy();
-    let environment = &call.environment;
     let given = |text: &'_ str| (!text.is_empty()).then(|| text.to_owned());
-    let trace = environment.trace.as_ref();
+    let trace = outline.trace.as_ref();
     tracing::error_span!(
         "call",
         id = call_id(),
         program = &*program,
-        command = command.as_str(),
-        network = call.configuration.network,
-        container = given(&environment.container_id),
-        interface = given(&environment.interface),
+        command = outline.command,
+        network = given(&outline.network),
+        container = given(&outline.container_id),
+        interface = given(&outline.interface),
         trace_id = trace.map(|trace| trace.trace_id.as_str()),
         parent_id = trace.map(|trace| trace.parent_id.as_str()),
     )
 }
 
-/// Starts logging as the configuration says. A file that cannot be opened is
-/// reported on standard error; the call goes on.
-fn start(configuration: &Configuration) {
-    let level = match configuration.log_level {
+/// Starts logging. A file that cannot be opened is reported on standard error; the call
+/// goes on. What one process does after that (the DEL after a failed ADD, its failure)
+/// keeps the log.
+fn start(logging: &Logging) {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| start_once(logging));
+}
+
+fn start_once(logging: &Logging) {
+    let level = match logging.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warning => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
@@ -124,7 +132,7 @@ fn start(configuration: &Configuration) {
         .with_target(false)
         .with_writer(std::io::stderr)
         .with_filter(level);
-    let opened = configuration.log_file.as_ref().map(log_file::open);
+    let opened = logging.file.as_ref().map(log_file::open);
     let (file, failure) = match opened.transpose() {
         Ok(file) => (file, None),
         Err(error) => (None, Some(error)),
@@ -133,10 +141,9 @@ fn start(configuration: &Configuration) {
         let json = tracing_subscriber::fmt::layer().json().flatten_event(true);
         json.with_span_list(false).with_writer(file).with_filter(level)
     });
-    // A second call of one process (the DEL after a failed ADD) keeps the log of
-    // the first.
+    // Nobody else has started one.
     let _ = tracing_subscriber::registry().with(to_stderr).with(to_file).try_init();
-    if let (Some(error), Some(log)) = (failure, &configuration.log_file) {
+    if let (Some(error), Some(log)) = (failure, &logging.file) {
         tracing::warn!(log_file_path = %log.path.display(), %error, "cannot log to this file");
     }
 }

@@ -2,12 +2,16 @@
 
 use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use weir_common::cni::skeleton::{Plugin, Surroundings, run};
 use weir_common::cni::{Error, SpecVersion};
 
+use crate::log::{log_failure, microseconds_since};
+
 /// Runs one CNI call as a process.
 pub fn main(plugin: &dyn Plugin) -> ExitCode {
+    let begin = Instant::now();
     let mut input = std::io::stdin();
     let terminal = input.is_terminal();
     let status = run(
@@ -17,6 +21,7 @@ pub fn main(plugin: &dyn Plugin) -> ExitCode {
             input: (!terminal).then_some(&mut input as &mut dyn Read),
             output: &mut std::io::stdout(),
             messages: &mut std::io::stderr(),
+            failed: &|outline, error| log_failure(outline, error, microseconds_since(begin)),
         },
     );
     // The caller has the answer as soon as its end of the pipe is alone, and need

@@ -7,11 +7,11 @@ use super::{
 };
 use crate::network::{
     Attachment, AttachmentIdentity, AttachmentRequest, Expected, HOST_MAC, InvalidAttachment,
-    MacAddress, RequestedRoute,
+    MacAddress, Mtu, MtuSource, RequestedRoute,
 };
 
-/// An MTU in bytes for a plan in which it is not looked at.
-const ANY_MTU: u32 = 1500;
+/// An MTU for a plan in which it is not looked at.
+const ANY_MTU: Mtu = Mtu { bytes: 1500, source: MtuSource::Uplink };
 
 /// The attachment that a call is about.
 ///
@@ -23,7 +23,7 @@ pub fn identity_of(call: &Call) -> Result<AttachmentIdentity, Error> {
         .map_err(|error| Error::caused(Code::InvalidConfiguration, &error))
 }
 
-/// The attachment that a result of the IPAM plugin asks for, with an MTU in bytes.
+/// The attachment that a result of the IPAM plugin asks for, with an MTU.
 /// `forwarding` says whether the container may forward; `None` where that is not the
 /// call's to say.
 ///
@@ -32,7 +32,7 @@ pub fn identity_of(call: &Call) -> Result<AttachmentIdentity, Error> {
 pub fn attachment_of(
     call: &Call,
     result: &AddResult,
-    mtu: u32,
+    mtu: Mtu,
     forwarding: Option<bool>,
 ) -> Result<Attachment, Error> {
     let default_routes = result.routes.is_empty() || call.configuration.include_default_routes;
@@ -42,7 +42,7 @@ pub fn attachment_of(
 fn with_default_routes(
     call: &Call,
     result: &AddResult,
-    mtu: u32,
+    mtu: Mtu,
     forwarding: Option<bool>,
     default_routes: bool,
 ) -> Result<Attachment, Error> {
@@ -114,8 +114,9 @@ fn interface(name: &str, mac: MacAddress, sandbox: &str, mtu: u32) -> Interface 
     }
 }
 
-/// What ADD made, by its result, for CHECK. Hardware address and MTU are the result's and
-/// the configuration's: another plugin of the chain may have set them.
+/// What ADD made, by its result, for CHECK. Hardware address and MTU are the result's,
+/// which another plugin of the chain may have set; a result below 1.1.0 has no MTU, and the
+/// configuration's counts.
 ///
 /// # Errors
 /// [`Code::CheckFailed`] when the result has no interface of this container; otherwise as
@@ -139,11 +140,19 @@ pub fn expected_of(
     let OwnRoutes { routes, default_routes } =
         own_routes(configuration.require_ipam()?, include, &result.routes);
     own.routes = routes;
-    let mtu = configuration.mtu;
-    let any = mtu.unwrap_or(ANY_MTU);
-    let attachment = with_default_routes(call, &own, any, forwarding, default_routes)?;
+    let mtu = result.interfaces[index].mtu.or(configuration.mtu);
+    let attachment = with_default_routes(call, &own, ANY_MTU, forwarding, default_routes)?;
     let mac = result.interfaces[index].mac.parse().ok();
-    Ok(Expected { mac, mtu, ..Expected::of(&attachment) })
+    let host = attachment.identity().host_interface();
+    let mut interfaces = result.interfaces.iter();
+    let host = interfaces.find(|interface| interface.name == host && interface.sandbox.is_empty());
+    let host_mtu = host.and_then(|host| host.mtu).or(configuration.mtu);
+    let mut expected = Expected { mtu, host_mtu, ..Expected::of(&attachment) };
+    if expected.mac != mac {
+        // A later plugin (tuning) changed it, and the kernel forgot the link's neighbours.
+        expected.neighbours.clear();
+    }
+    Ok(Expected { mac, ..expected })
 }
 
 /// The index of the container's interface in a result; `None` when it lists none.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{Code, Error, SpecVersion};
 use crate::network::ClusterNotice;
 use crate::null::null_is_default;
+use crate::strict::Strict;
 
 /// An interface that ADD made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +110,8 @@ pub struct AddResult {
     /// The routes.
     #[serde(deserialize_with = "null_is_default")]
     pub routes: Vec<Route>,
-    /// The resolver's settings.
+    /// The resolver's settings: an object, or null.
+    #[serde(deserialize_with = "object_or_null")]
     pub dns: Value,
     /// Beyond the specification, from `weir-ipam` to `weir`: the pools that
     /// there were when the addresses were chosen, for the node's NAT. Absent
@@ -122,12 +124,29 @@ pub struct AddResult {
     pub cluster: Option<Box<ClusterNotice>>,
 }
 
+/// What `weir-ipam` answers to a GC in which `weir` asks what there is in the cluster;
+/// a result with that alone.
+pub fn cluster_answer(notice: &ClusterNotice) -> Value {
+    json!({"weirCluster": notice})
+}
+
+/// What such an answer says; `None` if nothing that can be read.
+pub fn cluster_of(answer: &[u8]) -> Option<ClusterNotice> {
+    let result: AddResult = serde_json::from_slice(answer).ok()?;
+    result.cluster.map(|notice| *notice)
+}
+
 /// What cannot be read, as that of a `weir-ipam` of another version, counts as not
 /// told: an ADD does not fail for the sake of other nodes.
 fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     from: D,
 ) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(from)?).ok())
+}
+
+fn object_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Value, D::Error> {
+    let object: Option<Map<String, Value>> = Option::deserialize(from)?;
+    Ok(object.map_or(Value::Null, Value::Object))
 }
 
 /// What `weir` has to know of a pool.
@@ -146,6 +165,7 @@ pub struct PoolNotice {
 struct OldResult {
     ip4: Option<OldAddress>,
     ip6: Option<OldAddress>,
+    #[serde(deserialize_with = "object_or_null")]
     dns: Value,
     #[serde(rename = "weirPools")]
     pools: Option<Vec<PoolNotice>>,
@@ -184,14 +204,16 @@ impl AddResult {
             Some(text) if !text.is_empty() => SpecVersion::parse(text)?,
             _ => version,
         };
-        let not_a_result = |error: serde_json::Error| {
-            let message = format!("not a result of version {}: {error}", version.as_str());
-            Error::new(Code::Decode, message)
+        let not_a_result = |error: serde_path_to_error::Error<serde_json::Error>| {
+            let (key, flaw) = (error.path().to_string(), error.inner());
+            let message = format!("not a result of version {}: {key}: {flaw}", version.as_str());
+            Error::new(Code::Decode, message.replace(": .:", ":"))
         };
         if version <= SpecVersion::V0_2_0 {
-            OldResult::deserialize(json).map(Self::from).map_err(not_a_result)
+            let old: Result<OldResult, _> = serde_path_to_error::deserialize(Strict(json));
+            old.map(Self::from).map_err(not_a_result)
         } else {
-            Self::deserialize(json).map_err(not_a_result)
+            serde_path_to_error::deserialize(Strict(json)).map_err(not_a_result)
         }
     }
 
@@ -356,6 +378,16 @@ mod tests {
     }
 
     #[test]
+    fn a_collection_may_tell_of_the_cluster() {
+        let notice = *result().cluster.unwrap();
+        let answer = cluster_answer(&notice).to_string();
+        assert_eq!(cluster_of(answer.as_bytes()), Some(notice));
+        for nothing in ["", "{}", "[]", r#"{"weirCluster": {"another": "form"}}"#] {
+            assert_eq!(cluster_of(nothing.as_bytes()), None, "{nothing}");
+        }
+    }
+
+    #[test]
     fn forms_differ_by_version() {
         let json = |version| result().to_json(version).unwrap();
         assert_eq!(json(SpecVersion::V0_3_1)["ips"][1]["version"], "6");
@@ -416,7 +448,25 @@ mod tests {
     fn a_result_without_version_is_of_the_configurations() {
         let json = json!({"ip4": {"ip": "10.0.0.7/24"}});
         assert_eq!(AddResult::parse(&json, SpecVersion::V0_2_0).unwrap().ips.len(), 1);
-        let error = AddResult::parse(&json!({"ips": 3}), SpecVersion::V1_0_0).unwrap_err();
-        assert_eq!(error.code, Code::Decode);
+    }
+
+    #[test]
+    fn what_is_no_result_is_named() {
+        for (json, key) in [
+            (json!([]), "expected an object"),
+            (json!({"ips": 3}), "ips"),
+            (json!({"ips": [["10.0.0.7/24"]]}), "ips[0]"),
+            (json!({"interfaces": [["eth0"]]}), "interfaces[0]"),
+            (json!({"routes": [["10.0.0.0/8"]]}), "routes[0]"),
+            (json!({"dns": []}), "dns"),
+        ] {
+            let error = AddResult::parse(&json, SpecVersion::V1_0_0).unwrap_err();
+            assert_eq!(error.code, Code::Decode, "{json}");
+            assert!(error.message.contains(key) && !error.message.contains(" .:"), "{error}");
+        }
+        for json in [json!([]), json!({"ip4": ["10.0.0.7/24", null]}), json!({"dns": []})] {
+            let error = AddResult::parse(&json, SpecVersion::V0_2_0).unwrap_err();
+            assert_eq!(error.code, Code::Decode, "{json}");
+        }
     }
 }

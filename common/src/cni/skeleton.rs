@@ -9,7 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde_json::{Map, Value, json};
 
 use super::environment::is_identifier;
-use super::{AddResult, Arguments, Code, Command, Configuration, Environment, Error, SpecVersion};
+use super::{
+    AddResult, Arguments, Code, Command, Configuration, Environment, Error, Logging, SpecVersion,
+    TraceContext,
+};
+
+#[cfg(test)]
+mod tests;
 
 /// The largest configuration that is read, in bytes. Runtimes pass a few
 /// kilobytes; a result of another plugin may be in it.
@@ -24,6 +30,56 @@ pub struct Call {
     pub configuration: Configuration,
     /// The configuration as it came in, for a delegated plugin.
     pub input: Vec<u8>,
+}
+
+/// What the log says of a call, whether or not the call can be understood.
+#[derive(Clone, Debug, Default)]
+pub struct Outline {
+    /// The command, as the runtime wrote it.
+    pub command: String,
+    /// `CNI_CONTAINERID`, likewise.
+    pub container_id: String,
+    /// `CNI_IFNAME`, likewise.
+    pub interface: String,
+    /// The network's name; empty where that cannot be read.
+    pub network: String,
+    /// The trace that the call is part of.
+    pub trace: Option<TraceContext>,
+    /// What is logged, and where.
+    pub logging: Logging,
+}
+
+impl Outline {
+    /// That of a checked call.
+    pub fn of(call: &Call, command: Command) -> Self {
+        let Call { environment, configuration, .. } = call;
+        Self {
+            command: command.as_str().to_owned(),
+            container_id: environment.container_id.clone(),
+            interface: environment.interface.clone(),
+            network: configuration.network.clone(),
+            trace: environment.trace.clone(),
+            logging: configuration.logging.clone(),
+        }
+    }
+
+    /// That of a call whose configuration is not read yet.
+    fn before(command: &OsStr, variable: &dyn Fn(&str) -> Option<OsString>) -> Self {
+        let text = |name| variable(name).unwrap_or_default().to_string_lossy().into_owned();
+        Self {
+            command: command.to_string_lossy().into_owned(),
+            container_id: text("CNI_CONTAINERID"),
+            interface: text("CNI_IFNAME"),
+            trace: TraceContext::parse(&text("TRACEPARENT"), &text("TRACESTATE")),
+            ..Self::default()
+        }
+    }
+
+    /// Takes from a configuration what can be read of it.
+    fn note(&mut self, json: &Map<String, Value>) {
+        self.network = json.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        self.logging = Logging::lenient(json);
+    }
 }
 
 /// The work of a plugin.
@@ -49,11 +105,12 @@ pub trait Plugin {
     /// When it is not.
     fn check(&self, call: &Call) -> Result<(), Error>;
 
-    /// Removes what belongs to none of [`Configuration::valid_attachments`].
+    /// Removes what belongs to none of [`Configuration::valid_attachments`]. Answers what
+    /// the caller asked for besides, which no runtime does.
     ///
     /// # Errors
     /// All that could not be removed, after everything has been tried.
-    fn gc(&self, call: &Call) -> Result<(), Error>;
+    fn gc(&self, call: &Call) -> Result<Option<Value>, Error>;
 
     /// Finds out whether an ADD would work, and whether what was added works.
     ///
@@ -73,12 +130,14 @@ pub struct Surroundings<'a> {
     pub output: &'a mut dyn Write,
     /// Standard error, for people.
     pub messages: &'a mut dyn Write,
+    /// Told of a call that failed, before the answer is printed.
+    pub failed: &'a dyn Fn(&Outline, &Error),
 }
 
 /// Runs one call and returns the process's exit status: 0, or 1 with an error
 /// as JSON on standard output.
 pub fn run(plugin: &dyn Plugin, surroundings: Surroundings<'_>) -> u8 {
-    let Surroundings { variable, input, output, messages } = surroundings;
+    let Surroundings { variable, input, output, messages, failed } = surroundings;
     let Some(command) = variable("CNI_COMMAND").filter(|command| !command.is_empty()) else {
         let versions = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
         let about = plugin.about();
@@ -87,10 +146,15 @@ pub fn run(plugin: &dyn Plugin, surroundings: Surroundings<'_>) -> u8 {
         return 0;
     };
     let mut answer_version = SpecVersion::LATEST.as_str().to_owned();
-    let answered = answer(plugin, &command, variable, input, &mut answer_version);
+    let mut outline = Outline::before(&command, variable);
+    let known = (&mut outline, &mut answer_version);
+    let answered = answer(plugin, &command, variable, input, known);
     let (document, added, status) = match answered {
         Ok(Answer { document, added }) => (document, added, 0),
-        Err(error) => (Some(error.to_json(&answer_version)), None, 1),
+        Err(error) => {
+            failed(&outline, &error);
+            (Some(error.to_json(&answer_version)), None, 1)
+        }
     };
     let written = match document {
         None => Ok(()),
@@ -117,21 +181,27 @@ struct Answer {
     added: Option<Call>,
 }
 
-/// Finds the answer, or an error. As soon as the configuration's version is known it is put into `answer_version`.
+/// Finds the answer, or an error. What the log says of the call and the version to answer
+/// in are noted as soon as they are known. The configuration is read first, also where
+/// the variables are wrong: it says where to log that.
 fn answer(
     plugin: &dyn Plugin,
     command: &OsStr,
     variable: &dyn Fn(&str) -> Option<OsString>,
     input: Option<&mut dyn Read>,
-    answer_version: &mut String,
+    (outline, answer_version): (&mut Outline, &mut String),
 ) -> Result<Answer, Error> {
+    let input = read(input);
+    let json = input.as_ref().map_err(Error::clone).and_then(|input| decode(input));
+    if let Ok(json) = &json {
+        outline.note(json);
+    }
     let command = Command::parse(&command.to_string_lossy())?;
     let environment = Environment::read(command, variable)?;
     if command == Command::Version {
-        return Ok(Answer { document: Some(version_answer(input)), added: None });
+        return Ok(Answer { document: Some(version_answer(json.ok().as_ref())), added: None });
     }
-    let input = read(input)?;
-    let json = decode(&input)?;
+    let (input, json) = (input?, json?);
     if let Ok(version) = written_version(command, &json) {
         version.as_str().clone_into(answer_version);
     }
@@ -164,7 +234,7 @@ fn perform(plugin: &dyn Plugin, command: Command, call: &Call) -> Result<Option<
         Command::Add => plugin.add(call)?.to_json(call.configuration.version).map(Some),
         Command::Del => plugin.del(call).map(|()| None),
         Command::Check => plugin.check(call).map(|()| None),
-        Command::Gc => plugin.gc(call).map(|()| None),
+        Command::Gc => plugin.gc(call),
         Command::Status => plugin.status(call).map(|()| None),
         Command::Version => Ok(None),
     };
@@ -277,218 +347,14 @@ fn is_version(text: &str) -> bool {
 }
 
 /// The versions there are, in answer to the version asked in, as far as that
-/// can be read (spec: "VERSION").
-fn version_answer(input: Option<&mut dyn Read>) -> Value {
-    let json = read(input).ok().and_then(|input| decode(&input).ok());
-    let asked = json.as_ref().and_then(|json| json.get("cniVersion")?.as_str());
+/// can be read (spec: "VERSION"). An empty one means the first, as everywhere; libcni
+/// takes no empty one in an answer (`pkg/version/plugin.go`, PluginDecoder).
+fn version_answer(json: Option<&Map<String, Value>>) -> Value {
+    let asked = json.and_then(|json| json.get("cniVersion")?.as_str());
+    let asked = asked.map(|text| if text.is_empty() { SpecVersion::V0_1_0.as_str() } else { text });
     let versions = SpecVersion::ALL.map(SpecVersion::as_str);
     json!({
         "cniVersion": asked.unwrap_or(SpecVersion::LATEST.as_str()),
         "supportedVersions": versions,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::ffi::OsStringExt;
-
-    use super::*;
-
-    /// Counts how often it was told to detach.
-    #[derive(Default)]
-    struct Fake {
-        detached: std::cell::Cell<u32>,
-    }
-
-    impl Plugin for Fake {
-        fn about(&self) -> String {
-            "fake, for tests".to_owned()
-        }
-        fn add(&self, call: &Call) -> Result<AddResult, Error> {
-            assert_ne!(call.environment.container_id, "panic", "told to");
-            Ok(AddResult::default())
-        }
-        fn del(&self, _: &Call) -> Result<(), Error> {
-            self.detached.set(self.detached.get() + 1);
-            Ok(())
-        }
-        fn check(&self, _: &Call) -> Result<(), Error> {
-            Err(Error::new(Code::CheckFailed, "it is not"))
-        }
-        fn gc(&self, call: &Call) -> Result<(), Error> {
-            match &call.configuration.valid_attachments {
-                Some(valid) if valid.len() == 1 => Ok(()),
-                valid => Err(Error::new(Code::Internal, format!("{valid:?}"))),
-            }
-        }
-        fn status(&self, _: &Call) -> Result<(), Error> {
-            Err(Error::new(Code::NotAvailable, "it is full"))
-        }
-    }
-
-    /// Runs a call; returns status, standard output and standard error.
-    fn call(variables: &[(&str, &str)], input: &str) -> (u8, String, String) {
-        let find = |name: &str| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into())
-        };
-        let (mut output, mut messages) = (Vec::new(), Vec::new());
-        let status = run(
-            &Fake::default(),
-            Surroundings {
-                variable: &find,
-                input: Some(&mut input.as_bytes()),
-                output: &mut output,
-                messages: &mut messages,
-            },
-        );
-        (status, String::from_utf8(output).unwrap(), String::from_utf8(messages).unwrap())
-    }
-
-    fn call_for(command: &str, input: &str) -> (u8, Value) {
-        let variables = [
-            ("CNI_COMMAND", command),
-            ("CNI_CONTAINERID", "c"),
-            ("CNI_NETNS", "/x"),
-            ("CNI_IFNAME", "eth0"),
-            ("CNI_PATH", "/opt/cni/bin"),
-        ];
-        let (status, output, _) = call(&variables, input);
-        (status, serde_json::from_str(&output).unwrap_or(Value::Null))
-    }
-
-    #[test]
-    fn without_a_command_it_says_what_it_is() {
-        let (status, output, messages) = call(&[], "");
-        assert_eq!((status, output.as_str()), (0, ""));
-        assert!(messages.contains("fake") && messages.contains("1.1.0"), "{messages}");
-    }
-
-    /// Go reads `null` as the text that is not there.
-    #[test]
-    fn a_version_that_is_null_is_none() {
-        for version in ["null", r#""""#] {
-            let input = format!(r#"{{"cniVersion":{version},"name":"n"}}"#);
-            assert_eq!(call_for("DEL", &input), (0, Value::Null), "{version}");
-        }
-    }
-
-    #[test]
-    fn each_kind_of_bad_input_has_its_code() {
-        for (command, input, code) in [
-            ("ATTACH", "{}", 4),
-            ("ADD", "{", 6),
-            ("ADD", "[]", 6),
-            ("ADD", r#"{"cniVersion":"1.0.0"}"#, 7),
-            ("ADD", r#"{"cniVersion":"1.0.0","name":"-"}"#, 7),
-            ("ADD", r#"{"cniVersion":"9.0.0","name":"n"}"#, 1),
-            ("ADD", r#"{"cniVersion":"1.0","name":"n"}"#, 1),
-            ("ADD", r#"{"cniVersion":1,"name":"n"}"#, 6),
-            ("CHECK", r#"{"cniVersion":"0.3.1","name":"n"}"#, 1),
-            ("CHECK", r#"{"cniVersion":"9.0","name":"n"}"#, 1),
-            ("CHECK", r#"{"cniVersion":"new","name":"n"}"#, 6),
-            ("GC", r#"{"cniVersion":"1.0.0.0","name":"n"}"#, 6),
-            ("ADD", r#"{"cniVersion":"new","name":"n"}"#, 1),
-            ("CHECK", r#"{"cniVersion":"1.0.0","name":"n"}"#, 107),
-            ("GC", r#"{"cniVersion":"1.0.0","name":"n"}"#, 1),
-            ("STATUS", r#"{"cniVersion":"1.0.0","name":"n"}"#, 1),
-            ("STATUS", r#"{"cniVersion":"1.1.0","name":"n"}"#, 50),
-            (
-                "GC",
-                r#"{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":[{"id":"c"}]}"#,
-                6,
-            ),
-        ] {
-            let (status, json) = call_for(command, input);
-            assert_eq!(
-                (status, json["code"].as_u64()),
-                (1, Some(code)),
-                "{command} {input}: {json}"
-            );
-        }
-    }
-
-    #[test]
-    fn success_prints_only_what_it_must() {
-        let conf = r#"{"cniVersion":"0.4.0","name":"n"}"#;
-        assert_eq!(call_for("ADD", conf).1["cniVersion"], "0.4.0");
-        assert_eq!(call_for("DEL", conf), (0, Value::Null));
-        assert_eq!(call_for("DEL", r#"{"name":"n"}"#), (0, Value::Null));
-        let gc = r#"{"cniVersion":"1.1.0","name":"n","mtu":"big","cni.dev/valid-attachments":
-                     [{"containerID":"c","ifname":"eth0"}]}"#;
-        assert_eq!(call_for("GC", gc), (0, Value::Null));
-    }
-
-    #[test]
-    fn a_command_that_is_no_text_is_unknown() {
-        let variable = |_: &str| Some(OsString::from_vec(b"ADD\xff".to_vec()));
-        let mut output = Vec::new();
-        let surroundings = Surroundings {
-            variable: &variable,
-            input: None,
-            output: &mut output,
-            messages: &mut Vec::new(),
-        };
-        assert_eq!(run(&Fake::default(), surroundings), 1);
-        assert!(String::from_utf8_lossy(&output).contains("CNI_COMMAND"), "{output:?}");
-    }
-
-    #[test]
-    fn version_echoes_the_version_asked_in() {
-        let (_, json) = call_for("VERSION", r#"{"cniVersion":"0.4.0"}"#);
-        assert_eq!(json["cniVersion"], "0.4.0");
-        assert_eq!(json["supportedVersions"].as_array().unwrap().len(), SpecVersion::ALL.len());
-        assert_eq!(call_for("VERSION", "not json").1["cniVersion"], "1.1.0");
-    }
-
-    /// Standard output that nobody reads.
-    struct Closed;
-
-    impl Write for Closed {
-        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
-            Err(std::io::ErrorKind::BrokenPipe.into())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn what_nobody_learns_of_is_detached_again() {
-        for (container, detached) in [("c", 1), ("panic", 1)] {
-            let plugin = Fake::default();
-            let find = |name: &str| {
-                let value = match name {
-                    "CNI_COMMAND" => "ADD",
-                    "CNI_CONTAINERID" => container,
-                    "CNI_NETNS" => "/x",
-                    "CNI_IFNAME" => "eth0",
-                    _ => return None,
-                };
-                Some(value.into())
-            };
-            let input = br#"{"cniVersion":"1.0.0","name":"n"}"#;
-            let surroundings = Surroundings {
-                variable: &find,
-                input: Some(&mut input.as_slice()),
-                output: &mut Closed,
-                messages: &mut Vec::new(),
-            };
-            assert_eq!(run(&plugin, surroundings), 1);
-            assert_eq!(plugin.detached.get(), detached, "{container}");
-        }
-    }
-
-    #[test]
-    fn a_panic_becomes_an_error() {
-        let variables = [
-            ("CNI_COMMAND", "ADD"),
-            ("CNI_CONTAINERID", "panic"),
-            ("CNI_NETNS", "/x"),
-            ("CNI_IFNAME", "eth0"),
-        ];
-        let (status, output, _) = call(&variables, r#"{"cniVersion":"1.0.0","name":"n"}"#);
-        let json: Value = serde_json::from_str(&output).unwrap();
-        assert_eq!((status, json["code"].as_u64()), (1, Some(100)));
-        assert!(json["details"].as_str().unwrap().contains("told to"), "{json}");
-    }
 }

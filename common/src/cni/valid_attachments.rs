@@ -7,11 +7,15 @@ use serde_json::{Map, Value, json};
 
 use super::{Code, Error};
 use crate::ipam::collect::AttachmentName;
+use crate::strict::Strict;
 
-/// The key with the attachments that live (spec: "GC"), and what it was called
-/// before the specification was corrected; libcni sends both
-/// (`libcni/api.go`, GCNetworkList).
-const VALID_ATTACHMENTS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
+/// The key with the attachments that live (spec: "GC").
+const VALID_ATTACHMENTS: &str = "cni.dev/valid-attachments";
+
+/// What the key was called before the specification was corrected. libcni sends both, with
+/// the same list (`libcni/api.go`, GCNetworkList). Alone it is not obeyed: a list that the
+/// specification does not know must not make anything be removed. Other IPAM plugins may.
+const OLD_NAME: &str = "cni.dev/attachments";
 
 /// An attachment as written.
 #[derive(Debug, Deserialize)]
@@ -31,10 +35,10 @@ struct WrittenAttachment {
 pub(super) fn valid_attachments(
     json: &Map<String, Value>,
 ) -> Result<Option<BTreeSet<AttachmentName>>, Error> {
-    let mut lists = VALID_ATTACHMENTS.iter().filter_map(|key| Some((key, json.get(*key)?)));
-    let Some((key, list)) = lists.next() else { return Ok(None) };
-    let list: Option<Vec<WrittenAttachment>> =
-        serde_path_to_error::deserialize(list).map_err(|error| {
+    let key = VALID_ATTACHMENTS;
+    let Some(list) = json.get(key) else { return Ok(None) };
+    let list: Option<Vec<WrittenAttachment>> = serde_path_to_error::deserialize(Strict(list))
+        .map_err(|error| {
             let (place, cause) = (error.path().to_string(), error.inner());
             Error::new(
                 Code::Decode,
@@ -60,7 +64,7 @@ pub fn with_valid_attachments(
         .iter()
         .map(|name| json!({"containerID": name.container_id, "ifname": name.interface}))
         .collect();
-    for key in VALID_ATTACHMENTS {
+    for key in [VALID_ATTACHMENTS, OLD_NAME] {
         if let Some(list) = json.get_mut(key) {
             let mut whole = list.as_array().cloned().unwrap_or_default();
             whole.extend(more.iter().cloned());
@@ -83,10 +87,19 @@ mod tests {
         assert_eq!(list(json!({"cni.dev/valid-attachments": null})), Some(BTreeSet::new()));
         let one = json!([{"containerID": "c1", "ifname": "eth0", "later": true}]);
         let name = || AttachmentName { container_id: "c1".into(), interface: "eth0".into() };
-        assert_eq!(list(json!({"cni.dev/attachments": one})), Some([name()].into()));
+        // Alone, the old name is no list, whatever it holds.
+        for old in [json!([]), json!(null), json!(3), one.clone()] {
+            assert_eq!(list(json!({"cni.dev/attachments": old})), None);
+        }
         let both = json!({"cni.dev/attachments": [], "cni.dev/valid-attachments": one});
         assert_eq!(list(both), Some([name()].into()));
-        for wrong in [json!({}), json!("c1"), json!([{"containerID": "c1"}]), json!([null])] {
+        for wrong in [
+            json!({}),
+            json!("c1"),
+            json!([{"containerID": "c1"}]),
+            json!([null]),
+            json!([["c1", "eth0"]]),
+        ] {
             let json = json!({"cni.dev/valid-attachments": wrong});
             assert_eq!(read(json).unwrap_err().code, Code::Decode, "{wrong}");
         }
@@ -103,7 +116,7 @@ mod tests {
         let one = json!([{"containerID": "c1", "ifname": "eth0", "later": true}]);
         let all = [name("c1"), name("c2"), name("c3")];
         assert_eq!(joined(json!({"name": "pods"})), (1, None));
-        assert_eq!(joined(json!({"cni.dev/attachments": null})), (1, Some(left.clone())));
+        assert_eq!(joined(json!({"cni.dev/valid-attachments": null})), (1, Some(left.clone())));
         let both = json!({"cni.dev/attachments": one, "cni.dev/valid-attachments": one});
         assert_eq!(joined(both), (2, Some(all.into())));
     }

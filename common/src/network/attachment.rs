@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::container_routes::next_hops;
 use super::step::{Route, Side, Step, Sysctl, Veth};
-use super::{AttachmentIdentity, MacAddress};
+use super::{AttachmentIdentity, InvalidMtu, MacAddress, Mtu};
 
 /// The next hop of every IPv4 route in a container, Calico's. Nobody holds it:
 /// the host's end answers for it (proxy_arp), and the container knows its
@@ -34,8 +34,8 @@ pub struct AttachmentRequest {
     pub identity: AttachmentIdentity,
     /// The container's addresses, of either family; at least one.
     pub addresses: Vec<IpAddr>,
-    /// The MTU of both ends, in bytes.
-    pub mtu: u32,
+    /// The MTU of both ends.
+    pub mtu: Mtu,
     /// The hardware address of the container's end; derived from the identity
     /// if `None`.
     pub mac: Option<MacAddress>,
@@ -119,16 +119,9 @@ pub enum InvalidAttachment {
         /// Why it cannot.
         reason: &'static str,
     },
-    /// The MTU is outside what a veth takes.
-    #[error(
-        "mtu {mtu} cannot be used: it must lie between {minimum} and 65535 for these addresses"
-    )]
-    Mtu {
-        /// The MTU asked for, in bytes.
-        mtu: u32,
-        /// The smallest for the families asked for, in bytes.
-        minimum: u32,
-    },
+    /// The MTU is outside what a veth or the addresses take.
+    #[error(transparent)]
+    Mtu(#[from] InvalidMtu),
     /// A route has a scope that it cannot have.
     #[error("route {destination}: scope {scope} cannot be installed: {reason}")]
     Scope {
@@ -166,11 +159,7 @@ impl Attachment {
                 return Err(InvalidAttachment::Address { address, reason });
             }
         }
-        let with_v6 = request.addresses.iter().any(IpAddr::is_ipv6);
-        let minimum = if with_v6 { MINIMUM_MTU_V6 } else { MINIMUM_MTU_V4 };
-        if !(minimum..=MAXIMUM_MTU).contains(&request.mtu) {
-            return Err(InvalidAttachment::Mtu { mtu: request.mtu, minimum });
-        }
+        request.mtu.check(request.addresses.iter().any(IpAddr::is_ipv6))?;
         let of_family = |route: &&RequestedRoute| {
             let is_v4 = route.destination.addr().is_ipv4();
             request.addresses.iter().any(|address| address.is_ipv4() == is_v4)
@@ -203,7 +192,7 @@ impl Attachment {
 
     /// The MTU of both ends, in bytes.
     pub fn mtu(&self) -> u32 {
-        self.request.mtu
+        self.request.mtu.bytes
     }
 
     /// The hardware address of the container's end.
@@ -224,6 +213,26 @@ impl Attachment {
     /// Whether it has an IPv6 address.
     pub fn has_v6(&self) -> bool {
         self.request.addresses.iter().any(IpAddr::is_ipv6)
+    }
+
+    /// The kernel's parameters of the host's end.
+    pub fn host_parameters(&self) -> Vec<Sysctl> {
+        let steps = host_sysctls(self.families(), &self.identity().host_interface());
+        let parameter = |step| match step {
+            Step::SetSysctl(sysctl) => Some(sysctl),
+            _ => None,
+        };
+        steps.into_iter().filter_map(parameter).collect()
+    }
+
+    /// The neighbours of the container that are entered permanently. A whole network on
+    /// the link has no hardware address: the host's end answers for those in it that the
+    /// node routes (proxy_arp).
+    pub fn neighbours(&self) -> Vec<(IpAddr, MacAddress)> {
+        let is_single = |range: &IpNet| range.prefix_len() == range.max_prefix_len();
+        let on_link = self.container_routes().into_iter().filter(|route| route.gateway.is_none());
+        let single = on_link.map(|route| route.destination).filter(is_single);
+        single.map(|range| (range.addr(), HOST_MAC)).collect()
     }
 
     /// The routes of the node to the container: one for each address, by the
@@ -324,25 +333,19 @@ pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
 }
 
 fn container_reach(attachment: &Attachment, container: &str) -> Vec<Step> {
-    let routes = attachment.container_routes();
-    // A whole network on the link has no hardware address: the host's end answers for
-    // those in it that the node routes (proxy_arp).
-    let is_single =
-        |route: &&Route| route.destination.prefix_len() == route.destination.max_prefix_len();
-    let next_hops = routes.iter().filter(|route| route.gateway.is_none()).filter(is_single);
-    let neighbours = next_hops.map(|route| Step::AddNeighbour {
+    let link = || container.to_owned();
+    let neighbours = attachment.neighbours().into_iter().map(|(address, mac)| Step::AddNeighbour {
         side: Side::Container,
-        link: container.to_owned(),
-        address: route.destination.addr(),
-        mac: HOST_MAC,
+        link: link(),
+        address,
+        mac,
     });
-    let neighbours: Vec<Step> = neighbours.collect();
-    let routes = routes.into_iter().map(|route| Step::AddRoute {
+    let routes = attachment.container_routes().into_iter().map(|route| Step::AddRoute {
         side: Side::Container,
-        link: container.to_owned(),
+        link: link(),
         route,
     });
-    neighbours.into_iter().chain(routes).collect()
+    neighbours.chain(routes).collect()
 }
 
 fn host_sysctls(families: Families, host: &str) -> Vec<Step> {

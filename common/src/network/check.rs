@@ -1,9 +1,10 @@
 //! What an attachment should look like against what the kernel has.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use super::step::{ROUTE_PROTOCOL, Route, Side};
+use super::step::{ROUTE_PROTOCOL, Route, Side, Sysctl};
 use super::{Attachment, AttachmentIdentity, GATEWAY_V6, HOST_MAC, MacAddress};
 
 /// What should be there. Anything beside it (a later plugin's work) is fine.
@@ -15,8 +16,15 @@ pub struct Expected {
     pub addresses: Vec<IpAddr>,
     /// The hardware address of the container's end, where it matters.
     pub mac: Option<MacAddress>,
-    /// The MTU of the container's end in bytes, where it matters.
+    /// The MTU of the container's end in bytes, where it matters. Where it does not, it
+    /// must not be larger than that of the host's end, which drops what is.
     pub mtu: Option<u32>,
+    /// The MTU of the host's end in bytes, where it matters.
+    pub host_mtu: Option<u32>,
+    /// The kernel's parameters of the host's end.
+    pub host_parameters: Vec<Sysctl>,
+    /// The neighbours of the container by its end.
+    pub neighbours: Vec<(IpAddr, MacAddress)>,
     /// The routes of the container by its end.
     pub container_routes: Vec<Route>,
     /// The routes of the node by the host's end.
@@ -46,6 +54,8 @@ pub struct FoundLink {
     pub addresses: Vec<IpAddr>,
     /// The routes by it.
     pub routes: Vec<Route>,
+    /// The permanent neighbours by it.
+    pub neighbours: Vec<(IpAddr, MacAddress)>,
 }
 
 /// What the kernel has of an attachment.
@@ -55,6 +65,9 @@ pub struct Found {
     pub host: Option<FoundLink>,
     /// The link with the name of the container's end.
     pub container: Option<FoundLink>,
+    /// The values of the parameters that are expected of the host's end, by their paths
+    /// below `/proc/sys`; those that there are.
+    pub host_parameters: BTreeMap<String, String>,
 }
 
 /// One way in which what is there is not what should be.
@@ -101,14 +114,45 @@ pub enum Difference {
         /// The address that it has.
         found: Option<MacAddress>,
     },
-    /// The container's link has another MTU.
+    /// A link has another MTU.
     Mtu {
+        /// Where it is.
+        side: Side,
         /// Its name.
         link: String,
         /// The MTU that it should have, in bytes.
         expected: u32,
         /// The MTU that it has, in bytes.
         found: u32,
+    },
+    /// The container sends larger packets than the host's end takes.
+    MtuAboveHost {
+        /// The container link's name.
+        link: String,
+        /// Its MTU in bytes.
+        mtu: u32,
+        /// The host link's name.
+        host: String,
+        /// Its MTU in bytes.
+        host_mtu: u32,
+    },
+    /// A parameter of the host's end has another value.
+    Parameter {
+        /// The parameter and the value that it should have.
+        expected: Sysctl,
+        /// The value that it has, if there is such a parameter.
+        found: Option<String>,
+    },
+    /// A neighbour of the container has not its permanent hardware address.
+    Neighbour {
+        /// The link's name.
+        link: String,
+        /// The neighbour.
+        address: IpAddr,
+        /// The hardware address that it should have.
+        expected: MacAddress,
+        /// The permanent one that it has.
+        found: Option<MacAddress>,
     },
     /// An address is not there.
     AddressMissing {
@@ -138,6 +182,9 @@ impl Expected {
             addresses: attachment.addresses().to_vec(),
             mac: Some(attachment.container_mac()),
             mtu: Some(attachment.mtu()),
+            host_mtu: Some(attachment.mtu()),
+            host_parameters: attachment.host_parameters(),
+            neighbours: attachment.neighbours(),
             container_routes: attachment.container_routes(),
             host_routes: attachment.host_routes(),
         }
@@ -145,14 +192,16 @@ impl Expected {
 }
 
 /// Everything in which `found` falls short of `expected`: of both links, their
-/// kinship, addresses and routes. What hangs on a link that is missing is not
+/// kinship, MTU, parameters, addresses, neighbours and routes. What hangs on a link that is missing is not
 /// listed again.
 pub fn compare(expected: &Expected, found: &Found) -> Vec<Difference> {
     let host = expected.identity.host_interface();
     let container = expected.identity.interface();
     let mut differences = Vec::new();
     match &found.host {
-        Some(link) => differences.extend(compare_host(expected, link)),
+        Some(link) => {
+            differences.extend(compare_host(expected, link, &found.host_parameters));
+        }
         None => differences.push(Difference::LinkMissing { side: Side::Host, link: host.clone() }),
     }
     match &found.container {
@@ -166,16 +215,35 @@ pub fn compare(expected: &Expected, found: &Found) -> Vec<Difference> {
     {
         differences.push(Difference::NotPeers { host, container: container.to_owned() });
     }
+    differences.extend(mtu_above_host(expected, found));
     differences
 }
 
-fn compare_host(expected: &Expected, found: &FoundLink) -> Vec<Difference> {
+/// Where neither end's MTU is known a later plugin of the chain (tuning) may have given the
+/// container a smaller one.
+fn mtu_above_host(expected: &Expected, found: &Found) -> Option<Difference> {
+    let (host, container) = (found.host.as_ref()?, found.container.as_ref()?);
+    (expected.mtu.is_none() && container.mtu > host.mtu).then(|| Difference::MtuAboveHost {
+        link: container.name.clone(),
+        mtu: container.mtu,
+        host: host.name.clone(),
+        host_mtu: host.mtu,
+    })
+}
+
+fn compare_host(
+    expected: &Expected,
+    found: &FoundLink,
+    parameters: &BTreeMap<String, String>,
+) -> Vec<Difference> {
     let alias = expected.identity.alias();
     if found.alias.as_ref() != Some(&alias) {
         let (link, found) = (found.name.clone(), found.alias.clone());
         return vec![Difference::Foreign { link, expected: alias, found }];
     }
     let mut differences = compare_link(Side::Host, found, Some(HOST_MAC));
+    differences.extend(compare_mtu(Side::Host, found, expected.host_mtu));
+    differences.extend(compare_parameters(&expected.host_parameters, parameters));
     if expected.addresses.iter().any(IpAddr::is_ipv6) {
         differences.extend(compare_addresses(Side::Host, found, &[GATEWAY_V6.into()]));
     }
@@ -185,11 +253,9 @@ fn compare_host(expected: &Expected, found: &FoundLink) -> Vec<Difference> {
 
 fn compare_container(expected: &Expected, found: &FoundLink) -> Vec<Difference> {
     let mut differences = compare_link(Side::Container, found, expected.mac);
-    if let Some(mtu) = expected.mtu.filter(|&mtu| mtu != found.mtu) {
-        let link = found.name.clone();
-        differences.push(Difference::Mtu { link, expected: mtu, found: found.mtu });
-    }
+    differences.extend(compare_mtu(Side::Container, found, expected.mtu));
     differences.extend(compare_addresses(Side::Container, found, &expected.addresses));
+    differences.extend(compare_neighbours(found, &expected.neighbours));
     differences.extend(compare_routes(Side::Container, found, &expected.container_routes));
     differences
 }
@@ -204,6 +270,38 @@ fn compare_link(side: Side, found: &FoundLink, mac: Option<MacAddress>) -> Vec<D
         differences.push(Difference::Mac { side, link, expected, found });
     }
     differences
+}
+
+fn compare_mtu(side: Side, found: &FoundLink, expected: Option<u32>) -> Option<Difference> {
+    let expected = expected.filter(|&mtu| mtu != found.mtu)?;
+    Some(Difference::Mtu { side, link: found.name.clone(), expected, found: found.mtu })
+}
+
+fn compare_parameters(expected: &[Sysctl], found: &BTreeMap<String, String>) -> Vec<Difference> {
+    let is_good = |sysctl: &&Sysctl| match found.get(&sysctl.key) {
+        Some(value) => *value == sysctl.value,
+        None => sysctl.optional,
+    };
+    let differs = |sysctl: &Sysctl| Difference::Parameter {
+        expected: sysctl.clone(),
+        found: found.get(&sysctl.key).cloned(),
+    };
+    expected.iter().filter(|sysctl| !is_good(sysctl)).map(differs).collect()
+}
+
+fn compare_neighbours(found: &FoundLink, expected: &[(IpAddr, MacAddress)]) -> Vec<Difference> {
+    let differs = |&(address, mac): &(IpAddr, MacAddress)| {
+        let has = found.neighbours.iter().find(|(neighbour, _)| *neighbour == address);
+        let has = has.map(|(_, mac)| *mac);
+        let link = found.name.clone();
+        (has != Some(mac)).then_some(Difference::Neighbour {
+            link,
+            address,
+            expected: mac,
+            found: has,
+        })
+    };
+    expected.iter().filter_map(differs).collect()
 }
 
 fn compare_addresses(side: Side, found: &FoundLink, expected: &[IpAddr]) -> Vec<Difference> {
@@ -265,8 +363,28 @@ impl fmt::Display for Difference {
                 }
                 write!(formatter, " and not {expected}")
             }
-            Self::Mtu { link, expected, found } => {
-                write!(formatter, "link {link} in the container has mtu {found} and not {expected}")
+            Self::Mtu { side, link, expected, found } => {
+                write!(formatter, "link {link} {side} has mtu {found} and not {expected}")
+            }
+            Self::MtuAboveHost { link, mtu, host, host_mtu } => write!(
+                formatter,
+                "link {link} in the container has mtu {mtu}, more than the {host_mtu} of link \
+                 {host} on the node"
+            ),
+            Self::Parameter { expected, found } => {
+                let Sysctl { side, key, value, .. } = expected;
+                match found {
+                    Some(found) => write!(formatter, "{key} is {found} and not {value} {side}"),
+                    None => write!(formatter, "{key} is missing and not {value} {side}"),
+                }
+            }
+            Self::Neighbour { link, address, expected, found } => {
+                write!(formatter, "neighbour {address} on link {link} in the container has ")?;
+                match found {
+                    Some(found) => write!(formatter, "the MAC address {found}")?,
+                    None => formatter.write_str("no permanent MAC address")?,
+                }
+                write!(formatter, " and not {expected}")
             }
             Self::AddressMissing { side, link, address } => {
                 write!(formatter, "address {address} is missing on link {link} {side}")

@@ -144,7 +144,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{AttachmentIdentity, RequestedRoute};
+    use super::super::{AttachmentIdentity, Mtu, RequestedRoute};
     use super::*;
 
     fn attachment(addresses: &[&str], gateways: &[&str], metric: Option<u32>) -> Attachment {
@@ -161,7 +161,7 @@ mod tests {
         Attachment::new(AttachmentRequest {
             identity: AttachmentIdentity::new("net", "container", "net1").unwrap(),
             addresses: parse(addresses),
-            mtu: 1500,
+            mtu: Mtu::configured(1500),
             mac: None,
             allow_ip_forwarding: Some(false),
             routes: vec![route],

@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 
 use super::{
-    AttachmentIdentity, NatPool, NodeState, PresentTunnel, TUNNEL_DEVICE, TunnelNeed, needs_nat,
+    AttachmentIdentity, Families, NatPool, NodeState, PresentTunnel, TUNNEL_DEVICE, TunnelNeed,
+    needs_nat,
 };
 
 /// An attachment as the node's kernel has it.
@@ -21,6 +22,31 @@ pub struct AttachmentState {
     pub carrier: bool,
     /// The addresses that the node routes to it.
     pub addresses: Vec<IpAddr>,
+    /// The IP versions that its link was made ready for. Of interest only where a route
+    /// may be missing.
+    pub ready_for: Families,
+}
+
+impl AttachmentState {
+    /// The IP versions that the node routes to it.
+    pub fn routed(&self) -> Families {
+        Families {
+            ipv4: self.addresses.iter().any(IpAddr::is_ipv4),
+            ipv6: self.addresses.iter().any(IpAddr::is_ipv6),
+        }
+    }
+
+    /// The IP versions of which no route leads to it and one should: of those that ADD
+    /// made it ready for. There is no attachment without any address.
+    fn unrouted(&self) -> Option<&'static str> {
+        let (routed, ready) = (self.routed(), self.ready_for);
+        match (ready.ipv4 && !routed.ipv4, ready.ipv6 && !routed.ipv6) {
+            _ if self.addresses.is_empty() => Some("no"),
+            (true, _) => Some("no IPv4"),
+            (_, true) => Some("no IPv6"),
+            (false, false) => None,
+        }
+    }
 }
 
 /// Something that keeps containers from their network.
@@ -33,8 +59,13 @@ pub enum Trouble {
     },
     /// The host's end of a veth is down.
     LinkDown(AttachmentIdentity),
-    /// No route leads to the container.
-    RouteMissing(AttachmentIdentity),
+    /// No route leads to the container, or none of an IP version.
+    RouteMissing {
+        /// Whose it is.
+        identity: AttachmentIdentity,
+        /// Which routes there are: `no`, `no IPv4` or `no IPv6`.
+        which: &'static str,
+    },
     /// Pools of containers ask for NAT, and the node has none.
     NatMissing,
     /// A pool tunnels, and there is no tunnel device.
@@ -61,11 +92,11 @@ impl fmt::Display for Trouble {
                      again"
                 )
             }
-            Self::RouteMissing(identity) => {
+            Self::RouteMissing { identity, which } => {
                 let (link, container) = (identity.host_interface(), identity.container_id());
                 write!(
                     formatter,
-                    "no route leads to container {container} by link {link}; delete and add the \
+                    "{which} route leads to container {container} by link {link}; delete and add the \
                      container again"
                 )
             }
@@ -127,6 +158,17 @@ pub struct NodeHealth {
     pub without_nat: Vec<NatPool>,
 }
 
+/// What keeps addresses of these IP versions from the world because the node does not
+/// forward it.
+pub fn not_forwarding(families: Families, node: &NodeState) -> Vec<Trouble> {
+    let parameters = [
+        (families.ipv4 && !node.ipv4_forwarding, "net.ipv4.ip_forward"),
+        (families.ipv6 && !node.ipv6_forwarding, "net.ipv6.conf.all.forwarding"),
+    ];
+    let off = parameters.into_iter().filter(|(off, _)| *off);
+    off.map(|(_, parameter)| Trouble::NotForwarding { parameter }).collect()
+}
+
 /// What keeps these attachments from their network, on a node in this state.
 pub fn troubles(attachments: &[AttachmentState], health: &NodeHealth) -> Vec<Trouble> {
     let node = &health.state;
@@ -135,12 +177,7 @@ pub fn troubles(attachments: &[AttachmentState], health: &NodeHealth) -> Vec<Tro
         addresses.any(|address| address.is_ipv4() == is_v4)
     };
     let mut troubles = Vec::new();
-    if has(true) && !node.ipv4_forwarding {
-        troubles.push(Trouble::NotForwarding { parameter: "net.ipv4.ip_forward" });
-    }
-    if has(false) && !node.ipv6_forwarding {
-        troubles.push(Trouble::NotForwarding { parameter: "net.ipv6.conf.all.forwarding" });
-    }
+    troubles.extend(not_forwarding(Families { ipv4: has(true), ipv6: has(false) }, node));
     if has(true) {
         troubles.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
     }
@@ -152,10 +189,9 @@ pub fn troubles(attachments: &[AttachmentState], health: &NodeHealth) -> Vec<Tro
         let identity = || attachment.identity.clone();
         if !attachment.up {
             Some(Trouble::LinkDown(identity()))
-        } else if attachment.carrier && attachment.addresses.is_empty() {
-            Some(Trouble::RouteMissing(identity()))
         } else {
-            None
+            let which = attachment.unrouted().filter(|_| attachment.carrier)?;
+            Some(Trouble::RouteMissing { identity: identity(), which })
         }
     }));
     troubles
@@ -171,6 +207,7 @@ mod tests {
             up: true,
             carrier: true,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            ready_for: Families::default(),
         }
     }
 
@@ -197,6 +234,16 @@ mod tests {
         assert!(down.contains("is down") && down.contains("c1"), "{down}");
         let lost = texts(attachment(&[]), &forwarding);
         assert!(lost.contains("no route") && lost.contains("weir"), "{lost}");
+        for (routed, which, ipv4) in
+            [("fd00::1", "no IPv4 route", true), ("10.0.0.1", "no IPv6 route", false)]
+        {
+            let ready_for = Families { ipv4, ipv6: !ipv4 };
+            let half = AttachmentState { ready_for, ..attachment(&[routed]) };
+            let told = texts(half.clone(), &forwarding);
+            assert!(told.contains(which), "{told}");
+            let waiting = AttachmentState { carrier: false, ..half };
+            assert_eq!(texts(waiting, &forwarding), "");
+        }
         // An ADD that waits for its addresses, or a container that was switched off.
         let waiting = AttachmentState { carrier: false, ..attachment(&[]) };
         assert_eq!(texts(waiting, &forwarding), "");

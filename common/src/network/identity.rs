@@ -5,9 +5,10 @@ use sha1::{Digest, Sha1};
 use super::MacAddress;
 use crate::ipam::collect::AttachmentName;
 
-/// The longest alias that a link can carry, in bytes (the kernel's `IFALIASZ`
-/// less the closing zero).
-const MAXIMUM_ALIAS: usize = 255;
+/// The longest alias that a link can carry, in bytes: the kernel takes less than
+/// `IFALIASZ` (256) with the closing zero (`rtnetlink.c`, ifla_policy; `dev.c`,
+/// dev_set_alias).
+const MAXIMUM_ALIAS: usize = 254;
 /// The longest name of an interface, in bytes (`IFNAMSIZ` less the closing
 /// zero).
 const MAXIMUM_INTERFACE: usize = 15;
@@ -48,7 +49,7 @@ pub enum InvalidIdentity {
     /// in which Weir records the attachment.
     #[error(
         "the attachment \"{network}:{container_id}:{interface}\" takes {length} bytes in the host \
-         link's alias, which holds 255; shorten the network's name or the container id"
+         link's alias, which holds 254; shorten the network's name or the container id"
     )]
     TooLong {
         /// The network's name.
@@ -210,11 +211,11 @@ mod tests {
             AttachmentIdentity::new("a", "c", "sixteen-bytes-xx"),
             Err(InvalidIdentity::InterfaceTooLong { .. })
         ));
-        let longest = "c".repeat(255 - "weir:a::eth0".len());
-        assert_eq!(identity("a", &longest, "eth0").alias().len(), 255);
+        let longest = "c".repeat(254 - "weir:a::eth0".len());
+        assert_eq!(identity("a", &longest, "eth0").alias().len(), 254);
         assert!(matches!(
             AttachmentIdentity::new("a", format!("{longest}c"), "eth0"),
-            Err(InvalidIdentity::TooLong { length: 256, .. })
+            Err(InvalidIdentity::TooLong { length: 255, .. })
         ));
     }
 

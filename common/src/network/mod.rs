@@ -41,10 +41,10 @@ pub use cluster::{
     has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use collect::{Fate, fate};
-pub use health::{AttachmentState, NodeHealth, Trouble, troubles};
+pub use health::{AttachmentState, NodeHealth, Trouble, not_forwarding, troubles};
 pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mac::{InvalidMac, MacAddress};
-pub use mtu::{DEFAULT_MTU, MtuCandidate, choose_mtu};
+pub use mtu::{DEFAULT_MTU, InvalidMtu, Mtu, MtuCandidate, MtuSource, choose_mtu};
 pub use nat::{NatPool, NatTable, needs_nat};
 pub use nft::NftTable;
 pub use node::{Nat, NodeNeeds, NodeState, plan_node};

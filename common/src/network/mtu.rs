@@ -1,7 +1,92 @@
-//! The MTU of a container's interface where the configuration names none.
+//! The MTU of a container's interface: where it comes from, and whether it will do.
+
+use std::fmt;
+
+use super::{MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6, TUNNEL_OVERHEAD};
 
 /// The MTU where the node tells nothing: Ethernet's.
 pub const DEFAULT_MTU: u32 = 1500;
+
+/// An MTU for a container's interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mtu {
+    /// How many bytes.
+    pub bytes: u32,
+    /// Where it comes from.
+    pub source: MtuSource,
+}
+
+/// Where an MTU comes from, as errors name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MtuSource {
+    /// The key `mtu` of the configuration.
+    Configured,
+    /// The node's uplink.
+    Uplink,
+    /// The node's uplink and the cluster's pools, as who sees to the cluster says.
+    Cluster,
+}
+
+impl fmt::Display for MtuSource {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Configured => formatter.write_str("the configuration's"),
+            Self::Uplink => formatter.write_str("that of the node's uplink"),
+            Self::Cluster => write!(
+                formatter,
+                "that of the node's uplink, less {TUNNEL_OVERHEAD} where a pool tunnels (ipipMode)"
+            ),
+        }
+    }
+}
+
+impl MtuSource {
+    /// How another one is had.
+    fn remedy(self) -> &'static str {
+        match self {
+            Self::Configured => "correct the key mtu",
+            Self::Uplink | Self::Cluster => "raise the MTU of the node's uplink",
+        }
+    }
+}
+
+/// An MTU that a container's interface cannot have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "mtu {} ({}) cannot be used: it must lie between {minimum} and {MAXIMUM_MTU}{}; {}{}",
+    .mtu.bytes,
+    .mtu.source,
+    if *.minimum == MINIMUM_MTU_V6 { " for IPv6" } else { "" },
+    .mtu.source.remedy(),
+    if *.minimum == MINIMUM_MTU_V6 { ", or leave IPv6 out (ipam.assign_ipv6)" } else { "" }
+)]
+pub struct InvalidMtu {
+    /// The MTU.
+    pub mtu: Mtu,
+    /// The smallest for the IP versions asked for, in bytes.
+    pub minimum: u32,
+}
+
+impl Mtu {
+    /// One that the configuration has, of so many bytes.
+    pub fn configured(bytes: u32) -> Self {
+        Self { bytes, source: MtuSource::Configured }
+    }
+
+    /// Checks that an interface can have it, with IPv6 or without.
+    ///
+    /// # Errors
+    /// It is larger than a veth takes, or smaller than the IP versions do: the kernel
+    /// takes IPv6 off an interface with less than [`MINIMUM_MTU_V6`].
+    pub fn check(self, with_ipv6: bool) -> Result<(), InvalidMtu> {
+        let minimum = if with_ipv6 { MINIMUM_MTU_V6 } else { MINIMUM_MTU_V4 };
+        if (minimum..=MAXIMUM_MTU).contains(&self.bytes) {
+            Ok(())
+        } else {
+            Err(InvalidMtu { mtu: self, minimum })
+        }
+    }
+}
 
 /// What decides whether a link of the node gives its MTU to containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +142,24 @@ mod tests {
             up: true,
             loopback: false,
             kind: kind.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn an_mtu_that_will_not_do_says_where_it_is_from() {
+        for (source, words) in [
+            (MtuSource::Configured, ["configuration", "key mtu"]),
+            (MtuSource::Uplink, ["uplink", "raise the MTU"]),
+            (MtuSource::Cluster, ["less 20", "raise the MTU"]),
+        ] {
+            let of = |bytes| Mtu { bytes, source };
+            assert_eq!((of(1280).check(true), of(68).check(false)), (Ok(()), Ok(())));
+            let six = of(1279).check(true).unwrap_err().to_string();
+            let named = ["1279", "1280", "assign_ipv6"].into_iter().chain(words);
+            assert!(named.into_iter().all(|word| six.contains(word)), "{six}");
+            let four = of(67).check(false).unwrap_err().to_string();
+            assert!(four.contains("68") && !four.contains("IPv6"), "{four}");
+            assert!(of(65536).check(false).is_err());
         }
     }
 

@@ -102,7 +102,7 @@ fn request(addresses: &[&str]) -> AttachmentRequest {
     AttachmentRequest {
         identity: identity(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        mtu: 1500,
+        mtu: Mtu::configured(1500),
         mac: None,
         allow_ip_forwarding: Some(false),
         routes: Vec::new(),
@@ -330,7 +330,7 @@ fn impossible_requests_are_refused() {
     let twice = refused(request(&["10.0.0.1", "10.0.0.1"]));
     assert!(matches!(twice, InvalidAttachment::Address { .. }));
     for (address, mtu) in [("10.0.0.1", 67), ("fd00::1", 1279), ("10.0.0.1", 65536)] {
-        let error = refused(AttachmentRequest { mtu, ..request(&[address]) });
+        let error = refused(AttachmentRequest { mtu: Mtu::configured(mtu), ..request(&[address]) });
         assert!(error.to_string().contains(&mtu.to_string()), "{error}");
     }
     let mac = Some(MacAddress([1, 0, 0, 0, 0, 0]));
@@ -360,7 +360,9 @@ fn what_others_added_is_no_difference() {
         up: true,
         addresses: vec!["192.0.2.9".parse().unwrap(), "10.0.0.1".parse().unwrap()],
         routes: routes.into_iter().map(|route| Route { table: Some(254), ..route }).collect(),
+        neighbours: attachment.neighbours(),
     };
+    let parameters = attachment.host_parameters().into_iter();
     let identity = attachment.identity();
     let host = link(identity.host_interface(), HOST_MAC, attachment.host_routes());
     let found = Found {
@@ -370,6 +372,7 @@ fn what_others_added_is_no_difference() {
             attachment.container_mac(),
             [attachment.container_routes(), attachment.host_routes()].concat(),
         )),
+        host_parameters: parameters.map(|sysctl| (sysctl.key, sysctl.value)).collect(),
     };
     let expected = Expected::of(&attachment);
     assert_eq!(compare(&expected, &found), []);
@@ -382,6 +385,14 @@ fn what_others_added_is_no_difference() {
     assert_eq!(compare(&expected, &by_source), [], "a later plugin may move routes");
     let unrouted = Found { host: elsewhere(&found.host), ..found.clone() };
     assert!(matches!(compare(&expected, &unrouted)[..], [Difference::RouteMissing { .. }]));
+    let unknown = Expected { mtu: None, host_mtu: None, ..expected.clone() };
+    let smaller =
+        |link: &Option<FoundLink>| link.clone().map(|link| FoundLink { mtu: 1400, ..link });
+    let tuned = Found { container: smaller(&found.container), ..found.clone() };
+    assert_eq!(compare(&unknown, &tuned), [], "a later plugin may lower the MTU");
+    assert!(matches!(compare(&expected, &tuned)[..], [Difference::Mtu { .. }]));
+    let lowered = Found { host: smaller(&found.host), ..found.clone() };
+    assert!(matches!(compare(&unknown, &lowered)[..], [Difference::MtuAboveHost { .. }]));
     let moved = Found {
         container: found.container.clone().map(|link| FoundLink { index: 7, ..link }),
         ..found

@@ -164,9 +164,11 @@ impl Agent {
             }
             News::Lost(error) => {
                 self.metrics.datastore_losses.inc();
-                if self.lost.replace(error.to_string()).is_none() {
-                    tracing::warn!(%error, "the datastore is away; everything stays as it is");
+                let error = chain(&error);
+                if self.lost.as_ref() != Some(&error) {
+                    tracing::warn!(error, "the datastore is away; everything stays as it is");
                 }
+                self.lost = Some(error);
             }
         }
         self.metrics.datastore_up.set((self.listed && self.lost.is_none()).into());

@@ -22,7 +22,7 @@ pub enum Question {
 }
 
 impl Question {
-    /// The question of this call.
+    /// The question of this call, an ADD or a GC.
     pub fn asked() -> Self {
         match std::env::var(CLUSTER_VARIABLE) {
             // What cannot be read has seen nothing.

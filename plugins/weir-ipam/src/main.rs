@@ -15,6 +15,7 @@ mod sweep;
 use std::path::Path;
 use std::process::ExitCode;
 
+use serde_json::Value;
 use weir_common::cni::skeleton::{Call, Plugin};
 use weir_common::cni::{AddResult, Command, Error, IpamConfiguration};
 use weir_process::{DEFAULT_LOCK_FILE, Lock, Timing, logged, node_name};
@@ -38,7 +39,7 @@ impl Plugin for WeirIpam {
         logged(call, Command::Check, || check::check(call))
     }
 
-    fn gc(&self, call: &Call) -> Result<(), Error> {
+    fn gc(&self, call: &Call) -> Result<Option<Value>, Error> {
         logged(call, Command::Gc, || gc::gc(call))
     }
 

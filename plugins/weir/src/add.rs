@@ -6,8 +6,8 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error, attachment_of, identity_of, result_of};
 use weir_common::ipam::Family;
 use weir_common::network::{
-    Attachment, AttachmentIdentity, Expected, Families, Nat, NodeNeeds, Route, Step, compare,
-    plan_addresses, plan_attachment, plan_link, plan_node, plan_parameters,
+    Attachment, AttachmentIdentity, Expected, Families, Mtu, MtuSource, Nat, NodeNeeds, Route,
+    Step, compare, plan_addresses, plan_attachment, plan_link, plan_node, plan_parameters,
 };
 use weir_kernel::{Applied, Kernel, is_same_namespace};
 use weir_process::{ANSWER, CLEAN_UP, Lock, NAT_LOCK, Timing};
@@ -29,16 +29,20 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let delegate = Delegate::find(call, ipam)?.asking(keeper.question());
     let kernel = open(call)?;
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
+    let mtu = mtu(call, &kernel, &keeper).await?;
     let mut running = delegate.start("ADD", ANSWER)?;
     // While the IPAM plugin works, what needs no address is done.
     let ask = async {
         let _timing = Timing::of("addresses");
         running.result(call).await
     };
-    let prepare = prepare(call, &kernel, &keeper, &identity, present);
+    let prepare = prepare(call, &kernel, mtu, &identity, present);
     let (mut addresses, link) = tokio::join!(ask, prepare);
     let upkeep = match &mut addresses {
-        Ok(addresses) => Upkeep::take(&kernel, addresses).await,
+        Ok(addresses) => {
+            let notice = addresses.cluster.take().map(|notice| *notice);
+            Upkeep::take(&kernel, notice).await
+        }
         Err(_) => None,
     };
     let attached = match (addresses, link) {
@@ -84,19 +88,34 @@ fn open(call: &Call) -> Result<Kernel, Error> {
     Ok(kernel)
 }
 
-/// The MTU in bytes: the configured one, else what is known from the cluster, else
-/// the node's.
-async fn mtu(call: &Call, kernel: &Kernel, keeper: &Keeper) -> Result<u32, Error> {
-    match call.configuration.mtu.or(keeper.pod_mtu()) {
-        Some(mtu) => Ok(mtu),
-        None => kernel.uplink_mtu().await.map_err(failure::of_kernel),
-    }
+/// The MTU: the configured one, else what is known from the cluster, else the node's.
+///
+/// # Errors
+/// [`Code::InvalidConfiguration`] when it will not do for the IP versions that are
+/// wanted, as far as that is known beforehand.
+pub async fn mtu(call: &Call, kernel: &Kernel, keeper: &Keeper) -> Result<Mtu, Error> {
+    let with_ipv6 = expected_families(call).is_some_and(|families| families.ipv6);
+    let known = call.configuration.mtu.map(Mtu::configured).or(keeper.pod_mtu());
+    let mtu = match known {
+        None => {
+            let bytes = kernel.uplink_mtu().await.map_err(failure::of_kernel)?;
+            Mtu { bytes, source: MtuSource::Uplink }
+        }
+        // The uplink may have been given a larger one since.
+        Some(mtu) if mtu.source == MtuSource::Cluster && mtu.check(with_ipv6).is_err() => {
+            keeper.pod_mtu_anew(kernel).await.map_err(failure::of_kernel)?.unwrap_or(mtu)
+        }
+        Some(mtu) => mtu,
+    };
+    let checked = mtu.check(with_ipv6);
+    checked.map_err(|error| Error::caused(Code::InvalidConfiguration, &error))?;
+    Ok(mtu)
 }
 
 /// The container's link, before its addresses are known.
 struct Link {
-    /// The MTU in bytes that it is to have.
-    mtu: u32,
+    /// The MTU that it is to have.
+    mtu: Mtu,
     /// Whether it was made with another one, before the cluster was known.
     is_of_other_mtu: bool,
     /// The IP versions that it is ready for.
@@ -110,24 +129,24 @@ struct Link {
 
 impl Link {
     fn with_upkeep(self, call: &Call, upkeep: Option<&Upkeep>) -> Self {
-        let of_cluster = upkeep.and_then(|upkeep| upkeep.pod_mtu);
-        let mtu = call.configuration.mtu.or(of_cluster).unwrap_or(self.mtu);
-        Self { mtu, is_of_other_mtu: mtu != self.mtu, ..self }
+        let of_cluster = upkeep.and_then(Upkeep::pod_mtu);
+        let is_open = call.configuration.mtu.is_none();
+        let mtu = of_cluster.filter(|_| is_open).unwrap_or(self.mtu);
+        Self { mtu, is_of_other_mtu: mtu.bytes != self.mtu.bytes, ..self }
     }
 }
 
 async fn prepare(
     call: &Call,
     kernel: &Kernel,
-    keeper: &Keeper,
+    mtu: Mtu,
     identity: &AttachmentIdentity,
     present: bool,
 ) -> Result<Link, Error> {
     let _timing = Timing::of("link");
-    let mtu = mtu(call, kernel, keeper).await?;
     let ready_for = expected_families(call).filter(|_| !present);
     let mut steps =
-        if present { Vec::new() } else { plan_link(identity, call.configuration.mac, mtu) };
+        if present { Vec::new() } else { plan_link(identity, call.configuration.mac, mtu.bytes) };
     if let Some(families) = ready_for {
         steps.extend(plan_parameters(identity, families, forwarding(call)));
     }
@@ -192,12 +211,17 @@ async fn plan(
     addresses: &AddResult,
     link: &Link,
 ) -> Result<(Attachment, Vec<Step>), Error> {
-    let attachment = attachment_of(call, addresses, link.mtu, forwarding(call))?;
-    let is_whole = link.present && is_whole(call, kernel, &attachment).await?;
+    let of_mtu = |mtu| attachment_of(call, addresses, mtu, forwarding(call));
+    let attachment = of_mtu(link.mtu)?;
+    let whole = if link.present { whole(call, kernel, &attachment).await? } else { None };
+    let attachment = match whole {
+        Some(bytes) => of_mtu(Mtu { bytes, ..link.mtu })?,
+        None => attachment,
+    };
     let attachment = attachment.beside(link.beside.clone());
     let families = attachment.families();
     let is_other = |ready_for| ready_for != families;
-    let steps = if is_whole {
+    let steps = if whole.is_some() {
         Vec::new()
     } else if link.present || link.is_of_other_mtu || link.ready_for.is_some_and(is_other) {
         del::remove(kernel, attachment.identity()).await?;
@@ -217,12 +241,18 @@ async fn undo(kernel: &Kernel, applied: Applied, error: Error) -> Error {
     failure::with_left(error, &kernel.undo(applied).await)
 }
 
-/// Whether an attachment needs nothing. The MTU that it was born with may stay: the
-/// cluster's may be another one by now, and connections would not survive.
-async fn is_whole(call: &Call, kernel: &Kernel, attachment: &Attachment) -> Result<bool, Error> {
-    let found = kernel.inspect(attachment.identity()).await.map_err(failure::of_kernel)?;
-    let expected = Expected { mtu: call.configuration.mtu, ..Expected::of(attachment) };
-    Ok(compare(&expected, &found).is_empty())
+/// The MTU in bytes that an attachment was born with, if it needs nothing. That may stay:
+/// the cluster's may be another one by now, and connections would not survive.
+async fn whole(
+    call: &Call,
+    kernel: &Kernel,
+    attachment: &Attachment,
+) -> Result<Option<u32>, Error> {
+    let mtu = call.configuration.mtu;
+    let expected = Expected { mtu, host_mtu: mtu, ..Expected::of(attachment) };
+    let found = kernel.inspect(&expected).await.map_err(failure::of_kernel)?;
+    let is_whole = compare(&expected, &found).is_empty();
+    Ok(found.host.filter(|_| is_whole).map(|host| host.mtu))
 }
 
 /// After a failure the IPAM plugin is told to release, whatever it may have

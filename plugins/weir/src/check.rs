@@ -5,7 +5,7 @@ use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error, expected_of, require_prev_result};
-use weir_common::network::{Difference, Trouble, compare, needs_nat};
+use weir_common::network::{Difference, Families, Trouble, compare, needs_nat, not_forwarding};
 use weir_kernel::Kernel;
 
 use weir_process::DEADLINE;
@@ -26,15 +26,25 @@ pub async fn check(call: &Call) -> Result<(), Error> {
     let expected = expected_of(call, result, forwarding(call))?;
     let path = Path::new(&call.environment.netns);
     let kernel = Kernel::open_with_container(path).map_err(failure::of_kernel)?;
-    let found = kernel.inspect(&expected.identity).await.map_err(failure::of_kernel)?;
+    let found = kernel.inspect(&expected).await.map_err(failure::of_kernel)?;
     let differences: Vec<String> =
         compare(&expected, &found).iter().map(Difference::to_string).collect();
     let differs = (!differences.is_empty()).then(|| {
         let message = format!("{}; delete and add the container again", differences.join("; "));
         Error::new(Code::CheckFailed, message)
     });
-    let errors = differs.into_iter().chain(nat(call, &kernel, &expected.addresses).err());
+    let of_node = [forwards(&kernel, &expected.addresses), nat(call, &kernel, &expected.addresses)];
+    let errors = differs.into_iter().chain(of_node.into_iter().filter_map(Result::err));
     Error::joined(errors).map_or(Ok(()), Err)
+}
+
+/// Whether the node forwards what the addresses need.
+fn forwards(kernel: &Kernel, addresses: &[IpAddr]) -> Result<(), Error> {
+    let has = |is_v4| addresses.iter().any(|address| address.is_ipv4() == is_v4);
+    let families = Families { ipv4: has(true), ipv6: has(false) };
+    let state = kernel.node_state(families.ipv6).map_err(failure::of_kernel)?;
+    let failed = |trouble: &Trouble| Error::new(Code::CheckFailed, trouble.to_string());
+    Error::joined(not_forwarding(families, &state).iter().map(failed)).map_or(Ok(()), Err)
 }
 
 /// Whether the NAT is there that the pools of these addresses asked for when an ADD

@@ -8,12 +8,11 @@
 
 use std::path::Path;
 
-use weir_common::cni::AddResult;
 use weir_common::cni::skeleton::Call;
 use weir_common::datastore::{Configuration, Revision};
 use weir_common::network::{
-    ClusterNotice, ClusterPlan, ClusterPool, NatPool, NodeMemo, TunnelNeed, Underlay, any_tunnels,
-    plan_cluster, pod_mtu,
+    ClusterNotice, ClusterPlan, ClusterPool, Inventory, Mtu, MtuSource, NatPool, NodeMemo,
+    TunnelNeed, Underlay, any_tunnels, plan_cluster, pod_mtu,
 };
 use weir_kernel::{Converged, Kernel};
 use weir_process::{
@@ -51,12 +50,28 @@ impl Keeper {
         matches!(self, Self::Agent(_))
     }
 
-    /// The MTU in bytes for containers, where it is known from the cluster.
-    pub fn pod_mtu(&self) -> Option<u32> {
-        match self {
+    /// The MTU for containers, where it is known from the cluster.
+    pub fn pod_mtu(&self) -> Option<Mtu> {
+        let bytes = match self {
             Self::Agent(notice) => notice.pod_mtu,
             Self::Plugin { memo, .. } => memo.as_ref()?.pod_mtu,
+        };
+        bytes.map(of_cluster)
+    }
+
+    /// The same from the node's uplink as it is now, should the last ADD have found
+    /// another one.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn pod_mtu_anew(&self, kernel: &Kernel) -> Result<Option<Mtu>, weir_kernel::Error> {
+        if self.is_agent() {
+            // It follows the uplink.
+            return Ok(self.pod_mtu());
         }
+        let inventory = self.known_inventory();
+        let modes = inventory.pools.values().map(|pool| pool.ipip_mode);
+        Ok(Some(of_cluster(pod_mtu(kernel.uplink_mtu().await?, modes))))
     }
 
     /// Up to where the datastore was read for what the last ADD left.
@@ -78,14 +93,18 @@ impl Keeper {
     /// The pools for which the last ADD made the node's NAT, as far as is known; none
     /// where the agent sees to it.
     pub fn nat_pools(&self) -> Vec<NatPool> {
-        let Self::Plugin { memo: Some(memo), .. } = self else { return Vec::new() };
-        let whole = read_whole_node_memo(Path::new(NODE_MEMO_FILE));
-        let whole = whole.filter(|(left, _)| left.datastore == memo.datastore);
-        let follower = whole.map(|(_, follower)| follower).unwrap_or_default();
-        let inventory = follower.inventory();
         let pool =
             |pool: &ClusterPool| NatPool { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
-        inventory.pools.values().map(pool).collect()
+        self.known_inventory().pools.values().map(pool).collect()
+    }
+
+    /// What there was in the cluster when the last ADD read it; nothing where the agent
+    /// sees to it.
+    fn known_inventory(&self) -> Inventory {
+        let Self::Plugin { memo: Some(memo), .. } = self else { return Inventory::default() };
+        let whole = read_whole_node_memo(Path::new(NODE_MEMO_FILE));
+        let whole = whole.filter(|(left, _)| left.datastore == memo.datastore);
+        whole.map(|(_, follower)| follower.inventory().into_owned()).unwrap_or_default()
     }
 
     /// The same if that NAT is gone.
@@ -111,6 +130,10 @@ impl Keeper {
     }
 }
 
+fn of_cluster(bytes: u32) -> Mtu {
+    Mtu { bytes, source: MtuSource::Cluster }
+}
+
 fn agent() -> Option<AgentNotice> {
     running_agent(Path::new(PRESENCE_FILE))
 }
@@ -121,15 +144,14 @@ pub struct Upkeep {
     notice: ClusterNotice,
     underlay: Underlay,
     /// The MTU in bytes for containers, where the cluster decides it.
-    pub pod_mtu: Option<u32>,
+    pod_mtu: Option<u32>,
 }
 
 impl Upkeep {
-    /// What the IPAM plugin told, taken out of its result; `None` if nothing has
-    /// changed, or somebody else sees to it.
-    pub async fn take(kernel: &Kernel, result: &mut AddResult) -> Option<Self> {
-        let notice = *result.cluster.take()?;
-        match Self::of(kernel, notice).await {
+    /// What comes of the IPAM plugin's notice; `None` without one: nothing has changed, or
+    /// somebody else sees to it.
+    pub async fn take(kernel: &Kernel, notice: Option<ClusterNotice>) -> Option<Self> {
+        match Self::of(kernel, notice?).await {
             Ok(upkeep) => Some(upkeep),
             Err(error) => {
                 tracing::warn!(%error, "the ways to other nodes stay as they are");
@@ -151,6 +173,11 @@ impl Upkeep {
             None
         };
         Ok(Self { notice, underlay, pod_mtu })
+    }
+
+    /// The MTU for containers, where the cluster decides it.
+    pub fn pod_mtu(&self) -> Option<Mtu> {
+        self.pod_mtu.map(of_cluster)
     }
 
     /// Makes the kernel what that asks for, and leaves a memo of it. What cannot

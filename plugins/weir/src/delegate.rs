@@ -135,10 +135,18 @@ impl Running<'_> {
     /// # Errors
     /// The plugin's own error, with its code; [`Code::Delegate`] when it gave
     /// none; [`Code::TryAgainLater`] when it takes too long.
-    pub async fn finish(mut self) -> Result<(), Error> {
+    pub async fn finish(self) -> Result<(), Error> {
+        self.finish_with_answer().await.map(|_| ())
+    }
+
+    /// The same, and what the plugin printed.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn finish_with_answer(mut self) -> Result<Vec<u8>, Error> {
         let answer = self.answer().await?;
         let status = self.status().await?;
-        if status.success() { Ok(()) } else { Err(self.delegate.error(status, &answer)) }
+        if status.success() { Ok(answer) } else { Err(self.delegate.error(status, &answer)) }
     }
 
     /// Waits for the plugin's result. It may not have ended by then: see

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{Code, Error, with_valid_attachments};
+use weir_common::cni::{Code, Error, cluster_of, with_valid_attachments};
 use weir_common::ipam::collect::AttachmentName;
-use weir_common::network::{Fate, fate};
+use weir_common::network::{ClusterNotice, Fate, fate};
 use weir_kernel::{Kernel, OwnLink};
 use weir_process::{DEADLINE, Lock, NAT_LOCK, Timing};
 
-use crate::cluster::Keeper;
+use crate::cluster::{Keeper, Upkeep};
 use crate::delegate::Delegate;
 use crate::failure;
 
@@ -19,18 +19,28 @@ use crate::failure;
 /// IPAM plugin give back the addresses, in this order: an address is not given
 /// back while the node routes it. An attachment whose link cannot be removed keeps
 /// its addresses. Without a list no link is removed: one that is there may be in use.
+/// Where no agent runs, the node's part in the cluster is brought up to date as an ADD
+/// does: routes of blocks that the node no longer has go.
 ///
 /// # Errors
 /// All that failed, as one, after everything has been tried. When the links cannot
 /// be listed nothing is tried: nobody knows which addresses the node still routes.
 pub async fn gc(call: &Call) -> Result<(), Error> {
+    let keeper = Keeper::find(call);
     let Some(valid) = &call.configuration.valid_attachments else {
-        return delegate(call, &call.input).await;
+        let kernel = Kernel::open().map_err(failure::of_kernel)?;
+        let notice = delegate(call, &keeper, &call.input).await?;
+        follow(&kernel, &keeper, notice).await;
+        return Ok(());
     };
     let links = Links::find(&call.configuration.network, valid).await;
     let links = links.map_err(failure::of_kernel)?;
     let (left, mut errors) = links.remove_stale().await;
-    errors.extend(delegate(call, &input(call, &left)?).await.err());
+    match delegate(call, &keeper, &input(call, &left)?).await {
+        // Before the NAT goes with the last container.
+        Ok(notice) => follow(&links.kernel, &keeper, notice).await,
+        Err(error) => errors.push(error),
+    }
     errors.extend(links.finish(call).await.into_iter().map(failure::of_kernel));
     Error::joined(errors).map_or(Ok(()), Err)
 }
@@ -47,10 +57,24 @@ fn input<'a>(call: &'a Call, left: &BTreeSet<AttachmentName>) -> Result<Cow<'a, 
     Ok(Cow::Owned(json))
 }
 
-async fn delegate(call: &Call, input: &[u8]) -> Result<(), Error> {
+/// Has the IPAM plugin do its part. It answers what there is in the cluster, if that
+/// has changed since the `keeper` saw to the node.
+async fn delegate(
+    call: &Call,
+    keeper: &Keeper,
+    input: &[u8],
+) -> Result<Option<ClusterNotice>, Error> {
     let _timing = Timing::of("addresses");
-    let delegate = Delegate::find(call, call.configuration.require_ipam()?)?.with_input(input);
-    delegate.start("GC", DEADLINE)?.finish().await
+    let delegate = Delegate::find(call, call.configuration.require_ipam()?)?;
+    let delegate = delegate.with_input(input).asking(keeper.question());
+    let answer = delegate.start("GC", DEADLINE)?.finish_with_answer().await?;
+    Ok(cluster_of(&answer))
+}
+
+async fn follow(kernel: &Kernel, keeper: &Keeper, notice: Option<ClusterNotice>) {
+    if let Some(upkeep) = Upkeep::take(kernel, notice).await {
+        upkeep.carry_out(kernel, keeper).await;
+    }
 }
 
 /// The links to remove.

@@ -16,6 +16,7 @@ mod status;
 use std::path::Path;
 use std::process::ExitCode;
 
+use serde_json::Value;
 use weir_common::cni::skeleton::{Call, Plugin};
 use weir_common::cni::{AddResult, Command, Error};
 use weir_kernel::is_same_namespace;
@@ -40,8 +41,8 @@ impl Plugin for Weir {
         logged(call, Command::Check, || block_on(check::check(call)))
     }
 
-    fn gc(&self, call: &Call) -> Result<(), Error> {
-        logged(call, Command::Gc, || block_on(gc::gc(call)))
+    fn gc(&self, call: &Call) -> Result<Option<Value>, Error> {
+        logged(call, Command::Gc, || block_on(gc::gc(call))).map(|()| None)
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {

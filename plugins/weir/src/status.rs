@@ -10,7 +10,7 @@ use weir_process::DEADLINE;
 
 use crate::cluster::Keeper;
 use crate::delegate::Delegate;
-use crate::failure;
+use crate::{add, failure};
 
 /// How long a DEL may take from the routes' removal to the link's: what looks like
 /// trouble is looked at again after that. (An ADD at work looks like no trouble:
@@ -20,13 +20,17 @@ const DEL_IN_PROGRESS: Duration = Duration::from_millis(300);
 /// How many troubles are told in full.
 const MAX_TOLD: usize = 5;
 
-/// Asks the IPAM plugin whether there are addresses, and looks whether the node's
+/// Looks whether containers can have the MTU that they would get, asks the IPAM plugin
+/// whether there are addresses, and looks whether the node's
 /// containers can be reached.
 ///
 /// # Errors
-/// What the IPAM plugin says, before [`Code::LimitedConnectivity`].
+/// [`Code::NotAvailable`] for the MTU; what the IPAM plugin says, before [`Code::LimitedConnectivity`].
 pub async fn status(call: &Call) -> Result<(), Error> {
     let delegate = Delegate::find(call, call.configuration.require_ipam()?)?;
+    let kernel = Kernel::open().map_err(failure::of_kernel)?;
+    let unfit = |error| Error { code: Code::NotAvailable, ..error };
+    add::mtu(call, &kernel, &Keeper::find(call)).await.map_err(unfit)?;
     let (available, connected) = tokio::join!(
         async { delegate.start("STATUS", DEADLINE)?.finish().await },
         connectivity(call)

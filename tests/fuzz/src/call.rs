@@ -2,6 +2,7 @@
 //! a plugin that decides as Weir's two do, on a datastore in memory, and leaves
 //! processes and the kernel alone.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
@@ -16,14 +17,14 @@ use weir_common::datastore::keys;
 use weir_common::ipam::collect::{Collection, Evidence, Rule, Scope, collect};
 use weir_common::ipam::engine;
 use weir_common::ipam::explain::explain;
-use weir_common::network::{Expected, Found, compare, plan_attachment};
+use weir_common::network::{Expected, Found, Mtu, MtuSource, compare, plan_attachment};
 use weir_datastore::Memory;
 
 /// The machine's present boot.
 const BOOT: &str = "5e1e0c1a-0000-4000-8000-000000000000";
 
 /// The MTU where the configuration has none.
-const MTU: u32 = 1500;
+const MTU: Mtu = Mtu { bytes: 1500, source: MtuSource::Uplink };
 
 /// The moment of every call.
 pub const NOW: Timestamp = Timestamp::constant(1_795_405_217, 284_097_480);
@@ -64,6 +65,7 @@ pub fn finish<T>(work: impl Future<Output = T>) -> T {
 pub fn call(store: &Memory, variables: &BTreeMap<String, OsString>, input: &[u8]) -> Answer {
     let (mut output, mut messages) = (Vec::new(), Vec::new());
     let mut input = input;
+    let failures = Cell::new(0);
     let status = run(
         &Pure(store.clone()),
         Surroundings {
@@ -71,8 +73,10 @@ pub fn call(store: &Memory, variables: &BTreeMap<String, OsString>, input: &[u8]
             input: Some(&mut input),
             output: &mut output,
             messages: &mut messages,
+            failed: &|_, _| failures.set(failures.get() + 1),
         },
     );
+    assert_eq!(failures.get(), u32::from(status), "a failure is told once");
     let document = match output.as_slice() {
         [] => Value::Null,
         [document @ .., b'\n'] => serde_json::from_slice(document).expect("the answer is JSON"),
@@ -116,7 +120,7 @@ impl Plugin for Pure {
         let ipam = call.configuration.require_ipam()?;
         let request = request_of(call, &host(call), Some(BOOT))?;
         let result = assigned(ipam, &finish(engine::assign(&self.0, &request, &[], NOW))?);
-        let mtu = call.configuration.mtu.unwrap_or(MTU);
+        let mtu = call.configuration.mtu.map_or(MTU, Mtu::configured);
         let attachment = attachment_of(call, &result, mtu, forwarding(call))?;
         assert!(!plan_attachment(&attachment).is_empty());
         assert_missing(&Expected::of(&attachment));
@@ -139,7 +143,7 @@ impl Plugin for Pure {
         reserved
     }
 
-    fn gc(&self, call: &Call) -> Result<(), Error> {
+    fn gc(&self, call: &Call) -> Result<Option<Value>, Error> {
         let boot_id = Some(BOOT.to_owned());
         let collection = Collection {
             host: host(call),
@@ -150,7 +154,7 @@ impl Plugin for Pure {
             },
         };
         let collected = finish(collect(&self.0, &collection, Scope::AllBlocks));
-        Error::joined(collected.errors.into_iter().map(Error::from)).map_or(Ok(()), Err)
+        Error::joined(collected.errors.into_iter().map(Error::from)).map_or(Ok(None), Err)
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {

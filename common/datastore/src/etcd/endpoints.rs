@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, KvClient, WatchClient};
+use etcd_client::{Client, ConnectOptions, KvClient, TlsOptions, WatchClient};
 use tokio::sync::Mutex;
 use weir_common::datastore::{Error, EtcdConfiguration};
 
@@ -54,30 +54,16 @@ impl Endpoints {
         if configuration.endpoints.is_empty() {
             return Err(bad_endpoint("", "names no endpoint; give at least one URL"));
         }
-        let is_https = |url: &String| url.starts_with("https://");
-        let tls = match configuration.endpoints.iter().any(is_https) {
+        let tls = match configuration.endpoints.iter().any(|url| is_https(url)) {
             true => Some(tls::options(configuration)?),
             false => None,
         };
         let mut all = Vec::new();
         for url in &configuration.endpoints {
-            let mut options = ConnectOptions::new()
-                .with_connect_timeout(configuration.connect_timeout)
-                .with_keep_alive(KEEP_ALIVE, configuration.request_timeout)
-                .with_keep_alive_while_idle(false)
-                .with_require_leader(true);
-            if let Some(tls) = tls.clone().filter(|_| is_https(url)) {
-                options = options.with_tls(tls);
-            }
+            let options = options(configuration, tls.clone().filter(|_| is_https(url)));
             check(url, &options, configuration).await?;
-            all.push(Endpoint {
-                url: url.clone(),
-                options,
-                credentials: configuration.credentials.clone(),
-                connect_timeout: configuration.connect_timeout,
-                request_timeout: configuration.request_timeout,
-                connection: Mutex::new(None),
-            });
+            let line = Mutex::new(Line { options, was_lost: false, connection: None });
+            all.push(Endpoint { url: url.clone(), configuration: configuration.clone(), line });
         }
         let location = configuration.endpoints.join(",");
         Ok(Self { all, known_good: AtomicUsize::new(NONE_KNOWN), location })
@@ -156,14 +142,32 @@ impl Endpoints {
     }
 }
 
-/// One endpoint and, once it was needed, the connection to it.
+/// How a connection to an endpoint of this configuration is made.
+fn options(configuration: &EtcdConfiguration, tls: Option<TlsOptions>) -> ConnectOptions {
+    let options = ConnectOptions::new()
+        .with_connect_timeout(configuration.connect_timeout)
+        .with_keep_alive(KEEP_ALIVE, configuration.request_timeout)
+        .with_keep_alive_while_idle(false)
+        .with_require_leader(true);
+    tls.into_iter().fold(options, ConnectOptions::with_tls)
+}
+
+fn is_https(url: &str) -> bool {
+    url.starts_with("https://")
+}
+
+/// One endpoint.
 struct Endpoint {
     url: String,
+    configuration: EtcdConfiguration,
+    line: Mutex<Line>,
+}
+
+/// The connection to an endpoint, once it was needed, and how the next one is made.
+struct Line {
     options: ConnectOptions,
-    credentials: Option<(String, String)>,
-    connect_timeout: Duration,
-    request_timeout: Duration,
-    connection: Mutex<Option<Connection>>,
+    was_lost: bool,
+    connection: Option<Connection>,
 }
 
 impl Endpoint {
@@ -182,18 +186,19 @@ impl Endpoint {
     }
 
     fn may_log_in_again(&self, failure: &Failure) -> bool {
-        self.credentials.is_some() && judge(failure) == Verdict::LogInAgain
+        self.configuration.credentials.is_some() && judge(failure) == Verdict::LogInAgain
     }
 
     async fn call_once<T, F>(&self, request: &impl Fn(Connection) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let known = self.connection.lock().await.clone();
+        let known = self.line.lock().await.connection.clone();
+        let EtcdConfiguration { connect_timeout, request_timeout, .. } = self.configuration;
         // The first request also connects, as the client dials by itself.
         let limit = match known {
-            Some(_) => self.request_timeout,
-            None => self.connect_timeout + self.request_timeout,
+            Some(_) => request_timeout,
+            None => connect_timeout + request_timeout,
         };
         let answer = async {
             let connection = match known {
@@ -210,23 +215,27 @@ impl Endpoint {
 
     /// The connection, which several tasks make only once.
     async fn connect(&self) -> Result<Connection, etcd_client::Error> {
-        let mut place = self.connection.lock().await;
-        if let Some(connection) = &*place {
+        let mut line = self.line.lock().await;
+        if let Some(connection) = &line.connection {
             return Ok(connection.clone());
         }
-        let client = self.log_in().await?;
+        if line.was_lost
+            && let Some(options) = self.renewed()
+        {
+            line.options = options;
+        }
+        let client = self.log_in(line.options.clone()).await?;
         let connection = Connection {
             kv: client.kv_client().max_decoding_message_size(LARGEST_ANSWER),
             watch: client.watch_client().max_decoding_message_size(LARGEST_ANSWER),
         };
-        Ok(place.insert(connection).clone())
+        Ok(line.connection.insert(connection).clone())
     }
 
     /// A client, logged in if there are credentials and etcd asks for them, as
     /// etcd's own client does it.
-    async fn log_in(&self) -> Result<Client, etcd_client::Error> {
-        let anonymous = self.options.clone();
-        let Some((user, password)) = &self.credentials else {
+    async fn log_in(&self, anonymous: ConnectOptions) -> Result<Client, etcd_client::Error> {
+        let Some((user, password)) = &self.configuration.credentials else {
             return Client::connect([&self.url], Some(anonymous)).await;
         };
         let named = anonymous.clone().with_user(user, password);
@@ -238,8 +247,19 @@ impl Endpoint {
         }
     }
 
+    /// Lets the next request connect anew.
     async fn forget(&self) {
-        *self.connection.lock().await = None;
+        let mut line = self.line.lock().await;
+        line.connection = None;
+        line.was_lost = true;
+    }
+
+    /// How to connect after a failure: with the certificates that there are by now, since
+    /// somebody may have renewed them. While they cannot be used, as in the moment when
+    /// they are written, those of before are.
+    fn renewed(&self) -> Option<ConnectOptions> {
+        let tls = is_https(&self.url).then(|| tls::options(&self.configuration))?;
+        Some(options(&self.configuration, Some(tls.ok()?)))
     }
 }
 
@@ -250,7 +270,7 @@ async fn check(
     options: &ConnectOptions,
     configuration: &EtcdConfiguration,
 ) -> Result<(), Error> {
-    if !url.starts_with("http://") && !url.starts_with("https://") {
+    if !url.starts_with("http://") && !is_https(url) {
         return Err(bad_endpoint(url, "begins with neither http:// nor https://"));
     }
     match Client::connect([url], Some(options.clone())).await {

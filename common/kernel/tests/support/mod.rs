@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
-use weir_common::network::{Attachment, AttachmentIdentity, AttachmentRequest};
+use weir_common::network::{Attachment, AttachmentIdentity, AttachmentRequest, Mtu};
 use weir_kernel::{Namespace, OwnLink, is_same_namespace};
 
 /// How long the kernel may take to bring a link up, and the pause between looks.
@@ -187,7 +187,7 @@ pub fn request(container_id: &str, addresses: &[&str]) -> AttachmentRequest {
     AttachmentRequest {
         identity: identity(container_id),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        mtu: 1450,
+        mtu: Mtu::configured(1450),
         mac: None,
         allow_ip_forwarding: Some(false),
         routes: Vec::new(),

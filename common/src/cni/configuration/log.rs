@@ -1,10 +1,12 @@
 //! What is logged, and where.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
 
 use super::super::Error;
 use super::value::invalid;
-use super::written::Written;
+use super::written::{Written, decode};
 
 /// How large a log file may become in MB, where the configuration does not say.
 const DEFAULT_LOG_MEGABYTES: u32 = 100;
@@ -33,7 +35,35 @@ pub struct LogFile {
     pub max_size: u64,
 }
 
-pub(super) fn log_level(text: Option<&str>) -> Result<LogLevel, Error> {
+/// What is logged, and where.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Logging {
+    /// How much.
+    pub level: LogLevel,
+    /// A file to log to, besides standard error.
+    pub file: Option<LogFile>,
+}
+
+impl Logging {
+    /// What of it can be used in a configuration, whatever else is wrong in there.
+    pub fn lenient(json: &Map<String, Value>) -> Self {
+        let mut usable = json.clone();
+        usable.retain(|key, value| is_usable(key, value) == Some(true));
+        decode(&usable).and_then(|written| written.logging()).unwrap_or_default()
+    }
+}
+
+/// Whether the value of a key of the log can be used; `None` for any other key.
+pub(super) fn is_usable(key: &str, value: &Value) -> Option<bool> {
+    Some(match key {
+        "log_level" => value.as_str().is_some_and(|text| log_level(Some(text)).is_ok()),
+        "log_file_path" => value.as_str().is_some_and(|path| Path::new(path).is_absolute()),
+        "log_file_max_size" => value.as_u64().is_some_and(|size| u32::try_from(size).is_ok()),
+        _ => return None,
+    })
+}
+
+fn log_level(text: Option<&str>) -> Result<LogLevel, Error> {
     match text.unwrap_or("info").to_lowercase().as_str() {
         "error" | "fatal" | "panic" | "none" => Ok(LogLevel::Error),
         "warning" | "warn" => Ok(LogLevel::Warning),
@@ -48,7 +78,11 @@ pub(super) fn log_level(text: Option<&str>) -> Result<LogLevel, Error> {
 }
 
 impl Written {
-    pub(super) fn log_file(&self) -> Result<Option<LogFile>, Error> {
+    pub(super) fn logging(&self) -> Result<Logging, Error> {
+        Ok(Logging { level: log_level(self.log_level.as_deref())?, file: self.log_file()? })
+    }
+
+    fn log_file(&self) -> Result<Option<LogFile>, Error> {
         let Some(path) = self.log_file_path.clone().filter(|path| !path.as_os_str().is_empty())
         else {
             return Ok(None);

@@ -15,7 +15,6 @@ mod value;
 mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -26,10 +25,10 @@ use crate::ipam::collect::AttachmentName;
 use crate::network::MacAddress;
 
 pub use ipam::IpamConfiguration;
-pub use log::{LogFile, LogLevel};
+pub use log::{LogFile, LogLevel, Logging};
 pub use node_name::{DEFAULT_NODE_NAME_FILE, NodeName};
 
-use log::log_level;
+use log::is_usable;
 use value::check_mtu;
 use written::{Written, decode, without_meaning};
 
@@ -77,10 +76,8 @@ pub struct Configuration {
     pub dns: Option<Value>,
     /// The result of the plugins before, or of ADD.
     pub prev_result: Option<AddResult>,
-    /// How much is logged.
-    pub log_level: LogLevel,
-    /// A file to log to, besides standard error.
-    pub log_file: Option<LogFile>,
+    /// What is logged, and where.
+    pub logging: Logging,
     /// The attachments of the network that live; `None` when the runtime did not
     /// say. Only what [`Configuration::for_collection`] gives has them.
     pub valid_attachments: Option<BTreeSet<AttachmentName>>,
@@ -190,7 +187,7 @@ impl Configuration {
             Ok(ipam) => (ipam, None),
             Err(error) => (None, Some(error)),
         };
-        let prev_result = written.prev_result.as_ref().map(|json| AddResult::parse(json, version));
+        let prev_result = written.prev_result.as_ref().map(|json| prev_result(json, version));
         Ok(Self {
             network,
             version,
@@ -201,31 +198,35 @@ impl Configuration {
             allow_ip_forwarding: written.container_settings.allow_ip_forwarding,
             include_default_routes: written.include_default_routes,
             facts: facts(arguments),
-            log_level: log_level(written.log_level.as_deref())?,
+            logging: written.logging()?,
             without_meaning: without_meaning(json),
             ipam,
             wrong_ipam,
             prev_result: prev_result.transpose()?,
-            log_file: written.log_file()?,
-            dns: written.dns,
+            dns: written.dns.map(Value::Object),
             main_plugin: written.plugin.unwrap_or_default(),
             valid_attachments: None,
         })
     }
 }
 
+fn prev_result(json: &Value, version: SpecVersion) -> Result<AddResult, Error> {
+    AddResult::parse(json, version).map_err(|error| {
+        let message = format!("prevResult in the network configuration is wrong: {error}");
+        Error { message, ..error }
+    })
+}
+
 /// The keys that a removal goes by, and `more`; of those of the log what can be
 /// used.
 fn needed(json: &Map<String, Value>, more: &[&str]) -> Map<String, Value> {
     let mut needed = json.clone();
-    needed.retain(|key, value| match key.as_str() {
-        "log_level" => value.as_str().is_some_and(|text| log_level(Some(text)).is_ok()),
-        "log_file_path" => value.as_str().is_some_and(|path| Path::new(path).is_absolute()),
-        "log_file_max_size" => value.as_u64().is_some_and(|size| u32::try_from(size).is_ok()),
-        key => {
-            [&FOR_REMOVAL[..], &NODE_NAME, more].iter().any(|keys| keys.contains(&key))
+    needed.retain(|key, value| {
+        let is_needed = || {
+            [&FOR_REMOVAL[..], &NODE_NAME, more].iter().any(|keys| keys.contains(&key.as_str()))
                 || is_of_datastore(key)
-        }
+        };
+        is_usable(key, value).unwrap_or_else(is_needed)
     });
     if let Some(Value::Object(ipam)) = needed.get_mut("ipam") {
         ipam.retain(|key, _| key == "type");

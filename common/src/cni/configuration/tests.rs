@@ -193,7 +193,7 @@ fn a_collection_is_not_stopped_by_a_mistake_but_knows_its_host() {
     });
     let configuration = for_collection(json).unwrap();
     assert_eq!(configuration.node_name, Ok(NodeName::Given("n1".to_owned())));
-    assert_eq!((configuration.main_plugin.as_str(), configuration.log_file), ("weir", None));
+    assert_eq!((configuration.main_plugin.as_str(), configuration.logging.file), ("weir", None));
     assert_eq!(configuration.valid_attachments, None);
     let node_name = for_collection(json!({"nodename": "a/b"})).unwrap().node_name;
     assert_eq!(node_name.unwrap_err().code, Code::InvalidConfiguration);
@@ -201,7 +201,7 @@ fn a_collection_is_not_stopped_by_a_mistake_but_knows_its_host() {
 
 #[test]
 fn log_files() {
-    let log_file = |json| validate(json).unwrap().log_file;
+    let log_file = |json| validate(json).unwrap().logging.file;
     let at =
         |path: &str, megabytes: u64| Some(LogFile { path: path.into(), max_size: megabytes << 20 });
     assert_eq!(
@@ -219,8 +219,8 @@ fn log_files() {
             SpecVersion::V1_0_0,
             json.as_object().unwrap(),
         );
-        assert_eq!(removal.unwrap().log_file, at("/l", megabytes));
-        assert_eq!(for_collection(json).unwrap().log_file, at("/l", megabytes));
+        assert_eq!(removal.unwrap().logging.file, at("/l", megabytes));
+        assert_eq!(for_collection(json).unwrap().logging.file, at("/l", megabytes));
     }
 }
 

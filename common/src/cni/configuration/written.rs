@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::super::{Code, Error, Route};
 use super::value::unsupported;
 use crate::null::null_is_default;
+use crate::strict::Strict;
 
 /// Keys of Calico that have no meaning in Weir: accepted and logged.
 const WITHOUT_MEANING: [&str; 20] = [
@@ -72,7 +73,7 @@ pub(super) struct Written {
     pub(super) device_type: Option<String>,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) include_default_routes: bool,
-    pub(super) dns: Option<Value>,
+    pub(super) dns: Option<Map<String, Value>>,
     #[serde(rename = "prevResult")]
     pub(super) prev_result: Option<Value>,
 }
@@ -127,7 +128,8 @@ pub(super) enum Flag {
 }
 
 pub(super) fn decode(json: &Map<String, Value>) -> Result<Written, Error> {
-    serde_path_to_error::deserialize(Value::Object(json.clone())).map_err(|error| {
+    let json = Value::Object(json.clone());
+    serde_path_to_error::deserialize(Strict(&json)).map_err(|error| {
         let key = error.path().to_string();
         // serde's text has the value in it.
         let flaw = if SECRET.contains(&key.as_str()) {

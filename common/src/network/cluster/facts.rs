@@ -52,10 +52,15 @@ impl Facts {
     }
 }
 
-/// FNV-1a with 64 bits: the same in every build, unlike the standard library's.
+/// FNV-1a with 64 bits, but by words of eight bytes, since a start of the agent digests
+/// all blocks of a cluster: the same in every build, unlike the standard library's. The
+/// rotation brings a word's highest bits down to where the next product spreads them.
 fn digest(bytes: &[u8]) -> u64 {
-    let step = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+    let step = |hash: u64, word: u64| (hash ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(29);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let hash = step(0xcbf2_9ce4_8422_2325, bytes.len() as u64);
+    let hash = words.iter().fold(hash, |hash, word| step(hash, u64::from_le_bytes(*word)));
+    rest.iter().fold(hash, |hash, &byte| step(hash, byte.into()))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{ClusterPlan, Follower, Inventory, Seen};
 use crate::datastore::Revision;
 
 /// The form of the memo. A memo of another one is passed over.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// From `weir-ipam` to `weir`: what there is in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,7 +172,8 @@ mod tests {
         for boot in [Some("other"), None] {
             assert_eq!(NodeMemo::read(&text, boot), None);
         }
-        let newer = text.replace("\"version\":1", "\"version\":2");
+        let version = |number: u32| format!("\"version\":{number}");
+        let newer = text.replace(&version(VERSION), &version(VERSION + 1));
         assert_eq!(NodeMemo::read(&newer, Some("boot")), None);
         for damaged in ["", "nonsense", text.lines().next().unwrap()] {
             assert!(NodeMemo::read_whole(damaged, Some("boot")).is_none());

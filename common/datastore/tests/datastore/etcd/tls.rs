@@ -42,6 +42,20 @@ async fn a_foreign_authority_is_not_trusted() {
 }
 
 #[tokio::test]
+async fn renewed_files_are_read_when_it_connects_again() {
+    let (certificates, old) = (Certificates::new(), Certificates::new());
+    let server = Server::start_with_tls(&certificates);
+    let store = Etcd::open(&old.configuration(server.url())).await.unwrap();
+    store.read(&[]).await.unwrap_err();
+    // While they are written, those of before go on being used.
+    std::fs::write(old.path("client.crt"), "half").unwrap();
+    let error = store.read(&[]).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
+    old.replace_by(&certificates);
+    store.read(&[]).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_server_wants_a_certificate() {
     let (certificates, foreign) = (Certificates::new(), Certificates::new());
     let server = Server::start_with_tls(&certificates);
