@@ -145,15 +145,50 @@ async fn an_address_of_another_node_is_refused() {
     assert_eq!(store.dump(), before);
 }
 
+/// Another node registers `addresses` between what a node reads and what it writes.
+async fn overtaken(store: &Memory, addresses: NodeAddresses) -> Error {
+    store.before_each(Call::Commit, move |nth, other| async move {
+        if nth == 1 {
+            register(&other, "n2", addresses, &birth()).await.unwrap();
+        }
+    });
+    register(store, "n1", addresses, &birth()).await.unwrap_err()
+}
+
 #[tokio::test]
-async fn of_two_nodes_at_once_one_learns_that_they_share_an_address() {
+async fn of_two_nodes_at_once_the_later_one_takes_its_address_back() {
+    let address = |store: &Memory, node| stored(store, node)["spec"]["bgp"]["ipv4Address"].clone();
+    let is_taken =
+        |error: &Error| matches!(error, Error::AddressTaken { other, .. } if other == "n2");
     let addresses = v4("172.16.1.11/24");
     let store = Memory::new();
-    store.before_each(Call::Commit, move |_, other| async move {
-        register(&other, "n2", addresses, &birth()).await.unwrap();
+    let error = overtaken(&store, addresses).await;
+    assert!(is_taken(&error), "{error}");
+    assert_eq!(
+        (address(&store, "n1"), address(&store, "n2")),
+        (Value::Null, "172.16.1.11/24".into())
+    );
+    let store = Memory::new();
+    register(&store, "n1", v4("172.16.1.7/24"), &birth()).await.unwrap();
+    let error = overtaken(&store, addresses).await;
+    assert!(is_taken(&error), "{error}");
+    assert_eq!(address(&store, "n1"), "172.16.1.7/24");
+}
+
+/// The other one takes it back, and would find nobody to yield to if both did.
+#[tokio::test]
+async fn of_two_nodes_at_once_the_earlier_one_keeps_its_address() {
+    let addresses = v4("172.16.1.11/24");
+    let store = Memory::new();
+    store.before_each(Call::Read, move |nth, other| async move {
+        if nth == 2 {
+            let node = json!({"metadata": {"name": "n2"}, "spec": {"bgp": {"ipv4Address": "172.16.1.11/24"}}});
+            put(&other, keys::node("n2"), node);
+        }
     });
     let error = register(&store, "n1", addresses, &birth()).await.unwrap_err();
-    assert!(matches!(&error, Error::AddressTaken { other, .. } if other == "n2"), "{error}");
+    assert!(matches!(error, Error::AddressTaken { .. }), "{error}");
+    assert_eq!(stored(&store, "n1")["spec"]["bgp"]["ipv4Address"], "172.16.1.11/24");
 }
 
 #[tokio::test]

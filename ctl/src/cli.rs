@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use weir_common::resources::Kind;
 
 use crate::location::{DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Settings, Sources};
@@ -32,6 +33,31 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Reads the command line, completed from the environment.
+///
+/// # Errors
+/// What clap says of it; asking for help is one, too.
+pub fn parse(arguments: &[String]) -> Result<Cli, clap::Error> {
+    let mut command = without_empty_variables(Cli::command());
+    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// The command line to which a variable that is set and empty counts as one that is not
+/// set, as in an EnvironmentFile of systemd's that names them all. (Those of the
+/// datastore are read by [`Settings::from_pairs`], which does the same.)
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |argument: &clap::Arg| {
+        let value = argument.get_env().and_then(std::env::var_os);
+        value.is_some_and(|value| value.is_empty())
+    };
+    let command = command.mut_args(|argument| match is_empty(&argument) {
+        true => argument.env(Resettable::Reset),
+        false => argument,
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 /// Flags of calicoctl that mean nothing here, so that its command lines can be

@@ -18,7 +18,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use clap::Parser;
 use clap::error::ErrorKind;
 use weir_common::cni::NodeName;
 use weir_common::datastore::{Configuration, Datastore, keys};
@@ -164,7 +163,7 @@ fn main() -> ExitCode {
     if let Some(message) = cli::find_slip(&arguments) {
         return fail(&Failure::new(message));
     }
-    match Cli::try_parse_from(&arguments) {
+    match cli::parse(&arguments) {
         Ok(cli) => match run(cli) {
             Ok(output) => succeed(&output),
             Err(failure) => fail(&failure),

@@ -177,7 +177,7 @@ fn a_node_keeps_its_address_when_another_interface_comes() {
     fleet.until_connected(&pods[0], &pods[1]);
     // Whoever asks for a method gets what it finds.
     fleet.stop_agent(1);
-    fleet.agent_arguments.extend(["--ip-autodetection-method", "first-found"]);
+    fleet.agent_arguments.extend(["--ip-autodetection-method", "interface=net7"]);
     fleet.start_agents();
     assert_eq!(registered(&fleet, "n2"), "192.168.77.1/24");
 }

@@ -46,6 +46,25 @@ fn once_does_not_wait_for_a_datastore_that_is_away() {
     assert!(said.contains("the datastore is away") && said.contains("refused"), "{said}");
 }
 
+/// As in an EnvironmentFile of systemd's that names them all.
+#[test]
+fn variables_that_are_set_and_empty_count_as_not_set() {
+    let fleet = one_node();
+    let mut command = Command::new(binaries().join("weirctl"));
+    command.args(["node", "run", "--once"]).envs(fleet.store.environment());
+    for variable in ["NODENAME", "IP_AUTODETECTION_METHOD", "IP6_AUTODETECTION_METHOD"] {
+        command.env(variable, "");
+    }
+    let output = fleet.members[0].node().output(&mut command, "");
+    assert!(output.status.success(), "{output:?}");
+    let nodes = fleet.weirctl(0, &["get", "nodes", "-o", "wide"]).stdout;
+    assert!(nodes.contains("172.31.1.11/24"), "{nodes}");
+    // What is said by a flag is refused as before.
+    let empty = ["--ip-autodetection-method", ""];
+    let refused = fleet.members[0].node().output(&mut run(&fleet, &empty), "");
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+}
+
 #[test]
 fn systemd_hears_that_it_is_ready_alive_and_ending() {
     let fleet = one_node();

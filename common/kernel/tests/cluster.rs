@@ -156,6 +156,14 @@ fn interfaces_tell_what_autodetection_decides_by() {
             (false, &[net("203.0.113.1/24")][..])
         );
 
+        for more in ["fd00:198::9/128", "198.51.100.8/32"] {
+            ip(&format!("address add {more} dev uplink valid_lft forever preferred_lft 0 nodad"));
+        }
+        let interfaces = kernel.interfaces().await.unwrap();
+        let uplink = interfaces.iter().find(|interface| interface.name == "uplink").unwrap();
+        assert_eq!(uplink.addresses, [net("198.51.100.1/24"), net("fd00:198::1/64")]);
+        assert_eq!(uplink.deprecated, [net("198.51.100.8/32"), net("fd00:198::9/128")]);
+
         ip("route add 192.0.2.0/24 via 198.51.100.9 src 198.51.100.1");
         let source = async |towards| kernel.source_towards(address(towards)).await.unwrap();
         assert_eq!(source("192.0.2.77").await, Some(net("198.51.100.1/24")));

@@ -35,6 +35,26 @@ pub struct NodeInterface {
     pub up: bool,
     /// Its addresses of both families, with their prefix lengths.
     pub addresses: Vec<IpNet>,
+    /// Those that it has besides and that are not to be used any more, or by nobody
+    /// who is not told to (`preferred_lft 0`, RFC 4862 5.5.4): a prefix that is going
+    /// away, and what keepalived moves between hosts.
+    pub deprecated: Vec<IpNet>,
+}
+
+impl NodeInterface {
+    /// Why none of its addresses is the one that is looked for.
+    fn without_any(&self) -> PassedBy {
+        if self.addresses.is_empty() && !self.deprecated.is_empty() {
+            return PassedBy::Deprecated(self.deprecated.clone());
+        }
+        PassedBy::Addresses(self.addresses.clone())
+    }
+
+    /// This address as the interface has it, in either way.
+    pub fn find(&self, address: IpAddr) -> Option<IpNet> {
+        let mut all = self.addresses.iter().chain(&self.deprecated);
+        all.find(|own| own.addr() == address).copied()
+    }
 }
 
 /// An address found for the node.
@@ -95,6 +115,8 @@ pub enum PassedBy {
     /// These addresses are of the other family, not for other nodes to reach, or
     /// not what the method asks for.
     Addresses(Vec<IpNet>),
+    /// It has these only, and they are deprecated.
+    Deprecated(Vec<IpNet>),
 }
 
 impl fmt::Display for PassedBy {
@@ -106,12 +128,15 @@ impl fmt::Display for PassedBy {
             Self::Addresses(addresses) if addresses.is_empty() => {
                 formatter.write_str("without address")
             }
-            Self::Addresses(addresses) => {
-                let addresses: Vec<String> = addresses.iter().map(IpNet::to_string).collect();
-                formatter.write_str(&addresses.join(", "))
-            }
+            Self::Addresses(addresses) => formatter.write_str(&joined(addresses)),
+            Self::Deprecated(addresses) => write!(formatter, "deprecated: {}", joined(addresses)),
         }
     }
+}
+
+fn joined(addresses: &[IpNet]) -> String {
+    let addresses: Vec<String> = addresses.iter().map(IpNet::to_string).collect();
+    addresses.join(", ")
 }
 
 fn listed(looked_at: &[(String, PassedBy)]) -> String {
@@ -135,7 +160,8 @@ impl AutodetectionMethod {
     /// the last to the first, and the addresses of one in their order, so that a
     /// node gets the address that Calico gives it. Only addresses that other
     /// nodes can reach count (global unicast), and only those of interfaces that
-    /// are up. `source` is what the kernel sends from towards
+    /// are up; deprecated ones do not, and IPv6 ones without a subnet (/128) only if
+    /// there are no others. `source` is what the kernel sends from towards
     /// [`AutodetectionMethod::destination`], if it knows a way.
     ///
     /// # Errors
@@ -151,7 +177,7 @@ impl AutodetectionMethod {
         {
             return Ok(given(*address, *length, interfaces));
         }
-        let mut looked_at = Vec::new();
+        let (mut looked_at, mut alone) = (Vec::new(), None);
         for interface in interfaces.iter().rev() {
             if let Some(why) = self.passes_by(interface) {
                 looked_at.push((interface.name.clone(), why));
@@ -163,33 +189,78 @@ impl AutodetectionMethod {
                     && is_global_unicast(address)
                     && self.accepts(address, source)
             };
-            match interface.addresses.iter().find(fits) {
+            let fitting = interface.addresses.iter().filter(fits);
+            match fitting.min_by_key(|address| is_alone(address)) {
                 Some(address) => {
                     let interface = Some(interface.name.clone());
-                    return Ok(Detected { address: *address, interface });
+                    let found = Detected { address: *address, interface };
+                    if !is_alone(address) {
+                        return Ok(found);
+                    }
+                    alone = alone.or(Some(found));
                 }
-                None => {
-                    let addresses = PassedBy::Addresses(interface.addresses.clone());
-                    looked_at.push((interface.name.clone(), addresses));
-                }
+                None => looked_at.push((interface.name.clone(), interface.without_any())),
             }
         }
-        Err(NotDetected { method: self.to_string(), family, looked_at })
+        alone.ok_or_else(|| NotDetected { method: self.to_string(), family, looked_at })
+    }
+
+    /// `registered` as it is to be registered, if this method could still give it:
+    /// then a node keeps it, whatever else the method would find first now. It is on
+    /// an interface that the method looks at, up or down; with `can-reach` on the one
+    /// that the kernel sends by, if it knows a way. Deprecated, it stays as long as
+    /// nothing else is found.
+    pub fn keep(
+        &self,
+        registered: IpAddr,
+        interfaces: &[NodeInterface],
+        source: Option<IpAddr>,
+    ) -> Option<Detected> {
+        if let Self::Address(wanted, length) = self {
+            return (*wanted == registered).then(|| given(*wanted, *length, interfaces));
+        }
+        let could_give = |interface: &&NodeInterface| {
+            !self.excludes(&interface.name)
+                && match self {
+                    Self::CanReach(_) => {
+                        !interface.up || source.is_none_or(|it| interface.find(it).is_some())
+                    }
+                    Self::Cidr(_) => self.accepts(registered, source),
+                    _ => true,
+                }
+        };
+        let holders =
+            || interfaces.iter().filter(could_give).filter(|_| is_global_unicast(registered));
+        let among =
+            |addresses: &[IpNet]| addresses.iter().find(|it| it.addr() == registered).copied();
+        let found = |interface: &NodeInterface, address| Detected {
+            address,
+            interface: Some(interface.name.clone()),
+        };
+        let kept = holders().find_map(|it| Some(found(it, among(&it.addresses)?)));
+        kept.or_else(|| {
+            let is_last = self.detect(Family::of(registered), interfaces, source).is_err();
+            let mut deprecated = holders().filter(|_| is_last);
+            deprecated.find_map(|it| Some(found(it, among(&it.deprecated)?)))
+        })
     }
 
     /// Why no address of an interface counts, whatever it is.
     fn passes_by(&self, interface: &NodeInterface) -> Option<PassedBy> {
-        let name = interface.name.as_str();
         match self {
             _ if !interface.up => Some(PassedBy::Down),
-            Self::FirstFound if INTERNAL_NAMES.is_match(name) => Some(PassedBy::Excluded),
-            Self::SkipInterface(skipped)
-                if INTERNAL_NAMES.is_match(name) || skipped.matches(name) =>
-            {
-                Some(PassedBy::Excluded)
-            }
-            Self::Interface(wanted) if !wanted.matches(name) => Some(PassedBy::OtherName),
-            _ => None,
+            Self::Interface(_) if self.excludes(&interface.name) => Some(PassedBy::OtherName),
+            _ => self.excludes(&interface.name).then_some(PassedBy::Excluded),
+        }
+    }
+
+    /// Whether the method looks at no interface of this name.
+    fn excludes(&self, name: &str) -> bool {
+        match self {
+            Self::FirstFound => INTERNAL_NAMES.is_match(name),
+            Self::SkipInterface(skipped) => INTERNAL_NAMES.is_match(name) || skipped.matches(name),
+            Self::Interface(wanted) => !wanted.matches(name),
+            Self::CanReach(_) | Self::Cidr(_) | Self::Address(..) => false,
         }
     }
 
@@ -206,10 +277,10 @@ impl AutodetectionMethod {
 /// An address that was given: with its own prefix length, else with that of the
 /// interface that has it, else alone.
 fn given(address: IpAddr, length: Option<u8>, interfaces: &[NodeInterface]) -> Detected {
-    let holder = interfaces.iter().rev().find_map(|interface| {
-        let found = interface.addresses.iter().find(|own| own.addr() == address)?;
-        Some((interface.name.clone(), *found))
-    });
+    let holder = interfaces
+        .iter()
+        .rev()
+        .find_map(|interface| Some((interface.name.clone(), interface.find(address)?)));
     let own = length.and_then(|length| IpNet::new(address, length).ok());
     let found = holder.as_ref().map(|(_, found)| *found);
     Detected {
@@ -218,9 +289,15 @@ fn given(address: IpAddr, length: Option<u8>, interfaces: &[NodeInterface]) -> D
     }
 }
 
+/// Whether an IPv6 address has no subnet: one of a service, as keepalived adds them,
+/// or a lease of DHCPv6.
+fn is_alone(address: &IpNet) -> bool {
+    address.addr().is_ipv6() && address.prefix_len() == address.max_prefix_len()
+}
+
 /// Whether other hosts can reach this address (Go, `net.IP.IsGlobalUnicast`):
 /// private addresses count.
-fn is_global_unicast(address: IpAddr) -> bool {
+pub(crate) fn is_global_unicast(address: IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

@@ -28,6 +28,7 @@ pub use attachment::{
     MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6, RequestedRoute, plan_addresses, plan_attachment,
     plan_link, plan_parameters,
 };
+pub(crate) use autodetect::is_global_unicast;
 pub use autodetect::{
     AutodetectionMethod, Detected, InvalidMethod, NamePatterns, NodeInterface, NotDetected,
     PassedBy,

@@ -7,9 +7,12 @@ use serde_json::{Map, Value, json};
 
 use super::Error;
 use super::stored::{StoredNode, object_in};
-use crate::datastore::{self, Datastore, Entry, Selection, Snapshot, Transaction, keys};
+use crate::datastore::{self, Datastore, Entry, Revision, Selection, Snapshot, Transaction, keys};
 use crate::ipam::{Family, ReadyFlag, engine};
 use crate::resources::{Birth, Kind, Node, Resource};
+
+/// A field of `spec.bgp`, and its text if it has any.
+type Field = (&'static str, Option<String>);
 
 /// The addresses by which other nodes reach a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +33,14 @@ impl NodeAddresses {
         }
     }
 
+    /// Leaves out that of a family.
+    pub fn remove(&mut self, family: Family) {
+        match family {
+            Family::V4 => self.ipv4 = None,
+            Family::V6 => self.ipv6 = None,
+        }
+    }
+
     /// The fields of `spec.bgp` with their new values.
     fn fields(&self) -> impl Iterator<Item = (&'static str, IpNet)> {
         let fields = [("ipv4Address", self.ipv4), ("ipv6Address", self.ipv6)];
@@ -41,8 +52,9 @@ impl NodeAddresses {
 /// addresses in it that differ and nothing else. Answers whether anything was
 /// changed. `birth` is for a resource that is made.
 ///
-/// After a change everything is read again, so that of two nodes that register
-/// the same address in one moment at least one learns of it.
+/// After a change everything is read again. Of two nodes that register the same
+/// address in one moment, that whose Node was written later takes it back: it has what
+/// it had before, or none.
 ///
 /// # Errors
 /// [`Error::AddressTaken`] when another node is registered with one of the
@@ -60,18 +72,26 @@ pub async fn register(
         Selection::Key(keys::node(name)),
         Selection::Prefix(keys::NODES.to_owned()),
     ];
-    let mut changed = false;
+    let mut before = None;
     for _ in 0..engine::MAX_ATTEMPTS {
         let snapshot = datastore.read(&selections).await?;
-        refuse_taken(name, &addresses, &snapshot.selected[2])?;
-        let transaction = decide(name, &addresses, birth, &snapshot)?;
-        if transaction.writes.is_empty() {
-            return Ok(changed);
-        }
-        match datastore.commit(transaction).await {
-            Ok(datastore::Outcome::Committed(_)) => changed = true,
-            Ok(datastore::Outcome::Conflict) => {}
-            Err(error) => return Err(error.into()),
+        let taken = taken(name, &addresses, &snapshot.selected[2]);
+        let transaction = match &taken {
+            None => decide(name, &addresses, birth, &snapshot)?,
+            Some((_, theirs)) => take_back(before.as_deref(), *theirs, &snapshot)?,
+        };
+        let is_done = transaction.writes.is_empty() || {
+            let had = texts(&addresses, &snapshot)?;
+            let outcome = datastore.commit(transaction).await?;
+            let is_committed = matches!(outcome, datastore::Outcome::Committed(_));
+            before = before.or(is_committed.then_some(had));
+            // A change is read once more.
+            is_committed && taken.is_some()
+        };
+        match taken {
+            Some((error, _)) if is_done => return Err(error),
+            None if is_done => return Ok(before.is_some()),
+            _ => {}
         }
     }
     Err(crate::ipam::Error::contended(vec![keys::node(name)]).into())
@@ -85,9 +105,8 @@ fn decide(
     birth: &Birth,
     snapshot: &Snapshot,
 ) -> Result<Transaction, Error> {
-    let entry = |index: usize| snapshot.selected.get(index).and_then(|entries| entries.first());
     let mut transaction = Transaction::default();
-    match entry(1) {
+    match snapshot.selected[1].first() {
         None => {
             let node = newborn(name, addresses).created(birth.clone());
             let value = crate::resources::to_go_json(&Value::Object(node.object));
@@ -107,12 +126,42 @@ fn decide(
             node.set_bgp(&fields, &mut transaction);
         }
     }
-    if !transaction.writes.is_empty() {
-        let ready = ReadyFlag::parse(entry(0))?;
-        ready.require()?;
-        ready.guard(&mut transaction);
+    require_ready(snapshot, &mut transaction)?;
+    Ok(transaction)
+}
+
+/// The transaction that gives a node back what it had `before` it was registered, as
+/// long as it is the later one of two with the same address, of which the other was
+/// written at `theirs`; else without writes.
+fn take_back(
+    before: Option<&[Field]>,
+    theirs: Revision,
+    snapshot: &Snapshot,
+) -> Result<Transaction, Error> {
+    let mut transaction = Transaction::default();
+    let own = snapshot.selected[1].first().filter(|own| own.revision > theirs);
+    if let (Some(before), Some(own)) = (before, own) {
+        StoredNode::read(own)?.set_bgp(before, &mut transaction);
+        require_ready(snapshot, &mut transaction)?;
     }
     Ok(transaction)
+}
+
+/// What the stored Node has in the fields of these addresses.
+fn texts(addresses: &NodeAddresses, snapshot: &Snapshot) -> Result<Vec<Field>, Error> {
+    let node = snapshot.selected[1].first().map(StoredNode::read).transpose()?;
+    let text = |field| node.as_ref().and_then(|node| node.bgp(field)).map(str::to_owned);
+    Ok(addresses.fields().map(|(field, _)| (field, text(field))).collect())
+}
+
+/// Nothing is written while the datastore is being moved.
+fn require_ready(snapshot: &Snapshot, transaction: &mut Transaction) -> Result<(), Error> {
+    if !transaction.writes.is_empty() {
+        let ready = ReadyFlag::parse(snapshot.selected[0].first())?;
+        ready.require()?;
+        ready.guard(transaction);
+    }
+    Ok(())
 }
 
 fn newborn(name: &str, addresses: &NodeAddresses) -> Resource {
@@ -130,20 +179,19 @@ fn read_address(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// Refuses an address that another node is registered with: routes to the two
-/// would be the same. (Calico: `node/pkg/lifecycle/startup/startup.go`,
-/// checkConflicts.) A node that cannot be read has no address.
-fn refuse_taken(name: &str, addresses: &NodeAddresses, nodes: &[Entry]) -> Result<(), Error> {
-    for entry in nodes.iter().filter(|entry| entry.key != keys::node(name)) {
-        let Ok(node) = Node::from_json(&entry.value) else { continue };
+/// Why an address is refused that another node is registered with, and the revision of
+/// that Node: routes to the two would be the same. (Calico:
+/// `node/pkg/lifecycle/startup/startup.go`, checkConflicts.) A node that cannot be read
+/// has no address.
+fn taken(name: &str, addresses: &NodeAddresses, nodes: &[Entry]) -> Option<(Error, Revision)> {
+    nodes.iter().filter(|entry| entry.key != keys::node(name)).find_map(|entry| {
+        let node = Node::from_json(&entry.value).ok()?;
         let theirs = [node.ipv4_address, node.ipv6_address];
-        let taken = |(_, own): &(&str, IpNet)| {
+        let is_theirs = |(_, own): &(&str, IpNet)| {
             theirs.iter().flatten().any(|address| address.addr() == own.addr())
         };
-        if let Some((_, address)) = addresses.fields().find(taken) {
-            let (node, other) = (name.to_owned(), node.name);
-            return Err(Error::AddressTaken { address, node, other });
-        }
-    }
-    Ok(())
+        let (_, address) = addresses.fields().find(is_theirs)?;
+        let (node, other) = (name.to_owned(), node.name);
+        Some((Error::AddressTaken { address, node, other }, entry.revision))
+    })
 }

@@ -193,10 +193,11 @@ impl Agent {
         let (mut failures, mut problems) = (Vec::new(), BTreeSet::new());
         // A datastore that is away would be waited for, and nothing else done.
         if self.lost.is_none() {
-            match self.registration.renew(&self.kernel, &inventory, forgotten, is_holding).await {
-                Ok(problem) => problems.extend(problem),
-                Err(failure) => failures.push(failure),
-            }
+            let renewed =
+                self.registration.renew(&self.kernel, &inventory, forgotten, is_holding).await;
+            problems.extend(renewed.problem);
+            failures.extend(renewed.failures);
+            renewed.due.into_iter().for_each(|due| self.pace.look_again(due));
         }
         if self.registration.is_deleted() {
             failures.push(format!(
@@ -266,15 +267,17 @@ impl Agent {
     }
 
     /// What keeps this node from what it should be. Problems of the pools or of
-    /// other nodes are told by a metric and the log, not here: restarting this
-    /// agent would not help.
+    /// other nodes are told by a metric and the log, not here; those of its own
+    /// registration are, since others cannot reach it.
     fn ailments(&self) -> Vec<String> {
         let unread = (!self.listed).then(|| "the datastore has not been read yet".to_owned());
         let waits = self.listed && !self.compared;
         let waits = waits.then(|| "the kernel has not been compared with it yet".to_owned());
         let unread = unread.into_iter().chain(waits);
         let lost = self.lost.iter().map(|error| format!("the datastore is away: {error}"));
-        unread.chain(lost).chain(self.failures.iter().cloned()).collect()
+        let unreachable = self.problems.iter().filter(|it| self.registration.concerns(it));
+        let unreachable = unreachable.map(Problem::to_string);
+        unread.chain(lost).chain(self.failures.iter().cloned()).chain(unreachable).collect()
     }
 
     /// Whether nothing is on its way: what this node wrote about itself has come

@@ -4,68 +4,76 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use tokio::time::Instant;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::Family;
-use weir_common::network::{AutodetectionMethod, Inventory, NodeInterface, Peer, Problem};
-use weir_common::node::{NodeAddresses, register};
+use weir_common::network::{Detected, Inventory, Peer, Problem};
+use weir_common::node::{Error, GRACE_TIME, NodeAddresses, OwnAddress, Verdict, register};
 use weir_kernel::Kernel;
 
+use super::pace::WritePace;
 use super::tunnel_address::TunnelAddress;
 use crate::new_birth;
 use crate::session::chain;
 
-/// How long a node must have other addresses before it is registered with them,
-/// and be missing from the datastore before it counts as deleted.
-const STEADY_TIME: Duration = Duration::from_secs(3);
-
-/// How an address of the node is found.
-#[derive(Clone, Debug)]
-pub struct Detection {
-    /// By this method.
-    pub method: AutodetectionMethod,
-    /// Whether the address that the node is registered with comes first, as long as
-    /// the node has it. So nobody is routed to the bridge of containers that another
-    /// program has just made. (Calico, without `IP`: `node/pkg/lifecycle/startup`.)
-    pub keeps_registered: bool,
-}
+/// How long the datastore may take to tell of what was written: so long must a node be
+/// missing before it counts as deleted.
+const TELLING_TIME: Duration = Duration::from_secs(3);
 
 /// A node's registration, kept up to date.
 pub struct Registration {
     datastore: Arc<dyn Datastore>,
     node: String,
-    ipv4: Option<Detection>,
-    ipv6: Option<Detection>,
-    /// What this run registered last, so that a node that somebody deletes stays
-    /// deleted.
-    registered: Option<NodeAddresses>,
-    /// Other addresses than those, and since when they have been detected.
-    candidate: Option<(NodeAddresses, Instant)>,
-    /// Since when the datastore has not had the node although it was registered.
+    /// Those of the families that are looked for.
+    addresses: Vec<OwnAddress>,
+    started: Instant,
+    /// What the node should be registered with by now.
+    expected: NodeAddresses,
+    pace: WritePace,
+    /// What the datastore had when the node was last written, and when that was.
+    written: Option<(Option<Peer>, Instant)>,
+    /// Whether the datastore has had the node, so that one that somebody deletes
+    /// stays deleted.
+    is_known: bool,
+    /// Since when the datastore has not had the node although it had.
     absent: Option<Instant>,
     tunnel: TunnelAddress,
-    warned: Option<String>,
+}
+
+/// What came of keeping a registration up to date.
+#[derive(Debug, Default)]
+pub struct Renewed {
+    /// What keeps the node from a tunnel address where it needs one.
+    pub problem: Option<Problem>,
+    /// What could not be found out or written, in words. It is tried again.
+    pub failures: Vec<String>,
+    /// When to look again, though nothing changes.
+    pub due: Option<Instant>,
+}
+
+/// What is to be written, by what was decided on each family.
+#[derive(Debug, Default)]
+struct Wanted {
+    addresses: NodeAddresses,
+    /// Whether any of them takes the place of what somebody else wrote.
+    restores: bool,
+    warnings: Vec<String>,
 }
 
 impl Registration {
-    /// The registration of `node`; a family without a detection is left as it is.
-    pub fn new(
-        datastore: Arc<dyn Datastore>,
-        node: String,
-        ipv4: Option<Detection>,
-        ipv6: Option<Detection>,
-    ) -> Self {
+    /// The registration of `node`; a family without an address is left as it is.
+    pub fn new(datastore: Arc<dyn Datastore>, node: String, addresses: Vec<OwnAddress>) -> Self {
         Self {
             datastore,
             node,
-            ipv4,
-            ipv6,
-            registered: None,
-            candidate: None,
+            addresses,
+            started: Instant::now(),
+            expected: NodeAddresses::default(),
+            pace: WritePace::default(),
+            written: None,
+            is_known: false,
             absent: None,
             tunnel: TunnelAddress::default(),
-            warned: None,
         }
     }
 
@@ -74,49 +82,194 @@ impl Registration {
         &self.node
     }
 
-    /// Writes what has changed. `forgotten` says that the datastore was restored
-    /// from a state without this node, `is_holding` that anything is held that it has
-    /// forgotten. Nothing is asked of the datastore when
-    /// everything is as it should be. Returns what keeps the node from a tunnel
-    /// address where it needs one.
-    ///
-    /// # Errors
-    /// What could not be found out or written, in words. It is tried again.
+    /// Writes what is not as it should be. `forgotten` says that the datastore was
+    /// restored from a state without this node, `is_holding` that anything is held that it
+    /// has forgotten. Nothing is asked of the datastore when everything is as it should be.
+    /// What fails keeps nothing else from being done.
     pub async fn renew(
         &mut self,
         kernel: &Kernel,
         inventory: &Inventory,
         forgotten: bool,
         is_holding: bool,
-    ) -> Result<Option<Problem>, String> {
-        let own = inventory.nodes.get(&self.node).cloned().unwrap_or_default();
-        let detected = self.detect(kernel, &own).await?;
-        let addresses = self.steady(detected);
-        let is_there = !forgotten && is_registered(inventory, &self.node, addresses);
-        let was_deleted = self.absent.is_some() && !forgotten;
-        if !is_there && !was_deleted && (forgotten || self.registered != Some(addresses)) {
-            // What it was registered with counts for a family that is not looked for.
-            let written = NodeAddresses {
-                ipv4: addresses.ipv4.or(own.ipv4),
-                ipv6: addresses.ipv6.or(own.ipv6),
-            };
-            register(self.datastore.as_ref(), &self.node, written, &new_birth())
-                .await
-                .map_err(|error| chain(&error))?;
-            tracing::info!(node = self.node, ?addresses, "registered");
+    ) -> Renewed {
+        let own = inventory.nodes.get(&self.node);
+        self.is_known |= own.is_some();
+        let mut renewed = Renewed::default();
+        if !self.is_known || own.is_some() {
+            let wanted = self.decide(kernel, own, &mut renewed).await;
+            self.write(wanted, own, forgotten, &mut renewed).await;
         }
-        self.registered = Some(addresses);
-        let is_absent = !inventory.nodes.contains_key(&self.node);
+        let is_absent = self.is_known && own.is_none();
         self.absent = is_absent.then(|| self.absent.unwrap_or_else(Instant::now));
         let standing = async || kernel.standing(is_holding).await.map_err(|error| chain(&error));
-        self.tunnel.renew(&self.datastore, &self.node, inventory, is_holding, standing).await
+        let (datastore, node) = (&self.datastore, &self.node);
+        match self.tunnel.renew(datastore, node, inventory, is_holding, standing).await {
+            Ok(problem) => renewed.problem = problem,
+            Err(failure) => renewed.failures.push(failure),
+        }
+        renewed
+    }
+
+    /// Decides on the address of each family.
+    async fn decide(
+        &mut self,
+        kernel: &Kernel,
+        own: Option<&Peer>,
+        renewed: &mut Renewed,
+    ) -> Wanted {
+        let mut wanted = Wanted::default();
+        self.expected = NodeAddresses::default();
+        let interfaces = match kernel.interfaces().await {
+            Ok(interfaces) => interfaces,
+            Err(error) => {
+                renewed.failures.push(chain(&error));
+                return wanted;
+            }
+        };
+        for address in &mut self.addresses {
+            let family = address.family();
+            let source = match address.destination() {
+                Some(destination) => kernel.source_towards(destination).await,
+                None => Ok(None),
+            };
+            let source = match source {
+                Ok(source) => source.map(|source| source.addr()),
+                Err(error) => {
+                    renewed.failures.push(chain(&error));
+                    continue;
+                }
+            };
+            let registered = own.and_then(|own| match family {
+                Family::V4 => own.ipv4,
+                Family::V6 => own.ipv6,
+            });
+            match address.decide(registered, &interfaces, source, self.started.elapsed()) {
+                Ok(Verdict::Stays(address)) => self.expected.set(family, address),
+                Ok(Verdict::Register(found)) => {
+                    self.expected.set(family, found.address);
+                    wanted.warnings.extend(found.warning());
+                    wanted.addresses.set(family, found.address);
+                }
+                Ok(Verdict::Restore(address)) => {
+                    self.expected.set(family, address);
+                    wanted.restores = true;
+                    wanted.addresses.set(family, address);
+                }
+                Ok(Verdict::Unsteady(until)) => renewed.look_again(self.started + until),
+                Ok(Verdict::Gone { registered, next, until }) => {
+                    renewed.look_again(self.started + until);
+                    let Detected { address, interface } = next;
+                    renewed.failures.push(format!(
+                        "the address {registered} that node {} is registered with is gone from \
+                         this machine; unless it comes back within {} s, {address} of {} takes \
+                         its place",
+                        self.node,
+                        GRACE_TIME.as_secs(),
+                        interface.unwrap_or_default()
+                    ));
+                }
+                Err(error) => renewed.failures.push(format!(
+                    "{}; or if it is to have none, start this agent with {} none",
+                    chain(&error),
+                    flag(family)
+                )),
+            }
+        }
+        wanted
+    }
+
+    /// Writes what is wanted, and the Node if there is none.
+    async fn write(
+        &mut self,
+        wanted: Wanted,
+        own: Option<&Peer>,
+        forgotten: bool,
+        renewed: &mut Renewed,
+    ) {
+        let Wanted { mut addresses, restores, warnings } = wanted;
+        let is_new = own.is_none() && renewed.failures.is_empty();
+        if addresses == NodeAddresses::default() && !is_new && !forgotten {
+            return;
+        }
+        if let Some(due) = self.pace.wait(Instant::now()).filter(|_| !forgotten) {
+            renewed.look_again(due);
+            if self.is_on_its_way(own) {
+                return;
+            }
+            if restores {
+                renewed.failures.push(format!(
+                    "the address of node {} in the datastore is not its own again, and is put \
+                     right soon; look for another host whose agent runs by this node's name",
+                    self.node
+                ));
+            }
+            return;
+        }
+        if forgotten && let Some(own) = own {
+            addresses.ipv4 = addresses.ipv4.or(own.ipv4);
+            addresses.ipv6 = addresses.ipv6.or(own.ipv6);
+        }
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let written = self.register(addresses, renewed).await;
+        if written.is_some() {
+            self.written = Some((own.cloned(), Instant::now()));
+        }
+        match written {
+            Some(written) if restores => tracing::error!(
+                node = self.node, was = ?own.map(|own| (own.ipv4, own.ipv6)), ?written,
+                "somebody wrote another address for this node into the datastore, which is put \
+                 right; if it happens again, look for another host whose agent runs by this \
+                 node's name"
+            ),
+            Some(written) => tracing::info!(node = self.node, ?written, "registered"),
+            None => {}
+        }
+    }
+
+    /// Whether the datastore may not have told yet of what was written.
+    fn is_on_its_way(&self, own: Option<&Peer>) -> bool {
+        let written = self.written.as_ref();
+        written.is_some_and(|(before, at)| before.as_ref() == own && at.elapsed() < TELLING_TIME)
+    }
+
+    /// Registers the node with these addresses, or with those that no other node has.
+    /// Returns what was written, if anything was.
+    async fn register(
+        &mut self,
+        mut addresses: NodeAddresses,
+        renewed: &mut Renewed,
+    ) -> Option<NodeAddresses> {
+        loop {
+            let datastore = self.datastore.as_ref();
+            let registered = register(datastore, &self.node, addresses, &new_birth()).await;
+            match registered {
+                Ok(changed) => {
+                    self.is_known = true;
+                    if changed {
+                        self.pace.written(Instant::now());
+                    }
+                    return changed.then_some(addresses);
+                }
+                Err(error) => {
+                    renewed.failures.push(chain(&error));
+                    let Error::AddressTaken { address, .. } = error else { return None };
+                    addresses.remove(Family::of(address.addr()));
+                    if addresses == NodeAddresses::default() {
+                        return None;
+                    }
+                }
+            }
+        }
     }
 
     /// Whether somebody deleted this node's Node while the agent runs. It stays
     /// deleted: a node that is taken out of the cluster must not come back by
     /// itself. For a moment after the registration nobody can tell.
     pub fn is_deleted(&self) -> bool {
-        self.absent.is_some_and(|since| since.elapsed() > STEADY_TIME)
+        self.absent.is_some_and(|since| since.elapsed() > TELLING_TIME)
     }
 
     /// Whether this node has been registered and the datastore has not told of it yet.
@@ -124,71 +277,38 @@ impl Registration {
         self.absent.is_some() && !self.is_deleted()
     }
 
+    /// Whether a problem is one of this node's registration, of an address that is looked
+    /// for: a node without IPv6 is as it should be where others have it.
+    pub fn concerns(&self, problem: &Problem) -> bool {
+        match problem {
+            Problem::NotRegistered { family, .. } => {
+                self.addresses.iter().any(|address| address.family() == *family)
+            }
+            problem => problem.keeps_others_away(),
+        }
+    }
+
     /// Whether the datastore has what this node wrote, as far as `inventory` says.
     pub fn is_settled(&self, inventory: &Inventory) -> bool {
-        let addresses = self.registered.unwrap_or_default();
-        is_registered(inventory, &self.node, addresses)
-            && self.tunnel.is_settled(inventory, &self.node)
-    }
-
-    /// The addresses to be registered with: those detected, once they are steady.
-    /// An address that is away for a moment (a lease is renewed, a link flaps)
-    /// moves no routes of the cluster.
-    fn steady(&mut self, detected: NodeAddresses) -> NodeAddresses {
-        let Some(registered) = self.registered.filter(|registered| *registered != detected) else {
-            self.candidate = None;
-            return detected;
-        };
-        let since = match self.candidate {
-            Some((candidate, since)) if candidate == detected => since,
-            _ => Instant::now(),
-        };
-        self.candidate = Some((detected, since));
-        if since.elapsed() < STEADY_TIME { registered } else { detected }
-    }
-
-    async fn detect(&mut self, kernel: &Kernel, own: &Peer) -> Result<NodeAddresses, String> {
-        let interfaces = kernel.interfaces().await.map_err(|error| chain(&error))?;
-        let families =
-            [(Family::V4, self.ipv4.clone(), own.ipv4), (Family::V6, self.ipv6.clone(), own.ipv6)];
-        let mut addresses = NodeAddresses::default();
-        for (family, detection, registered) in families {
-            let Some(Detection { method, keeps_registered }) = detection else { continue };
-            let registered = registered.filter(|it| keeps_registered && has(&interfaces, it));
-            if let Some(registered) = registered {
-                addresses.set(family, registered);
-                continue;
-            }
-            let source = match method.destination() {
-                Some(destination) => {
-                    kernel.source_towards(destination).await.map_err(|error| chain(&error))?
-                }
-                None => None,
-            };
-            let source = source.map(|source| source.addr());
-            let detected = method.detect(family, &interfaces, source);
-            let detected = detected.map_err(|error| chain(&error))?;
-            if let Some(warning) = detected.warning().filter(|it| self.warned.as_ref() != Some(it))
-            {
-                tracing::warn!("{warning}");
-                self.warned = Some(warning);
-            }
-            addresses.set(family, detected.address);
-        }
-        Ok(addresses)
+        let NodeAddresses { ipv4, ipv6 } = self.expected;
+        let is_registered = inventory.nodes.get(&self.node).is_some_and(|own| {
+            ipv4.is_none_or(|address| own.ipv4 == Some(address))
+                && ipv6.is_none_or(|address| own.ipv6 == Some(address))
+        });
+        is_registered && self.tunnel.is_settled(inventory, &self.node)
     }
 }
 
-/// Whether an interface that is up has an address, whatever subnet it is registered
-/// with.
-fn has(interfaces: &[NodeInterface], address: &IpNet) -> bool {
-    let up = interfaces.iter().filter(|interface| interface.up);
-    up.flat_map(|interface| &interface.addresses).any(|own| own.addr() == address.addr())
+impl Renewed {
+    fn look_again(&mut self, due: Instant) {
+        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+    }
 }
 
-fn is_registered(inventory: &Inventory, node: &str, addresses: NodeAddresses) -> bool {
-    inventory.nodes.get(node).is_some_and(|peer| {
-        addresses.ipv4.is_none_or(|address| peer.ipv4 == Some(address))
-            && addresses.ipv6.is_none_or(|address| peer.ipv6 == Some(address))
-    })
+/// The argument that says how a family's address is found.
+fn flag(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "--ip-autodetection-method",
+        Family::V6 => "--ip6-autodetection-method",
+    }
 }

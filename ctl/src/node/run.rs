@@ -10,14 +10,16 @@ use clap::Args;
 use tokio::sync::{Notify, mpsc};
 use tracing::level_filters::LevelFilter;
 use weir_common::datastore::Datastore;
+use weir_common::ipam::Family;
 use weir_common::network::AutodetectionMethod;
+use weir_common::node::{Detection, OwnAddress};
 use weir_kernel::{Kernel, Monitor};
 use weir_process::{PRESENCE_FILE, Presence};
 
 use super::agent::{Agent, Until};
 use super::handover::Handover;
 use super::metrics::Metrics;
-use super::registration::{Detection, Registration};
+use super::registration::Registration;
 use super::{feed, http};
 use crate::location::Location;
 use crate::session::{Failure, chain};
@@ -70,8 +72,7 @@ pub struct RunArgs {
 /// The arguments, as validated.
 struct Settings {
     node: String,
-    ipv4: Option<Detection>,
-    ipv6: Option<Detection>,
+    addresses: Vec<OwnAddress>,
     metrics_address: Option<SocketAddr>,
     drift_interval: Duration,
 }
@@ -135,8 +136,8 @@ async fn serve(
     let (sender, news) = mpsc::channel(WAITING_NEWS);
     tokio::spawn(feed::follow(Arc::clone(&datastore), sender));
     tracing::info!(node = settings.node, datastore = ?location.configuration, "started");
-    let Settings { node, ipv4, ipv6, drift_interval, metrics_address: _ } = settings;
-    let registration = Registration::new(datastore, node, ipv4, ipv6);
+    let Settings { node, addresses, drift_interval, metrics_address: _ } = settings;
+    let registration = Registration::new(datastore, node, addresses);
     let handover = Handover::new(location.configuration.place());
     let agent = Agent::new(
         registration,
@@ -201,13 +202,19 @@ fn validate(
         }
         None => node_name()?,
     };
+    let ipv4 = match &arguments.ip_autodetection_method {
+        Some(text) => method("ip-autodetection-method", text)?,
+        None => Some(by_itself),
+    };
+    let ipv6 = method("ip6-autodetection-method", &arguments.ip6_autodetection_method)?;
+    let both = [(Family::V4, ipv4), (Family::V6, ipv6)];
+    // What is done once has no time to wait in.
+    let address = |(family, detection): (_, Option<_>)| {
+        Some(OwnAddress::new(family, detection?, !arguments.once))
+    };
     Ok(Settings {
         node,
-        ipv4: match &arguments.ip_autodetection_method {
-            Some(text) => method("ip-autodetection-method", text)?,
-            None => Some(by_itself),
-        },
-        ipv6: method("ip6-autodetection-method", &arguments.ip6_autodetection_method)?,
+        addresses: both.into_iter().filter_map(address).collect(),
         metrics_address,
         drift_interval: Duration::from_secs(arguments.drift_interval),
     })

@@ -1,7 +1,7 @@
 //! The node's links and addresses: its underlay, and what its own address can
 //! be found by.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -16,19 +16,26 @@ use crate::{Error, Kernel};
 
 impl Kernel {
     /// All of the node's links in the order in which they were made, with their
-    /// addresses of global scope. Left out are addresses that the kernel does
+    /// addresses of global scope, the deprecated ones apart. Left out are addresses that the kernel does
     /// not let be used as a source (tentative ones, duplicates) or that it
     /// replaces by and by (temporary ones, RFC 8981).
     ///
     /// # Errors
     /// The kernel refuses a list.
     pub async fn interfaces(&self) -> Result<Vec<NodeInterface>, Error> {
-        let interface = |(link, addresses): (Link, Vec<IpNet>)| NodeInterface {
-            name: link.name,
-            up: link.up,
-            addresses,
+        let all = self.links_and_addresses().await?;
+        let deprecated: HashSet<(u32, IpNet)> = all
+            .addresses
+            .iter()
+            .filter(|message| flags(message).contains(AddressFlags::Deprecated))
+            .filter_map(|message| Some((message.header.index, subnet(message)?)))
+            .collect();
+        let interface = |(link, addresses): (Link, Vec<IpNet>)| {
+            let is_deprecated = |address: &IpNet| deprecated.contains(&(link.index, *address));
+            let (deprecated, addresses) = addresses.into_iter().partition(is_deprecated);
+            NodeInterface { name: link.name, up: link.up, addresses, deprecated }
         };
-        Ok(self.links_and_addresses().await?.usable().map(interface).collect())
+        Ok(all.usable().map(interface).collect())
     }
 
     /// The links by which the node may reach others: those that are up and have
@@ -108,16 +115,19 @@ impl LinksAndAddresses {
 }
 
 fn is_usable(message: &AddressMessage) -> bool {
-    let flags = message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Flags(flags) => Some(*flags),
-        _ => None,
-    });
     let mut unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
     if message.header.family == AddressFamily::Inet6 {
         // IFA_F_TEMPORARY; with IPv4 the same bit is for the second address of
         // a subnet.
         unusable |= AddressFlags::Secondary;
     }
-    message.header.scope == AddressScope::Universe
-        && !flags.is_some_and(|flags| flags.intersects(unusable))
+    message.header.scope == AddressScope::Universe && !flags(message).intersects(unusable)
+}
+
+fn flags(message: &AddressMessage) -> AddressFlags {
+    let flags = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Flags(flags) => Some(*flags),
+        _ => None,
+    });
+    flags.unwrap_or_else(AddressFlags::empty)
 }

@@ -4,7 +4,7 @@ use super::*;
 
 fn interface(name: &str, addresses: &[&str]) -> NodeInterface {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    NodeInterface { name: name.to_owned(), up: true, addresses }
+    NodeInterface { name: name.to_owned(), up: true, addresses, deprecated: Vec::new() }
 }
 
 fn down(interface: NodeInterface) -> NodeInterface {
@@ -169,8 +169,10 @@ fn any_interface() -> impl Strategy<Value = NodeInterface> {
         Just("tunl0"),
         Just("weir1"),
     ];
-    (name, any::<bool>(), prop::collection::vec(any_address(), 0..4))
-        .prop_map(|(name, up, addresses)| NodeInterface { name: name.to_owned(), up, addresses })
+    let addresses = || prop::collection::vec(any_address(), 0..4);
+    (name, any::<bool>(), addresses(), addresses()).prop_map(|(name, up, addresses, deprecated)| {
+        NodeInterface { name: name.to_owned(), up, addresses, deprecated }
+    })
 }
 
 fn any_method() -> impl Strategy<Value = String> {

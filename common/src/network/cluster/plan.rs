@@ -363,6 +363,14 @@ fn general_problems(node: &str, inventory: &Inventory, underlay: &Underlay) -> B
         for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(missing) {
             problems.insert(Problem::AddressNotHere { node: node.to_owned(), address });
         }
+        for (other, peer) in peers(node, inventory) {
+            let shared =
+                |own: &IpNet| peer.address(own.addr()).map(|it| it.addr()) == Some(own.addr());
+            for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(shared) {
+                let (node, other) = (node.to_owned(), other.clone());
+                problems.insert(Problem::AddressShared { node, address, other });
+            }
+        }
         let registered = own.ipv4.filter(|_| needs_tunnel(node, inventory));
         if let Some((address, primary)) = registered.and_then(|it| underlay.primary_to(it)) {
             let node = node.to_owned();

@@ -19,7 +19,8 @@ pub enum Problem {
         /// The family in which it has none.
         family: Family,
     },
-    /// The address that this node is registered with is on none of its links.
+    /// The address that this node is registered with is on none of its links that are
+    /// up.
     AddressNotHere {
         /// This node's name.
         node: String,
@@ -35,6 +36,16 @@ pub enum Problem {
         address: IpNet,
         /// The one it sends from.
         primary: IpAddr,
+    },
+    /// Another node is registered with an address of this one, so that what is for
+    /// either goes to whoever answers first.
+    AddressShared {
+        /// This node's name.
+        node: String,
+        /// The address.
+        address: IpNet,
+        /// The other node.
+        other: String,
     },
     /// A node has blocks, or addresses in use, and no address to reach it by.
     NoNextHop {
@@ -141,6 +152,17 @@ pub enum Problem {
     },
 }
 
+impl Problem {
+    /// Whether it keeps all others from this node, because of what this node itself is
+    /// registered with.
+    pub fn keeps_others_away(&self) -> bool {
+        matches!(
+            self,
+            Self::NotRegistered { .. } | Self::AddressNotHere { .. } | Self::AddressShared { .. }
+        )
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -157,8 +179,8 @@ impl fmt::Display for Problem {
             ),
             Self::AddressNotHere { node, address } => write!(
                 formatter,
-                "node {node} is registered with {address}, which is on none of its links; \
-                 correct spec.bgp.{} of the Node, or the link's address",
+                "node {node} is registered with {address}, which is on none of its links \
+                 that are up; look at \"ip address\", or correct spec.bgp.{} of the Node",
                 field(Family::of(address.addr()))
             ),
             Self::SecondaryAddress { node, address, primary } => write!(
@@ -166,6 +188,12 @@ impl fmt::Display for Problem {
                 "node {node} is registered with {address} and sends from {primary}, so other \
                  nodes drop what comes through its tunnel; register it with {primary} \
                  (--ip-autodetection-method {primary})"
+            ),
+            Self::AddressShared { node, address, other } => write!(
+                formatter,
+                "node {node} is registered with {}, and so is node {other}; give one of them \
+                 another address, or \"weirctl delete node {other}\" if it is gone",
+                address.addr()
             ),
             Self::NoNextHop { node, range } => write!(
                 formatter,

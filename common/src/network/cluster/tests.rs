@@ -161,6 +161,23 @@ fn a_tunnel_from_a_secondary_address_is_reported() {
 }
 
 #[test]
+fn two_nodes_of_one_address_are_reported_as_long_as_there_are_two() {
+    let mut inventory = four_nodes(&[Never]);
+    assert!(!plan_of_n1(&inventory).problems.iter().any(Problem::keeps_others_away));
+    for (other, address) in [("n3", "172.16.1.1/20"), ("n2", "172.16.1.1/24")] {
+        inventory.nodes.insert(other.to_owned(), peer(address));
+    }
+    let problems = plan_of_n1(&inventory).problems;
+    let told: Vec<String> = problems
+        .iter()
+        .filter(|problem| problem.keeps_others_away())
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[1].contains("172.16.1.1, and so is node n3; give one of them"), "{told:?}");
+}
+
+#[test]
 fn no_tunnel_without_a_peer_behind_it() {
     let mut inventory = four_nodes(&[CrossSubnet]);
     inventory.nodes.retain(|name, _| name == "n1" || name == "n2");
