@@ -2,7 +2,7 @@
 //! forgotten goes on, whatever revisions it has come to since.
 
 use serde_json::json;
-use weir_tests::{Entries, Etcd, Fleet, Pod, Subnet};
+use weir_tests::{Entries, Etcd, Fleet, Place, Pod, Subnet};
 
 /// Where the snapshot is that a datastore is restored from.
 const SNAPSHOT: &str = "/run/before.db";
@@ -138,6 +138,9 @@ fn a_forgotten_node_keeps_the_address_that_is_not_looked_for() {
     }
     // No link has it, which the agent tells when it has seen it.
     fleet.until("the agent knows the address", || problems(&fleet) > before);
+    for (member, address) in fleet.members.iter().zip(["fd00:9::1/64", "fd00:9::2/64"]) {
+        member.node().run(&["ip", "address", "add", address, "dev", "eth0", "nodad"]);
+    }
     survives(&mut fleet, &pods, |_| ());
     let entries = fleet.etcd_mut().entries();
     assert!(entries[&key("n1")].contains("fd00:9::1/64"), "{}", entries[&key("n1")]);
