@@ -37,15 +37,22 @@ impl<'a> Before<'a> {
 }
 
 /// A container beside the one that fails, so that the node is set up and there
-/// is something to be spared. The kernel makes its link's IPv6 routes a moment after
-/// ADD; they are waited for.
+/// is something to be spared.
 fn neighbour(cluster: &Cluster) -> Container {
     let container = cluster.node.container("neighbour");
     cluster.weir(Families::Dual, &container).add(&cluster.node);
-    let local = ["ip", "-6", "route", "show", "table", "local"];
-    let link_local = || cluster.node.run(&local).contains("fe80::ecee:eeff:feee:eeee");
-    until("the link has an IPv6 address of its own", link_local);
+    until_links_are_whole(cluster);
     container
+}
+
+/// Waits for the IPv6 routes that the kernel makes for each container's link a moment
+/// after ADD: a snapshot would see them appear.
+fn until_links_are_whole(cluster: &Cluster) {
+    let local = ["ip", "-6", "route", "show", "table", "local"];
+    let links = cluster.interfaces();
+    let links = links.iter().filter(|name| name.starts_with("weir")).count();
+    let own = || cluster.node.run(&local).matches("fe80::ecee:eeff:feee:eeee dev").count();
+    until("each link has an IPv6 address of its own", || own() == links);
 }
 
 #[test]
@@ -180,6 +187,7 @@ fn etcd_is_gone() {
     let container = cluster.node.container("web");
     let call = cluster.weir(Families::V4, &container);
     call.add(&cluster.node);
+    until_links_are_whole(&cluster);
     let other = cluster.node.container("other");
     let (node, inside) = (Snapshot::of(&cluster.node), Snapshot::of(&other));
     let Cluster { node: host, store } = cluster;

@@ -96,7 +96,7 @@ impl OwnAddress {
     /// - The registered address stays while the node has it, if nobody asked for
     ///   another one; also while its link is down.
     /// - If it does not stay, what it was before is restored if the node has that.
-    /// - Else what is found takes its place: after [`STEADY_TIME`] if it follows the
+    /// - Else what is found takes its place: after three seconds if it follows the
     ///   registered one, which is to say on the same link, or in its subnet where the
     ///   link is not known; else after the registered one has been gone for
     ///   [`GRACE_TIME`]. A first address, and one that was given, is waited for by
