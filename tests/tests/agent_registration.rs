@@ -12,6 +12,10 @@ fn two_nodes() -> Fleet {
     fleet.apply_pool("direct", json!({"cidr": "10.7.0.0/24", "blockSize": 28}));
     fleet.agent_arguments.extend(["--drift-interval", "1"]);
     fleet.start_agents();
+    for member in &fleet.members {
+        let knows = || member.agent().metric("weir_node_nodes") == Some(2.0);
+        fleet.until("the agents know each other, and themselves", knows);
+    }
     fleet
 }
 

@@ -32,9 +32,11 @@ pub struct Registration {
     pace: WritePace,
     /// What the datastore had when the node was last written, and when that was.
     written: Option<(Option<Peer>, Instant)>,
-    /// Whether the datastore has had the node, so that one that somebody deletes
-    /// stays deleted.
+    /// Whether the node has been registered, so that one that somebody deletes stays
+    /// deleted.
     is_known: bool,
+    /// Whether the datastore has told of it.
+    was_seen: bool,
     /// Since when the datastore has not had the node although it had.
     absent: Option<Instant>,
     tunnel: TunnelAddress,
@@ -72,6 +74,7 @@ impl Registration {
             pace: WritePace::default(),
             written: None,
             is_known: false,
+            was_seen: false,
             absent: None,
             tunnel: TunnelAddress::default(),
         }
@@ -94,7 +97,8 @@ impl Registration {
         is_holding: bool,
     ) -> Renewed {
         let own = inventory.nodes.get(&self.node);
-        self.is_known |= own.is_some();
+        self.was_seen |= own.is_some();
+        self.is_known |= self.was_seen;
         let mut renewed = Renewed::default();
         if !self.is_known || own.is_some() {
             let wanted = self.decide(kernel, own, &mut renewed).await;
@@ -267,14 +271,14 @@ impl Registration {
 
     /// Whether somebody deleted this node's Node while the agent runs. It stays
     /// deleted: a node that is taken out of the cluster must not come back by
-    /// itself. For a moment after the registration nobody can tell.
+    /// itself. What the datastore has not told of yet is not deleted.
     pub fn is_deleted(&self) -> bool {
-        self.absent.is_some_and(|since| since.elapsed() > TELLING_TIME)
+        self.was_seen && self.absent.is_some_and(|since| since.elapsed() > TELLING_TIME)
     }
 
     /// Whether this node has been registered and the datastore has not told of it yet.
     pub fn is_awaited(&self) -> bool {
-        self.absent.is_some() && !self.is_deleted()
+        self.absent.is_some_and(|since| since.elapsed() <= TELLING_TIME)
     }
 
     /// Whether a problem is one of this node's registration, of an address that is looked
