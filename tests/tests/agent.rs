@@ -234,13 +234,14 @@ fn listings(fleet: &Fleet) -> usize {
     fleet.members.iter().map(|member| read(member.agent().log())).sum()
 }
 
-/// Takes a route of `n1` to another node away, and waits until it is back.
+/// Takes the route that keeps the block of `n1` away, and waits until it is back.
 fn a_route_comes_back(fleet: &Fleet) {
     let member = &fleet.members[0];
     let before = member.routes();
-    let line = before.iter().find(|line| line.contains(" via ")).expect("a route to the other");
-    let range = line.split(' ').next().expect("a destination");
-    member.node().run(&["ip", "route", "delete", range, "proto", "77"]);
+    // No packet needs this one while it is gone.
+    let line = before.iter().find(|line| line.starts_with("blackhole")).expect("a blackhole");
+    let range = line.split(' ').nth(1).expect("a destination");
+    member.node().run(&["ip", "route", "delete", "blackhole", range, "proto", "77"]);
     fleet.until("the route is back", || member.routes() == before);
 }
 
