@@ -215,9 +215,11 @@ fn run(cli: Cli) -> Result<String, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
-    let missing = missing_file(&location.configuration).filter(|_| !cli.command.creates());
+    let missing = missing_file(&location.configuration);
+    let creates = cli.command.creates();
+    let is_empty = missing.is_some() && (!creates || commands::is_dry_run(&cli.command));
     let result = runtime.block_on(async {
-        let datastore = open(&location, &cli.command).await?;
+        let datastore = open(&location, is_empty).await?;
         let datastore = datastore.as_ref();
         let in_use = &location.configuration;
         let stores = match cli.command.asks_the_node() {
@@ -230,7 +232,7 @@ fn run(cli: Cli) -> Result<String, Failure> {
         process.progress.end();
         result
     });
-    if let (Ok(_), Some(path)) = (&result, missing) {
+    if let (Ok(_), Some(path)) = (&result, missing.filter(|_| !creates)) {
         process.warn(&format!(
             "warning: there is no datastore at {} (named by {}), so nothing is in it; check the \
              path, or make one: weirctl init, or weirctl create -f pool.yaml",
@@ -262,11 +264,9 @@ fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location,
 
 /// Opens the datastore and asks it for something small, so that one that
 /// cannot be reached is reported together with who named it. A file is made only by
-/// what creates something; to everything else one that is not there is empty.
-async fn open(location: &Location, command: &Command) -> Result<Box<dyn Datastore>, Failure> {
-    if missing_file(&location.configuration).is_some()
-        && (!command.creates() || commands::is_dry_run(command))
-    {
+/// what creates something; to everything else one that is not there `is_empty`.
+async fn open(location: &Location, is_empty: bool) -> Result<Box<dyn Datastore>, Failure> {
+    if is_empty {
         return Ok(Box::new(weir_datastore::Memory::new()));
     }
     let opened = async {

@@ -43,12 +43,8 @@ impl Networks {
                 networks.others.insert(name);
                 continue;
             };
-            match own.map_err(|error| format!("it cannot be used: {}", chain(&error))).and_then(
-                |own| match belongs_elsewhere(&own, stores) {
-                    None => Ok(own),
-                    Some(reason) => Err(reason),
-                },
-            ) {
+            let own = own.map_err(|error| format!("it cannot be used: {}", chain(&error)));
+            match own.and_then(|own| belonging_here(own, stores)) {
                 Ok(own) => {
                     networks.node_name = networks.node_name.take().or(own.node_name.ok());
                     networks.lock_files.extend(own.ipam.and_then(|ipam| ipam.lock_file));
@@ -98,16 +94,15 @@ impl Networks {
 /// The kinds of damage that show only beside the kernel.
 const FROM_KERNEL: [Kind; 2] = [Kind::AddressWithoutAttachment, Kind::AttachmentWithoutAddress];
 
-/// Why a network's addresses are not known to be in the datastore in use; `None` when they
-/// are in it.
-fn belongs_elsewhere(own: &Configuration, stores: &Stores) -> Option<String> {
+/// A network whose addresses are in the datastore in use, or why that is not known.
+fn belonging_here(own: Configuration, stores: &Stores) -> Result<Configuration, String> {
     // What was validated has a datastore.
-    let datastore = own.datastore.as_ref().ok()?;
+    let Ok(datastore) = &own.datastore else { return Ok(own) };
     let place = datastore.place();
     match stores.sameness(datastore) {
-        Sameness::Same => None,
-        Sameness::Another => Some(format!("it names another datastore ({place})")),
-        Sameness::Untold(why) => Some(format!(
+        Sameness::Same => Ok(own),
+        Sameness::Another => Err(format!("it names another datastore ({place})")),
+        Sameness::Untold(why) => Err(format!(
             "whether its datastore ({place}) is the one in use cannot be told: {why}; use the \
              datastore as it is named there"
         )),

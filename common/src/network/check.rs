@@ -192,8 +192,8 @@ impl Expected {
 }
 
 /// Everything in which `found` falls short of `expected`: of both links, their
-/// kinship, MTU, parameters, addresses, neighbours and routes. What hangs on a link that is missing is not
-/// listed again.
+/// kinship, MTU, parameters, addresses, neighbours and routes. What hangs on a link that
+/// is missing is not listed again.
 pub fn compare(expected: &Expected, found: &Found) -> Vec<Difference> {
     let host = expected.identity.host_interface();
     let container = expected.identity.interface();
@@ -340,6 +340,20 @@ fn same_route(side: Side, expected: &Route, found: &Route) -> bool {
         && (side == Side::Container || main(expected.table) == main(found.table))
 }
 
+/// The hardware address that was found, or `none`, and the one that should be.
+fn write_mac(
+    formatter: &mut fmt::Formatter<'_>,
+    found: Option<MacAddress>,
+    none: &str,
+    expected: &MacAddress,
+) -> fmt::Result {
+    match found {
+        Some(found) => write!(formatter, "the MAC address {found}")?,
+        None => formatter.write_str(none)?,
+    }
+    write!(formatter, " and not {expected}")
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -357,11 +371,7 @@ impl fmt::Display for Difference {
             ),
             Self::Mac { side, link, expected, found } => {
                 write!(formatter, "link {link} {side} has ")?;
-                match found {
-                    Some(found) => write!(formatter, "the MAC address {found}")?,
-                    None => formatter.write_str("no MAC address")?,
-                }
-                write!(formatter, " and not {expected}")
+                write_mac(formatter, *found, "no MAC address", expected)
             }
             Self::Mtu { side, link, expected, found } => {
                 write!(formatter, "link {link} {side} has mtu {found} and not {expected}")
@@ -380,11 +390,7 @@ impl fmt::Display for Difference {
             }
             Self::Neighbour { link, address, expected, found } => {
                 write!(formatter, "neighbour {address} on link {link} in the container has ")?;
-                match found {
-                    Some(found) => write!(formatter, "the MAC address {found}")?,
-                    None => formatter.write_str("no permanent MAC address")?,
-                }
-                write!(formatter, " and not {expected}")
+                write_mac(formatter, *found, "no permanent MAC address", expected)
             }
             Self::AddressMissing { side, link, address } => {
                 write!(formatter, "address {address} is missing on link {link} {side}")

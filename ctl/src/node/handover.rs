@@ -36,12 +36,12 @@ impl Handover {
     /// Leaves what counts, whenever that has changed: this process may be killed. Who
     /// goes on from it reads the datastore first.
     pub fn leave(&mut self, follower: &Follower, plan: &ClusterPlan) {
-        let boot_id = boot_id();
-        let memo = NodeMemo::new(&self.datastore, follower.revision(), boot_id.as_deref(), plan);
-        let leaving = Some((follower.changes(), memo.tunnel));
+        let leaving = Some((follower.changes(), TunnelNeed::of(plan)));
         if self.left == leaving {
             return;
         }
+        let boot_id = boot_id();
+        let memo = NodeMemo::new(&self.datastore, follower.revision(), boot_id.as_deref(), plan);
         let file = Path::new(NODE_MEMO_FILE);
         // An ADD that has begun before this agent may be writing still.
         let outcome = Lock::require(Path::new(NODE_MEMO_LOCK))

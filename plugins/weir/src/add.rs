@@ -29,14 +29,18 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let delegate = Delegate::find(call, ipam)?.asking(keeper.question());
     let kernel = open(call)?;
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
-    let mtu = mtu(call, &kernel, &keeper).await?;
+    let checked = match expected_families(call).is_some_and(|families| families.ipv6) {
+        true => Some(mtu(call, &kernel, &keeper).await?),
+        // Nothing is too small for IPv4: it is looked up meanwhile.
+        false => None,
+    };
     let mut running = delegate.start("ADD", ANSWER)?;
     // While the IPAM plugin works, what needs no address is done.
     let ask = async {
         let _timing = Timing::of("addresses");
         running.result(call).await
     };
-    let prepare = prepare(call, &kernel, mtu, &identity, present);
+    let prepare = prepare(call, &kernel, &keeper, checked, &identity, present);
     let (mut addresses, link) = tokio::join!(ask, prepare);
     let upkeep = match &mut addresses {
         Ok(addresses) => {
@@ -139,11 +143,16 @@ impl Link {
 async fn prepare(
     call: &Call,
     kernel: &Kernel,
-    mtu: Mtu,
+    keeper: &Keeper,
+    checked: Option<Mtu>,
     identity: &AttachmentIdentity,
     present: bool,
 ) -> Result<Link, Error> {
     let _timing = Timing::of("link");
+    let mtu = match checked {
+        Some(mtu) => mtu,
+        None => mtu(call, kernel, keeper).await?,
+    };
     let ready_for = expected_families(call).filter(|_| !present);
     let mut steps =
         if present { Vec::new() } else { plan_link(identity, call.configuration.mac, mtu.bytes) };

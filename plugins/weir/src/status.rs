@@ -21,11 +21,11 @@ const DEL_IN_PROGRESS: Duration = Duration::from_millis(300);
 const MAX_TOLD: usize = 5;
 
 /// Looks whether containers can have the MTU that they would get, asks the IPAM plugin
-/// whether there are addresses, and looks whether the node's
-/// containers can be reached.
+/// whether there are addresses, and looks whether the node's containers can be reached.
 ///
 /// # Errors
-/// [`Code::NotAvailable`] for the MTU; what the IPAM plugin says, before [`Code::LimitedConnectivity`].
+/// [`Code::NotAvailable`] for the MTU; what the IPAM plugin says, before
+/// [`Code::LimitedConnectivity`].
 pub async fn status(call: &Call) -> Result<(), Error> {
     let delegate = Delegate::find(call, call.configuration.require_ipam()?)?;
     let kernel = Kernel::open().map_err(failure::of_kernel)?;
@@ -33,7 +33,7 @@ pub async fn status(call: &Call) -> Result<(), Error> {
     add::mtu(call, &kernel, &Keeper::find(call)).await.map_err(unfit)?;
     let (available, connected) = tokio::join!(
         async { delegate.start("STATUS", DEADLINE)?.finish().await },
-        connectivity(call)
+        connectivity(call, &kernel)
     );
     match (available, connected) {
         (Err(first), Err(second)) => Err(Error::joined([first.clone(), second]).unwrap_or(first)),
@@ -41,13 +41,13 @@ pub async fn status(call: &Call) -> Result<(), Error> {
     }
 }
 
-async fn connectivity(call: &Call) -> Result<(), Error> {
-    let first = look(call).await?;
+async fn connectivity(call: &Call, kernel: &Kernel) -> Result<(), Error> {
+    let first = look(call, kernel).await?;
     if first.is_empty() {
         return Ok(());
     }
     tokio::time::sleep(DEL_IN_PROGRESS).await;
-    let again = look(call).await?;
+    let again = look(call, kernel).await?;
     let lasting: Vec<String> =
         again.iter().filter(|trouble| first.contains(trouble)).map(Trouble::to_string).collect();
     if lasting.is_empty() {
@@ -61,8 +61,7 @@ async fn connectivity(call: &Call) -> Result<(), Error> {
 }
 
 /// What is wrong with the network's containers on this node at this moment.
-async fn look(call: &Call) -> Result<Vec<Trouble>, Error> {
-    let kernel = Kernel::open().map_err(failure::of_kernel)?;
+async fn look(call: &Call, kernel: &Kernel) -> Result<Vec<Trouble>, Error> {
     let network = &call.configuration.network;
     let mut attachments = kernel.attachment_states().await.map_err(failure::of_kernel)?;
     attachments.retain(|attachment| attachment.identity.network() == network);
@@ -73,6 +72,6 @@ async fn look(call: &Call) -> Result<Vec<Trouble>, Error> {
     let tunnel = kernel.tunnel_device().await.map_err(failure::of_kernel)?;
     let keeper = Keeper::find(call);
     let need = keeper.tunnel();
-    let without_nat = keeper.pools_without_nat(&kernel).map_err(failure::of_kernel)?;
+    let without_nat = keeper.pools_without_nat(kernel).map_err(failure::of_kernel)?;
     Ok(troubles(&attachments, &NodeHealth { state, need, tunnel, without_nat }))
 }

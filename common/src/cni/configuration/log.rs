@@ -47,8 +47,8 @@ pub struct Logging {
 impl Logging {
     /// What of it can be used in a configuration, whatever else is wrong in there.
     pub fn lenient(json: &Map<String, Value>) -> Self {
-        let mut usable = json.clone();
-        usable.retain(|key, value| is_usable(key, value) == Some(true));
+        let usable = json.iter().filter(|(key, value)| is_usable(key, value) == Some(true));
+        let usable = usable.map(|(key, value)| (key.clone(), value.clone())).collect();
         decode(&usable).and_then(|written| written.logging()).unwrap_or_default()
     }
 }

@@ -41,13 +41,7 @@ impl Follower {
             || !self.history.goes_on_in(seen.history)
             || self.known.facts.are_belied_by(&fresh.facts, self.revision);
         if was_restored {
-            self.held = Inventory {
-                facts: Facts::default(),
-                unreadable: BTreeMap::new(),
-                wrong: BTreeSet::new(),
-                flawed: BTreeMap::new(),
-                ..self.inventory().into_owned()
-            };
+            self.held = self.inventory().into_owned().values_alone();
         }
         self.held.forget(&fresh);
         self.known = fresh;
@@ -60,13 +54,7 @@ impl Follower {
     /// What outlives this process, for one that has seen nothing yet: what is held, and
     /// what each value was, should it be one that cannot be read.
     pub fn left_behind(&self) -> Self {
-        let known = Inventory {
-            facts: Facts::default(),
-            unreadable: BTreeMap::new(),
-            wrong: BTreeSet::new(),
-            flawed: BTreeMap::new(),
-            ..self.known.clone()
-        };
+        let known = self.known.clone().values_alone();
         Self { known, held: self.held.clone(), ..Self::default() }
     }
 
@@ -129,6 +117,17 @@ impl Follower {
 }
 
 impl Inventory {
+    /// What counts, without how it was read.
+    fn values_alone(self) -> Self {
+        Self {
+            facts: Facts::default(),
+            unreadable: BTreeMap::new(),
+            wrong: BTreeSet::new(),
+            flawed: BTreeMap::new(),
+            ..self
+        }
+    }
+
     /// Drops what `fresh` knows by itself.
     fn forget(&mut self, fresh: &Self) {
         self.nodes.retain(|name, _| !fresh.nodes.contains_key(name));
