@@ -7,6 +7,7 @@ mod deadline;
 mod lock;
 mod log;
 mod log_file;
+mod machine;
 mod node_memo;
 mod node_name;
 mod parent;
@@ -20,6 +21,7 @@ pub use deadline::{
 };
 pub use lock::{DEFAULT_LOCK_FILE, Lock, NAT_LOCK};
 pub use log::{CALL_VARIABLE, Timing, call_id, logged};
+pub use machine::machine_id;
 pub use node_memo::{
     CLUSTER_VARIABLE, NODE_MEMO_FILE, NODE_MEMO_LOCK, leave_node_memo, read_node_memo,
     read_whole_node_memo,

@@ -26,6 +26,8 @@ pub const HOSTS: &str = "/calico/ipam/v2/host/";
 /// [`full`]. Below `/calico/`, since that is what users of etcd are given rights
 /// to; Calico looks at nothing there.
 pub const FULL: &str = "/calico/weir/v1/full/";
+/// Which machine has a node's name, as a prefix; see [`machine`]. Weir's own.
+pub const MACHINES: &str = "/calico/weir/v1/machines/";
 /// All handles, as a prefix.
 pub const HANDLES: &str = "/calico/ipam/v2/handle/";
 
@@ -63,6 +65,11 @@ pub fn affinities_of(host: &str) -> String {
 /// is a hint: nothing depends on its being right, and it has no content.
 pub fn full(host: &str, cidr: IpNet) -> String {
     format!("{}{}/{}", full_of(host), family(cidr.addr()), dashed(cidr))
+}
+
+/// The key that records the machine which has a node's name.
+pub fn machine(node: &str) -> String {
+    format!("{MACHINES}{node}")
 }
 
 /// All notes on one host's blocks, as a prefix.
