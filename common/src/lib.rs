@@ -9,6 +9,7 @@
 //! - [`resources`]: pools, nodes, reservations and IPAM configuration, as
 //!   people write them and as Weir uses them.
 //! - [`ipam`]: which address an attachment gets, and how it is given back.
+//! - [`link`]: hardware addresses and MTUs.
 //! - [`network`]: which links, addresses, routes and NAT an attachment or a
 //!   node should have.
 //! - [`node`]: what a node writes about itself.
@@ -19,6 +20,7 @@
 pub mod cni;
 pub mod datastore;
 pub mod ipam;
+pub mod link;
 pub mod network;
 pub mod node;
 mod null;

@@ -58,7 +58,7 @@ fn cluster() -> Memory {
 }
 
 async fn all(store: &Memory, collection: &Collection) -> Collected {
-    let collected = collect(store, collection, Scope::AllBlocks).await;
+    let collected = collect(store, collection, Scope::AllBlocks, &|_| true).await;
     assert_consistent(store);
     collected
 }
@@ -99,7 +99,7 @@ async fn borrowed_addresses_are_found_where_all_blocks_are_looked_into() {
     pool(&store, "four", "10.0.0.0/30", json!({"blockSize": 30}));
     assign(&store, &request("n1", "a", &[Family::V4])).await.unwrap();
     assign(&store, &request("n2", "b", &[Family::V4])).await.unwrap();
-    let own = collect(&store, &listed("n2", &[]), Scope::OwnBlocks).await;
+    let own = collect(&store, &listed("n2", &[]), Scope::OwnBlocks, &|_| true).await;
     assert!(own.released.is_empty() && own.errors.is_empty());
     assert_eq!(all(&store, &listed("n2", &[])).await.released.len(), 1);
     assert_eq!(handles(&store), ids(&["a"]));
@@ -123,10 +123,10 @@ fn seed_block(store: &Memory, number: u32) {
 async fn few_blocks_are_all_looked_into_and_of_many_the_first() {
     let store = Memory::new();
     (0..512).for_each(|number| seed_block(&store, number));
-    let (collected, all) = collect_few(&store, &listed("n1", &[])).await;
+    let (collected, all) = collect_few(&store, &listed("n1", &[]), &|_| true).await;
     assert!(all && collected.errors.is_empty() && collected.released.is_empty());
     seed_block(&store, 512);
-    let (collected, all) = collect_few(&store, &listed("n2", &[])).await;
+    let (collected, all) = collect_few(&store, &listed("n2", &[]), &|_| true).await;
     assert!(!all && collected.errors.is_empty());
     assert_eq!(collected.released.len(), 512);
     assert_consistent(&store);
@@ -154,7 +154,7 @@ async fn an_error_does_not_keep_the_rest() {
     put(&store, keys::handle("net.b"), json!({"block": {"ten": 1}}));
     let broken = keys::block("10.0.0.64/30".parse().unwrap());
     put(&store, broken.clone(), json!({"cidr": "nonsense"}));
-    let collected = collect(&store, &listed("n1", &[]), Scope::AllBlocks).await;
+    let collected = collect(&store, &listed("n1", &[]), Scope::AllBlocks, &|_| true).await;
     let named: BTreeSet<String> = collected.errors.iter().map(ToString::to_string).collect();
     assert_eq!(collected.errors.len(), 2, "{named:?}");
     assert!(named.iter().any(|error| error.contains("net.b")), "{named:?}");
@@ -172,7 +172,7 @@ async fn others_changes_are_read_again() {
         }
         let process = store.another_process();
         process.fail_commit(1, fault);
-        let collected = collect(&process, &listed("n1", &["b"]), Scope::OwnBlocks).await;
+        let collected = collect(&process, &listed("n1", &["b"]), Scope::OwnBlocks, &|_| true).await;
         assert!(collected.errors.is_empty(), "{fault:?}: {:?}", collected.errors);
         assert_eq!(handles(&store), ids(&["b"]), "{fault:?}");
         assert_consistent(&store);

@@ -114,7 +114,7 @@ async fn a_reboot_of_one_host_leaves_the_others() {
     let evidence = Evidence { boot_id: Some("now".to_owned()), ..Evidence::default() };
     let (host, network) = ("n1".to_owned(), "pods".to_owned());
     let collection = Collection { host, network, rule: Rule::Proved(evidence) };
-    let collected = collect(&store, &collection, Scope::AllBlocks).await;
+    let collected = collect(&store, &collection, Scope::AllBlocks, &|_| true).await;
     let released: Vec<IpAddr> =
         collected.released.into_iter().map(|(address, _)| address).collect();
     assert_eq!(released, dead);
@@ -123,7 +123,7 @@ async fn a_reboot_of_one_host_leaves_the_others() {
     // The runtime of n2 knows of no container any more.
     let (host, network) = ("n2".to_owned(), "pods".to_owned());
     let collection = Collection { host, network, rule: Rule::Listed(BTreeSet::new()) };
-    collect(&store, &collection, Scope::AllBlocks).await;
+    collect(&store, &collection, Scope::AllBlocks, &|_| true).await;
     assert_eq!(handle(&store, "pods.web"), None);
     assert_consistent(&store);
 }
@@ -140,7 +140,7 @@ async fn an_allocation_without_a_node_is_of_who_names_its_handle() {
     });
     let (host, network) = ("n1".to_owned(), "pods".to_owned());
     let collection = Collection { host, network, rule: Rule::Listed(BTreeSet::new()) };
-    assert!(collect(&store, &collection, Scope::AllBlocks).await.released.is_empty());
+    assert!(collect(&store, &collection, Scope::AllBlocks, &|_| true).await.released.is_empty());
     assert_eq!(assign(&store, &of(assignee.clone())).await.unwrap(), given);
     assert_eq!(addresses(&engine::release(&store, &assignee).await.unwrap()), given);
 }

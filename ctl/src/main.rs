@@ -92,7 +92,7 @@ impl Surroundings for Process {
     }
 
     async fn still_node(&self) -> Result<StillNode, Failure> {
-        let _locks = this_node::hold_still(&self.networks)?;
+        let _locks = this_node::hold_still(&self.networks).await?;
         let node = this_node::read(&self.networks).await?;
         Ok(StillNode { node, _locks })
     }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use weir_common::cni::{self, Arguments, Configuration, NodeName, SpecVersion};
 use weir_common::datastore;
 use weir_common::ipam::audit::{Attached, Kind, ThisNode, Unjudged};
 use weir_kernel::{Kernel, is_node_namespace};
-use weir_process::{DEFAULT_LOCK_FILE, Lock};
+use weir_process::{DEFAULT_LOCK_FILE, Limit, Lock};
 
 use crate::network::{datastore_of, plugins};
 use crate::sameness::{Sameness, Stores};
@@ -91,6 +92,9 @@ impl Networks {
     }
 }
 
+/// How long a repair waits for calls of `weir-ipam`.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The kinds of damage that show only beside the kernel.
 const FROM_KERNEL: [Kind; 2] = [Kind::AddressWithoutAttachment, Kind::AttachmentWithoutAddress];
 
@@ -139,20 +143,20 @@ pub fn name(networks: &Networks) -> Result<String, Failure> {
 ///
 /// # Errors
 /// [`Failure`] when a lock cannot be had.
-pub fn hold_still(networks: &Networks) -> Result<Vec<Lock>, Failure> {
+pub async fn hold_still(networks: &Networks) -> Result<Vec<Lock>, Failure> {
     let mut files = networks.lock_files.clone();
     // Also of networks whose configuration is gone, but not their containers.
     files.insert(DEFAULT_LOCK_FILE.into());
-    let lock = |file: &PathBuf| {
-        Lock::require(file).map_err(|error| {
-            let file = file.display();
+    let mut locks = Vec::new();
+    for file in &files {
+        locks.push(Lock::wait(file, Limit::of(PATIENCE)).await.map_err(|error| {
             Failure::new(format!(
-                "the host's lock {file} cannot be had, so that containers could come and go during \
-                 the repair: {error}; try again as root, when fewer containers come and go"
+                "containers could come and go during the repair: {error}; try again as root, \
+                 when fewer containers come and go"
             ))
-        })
-    };
-    files.iter().map(lock).collect()
+        })?);
+    }
+    Ok(locks)
 }
 
 /// Reads the kernel; `None` on a machine without a network of Weir's and
@@ -197,14 +201,14 @@ mod tests {
     use super::*;
 
     /// Otherwise an ADD could go on beside a repair.
-    #[test]
-    fn without_the_lock_nothing_is_still() {
+    #[tokio::test]
+    async fn without_the_lock_nothing_is_still() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         std::fs::write(&file, "").unwrap();
         let networks =
             Networks { lock_files: [file.join("ipam.lock")].into(), ..Networks::default() };
-        let failure = hold_still(&networks).unwrap_err();
+        let failure = hold_still(&networks).await.unwrap_err();
         assert!(failure.message.contains("cannot be had"), "{}", failure.message);
     }
 

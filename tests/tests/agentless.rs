@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 use weir_tests::{Answer, Call, Fleet, Place, Pod, Subnet};
 
-const MEMO: &str = "/run/weir/node-state";
+const STATE: &str = "/run/weir/state.json";
 
 /// Nodes in one subnet, registered by hand.
 fn fleet(count: usize) -> Fleet {
@@ -116,12 +116,12 @@ fn a_collection_removes_the_routes_of_blocks_that_are_gone() {
 }
 
 #[test]
-fn what_the_memo_says_is_void_without_the_kernels_state() {
+fn what_the_state_file_says_is_void_without_the_kernels_state() {
     let fleet = fleet(1);
     pool(&fleet, "Never");
     add(&fleet, 0, "first");
     let node = fleet.members[0].node();
-    node.write(MEMO, "{\"version\": 1, \"nonsense");
+    node.write(STATE, "{\"version\": 1, \"nonsense");
     let answer = add(&fleet, 0, "second");
     assert!(listed(&answer), "{answer:?}");
     assert!(!listed(&add(&fleet, 0, "third")));

@@ -2,18 +2,15 @@
 //! what the runtime holds, nothing is leaked and nothing was handed out twice.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 use weir_tests::{
-    Answer, Call, Cluster, Container, Families, Place, Running, Snapshot, address, allocations,
+    Call, Cluster, Container, Families, Moments, Place, Snapshot, address, allocations,
     assert_consistent, handles, host_interface,
 };
 
@@ -25,27 +22,6 @@ const ROUNDS: usize = 3 * KILLS;
 const WORKERS: usize = 3;
 /// What the moments are drawn from.
 const SEED: u64 = 0x5eed_0006;
-
-/// Random numbers that are the same in each run (splitmix64).
-struct Moments(u64);
-
-impl Moments {
-    /// A moment within twice this time.
-    fn within_twice(&mut self, time: Duration) -> Duration {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let part = u32::try_from((bits ^ (bits >> 31)) >> 48).expect("16 bits");
-        time * 2 * part / 0x1_0000
-    }
-}
-
-/// Who is to be killed.
-#[derive(Clone, Copy)]
-enum Victim {
-    Main,
-    Ipam,
-}
 
 /// What the runtimes of a node hold.
 #[derive(Default)]
@@ -157,28 +133,6 @@ impl World {
         });
     }
 
-    /// Kills the victim of a call that runs, `moment` after its start. Whether it
-    /// came to that, and what the call said.
-    fn kill(&self, running: Running, victim: Victim, moment: Duration) -> (bool, Answer) {
-        match victim {
-            Victim::Main => {
-                // Not to wait for anything: to die at another point each time.
-                thread::sleep(moment);
-                let answer = running.kill();
-                (answer.status.is_none(), answer)
-            }
-            Victim::Ipam => {
-                if let Some(delegate) = delegate_of(&running) {
-                    thread::sleep(moment / 2);
-                    // It may have ended by now.
-                    kill(delegate, Signal::SIGKILL).ok();
-                }
-                let answer = running.finish();
-                (!answer.succeeded, answer)
-            }
-        }
-    }
-
     /// One GC makes the node and the store hold what the runtimes do, and no more.
     fn assert_one_collection_is_enough(&self) {
         let held = self.held();
@@ -220,49 +174,29 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// The process that a plugin has started, as soon as it has; `None` if it never
-/// does.
-fn delegate_of(running: &Running) -> Option<Pid> {
-    let directory = format!("/proc/{0}/task/{0}", running.id());
-    loop {
-        let children = fs::read_to_string(format!("{directory}/children")).ok()?;
-        if let Some(child) = children.split_whitespace().next() {
-            return Some(Pid::from_raw(child.parse().expect("a process number")));
-        }
-        let status = fs::read_to_string(format!("{directory}/stat")).ok()?;
-        if status.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')) {
-            return None;
-        }
-        thread::yield_now();
-    }
-}
-
-/// Begins calls and kills them, [`KILLS`] times, weir and weir-ipam by turns.
+/// Begins calls and kills them, [`KILLS`] times.
 fn kill_many(world: &World, command: &str) {
-    let (mut moments, mut kills) = (Moments(SEED), 0);
-    let mut killed_of_each = [0; 2];
+    let (mut moments, mut kills) = (Moments::new(SEED), 0);
     for round in 0..ROUNDS {
         if kills == KILLS {
             break;
         }
-        let turn = kills % 2;
-        let victim = [Victim::Main, Victim::Ipam][turn];
         let container = world.cluster.node.container(&format!("victim{round}"));
         if command == "DEL" {
             world.add(&container);
             world.held().forget(&container);
         }
         let running = world.call(&container).start(&world.cluster.node, command);
-        let moment = moments.within_twice(world.usual);
-        let (killed, answer) = world.kill(running, victim, moment);
-        if killed {
+        // Not to wait for anything: to die at another point each time.
+        thread::sleep(moments.within(2 * world.usual));
+        let answer = running.kill();
+        if answer.status.is_none() {
             kills += 1;
-            killed_of_each[turn] += 1;
         } else if command == "ADD" {
             world.held().note(&container, answer.result());
         }
     }
-    assert_eq!(killed_of_each, [KILLS / 2; 2], "kills of weir and of weir-ipam");
+    assert_eq!(kills, KILLS);
 }
 
 fn killed_at_any_moment(cluster: Cluster, command: &str) {

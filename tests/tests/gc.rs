@@ -94,8 +94,8 @@ impl World {
     }
 }
 
-/// The lock under which NAT is looked at.
-const NAT_LOCK: &str = "/run/weir/nat.lock";
+/// The lock under which the node is changed, its NAT too.
+const NODE_LOCK: &str = "/run/weir/node-state.lock";
 
 #[test]
 fn nat_stays_for_a_container_that_came_meanwhile() {
@@ -111,7 +111,7 @@ fn nat_stays_for_a_container_that_came_meanwhile() {
         .configure("/name", "pods".into());
     // The GC has seen that no container is left when one of another network comes, which
     // takes its address from elsewhere and so does not look at NAT.
-    let lock = node.lock(NAT_LOCK);
+    let lock = node.lock(NODE_LOCK);
     let gc = in_gc.start(node, "GC");
     lock.wait_for_another();
     let ipam = json!({"type": "static", "addresses": [{"address": "10.7.0.9/24"}]});
@@ -125,7 +125,7 @@ fn nat_stays_for_a_container_that_came_meanwhile() {
     in_gc.run(node, "GC").silence();
     assert!(!has_nat(), "no container is left");
     // An ADD looks at NAT when no GC is about to remove it.
-    let lock = node.lock(NAT_LOCK);
+    let lock = node.lock(NODE_LOCK);
     let add = call.start(node, "ADD");
     lock.wait_for_another();
     assert!(!has_nat());

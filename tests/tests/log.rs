@@ -28,7 +28,7 @@ fn texts(lines: &[Value], pointer: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_call_has_one_id_in_both_plugins_and_no_two_calls_the_same() {
+fn a_call_has_one_id_and_no_two_calls_the_same() {
     let cluster = Cluster::embedded().with_pools(Families::V4);
     let (node, web) = (&cluster.node, cluster.node.container("web"));
     let call = logging(cluster.weir(Families::V4, &web), "debug");
@@ -51,8 +51,7 @@ fn a_call_has_one_id_in_both_plugins_and_no_two_calls_the_same() {
         assert_eq!(texts(&lines, "/span/container"), ["web".to_owned()].into());
         assert_eq!(texts(&lines, "/span/interface"), ["eth0".to_owned()].into());
         assert_eq!(texts(&lines, "/span/network"), ["pods".to_owned()].into());
-        let programs = ["weir", "weir-ipam"].map(str::to_owned);
-        assert_eq!(texts(&lines, "/span/program"), programs.into());
+        assert_eq!(texts(&lines, "/span/program"), ["weir".to_owned()].into());
     }
     assert_eq!(ids.len(), 3);
 }
@@ -71,7 +70,7 @@ fn the_time_of_each_step_is_told_at_debug_only() {
     let mut timed = added.iter().filter(|line| line.get("step").is_some());
     assert!(timed.all(|line| line["microseconds"].is_u64() && line["level"] == "DEBUG"));
     let whole = |line: &&Value| line["message"] == "done" && line["microseconds"].is_u64();
-    assert_eq!(added.iter().filter(whole).count(), 2, "one of each plugin: {added:?}");
+    assert_eq!(added.iter().filter(whole).count(), 1, "{added:?}");
     call("debug").delete(node);
     assert!(texts(&lines(node), "/step").contains("link"));
     let answer = call("info").run(node, "ADD");

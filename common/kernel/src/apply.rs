@@ -48,6 +48,7 @@ pub struct Applied {
     /// Routes of the cluster that routes to the container have replaced.
     replaced: Vec<RouteMessage>,
     host_link: Option<String>,
+    indices: Indices,
 }
 
 /// A plan that failed on the way. What had been done is taken back already.
@@ -117,10 +118,8 @@ impl Kernel {
         steps: &[Step],
         checkpoint: &mut impl Checkpoint,
     ) -> Result<Applied, Box<ApplyError>> {
-        let mut indices = Indices::default();
         for (position, step) in steps.iter().enumerate() {
-            let outcome =
-                self.checked_step(position, step, checkpoint, &mut indices, &mut applied).await;
+            let outcome = self.checked_step(position, step, checkpoint, &mut applied).await;
             if let Err(cause) = outcome {
                 let left = self.undo(applied).await;
                 return Err(Box::new(ApplyError { step: step.to_string(), cause, left }));
@@ -162,16 +161,17 @@ impl Kernel {
         position: usize,
         step: &Step,
         checkpoint: &mut impl Checkpoint,
-        indices: &mut Indices,
         applied: &mut Applied,
     ) -> Result<(), Error> {
         let stopped = |cause| Error::refused(step, cause);
         checkpoint.before(position, step).map_err(stopped)?;
-        let before = self.carry_out(step, indices, &mut applied.replaced).await?;
-        applied.undos.extend(step.undo(before));
         if let Step::CreateVeth(veth) = step {
+            // Those of a link that it takes the place of are void.
+            applied.indices = Indices::default();
             applied.host_link = Some(veth.identity.host_interface());
         }
+        let before = self.carry_out(step, &mut applied.indices, &mut applied.replaced).await?;
+        applied.undos.extend(step.undo(before));
         checkpoint.after(position, step).map_err(stopped)
     }
 
@@ -234,7 +234,7 @@ async fn is_needed(host: &Netlink, undo: &Undo, own_link: Option<&str>) -> Resul
 }
 
 /// The numbers of the links that a plan names, each looked up once.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Indices(HashMap<(Side, String), u32>);
 
 impl Indices {

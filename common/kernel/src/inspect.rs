@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
-use weir_common::network::{AttachmentIdentity, Expected, Found, FoundLink, Route};
+use weir_common::network::{AttachmentIdentity, Expected, Families, Found, FoundLink, Route};
 
 use crate::link::Link;
 use crate::netlink::Netlink;
@@ -65,17 +65,35 @@ impl Kernel {
         Ok(addresses)
     }
 
-    /// The routes of the container by other interfaces than this attachment's, in
-    /// all tables, for `weir_common::network::Attachment::beside`. The container must
-    /// be open.
+    /// Whether the node has the host's end of the attachment, made whole or not.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub async fn routes_beside(&self, identity: &AttachmentIdentity) -> Result<Vec<Route>, Error> {
+    pub async fn has_host_end(&self, identity: &AttachmentIdentity) -> Result<bool, Error> {
+        let link = self.host.link_by_name(&identity.host_interface()).await?;
+        Ok(link.is_some_and(|link| link.belongs_to(identity)))
+    }
+
+    /// The routes of these families that the container has by other interfaces than this
+    /// attachment's, in all tables, for `weir_common::network::Attachment::beside`. The
+    /// container must be open; `present` says whether it has the attachment's interface.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn routes_beside(
+        &self,
+        identity: &AttachmentIdentity,
+        present: bool,
+        families: Families,
+    ) -> Result<Vec<Route>, Error> {
         let container = &self.container()?.netlink;
-        let own = container.link_by_name(identity.interface()).await?.map(|link| link.index);
+        let own = match present {
+            true => container.link_by_name(identity.interface()).await?.map(|link| link.index),
+            false => None,
+        };
         let mut beside = Vec::new();
-        for v6 in [false, true] {
+        let wanted = [(false, families.ipv4), (true, families.ipv6)];
+        for (v6, _) in wanted.into_iter().filter(|(_, wanted)| *wanted) {
             let routes = container.routes(all_routes(v6)).await?;
             let others = routes.iter().filter(|route| own.is_none() || output(route) != own);
             beside.extend(others.filter_map(in_plan_terms));

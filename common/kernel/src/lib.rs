@@ -27,9 +27,10 @@ mod sysctl;
 use std::path::Path;
 
 pub use apply::{Applied, ApplyError, Checkpoint};
-pub use cluster::Converged;
+pub use cluster::{Keep, PlanOutcome, Reconciled};
 pub use collect::MadeLink;
 pub use error::Error;
+pub use link::has_link;
 pub use monitor::Monitor;
 pub use namespace::{Namespace, is_node_namespace, is_same_namespace};
 pub use occupied::Occupied;

@@ -10,7 +10,8 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
-use weir_common::network::{AttachmentIdentity, HOST_MAC, MacAddress, Side, Step, Veth};
+use weir_common::link::MacAddress;
+use weir_common::network::{AttachmentIdentity, HOST_MAC, Side, Step, Veth};
 
 use crate::netlink::{Netlink, into_io};
 use crate::{Error, Kernel};
@@ -223,6 +224,18 @@ impl Kernel {
             Errno::ENODEV => Error::LinkMissing { side, link: link.to_owned() },
             errno => Error::refused(format!("ip link show {link} {side}"), errno.into()),
         })
+    }
+}
+
+/// Whether the thread's network namespace has a link of this name.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn has_link(name: &str) -> Result<bool, Error> {
+    match if_nametoindex(name) {
+        Ok(_) => Ok(true),
+        Err(Errno::ENODEV) => Ok(false),
+        Err(errno) => Err(Error::refused(format!("ip link show {name}"), errno.into())),
     }
 }
 

@@ -14,7 +14,8 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
-use weir_common::network::{MacAddress, ROUTE_PROTOCOL, Route, RouteScope, Side, Step};
+use weir_common::link::MacAddress;
+use weir_common::network::{ROUTE_PROTOCOL, Route, RouteScope, Side, Step};
 
 use crate::cluster::replaceable;
 use crate::link::is;

@@ -10,9 +10,10 @@ use support::{
     Other, add_addressed_link, add_link, attachment, identity, ip, name_of, on_a_node, open,
     request, snapshot,
 };
+use weir_common::link::MacAddress;
 use weir_common::network::{
-    Attachment, Difference, Expected, GATEWAY_V6, MacAddress, NodeNeeds, RequestedRoute, Side,
-    compare, plan_attachment, plan_node,
+    Attachment, Difference, Expected, GATEWAY_V6, NodeNeeds, RequestedRoute, Side, compare,
+    plan_attachment, plan_node,
 };
 use weir_kernel::{Error, Kernel};
 

@@ -1,8 +1,9 @@
-//! Waiting, and what a call's time is spent on.
+//! Waiting: how long a call and its parts may take.
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use weir_common::cni::{Code, Error};
 use weir_common::ipam::collect::CALL_DEADLINE;
 
@@ -13,35 +14,27 @@ pub const DEADLINE: Duration = CALL_DEADLINE.unsigned_abs();
 /// How much of it is kept to take back what was done.
 pub const CLEAN_UP: Duration = Duration::from_secs(10);
 
-/// How long a call waits for its turn at the host's lock.
-pub const TURN: Duration = Duration::from_secs(10);
+/// How long a call may work, its waits for locks included.
+pub const WORK: Duration = DEADLINE.saturating_sub(CLEAN_UP);
 
-/// How long a delegated plugin may work after its turn has come.
-pub const DELEGATED: Duration = Duration::from_secs(32);
+/// How long IPAM may work with the datastore once it has the host's lock.
+const IPAM: Duration = Duration::from_secs(32);
 
 /// How much of that may go into giving back what a reboot left.
 pub const SWEEP: Duration = Duration::from_secs(15);
 
-/// How long a delegated plugin may read the cluster after that.
+/// How long it may look for what a reboot left in the blocks of other hosts.
+pub const SWEEP_OF_OTHERS: Duration = Duration::from_secs(5);
+
+/// How long a call may read the cluster, where no agent runs.
 pub const CLUSTER: Duration = Duration::from_secs(4);
 
 /// How long it may look for a tunnel address then: in large pools that may take many
 /// requests, and without one containers reach each other all the same.
 pub const TUNNEL_ADDRESS: Duration = Duration::from_secs(2);
 
-/// How long it may look for what a reboot left in the blocks of other hosts.
-pub const SWEEP_OF_OTHERS: Duration = Duration::from_secs(5);
-
-/// How long the main plugin of an ADD waits for the delegated one.
-pub const ANSWER: Duration = DEADLINE.saturating_sub(CLEAN_UP);
-
 const _: () = assert!(
-    TURN.as_millis() + DELEGATED.as_millis() + CLUSTER.as_millis() + TUNNEL_ADDRESS.as_millis()
-        < ANSWER.as_millis(),
-    "a delegated plugin gives up before its caller does, and says why"
-);
-const _: () = assert!(
-    SWEEP.as_millis() + SWEEP_OF_OTHERS.as_millis() < DELEGATED.as_millis(),
+    SWEEP.as_millis() + SWEEP_OF_OTHERS.as_millis() < IPAM.as_millis(),
     "then an address is assigned"
 );
 
@@ -56,6 +49,21 @@ impl Limit {
     /// One that runs from now on.
     pub fn of(whole: Duration) -> Self {
         Self { whole, until: Instant::now() + whole }
+    }
+
+    /// This limit for a part of the work that begins now, which may take `most`.
+    #[must_use]
+    pub fn at_most(self, most: Duration) -> Self {
+        let part = Self::of(most);
+        if part.until < self.until { part } else { self }
+    }
+
+    pub(crate) fn whole(self) -> Duration {
+        self.whole
+    }
+
+    pub(crate) fn end(self) -> Instant {
+        self.until
     }
 }
 
@@ -79,24 +87,24 @@ pub async fn within<T>(
     limit: Limit,
     future: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    tokio::time::timeout_at(limit.until.into(), future).await.unwrap_or_else(|_| {
+    tokio::time::timeout_at(limit.until, future).await.unwrap_or_else(|_| {
         let seconds = limit.whole.as_secs();
         let message = format!("{what} took longer than {seconds} s; {next}");
         Err(Error::new(Code::TryAgainLater, message))
     })
 }
 
-/// As [`within`], for what a delegated plugin does with the datastore once it has its
-/// turn.
+/// As [`within`], for what IPAM does with the datastore once it has the host's lock.
 ///
 /// # Errors
 /// Likewise.
-pub async fn within_turn<T>(
+pub async fn within_ipam<T>(
     what: &str,
+    limit: Limit,
     future: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     let next = "see whether the datastore answers (weirctl get ippool), and try again";
-    within(what, next, Limit::of(DELEGATED), future).await
+    within(what, next, limit.at_most(IPAM), future).await
 }
 
 #[cfg(test)]
@@ -115,5 +123,12 @@ mod tests {
         let error = error.unwrap_err();
         assert_eq!(error.code, Code::TryAgainLater);
         assert_eq!(error.message, "counting the grains took longer than 7 s; take a spoon");
+    }
+
+    #[test]
+    fn a_part_ends_with_the_whole() {
+        let whole = Limit::of(Duration::from_secs(10));
+        assert!(whole.at_most(Duration::from_secs(1)).until < whole.until);
+        assert_eq!(whole.at_most(Duration::from_secs(20)).until, whole.until);
     }
 }

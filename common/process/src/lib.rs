@@ -1,32 +1,33 @@
-//! What the plugins of Weir do as processes: read their surroundings, log, keep
-//! a deadline, take the host's lock, find the node's name and its present boot.
+//! What the programs of Weir do as processes: read their environment, log, keep a
+//! deadline, take locks, keep files in `/run`, find the node's name, its present boot and
+//! its machine.
 #![warn(missing_docs)]
 
+mod agent_lock;
 mod boot;
 mod deadline;
+mod files;
+mod hints_file;
 mod lock;
 mod log;
 mod log_file;
 mod machine;
-mod node_memo;
 mod node_name;
 mod parent;
 mod plugin;
-mod presence;
+mod state_file;
 
+pub use agent_lock::{AGENT_LOCK, AgentLock, agent_runs};
 pub use boot::boot_id;
 pub use deadline::{
-    ANSWER, CLEAN_UP, CLUSTER, DEADLINE, Limit, SWEEP, SWEEP_OF_OTHERS, TUNNEL_ADDRESS, block_on,
-    within, within_turn,
+    CLEAN_UP, CLUSTER, DEADLINE, Limit, SWEEP, SWEEP_OF_OTHERS, TUNNEL_ADDRESS, WORK, block_on,
+    within, within_ipam,
 };
-pub use lock::{DEFAULT_LOCK_FILE, Lock, NAT_LOCK};
-pub use log::{CALL_VARIABLE, Timing, call_id, logged};
+pub use hints_file::HintsFile;
+pub use lock::{AttachmentLocks, DEFAULT_LOCK_FILE, Lock, LockError, NODE_LOCK};
+pub use log::{Timing, logged};
 pub use machine::machine_id;
-pub use node_memo::{
-    CLUSTER_VARIABLE, NODE_MEMO_FILE, NODE_MEMO_LOCK, leave_node_memo, read_node_memo,
-    read_whole_node_memo,
-};
 pub use node_name::{NodeNameError, node_name};
-pub use parent::{PARENT_VARIABLE, become_program, die_with_parent};
+pub use parent::take_the_place_of;
 pub use plugin::{fail, main};
-pub use presence::{AgentNotice, PRESENCE_FILE, Presence, running_agent};
+pub use state_file::{STATE_FILE, read_state, read_whole_state, write_state};

@@ -1,8 +1,7 @@
 //! The log of a call: standard error, and a file where the configuration names
 //! one.
 //!
-//! Every line carries the call's id, which a delegated plugin takes over, so that
-//! what belongs to one ADD can be found in both plugins' lines.
+//! Every line carries the call's id, so that what belongs to one ADD can be found.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -18,21 +17,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 use weir_common::cni::skeleton::{Call, Outline};
 use weir_common::cni::{Command, Configuration, Error, LogLevel, Logging};
 
-use crate::{PARENT_VARIABLE, log_file};
+use crate::log_file;
 
-/// The variable by which `weir` tells a delegated plugin the call's id.
-pub const CALL_VARIABLE: &str = "WEIR_CALL";
-
-/// The id of the call that this process is for: 16 hexadecimal digits, those of
-/// [`CALL_VARIABLE`] or else new ones.
-pub fn call_id() -> &'static str {
+/// The id of the call that this process is for: 16 hexadecimal digits.
+fn call_id() -> &'static str {
     static ID: OnceLock<String> = OnceLock::new();
-    ID.get_or_init(|| {
-        let is_id = |id: &String| id.len() == 16 && id.bytes().all(|it| it.is_ascii_hexdigit());
-        // The standard library seeds its hashers by the kernel's random numbers.
-        let new = || format!("{:016x}", RandomState::new().build_hasher().finish());
-        std::env::var(CALL_VARIABLE).ok().filter(is_id).unwrap_or_else(new)
-    })
+    // The standard library seeds its hashers by the kernel's random numbers.
+    ID.get_or_init(|| format!("{:016x}", RandomState::new().build_hasher().finish()))
 }
 
 /// Does the work of a call with a log as its configuration says, and logs that it is
@@ -148,10 +139,8 @@ fn start_once(logging: &Logging) {
     }
 }
 
-/// Said once a call: by the plugin that the runtime started.
 fn name_keys_without_meaning(configuration: &Configuration) {
-    let delegated = std::env::var_os(PARENT_VARIABLE).is_some();
-    if !configuration.without_meaning.is_empty() && !delegated {
+    if !configuration.without_meaning.is_empty() {
         let keys = configuration.without_meaning.join(", ");
         tracing::info!(keys, "these keys of the configuration have no meaning in Weir");
     }

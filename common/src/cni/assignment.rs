@@ -6,13 +6,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::attachment::container_interface;
 use super::skeleton::Call;
-use super::{AddResult, Code, Error, IpamConfiguration, PoolNotice, ip_configuration};
+use super::{AddResult, Code, Error, IpamConfiguration, ip_configuration};
 use crate::ipam::assign::Request;
 use crate::ipam::engine::Assignment;
 use crate::ipam::{ATTRIBUTE_BOOT, Assigned, Assignee};
-use crate::resources::IpPool;
 
 /// Whom the addresses of a call on this `host` are assigned to.
 pub fn assignee_of(call: &Call, host: &str) -> Assignee {
@@ -40,12 +38,10 @@ pub fn request_of(call: &Call, host: &str, boot_id: Option<&str>) -> Result<Requ
 
 /// What ADD answers.
 pub fn assigned(ipam: &IpamConfiguration, assignment: &Assignment) -> AddResult {
-    let notice = |pool: &IpPool| PoolNotice { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
     let addresses = assignment.addresses.iter();
     AddResult {
         ips: addresses.map(|assigned| ip_configuration(assigned, &ipam.gateways)).collect(),
         routes: ipam.routes.clone(),
-        pools: Some(assignment.pools.iter().map(notice).collect()),
         ..AddResult::default()
     }
 }
@@ -72,7 +68,8 @@ pub fn check_held(
 /// The addresses that the attachment must have: other plugins of a chain may have given
 /// addresses to other interfaces.
 fn expected(call: &Call, result: &AddResult) -> impl Iterator<Item = IpAddr> {
-    let interface = container_interface(call, result);
+    let environment = &call.environment;
+    let interface = result.container_interface(&environment.interface, &environment.netns);
     let own = move |of: Option<usize>| of.is_none() || of == interface;
     result.ips.iter().filter(move |ip| own(ip.interface)).map(|ip| ip.address.addr())
 }

@@ -6,12 +6,10 @@
 
 mod arguments;
 mod assignment;
-mod attachment;
 mod configuration;
 mod environment;
 mod error;
 mod gateway;
-mod own_routes;
 mod result;
 pub mod skeleton;
 mod trace;
@@ -20,18 +18,13 @@ mod version;
 
 pub use arguments::Arguments;
 pub use assignment::{assigned, assignee_of, check_held, request_of};
-pub use attachment::{attachment_of, expected_of, identity_of, require_prev_result, result_of};
 pub use configuration::{
     Configuration, DEFAULT_NODE_NAME_FILE, IpamConfiguration, LogFile, LogLevel, Logging, NodeName,
 };
 pub use environment::{Command, Environment, is_identifier};
 pub use error::{Code, Error};
 pub use gateway::ip_configuration;
-use own_routes::{OwnRoutes, own_routes};
-use result::first_dns;
-pub use result::{
-    AddResult, Interface, IpConfiguration, PoolNotice, Route, cluster_answer, cluster_of,
-};
+pub use result::{AddResult, Interface, IpConfiguration, Route, first_dns};
 pub use trace::TraceContext;
 pub use valid_attachments::with_valid_attachments;
 pub use version::SpecVersion;

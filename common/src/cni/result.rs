@@ -3,12 +3,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{Code, Error, SpecVersion};
-use crate::network::ClusterNotice;
 use crate::null::null_is_default;
 use crate::strict::Strict;
 
@@ -113,50 +111,11 @@ pub struct AddResult {
     /// The resolver's settings: an object, or null.
     #[serde(deserialize_with = "object_or_null")]
     pub dns: Value,
-    /// Beyond the specification, from `weir-ipam` to `weir`: the pools that
-    /// there were when the addresses were chosen, for the node's NAT. Absent
-    /// from every other plugin's result; others pass over the key.
-    #[serde(rename = "weirPools", skip_serializing_if = "Option::is_none")]
-    pub pools: Option<Vec<PoolNotice>>,
-    /// Likewise, and only if `weir` asks for it: what there is in the cluster, for
-    /// the node's part in it.
-    #[serde(rename = "weirCluster", deserialize_with = "readable")]
-    pub cluster: Option<Box<ClusterNotice>>,
-}
-
-/// What `weir-ipam` answers to a GC in which `weir` asks what there is in the cluster;
-/// a result with that alone.
-pub fn cluster_answer(notice: &ClusterNotice) -> Value {
-    json!({"weirCluster": notice})
-}
-
-/// What such an answer says; `None` if nothing that can be read.
-pub fn cluster_of(answer: &[u8]) -> Option<ClusterNotice> {
-    let result: AddResult = serde_json::from_slice(answer).ok()?;
-    result.cluster.map(|notice| *notice)
-}
-
-/// What cannot be read, as that of a `weir-ipam` of another version, counts as not
-/// told: an ADD does not fail for the sake of other nodes.
-fn readable<'de, D: Deserializer<'de>, T: DeserializeOwned>(
-    from: D,
-) -> Result<Option<T>, D::Error> {
-    Ok(serde_json::from_value(Value::deserialize(from)?).ok())
 }
 
 fn object_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Value, D::Error> {
     let object: Option<Map<String, Value>> = Option::deserialize(from)?;
     Ok(object.map_or(Value::Null, Value::Object))
-}
-
-/// What `weir` has to know of a pool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PoolNotice {
-    /// The pool's range.
-    pub cidr: IpNet,
-    /// Whether its traffic to outside all pools is masqueraded.
-    pub nat_outgoing: bool,
 }
 
 /// The result of the versions up to 0.2.0.
@@ -167,10 +126,6 @@ struct OldResult {
     ip6: Option<OldAddress>,
     #[serde(deserialize_with = "object_or_null")]
     dns: Value,
-    #[serde(rename = "weirPools")]
-    pools: Option<Vec<PoolNotice>>,
-    #[serde(rename = "weirCluster", deserialize_with = "readable")]
-    cluster: Option<Box<ClusterNotice>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -217,6 +172,13 @@ impl AddResult {
         }
     }
 
+    /// The index of the interface of this name in the container's namespace `netns`
+    /// (CNI_NETNS as given); `None` when the result lists none.
+    pub fn container_interface(&self, name: &str, netns: &str) -> Option<usize> {
+        let mut interfaces = self.interfaces.iter();
+        interfaces.position(|interface| interface.name == name && interface.sandbox == netns)
+    }
+
     /// The result as JSON of a version.
     ///
     /// Up to 0.2.0 there is one address a family and no interface; the others
@@ -225,18 +187,11 @@ impl AddResult {
     /// # Errors
     /// [`Code::Internal`] when such a version has no address to show.
     pub fn to_json(&self, version: SpecVersion) -> Result<Value, Error> {
-        let mut json = if version <= SpecVersion::V0_2_0 {
-            self.to_old_json(version)?
+        if version <= SpecVersion::V0_2_0 {
+            self.to_old_json(version)
         } else {
-            self.to_new_json(version)
-        };
-        if let Some(pools) = &self.pools {
-            json["weirPools"] = json!(pools);
+            Ok(self.to_new_json(version))
         }
-        if let Some(cluster) = &self.cluster {
-            json["weirCluster"] = json!(cluster);
-        }
-        Ok(json)
     }
 
     fn to_new_json(&self, version: SpecVersion) -> Value {
@@ -303,8 +258,7 @@ pub fn first_dns(settings: impl IntoIterator<Item = Value>) -> Value {
 
 impl From<OldResult> for AddResult {
     fn from(old: OldResult) -> Self {
-        let OldResult { dns, pools, cluster, .. } = old;
-        let mut result = Self { dns, pools, cluster, ..Self::default() };
+        let mut result = Self { dns: old.dns, ..Self::default() };
         for address in [old.ip4, old.ip6].into_iter().flatten() {
             let (address, gateway, routes) = (address.ip, address.gateway, address.routes);
             result.ips.push(IpConfiguration { address, gateway, interface: None });
@@ -317,7 +271,6 @@ impl From<OldResult> for AddResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::{Inventory, Seen};
 
     fn result() -> AddResult {
         let ip = |address: &str| IpConfiguration {
@@ -339,18 +292,6 @@ mod tests {
             ips: vec![ip("10.0.0.7/32"), ip("fd00::7/128")],
             routes: vec![],
             dns: Value::Null,
-            pools: Some(vec![PoolNotice {
-                cidr: "10.0.0.0/16".parse().unwrap(),
-                nat_outgoing: true,
-            }]),
-            cluster: Some(Box::new(ClusterNotice {
-                node: "n1".to_owned(),
-                seen: Seen::default(),
-                settled: true,
-                without_borrowed: false,
-                without_tunnel_address: false,
-                inventory: Inventory::default(),
-            })),
         }
     }
 
@@ -363,28 +304,6 @@ mod tests {
             let addresses =
                 |result: &AddResult| result.ips.iter().map(|ip| ip.address).collect::<Vec<_>>();
             assert_eq!(addresses(&again), addresses(&result()), "{json}");
-            assert_eq!(again.pools, result().pools, "{json}");
-            assert_eq!(again.cluster, result().cluster, "{json}");
-        }
-    }
-
-    #[test]
-    fn what_another_version_tells_of_the_cluster_is_passed_over() {
-        for version in [SpecVersion::V1_1_0, SpecVersion::V0_2_0] {
-            let mut json = result().to_json(version).unwrap();
-            json["weirCluster"] = json!({"another": "form"});
-            let again = AddResult::parse(&json, version).unwrap();
-            assert_eq!((again.cluster, again.pools), (None, result().pools));
-        }
-    }
-
-    #[test]
-    fn a_collection_may_tell_of_the_cluster() {
-        let notice = *result().cluster.unwrap();
-        let answer = cluster_answer(&notice).to_string();
-        assert_eq!(cluster_of(answer.as_bytes()), Some(notice));
-        for nothing in ["", "{}", "[]", r#"{"weirCluster": {"another": "form"}}"#] {
-            assert_eq!(cluster_of(nothing.as_bytes()), None, "{nothing}");
         }
     }
 

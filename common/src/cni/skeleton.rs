@@ -105,12 +105,11 @@ pub trait Plugin {
     /// When it is not.
     fn check(&self, call: &Call) -> Result<(), Error>;
 
-    /// Removes what belongs to none of [`Configuration::valid_attachments`]. Answers what
-    /// the caller asked for besides, which no runtime does.
+    /// Removes what belongs to none of [`Configuration::valid_attachments`].
     ///
     /// # Errors
     /// All that could not be removed, after everything has been tried.
-    fn gc(&self, call: &Call) -> Result<Option<Value>, Error>;
+    fn gc(&self, call: &Call) -> Result<(), Error>;
 
     /// Finds out whether an ADD would work, and whether what was added works.
     ///
@@ -234,7 +233,7 @@ fn perform(plugin: &dyn Plugin, command: Command, call: &Call) -> Result<Option<
         Command::Add => plugin.add(call)?.to_json(call.configuration.version).map(Some),
         Command::Del => plugin.del(call).map(|()| None),
         Command::Check => plugin.check(call).map(|()| None),
-        Command::Gc => plugin.gc(call),
+        Command::Gc => plugin.gc(call).map(|()| None),
         Command::Status => plugin.status(call).map(|()| None),
         Command::Version => Ok(None),
     };

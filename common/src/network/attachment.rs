@@ -6,7 +6,8 @@ use ipnet::{IpNet, Ipv6Net};
 
 use super::container_routes::next_hops;
 use super::step::{Route, Side, Step, Sysctl, Veth};
-use super::{AttachmentIdentity, InvalidMtu, MacAddress, Mtu};
+use super::{AttachmentIdentity, InvalidMtu, Mtu};
+use crate::link::MacAddress;
 
 /// The next hop of every IPv4 route in a container, Calico's. Nobody holds it:
 /// the host's end answers for it (proxy_arp), and the container knows its
@@ -18,14 +19,6 @@ pub const HOST_MAC: MacAddress = MacAddress([0xee; 6]);
 /// The next hop of every IPv6 route in a container: the link-local address of
 /// the host's end, which follows from [`HOST_MAC`] (RFC 4291, appendix A).
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
-
-/// The smallest MTU of an interface with IPv4 (RFC 791), in bytes.
-pub const MINIMUM_MTU_V4: u32 = 68;
-/// The smallest MTU of an interface with IPv6 (RFC 8200, section 5), in bytes:
-/// the kernel takes IPv6 off an interface with less.
-pub const MINIMUM_MTU_V6: u32 = 1280;
-/// The largest MTU of a veth, in bytes (the kernel's `ETH_MAX_MTU`).
-pub const MAXIMUM_MTU: u32 = 65535;
 
 /// What is asked for, before it is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]

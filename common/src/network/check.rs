@@ -5,7 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use super::step::{ROUTE_PROTOCOL, Route, Side, Sysctl};
-use super::{Attachment, AttachmentIdentity, GATEWAY_V6, HOST_MAC, MacAddress};
+use super::{Attachment, AttachmentIdentity, GATEWAY_V6, HOST_MAC};
+use crate::link::MacAddress;
 
 /// What should be there. Anything beside it (a later plugin's work) is fine.
 #[derive(Clone, Debug, PartialEq, Eq)]

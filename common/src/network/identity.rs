@@ -2,8 +2,8 @@
 
 use sha1::{Digest, Sha1};
 
-use super::MacAddress;
 use crate::ipam::collect::AttachmentName;
+use crate::link::MacAddress;
 
 /// The longest alias that a link can carry, in bytes: the kernel takes less than
 /// `IFALIASZ` (256) with the closing zero (`rtnetlink.c`, ifla_policy; `dev.c`,
@@ -116,6 +116,18 @@ impl AttachmentIdentity {
     pub fn host_interface(&self) -> String {
         let digits: String = self.digest().iter().map(|byte| format!("{byte:02x}")).collect();
         format!("{PREFIX}{}", &digits[..MAXIMUM_INTERFACE - PREFIX.len()])
+    }
+
+    /// The number of the lock under which calls on this attachment exclude each other:
+    /// the digits of [`AttachmentIdentity::host_interface`].
+    pub fn lock_number(&self) -> u64 {
+        Self::lock_number_of(&self.host_interface()).unwrap_or_default()
+    }
+
+    /// The same, by the name of the host's end alone, as where an ADD has not given it its
+    /// alias yet; `None` for a name of another form.
+    pub fn lock_number_of(host_interface: &str) -> Option<u64> {
+        u64::from_str_radix(host_interface.strip_prefix(PREFIX)?, 16).ok()
     }
 
     /// Whether a link of that name may be the host's end of some attachment.

@@ -14,7 +14,6 @@ mod collect;
 mod container_routes;
 mod health;
 mod identity;
-mod mac;
 mod mtu;
 mod nat;
 mod nft;
@@ -25,8 +24,7 @@ mod step;
 
 pub use attachment::{
     Attachment, AttachmentRequest, Families, GATEWAY_V4, GATEWAY_V6, HOST_MAC, InvalidAttachment,
-    MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6, RequestedRoute, plan_addresses, plan_attachment,
-    plan_link, plan_parameters,
+    RequestedRoute, plan_addresses, plan_attachment, plan_link, plan_parameters,
 };
 pub(crate) use autodetect::is_global_unicast;
 pub use autodetect::{
@@ -35,15 +33,14 @@ pub use autodetect::{
 };
 pub use check::{Difference, Expected, Found, FoundLink, compare};
 pub use cluster::{
-    Change, ClusterNotice, ClusterPlan, ClusterPool, Facts, Follower, Inventory, Listing, NodeMemo,
-    Peer, Present, PresentTunnel, Problem, Seen, TUNNEL_ALIAS, TUNNEL_DEVICE, TUNNEL_OVERHEAD,
-    TunnelFilter, TunnelNeed, TunnelPlan, Underlay, UnderlayLink, Way, any_tunnels, difference,
-    has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
+    Change, ClusterPlan, ClusterPool, Facts, Follower, Inventory, Listing, NamedNode, Peer,
+    Present, PresentTunnel, Problem, SavedState, Seen, TUNNEL_ALIAS, TUNNEL_DEVICE,
+    TUNNEL_OVERHEAD, TunnelFilter, TunnelNeed, TunnelPlan, Underlay, UnderlayLink, Way, Writer,
+    any_tunnels, difference, has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use collect::{Fate, fate};
 pub use health::{AttachmentState, NodeHealth, Trouble, not_forwarding, troubles};
 pub use identity::{AttachmentIdentity, InvalidIdentity};
-pub use mac::{InvalidMac, MacAddress};
 pub use mtu::{DEFAULT_MTU, InvalidMtu, Mtu, MtuCandidate, MtuSource, choose_mtu};
 pub use nat::{NatPool, NatTable, needs_nat};
 pub use nft::NftTable;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6, TUNNEL_OVERHEAD};
+use super::TUNNEL_OVERHEAD;
+use crate::link::{MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6};
 
 /// The MTU where the node tells nothing: Ethernet's.
 pub const DEFAULT_MTU: u32 = 1500;

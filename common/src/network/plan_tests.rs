@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::link::MacAddress;
 
 /// As much of a kernel as plans touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

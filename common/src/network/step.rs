@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{AttachmentIdentity, MacAddress, NatTable};
+use super::{AttachmentIdentity, NatTable};
+use crate::link::MacAddress;
 
 /// The protocol number of every route that Weir makes, so that what is Weir's
 /// can be told from the rest: `proto 77` in `ip route`. The kernel leaves

@@ -9,17 +9,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use weir_common::network::{Follower, Problem, TunnelNeed};
-use weir_kernel::Kernel;
-use weir_process::{AgentNotice, Presence};
+use weir_common::network::{Follower, Problem};
+use weir_kernel::{Keep, Kernel, Reconciled};
+use weir_process::AgentLock;
 
-use super::converge::{Outcome, converge};
 use super::feed::News;
-use super::handover::Handover;
 use super::metrics::Metrics;
 use super::pace::Pace;
 use super::registration::Registration;
 use super::service::Service;
+use super::state_file::StateFile;
 use crate::session::chain;
 
 /// A running agent.
@@ -30,8 +29,8 @@ pub struct Agent {
     pub kernel: Kernel,
     /// What is told to Prometheus.
     pub metrics: Arc<Metrics>,
-    /// What is told to plugins.
-    pub presence: Presence,
+    /// Keeps other agents from this node, and tells plugins that one runs.
+    _lock: AgentLock,
     /// What is told to systemd.
     pub service: Service,
     /// Told when the kernel changed.
@@ -39,7 +38,7 @@ pub struct Agent {
     /// How often the kernel is compared although it told of no change. What it does
     /// not tell of is repaired by then.
     pub drift_interval: Duration,
-    handover: Handover,
+    state_file: StateFile,
     follower: Follower,
     listed: bool,
     /// Whether the kernel has been compared with what was listed.
@@ -61,23 +60,23 @@ pub enum Until {
 
 impl Agent {
     /// An agent that knows nothing yet but what was left to it.
-    pub fn new(
+    pub async fn new(
         registration: Registration,
         kernel: Kernel,
         metrics: Arc<Metrics>,
-        presence: Presence,
+        lock: AgentLock,
         kernel_changed: Arc<Notify>,
         drift_interval: Duration,
-        handover: Handover,
+        state_file: StateFile,
     ) -> Self {
         Self {
-            follower: handover.take_over(),
-            handover,
+            follower: state_file.take_over().await,
+            state_file,
             drift_interval,
             registration,
             kernel,
             metrics,
-            presence,
+            _lock: lock,
             service: Service::default(),
             kernel_changed,
             listed: false,
@@ -208,9 +207,8 @@ impl Agent {
         }
         let nodes = inventory.nodes.len();
         // Where it is told that there is no address, somebody else may have that one.
-        let keeps_tunnel = problems.is_empty();
-        let outcome =
-            converge(&self.kernel, self.registration.node(), inventory, keeps_tunnel).await;
+        let keep = Keep { tunnel_address: problems.is_empty(), borrowed: false };
+        let outcome = self.kernel.reconcile(self.registration.node(), inventory, keep).await;
         self.metrics.observe(started.elapsed());
         self.metrics.nodes.set(nodes as i64);
         self.metrics.held.set(self.follower.held() as i64);
@@ -221,7 +219,7 @@ impl Agent {
                     outcome.problems.retain(|problem| !is_it(problem));
                 }
                 outcome.problems.append(&mut problems);
-                failures.extend(self.note(outcome));
+                failures.extend(self.note(outcome).await);
             }
             Err(error) => failures.push(chain(&error)),
         }
@@ -232,11 +230,15 @@ impl Agent {
     }
 
     /// Tells of what was done, and returns what failed.
-    fn note(&mut self, outcome: Outcome) -> Vec<String> {
-        let Outcome { plan, changes, failures, problems } = outcome;
-        self.metrics.changes.inc_by(changes as u64);
-        if changes > 0 {
-            tracing::info!(changes, routes = plan.routes.len(), "changed the kernel");
+    async fn note(&mut self, outcome: Reconciled) -> Vec<String> {
+        let Reconciled { plan, changes, failures, problems } = outcome;
+        self.metrics.changes.inc_by(changes.len() as u64);
+        if !changes.is_empty() {
+            let (changes, routes) = (changes.len(), plan.routes.len());
+            tracing::info!(changes, routes, "changed the kernel");
+        }
+        for change in &changes {
+            tracing::debug!("{change}");
         }
         for problem in problems.difference(&self.problems) {
             tracing::warn!("{problem}");
@@ -246,12 +248,8 @@ impl Agent {
         self.metrics.problems.set(self.problems.len() as i64);
         self.metrics.tunnel.set(plan.tunnel.is_some().into());
         self.metrics.pod_mtu.set(plan.pod_mtu.into());
-        let notice = AgentNotice { pod_mtu: Some(plan.pod_mtu), tunnel: TunnelNeed::of(&plan) };
-        if let Err(error) = self.presence.tell(notice) {
-            tracing::warn!(%error, "plugins cannot be told of MTU and tunnel");
-        }
-        self.handover.leave(&self.follower, &plan);
-        failures
+        self.state_file.write(&self.follower, &plan).await;
+        failures.iter().map(|error| chain(error.as_ref())).collect()
     }
 
     fn note_failures(&mut self, failures: Vec<String>) {

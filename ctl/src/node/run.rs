@@ -11,15 +11,15 @@ use tokio::sync::{Notify, mpsc};
 use tracing::level_filters::LevelFilter;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::Family;
-use weir_common::network::AutodetectionMethod;
+use weir_common::network::{AutodetectionMethod, NamedNode};
 use weir_common::node::{Detection, OwnAddress};
 use weir_kernel::{Kernel, Monitor};
-use weir_process::{PRESENCE_FILE, Presence};
+use weir_process::{AGENT_LOCK, AgentLock};
 
 use super::agent::{Agent, Until};
-use super::handover::Handover;
 use super::metrics::Metrics;
 use super::registration::Registration;
+use super::state_file::StateFile;
 use super::{feed, http};
 use crate::location::Location;
 use crate::session::{Failure, chain};
@@ -89,12 +89,12 @@ pub fn run(
 ) -> Result<ExitCode, Failure> {
     start_log(arguments.log_level);
     let settings = validate(arguments, node_name)?;
-    let presence = Presence::show(Path::new(PRESENCE_FILE)).map_err(|error| {
-        Failure::new(format!("{PRESENCE_FILE} cannot be written: {error}; run this as root"))
+    let lock = AgentLock::take(Path::new(AGENT_LOCK)).map_err(|error| {
+        Failure::new(format!("{AGENT_LOCK} cannot be locked: {error}; run this as root"))
     })?;
-    let presence = presence.ok_or_else(|| {
+    let lock = lock.ok_or_else(|| {
         Failure::new(format!(
-            "another agent runs on this node (it holds {PRESENCE_FILE}); end it first"
+            "another agent runs on this node (it holds {AGENT_LOCK}); end it first"
         ))
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -102,7 +102,7 @@ pub fn run(
         .build()
         .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
     let until = if arguments.once { Until::Converged } else { Until::Ended };
-    let ailments = runtime.block_on(serve(settings, location, presence, until))?;
+    let ailments = runtime.block_on(serve(settings, location, lock, until))?;
     if arguments.once && !ailments.is_empty() {
         return Err(Failure::new(ailments.join("\n")));
     }
@@ -112,7 +112,7 @@ pub fn run(
 async fn serve(
     settings: Settings,
     location: &Location,
-    presence: Presence,
+    lock: AgentLock,
     until: Until,
 ) -> Result<Vec<String>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(chain(error));
@@ -137,17 +137,12 @@ async fn serve(
     tokio::spawn(feed::follow(Arc::clone(&datastore), sender));
     tracing::info!(node = settings.node, datastore = ?location.configuration, "started");
     let Settings { node, addresses, drift_interval, metrics_address: _ } = settings;
+    let named = NamedNode { name: node.clone(), source: String::new() };
+    let state_file = StateFile::new(named, location.configuration.place());
     let registration = Registration::new(datastore, node, addresses);
-    let handover = Handover::new(location.configuration.place());
-    let agent = Agent::new(
-        registration,
-        kernel,
-        metrics,
-        presence,
-        kernel_changed,
-        drift_interval,
-        handover,
-    );
+    let agent =
+        Agent::new(registration, kernel, metrics, lock, kernel_changed, drift_interval, state_file)
+            .await;
     agent.run(news, until).await.map_err(|error| failed(&error))
 }
 

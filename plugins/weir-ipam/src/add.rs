@@ -1,81 +1,69 @@
 //! ADD: assign the addresses an attachment asks for.
 
 use jiff::Timestamp;
-use weir_common::cni::skeleton::Call;
-use weir_common::cni::{AddResult, Error, assigned, request_of};
-use weir_common::datastore::Datastore;
+use weir_common::cni::{Error, request_of};
 use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::Scope;
 use weir_common::ipam::engine::Assignment;
-use weir_common::ipam::{Assigned, Error as IpamError, Memo, engine};
-use weir_process::{Lock, Timing, block_on, boot_id, within_turn};
+use weir_common::ipam::{Assigned, Error as IpamError, Hints, engine};
+use weir_process::{HintsFile, Timing, within_ipam};
 
-use crate::cluster::{self, Question};
-use crate::sweep::sweep;
-use crate::{host, lock};
+use crate::Ipam;
 
-pub fn add(call: &Call) -> Result<AddResult, Error> {
-    let ipam = call.configuration.require_ipam()?;
-    let boot_id = boot_id();
-    let request = request_of(call, &host(call)?, boot_id.as_deref())?;
-    // The wait for other calls of this host does not count against the deadline.
-    let datastore = call.configuration.datastore.clone()?;
-    let place = datastore.place();
-    let lock = lock(ipam);
-    let mut memo = Memo::read(&lock.memo(), boot_id.as_deref());
-    let question = Question::asked();
-    let (assignment, cluster) = block_on(async {
-        let likely = memo.likely.clone();
-        let (datastore, assignment, due) = within_turn("assigning addresses", async {
-            let datastore = weir_datastore::open(&datastore).await?;
-            let assign = assign(call, &request, datastore.as_ref(), (&lock, &mut memo));
-            let (assignment, due) = tokio::join!(assign, question.is_due(datastore.as_ref()));
-            Ok((datastore, assignment?, due))
-        })
-        .await?;
-        leave(lock, memo, &request, &assignment);
-        // A block that was claimed only now was not seen by a look beside it.
-        let is_new = |assigned: &Assigned| !likely.contains(&assigned.block);
-        let datastore = datastore.as_ref();
-        let due = async {
-            due || assignment.addresses.iter().any(is_new) && question.is_due(datastore).await
-        };
-        let cluster = cluster::answer(datastore, &place, &request.assignee.host, due).await;
-        Ok((assignment, cluster))
-    })?;
-    Ok(AddResult { cluster, ..assigned(ipam, &assignment) })
+/// What an ADD comes to.
+#[derive(Debug)]
+pub struct Added {
+    /// The addresses, and the pools that there were at that moment.
+    pub assignment: Assignment,
+    /// Whether an address is from another block than those of the last call: this one may
+    /// have claimed it.
+    pub from_other_block: bool,
 }
 
-/// Lets the next call of this host have its turn. The block that this one took an
-/// address from likely has another.
-fn leave(lock: Lock, mut memo: Memo, request: &Request, assignment: &Assignment) {
-    for Assigned { address, block } in &assignment.addresses {
-        tracing::debug!(%address, %block, handle = request.assignee.handle_id, "assigned");
-    }
-    memo.likely = assignment.addresses.iter().map(|assigned| assigned.block).collect();
-    lock.leave(&memo.to_string());
-}
-
-/// Assigns. What a reboot left is given back first: under every first ADD in the host's
-/// own blocks and, where there are few, in all, of which it may have borrowed addresses;
-/// where there are many, in all only when there is no other address to be had.
-async fn assign(
-    call: &Call,
-    request: &Request,
-    datastore: &dyn Datastore,
-    (lock, memo): (&Lock, &mut Memo),
-) -> Result<Assignment, Error> {
-    sweep(call, &request.assignee.host, datastore, Scope::OwnBlocks, (lock, &mut *memo)).await;
-    let _timing = Timing::of("assign");
-    let likely = memo.likely.clone();
-    let now = Timestamp::now();
-    match engine::assign(datastore, request, &likely, now).await {
-        Err(IpamError::Exhausted { .. })
-            if !memo.is_swept(&call.configuration.network, Scope::AllBlocks) =>
-        {
-            sweep(call, &request.assignee.host, datastore, Scope::AllBlocks, (lock, memo)).await;
-            Ok(engine::assign(datastore, request, &likely, now).await?)
+impl Ipam<'_> {
+    /// Assigns the addresses that the call asks for; those that it has already, if an
+    /// earlier ADD got them.
+    ///
+    /// # Errors
+    /// See [`IpamError`]; the host's lock cannot be had; time is up.
+    pub async fn add(&self) -> Result<Added, Error> {
+        let request = request_of(self.call, &self.node, self.boot_id)?;
+        let _lock = self.lock().await?;
+        let mut file = HintsFile::read(self.lock_file());
+        let mut hints = file.hints();
+        let assigning = async { Ok(self.assign(&request, &mut hints).await?) };
+        let assigned = within_ipam("assigning addresses", self.limit, assigning).await;
+        let added = assigned.map(|assignment| {
+            let is_other = |assigned: &Assigned| !hints.likely.contains(&assigned.block);
+            let from_other_block = assignment.addresses.iter().any(is_other);
+            // The block that this call took an address from likely has another.
+            hints.likely = assignment.addresses.iter().map(|assigned| assigned.block).collect();
+            Added { assignment, from_other_block }
+        });
+        // Also where it failed: what was swept need not be swept again.
+        file.leave(&hints);
+        for Assigned { address, block } in added.iter().flat_map(|it| &it.assignment.addresses) {
+            tracing::debug!(%address, %block, handle = request.assignee.handle_id, "assigned");
         }
-        assigned => Ok(assigned?),
+        added
+    }
+
+    /// Assigns. What a reboot left is given back first: under every first ADD in the host's
+    /// own blocks and, where there are few, in all, of which it may have borrowed addresses;
+    /// where there are many, in all only when there is no other address to be had.
+    async fn assign(&self, request: &Request, hints: &mut Hints) -> Result<Assignment, IpamError> {
+        self.sweep(Scope::OwnBlocks, hints).await;
+        let _timing = Timing::of("assign");
+        let (datastore, likely) = (self.datastore.as_ref(), hints.likely.clone());
+        let now = Timestamp::now();
+        match engine::assign(datastore, request, &likely, now).await {
+            Err(IpamError::Exhausted { .. })
+                if !hints.is_swept(&self.call.configuration.network, Scope::AllBlocks) =>
+            {
+                self.sweep(Scope::AllBlocks, hints).await;
+                engine::assign(datastore, request, &likely, now).await
+            }
+            assigned => assigned,
+        }
     }
 }

@@ -1,20 +1,22 @@
 //! CHECK: the addresses of ADD's result must still be the attachment's.
 
-use weir_common::cni::skeleton::Call;
-use weir_common::cni::{Error, assignee_of, check_held, require_prev_result};
+use weir_common::cni::{Error, assignee_of, check_held};
 use weir_common::ipam::engine;
-use weir_process::{block_on, within_turn};
+use weir_process::within_ipam;
 
-use crate::host;
+use crate::Ipam;
 
-pub fn check(call: &Call) -> Result<(), Error> {
-    call.configuration.require_ipam()?;
-    let result = require_prev_result(call)?;
-    let assignee = assignee_of(call, &host(call)?);
-    let datastore = call.configuration.datastore.clone()?;
-    let held = block_on(within_turn("looking the addresses up", async {
-        let datastore = weir_datastore::open(&datastore).await?;
-        Ok(engine::lookup(datastore.as_ref(), &assignee).await?)
-    }))?;
-    check_held(call, result, &assignee, &held)
+impl Ipam<'_> {
+    /// Compares the result of ADD with what is allocated to the attachment.
+    ///
+    /// # Errors
+    /// [`Code::CheckFailed`](weir_common::cni::Code::CheckFailed) when an address is not;
+    /// the datastore cannot be asked.
+    pub async fn check(&self) -> Result<(), Error> {
+        let result = self.call.configuration.require_prev_result()?;
+        let assignee = assignee_of(self.call, &self.node);
+        let looking = async { Ok(engine::lookup(self.datastore.as_ref(), &assignee).await?) };
+        let held = within_ipam("looking the addresses up", self.limit, looking).await?;
+        check_held(self.call, result, &assignee, &held)
+    }
 }

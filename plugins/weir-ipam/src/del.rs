@@ -1,23 +1,24 @@
 //! DEL: give an attachment's addresses back.
 
-use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Error, assignee_of};
 use weir_common::ipam::engine;
-use weir_process::{block_on, within_turn};
+use weir_process::within_ipam;
 
-use crate::{host, lock};
+use crate::Ipam;
 
-pub fn del(call: &Call) -> Result<(), Error> {
-    let ipam = call.configuration.require_ipam()?;
-    let assignee = assignee_of(call, &host(call)?);
-    let datastore = call.configuration.datastore.clone()?;
-    let _lock = lock(ipam);
-    let released = block_on(within_turn("releasing addresses", async {
-        let datastore = weir_datastore::open(&datastore).await?;
-        Ok(engine::release(datastore.as_ref(), &assignee).await?)
-    }))?;
-    for released in &released {
-        tracing::debug!(address = %released.address, handle = assignee.handle_id, "released");
+impl Ipam<'_> {
+    /// Releases all addresses of the call's attachment; none is no error.
+    ///
+    /// # Errors
+    /// See [`weir_common::ipam::Error`]; the host's lock cannot be had; time is up.
+    pub async fn del(&self) -> Result<(), Error> {
+        let assignee = assignee_of(self.call, &self.node);
+        let _lock = self.lock().await?;
+        let releasing = async { Ok(engine::release(self.datastore.as_ref(), &assignee).await?) };
+        let released = within_ipam("releasing addresses", self.limit, releasing).await?;
+        for released in &released {
+            tracing::debug!(address = %released.address, handle = assignee.handle_id, "released");
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -25,7 +25,7 @@ pub fn name_of(call: &Call) -> AttachmentName {
 /// # Errors
 /// [`Code::Kernel`] when the links cannot be listed.
 pub async fn gather(call: &Call, now: Timestamp) -> Result<Evidence, Error> {
-    let mut evidence = Evidence { boot_id: boot_id(), ..Evidence::default() };
+    let mut evidence = Evidence { boot_id: boot_id().map(str::to_owned), ..Evidence::default() };
     if call.configuration.main_plugin == OWN_MAIN_PLUGIN {
         evidence.alive = attached(&call.configuration.network).await?;
         let on_node = is_node_namespace().unwrap_or(false);

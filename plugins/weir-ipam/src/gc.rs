@@ -1,54 +1,99 @@
 //! GC: give back the addresses of attachments that are gone.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
-use serde_json::Value;
-use weir_common::cni::skeleton::Call;
-use weir_common::cni::{Error, cluster_answer};
-use weir_common::datastore::Datastore;
-use weir_common::ipam::collect::{Collection, Rule, Scope, collect};
-use weir_process::{block_on, within_turn};
+use weir_common::cni::{Code, Error};
+use weir_common::ipam::collect::{AttachmentName, Collection, Rule, Scope, collect};
+use weir_common::network::AttachmentIdentity;
+use weir_kernel::has_link;
+use weir_process::{AttachmentLocks, LockError, within_ipam};
 
-use crate::cluster::{self, Question};
-use crate::{evidence, host, lock};
+use crate::{Ipam, evidence};
 
-/// Gives back what the runtime does not list, or, when it gave no list, what is
-/// proved dead: of this network and this host. Answers what there is in the cluster, if
-/// `weir` asks for it.
-///
-/// # Errors
-/// All that failed, as one, after everything has been tried.
-pub fn gc(call: &Call) -> Result<Option<Value>, Error> {
-    let ipam = call.configuration.require_ipam()?;
-    let host = host(call)?;
-    let configuration = call.configuration.datastore.clone()?;
-    let place = configuration.place();
-    let question = Question::asked();
-    let lock = lock(ipam);
-    block_on(async {
-        let datastore = within_turn("giving back what is not in use", async {
-            let datastore = weir_datastore::open(&configuration).await?;
-            give_back(call, &host, datastore.as_ref()).await?;
-            Ok(datastore)
-        })
-        .await?;
-        drop(lock);
-        let datastore = datastore.as_ref();
-        let cluster = cluster::answer(datastore, &place, &host, question.is_due(datastore)).await;
-        Ok(cluster.as_deref().map(cluster_answer))
-    })
+/// The attachments of a network that a call gives up. Their locks are held until this is
+/// dropped, so that no ADD begins meanwhile.
+#[derive(Debug)]
+pub struct Claims {
+    network: String,
+    locks: AttachmentLocks,
 }
 
-async fn give_back(call: &Call, host: &str, datastore: &dyn Datastore) -> Result<(), Error> {
-    let rule = match &call.configuration.valid_attachments {
-        Some(valid) => Rule::Listed(valid.clone()),
-        None => Rule::Proved(evidence::gather(call, Timestamp::now()).await?),
-    };
-    let network = call.configuration.network.clone();
-    let collection = Collection { host: host.to_owned(), network, rule };
-    let collected = collect(datastore, &collection, Scope::AllBlocks).await;
-    for (address, handle) in &collected.released {
-        tracing::info!(%address, handle, "given back: its attachment is gone");
+impl Claims {
+    /// Of this network; `locks` are to hold them.
+    pub fn new(network: &str, locks: AttachmentLocks) -> Self {
+        Self { network: network.to_owned(), locks }
     }
-    let errors = collected.errors.into_iter().map(Error::from);
-    Error::joined(errors).map_or(Ok(()), Err)
+
+    /// Claims the attachment with the host's end of this name; not if a call is at work on
+    /// it.
+    ///
+    /// # Errors
+    /// Its lock cannot be taken, whoever has it.
+    pub fn claim_link(&self, host_interface: &str) -> Result<bool, LockError> {
+        match AttachmentIdentity::lock_number_of(host_interface) {
+            Some(number) => self.locks.try_take(number),
+            None => Ok(false),
+        }
+    }
+
+    /// Claims an attachment whose addresses are to be given back; not if a call is at work
+    /// on it, or it has a link: that of an ADD which came to its end since the links were
+    /// looked at.
+    pub fn claim(&self, attachment: &AttachmentName) -> bool {
+        self.try_claim(attachment).unwrap_or_else(|error| {
+            let AttachmentName { container_id, interface } = attachment;
+            tracing::warn!(%error, container_id, interface, "the attachment is passed over");
+            false
+        })
+    }
+
+    fn try_claim(&self, attachment: &AttachmentName) -> Result<bool, Error> {
+        let AttachmentName { container_id, interface } = attachment;
+        // No call of `weir` can be at work on what its names are too long for.
+        let identity = AttachmentIdentity::new(self.network.as_str(), container_id, interface);
+        let Ok(identity) = identity else { return Ok(true) };
+        let host_interface = identity.host_interface();
+        let failed = |error: weir_kernel::Error| Error::caused(Code::Kernel, &error);
+        Ok(self.claim_link(&host_interface)? && !has_link(&host_interface).map_err(failed)?)
+    }
+}
+
+impl Ipam<'_> {
+    /// Gives back what the runtime's list of `valid` attachments does not have, or, without
+    /// a list, what is proved dead: of this network and this host. What cannot be claimed
+    /// is passed over.
+    ///
+    /// # Errors
+    /// All that failed, as one, after everything has been tried.
+    pub async fn gc(
+        &self,
+        valid: Option<&BTreeSet<AttachmentName>>,
+        claims: &Claims,
+    ) -> Result<(), Error> {
+        let _lock = self.lock().await?;
+        let giving_back = self.give_back(valid, claims);
+        within_ipam("giving back what is not in use", self.limit, giving_back).await
+    }
+
+    async fn give_back(
+        &self,
+        valid: Option<&BTreeSet<AttachmentName>>,
+        claims: &Claims,
+    ) -> Result<(), Error> {
+        let rule = match valid {
+            Some(valid) => Rule::Listed(valid.clone()),
+            None => Rule::Proved(evidence::gather(self.call, Timestamp::now()).await?),
+        };
+        let network = self.call.configuration.network.clone();
+        let collection = Collection { host: self.node.clone(), network, rule };
+        let claim = |attachment: &AttachmentName| claims.claim(attachment);
+        let collecting = collect(self.datastore.as_ref(), &collection, Scope::AllBlocks, &claim);
+        let collected = collecting.await;
+        for (address, handle) in &collected.released {
+            tracing::info!(%address, handle, "given back: its attachment is gone");
+        }
+        let errors = collected.errors.into_iter().map(Error::from);
+        Error::joined(errors).map_or(Ok(()), Err)
+    }
 }

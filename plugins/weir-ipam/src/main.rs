@@ -1,24 +1,11 @@
-//! `weir-ipam`, the CNI IPAM plugin: pool, block, address.
-//!
-//! One process a call: the decisions are in `weir_common::ipam`, the datastores
-//! in `weir_datastore`; here they are connected.
+//! `weir-ipam`, the CNI IPAM plugin, for main plugins other than `weir`.
 
-mod add;
-mod check;
-mod cluster;
-mod del;
-mod evidence;
-mod gc;
-mod status;
-mod sweep;
-
-use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::Value;
 use weir_common::cni::skeleton::{Call, Plugin};
-use weir_common::cni::{AddResult, Command, Error, IpamConfiguration};
-use weir_process::{DEFAULT_LOCK_FILE, Lock, Timing, logged, node_name};
+use weir_common::cni::{AddResult, Command, Error, assigned};
+use weir_ipam::Ipam;
+use weir_process::{Limit, WORK, block_on, logged};
 
 struct WeirIpam;
 
@@ -28,37 +15,41 @@ impl Plugin for WeirIpam {
     }
 
     fn add(&self, call: &Call) -> Result<AddResult, Error> {
-        logged(call, Command::Add, || add::add(call))
+        run(call, Command::Add, async |ipam: Ipam<'_>| {
+            let added = ipam.add().await?;
+            Ok(assigned(call.configuration.require_ipam()?, &added.assignment))
+        })
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
-        logged(call, Command::Del, || del::del(call))
+        run(call, Command::Del, async |ipam: Ipam<'_>| ipam.del().await)
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
-        logged(call, Command::Check, || check::check(call))
+        run(call, Command::Check, async |ipam: Ipam<'_>| ipam.check().await)
     }
 
-    fn gc(&self, call: &Call) -> Result<Option<Value>, Error> {
-        logged(call, Command::Gc, || gc::gc(call))
+    fn gc(&self, call: &Call) -> Result<(), Error> {
+        run(call, Command::Gc, async |ipam: Ipam<'_>| {
+            ipam.gc(call.configuration.valid_attachments.as_ref(), &ipam.claims()?).await
+        })
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
-        logged(call, Command::Status, || status::status(call))
+        logged(call, Command::Status, || block_on(Ipam::status(call, Limit::of(WORK))))
     }
 }
 
 fn main() -> ExitCode {
-    weir_process::die_with_parent();
     weir_process::main(&WeirIpam)
 }
 
-/// The name of this host.
-fn host(call: &Call) -> Result<String, Error> {
-    Ok(node_name(&call.configuration.node_name.clone()?)?)
-}
-
-fn lock(ipam: &IpamConfiguration) -> Lock {
-    let _timing = Timing::of("wait for the host's lock");
-    Lock::take(ipam.lock_file.as_deref().unwrap_or(Path::new(DEFAULT_LOCK_FILE)))
+fn run<'a, T>(
+    call: &'a Call,
+    command: Command,
+    work: impl AsyncFnOnce(Ipam<'a>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    logged(call, command, || {
+        block_on(async { work(Ipam::open(call, Limit::of(WORK)).await?).await })
+    })
 }

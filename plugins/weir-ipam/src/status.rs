@@ -3,56 +3,47 @@
 use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{Code, Error, IpamConfiguration};
-use weir_common::datastore::Datastore;
+use weir_common::cni::{Code, Error};
+use weir_common::ipam::Error as IpamError;
 use weir_common::ipam::collect::Scope;
 use weir_common::ipam::explain::explain;
-use weir_common::ipam::{Error as IpamError, Memo};
-use weir_process::{block_on, boot_id, within_turn};
+use weir_process::{HintsFile, Limit, within_ipam};
 
-use crate::sweep::sweep;
-use crate::{host, lock};
+use crate::Ipam;
 
-/// Makes the decision that an ADD on this node would make, and stops before it is
-/// carried out.
-pub fn status(call: &Call) -> Result<(), Error> {
-    let ipam = call.configuration.require_ipam()?;
-    let host = host(call)?;
-    let datastore = call.configuration.datastore.clone()?;
-    let look = async {
-        let datastore = weir_datastore::open(&datastore).await?;
-        Ok(foresee(call, ipam, &host, datastore.as_ref()).await?)
-    };
-    block_on(within_turn("looking for a free address", look))
-        .map_err(|error| Error { code: Code::NotAvailable, ..error })
-}
-
-/// Full of what a reboot left is not full. No ADD may come to give it back while
-/// this says that there is no address, so it is done here.
-async fn foresee(
-    call: &Call,
-    ipam: &IpamConfiguration,
-    host: &str,
-    datastore: &dyn Datastore,
-) -> Result<(), IpamError> {
-    match would_add(ipam, host, datastore).await {
-        Err(IpamError::Exhausted { .. }) => {
-            let lock = lock(ipam);
-            let mut memo = Memo::read(&lock.memo(), boot_id().as_deref());
-            sweep(call, host, datastore, Scope::AllBlocks, (&lock, &mut memo)).await;
-            would_add(ipam, host, datastore).await
-        }
-        outcome => outcome,
+impl Ipam<'_> {
+    /// Makes the decision that an ADD on this node would make, and stops before it is
+    /// carried out.
+    ///
+    /// # Errors
+    /// [`Code::NotAvailable`] when an ADD would fail.
+    pub async fn status(call: &Call, limit: Limit) -> Result<(), Error> {
+        let looking = async { Ipam::open(call, limit).await?.foresee().await };
+        let looking = within_ipam("looking for a free address", limit, looking);
+        looking.await.map_err(|error| Error { code: Code::NotAvailable, ..error })
     }
-}
 
-async fn would_add(
-    ipam: &IpamConfiguration,
-    host: &str,
-    datastore: &dyn Datastore,
-) -> Result<(), IpamError> {
-    let gateways = ipam.gateways.iter().map(IpNet::addr).collect();
-    let now = Timestamp::now();
-    let explanation = explain(datastore, host, ipam.wants.clone(), gateways, now).await?;
-    explanation.outcome.map(|_| ())
+    /// Full of what a reboot left is not full. No ADD may come to give it back while
+    /// this says that there is no address, so it is done here.
+    async fn foresee(&self) -> Result<(), Error> {
+        match self.would_add().await {
+            Err(IpamError::Exhausted { .. }) => {
+                let _lock = self.lock().await?;
+                let mut file = HintsFile::read(self.lock_file());
+                let mut hints = file.hints();
+                self.sweep(Scope::AllBlocks, &mut hints).await;
+                file.leave(&hints);
+                Ok(self.would_add().await?)
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    async fn would_add(&self) -> Result<(), IpamError> {
+        let ipam = self.configuration;
+        let gateways = ipam.gateways.iter().map(IpNet::addr).collect();
+        let (wants, now) = (ipam.wants.clone(), Timestamp::now());
+        let foretold = explain(self.datastore.as_ref(), &self.node, wants, gateways, now).await?;
+        foretold.outcome.map(|_| ())
+    }
 }

@@ -3,76 +3,82 @@
 use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{AddResult, Code, Error, attachment_of, identity_of, result_of};
+use weir_common::cni::{AddResult, Code, Error};
 use weir_common::ipam::Family;
 use weir_common::network::{
     Attachment, AttachmentIdentity, Expected, Families, Mtu, MtuSource, Nat, NodeNeeds, Route,
     Step, compare, plan_addresses, plan_attachment, plan_link, plan_node, plan_parameters,
 };
 use weir_kernel::{Applied, Kernel, is_same_namespace};
-use weir_process::{ANSWER, CLEAN_UP, Lock, NAT_LOCK, Timing};
+use weir_process::{CLEAN_UP, Limit, Lock, NODE_LOCK, Timing, WORK};
 
-use crate::cluster::{Keeper, Upkeep};
-use crate::delegate::{Delegate, is_own_ipam};
-use crate::{del, failure, forwarding, pools};
+use crate::attachment::{attachment_of, identity_of, result_of};
+use crate::node::{Cluster, Node};
+use crate::source::{Given, Source, is_own_ipam};
+use crate::{del, failure, forwarding, lock};
 
 /// Attaches the container, or leaves everything as it was. An attachment that is
-/// there already is answered as it was the first time, after being made anew if
+/// there already is answered as it was the first time, after being made again if
 /// it is not whole.
 ///
 /// # Errors
 /// Whatever is in the way.
 pub async fn add(call: &Call) -> Result<AddResult, Error> {
-    let ipam = call.configuration.require_ipam()?;
+    let limit = Limit::of(WORK);
+    let source = Source::find(call)?;
     let identity = identity_of(call)?;
-    let keeper = Keeper::find(call);
-    let delegate = Delegate::find(call, ipam)?.asking(keeper.question());
     let kernel = open(call)?;
+    let _locks = lock(&identity, limit).await?;
+    let node = Node::find(call);
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
     let checked = match expected_families(call).is_some_and(|families| families.ipv6) {
-        true => Some(mtu(call, &kernel, &keeper).await?),
+        true => Some(mtu(call, &kernel, &node).await?),
         // Nothing is too small for IPv4: it is looked up meanwhile.
         false => None,
     };
-    let mut running = delegate.start("ADD", ANSWER)?;
-    // While the IPAM plugin works, what needs no address is done.
-    let ask = async {
-        let _timing = Timing::of("addresses");
-        running.result(call).await
-    };
-    let prepare = prepare(call, &kernel, &keeper, checked, &identity, present);
-    let (mut addresses, link) = tokio::join!(ask, prepare);
-    let upkeep = match &mut addresses {
-        Ok(addresses) => {
-            let notice = addresses.cluster.take().map(|notice| *notice);
-            Upkeep::take(&kernel, notice).await
-        }
-        Err(_) => None,
-    };
-    let attached = match (addresses, link) {
-        (Ok(addresses), Ok(link)) => {
-            let link = link.with_upkeep(call, upkeep.as_ref());
-            attach(call, &kernel, &keeper, addresses, link).await
-        }
-        (Err(error), Ok(link)) => Err(undo(&kernel, link.applied, error).await),
-        (_, Err(error)) => Err(error),
-    };
-    // The IPAM plugin came to its end meanwhile. Only then does its answer count.
-    let attached = match (attached, running.end().await) {
-        (Ok((_, applied)), Err(error)) => Err(undo(&kernel, applied, error).await),
-        (attached, _) => attached.map(|(result, _)| result),
-    };
-    match attached {
-        // The addresses of an attachment that was there stay with it until DEL.
-        Err(error) if !present => Err(give_back(&delegate, error).await),
-        Err(error) => Err(error),
-        Ok(result) => {
-            if let Some(upkeep) = upkeep {
-                upkeep.carry_out(&kernel, &keeper).await;
+    let link = prepare(call, &kernel, &node, checked, &identity, present);
+    match attach(call, &kernel, (&node, &source), link, limit).await {
+        Ok((result, cluster)) => {
+            if let Some(cluster) = cluster {
+                node.reconcile(&kernel, cluster, limit).await;
             }
             Ok(result)
         }
+        Err(error) => Err(give_back(call, &kernel, &source, &identity, error).await),
     }
+}
+
+/// Attaches the container, whose `link` is made meanwhile. Where that fails the kernel is as
+/// it was, but addresses may be assigned.
+async fn attach(
+    call: &Call,
+    kernel: &Kernel,
+    (node, source): (&Node, &Source<'_>),
+    link: impl Future<Output = Result<Link, Error>>,
+    limit: Limit,
+) -> Result<(AddResult, Option<Cluster>), Error> {
+    // While addresses are assigned, what needs none is done.
+    let assign = async {
+        let _timing = Timing::of("addresses");
+        source.assign(call, (node, kernel), limit).await
+    };
+    let (given, link) = tokio::join!(assign, link);
+    let (given, link) = match (given, link) {
+        (Ok(given), Ok(link)) => (given, link),
+        (Err(error), Ok(link)) => return Err(undo(kernel, link.applied, error).await),
+        (_, Err(error)) => return Err(error),
+    };
+    let Given { result, pools, cluster, running } = given;
+    let link = link.with_mtu_of(call, cluster.as_ref());
+    let nat = node.nat(pools.as_deref());
+    let (result, applied) = connect(call, kernel, (node, nat), result, (link, limit)).await?;
+    // Another IPAM plugin came to its end meanwhile. Only then does its answer count.
+    if let Some(running) = running
+        && let Err(error) = running.end().await
+    {
+        return Err(undo(kernel, applied, error).await);
+    }
+    Ok((result, cluster))
 }
 
 /// Opens the container's namespace, unless it is the node's.
@@ -97,9 +103,9 @@ fn open(call: &Call) -> Result<Kernel, Error> {
 /// # Errors
 /// [`Code::InvalidConfiguration`] when it will not do for the IP versions that are
 /// wanted, as far as that is known beforehand.
-pub async fn mtu(call: &Call, kernel: &Kernel, keeper: &Keeper) -> Result<Mtu, Error> {
+pub async fn mtu(call: &Call, kernel: &Kernel, node: &Node) -> Result<Mtu, Error> {
     let with_ipv6 = expected_families(call).is_some_and(|families| families.ipv6);
-    let known = call.configuration.mtu.map(Mtu::configured).or(keeper.pod_mtu());
+    let known = call.configuration.mtu.map(Mtu::configured).or(node.pod_mtu());
     let mtu = match known {
         None => {
             let bytes = kernel.uplink_mtu().await.map_err(failure::of_kernel)?;
@@ -107,7 +113,7 @@ pub async fn mtu(call: &Call, kernel: &Kernel, keeper: &Keeper) -> Result<Mtu, E
         }
         // The uplink may have been given a larger one since.
         Some(mtu) if mtu.source == MtuSource::Cluster && mtu.check(with_ipv6).is_err() => {
-            keeper.pod_mtu_anew(kernel).await.map_err(failure::of_kernel)?.unwrap_or(mtu)
+            node.pod_mtu_now(kernel).await.map_err(failure::of_kernel)?.unwrap_or(mtu)
         }
         Some(mtu) => mtu,
     };
@@ -132,8 +138,8 @@ struct Link {
 }
 
 impl Link {
-    fn with_upkeep(self, call: &Call, upkeep: Option<&Upkeep>) -> Self {
-        let of_cluster = upkeep.and_then(Upkeep::pod_mtu);
+    fn with_mtu_of(self, call: &Call, cluster: Option<&Cluster>) -> Self {
+        let of_cluster = cluster.and_then(|cluster| cluster.pod_mtu);
         let is_open = call.configuration.mtu.is_none();
         let mtu = of_cluster.filter(|_| is_open).unwrap_or(self.mtu);
         Self { mtu, is_of_other_mtu: mtu.bytes != self.mtu.bytes, ..self }
@@ -143,7 +149,7 @@ impl Link {
 async fn prepare(
     call: &Call,
     kernel: &Kernel,
-    keeper: &Keeper,
+    node: &Node,
     checked: Option<Mtu>,
     identity: &AttachmentIdentity,
     present: bool,
@@ -151,7 +157,7 @@ async fn prepare(
     let _timing = Timing::of("link");
     let mtu = match checked {
         Some(mtu) => mtu,
-        None => mtu(call, kernel, keeper).await?,
+        None => mtu(call, kernel, node).await?,
     };
     let ready_for = expected_families(call).filter(|_| !present);
     let mut steps =
@@ -159,7 +165,9 @@ async fn prepare(
     if let Some(families) = ready_for {
         steps.extend(plan_parameters(identity, families, forwarding(call)));
     }
-    let beside = kernel.routes_beside(identity).await.map_err(failure::of_kernel)?;
+    let families = expected_families(call).unwrap_or(Families { ipv4: true, ipv6: true });
+    let beside = kernel.routes_beside(identity, present, families).await;
+    let beside = beside.map_err(failure::of_kernel)?;
     let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
     Ok(Link { mtu, is_of_other_mtu: false, ready_for, present, beside, applied })
 }
@@ -171,12 +179,13 @@ fn expected_families(call: &Call) -> Option<Families> {
     Some(Families { ipv4: wanted(Family::V4), ipv6: wanted(Family::V6) })
 }
 
-async fn attach(
+/// Gives the link its addresses, and the node what it needs for them.
+async fn connect(
     call: &Call,
     kernel: &Kernel,
-    keeper: &Keeper,
+    (node, nat): (&Node, Nat),
     addresses: AddResult,
-    link: Link,
+    (link, limit): (Link, Limit),
 ) -> Result<(AddResult, Applied), Error> {
     let _timing = Timing::of("attach");
     let (attachment, steps) = match plan(call, kernel, &addresses, &link).await {
@@ -184,12 +193,10 @@ async fn attach(
         Err(error) => return Err(undo(kernel, link.applied, error).await),
     };
     let applied = kernel.apply_after(link.applied, &steps).await;
-    let applied = applied.map_err(|error| failure::of_plan(&error))?;
-    let applied = if keeper.is_agent() {
-        applied
-    } else {
-        make_node(kernel, attachment.families(), pools::nat(&addresses), applied).await?
-    };
+    let mut applied = applied.map_err(|error| failure::of_plan(&error))?;
+    if !node.is_kept_by_agent() {
+        applied = make_node(kernel, attachment.families(), nat, (applied, limit)).await?;
+    }
     let host_interface = attachment.identity().host_interface();
     tracing::info!(host_interface, addresses = ?attachment.addresses(), "attached");
     Ok((result_of(call, &attachment, addresses), applied))
@@ -200,16 +207,22 @@ async fn make_node(
     kernel: &Kernel,
     families: Families,
     nat: Nat,
-    applied: Applied,
+    (applied, limit): (Applied, Limit),
 ) -> Result<Applied, Error> {
     let state = match kernel.node_state(families.ipv6) {
         Ok(state) => state,
         Err(error) => return Err(undo(kernel, applied, failure::of_kernel(error)).await),
     };
-    let Families { ipv4, ipv6 } = families;
-    let steps = plan_node(&NodeNeeds { ipv4, ipv6, nat: nat.clone() }, &state);
     // A GC looks for attachments and removes the NAT under the same lock.
-    let _lock = (nat != Nat::AsItIs).then(|| Lock::take(Path::new(NAT_LOCK)));
+    let _lock = match &nat {
+        Nat::AsItIs => None,
+        Nat::Exactly(_) => match Lock::wait(Path::new(NODE_LOCK), limit).await {
+            Ok(lock) => Some(lock),
+            Err(error) => return Err(undo(kernel, applied, error.into()).await),
+        },
+    };
+    let Families { ipv4, ipv6 } = families;
+    let steps = plan_node(&NodeNeeds { ipv4, ipv6, nat }, &state);
     kernel.apply_after(applied, &steps).await.map_err(|error| failure::of_plan(&error))
 }
 
@@ -264,10 +277,22 @@ async fn whole(
     Ok(found.host.filter(|_| is_whole).map(|host| host.mtu))
 }
 
-/// After a failure the IPAM plugin is told to release, whatever it may have
-/// assigned (spec: "Delegated plugin execution").
-async fn give_back(delegate: &Delegate<'_>, error: Error) -> Error {
-    match delegate.release(CLEAN_UP).await {
+/// After a failure the addresses are released, whatever was assigned (spec: "Delegated
+/// plugin execution"), unless the kernel has the attachment: then they stay with it until
+/// DEL. What the kernel has at this moment counts, not what it had when the call began.
+async fn give_back(
+    call: &Call,
+    kernel: &Kernel,
+    source: &Source<'_>,
+    identity: &AttachmentIdentity,
+    error: Error,
+) -> Error {
+    let released = match kernel.has_host_end(identity).await {
+        Ok(true) => Ok(()),
+        Ok(false) => source.release(call, Limit::of(CLEAN_UP)).await,
+        Err(error) => Err(failure::of_kernel(error)),
+    };
+    match released {
         Ok(()) => error,
         Err(second) => {
             let details =

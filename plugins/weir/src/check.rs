@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{Code, Error, expected_of, require_prev_result};
+use weir_common::cni::{Code, Error};
 use weir_common::network::{Difference, Families, Trouble, compare, needs_nat, not_forwarding};
 use weir_kernel::Kernel;
+use weir_process::{DEADLINE, Limit};
 
-use weir_process::DEADLINE;
-
-use crate::cluster::Keeper;
-use crate::delegate::{Delegate, is_own_ipam};
-use crate::{failure, forwarding};
+use crate::attachment::{expected_of, identity_of};
+use crate::node::Node;
+use crate::source::{Source, is_own_ipam};
+use crate::{failure, forwarding, lock};
 
 /// Asks the IPAM plugin, and compares the kernel with the result of ADD, and with what
 /// the container needs of the node. What later plugins of the chain added is let be.
@@ -20,9 +20,11 @@ use crate::{failure, forwarding};
 /// # Errors
 /// Everything that is not as it should be.
 pub async fn check(call: &Call) -> Result<(), Error> {
-    let result = require_prev_result(call)?;
-    let delegate = Delegate::find(call, call.configuration.require_ipam()?)?;
-    delegate.start("CHECK", DEADLINE)?.finish().await?;
+    let limit = Limit::of(DEADLINE);
+    let result = call.configuration.require_prev_result()?;
+    let source = Source::find(call)?;
+    let _locks = lock(&identity_of(call)?, limit).await?;
+    source.check(call, limit).await?;
     let expected = expected_of(call, result, forwarding(call))?;
     let path = Path::new(&call.environment.netns);
     let kernel = Kernel::open_with_container(path).map_err(failure::of_kernel)?;
@@ -53,7 +55,7 @@ fn nat(call: &Call, kernel: &Kernel, addresses: &[IpAddr]) -> Result<(), Error> 
     if !is_own_ipam(call) {
         return Ok(());
     }
-    let pools = Keeper::find(call).pools_without_nat(kernel).map_err(failure::of_kernel)?;
+    let pools = Node::find(call).pools_without_nat(kernel).map_err(failure::of_kernel)?;
     if addresses.iter().any(|&address| needs_nat(&pools, address)) {
         return Err(Error::new(Code::CheckFailed, Trouble::NatMissing.to_string()));
     }

@@ -1,14 +1,14 @@
 //! DEL: detach a container.
 
+use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{Error, identity_of};
 use weir_common::network::AttachmentIdentity;
 use weir_kernel::{Kernel, OwnLink};
+use weir_process::{DEADLINE, Limit, Timing};
 
-use weir_process::{DEADLINE, Timing};
-
-use crate::delegate::Delegate;
-use crate::failure;
+use crate::attachment::identity_of;
+use crate::source::Source;
+use crate::{failure, lock};
 
 /// Removes what is there of the attachment and has its addresses released. The
 /// container's namespace is not looked at: with the host's end of a veth the
@@ -18,8 +18,10 @@ use crate::failure;
 /// they are released while the kernel takes its time over the link.
 ///
 /// # Errors
-/// All that failed, after everything has been tried.
+/// All that failed, after everything has been tried; another call keeps the attachment's
+/// lock.
 pub async fn del(call: &Call) -> Result<(), Error> {
+    let limit = Limit::of(DEADLINE);
     let identity = match identity_of(call) {
         Ok(identity) => identity,
         // An ADD refuses it before it does anything (spec: "DEL" of what is not there).
@@ -28,10 +30,11 @@ pub async fn del(call: &Call) -> Result<(), Error> {
             return Ok(());
         }
     };
+    let _locks = lock(&identity, limit).await?;
     let kernel = Kernel::open().map_err(failure::of_kernel)?;
     let link = kernel.remove_routes(&identity).await.map_err(failure::of_kernel);
     let (removed, released) = match link {
-        Ok(link) => tokio::join!(remove_link(&kernel, link), release(call)),
+        Ok(link) => tokio::join!(remove_link(&kernel, link), release(call, limit)),
         // An address is not released while a route to it may be left.
         Err(error) => (Err(error), Ok(())),
     };
@@ -59,7 +62,7 @@ async fn remove_link(kernel: &Kernel, link: Option<OwnLink>) -> Result<(), Error
     }
 }
 
-async fn release(call: &Call) -> Result<(), Error> {
+async fn release(call: &Call, limit: Limit) -> Result<(), Error> {
     let _timing = Timing::of("addresses");
-    Delegate::find(call, call.configuration.require_ipam()?)?.release(DEADLINE).await
+    Source::find(call)?.release(call, limit).await
 }

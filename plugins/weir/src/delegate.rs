@@ -3,38 +3,29 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
-use std::time::Duration;
 
+use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error, IpamConfiguration};
-use weir_process::{
-    CALL_VARIABLE, CLUSTER_VARIABLE, Limit, PARENT_VARIABLE, become_program, call_id, within,
-};
-
-/// The IPAM plugin that ends together with this process by itself.
-const OWN_IPAM: &str = "weir-ipam";
+use weir_process::{Limit, take_the_place_of, within};
 
 /// The variable that names the plugin whose place this process takes.
 const PLACE_VARIABLE: &str = "WEIR_TAKE_THE_PLACE_OF";
 
+/// The variable with the process id of the plugin that asks for that.
+const PARENT_VARIABLE: &str = "WEIR_PARENT";
+
 /// The largest answer of a plugin that is read, in bytes.
 const MAX_ANSWER: u64 = 16 << 20;
 
-/// Whether the addresses come from `weir-ipam`.
-pub fn is_own_ipam(call: &Call) -> bool {
-    call.configuration.ipam.as_ref().is_some_and(|ipam| ipam.plugin == OWN_IPAM)
-}
-
-/// The IPAM plugin of a call.
+/// The IPAM plugin of a call, where it is not Weir's own.
 pub struct Delegate<'a> {
     name: &'a str,
     program: PathBuf,
     input: &'a [u8],
-    /// What `weir-ipam` is asked about the cluster.
-    question: Option<String>,
 }
 
 /// The IPAM plugin at work. Dropped, it is killed.
@@ -60,7 +51,7 @@ impl<'a> Delegate<'a> {
         let program =
             path.iter().map(|directory| directory.join(name)).find(|program| program.is_file());
         match program {
-            Some(program) => Ok(Self { name, program, input: &call.input, question: None }),
+            Some(program) => Ok(Self { name, program, input: &call.input }),
             None => {
                 let places: Vec<String> =
                     path.iter().map(|dir| dir.display().to_string()).collect();
@@ -76,84 +67,53 @@ impl<'a> Delegate<'a> {
         }
     }
 
-    /// Has the plugin asked about the cluster too, if it is `weir-ipam`.
-    pub fn asking(self, question: Option<String>) -> Self {
-        let question = question.filter(|_| self.name == OWN_IPAM);
-        Self { question, ..self }
-    }
-
     /// The same plugin with another configuration on its standard input.
     pub fn with_input(self, input: &'a [u8]) -> Self {
         Self { input, ..self }
     }
 
-    /// Starts the plugin with the environment and the input of this call, for
-    /// `command`; it may take as long as `limit` in all.
+    /// Starts the plugin with the environment and the input of this call, for `command`,
+    /// until the limit ends.
     ///
     /// # Errors
     /// [`Code::Delegate`] when it cannot be executed.
-    pub fn start(&'a self, command: &str, limit: Duration) -> Result<Running<'a>, Error> {
-        let mut process = if self.name == OWN_IPAM {
-            Command::new(&self.program)
-        } else {
-            // A plugin that is not Weir's does not end by itself together with
-            // this process. The kernel keeps that order over exec(2), so this
-            // program takes it and then becomes the plugin.
-            let mut process = Command::new("/proc/self/exe");
-            process.env(PLACE_VARIABLE, &self.program);
-            process
-        };
+    pub fn start(&'a self, command: &str, limit: Limit) -> Result<Running<'a>, Error> {
+        // A plugin does not end by itself together with this process. The kernel keeps
+        // that order over exec(2), so this program takes it and then becomes the plugin.
+        let mut process = Command::new("/proc/self/exe");
         process
-            .env("CNI_COMMAND", command)
+            .env(PLACE_VARIABLE, &self.program)
             .env(PARENT_VARIABLE, std::process::id().to_string())
-            .env(CALL_VARIABLE, call_id())
+            .env("CNI_COMMAND", command)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
-        if let Some(question) = &self.question {
-            process.env(CLUSTER_VARIABLE, question);
-        }
         let child = process.spawn().map_err(|error| {
             let program = self.program.display();
             Error::new(Code::Delegate, format!("IPAM plugin {program} cannot be executed: {error}"))
         })?;
-        Ok(Running { delegate: self, child, limit: Limit::of(limit) })
+        Ok(Running { delegate: self, child, limit })
     }
 
-    /// Has the addresses of the attachment released, within `limit`.
+    /// Runs the plugin to its end, for a `command` without a result.
     ///
     /// # Errors
-    /// Those of the plugin.
-    pub async fn release(&'a self, limit: Duration) -> Result<(), Error> {
-        self.start("DEL", limit)?.finish().await
+    /// The plugin's own error, with its code; [`Code::Delegate`] when it gave none, or
+    /// cannot be executed; [`Code::TryAgainLater`] when it takes too long.
+    pub async fn run(&'a self, command: &str, limit: Limit) -> Result<(), Error> {
+        let mut running = self.start(command, limit)?;
+        let answer = running.answer().await?;
+        let status = running.status().await?;
+        if status.success() { Ok(()) } else { Err(self.error(status, &answer)) }
     }
 }
 
 impl Running<'_> {
-    /// Waits for the plugin to do its work and to end.
-    ///
-    /// # Errors
-    /// The plugin's own error, with its code; [`Code::Delegate`] when it gave
-    /// none; [`Code::TryAgainLater`] when it takes too long.
-    pub async fn finish(self) -> Result<(), Error> {
-        self.finish_with_answer().await.map(|_| ())
-    }
-
-    /// The same, and what the plugin printed.
-    ///
-    /// # Errors
-    /// Likewise.
-    pub async fn finish_with_answer(mut self) -> Result<Vec<u8>, Error> {
-        let answer = self.answer().await?;
-        let status = self.status().await?;
-        if status.success() { Ok(answer) } else { Err(self.delegate.error(status, &answer)) }
-    }
-
     /// Waits for the plugin's result. It may not have ended by then: see
     /// [`Running::end`].
     ///
     /// # Errors
-    /// As [`Running::finish`], and when there is no address in the result.
+    /// As [`Delegate::run`], and when there is no address in the result.
     pub async fn result(&mut self, call: &Call) -> Result<AddResult, Error> {
         let answer = self.answer().await?;
         let json: Option<Value> = serde_json::from_slice(&answer).ok();
@@ -236,12 +196,13 @@ impl Delegate<'_> {
     }
 }
 
-/// In a process started by [`Delegate::start`] for a foreign plugin: becomes
-/// that plugin, bound to end with its parent. `None` in any other process;
-/// returns only when it fails.
+/// In a process started by [`Delegate::start`]: becomes the plugin, bound to end with its
+/// parent. `None` in any other process; returns only when it fails.
 pub fn take_the_place_of_a_plugin() -> Option<ExitCode> {
     let program: OsString = std::env::var_os(PLACE_VARIABLE)?;
-    let error = become_program(Path::new(&program), PLACE_VARIABLE);
+    let parent = std::env::var(PARENT_VARIABLE).ok()?.parse().ok()?;
+    let forgotten = [PLACE_VARIABLE, PARENT_VARIABLE];
+    let error = take_the_place_of(Path::new(&program), Pid::from_raw(parent), &forgotten);
     let message = format!("{} cannot be executed: {error}", Path::new(&program).display());
     Some(weir_process::fail(&Error::new(Code::Delegate, message)))
 }

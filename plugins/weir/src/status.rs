@@ -6,10 +6,10 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
 use weir_common::network::{NodeHealth, Trouble, troubles};
 use weir_kernel::Kernel;
-use weir_process::DEADLINE;
+use weir_process::{DEADLINE, Limit};
 
-use crate::cluster::Keeper;
-use crate::delegate::Delegate;
+use crate::node::Node;
+use crate::source::Source;
 use crate::{add, failure};
 
 /// How long a DEL may take from the routes' removal to the link's: what looks like
@@ -27,14 +27,12 @@ const MAX_TOLD: usize = 5;
 /// [`Code::NotAvailable`] for the MTU; what the IPAM plugin says, before
 /// [`Code::LimitedConnectivity`].
 pub async fn status(call: &Call) -> Result<(), Error> {
-    let delegate = Delegate::find(call, call.configuration.require_ipam()?)?;
+    let source = Source::find(call)?;
     let kernel = Kernel::open().map_err(failure::of_kernel)?;
     let unfit = |error| Error { code: Code::NotAvailable, ..error };
-    add::mtu(call, &kernel, &Keeper::find(call)).await.map_err(unfit)?;
-    let (available, connected) = tokio::join!(
-        async { delegate.start("STATUS", DEADLINE)?.finish().await },
-        connectivity(call, &kernel)
-    );
+    add::mtu(call, &kernel, &Node::find(call)).await.map_err(unfit)?;
+    let (available, connected) =
+        tokio::join!(source.status(call, Limit::of(DEADLINE)), connectivity(call, &kernel));
     match (available, connected) {
         (Err(first), Err(second)) => Err(Error::joined([first.clone(), second]).unwrap_or(first)),
         (available, connected) => available.and(connected),
@@ -70,8 +68,8 @@ async fn look(call: &Call, kernel: &Kernel) -> Result<Vec<Trouble>, Error> {
     };
     let state = kernel.node_state(attachments.iter().any(has_ipv6)).map_err(failure::of_kernel)?;
     let tunnel = kernel.tunnel_device().await.map_err(failure::of_kernel)?;
-    let keeper = Keeper::find(call);
-    let need = keeper.tunnel();
-    let without_nat = keeper.pools_without_nat(kernel).map_err(failure::of_kernel)?;
+    let node = Node::find(call);
+    let need = node.tunnel();
+    let without_nat = node.pools_without_nat(kernel).map_err(failure::of_kernel)?;
     Ok(troubles(&attachments, &NodeHealth { state, need, tunnel, without_nat }))
 }

@@ -4,6 +4,7 @@
 //! a node of its own, so that what disturbs the machine disturbs all alike.
 //! Prints Markdown. The argument is the number of rounds.
 
+mod crowd;
 mod growth;
 mod operations;
 mod samples;
@@ -20,12 +21,15 @@ const ROUNDS: usize = 100;
 
 fn main() -> Result<(), Error> {
     let rounds = env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
+    // Each has a hundred calls of each subject.
+    let crowds = rounds.div_ceil(10);
     let tables = [
-        ("Whole calls of a main plugin", operations::measure(rounds)),
-        ("An IPAM plugin alone, ADD", growth::measure(rounds)),
-        ("A process that does nothing", round_trips(rounds)),
+        ("Whole calls of a main plugin", rounds, operations::measure(rounds)),
+        ("100 ADDs of one node, 10 at once", crowds, crowd::measure(crowds)),
+        ("An IPAM plugin alone, ADD", rounds, growth::measure(rounds)),
+        ("A process that does nothing", rounds, round_trips(rounds)),
     ];
-    for (title, table) in tables {
+    for (title, rounds, table) in tables {
         writeln!(stdout(), "### {title} ({rounds} rounds)\n\n{table}")?;
     }
     Ok(())

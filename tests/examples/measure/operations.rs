@@ -9,9 +9,9 @@ use weir_tests::{Call, Cluster, Container, Families, Node, Place};
 use crate::samples::{Table, in_turn};
 use crate::timed;
 
-const REFERENCE: &str = "ptp + host-local";
-const EMBEDDED: &str = "weir + weir-ipam, embedded";
-const ETCD: &str = "weir + weir-ipam, etcd";
+pub const REFERENCE: &str = "ptp + host-local";
+pub const EMBEDDED: &str = "weir, embedded";
+pub const ETCD: &str = "weir, etcd";
 const BARE: &str = "bare veth, deletion over netlink";
 
 /// One plugin on a node of its own.
@@ -67,10 +67,10 @@ pub fn measure(rounds: usize) -> Table {
         table.add(BARE, time_of_bare_deletion(&bare, &peer));
     }
     let row = |name: &str, command: &str| format!("{name}: {command}");
-    table.compare(&row(EMBEDDED, "ADD"), &row(REFERENCE, "ADD"), Some(0.5));
-    table.compare(&row(ETCD, "ADD"), &row(REFERENCE, "ADD"), Some(0.7));
+    table.compare(&row(EMBEDDED, "ADD"), &row(REFERENCE, "ADD"), Some(0.33));
+    table.compare(&row(ETCD, "ADD"), &row(REFERENCE, "ADD"), Some(0.4));
     for name in [EMBEDDED, ETCD] {
-        table.compare(&row(name, "DEL"), BARE, Some(1.15));
+        table.compare(&row(name, "DEL"), BARE, Some(1.1));
         table.compare(&row(name, "DEL"), &row(REFERENCE, "DEL"), None);
     }
     table
@@ -96,7 +96,8 @@ fn time_of_bare_deletion(node: &Node, peer: &Container) -> Duration {
     })
 }
 
-fn reference_configuration() -> Value {
+/// The configuration of the reference plugins.
+pub fn reference_configuration() -> Value {
     json!({
         "cniVersion": "1.0.0",
         "name": "pods",

@@ -18,8 +18,33 @@ struct Row {
 /// The ratio of a row's median to another row's.
 struct Comparison {
     with: String,
-    /// What the ratio should not exceed.
-    target: Option<f64>,
+    target: Target,
+}
+
+/// What is asked of a ratio.
+enum Target {
+    Nothing,
+    /// The time is at most this part of the other one.
+    AtMost(f64),
+    /// As much is done at least this many times as often.
+    AtLeastTimes(f64),
+}
+
+impl Target {
+    fn describe(&self, ratio: f64, with: &str) -> String {
+        let verdict = |met: bool| if met { "met" } else { "MISSED" };
+        match self {
+            Self::Nothing => format!("{ratio:.2} of {with}"),
+            Self::AtMost(most) => {
+                format!("{ratio:.2} of {with} (at most {most}: {})", verdict(ratio <= *most))
+            }
+            Self::AtLeastTimes(least) => {
+                let rate = 1.0 / ratio;
+                let met = verdict(rate >= *least);
+                format!("{rate:.2} times the rate of {with} (at least {least}: {met})")
+            }
+        }
+    }
 }
 
 impl Table {
@@ -38,6 +63,16 @@ impl Table {
     /// Shows the ratio of the row `name` to the row `with`, and the most that
     /// it should be.
     pub fn compare(&mut self, name: &str, with: &str, target: Option<f64>) {
+        self.expect(name, with, target.map_or(Target::Nothing, Target::AtMost));
+    }
+
+    /// Shows how many times as often the row `name` is done as the row `with`, and how
+    /// many times it should be.
+    pub fn compare_rate(&mut self, name: &str, with: &str, least: f64) {
+        self.expect(name, with, Target::AtLeastTimes(least));
+    }
+
+    fn expect(&mut self, name: &str, with: &str, target: Target) {
         let row = self.rows.iter_mut().find(|row| row.name == name);
         let row = row.unwrap_or_else(|| panic!("{name} was not measured"));
         row.comparisons.push(Comparison { with: with.to_owned(), target });
@@ -67,11 +102,7 @@ impl fmt::Display for Table {
         for row in &self.rows {
             let ratio = |comparison: &Comparison| {
                 let ratio = row.quantile(0.5) / self.median_of(&comparison.with);
-                let target = comparison.target.map(|target| {
-                    let verdict = if ratio <= target { "met" } else { "MISSED" };
-                    format!(" (at most {target}: {verdict})")
-                });
-                format!("{ratio:.2} of {}{}", comparison.with, target.unwrap_or_default())
+                comparison.target.describe(ratio, &comparison.with)
             };
             let ratios: Vec<String> = row.comparisons.iter().map(ratio).collect();
             let (median, ninety) = (row.quantile(0.5), row.quantile(0.9));

@@ -8,10 +8,10 @@ use std::ffi::OsString;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use weir::attachment::{attachment_of, expected_of, result_of};
 use weir_common::cni::skeleton::{Call, Plugin, Surroundings, run};
 use weir_common::cni::{
-    AddResult, Code, Error, NodeName, SpecVersion, assigned, assignee_of, attachment_of,
-    check_held, expected_of, request_of, require_prev_result, result_of,
+    AddResult, Code, Error, NodeName, SpecVersion, assigned, assignee_of, check_held, request_of,
 };
 use weir_common::datastore::keys;
 use weir_common::ipam::collect::{Collection, Evidence, Rule, Scope, collect};
@@ -135,7 +135,7 @@ impl Plugin for Pure {
 
     fn check(&self, call: &Call) -> Result<(), Error> {
         call.configuration.require_ipam()?;
-        let result = require_prev_result(call)?;
+        let result = call.configuration.require_prev_result()?;
         let assignee = assignee_of(call, &host(call));
         let held = finish(engine::lookup(&self.0, &assignee))?;
         let reserved = check_held(call, result, &assignee, &held);
@@ -143,7 +143,7 @@ impl Plugin for Pure {
         reserved
     }
 
-    fn gc(&self, call: &Call) -> Result<Option<Value>, Error> {
+    fn gc(&self, call: &Call) -> Result<(), Error> {
         let boot_id = Some(BOOT.to_owned());
         let collection = Collection {
             host: host(call),
@@ -153,8 +153,8 @@ impl Plugin for Pure {
                 None => Rule::Proved(Evidence { boot_id, ..Evidence::default() }),
             },
         };
-        let collected = finish(collect(&self.0, &collection, Scope::AllBlocks));
-        Error::joined(collected.errors.into_iter().map(Error::from)).map_or(Ok(None), Err)
+        let collected = finish(collect(&self.0, &collection, Scope::AllBlocks, &|_| true));
+        Error::joined(collected.errors.into_iter().map(Error::from)).map_or(Ok(()), Err)
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {

@@ -3,13 +3,13 @@
 //! `weir_common::network` plans it; `docs/cluster.md` gives the reasons.
 
 mod change;
-mod converge;
 mod interface;
 mod present;
+mod reconcile;
 mod routes;
 mod standing;
 mod tunnel;
 mod way;
 
-pub use converge::Converged;
+pub use reconcile::{Keep, PlanOutcome, Reconciled};
 pub(crate) use way::{is_of_cluster, replaceable};

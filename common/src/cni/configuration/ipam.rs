@@ -11,7 +11,7 @@ use super::value::{invalid, parse_address, parse_mac, read_flag};
 use super::written::{Requested, Written, WrittenIpam};
 use crate::ipam::assign::Want;
 use crate::ipam::{Family, PoolReference};
-use crate::network::MacAddress;
+use crate::link::MacAddress;
 
 /// The part of the configuration that the IPAM plugin goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use super::valid_attachments::valid_attachments;
 use super::{AddResult, Arguments, Code, Error, SpecVersion};
 use crate::datastore;
 use crate::ipam::collect::AttachmentName;
-use crate::network::MacAddress;
+use crate::link::MacAddress;
 
 pub use ipam::IpamConfiguration;
 pub use log::{LogFile, LogLevel, Logging};
@@ -121,6 +121,16 @@ impl Configuration {
             )
         };
         self.ipam.as_ref().ok_or_else(|| self.wrong_ipam.clone().unwrap_or_else(none))
+    }
+
+    /// The result of ADD that CHECK compares with.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfiguration`] when the runtime did not pass it.
+    pub fn require_prev_result(&self) -> Result<&AddResult, Error> {
+        let missing = "prevResult is missing: CHECK compares with the result of ADD";
+        let error = || Error::new(Code::InvalidConfiguration, missing);
+        self.prev_result.as_ref().ok_or_else(error)
     }
 
     /// A configuration to remove an attachment by. Only what that needs is looked

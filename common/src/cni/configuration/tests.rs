@@ -6,7 +6,7 @@ use super::super::{Arguments, Code, Error, SpecVersion};
 use super::*;
 use crate::ipam::assign::Want;
 use crate::ipam::{Family, PoolReference};
-use crate::network::MacAddress;
+use crate::link::MacAddress;
 
 fn validate(json: Value) -> Result<Configuration, Error> {
     validate_with(json, &Arguments::default())

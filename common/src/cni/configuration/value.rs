@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::super::{Code, Error};
 use super::written::Flag;
-use crate::network::{InvalidMac, MAXIMUM_MTU, MINIMUM_MTU_V4, MacAddress};
+use crate::link::{InvalidMac, MAXIMUM_MTU, MINIMUM_MTU_V4, MacAddress};
 
 pub(super) fn invalid(key: &str, value: &str, advice: &str) -> Error {
     Error::new(Code::InvalidConfiguration, format!("{key} {value:?} is invalid: {advice}"))

@@ -24,9 +24,9 @@ impl Plugin for Fake {
     fn check(&self, _: &Call) -> Result<(), Error> {
         Err(Error::new(Code::CheckFailed, "it is not"))
     }
-    fn gc(&self, call: &Call) -> Result<Option<Value>, Error> {
+    fn gc(&self, call: &Call) -> Result<(), Error> {
         match &call.configuration.valid_attachments {
-            Some(valid) if valid.len() == 1 => Ok(None),
+            Some(valid) if valid.len() == 1 => Ok(()),
             valid => Err(Error::new(Code::Internal, format!("{valid:?}"))),
         }
     }

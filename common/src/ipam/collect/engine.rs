@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::super::engine::MAX_ATTEMPTS;
 use super::super::knowledge::read_block;
 use super::super::release::count_again;
 use super::super::release::give_back;
 use super::super::{Block, Error, Handle, ReadyFlag, Stored};
-use super::Collection;
+use super::{AttachmentName, Collection};
 use crate::datastore::{self, Datastore, Entry, Outcome, Selection, Snapshot, Transaction, keys};
 
 /// How many handles change in one transaction at the most: with the block, the
@@ -22,7 +23,8 @@ const PAGE: usize = 64;
 const FEW_PAGES: usize = 8;
 
 /// Which blocks are looked into.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Scope {
     /// The host's own: what a host that never borrowed an address has.
     OwnBlocks,
@@ -39,19 +41,25 @@ pub struct Collected {
     pub errors: Vec<Error>,
 }
 
-/// Gives back all that `collection` finds stale; each block in a transaction of its
+/// Whether an attachment may be given up now: no call is at work on it, and none begins
+/// while the caller goes on.
+pub type Claim<'a> = &'a dyn Fn(&AttachmentName) -> bool;
+
+/// Gives back all that `collection` finds stale and `claim` allows; each block in a transaction of its
 /// own, decided anew where others were faster. An error does not keep the other
 /// blocks from being looked into, unless the datastore itself is away or closed.
 pub async fn collect(
     datastore: &dyn Datastore,
     collection: &Collection,
     scope: Scope,
+    claim: Claim<'_>,
 ) -> Collected {
     let mut collected = Collected::default();
     let outcome = match scope {
-        Scope::OwnBlocks => collect_own(datastore, collection, &mut collected).await,
+        Scope::OwnBlocks => collect_own(datastore, (collection, claim), &mut collected).await,
         Scope::AllBlocks => {
-            collect_pages(datastore, collection, usize::MAX, &mut collected).await.map(|_| ())
+            let all = collect_pages(datastore, (collection, claim), usize::MAX, &mut collected);
+            all.await.map(|_| ())
         }
     };
     collected.errors.extend(outcome.err());
@@ -60,9 +68,14 @@ pub async fn collect(
 
 /// As [`collect`] in all blocks, but in the first 512 alone. Answers also whether these
 /// are all there are.
-pub async fn collect_few(datastore: &dyn Datastore, collection: &Collection) -> (Collected, bool) {
+pub async fn collect_few(
+    datastore: &dyn Datastore,
+    collection: &Collection,
+    claim: Claim<'_>,
+) -> (Collected, bool) {
     let mut collected = Collected::default();
-    let outcome = collect_pages(datastore, collection, FEW_PAGES, &mut collected).await;
+    let few = collect_pages(datastore, (collection, claim), FEW_PAGES, &mut collected);
+    let outcome = few.await;
     let all = *outcome.as_ref().unwrap_or(&false);
     collected.errors.extend(outcome.err());
     (collected, all)
@@ -70,7 +83,7 @@ pub async fn collect_few(datastore: &dyn Datastore, collection: &Collection) -> 
 
 async fn collect_own(
     datastore: &dyn Datastore,
-    collection: &Collection,
+    (collection, claim): (&Collection, Claim<'_>),
     collected: &mut Collected,
 ) -> Result<(), Error> {
     let affinities = Selection::Prefix(keys::affinities_of(&collection.host));
@@ -83,7 +96,7 @@ async fn collect_own(
             part.iter().map(|block| Selection::Key(keys::block(*block))).collect();
         let snapshot = datastore.read(&selections).await?;
         let entries: Vec<Entry> = snapshot.selected.into_iter().flatten().collect();
-        collect_in(datastore, collection, &entries, collected).await?;
+        collect_in(datastore, (collection, claim), &entries, collected).await?;
     }
     Ok(())
 }
@@ -91,14 +104,14 @@ async fn collect_own(
 /// Answers whether all blocks there are were looked into.
 async fn collect_pages(
     datastore: &dyn Datastore,
-    collection: &Collection,
+    (collection, claim): (&Collection, Claim<'_>),
     most: usize,
     collected: &mut Collected,
 ) -> Result<bool, Error> {
     let mut after = None;
     for _ in 0..most {
         let page = datastore.list(keys::BLOCKS, after.as_deref(), PAGE).await?;
-        collect_in(datastore, collection, &page.entries, collected).await?;
+        collect_in(datastore, (collection, claim), &page.entries, collected).await?;
         match page.next {
             None => return Ok(true),
             next => after = next,
@@ -113,14 +126,17 @@ async fn collect_pages(
 /// Those that every other block would meet too.
 async fn collect_in(
     datastore: &dyn Datastore,
-    collection: &Collection,
+    (collection, claim): (&Collection, Claim<'_>),
     entries: &[Entry],
     collected: &mut Collected,
 ) -> Result<(), Error> {
     for entry in entries {
         let outcome = match keys::parse_block(&entry.key) {
             None => continue,
-            Some(cidr) => collect_block(datastore, collection, (cidr, entry), collected).await,
+            Some(cidr) => {
+                let block = (cidr, entry);
+                collect_block(datastore, (collection, claim), block, collected).await
+            }
         };
         match outcome {
             Err(error @ (Error::Datastore(_) | Error::NotReady)) => return Err(error),
@@ -132,7 +148,7 @@ async fn collect_in(
 
 async fn collect_block(
     datastore: &dyn Datastore,
-    collection: &Collection,
+    (collection, claim): (&Collection, Claim<'_>),
     (cidr, entry): (IpNet, &Entry),
     collected: &mut Collected,
 ) -> Result<(), Error> {
@@ -141,7 +157,8 @@ async fn collect_block(
     let mut conflicts = 0;
     while let Some(found) = &entry {
         let block = read_block(cidr, found)?;
-        let Some(share) = Share::of(collection, &block, &unreadable) else { return Ok(()) };
+        let share = Share::of(collection, claim, &block, &unreadable);
+        let Some(share) = share else { return Ok(()) };
         let snapshot = datastore.read(&share.selections()).await?;
         let transaction = match share.transaction(&block, &snapshot) {
             Err(Error::Malformed { key, reason }) if share.reads(&key) => {
@@ -175,9 +192,10 @@ struct Share {
 
 impl Share {
     /// `None` when nothing is stale, but for what has one of the `unreadable`
-    /// handles.
+    /// handles, and what may not be claimed.
     fn of(
         collection: &Collection,
+        claim: Claim<'_>,
         block: &Stored<Block>,
         unreadable: &BTreeSet<String>,
     ) -> Option<Self> {
@@ -192,6 +210,10 @@ impl Share {
             else {
                 continue;
             };
+            let attachment = holder.and_then(|holder| collection.attachment(holder));
+            if attachment.is_some_and(|attachment| !claim(&attachment)) {
+                continue;
+            }
             if share.handles.len() == MAX_HANDLES && !share.handles.contains(&handle) {
                 break;
             }

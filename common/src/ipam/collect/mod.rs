@@ -15,7 +15,7 @@ use super::audit::Allocation;
 use super::block::{ATTRIBUTE_BOOT, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, Attribute, Block};
 
 pub use super::audit::CALL_DEADLINE;
-pub use engine::{Collected, Scope, collect, collect_few};
+pub use engine::{Claim, Collected, Scope, collect, collect_few};
 
 /// An attachment as the runtime names it within one network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +72,14 @@ impl Collection {
             block.holder(*ordinal).is_some_and(|holder| self.is_stale(holder, made))
         };
         block.held_by(of_host).into_iter().filter(is_stale).collect()
+    }
+
+    /// The attachment of the collection's network that an allocation names; `None` for one
+    /// of Calico's, which names no interface.
+    fn attachment(&self, holder: &Attribute) -> Option<AttachmentName> {
+        let container = container_of(holder, &self.network)?;
+        let interface = holder.interface()?.to_owned();
+        Some(AttachmentName { container_id: container.to_owned(), interface })
     }
 
     fn is_stale(&self, holder: &Attribute, made: Option<Timestamp>) -> bool {

@@ -13,9 +13,9 @@ mod filter;
 mod follower;
 mod inventory;
 mod listing;
-mod memo;
 mod plan;
 mod problem;
+mod state;
 #[cfg(test)]
 mod tests;
 mod underlay;
@@ -26,10 +26,10 @@ pub use filter::TunnelFilter;
 pub use follower::Follower;
 pub use inventory::{ClusterPool, Inventory, Peer};
 pub use listing::{Listing, Seen};
-pub use memo::{ClusterNotice, NodeMemo, TunnelNeed};
 pub use plan::{
     ClusterPlan, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Way, any_tunnels, has_settled_tunnel,
     needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use problem::Problem;
+pub use state::{NamedNode, SavedState, TunnelNeed, Writer};
 pub use underlay::{Underlay, UnderlayLink};

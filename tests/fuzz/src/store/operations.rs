@@ -234,7 +234,7 @@ async fn collect_garbage(input: &Input) {
             network: "net".to_owned(),
             rule: Rule::Listed(BTreeSet::new()),
         };
-        let collected = collect(&store, &collection, scope).await;
+        let collected = collect(&store, &collection, scope, &|_| true).await;
         collected.errors.iter().for_each(|error| assert_explained(error, &before));
         let after = Facts::of(store.dump());
         let own = |_: &IpAddr, holder: &Holder| {

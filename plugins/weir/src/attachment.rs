@@ -1,14 +1,15 @@
 //! What a call of `weir` comes to: the attachment that a result asks for, what ADD
 //! answers, and what CHECK expects.
 
-use super::skeleton::Call;
-use super::{
-    AddResult, Code, Error, Interface, IpConfiguration, OwnRoutes, Route, first_dns, own_routes,
+use weir_common::cni::skeleton::Call;
+use weir_common::cni::{AddResult, Code, Error, Interface, IpConfiguration, Route, first_dns};
+use weir_common::link::MacAddress;
+use weir_common::network::{
+    Attachment, AttachmentIdentity, AttachmentRequest, Expected, HOST_MAC, InvalidAttachment, Mtu,
+    MtuSource, RequestedRoute,
 };
-use crate::network::{
-    Attachment, AttachmentIdentity, AttachmentRequest, Expected, HOST_MAC, InvalidAttachment,
-    MacAddress, Mtu, MtuSource, RequestedRoute,
-};
+
+use crate::own_routes::{OwnRoutes, own_routes};
 
 /// An MTU for a plan in which it is not looked at.
 const ANY_MTU: Mtu = Mtu { bytes: 1500, source: MtuSource::Uplink };
@@ -97,8 +98,6 @@ pub fn result_of(call: &Call, attachment: &Attachment, ipam: AddResult) -> AddRe
         ips: before.ips.into_iter().chain(ips).collect(),
         routes: before.routes.into_iter().chain(ipam.routes).collect(),
         dns: first_dns([call.configuration.dns.clone().unwrap_or_default(), ipam.dns, before.dns]),
-        pools: None,
-        cluster: None,
     }
 }
 
@@ -127,7 +126,7 @@ pub fn expected_of(
     forwarding: Option<bool>,
 ) -> Result<Expected, Error> {
     let (name, netns) = (&call.environment.interface, &call.environment.netns);
-    let index = container_interface(call, result).ok_or_else(|| {
+    let index = result.container_interface(name, netns).ok_or_else(|| {
         let message = format!(
             "prevResult has no interface {name} in {netns}; delete and add the container again"
         );
@@ -153,22 +152,4 @@ pub fn expected_of(
         expected.neighbours.clear();
     }
     Ok(Expected { mac, ..expected })
-}
-
-/// The index of the container's interface in a result; `None` when it lists none.
-pub(super) fn container_interface(call: &Call, result: &AddResult) -> Option<usize> {
-    let (name, netns) = (&call.environment.interface, &call.environment.netns);
-    let mut interfaces = result.interfaces.iter();
-    interfaces.position(|interface| interface.name == *name && interface.sandbox == *netns)
-}
-
-/// The result of ADD that CHECK compares with.
-///
-/// # Errors
-/// [`Code::InvalidConfiguration`] when the runtime did not pass it.
-pub fn require_prev_result(call: &Call) -> Result<&AddResult, Error> {
-    call.configuration.prev_result.as_ref().ok_or_else(|| {
-        let message = "prevResult is missing: CHECK compares with the result of ADD";
-        Error::new(Code::InvalidConfiguration, message)
-    })
 }

@@ -1,6 +1,6 @@
 //! Which routes of a result the main plugin made, so that CHECK looks at no others.
 
-use super::{IpamConfiguration, Route};
+use weir_common::cni::{IpamConfiguration, Route};
 
 /// IPAM plugins that answer with the routes of their configuration, all of them and no
 /// others.

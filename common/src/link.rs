@@ -1,7 +1,15 @@
-//! Hardware addresses.
+//! What an interface can be given: its hardware address and its MTU.
 
 use std::fmt;
 use std::str::FromStr;
+
+/// The smallest MTU of an interface with IPv4 (RFC 791), in bytes.
+pub const MINIMUM_MTU_V4: u32 = 68;
+/// The smallest MTU of an interface with IPv6 (RFC 8200, section 5), in bytes:
+/// the kernel takes IPv6 off a smaller one.
+pub const MINIMUM_MTU_V6: u32 = 1280;
+/// The largest MTU of a veth, in bytes (the kernel's `ETH_MAX_MTU`).
+pub const MAXIMUM_MTU: u32 = 65535;
 
 /// An Ethernet hardware address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,120 @@
+//! The node's reconcile: from what is known of the cluster to what the kernel has.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::error::Error as StdError;
+
+use weir_common::network::{
+    Change, ClusterPlan, Inventory, Nat, NodeNeeds, Problem, TunnelFilter, difference,
+    plan_cluster, plan_node,
+};
+
+use crate::{Error, Kernel};
+
+/// What a reconcile leaves as it is, because what is known of the cluster may not say all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The tunnel device's address, where the datastore knows none for the node.
+    pub tunnel_address: bool,
+    /// Routes to single addresses that other nodes have borrowed: they are not known.
+    pub borrowed: bool,
+}
+
+/// What a reconcile came to.
+#[derive(Debug)]
+pub struct Reconciled {
+    /// What the node should have.
+    pub plan: ClusterPlan,
+    /// What was changed in the kernel.
+    pub changes: Vec<Change>,
+    /// What it refused. It is tried again by the next reconcile.
+    pub failures: Vec<Box<dyn StdError + Send + Sync>>,
+    /// What could not be done as the pools ask, and where another program is in the way.
+    pub problems: BTreeSet<Problem>,
+}
+
+/// What applying a cluster's plan came to.
+#[derive(Debug, Default)]
+pub struct PlanOutcome {
+    /// What was changed in the kernel.
+    pub changes: Vec<Change>,
+    /// What it refused.
+    pub failures: Vec<Error>,
+    /// Where another program is in the way.
+    pub problems: BTreeSet<Problem>,
+}
+
+impl Kernel {
+    /// Gives `node` what its part in the cluster asks for: forwarding, NAT, tunnel device,
+    /// filter and routes. The agent does it after each change, and a plugin where no agent
+    /// runs. A part that fails does not keep the others from being done.
+    ///
+    /// # Errors
+    /// The node's links cannot be read: without them no other node would seem to be
+    /// reachable, and every route would go.
+    pub async fn reconcile(
+        &self,
+        node: &str,
+        mut inventory: Cow<'_, Inventory>,
+        keep: Keep,
+    ) -> Result<Reconciled, Error> {
+        let underlay = self.underlay().await?;
+        if keep.tunnel_address {
+            inventory = self.keeping_tunnel_address(node, inventory).await?;
+        }
+        let mut plan = plan_cluster(node, &inventory, &underlay);
+        plan.keeps_addresses = keep.borrowed;
+        let mut failures = Vec::new();
+        let has = |v4: bool| inventory.pools.values().any(|pool| pool.cidr.addr().is_ipv4() == v4);
+        let forwarding = NodeNeeds { ipv4: has(true), ipv6: has(false), nat: Nat::AsItIs };
+        failures.extend(self.ensure_node(&forwarding).await.err());
+        let nat = NodeNeeds { nat: Nat::Exactly(plan.nat.clone()), ..NodeNeeds::default() };
+        failures.extend(self.ensure_node(&nat).await.err());
+        let applied = self.apply_cluster(&plan).await;
+        failures.extend(applied.failures.into_iter().map(Into::into));
+        let problems = plan.problems.union(&applied.problems).cloned().collect();
+        Ok(Reconciled { plan, changes: applied.changes, failures, problems })
+    }
+
+    /// What was applied stays, whatever fails later: there is nothing to undo it for.
+    async fn ensure_node(&self, needs: &NodeNeeds) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        let state = self.node_state(needs.ipv6)?;
+        let _applied = self.apply(&plan_node(needs, &state)).await?;
+        Ok(())
+    }
+
+    /// Makes tunnel device, its filter and the routes what `plan` says; not the
+    /// NAT. A part that fails does not keep the others from being done.
+    ///
+    /// The filter comes before the tunnel is in service and goes after it, so that the
+    /// tunnel never takes packets from others than nodes. Without its filter a tunnel that
+    /// is not in service yet stays out of it.
+    pub async fn apply_cluster(&self, plan: &ClusterPlan) -> PlanOutcome {
+        let mut outcome = PlanOutcome::default();
+        let present = match self.cluster_present().await {
+            Ok(present) => present,
+            Err(error) => {
+                outcome.failures.push(error);
+                return outcome;
+            }
+        };
+        let filter = plan.tunnel.as_ref().map(TunnelFilter::from_plan);
+        let mut plan = Cow::Borrowed(plan);
+        if filter.is_some()
+            && let Err(error) = self.ensure_tunnel_filter(filter.as_ref())
+        {
+            outcome.failures.push(error);
+            if !present.tunnel.as_ref().is_some_and(|tunnel| tunnel.claimed) {
+                plan = Cow::Owned(plan.into_owned().without_tunnel());
+            }
+        }
+        let (changes, in_the_way) = difference(&plan, &present);
+        let run = self.run(&changes).await;
+        let changes = run.made(changes);
+        outcome.failures.extend(run.failures.into_iter().map(|(_, error)| error));
+        if filter.is_none() {
+            outcome.failures.extend(self.ensure_tunnel_filter(None).err());
+        }
+        PlanOutcome { changes, problems: in_the_way, ..outcome }
+    }
+}

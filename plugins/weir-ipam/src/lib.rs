@@ -1,0 +1,69 @@
+//! Weir's IPAM as CNI calls: pool, block, address.
+//!
+//! One call is one [`Ipam`]. The decisions are in `weir_common::ipam`, the datastores in
+//! `weir_datastore`; here they are connected. The main plugin `weir` calls this library,
+//! and the program `weir-ipam` is the same for other main plugins.
+#![warn(missing_docs)]
+
+mod add;
+mod check;
+mod del;
+mod evidence;
+mod gc;
+mod status;
+mod sweep;
+
+use std::path::Path;
+
+use weir_common::cni::skeleton::Call;
+use weir_common::cni::{Error, IpamConfiguration};
+use weir_common::datastore::Datastore;
+use weir_process::{AttachmentLocks, DEFAULT_LOCK_FILE, Limit, Lock, Timing, boot_id, node_name};
+
+pub use add::Added;
+pub use gc::Claims;
+
+/// The IPAM of one call.
+pub struct Ipam<'a> {
+    call: &'a Call,
+    configuration: &'a IpamConfiguration,
+    /// The name of this node.
+    pub node: String,
+    boot_id: Option<&'static str>,
+    limit: Limit,
+    /// The datastore of the call's network.
+    pub datastore: Box<dyn Datastore>,
+}
+
+impl<'a> Ipam<'a> {
+    /// Finds the node's name and opens the datastore, as the call's configuration says.
+    /// All that follows ends with the limit.
+    ///
+    /// # Errors
+    /// The configuration has no `ipam` section, the node's name is not known, or the
+    /// datastore cannot be used.
+    pub async fn open(call: &'a Call, limit: Limit) -> Result<Self, Error> {
+        let configuration = call.configuration.require_ipam()?;
+        let node = node_name(&call.configuration.node_name.clone()?)?;
+        let datastore = weir_datastore::open(&call.configuration.datastore.clone()?).await?;
+        Ok(Self { call, configuration, node, boot_id: boot_id(), limit, datastore })
+    }
+
+    fn lock_file(&self) -> &'a Path {
+        self.configuration.lock_file.as_deref().unwrap_or(Path::new(DEFAULT_LOCK_FILE))
+    }
+
+    /// Waits for this host's other calls that change allocations.
+    async fn lock(&self) -> Result<Lock, Error> {
+        let _timing = Timing::of("wait for the host's lock");
+        Ok(Lock::wait(self.lock_file(), self.limit).await?)
+    }
+
+    /// The claims of a GC: none so far.
+    ///
+    /// # Errors
+    /// The file of the locks cannot be opened.
+    pub fn claims(&self) -> Result<Claims, Error> {
+        Ok(Claims::new(&self.call.configuration.network, AttachmentLocks::open()?))
+    }
+}

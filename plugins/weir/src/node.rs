@@ -1,0 +1,381 @@
+//! The node's part in the cluster, where no agent keeps it: used by ADD, GC and STATUS.
+//!
+//! A plugin runs for a moment only, so each call leaves what it made of the node in the
+//! state file. As long as nothing has changed in the datastore since, nothing is done here.
+//! [`Node::find`] says who keeps the node, [`Node::is_outdated`] whether anything changed,
+//! [`Node::read_cluster`] reads what there is, and [`Node::reconcile`] makes the kernel
+//! what that asks for. `docs/cluster.md` gives the reasons.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use jiff::Timestamp;
+use weir_common::cni::skeleton::Call;
+use weir_common::cni::{Code, Error};
+use weir_common::datastore::{Configuration, Datastore, Revision};
+use weir_common::network::{
+    ClusterPool, Follower, Inventory, Listing, Mtu, MtuSource, NamedNode, Nat, NatPool, NatTable,
+    SavedState, TunnelNeed, Writer, any_tunnels, needs_tunnel, plan_cluster, pod_mtu,
+};
+use weir_common::node::{Settled, settle_tunnel_address};
+use weir_common::resources::IpPool;
+use weir_ipam::Ipam;
+use weir_kernel::{Keep, Kernel, Reconciled};
+use weir_process::{
+    AGENT_LOCK, CLUSTER, Limit, Lock, NODE_LOCK, STATE_FILE, TUNNEL_ADDRESS, Timing, agent_runs,
+    boot_id, read_state, read_whole_state, within, write_state,
+};
+
+/// The most affinities in a cluster for which blocks are read: about ten megabytes
+/// of them.
+const MOST_BLOCKS: usize = 1000;
+
+/// Who keeps the node, and what was made of it last.
+pub struct Node {
+    /// Whether the agent keeps it, and not each call.
+    by_agent: bool,
+    /// The datastore of the call's network, by its place.
+    datastore: String,
+    /// What was made of the node last; where no agent keeps it, by a call on the same
+    /// datastore.
+    state: Option<SavedState>,
+}
+
+/// What there is in the cluster, after the node has taken its tunnel address.
+pub struct Cluster {
+    node: NamedNode,
+    listing: Listing,
+    tunnel_address: TunnelAddress,
+    /// The MTU for containers, where the cluster decides it.
+    pub pod_mtu: Option<Mtu>,
+}
+
+/// What became of the node's tunnel address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TunnelAddress {
+    /// It is as it should be.
+    Settled,
+    /// The node needs one and can have none. Asking again does not help.
+    Refused,
+    /// It is not as it should be; the next call tries again.
+    Failed,
+}
+
+impl Node {
+    /// Who keeps it at this moment. An agent that has not made the node what it should be
+    /// yet does not: until then the calls do.
+    pub fn find(call: &Call) -> Self {
+        let datastore = call.configuration.datastore.as_ref().map(Configuration::place);
+        let datastore = datastore.unwrap_or_default();
+        let state = read_state(Path::new(STATE_FILE));
+        let by_agent = is_agents(state.as_ref());
+        let state = state.filter(|state| by_agent || state.datastore == datastore);
+        Self { by_agent, datastore, state }
+    }
+
+    /// Whether the agent keeps it.
+    pub fn is_kept_by_agent(&self) -> bool {
+        self.by_agent
+    }
+
+    /// The MTU for containers, where it is known from the cluster.
+    pub fn pod_mtu(&self) -> Option<Mtu> {
+        self.state.as_ref()?.pod_mtu.map(of_cluster)
+    }
+
+    /// The same from the node's uplink as it is now, should the last call have found
+    /// another one.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub async fn pod_mtu_now(&self, kernel: &Kernel) -> Result<Option<Mtu>, weir_kernel::Error> {
+        if self.by_agent {
+            // It follows the uplink.
+            return Ok(self.pod_mtu());
+        }
+        let inventory = self.known_inventory();
+        let modes = inventory.pools.values().map(|pool| pool.ipip_mode);
+        Ok(Some(of_cluster(pod_mtu(kernel.uplink_mtu().await?, modes))))
+    }
+
+    /// Whether the tunnel device should be in service, as far as is known.
+    pub fn tunnel(&self) -> TunnelNeed {
+        self.state.as_ref().map(|state| state.tunnel).unwrap_or_default()
+    }
+
+    /// The pools for which the node's NAT was made last, if that NAT is gone; none where
+    /// the agent keeps the node.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn pools_without_nat(&self, kernel: &Kernel) -> Result<Vec<NatPool>, weir_kernel::Error> {
+        let pool =
+            |pool: &ClusterPool| NatPool { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
+        let pools: Vec<NatPool> = self.known_inventory().pools.values().map(pool).collect();
+        // A kernel without nftables cannot be asked where no pool wants NAT.
+        let is_lost = pools.iter().any(|pool| pool.nat_outgoing) && !kernel.has_nat()?;
+        Ok(if is_lost { pools } else { Vec::new() })
+    }
+
+    /// The NAT that an ADD makes sure of, by the `pools` of its snapshot. What a restored
+    /// datastore has lost counts too: then the last reconcile knows better.
+    pub fn nat(&self, pools: Option<&[IpPool]>) -> Nat {
+        let retains = self.state.as_ref().is_some_and(|state| state.retained > 0);
+        let pool = |pool: &IpPool| NatPool { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
+        match pools.filter(|_| !retains) {
+            None => Nat::AsItIs,
+            Some(pools) => {
+                let pools: Vec<NatPool> = pools.iter().map(pool).collect();
+                Nat::Exactly(NatTable::from_pools(&pools))
+            }
+        }
+    }
+
+    /// What there was in the cluster when it was read last; nothing where the agent keeps
+    /// the node.
+    fn known_inventory(&self) -> Inventory {
+        match self.by_agent {
+            true => Inventory::default(),
+            false => self.left_behind().inventory().into_owned(),
+        }
+    }
+
+    /// What was known of the cluster by whoever kept the node before, on this datastore.
+    fn left_behind(&self) -> Follower {
+        let whole = read_whole_state(Path::new(STATE_FILE));
+        let whole = whole.filter(|(state, _)| state.datastore == self.datastore);
+        whole.map(|(_, follower)| follower).unwrap_or_default()
+    }
+
+    /// Whether anything changed in the cluster since the node was made what it is; never
+    /// where the agent keeps it. A datastore that cannot tell is asked for the cluster
+    /// itself.
+    pub async fn is_outdated(&self, datastore: &dyn Datastore) -> bool {
+        if self.by_agent {
+            return false;
+        }
+        let Some(seen) = self.state.as_ref().and_then(|state| state.seen.as_ref()) else {
+            return true;
+        };
+        let _timing = Timing::of("changes");
+        seen.is_outdated(datastore).await.unwrap_or(true)
+    }
+
+    /// Reads what there is in the cluster, and takes a tunnel address if the node needs
+    /// one. `None` when it cannot be read, which is logged: the addresses of an ADD are
+    /// good without.
+    pub async fn read_cluster(
+        &self,
+        kernel: &Kernel,
+        ipam: &Ipam<'_>,
+        limit: Limit,
+    ) -> Option<Cluster> {
+        let _timing = Timing::of("inventory");
+        let datastore = ipam.datastore.as_ref();
+        let reading = async {
+            let listing = Listing::read(datastore, MOST_BLOCKS).await;
+            listing.map_err(|error| Error::caused(Code::TryAgainLater, &error))
+        };
+        let limit = limit.at_most(CLUSTER);
+        let mut listing = match within("reading the cluster", NEXT_ADD, limit, reading).await {
+            Ok(listing) => listing,
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    details = error.details,
+                    "the routes to other nodes stay as they are: the cluster could not be read; \
+                     the next ADD tries again"
+                );
+                return None;
+            }
+        };
+        if listing.without_blocks {
+            tracing::warn!(
+                most = MOST_BLOCKS,
+                "too many blocks to look for borrowed addresses on other nodes, which are not \
+                 routed; start the agent (weirctl node run)"
+            );
+        }
+        let tunnel_address = self.settle_tunnel_address(kernel, ipam, &mut listing).await;
+        let node = NamedNode { name: ipam.node.clone(), source: String::new() };
+        match cluster_mtu(kernel, &node.name, &listing.inventory).await {
+            Ok(pod_mtu) => Some(Cluster { node, listing, tunnel_address, pod_mtu }),
+            Err(error) => {
+                tracing::warn!(%error, "the routes to other nodes stay as they are");
+                None
+            }
+        }
+    }
+
+    /// Takes a tunnel address if the node needs one. Giving it back is left to the agent: it
+    /// knows what a restored datastore has lost, and may still need the tunnel for.
+    async fn settle_tunnel_address(
+        &self,
+        kernel: &Kernel,
+        ipam: &Ipam<'_>,
+        listing: &mut Listing,
+    ) -> TunnelAddress {
+        match self.take_tunnel_address(kernel, ipam, listing).await {
+            Ok(None) => TunnelAddress::Settled,
+            Ok(Some(Ok(address))) => {
+                if let Some(own) = listing.inventory.nodes.get_mut(&ipam.node) {
+                    own.tunnel = Some(address);
+                }
+                TunnelAddress::Settled
+            }
+            Ok(Some(Err(error))) => {
+                tracing::warn!("{error}");
+                TunnelAddress::Refused
+            }
+            Err(error) => {
+                tracing::warn!(
+                    %error,
+                    details = error.details,
+                    "the tunnel address is not as it should be; the next ADD tries again"
+                );
+                TunnelAddress::Failed
+            }
+        }
+    }
+
+    /// The address that was taken, or why none is to be had; `None` where none is needed,
+    /// or it is there already. Also for what a restored datastore has lost.
+    async fn take_tunnel_address(
+        &self,
+        kernel: &Kernel,
+        ipam: &Ipam<'_>,
+        listing: &Listing,
+    ) -> Result<Option<Result<Ipv4Addr, weir_common::node::Error>>, Error> {
+        let node = ipam.node.as_str();
+        if !listing.inventory.nodes.contains_key(node) {
+            return Ok(None);
+        }
+        let mut follower = self.left_behind();
+        follower.relist(listing.inventory.clone(), &listing.seen);
+        let (inventory, is_retaining) = (follower.inventory(), follower.held() > 0);
+        if !needs_tunnel(node, &inventory) {
+            return Ok(None);
+        }
+        let taking = async {
+            let failed = |error: weir_kernel::Error| Error::caused(Code::TryAgainLater, &error);
+            let standing = kernel.standing(is_retaining).await.map_err(failed)?;
+            let (datastore, now) = (ipam.datastore.as_ref(), Timestamp::now());
+            match settle_tunnel_address(datastore, node, &inventory, &standing, now).await {
+                Ok(Settled::Taken(address)) => Ok(Some(Ok(address))),
+                Ok(_) => Ok(None),
+                Err(error) if error.means_none_left() => Ok(Some(Err(error))),
+                Err(error) => Err(Error::caused(Code::TryAgainLater, &error)),
+            }
+        };
+        within("taking a tunnel address", NEXT_ADD, Limit::of(TUNNEL_ADDRESS), taking).await
+    }
+
+    /// Makes the kernel what `cluster` asks for, and leaves the state to the next call.
+    /// What cannot be done is logged, and tried again by the next ADD: the container that
+    /// is being added can be reached on its node all the same.
+    pub async fn reconcile(&self, kernel: &Kernel, cluster: Cluster, limit: Limit) {
+        let _timing = Timing::of("cluster");
+        let _lock = match Lock::wait(Path::new(NODE_LOCK), limit).await {
+            Ok(lock) => lock,
+            Err(error) => {
+                return tracing::warn!(%error, "the routes to other nodes stay as they are");
+            }
+        };
+        // An agent that has begun meanwhile does all of this.
+        let state = read_state(Path::new(STATE_FILE));
+        if is_agents(state.as_ref()) {
+            return;
+        }
+        let (before, listed) = (self.revision(), cluster.listing.seen.revision);
+        let state = state.filter(|state| state.datastore == self.datastore);
+        if state.is_some_and(|state| state.overtakes(before, listed)) {
+            return tracing::debug!(%listed, "another ADD has made the node newer");
+        }
+        self.reconcile_alone(kernel, cluster).await;
+    }
+
+    /// The node's lock must be held.
+    async fn reconcile_alone(&self, kernel: &Kernel, cluster: Cluster) {
+        let Cluster { node, listing, tunnel_address, pod_mtu } = cluster;
+        let mut follower = self.left_behind();
+        if follower.relist(listing.inventory, &listing.seen) {
+            tracing::warn!(
+                retained = follower.held(),
+                "the datastore has gone back in time (restored from a snapshot?); what it has \
+                 lost is kept; run \"weirctl ipam check --repair\" on each node"
+            );
+        }
+        let keep = Keep {
+            tunnel_address: tunnel_address != TunnelAddress::Refused,
+            borrowed: listing.without_blocks,
+        };
+        let done = match kernel.reconcile(&node.name, follower.inventory(), keep).await {
+            Ok(done) => done,
+            Err(error) => {
+                return tracing::warn!(%error, "the routes to other nodes stay as they are");
+            }
+        };
+        log(&done);
+        let boot_id = boot_id();
+        let (datastore, plan) = (self.datastore.as_str(), &done.plan);
+        let mut state = SavedState::new(Writer::Plugin, node, datastore, boot_id, &follower, plan);
+        state.pod_mtu = pod_mtu.map(|mtu| mtu.bytes);
+        if tunnel_address != TunnelAddress::Failed && done.failures.is_empty() {
+            state.seen = Some(listing.seen);
+        }
+        if let Err(error) = write_state(Path::new(STATE_FILE), &state, &follower) {
+            let file = STATE_FILE;
+            tracing::warn!(file, %error, "it cannot be written: every ADD reads the whole cluster");
+        }
+    }
+
+    /// Up to where the datastore was read for what was made of the node last.
+    fn revision(&self) -> Revision {
+        self.state.as_ref().map(|state| state.revision).unwrap_or_default()
+    }
+}
+
+/// What to do when reading or writing the cluster takes too long.
+const NEXT_ADD: &str = "the next ADD tries again";
+
+/// Whether the agent keeps the node, which has made it what it should be.
+fn is_agents(state: Option<&SavedState>) -> bool {
+    state.is_some_and(|state| state.writer == Writer::Agent) && agent_runs(Path::new(AGENT_LOCK))
+}
+
+fn of_cluster(bytes: u32) -> Mtu {
+    Mtu { bytes, source: MtuSource::Cluster }
+}
+
+/// The MTU for containers, where the cluster decides it.
+async fn cluster_mtu(
+    kernel: &Kernel,
+    node: &str,
+    inventory: &Inventory,
+) -> Result<Option<Mtu>, weir_kernel::Error> {
+    let modes = || inventory.pools.values().map(|pool| pool.ipip_mode);
+    let bytes = if inventory.nodes.contains_key(node) {
+        Some(plan_cluster(node, inventory, &kernel.underlay().await?).pod_mtu)
+    } else if any_tunnels(modes()) {
+        // This node will too once it is registered.
+        Some(pod_mtu(kernel.uplink_mtu().await?, modes()))
+    } else {
+        None
+    };
+    Ok(bytes.map(of_cluster))
+}
+
+/// Tells what was done, and what could not be.
+fn log(done: &Reconciled) {
+    let (changes, routes) = (done.changes.len(), done.plan.routes.len());
+    tracing::debug!(changes, routes, "reconciled the node");
+    for change in &done.changes {
+        tracing::debug!("{change}");
+    }
+    for problem in &done.problems {
+        tracing::warn!("{problem}");
+    }
+    for error in &done.failures {
+        tracing::warn!(%error, "the node's part in the cluster is not whole; the next ADD tries again");
+    }
+}
