@@ -78,7 +78,7 @@ impl World {
         // Not to wait for anything: to meet at another point each time.
         thread::sleep(self.moments.within(APART));
         let second = calls[1].0.start(self.node(), calls[1].1);
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             return Pair { answers: [first.finish(), second.finish()], killed: false };
         }
         thread::sleep(self.moments.within(KILLED_WITHIN));
@@ -153,7 +153,7 @@ fn two_adds(cluster: Cluster) {
         let result = answers[1].result();
         let routed = world.routed(&world.containers[0]);
         assert_eq!(routed, [address(&result, 0).parse().expect("an address")].into(), "{what}");
-        if round % 10 == 0 {
+        if round.is_multiple_of(10) {
             world.assert_agreement(false, &what);
             world.assert_usable();
         } else {
