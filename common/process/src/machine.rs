@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use nix::sys::statfs::{FsType, RAMFS_MAGIC, TMPFS_MAGIC, fstatfs};
+use nix::sys::statfs::{FsType, TMPFS_MAGIC, fstatfs};
 use weir_common::ipam::MachineId;
 
 /// An identity that an administrator gave this machine. It goes before all others.
@@ -16,6 +16,9 @@ const HARDWARE: &str = "/sys/class/dmi/id/product_uuid";
 
 /// What stands in `/etc/machine-id` before the first boot (machine-id(5)).
 const UNINITIALIZED: &str = "uninitialized";
+
+/// The file system of a machine without swap in place of tmpfs (`linux/magic.h`).
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 
 /// The longest text that is taken for an identity, in bytes.
 const MAX_LENGTH: u64 = 128;
