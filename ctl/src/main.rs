@@ -98,11 +98,12 @@ impl Surroundings for Process {
     }
 
     fn node_name(&self, configured: &NodeName) -> Result<String, Failure> {
-        weir_process::node_name(configured).map_err(|error| Failure::caused_by(&error))
+        let found = weir_process::node_name(configured);
+        found.map(|found| found.name).map_err(|error| Failure::caused_by(&error))
     }
 
     fn own_name(&self) -> Result<String, Failure> {
-        this_node::name(&self.networks)
+        Ok(this_node::name(&self.networks)?.name)
     }
 
     fn network(&self) -> Option<Network> {

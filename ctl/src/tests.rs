@@ -108,7 +108,7 @@ impl Surroundings for Prepared {
     fn node_name(&self, configured: &NodeName) -> Result<String, Failure> {
         Ok(match configured {
             NodeName::Given(name) => name.clone(),
-            NodeName::File(_) | NodeName::FileOrHost(_) => "n1".to_owned(),
+            NodeName::File(_) | NodeName::Search(_) => "n1".to_owned(),
         })
     }
 

@@ -26,7 +26,10 @@ pub use node_memo::{
     CLUSTER_VARIABLE, NODE_MEMO_FILE, NODE_MEMO_LOCK, leave_node_memo, read_node_memo,
     read_whole_node_memo,
 };
-pub use node_name::{NodeNameError, node_name};
+pub use node_name::{
+    FoundName, NODE_NAME_FILE, NameSource, NodeNameError, keep_node_name, node_name,
+    rename_kept_name,
+};
 pub use parent::{PARENT_VARIABLE, become_program, die_with_parent};
 pub use plugin::{fail, main};
 pub use presence::{AgentNotice, PRESENCE_FILE, Presence, running_agent};

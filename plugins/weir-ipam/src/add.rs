@@ -8,20 +8,23 @@ use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::Scope;
 use weir_common::ipam::engine::Assignment;
 use weir_common::ipam::{Assigned, Error as IpamError, Memo, engine};
-use weir_process::{Lock, Timing, block_on, boot_id, within_turn};
+use weir_process::{Lock, Timing, block_on, boot_id, keep_node_name, within_turn};
 
 use crate::cluster::{self, Question};
 use crate::sweep::sweep;
-use crate::{host, lock};
+use crate::{found_host, lock};
 
 pub fn add(call: &Call) -> Result<AddResult, Error> {
     let ipam = call.configuration.require_ipam()?;
     let boot_id = boot_id();
-    let request = request_of(call, &host(call)?, boot_id.as_deref())?;
     // The wait for other calls of this host does not count against the deadline.
     let datastore = call.configuration.datastore.clone()?;
     let place = datastore.place();
     let lock = lock(ipam);
+    // The node may be renamed until the lock is had.
+    let host = found_host(call)?;
+    let request = request_of(call, &host.name, boot_id.as_deref())?;
+    keep_node_name(&host);
     let mut memo = Memo::read(&lock.memo(), boot_id.as_deref());
     let question = Question::asked();
     let (assignment, cluster) = block_on(async {

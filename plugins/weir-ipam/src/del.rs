@@ -9,9 +9,10 @@ use crate::{host, lock};
 
 pub fn del(call: &Call) -> Result<(), Error> {
     let ipam = call.configuration.require_ipam()?;
-    let assignee = assignee_of(call, &host(call)?);
     let datastore = call.configuration.datastore.clone()?;
     let _lock = lock(ipam);
+    // The node may be renamed until the lock is had.
+    let assignee = assignee_of(call, &host(call)?);
     let released = block_on(within_turn("releasing addresses", async {
         let datastore = weir_datastore::open(&datastore).await?;
         Ok(engine::release(datastore.as_ref(), &assignee).await?)

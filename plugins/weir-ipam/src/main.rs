@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 use weir_common::cni::skeleton::{Call, Plugin};
 use weir_common::cni::{AddResult, Command, Error, IpamConfiguration};
-use weir_process::{DEFAULT_LOCK_FILE, Lock, Timing, logged, node_name};
+use weir_process::{DEFAULT_LOCK_FILE, FoundName, Lock, Timing, logged, node_name};
 
 struct WeirIpam;
 
@@ -55,6 +55,11 @@ fn main() -> ExitCode {
 
 /// The name of this host.
 fn host(call: &Call) -> Result<String, Error> {
+    Ok(found_host(call)?.name)
+}
+
+/// The name of this host, and where it comes from.
+fn found_host(call: &Call) -> Result<FoundName, Error> {
     Ok(node_name(&call.configuration.node_name.clone()?)?)
 }
 
