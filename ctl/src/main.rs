@@ -106,6 +106,14 @@ impl Surroundings for Process {
         Ok(this_node::name(&self.networks)?.name)
     }
 
+    fn agent_runs(&self) -> bool {
+        weir_process::running_agent(Path::new(weir_process::PRESENCE_FILE)).is_some()
+    }
+
+    fn rename_kept_name(&self, old: &str, new: &str) -> std::io::Result<bool> {
+        weir_process::rename_kept_name(old, new)
+    }
+
     fn network(&self) -> Option<Network> {
         self.network.clone()
     }

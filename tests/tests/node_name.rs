@@ -1,7 +1,10 @@
 //! A node keeps its name, unless it is renamed.
 
-use serde_json::json;
-use weir_tests::{Answer, Call, Cluster, Families, Place, merge};
+use serde_json::{Value, json};
+use weir_tests::{
+    Agent, Answer, Call, Cluster, Families, Place, address, allocations, assert_consistent, merge,
+    until,
+};
 
 const FILE: &str = "/var/lib/weir/nodename";
 /// Where an administrator gives the machine an identity.
@@ -165,4 +168,92 @@ fn the_agent_keeps_the_name_too_and_other_commands_do_not() {
     assert!(!answer.stderr.contains("is called"), "{answer:?}");
     add(&cluster, &nameless(&cluster, "c1"));
     assert_eq!(hosts(&cluster), ["n4"]);
+}
+
+/// Registers a node, as its agent would.
+fn register(cluster: &Cluster, name: &str) {
+    let node = json!({
+        "apiVersion": "projectcalico.org/v3", "kind": "Node", "metadata": {"name": name},
+        "spec": {"bgp": {"ipv4Address": "172.30.0.11/24"}},
+    });
+    cluster.store.put(&format!("/calico/resources/v3/projectcalico.org/nodes/{name}"), &node);
+}
+
+fn check(cluster: &Cluster) -> String {
+    let answer = cluster.weirctl(&["ipam", "check"]);
+    assert!(answer.succeeded, "{answer:?}");
+    answer.stdout
+}
+
+#[test]
+fn a_renamed_node_has_everything_under_its_new_name() {
+    for cluster in [Cluster::embedded(), Cluster::etcd()] {
+        cluster.create_pool("blue", json!({"cidr": "10.7.0.0/29", "blockSize": 30}));
+        register(&cluster, "n1");
+        register(&cluster, "n2");
+        let container = cluster.node.container("web");
+        let mut calls = vec![{
+            let mut configuration = cluster.configuration(Families::V4);
+            configuration.as_object_mut().unwrap().remove("nodename");
+            Call::new("weir", configuration).container(&container)
+        }];
+        let result = calls[0].add(&cluster.node);
+        // Another node's block, of which this node borrows when its own is full.
+        let other = nameless(&cluster, "other").configure("/nodename", "n2".into());
+        other.add(&cluster.node);
+        for number in 0..4 {
+            let call = nameless(&cluster, &format!("c{number}"));
+            call.add(&cluster.node);
+            calls.push(call);
+        }
+        let before = allocations(&cluster.store.entries());
+        assert_eq!((before.len(), hosts(&cluster)), (6, vec!["n1".into(), "n2".into()]));
+        cluster.node.write("/etc/cni/net.d/10.conflist", &list(&cluster).to_string());
+        set_host_name(&cluster, "n1.example.org");
+        let answer = cluster.weirctl(&["node", "rename", "n1", "n1.example.org"]);
+        assert!(answer.succeeded, "{answer:?}");
+        let told = "Renamed node n1 to n1.example.org: 1 block(s) and 5 address(es) in use";
+        assert!(answer.stdout.contains(told), "{answer:?}");
+        assert_eq!(kept_name(&cluster), "n1.example.org");
+        let entries = cluster.store.entries();
+        assert_consistent(&entries);
+        assert_eq!(allocations(&entries), before);
+        assert_eq!(hosts(&cluster), ["n1.example.org", "n2"]);
+        let old = |text: &String| text.contains("\"n1\"") || text.contains("host:n1\"");
+        assert!(!entries.values().any(old), "{entries:?}");
+        assert!(!entries.keys().any(|key| key.ends_with("/n1") || key.contains("/n1/")));
+        assert!(check(&cluster).contains("Check complete; found 0 problems."));
+        calls[0].check(&cluster.node, &result).silence();
+        assert!(container.reaches("172.30.0.11") && cluster.node.reaches(address(&result, 0)));
+        calls.iter().for_each(|call| call.delete(&cluster.node));
+        assert_eq!(allocations(&cluster.store.entries()).len(), 1, "the other node's");
+        other.delete(&cluster.node);
+        cluster.assert_nothing_allocated();
+    }
+}
+
+/// A network without a node's name.
+fn list(cluster: &Cluster) -> Value {
+    let mut plugin = cluster.plugin(Families::V4);
+    plugin.as_object_mut().expect("an object").remove("nodename");
+    cluster.list(plugin)
+}
+
+#[test]
+fn a_node_whose_agent_runs_is_not_renamed() {
+    let cluster = Cluster::etcd().with_pools(Families::V4);
+    let agent = Agent::start(&cluster.node, &cluster.store, "n1", &[]);
+    until("the agent is well", || agent.is_well());
+    let before = cluster.store.entries();
+    let answer = cluster.weirctl(&["node", "rename", "n1", "n7"]);
+    assert!(!answer.succeeded && answer.stderr.contains("systemctl stop weir-node"), "{answer:?}");
+    assert_eq!(cluster.store.entries(), before);
+    agent.stop();
+    let answer = cluster.weirctl(&["node", "rename", "n1", "n7"]);
+    assert!(answer.succeeded, "{answer:?}");
+    let answer = cluster.weirctl(&["node", "run", "--once"]);
+    assert!(answer.succeeded, "{answer:?}");
+    let entries = cluster.store.entries();
+    let nodes: Vec<_> = entries.keys().filter_map(|key| key.split_once("/nodes/")).collect();
+    assert_eq!(nodes.iter().map(|(_, name)| *name).collect::<Vec<_>>(), ["n7"]);
 }
