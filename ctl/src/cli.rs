@@ -192,7 +192,7 @@ pub enum Command {
     /// See how addresses are used, mend and change it
     #[command(subcommand)]
     Ipam(IpamCommand),
-    /// Run this node's agent, or see what it does
+    /// Run this node's agent, see what it does, or give a node another name
     #[command(subcommand)]
     Node(NodeCommand),
     /// Print completions for a shell
@@ -220,7 +220,7 @@ impl Command {
             Self::Ipam(command) => {
                 !matches!(command, IpamCommand::Show(_) | IpamCommand::Configure(_))
             }
-            Self::Node(NodeCommand::Status(_)) => true,
+            Self::Node(command) => !matches!(command, NodeCommand::Run(_)),
             _ => false,
         }
     }
@@ -258,6 +258,8 @@ pub enum NodeCommand {
     Run(node::run::RunArgs),
     /// Show this node, its peers, the way to each block, and whether the kernel has it
     Status(commands::node_status::StatusArgs),
+    /// Give a node another name, together with its blocks and addresses
+    Rename(commands::node_rename::RenameArgs),
 }
 
 /// Says how to spell an output format that was written without its flag

@@ -98,11 +98,20 @@ impl Surroundings for Process {
     }
 
     fn node_name(&self, configured: &NodeName) -> Result<String, Failure> {
-        weir_process::node_name(configured).map_err(|error| Failure::caused_by(&error))
+        let found = weir_process::node_name(configured);
+        found.map(|found| found.name).map_err(|error| Failure::caused_by(&error))
     }
 
     fn own_name(&self) -> Result<String, Failure> {
-        this_node::name(&self.networks)
+        Ok(this_node::name(&self.networks)?.name)
+    }
+
+    fn agent_runs(&self) -> bool {
+        weir_process::agent_runs(Path::new(weir_process::AGENT_LOCK))
+    }
+
+    fn rename_kept_name(&self, old: &str, new: &str) -> std::io::Result<bool> {
+        weir_process::rename_kept_name(old, new)
     }
 
     fn network(&self) -> Option<Network> {

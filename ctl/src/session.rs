@@ -60,6 +60,16 @@ pub trait Surroundings: Observer {
     /// When there is none that can be used.
     fn own_name(&self) -> Result<String, Failure>;
 
+    /// Whether the agent of this node runs.
+    fn agent_runs(&self) -> bool;
+
+    /// Lets the file that keeps this node's name say `new` if it says `old`. Answers
+    /// whether it did.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn rename_kept_name(&self, old: &str, new: &str) -> std::io::Result<bool>;
+
     /// The network that the call is about: the one it names, else the node's
     /// first one in the datastore in use.
     fn network(&self) -> Option<Network>;

@@ -11,6 +11,7 @@ mod ipam;
 mod ipam_repair;
 mod node;
 mod recorded;
+mod rename;
 mod writing;
 
 use std::path::{Path, PathBuf};
@@ -48,6 +49,9 @@ struct Prepared {
     network: Option<Network>,
     warnings: Mutex<Vec<String>>,
     cluster: (Underlay, Present),
+    agent_runs: bool,
+    /// What Weir's file says that the node is called.
+    kept_name: Mutex<String>,
 }
 
 type Meanwhile = Box<dyn Fn(u32) + Send + Sync>;
@@ -57,7 +61,20 @@ impl Prepared {
         let (births, pauses, still) = (AtomicU32::new(0), AtomicU32::new(0), node.clone());
         let (input, warnings) = (input.to_owned(), Mutex::default());
         let (meanwhile, network, cluster) = (None, None, Default::default());
-        Self { input, births, node, still, meanwhile, pauses, network, warnings, cluster }
+        let (agent_runs, kept_name) = (false, Mutex::new("n1".to_owned()));
+        Self {
+            input,
+            births,
+            node,
+            still,
+            meanwhile,
+            pauses,
+            network,
+            warnings,
+            cluster,
+            agent_runs,
+            kept_name,
+        }
     }
 }
 
@@ -108,12 +125,25 @@ impl Surroundings for Prepared {
     fn node_name(&self, configured: &NodeName) -> Result<String, Failure> {
         Ok(match configured {
             NodeName::Given(name) => name.clone(),
-            NodeName::File(_) | NodeName::FileOrHost(_) => "n1".to_owned(),
+            NodeName::File(_) | NodeName::Search(_) => "n1".to_owned(),
         })
     }
 
     fn own_name(&self) -> Result<String, Failure> {
         Ok("n1".to_owned())
+    }
+
+    fn agent_runs(&self) -> bool {
+        self.agent_runs
+    }
+
+    fn rename_kept_name(&self, old: &str, new: &str) -> std::io::Result<bool> {
+        let mut kept = self.kept_name.lock().unwrap();
+        let is_old = *kept == old;
+        if is_old {
+            *kept = new.to_owned();
+        }
+        Ok(is_old)
     }
 
     fn network(&self) -> Option<Network> {

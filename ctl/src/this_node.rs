@@ -9,7 +9,7 @@ use weir_common::cni::{self, Arguments, Configuration, NodeName, SpecVersion};
 use weir_common::datastore;
 use weir_common::ipam::audit::{Attached, Kind, ThisNode, Unjudged};
 use weir_kernel::{Kernel, is_node_namespace};
-use weir_process::{DEFAULT_LOCK_FILE, Limit, Lock};
+use weir_process::{DEFAULT_LOCK_FILE, FoundName, Limit, Lock};
 
 use crate::network::{datastore_of, plugins};
 use crate::sameness::{Sameness, Stores};
@@ -133,9 +133,8 @@ fn own(name: &str, plugin: &Map<String, Value>) -> Option<Result<Configuration, 
 ///
 /// # Errors
 /// [`Failure`] when there is none that can be used.
-pub fn name(networks: &Networks) -> Result<String, Failure> {
-    let default = || NodeName::FileOrHost(weir_common::cni::DEFAULT_NODE_NAME_FILE.into());
-    let configured = networks.node_name.clone().unwrap_or_else(default);
+pub fn name(networks: &Networks) -> Result<FoundName, Failure> {
+    let configured = networks.node_name.clone().unwrap_or(NodeName::Search(None));
     weir_process::node_name(&configured).map_err(|error| Failure::caused_by(&error))
 }
 
@@ -185,7 +184,7 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
         .collect();
     let unjudged = networks.unjudged(&attachments);
     Ok(Some(ThisNode {
-        host: name(networks)?,
+        host: name(networks)?.name,
         attachments,
         routed,
         networks: networks.own.clone(),
@@ -239,7 +238,7 @@ mod tests {
         assert_eq!(networks.own, ["ours".to_owned()].into());
         let others = ["elsewhere", "local", "single"].map(str::to_owned);
         assert_eq!(networks.others, others.into());
-        assert_eq!(name(&networks).unwrap(), "n7");
+        assert_eq!(name(&networks).unwrap().name, "n7");
         assert_eq!(networks.lock_files, [PathBuf::from("/run/ours.lock")].into());
         let etcd = datastore::EtcdConfiguration::new(vec![
             "http://10.0.0.9:2379".to_owned(),

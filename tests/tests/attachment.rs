@@ -139,9 +139,9 @@ fn the_host_holds_its_blocks_under_the_configured_name() {
         Call::new("weir-ipam", plugin).with("CNI_NETNS", "/run/netns/none")
     };
     for (id, key, host) in [
-        ("c1", Some(("nodename", "n7")), "n7"),
-        ("c2", Some(("nodename_file", "/etc/weir/nodename")), "from-file"),
-        ("c3", None, "machine"),
+        ("c1", None, "machine"),
+        ("c2", Some(("nodename", "n7")), "n7"),
+        ("c3", Some(("nodename_file", "/etc/weir/nodename")), "from-file"),
     ] {
         named(key).with("CNI_CONTAINERID", id).add(&cluster.node);
         let prefix = format!("/calico/ipam/v2/host/{host}/ipv4/block/");

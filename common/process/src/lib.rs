@@ -27,7 +27,10 @@ pub use hints_file::HintsFile;
 pub use lock::{AttachmentLocks, DEFAULT_LOCK_FILE, Lock, LockError, NODE_LOCK};
 pub use log::{Timing, logged};
 pub use machine::machine_id;
-pub use node_name::{NodeNameError, node_name};
+pub use node_name::{
+    FoundName, NODE_NAME_FILE, NameSource, NodeNameError, keep_node_name, node_name,
+    rename_kept_name,
+};
 pub use parent::take_the_place_of;
 pub use plugin::{fail, main};
 pub use state_file::{STATE_FILE, read_state, read_whole_state, write_state};

@@ -18,9 +18,7 @@ mod version;
 
 pub use arguments::Arguments;
 pub use assignment::{assigned, assignee_of, check_held, request_of};
-pub use configuration::{
-    Configuration, DEFAULT_NODE_NAME_FILE, IpamConfiguration, LogFile, LogLevel, Logging, NodeName,
-};
+pub use configuration::{Configuration, IpamConfiguration, LogFile, LogLevel, Logging, NodeName};
 pub use environment::{Command, Environment, is_identifier};
 pub use error::{Code, Error};
 pub use gateway::ip_configuration;

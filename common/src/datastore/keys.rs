@@ -28,6 +28,8 @@ pub const HOSTS: &str = "/calico/ipam/v2/host/";
 pub const FULL: &str = "/calico/weir/v1/full/";
 /// Which machine has a node's name, as a prefix; see [`machine`]. Weir's own.
 pub const MACHINES: &str = "/calico/weir/v1/machines/";
+/// Which nodes are being renamed, as a prefix; see [`rename`]. Weir's own.
+pub const RENAMES: &str = "/calico/weir/v1/renames/";
 /// All handles, as a prefix.
 pub const HANDLES: &str = "/calico/ipam/v2/handle/";
 
@@ -70,6 +72,11 @@ pub fn full(host: &str, cidr: IpNet) -> String {
 /// The key that records the machine which has a node's name.
 pub fn machine(node: &str) -> String {
     format!("{MACHINES}{node}")
+}
+
+/// The key that says that a node is being renamed, and to what.
+pub fn rename(node: &str) -> String {
+    format!("{RENAMES}{node}")
 }
 
 /// All notes on one host's blocks, as a prefix.

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::ipam_check::Output;
-use crate::cli::{Command, IpamCommand};
+use crate::cli::{Command, IpamCommand, NodeCommand};
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::Rehearsal;
 
@@ -32,6 +32,7 @@ pub fn is_dry_run(command: &Command) -> bool {
         Command::Ipam(IpamCommand::Configure(arguments)) => arguments.change,
         Command::Ipam(IpamCommand::Reclaim(arguments)) => arguments.change,
         Command::Ipam(IpamCommand::Check(arguments)) => ChangeArgs { dry_run: arguments.dry_run },
+        Command::Node(NodeCommand::Rename(arguments)) => arguments.change,
         _ => ChangeArgs::default(),
     };
     change.dry_run

@@ -14,7 +14,7 @@ use weir_common::ipam::Family;
 use weir_common::network::{AutodetectionMethod, NamedNode};
 use weir_common::node::{Detection, OwnAddress};
 use weir_kernel::{Kernel, Monitor};
-use weir_process::{AGENT_LOCK, AgentLock};
+use weir_process::{AGENT_LOCK, AgentLock, FoundName, NameSource, keep_node_name};
 
 use super::agent::{Agent, Until};
 use super::metrics::Metrics;
@@ -37,7 +37,8 @@ const WAITING_NEWS: usize = 64;
                   weirctl node run --once"
 )]
 pub struct RunArgs {
-    /// This node's name; without it the file /var/lib/calico/nodename, else the host's name
+    /// This node's name; without it as in the network configuration, else as kept in
+    /// /var/lib/weir/nodename, else as in /var/lib/calico/nodename, else the host's name
     #[arg(long, value_name = "NAME", env = "NODENAME", hide_env_values = true)]
     pub node: Option<String>,
     /// How this node's IPv4 address is found: first-found, can-reach=ADDRESS, interface=NAMES,
@@ -71,7 +72,7 @@ pub struct RunArgs {
 
 /// The arguments, as validated.
 struct Settings {
-    node: String,
+    node: FoundName,
     addresses: Vec<OwnAddress>,
     metrics_address: Option<SocketAddr>,
     drift_interval: Duration,
@@ -85,7 +86,7 @@ struct Settings {
 pub fn run(
     arguments: &RunArgs,
     location: &Location,
-    node_name: impl FnOnce() -> Result<String, Failure>,
+    node_name: impl FnOnce() -> Result<FoundName, Failure>,
 ) -> Result<ExitCode, Failure> {
     start_log(arguments.log_level);
     let settings = validate(arguments, node_name)?;
@@ -97,6 +98,7 @@ pub fn run(
             "another agent runs on this node (it holds {AGENT_LOCK}); end it first"
         ))
     })?;
+    keep_node_name(&settings.node);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -135,11 +137,11 @@ async fn serve(
     tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed)));
     let (sender, news) = mpsc::channel(WAITING_NEWS);
     tokio::spawn(feed::follow(Arc::clone(&datastore), sender));
-    tracing::info!(node = settings.node, datastore = ?location.configuration, "started");
+    tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
     let Settings { node, addresses, drift_interval, metrics_address: _ } = settings;
-    let named = NamedNode { name: node.clone(), source: String::new() };
+    let named = NamedNode { name: node.name.clone(), source: node.source.to_string() };
     let state_file = StateFile::new(named, location.configuration.place());
-    let registration = Registration::new(datastore, node, addresses);
+    let registration = Registration::new(datastore, node.name, addresses);
     let agent =
         Agent::new(registration, kernel, metrics, lock, kernel_changed, drift_interval, state_file)
             .await;
@@ -170,7 +172,7 @@ fn start_log(level: LevelFilter) {
 
 fn validate(
     arguments: &RunArgs,
-    node_name: impl FnOnce() -> Result<String, Failure>,
+    node_name: impl FnOnce() -> Result<FoundName, Failure>,
 ) -> Result<Settings, Failure> {
     let method = |flag: &str, text: &str| match text {
         "none" => Ok(None),
@@ -189,7 +191,9 @@ fn validate(
         })?),
     };
     let node = match &arguments.node {
-        Some(node) if weir_common::cni::is_identifier(node) => node.clone(),
+        Some(node) if weir_common::cni::is_identifier(node) => {
+            FoundName { name: node.clone(), source: NameSource::Argument }
+        }
         Some(node) => {
             return Err(Failure::new(format!(
                 "--node {node:?} is no node's name; use letters, digits, '_', '.', '-'"

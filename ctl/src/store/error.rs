@@ -69,6 +69,9 @@ pub enum StoreError {
         #[source]
         cause: Box<StoreError>,
     },
+    /// What was asked for cannot be, which the text explains together with what to do.
+    #[error("{0}")]
+    Refused(String),
     /// Someone is moving the datastore.
     #[error("the datastore is locked: its ClusterInformation says datastoreReady: false")]
     Locked,
@@ -134,9 +137,11 @@ impl StoreError {
                 "put it right, then check the document with: weirctl validate -f FILE".to_owned()
             }
             // Their own texts, or the commands that meet them, say it.
-            Self::Invalid(_) | Self::Patch(_) | Self::Label(_) | Self::LeftDisabled { .. } => {
-                return None;
-            }
+            Self::Invalid(_)
+            | Self::Patch(_)
+            | Self::Label(_)
+            | Self::LeftDisabled { .. }
+            | Self::Refused(_) => return None,
         })
     }
 }
@@ -191,6 +196,7 @@ mod tests {
             StoreError::Label(LabelChange::set("a", false).unwrap_err()),
             StoreError::PoolInUse { name: name.clone(), cidr, addresses: 1, tunnels: 0 },
             StoreError::LeftDisabled { name: name.clone(), cause },
+            StoreError::Refused("first: weirctl get nodes".into()),
             StoreError::Locked,
             StoreError::Contended { kind, name, attempts: 500 },
             unreadable(Kind::Node.key("n1")),
@@ -211,6 +217,7 @@ mod tests {
                 | StoreError::Invalid(_)
                 | StoreError::Label(_)
                 | StoreError::PoolInUse { .. }
+                | StoreError::Refused(_)
                 | StoreError::Contended { .. }
                 | StoreError::Unreadable { .. }
                 | StoreError::Datastore(_) => {

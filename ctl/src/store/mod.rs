@@ -13,6 +13,7 @@ mod initialize;
 mod read;
 mod rehearsal;
 mod release;
+mod rename_node;
 mod update;
 
 pub use blocks::{blocks_in, in_use};
@@ -23,6 +24,7 @@ pub use error::StoreError;
 pub use initialize::initialize;
 pub use read::{List, find_pool_by_cidr, get, list, read_stored_pool};
 pub use rehearsal::Rehearsal;
+pub use rename_node::{Moved, Rename};
 pub use update::{apply, modify, replace};
 
 /// Is told how far something long got.

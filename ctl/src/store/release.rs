@@ -66,7 +66,7 @@ pub(super) async fn read_handles(
     entries.map(|entry| entry.map(read_handle).transpose()).collect()
 }
 
-fn read_handle(entry: Entry) -> Result<Stored<Handle>, StoreError> {
+pub(super) fn read_handle(entry: Entry) -> Result<Stored<Handle>, StoreError> {
     let Entry { key, value, revision } = entry;
     match Handle::from_json(&value) {
         Ok(value) => Ok(Stored { value, revision }),

@@ -10,16 +10,16 @@ use weir_datastore::memory::{Call, CommitFault};
 
 use super::*;
 
-type Dump = BTreeMap<String, Vec<u8>>;
+pub(super) type Dump = BTreeMap<String, Vec<u8>>;
 
-fn blocks(dump: &Dump) -> Vec<Block> {
+pub(super) fn blocks(dump: &Dump) -> Vec<Block> {
     let blocks = dump.iter().filter(|(key, _)| key.starts_with(keys::BLOCKS));
     blocks.map(|(_, value)| Block::from_json(value).unwrap()).collect()
 }
 
 /// Blocks and handles count the same addresses, and every affinity has its
 /// block, which names its host.
-fn assert_consistent(dump: &Dump) {
+pub(super) fn assert_consistent(dump: &Dump) {
     let mut counted: BTreeMap<(String, IpNet), u64> = BTreeMap::new();
     for block in blocks(dump) {
         for index in block.allocations.iter().flatten() {

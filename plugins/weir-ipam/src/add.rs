@@ -6,7 +6,7 @@ use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::Scope;
 use weir_common::ipam::engine::Assignment;
 use weir_common::ipam::{Assigned, Error as IpamError, Hints, engine};
-use weir_process::{HintsFile, Timing, within_ipam};
+use weir_process::{HintsFile, Timing, keep_node_name, within_ipam};
 
 use crate::Ipam;
 
@@ -27,8 +27,9 @@ impl Ipam<'_> {
     /// # Errors
     /// See [`IpamError`]; the host's lock cannot be had; time is up.
     pub async fn add(&self) -> Result<Added, Error> {
-        let request = request_of(self.call, &self.node, self.boot_id)?;
+        let request = request_of(self.call, &self.node.name, self.boot_id)?;
         let _lock = self.lock().await?;
+        keep_node_name(&self.node);
         let mut file = HintsFile::read(self.lock_file());
         let mut hints = file.hints();
         let assigning = async { Ok(self.assign(&request, &mut hints).await?) };

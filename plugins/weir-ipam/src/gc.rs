@@ -86,7 +86,7 @@ impl Ipam<'_> {
             None => Rule::Proved(evidence::gather(self.call, Timestamp::now()).await?),
         };
         let network = self.call.configuration.network.clone();
-        let collection = Collection { host: self.node.clone(), network, rule };
+        let collection = Collection { host: self.node.name.clone(), network, rule };
         let claim = |attachment: &AttachmentName| claims.claim(attachment);
         let collecting = collect(self.datastore.as_ref(), &collection, Scope::AllBlocks, &claim);
         let collected = collecting.await;

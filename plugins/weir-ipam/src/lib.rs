@@ -16,9 +16,11 @@ mod sweep;
 use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{Error, IpamConfiguration};
+use weir_common::cni::{Code, Error, IpamConfiguration};
 use weir_common::datastore::Datastore;
-use weir_process::{AttachmentLocks, DEFAULT_LOCK_FILE, Limit, Lock, Timing, boot_id, node_name};
+use weir_process::{
+    AttachmentLocks, DEFAULT_LOCK_FILE, FoundName, Limit, Lock, Timing, boot_id, node_name,
+};
 
 pub use add::Added;
 pub use gc::Claims;
@@ -27,8 +29,8 @@ pub use gc::Claims;
 pub struct Ipam<'a> {
     call: &'a Call,
     configuration: &'a IpamConfiguration,
-    /// The name of this node.
-    pub node: String,
+    /// This node's name, and where it comes from.
+    pub node: FoundName,
     boot_id: Option<&'static str>,
     limit: Limit,
     /// The datastore of the call's network.
@@ -53,10 +55,18 @@ impl<'a> Ipam<'a> {
         self.configuration.lock_file.as_deref().unwrap_or(Path::new(DEFAULT_LOCK_FILE))
     }
 
-    /// Waits for this host's other calls that change allocations.
+    /// Waits for this host's other calls that change allocations. The node may have been
+    /// renamed meanwhile.
     async fn lock(&self) -> Result<Lock, Error> {
         let _timing = Timing::of("wait for the host's lock");
-        Ok(Lock::wait(self.lock_file(), self.limit).await?)
+        let lock = Lock::wait(self.lock_file(), self.limit).await?;
+        let now = node_name(&self.call.configuration.node_name.clone()?)?;
+        if now != self.node {
+            let (before, now) = (&self.node.name, &now.name);
+            let message = format!("node {before} was renamed to {now} meanwhile; try again");
+            return Err(Error::new(Code::TryAgainLater, message));
+        }
+        Ok(lock)
     }
 
     /// The claims of a GC: none so far.

@@ -43,7 +43,8 @@ impl Ipam<'_> {
         let ipam = self.configuration;
         let gateways = ipam.gateways.iter().map(IpNet::addr).collect();
         let (wants, now) = (ipam.wants.clone(), Timestamp::now());
-        let foretold = explain(self.datastore.as_ref(), &self.node, wants, gateways, now).await?;
+        let foretold =
+            explain(self.datastore.as_ref(), &self.node.name, wants, gateways, now).await?;
         foretold.outcome.map(|_| ())
     }
 }

@@ -30,7 +30,8 @@ impl Ipam<'_> {
             }
         };
         let rule = Rule::Proved(evidence);
-        let collection = Collection { host: self.node.clone(), network: network.to_owned(), rule };
+        let collection =
+            Collection { host: self.node.name.clone(), network: network.to_owned(), rule };
         let Some((collected, done)) = self.collect_left(&collection, &claims, scope).await else {
             return tracing::warn!("what a reboot left could not be given back in time");
         };

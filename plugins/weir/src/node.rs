@@ -22,8 +22,8 @@ use weir_common::resources::IpPool;
 use weir_ipam::Ipam;
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::{
-    AGENT_LOCK, CLUSTER, Limit, Lock, NODE_LOCK, STATE_FILE, TUNNEL_ADDRESS, Timing, agent_runs,
-    boot_id, read_state, read_whole_state, within, write_state,
+    AGENT_LOCK, CLUSTER, FoundName, Limit, Lock, NODE_LOCK, STATE_FILE, TUNNEL_ADDRESS, Timing,
+    agent_runs, boot_id, read_state, read_whole_state, within, write_state,
 };
 
 /// The most affinities in a cluster for which blocks are read: about ten megabytes
@@ -147,6 +147,24 @@ impl Node {
         whole.map(|(_, follower)| follower).unwrap_or_default()
     }
 
+    /// Refuses an ADD under another name than that of the agent which keeps this machine on
+    /// the same datastore: other nodes would not find its containers.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfiguration`] with both names.
+    pub fn require_agents_name(&self, found: &FoundName) -> Result<(), Error> {
+        let agent = self.state.as_ref().filter(|state| {
+            self.by_agent && state.datastore == self.datastore && state.node.name != found.name
+        });
+        let Some(agent) = agent.map(|state| &state.node) else { return Ok(()) };
+        let message = format!(
+            "this node is called {} (from {}), but its agent runs as {} (from {}); give both one \
+             name, and restart the agent where it is the agent's that changes",
+            found.name, found.source, agent.name, agent.source
+        );
+        Err(Error::new(Code::InvalidConfiguration, message))
+    }
+
     /// Whether anything changed in the cluster since the node was made what it is; never
     /// where the agent keeps it. A datastore that cannot tell is asked for the cluster
     /// itself.
@@ -197,7 +215,7 @@ impl Node {
             );
         }
         let tunnel_address = self.settle_tunnel_address(kernel, ipam, &mut listing).await;
-        let node = NamedNode { name: ipam.node.clone(), source: String::new() };
+        let node = named(&ipam.node);
         match cluster_mtu(kernel, &node.name, &listing.inventory).await {
             Ok(pod_mtu) => Some(Cluster { node, listing, tunnel_address, pod_mtu }),
             Err(error) => {
@@ -218,7 +236,7 @@ impl Node {
         match self.take_tunnel_address(kernel, ipam, listing).await {
             Ok(None) => TunnelAddress::Settled,
             Ok(Some(Ok(address))) => {
-                if let Some(own) = listing.inventory.nodes.get_mut(&ipam.node) {
+                if let Some(own) = listing.inventory.nodes.get_mut(&ipam.node.name) {
                     own.tunnel = Some(address);
                 }
                 TunnelAddress::Settled
@@ -246,7 +264,7 @@ impl Node {
         ipam: &Ipam<'_>,
         listing: &Listing,
     ) -> Result<Option<Result<Ipv4Addr, weir_common::node::Error>>, Error> {
-        let node = ipam.node.as_str();
+        let node = ipam.node.name.as_str();
         if !listing.inventory.nodes.contains_key(node) {
             return Ok(None);
         }
@@ -341,6 +359,10 @@ const NEXT_ADD: &str = "the next ADD tries again";
 /// Whether the agent keeps the node, which has made it what it should be.
 fn is_agents(state: Option<&SavedState>) -> bool {
     state.is_some_and(|state| state.writer == Writer::Agent) && agent_runs(Path::new(AGENT_LOCK))
+}
+
+fn named(found: &FoundName) -> NamedNode {
+    NamedNode { name: found.name.clone(), source: found.source.to_string() }
 }
 
 fn of_cluster(bytes: u32) -> Mtu {

@@ -113,6 +113,7 @@ async fn assign<'a>(
     limit: Limit,
 ) -> Result<Given<'a>, Error> {
     let ipam = Ipam::open(call, limit).await?;
+    node.require_agents_name(&ipam.node)?;
     let datastore = ipam.datastore.as_ref();
     let (added, outdated) = tokio::join!(ipam.add(), node.is_outdated(datastore));
     let added = added?;

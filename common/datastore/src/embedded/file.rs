@@ -146,8 +146,9 @@ fn make_directory(path: &Path) -> io::Result<()> {
     if directory.exists() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    fs::set_permissions(directory, Permissions::from_mode(0o700))
+    // Everybody may read what is public beside the database, as the node's name.
+    DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+    fs::set_permissions(directory, Permissions::from_mode(0o755))
 }
 
 /// A log without its database would be replayed into the new one. The log is
@@ -198,4 +199,20 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The directory is for everybody to read, the database is not, not even half-made.
+    #[test]
+    fn a_draft_is_private() {
+        let directory = tempfile::tempdir().unwrap();
+        let draft = directory.path().join("weir.db.new-0");
+        write_draft(&draft).unwrap();
+        let left: Vec<_> = fs::read_dir(&directory).unwrap().map(Result::unwrap).collect();
+        let mode = left[0].metadata().unwrap().permissions().mode();
+        assert_eq!((left.len(), left[0].path(), mode & 0o777), (1, draft, 0o600));
+    }
 }

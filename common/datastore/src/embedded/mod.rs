@@ -46,7 +46,7 @@ struct Shared {
 
 impl Embedded {
     /// Opens the database at `path`, and makes it (mode 0600) and its
-    /// directory (mode 0700) when they are missing.
+    /// directory (mode 0755) when they are missing.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if it stays locked for [`DEFAULT_LOCK_TIMEOUT`],

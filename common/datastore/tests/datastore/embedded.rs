@@ -173,7 +173,7 @@ fn modes_do_not_depend_on_the_umask() {
         }
         let directory = place.path().parent().unwrap().to_owned();
         let mode = std::fs::metadata(directory).unwrap().permissions().mode() & 0o7777;
-        assert_eq!(mode, 0o700, "with umask {umask:o}");
+        assert_eq!(mode, 0o755, "with umask {umask:o}");
     }
 }
 

@@ -26,7 +26,7 @@ use crate::link::MacAddress;
 
 pub use ipam::IpamConfiguration;
 pub use log::{LogFile, LogLevel, Logging};
-pub use node_name::{DEFAULT_NODE_NAME_FILE, NodeName};
+pub use node_name::NodeName;
 
 use log::is_usable;
 use value::check_mtu;

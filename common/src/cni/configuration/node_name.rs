@@ -7,11 +7,6 @@ use super::super::environment::is_identifier;
 use super::value::invalid;
 use super::written::Written;
 
-/// Where Calico's node agent writes the node's name. Read when the
-/// configuration names neither a node nor a file, so that a node keeps its name
-/// when it moves over.
-pub const DEFAULT_NODE_NAME_FILE: &str = "/var/lib/calico/nodename";
-
 /// How the node's name is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeName {
@@ -19,8 +14,9 @@ pub enum NodeName {
     Given(String),
     /// It is the content of this file, which must be there.
     File(PathBuf),
-    /// It is the content of this file, else the host's name.
-    FileOrHost(PathBuf),
+    /// It is looked for: in this file, if one is named and there, then in the files of
+    /// Weir and of Calico; else it is the host's name.
+    Search(Option<PathBuf>),
 }
 
 impl Written {
@@ -35,8 +31,7 @@ impl Written {
         }
         Ok(match &self.nodename_file {
             Some(file) if !self.nodename_file_optional => NodeName::File(file.clone()),
-            Some(file) => NodeName::FileOrHost(file.clone()),
-            None => NodeName::FileOrHost(DEFAULT_NODE_NAME_FILE.into()),
+            file => NodeName::Search(file.clone()),
         })
     }
 }

@@ -23,7 +23,7 @@ fn defaults() {
     assert_eq!(configuration.datastore, Ok(datastore::Configuration::default()));
     let any = Want::Any { family: Family::V4, pools: vec![] };
     assert_eq!(configuration.ipam.unwrap().wants, [any]);
-    assert_eq!(configuration.node_name, Ok(NodeName::FileOrHost(DEFAULT_NODE_NAME_FILE.into())));
+    assert_eq!(configuration.node_name, Ok(NodeName::Search(None)));
 }
 
 #[test]
@@ -176,6 +176,8 @@ fn a_removal_knows_its_host() {
     assert_eq!(node_name(json!({"nodename": "n1", "hostname": "n2"})), given("n1"));
     assert_eq!(node_name(json!({"hostname": "n2"})), given("n2"));
     assert_eq!(node_name(json!({"nodename_file": "/n"})), NodeName::File("/n".into()));
+    let optional = json!({"nodename_file": "/n", "nodename_file_optional": true});
+    assert_eq!(node_name(optional), NodeName::Search(Some("/n".into())));
 }
 
 fn for_collection(json: Value) -> Result<Configuration, Error> {
