@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command};
 
 use nix::sys::signal::{Signal, kill};
@@ -24,10 +25,21 @@ pub struct Agent {
 impl Agent {
     /// Starts the agent of the node `name`, with these arguments too.
     pub fn start(node: &Node, store: &Store, name: &str, arguments: &[&str]) -> Self {
+        Self::start_from(&binaries(), node, store, name, arguments)
+    }
+
+    /// As [`Agent::start`], with the `weirctl` of this directory.
+    pub fn start_from(
+        programs: &Path,
+        node: &Node,
+        store: &Store,
+        name: &str,
+        arguments: &[&str],
+    ) -> Self {
         let mut command = Command::new("sh");
         command
             .args(["-c", &format!("exec \"$@\" 2>>{LOG}"), "sh"])
-            .arg(binaries().join("weirctl"))
+            .arg(programs.join("weirctl"))
             .args(["node", "run", "--node", name])
             .args(arguments)
             .envs(store.environment());

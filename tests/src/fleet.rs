@@ -1,5 +1,6 @@
 //! Several nodes of one cluster: an underlay, an etcd, and an agent on each node.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -162,8 +163,14 @@ impl Fleet {
 
     /// Starts the agent of a node.
     pub fn start_agent(&mut self, member: usize) {
+        self.start_agent_from(&binaries(), member);
+    }
+
+    /// As [`Fleet::start_agent`], with the `weirctl` of this directory.
+    pub fn start_agent_from(&mut self, programs: &Path, member: usize) {
         let Member { host, name, agent } = &mut self.members[member];
-        *agent = Some(Agent::start(&host.node, &self.store, name, &self.agent_arguments));
+        let arguments = &self.agent_arguments;
+        *agent = Some(Agent::start_from(programs, &host.node, &self.store, name, arguments));
     }
 
     /// Starts the agents of all nodes that have none, and waits until each is

@@ -40,6 +40,14 @@ impl Call {
         Self { program, configuration, environment }
     }
 
+    /// The same call of the plugin of that name in this directory, which delegates to
+    /// plugins there.
+    pub fn from(mut self, programs: &Path) -> Self {
+        let name = self.program.file_name().expect("a program has a name");
+        self.program = programs.join(name);
+        self.with("CNI_PATH", &programs.display().to_string())
+    }
+
     /// Sets `CNI_CONTAINERID` and `CNI_NETNS` to the container's.
     pub fn container(self, container: &Container) -> Self {
         self.with("CNI_CONTAINERID", container.name()).with("CNI_NETNS", &container.path())

@@ -257,3 +257,30 @@ fn a_node_whose_agent_runs_is_not_renamed() {
     let nodes: Vec<_> = entries.keys().filter_map(|key| key.split_once("/nodes/")).collect();
     assert_eq!(nodes.iter().map(|(_, name)| *name).collect::<Vec<_>>(), ["n7"]);
 }
+
+/// Other nodes route to the agent's name: a container under another one would be cut off.
+#[test]
+fn an_add_under_another_name_than_the_agents_is_refused() {
+    for cluster in [Cluster::embedded(), Cluster::etcd()] {
+        let cluster = cluster.with_pools(Families::V4);
+        let node = &cluster.node;
+        let agent = Agent::start(node, &cluster.store, "n1", &[]);
+        until("the agent is well", || agent.is_well());
+        let (web, next) = (node.container("web"), node.container("next"));
+        let call = cluster.weir(Families::V4, &web);
+        let other = call.clone().configure("/nodename", "n1.example.org".into());
+        let refused = other.run(node, "ADD").failure();
+        refused.expect(
+            7,
+            &["n1.example.org (from nodename in the network", "as n1 (from --node or NODENAME)"],
+        );
+        cluster.assert_nothing_allocated();
+        call.add(node);
+        call.delete(node);
+        agent.stop();
+        let alone = cluster.weir(Families::V4, &next);
+        let alone = alone.configure("/nodename", "n1.example.org".into());
+        alone.add(node);
+        alone.delete(node);
+    }
+}
