@@ -10,7 +10,7 @@ use weir_common::ipam::collect::AttachmentName;
 use weir_common::network::{Fate, fate};
 use weir_ipam::{Claims, Ipam};
 use weir_kernel::{Kernel, OwnLink};
-use weir_process::{AttachmentLocks, DEADLINE, Limit, Lock, NODE_LOCK, Timing};
+use weir_process::{AttachmentLocks, Limit, Lock, NODE_LOCK, Timing, WORK};
 
 use crate::failure;
 use crate::node::{Cluster, Node};
@@ -27,7 +27,7 @@ use crate::source::Source;
 /// All that failed, as one, after everything has been tried. When the links cannot
 /// be listed nothing is tried: nobody knows which addresses the node still routes.
 pub async fn gc(call: &Call) -> Result<(), Error> {
-    let limit = Limit::of(DEADLINE);
+    let limit = Limit::of(WORK);
     let node = Node::find(call);
     let claims = Claims::new(&call.configuration.network, AttachmentLocks::open()?);
     let Some(valid) = &call.configuration.valid_attachments else {

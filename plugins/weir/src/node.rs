@@ -62,8 +62,8 @@ enum TunnelAddress {
 }
 
 impl Node {
-    /// Who keeps it at this moment. An agent that has not made the node what it should be
-    /// yet does not: until then the calls do.
+    /// Who keeps it at this moment. An agent that has not reconciled the node yet does not:
+    /// until then the calls do.
     pub fn find(call: &Call) -> Self {
         let datastore = call.configuration.datastore.as_ref().map(Configuration::place);
         let datastore = datastore.unwrap_or_default();
@@ -356,7 +356,7 @@ impl Node {
 /// What to do when reading or writing the cluster takes too long.
 const NEXT_ADD: &str = "the next ADD tries again";
 
-/// Whether the agent keeps the node, which has made it what it should be.
+/// Whether the agent keeps the node: it runs, and has reconciled it.
 fn is_agents(state: Option<&SavedState>) -> bool {
     state.is_some_and(|state| state.writer == Writer::Agent) && agent_runs(Path::new(AGENT_LOCK))
 }
