@@ -32,14 +32,14 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
     let claims = Claims::new(&call.configuration.network, AttachmentLocks::open()?);
     let Some(valid) = &call.configuration.valid_attachments else {
         let kernel = Kernel::open().map_err(failure::of_kernel)?;
-        let given_back = give_back(call, (&node, &kernel), None, &claims, limit).await?;
+        let given_back = give_back(call, &node, None, &claims, limit).await?;
         follow(&kernel, &node, given_back, limit).await;
         return Ok(());
     };
     let links = Links::find(&call.configuration.network, valid, &claims).await?;
     let (left, mut errors) = links.remove_stale().await;
     let valid: BTreeSet<AttachmentName> = valid.union(&left).cloned().collect();
-    match give_back(call, (&node, &links.kernel), Some(&valid), &claims, limit).await {
+    match give_back(call, &node, Some(&valid), &claims, limit).await {
         // Before the NAT goes with the last container.
         Ok(cluster) => follow(&links.kernel, &node, cluster, limit).await,
         Err(error) => errors.push(error),
@@ -52,7 +52,7 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
 /// Answers what there is in the cluster, if that has changed and no agent sees to it.
 async fn give_back(
     call: &Call,
-    (node, kernel): (&Node, &Kernel),
+    node: &Node,
     valid: Option<&BTreeSet<AttachmentName>>,
     claims: &Claims,
     limit: Limit,
@@ -63,7 +63,7 @@ async fn give_back(
             let ipam = Ipam::open(call, limit).await?;
             ipam.gc(valid, claims).await?;
             Ok(match node.is_outdated(ipam.datastore.as_ref()).await {
-                true => node.read_cluster(kernel, &ipam, limit).await,
+                true => node.read_cluster(&ipam, limit).await,
                 false => None,
             })
         }
