@@ -34,13 +34,13 @@ fn names(containers: &[&str]) -> BTreeSet<AttachmentName> {
 
 fn listed(host: &str, containers: &[&str]) -> Collection {
     let rule = Rule::Listed(names(containers));
-    Collection { host: host.to_owned(), network: "net".to_owned(), rule }
+    Collection { host: host.to_owned(), machine: None, network: "net".to_owned(), rule }
 }
 
 fn after_reboot(boot_id: &str) -> Collection {
     let evidence = Evidence { boot_id: Some(boot_id.to_owned()), ..Evidence::default() };
     let rule = Rule::Proved(evidence);
-    Collection { host: "n1".to_owned(), network: "net".to_owned(), rule }
+    Collection { host: "n1".to_owned(), machine: None, network: "net".to_owned(), rule }
 }
 
 fn request_in(host: &str, container: &str, boot_id: &str) -> Request {

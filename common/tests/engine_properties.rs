@@ -113,7 +113,7 @@ impl Model {
             let assignee = assignee_of(*attachment);
             let mut held = BTreeSet::new();
             for block in &blocks {
-                let ordinals = block.held_by(|holder| assignee.has(holder));
+                let ordinals = block.held_by(|holder| assignee.has(holder, None));
                 held.extend(ordinals.into_iter().map(|ordinal| block.address(ordinal)));
             }
             if let Known::Has(addresses) = known {

@@ -63,7 +63,7 @@ async fn ensure_as(store: &Memory, node: &str, standing: &Standing) -> Result<Ip
 async fn tunnelling() -> Memory {
     let store = Memory::new();
     ipip(&store, "ten", json!({}));
-    register(&store, "n1", v4("172.16.1.11/24"), &birth()).await.unwrap();
+    register(&store, "n1", v4("172.16.1.11/24"), &birth(), None).await.unwrap();
     store
 }
 
@@ -81,15 +81,15 @@ async fn a_node_is_registered_as_calico_stores_it() {
         ipv4: Some("172.16.1.11/24".parse().unwrap()),
         ipv6: Some("2001:db8::1/64".parse().unwrap()),
     };
-    assert!(register(&store, "n1", both, &birth()).await.unwrap());
+    assert!(register(&store, "n1", both, &birth(), None).await.unwrap());
     let text = String::from_utf8(store.dump()[&keys::node("n1")].clone()).unwrap();
     assert_eq!(
         text,
         r#"{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"n1","uid":"uid-1","creationTimestamp":"2026-11-23T03:40:20Z"},"spec":{"bgp":{"ipv4Address":"172.16.1.11/24","ipv6Address":"2001:db8::1/64"}},"status":{}}"#
     );
     let before = store.dump();
-    assert!(!register(&store, "n1", both, &birth()).await.unwrap());
-    assert!(!register(&store, "n1", NodeAddresses::default(), &birth()).await.unwrap());
+    assert!(!register(&store, "n1", both, &birth(), None).await.unwrap());
+    assert!(!register(&store, "n1", NodeAddresses::default(), &birth(), None).await.unwrap());
     assert_eq!(store.dump(), before);
 }
 
@@ -111,7 +111,7 @@ async fn a_registered_node_keeps_all_but_its_addresses() {
         ipv4: Some("172.16.1.11/24".parse().unwrap()),
         ipv6: Some("2001:db8::1/64".parse().unwrap()),
     };
-    assert!(register(&store, "n1", addresses, &birth()).await.unwrap());
+    assert!(register(&store, "n1", addresses, &birth(), None).await.unwrap());
     // The IPv6 address is only written in another way, and so stays.
     node["spec"]["bgp"]["ipv4Address"] = "172.16.1.11/24".into();
     assert_eq!(stored(&store, "n1"), node);
@@ -126,7 +126,7 @@ async fn a_node_whose_parts_are_no_objects_is_named_and_left_alone() {
         *node.pointer_mut(part).unwrap() = json!("mine");
         put(&store, keys::node("n1"), node);
         let before = store.dump();
-        let error = register(&store, "n1", v4("172.31.1.1/24"), &birth()).await.unwrap_err();
+        let error = register(&store, "n1", v4("172.31.1.1/24"), &birth(), None).await.unwrap_err();
         assert!(error.to_string().contains(&keys::node("n1")), "{error}");
         assert_eq!(store.dump(), before, "{part}");
     }
@@ -136,12 +136,12 @@ async fn a_node_whose_parts_are_no_objects_is_named_and_left_alone() {
 async fn an_address_of_another_node_is_refused() {
     let store = recorded("busy");
     let before = store.dump();
-    let error = register(&store, "n9", v4("172.16.1.12/20"), &birth()).await.unwrap_err();
+    let error = register(&store, "n9", v4("172.16.1.12/20"), &birth(), None).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("172.16.1.12 of node n9 is that of node n2"), "{text}");
     assert!(text.contains("weirctl delete node n2"), "{text}");
     assert_eq!(store.dump(), before);
-    assert!(!register(&store, "n2", v4("172.16.1.12/24"), &birth()).await.unwrap());
+    assert!(!register(&store, "n2", v4("172.16.1.12/24"), &birth(), None).await.unwrap());
     assert_eq!(store.dump(), before);
 }
 
@@ -149,10 +149,10 @@ async fn an_address_of_another_node_is_refused() {
 async fn overtaken(store: &Memory, addresses: NodeAddresses) -> Error {
     store.before_each(Call::Commit, move |nth, other| async move {
         if nth == 1 {
-            register(&other, "n2", addresses, &birth()).await.unwrap();
+            register(&other, "n2", addresses, &birth(), None).await.unwrap();
         }
     });
-    register(store, "n1", addresses, &birth()).await.unwrap_err()
+    register(store, "n1", addresses, &birth(), None).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn of_two_nodes_at_once_the_later_one_takes_its_address_back() {
         (Value::Null, "172.16.1.11/24".into())
     );
     let store = Memory::new();
-    register(&store, "n1", v4("172.16.1.7/24"), &birth()).await.unwrap();
+    register(&store, "n1", v4("172.16.1.7/24"), &birth(), None).await.unwrap();
     let error = overtaken(&store, addresses).await;
     assert!(is_taken(&error), "{error}");
     assert_eq!(address(&store, "n1"), "172.16.1.7/24");
@@ -186,7 +186,7 @@ async fn of_two_nodes_at_once_the_earlier_one_keeps_its_address() {
             put(&other, keys::node("n2"), node);
         }
     });
-    let error = register(&store, "n1", addresses, &birth()).await.unwrap_err();
+    let error = register(&store, "n1", addresses, &birth(), None).await.unwrap_err();
     assert!(matches!(error, Error::AddressTaken { .. }), "{error}");
     assert_eq!(stored(&store, "n1")["spec"]["bgp"]["ipv4Address"], "172.16.1.11/24");
 }
@@ -196,7 +196,7 @@ async fn nothing_is_registered_while_the_store_is_moved() {
     let store = Memory::new();
     let locked = json!({"spec": {"datastoreReady": false}});
     put(&store, keys::CLUSTER_INFORMATION.to_owned(), locked);
-    let error = register(&store, "n1", v4("172.16.1.11/24"), &birth()).await.unwrap_err();
+    let error = register(&store, "n1", v4("172.16.1.11/24"), &birth(), None).await.unwrap_err();
     assert!(error.to_string().contains("datastoreReady is false"), "{error}");
 }
 
@@ -204,11 +204,11 @@ async fn nothing_is_registered_while_the_store_is_moved() {
 async fn a_registration_survives_conflicts_and_is_finished_after_a_crash() {
     let store = Memory::new();
     store.fail_commit(1, CommitFault::Conflict);
-    assert!(register(&store, "n1", v4("172.16.1.11/24"), &birth()).await.unwrap());
+    assert!(register(&store, "n1", v4("172.16.1.11/24"), &birth(), None).await.unwrap());
     let dying = store.another_process();
     dying.fail_commit(1, CommitFault::CrashAfter);
-    register(&dying, "n1", v4("172.16.1.12/24"), &birth()).await.unwrap_err();
-    assert!(!register(&store, "n1", v4("172.16.1.12/24"), &birth()).await.unwrap());
+    register(&dying, "n1", v4("172.16.1.12/24"), &birth(), None).await.unwrap_err();
+    assert!(!register(&store, "n1", v4("172.16.1.12/24"), &birth(), None).await.unwrap());
     assert_eq!(stored(&store, "n1")["spec"]["bgp"]["ipv4Address"], "172.16.1.12/24");
 }
 
@@ -324,10 +324,10 @@ async fn a_node_that_says_something_else_is_corrected() {
 async fn a_released_tunnel_address_leaves_no_trace() {
     let store = tunnelling().await;
     let node = stored(&store, "n1");
-    assert_eq!(release_tunnel_address(&store, "n1").await.unwrap(), None);
+    assert_eq!(release_tunnel_address(&store, "n1", None).await.unwrap(), None);
     let address = ensure(&store, "n1").await.unwrap();
     let other = assign(&store, &request("n1", "a", &[Family::V4])).await.unwrap();
-    let released = release_tunnel_address(&store, "n1").await.unwrap();
+    let released = release_tunnel_address(&store, "n1", None).await.unwrap();
     assert_eq!(released, Some(address.into()));
     assert_eq!(stored(&store, "n1"), node);
     assert_eq!(allocations(&store).keys().copied().collect::<Vec<_>>(), other);
@@ -340,13 +340,13 @@ async fn a_released_tunnel_address_leaves_no_trace() {
             "metadata": {"name": "n2"}, "spec": {"bgp": {"ipv4IPIPTunnelAddr": "10.0.0.9"}},
         }),
     );
-    assert_eq!(release_tunnel_address(&store, "n2").await.unwrap(), None);
+    assert_eq!(release_tunnel_address(&store, "n2", None).await.unwrap(), None);
     assert_eq!(stored(&store, "n2")["spec"], json!({}));
     // Without a node the address is given back all the same.
     let last = ensure(&store, "n1").await.unwrap();
     let without = Memory::new();
     without.seed(store.dump().into_iter().filter(|(key, _)| *key != keys::node("n1")));
-    assert_eq!(release_tunnel_address(&without, "n1").await.unwrap(), Some(last.into()));
+    assert_eq!(release_tunnel_address(&without, "n1", None).await.unwrap(), Some(last.into()));
 }
 
 #[tokio::test]
@@ -364,7 +364,7 @@ async fn a_recorded_store_takes_tunnel_addresses_beside_what_is_there() {
         keys.iter().all(|key| *key == keys::node("n1") || key.starts_with(keys::BLOCKS)),
         "{keys:?}"
     );
-    release_tunnel_address(&store, "n1").await.unwrap();
+    release_tunnel_address(&store, "n1", None).await.unwrap();
     assert_eq!(
         stored(&store, "n1"),
         serde_json::from_slice::<Value>(&before[&keys::node("n1")]).unwrap()
@@ -393,6 +393,7 @@ fn standing(tunnel: &[&str], containers: &[&str], is_holding: bool) -> Standing 
         tunnel: tunnel.iter().map(|it| it.parse().unwrap()).collect(),
         containers: containers.iter().map(|it| it.parse().unwrap()).collect(),
         is_holding,
+        ..Standing::default()
     }
 }
 
@@ -404,7 +405,7 @@ async fn the_address_of_the_device_is_taken_again_when_the_datastore_has_forgott
         for had in ["10.0.0.2", "10.0.0.13"] {
             let address = ensure_as(&store, "n1", &standing(&[had], &[], is_holding)).await;
             assert_eq!(address.unwrap().to_string(), had);
-            release_tunnel_address(&store, "n1").await.unwrap();
+            release_tunnel_address(&store, "n1", None).await.unwrap();
         }
         // What no pool has is none to keep.
         let foreign = ensure_as(&store, "n1", &standing(&["10.99.0.1"], &[], is_holding)).await;
@@ -431,7 +432,7 @@ async fn nothing_new_is_taken_of_what_a_restored_datastore_calls_free() {
 async fn a_containers_address_is_never_the_tunnels() {
     let store = tunnelling().await;
     let first = ensure(&store, "n1").await.unwrap().to_string();
-    release_tunnel_address(&store, "n1").await.unwrap();
+    release_tunnel_address(&store, "n1", None).await.unwrap();
     let beside = standing(&[&first], &[&first], false);
     let second = ensure_as(&store, "n1", &beside).await.unwrap().to_string();
     assert_ne!(second, first);
@@ -497,7 +498,7 @@ async fn carry_out(store: &Memory, process: &Memory, operation: &Operation) {
         Operation::Ensure(node) => {
             drop(ensure_tunnel_address(process, &name(node), &Standing::default(), now()).await);
         }
-        Operation::Release(node) => drop(release_tunnel_address(process, &name(node)).await),
+        Operation::Release(node) => drop(release_tunnel_address(process, &name(node), None).await),
         Operation::ReleaseNumber(node) => release_number(process, &name(node)).await,
         Operation::Add(node, container) => {
             let request = request(&name(node), &container.to_string(), &[Family::V4]);
@@ -527,7 +528,7 @@ proptest! {
             let store = Memory::new();
             for node in 0..3u8 {
                 let addresses = v4(&format!("172.16.1.{}/24", node + 1));
-                register(&store, &format!("n{node}"), addresses, &birth()).await.unwrap();
+                register(&store, &format!("n{node}"), addresses, &birth(), None).await.unwrap();
             }
             for (operation, fault) in &steps {
                 let process = store.another_process();

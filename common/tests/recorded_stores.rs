@@ -101,6 +101,7 @@ fn assignees(store: &Memory) -> Vec<Assignee> {
             let holder = block.holder(ordinal).unwrap();
             assignees.push(Assignee {
                 host: holder.fact(ATTRIBUTE_NODE).unwrap_or_default().to_owned(),
+                machine: None,
                 network: None,
                 handle_id: holder.handle_id.clone().unwrap_or_default(),
                 purpose: Purpose::Interface("eth0".to_owned()),

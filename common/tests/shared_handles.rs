@@ -15,7 +15,8 @@ use weir_common::ipam::assign::{Request, Want};
 use weir_common::ipam::audit::{Attached, Circumstances, Finding, ThisNode, audit};
 use weir_common::ipam::collect::{Collection, Evidence, Rule, Scope, collect};
 use weir_common::ipam::{
-    ATTRIBUTE_BOOT, ATTRIBUTE_NODE, Assignee, Attribute, Block, Error, Family, Handle, engine,
+    ATTRIBUTE_BOOT, ATTRIBUTE_NODE, Assignee, Attribute, Block, Error, Family, Handle, MachineId,
+    engine,
 };
 use weir_common::network::AttachmentIdentity;
 use weir_datastore::Memory;
@@ -76,6 +77,13 @@ async fn the_same_container_id_on_two_hosts() {
     live_apart(eth0("n1", "pods", "web"), eth0("n2", "pods", "web")).await;
 }
 
+/// A cloned disk, or two hosts that are called alike by mistake.
+#[tokio::test]
+async fn the_same_container_id_on_two_machines_of_one_name() {
+    let on = |machine| eth0("n1", "pods", "web").on(Some(MachineId::from_source(machine)));
+    live_apart(on("first"), on("second")).await;
+}
+
 #[tokio::test]
 async fn a_handle_of_two_networks() {
     live_apart(eth0("n1", "a", "b.c"), eth0("n1", "a.b", "c")).await;
@@ -113,7 +121,7 @@ async fn a_reboot_of_one_host_leaves_the_others() {
     assert_eq!(assign(&store, &request("n2", "other")).await.unwrap(), alive);
     let evidence = Evidence { boot_id: Some("now".to_owned()), ..Evidence::default() };
     let (host, network) = ("n1".to_owned(), "pods".to_owned());
-    let collection = Collection { host, network, rule: Rule::Proved(evidence) };
+    let collection = Collection { host, machine: None, network, rule: Rule::Proved(evidence) };
     let collected = collect(&store, &collection, Scope::AllBlocks, &|_| true).await;
     let released: Vec<IpAddr> =
         collected.released.into_iter().map(|(address, _)| address).collect();
@@ -122,7 +130,8 @@ async fn a_reboot_of_one_host_leaves_the_others() {
     assert_consistent(&store);
     // The runtime of n2 knows of no container any more.
     let (host, network) = ("n2".to_owned(), "pods".to_owned());
-    let collection = Collection { host, network, rule: Rule::Listed(BTreeSet::new()) };
+    let collection =
+        Collection { host, machine: None, network, rule: Rule::Listed(BTreeSet::new()) };
     collect(&store, &collection, Scope::AllBlocks, &|_| true).await;
     assert_eq!(handle(&store, "pods.web"), None);
     assert_consistent(&store);
@@ -139,7 +148,8 @@ async fn an_allocation_without_a_node_is_of_who_names_its_handle() {
         holder.secondary.as_mut().unwrap().remove(ATTRIBUTE_NODE);
     });
     let (host, network) = ("n1".to_owned(), "pods".to_owned());
-    let collection = Collection { host, network, rule: Rule::Listed(BTreeSet::new()) };
+    let collection =
+        Collection { host, machine: None, network, rule: Rule::Listed(BTreeSet::new()) };
     assert!(collect(&store, &collection, Scope::AllBlocks, &|_| true).await.released.is_empty());
     assert_eq!(assign(&store, &of(assignee.clone())).await.unwrap(), given);
     assert_eq!(addresses(&engine::release(&store, &assignee).await.unwrap()), given);

@@ -260,6 +260,8 @@ pub enum NodeCommand {
     Status(commands::node_status::StatusArgs),
     /// Give a node another name, together with its blocks and addresses
     Rename(commands::node_rename::RenameArgs),
+    /// Take over what another machine has under this node's name
+    Adopt(commands::node_adopt::AdoptArgs),
 }
 
 /// Says how to spell an output format that was written without its flag

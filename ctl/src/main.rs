@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use clap::error::ErrorKind;
 use weir_common::cni::NodeName;
 use weir_common::datastore::{Configuration, Datastore, keys};
+use weir_common::ipam::MachineId;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
@@ -112,6 +113,10 @@ impl Surroundings for Process {
 
     fn rename_kept_name(&self, old: &str, new: &str) -> std::io::Result<bool> {
         weir_process::rename_kept_name(old, new)
+    }
+
+    fn machine(&self) -> Option<MachineId> {
+        weir_process::machine_id()
     }
 
     fn network(&self) -> Option<Network> {

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
+use weir_common::ipam::MachineId;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
@@ -69,6 +70,9 @@ pub trait Surroundings: Observer {
     /// # Errors
     /// When it cannot be written.
     fn rename_kept_name(&self, old: &str, new: &str) -> std::io::Result<bool>;
+
+    /// This machine; `None` where it has no identity.
+    fn machine(&self) -> Option<MachineId>;
 
     /// The network that the call is about: the one it names, else the node's
     /// first one in the datastore in use.

@@ -24,6 +24,7 @@ use clap::Parser;
 use serde_json::Value;
 use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
+use weir_common::ipam::MachineId;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
@@ -52,6 +53,7 @@ struct Prepared {
     agent_runs: bool,
     /// What Weir's file says that the node is called.
     kept_name: Mutex<String>,
+    machine: Option<MachineId>,
 }
 
 type Meanwhile = Box<dyn Fn(u32) + Send + Sync>;
@@ -62,6 +64,7 @@ impl Prepared {
         let (input, warnings) = (input.to_owned(), Mutex::default());
         let (meanwhile, network, cluster) = (None, None, Default::default());
         let (agent_runs, kept_name) = (false, Mutex::new("n1".to_owned()));
+        let machine = Some(MachineId::from_source("this machine"));
         Self {
             input,
             births,
@@ -74,6 +77,7 @@ impl Prepared {
             cluster,
             agent_runs,
             kept_name,
+            machine,
         }
     }
 }
@@ -144,6 +148,10 @@ impl Surroundings for Prepared {
             *kept = new.to_owned();
         }
         Ok(is_old)
+    }
+
+    fn machine(&self) -> Option<MachineId> {
+        self.machine.clone()
     }
 
     fn network(&self) -> Option<Network> {

@@ -9,7 +9,7 @@ use weir_common::cni::{self, Arguments, Configuration, NodeName, SpecVersion};
 use weir_common::datastore;
 use weir_common::ipam::audit::{Attached, Kind, ThisNode, Unjudged};
 use weir_kernel::{Kernel, is_node_namespace};
-use weir_process::{DEFAULT_LOCK_FILE, FoundName, Limit, Lock};
+use weir_process::{DEFAULT_LOCK_FILE, FoundName, Limit, Lock, machine_id};
 
 use crate::network::{datastore_of, plugins};
 use crate::sameness::{Sameness, Stores};
@@ -185,6 +185,7 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
     let unjudged = networks.unjudged(&attachments);
     Ok(Some(ThisNode {
         host: name(networks)?.name,
+        machine: machine_id(),
         attachments,
         routed,
         networks: networks.own.clone(),

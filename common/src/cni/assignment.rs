@@ -10,26 +10,32 @@ use super::skeleton::Call;
 use super::{AddResult, Code, Error, IpamConfiguration, ip_configuration};
 use crate::ipam::assign::Request;
 use crate::ipam::engine::Assignment;
-use crate::ipam::{ATTRIBUTE_BOOT, Assigned, Assignee};
+use crate::ipam::{ATTRIBUTE_BOOT, Assigned, Assignee, MachineId};
 
-/// Whom the addresses of a call on this `host` are assigned to.
-pub fn assignee_of(call: &Call, host: &str) -> Assignee {
+/// Whom the addresses of a call on this `host`, which runs on this `machine`, are assigned
+/// to.
+pub fn assignee_of(call: &Call, host: &str, machine: Option<MachineId>) -> Assignee {
     let environment = &call.environment;
     let (container, interface) = (&environment.container_id, &environment.interface);
-    Assignee::interface(host, &call.configuration.network, container, interface)
+    Assignee::interface(host, &call.configuration.network, container, interface).on(machine)
 }
 
-/// What an ADD on this `host` asks for. The id of the machine's present boot is recorded
-/// with the allocation.
+/// What an ADD on this `host`, which runs on this `machine`, asks for. The id of the
+/// machine's present boot is recorded with the allocation.
 ///
 /// # Errors
 /// As [`Configuration::require_ipam`](super::Configuration::require_ipam).
-pub fn request_of(call: &Call, host: &str, boot_id: Option<&str>) -> Result<Request, Error> {
+pub fn request_of(
+    call: &Call,
+    host: &str,
+    machine: Option<MachineId>,
+    boot_id: Option<&str>,
+) -> Result<Request, Error> {
     let ipam = call.configuration.require_ipam()?;
     let mut facts: BTreeMap<String, String> = call.configuration.facts.clone();
     facts.extend(boot_id.map(|id| (ATTRIBUTE_BOOT.to_owned(), id.to_owned())));
     Ok(Request {
-        assignee: assignee_of(call, host),
+        assignee: assignee_of(call, host, machine),
         facts,
         wants: ipam.wants.clone(),
         gateways: ipam.gateways.iter().map(IpNet::addr).collect(),

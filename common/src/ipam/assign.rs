@@ -290,7 +290,7 @@ impl<'a> Search<'a> {
 
     fn is_own(&self, block: &Block, address: IpAddr) -> bool {
         let holder = block.ordinal(address).and_then(|ordinal| block.holder(ordinal));
-        holder.is_some_and(|holder| self.assignee.has(holder))
+        holder.is_some_and(|holder| self.assignee.has(holder, self.view.holdings.machine()))
     }
 
     fn check_limit(&self, family: Family, pool: &'a Stored<IpPool>) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! Whom addresses are assigned to.
 
-use super::block::{ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, Attribute};
-use super::{Purpose, handle_id};
+use super::block::{ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, Attribute};
+use super::{MachineId, Ownership, Purpose, handle_id};
 
 /// Whom addresses are assigned to: an interface of a container in a network on a
 /// host, or the host's tunnel device.
@@ -14,6 +14,8 @@ use super::{Purpose, handle_id};
 pub struct Assignee {
     /// The host.
     pub host: String,
+    /// The machine that runs under the host's name; `None` where it has no identity.
+    pub machine: Option<MachineId>,
     /// The network; `None` for a tunnel device.
     pub network: Option<String>,
     /// The handle, see [`handle_id`].
@@ -28,36 +30,52 @@ impl Assignee {
     pub fn interface(host: &str, network: &str, container_id: &str, interface: &str) -> Self {
         Self {
             host: host.to_owned(),
+            machine: None,
             network: Some(network.to_owned()),
             handle_id: handle_id(network, container_id),
             purpose: Purpose::Interface(interface.to_owned()),
         }
     }
 
-    /// Whether an allocation is this assignee's.
+    /// The same assignee on this machine.
+    #[must_use]
+    pub fn on(self, machine: Option<MachineId>) -> Self {
+        Self { machine, ..self }
+    }
+
+    /// Whether an allocation is this assignee's, where the host's name is `recorded` for a
+    /// machine.
     ///
     /// Handle, host, network and interface must agree, each as far as the allocation
     /// names it. One without an interface was made by Calico, which knows one interface
     /// a container; one without a network by Calico too, or its handle leaves no doubt.
     /// Calico names the host always: an allocation without one was made by hand or long
     /// ago, and its handle is all that tells whose it is. If it were nobody's, no DEL
-    /// could ever give it back.
-    pub fn has(&self, holder: &Attribute) -> bool {
-        self.agrees(Named {
+    /// could ever give it back. Which machine it was made on counts as [`Ownership`] says.
+    pub fn has(&self, holder: &Attribute, recorded: Option<&MachineId>) -> bool {
+        let named = Named {
             handle: holder.handle_id.as_deref(),
             host: holder.fact(ATTRIBUTE_NODE),
             network: holder.fact(ATTRIBUTE_NETWORK),
             interface: holder.interface(),
-        })
+            machine: holder.fact(ATTRIBUTE_MACHINE),
+        };
+        self.agrees(named, recorded)
     }
 
     /// [`Assignee::has`] of an allocation that names these.
-    pub(super) fn agrees(&self, named: Named<'_>) -> bool {
+    pub(super) fn agrees(&self, named: Named<'_>, recorded: Option<&MachineId>) -> bool {
         let agrees = |named: Option<&str>, own: &str| named.is_none_or(|named| named == own);
         named.handle == Some(&self.handle_id)
             && agrees(named.host, &self.host)
             && self.network.as_ref().is_none_or(|own| agrees(named.network, own))
             && agrees(named.interface, self.purpose.interface())
+            && self.ownership(recorded).is_own(named.machine)
+    }
+
+    /// Whose an allocation of the host's name is, where that is `recorded` for a machine.
+    pub(super) fn ownership<'a>(&'a self, recorded: Option<&'a MachineId>) -> Ownership<'a> {
+        Ownership::new(self.machine.as_ref(), recorded)
     }
 
     /// The network, where the handle leaves it open.
@@ -73,6 +91,7 @@ pub(super) struct Named<'a> {
     pub host: Option<&'a str>,
     pub network: Option<&'a str>,
     pub interface: Option<&'a str>,
+    pub machine: Option<&'a str>,
 }
 
 /// Whether a handle can be read as one of several networks.
@@ -100,20 +119,18 @@ mod tests {
     #[test]
     fn all_that_an_allocation_names_must_agree() {
         let assignee = Assignee::interface("n1", "a", "b.c", "eth0");
-        assert!(assignee.has(&holder("a.b.c", &OWN)));
-        assert!(!assignee.has(&holder("a.b", &OWN)), "another handle");
+        assert!(assignee.has(&holder("a.b.c", &OWN), None));
+        assert!(!assignee.has(&holder("a.b", &OWN), None), "another handle");
         for (index, (key, _)) in OWN.into_iter().enumerate() {
             let mut facts = OWN;
             facts[index] = (key, "another");
-            assert!(!assignee.has(&holder("a.b.c", &facts)), "another {key}");
+            assert!(!assignee.has(&holder("a.b.c", &facts), None), "another {key}");
             let mut facts = OWN.to_vec();
             facts.remove(index);
-            assert!(assignee.has(&holder("a.b.c", &facts)), "no {key}");
+            assert!(assignee.has(&holder("a.b.c", &facts), None), "no {key}");
         }
-        assert!(
-            assignee
-                .has(&Attribute { handle_id: Some("a.b.c".to_owned()), ..Attribute::default() })
-        );
+        let alone = Attribute { handle_id: Some("a.b.c".to_owned()), ..Attribute::default() };
+        assert!(assignee.has(&alone, None));
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub const MAX_BLOCK_BITS: u8 = 12;
 /// which it was made: an attachment does not outlive it. Weir's own; Calico passes
 /// over it.
 pub const ATTRIBUTE_BOOT: &str = "boot_id";
+/// The key under which an allocation's attributes name the machine on which it was made:
+/// another one may run under the same node name. Weir's own.
+pub const ATTRIBUTE_MACHINE: &str = "machine";
 /// The key under which an allocation's attributes name the network, where the
 /// handle leaves it open. Weir's own.
 pub const ATTRIBUTE_NETWORK: &str = "network";

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 
 use super::assign::Request;
 use super::block::{
-    ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP,
-    Attribute, Block,
+    ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE,
+    ATTRIBUTE_TIMESTAMP, Attribute, Block,
 };
-use super::{Affinity, AffinityState, Assigned, Blocks, Stored, Unreadable, View};
+use super::{Affinity, AffinityState, Assigned, Blocks, MachineId, Stored, Unreadable, View};
 use crate::datastore::{Compare, Revision, Transaction, Write, keys};
 use crate::resources::IpPool;
 
@@ -107,14 +107,17 @@ impl<'a> Draft<'a> {
     pub(super) fn renew(&mut self, has: &Assigned) {
         let Some((ordinal, holder)) = self.holding(has) else { return };
         let (stamp, boot_id) = (timestamp(self.now), self.request.facts.get(ATTRIBUTE_BOOT));
+        let machine = self.request.assignee.machine.as_ref().map(MachineId::as_str);
         let stamped = holder.fact(ATTRIBUTE_TIMESTAMP) == Some(&stamp)
-            && holder.fact(ATTRIBUTE_BOOT) == boot_id.map(String::as_str);
+            && holder.fact(ATTRIBUTE_BOOT) == boot_id.map(String::as_str)
+            && holder.fact(ATTRIBUTE_MACHINE) == machine;
         if stamped || holder.fact(ATTRIBUTE_INTERFACE).is_none() {
             return;
         }
         let mut renewed = holder.clone();
         let facts = renewed.secondary.get_or_insert_default();
         facts.insert(ATTRIBUTE_TIMESTAMP.to_owned(), stamp);
+        facts.extend(machine.map(|id| (ATTRIBUTE_MACHINE.to_owned(), id.to_owned())));
         // A container that comes back after a reboot under its old id keeps its
         // address: it is of this boot now, or of none that is known, and in either
         // case no longer of the one that ended.
@@ -197,6 +200,8 @@ impl<'a> Draft<'a> {
         let mut facts = self.request.facts.clone();
         facts.insert(ATTRIBUTE_NODE.to_owned(), assignee.host.clone());
         facts.extend([assignee.purpose.fact()]);
+        let machine = assignee.machine.as_ref();
+        facts.extend(machine.map(|id| (ATTRIBUTE_MACHINE.to_owned(), id.to_string())));
         let network = assignee.network_to_record();
         facts.extend(network.map(|network| (ATTRIBUTE_NETWORK.to_owned(), network.to_owned())));
         facts.insert(ATTRIBUTE_TIMESTAMP.to_owned(), timestamp(self.now));
@@ -207,8 +212,9 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Blocks, affinities and handle change together; pools used, the ready
-    /// flag and, under a limit, the host's blocks must be as they were read.
+    /// Blocks, affinities and handle change together, and the host's name becomes this
+    /// machine's if it was nobody's; pools used, the ready flag and, under a limit, the
+    /// host's blocks must be as they were read.
     pub(super) fn into_transaction(self) -> Transaction {
         let mut transaction = Transaction::default();
         self.write_blocks_and_handle(&mut transaction);
@@ -218,7 +224,10 @@ impl<'a> Draft<'a> {
         for pool in self.view.pools.iter().filter(used) {
             transaction.unchanged(keys::pool(&pool.value.name), pool.revision);
         }
-        self.view.holdings.ready.guard(&mut transaction);
+        let holdings = &self.view.holdings;
+        holdings.ready.guard(&mut transaction);
+        let assignee = &self.request.assignee;
+        assignee.ownership(holdings.machine()).claim(&assignee.host, &mut transaction);
         transaction
     }
 

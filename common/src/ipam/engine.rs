@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::assign::{self, Request};
-use super::{Assigned, Assignee, Blocks, Error, Holdings, Step, View, release};
+use super::{Assigned, Assignee, Blocks, Clash, Error, Holdings, Step, View, release};
 use crate::datastore::{self, Datastore, Outcome, Selection, Snapshot};
 use crate::resources::IpPool;
 
@@ -22,6 +22,8 @@ pub struct Assignment {
     pub addresses: Vec<Assigned>,
     /// All pools there are, as they were at that moment.
     pub pools: Vec<IpPool>,
+    /// Says that the host's name is recorded for another machine, if it is.
+    pub clash: Option<Clash>,
 }
 
 /// Assigns the addresses an attachment asks for, all or none. Repeated for the
@@ -45,8 +47,10 @@ pub async fn assign(
     let parse = |snapshot: &Snapshot| Ok(View::parse(snapshot)?.reserving(&request.gateways));
     let decide = |view: &View, blocks: &Blocks| assign::decide(request, view, blocks, now);
     let (addresses, view) = settle(datastore, selections, likely, parse, decide).await?;
+    let assignee = &request.assignee;
+    let clash = assignee.ownership(view.holdings.machine()).clash(&assignee.host);
     let pools = view.pools.into_iter().map(|pool| pool.value).collect();
-    Ok(Assignment { addresses, pools })
+    Ok(Assignment { addresses, pools, clash })
 }
 
 /// Releases all addresses of an assignee and returns them; none if it has none.
@@ -58,7 +62,7 @@ pub async fn release(
     assignee: &Assignee,
 ) -> Result<Vec<Assigned>, Error> {
     let decide = |holdings: &Holdings, blocks: &Blocks| release::decide(assignee, holdings, blocks);
-    let selections = Holdings::selections(&assignee.handle_id);
+    let selections = Holdings::selections(assignee);
     let (addresses, _) = settle(datastore, selections, &[], Holdings::parse, decide).await?;
     Ok(addresses)
 }
@@ -79,7 +83,7 @@ pub async fn lookup(
             Step::Read(unread)
         })
     };
-    let selections = Holdings::selections(&assignee.handle_id);
+    let selections = Holdings::selections(assignee);
     let (addresses, _) = settle(datastore, selections, &[], Holdings::parse, decide).await?;
     Ok(addresses)
 }

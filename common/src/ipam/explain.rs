@@ -149,6 +149,7 @@ fn newcomer(host: &str, wants: Vec<Want>, gateways: Vec<IpAddr>) -> Request {
     Request {
         assignee: Assignee {
             host: host.to_owned(),
+            machine: None,
             network: None,
             handle_id: String::new(),
             purpose: Purpose::Interface(String::new()),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Affinity, Assigned, Assignee, Block, Error, Handle};
+use super::{Affinity, Assigned, Assignee, Block, Error, Handle, MachineId, MachineRecord};
 use crate::datastore::{Entry, Revision, Selection, Snapshot, Transaction, keys};
 use crate::resources::{ClusterInformation, IpPool, IpReservation, IpamConfig, Node};
 
@@ -101,12 +101,15 @@ pub struct Holdings {
     pub ready: ReadyFlag,
     /// The attachment's handle.
     pub handle: Option<Stored<Handle>>,
+    /// The machine that has the host's name.
+    pub machine: Option<Stored<MachineRecord>>,
 }
 
 impl Holdings {
-    /// What to read for a handle.
-    pub fn selections(handle_id: &str) -> Vec<Selection> {
-        vec![ReadyFlag::selection(), Selection::Key(keys::handle(handle_id))]
+    /// What to read for an assignee.
+    pub fn selections(Assignee { host, handle_id, .. }: &Assignee) -> Vec<Selection> {
+        let keys = [keys::handle(handle_id), keys::machine(host)].map(Selection::Key);
+        std::iter::once(ReadyFlag::selection()).chain(keys).collect()
     }
 
     /// Understands the answer to [`Holdings::selections`].
@@ -118,7 +121,13 @@ impl Holdings {
         Ok(Self {
             ready: ReadyFlag::parse(first(snapshot, 0))?,
             handle: handle.map(|entry| Stored::read(entry, Handle::from_json)).transpose()?,
+            machine: MachineRecord::read(first(snapshot, 2))?,
         })
+    }
+
+    /// The machine that the host's name is recorded for.
+    pub fn machine(&self) -> Option<&MachineId> {
+        self.machine.as_ref().map(|record| &record.value.machine)
     }
 
     /// The blocks that the handle names.
@@ -144,7 +153,7 @@ impl Holdings {
         let mut addresses = Vec::new();
         for stored in self.blocks().into_iter().filter_map(|cidr| blocks.get(cidr)?) {
             let block = &stored.value;
-            for ordinal in block.held_by(|holder| assignee.has(holder)) {
+            for ordinal in block.held_by(|holder| assignee.has(holder, self.machine())) {
                 addresses.push(Assigned { address: block.address(ordinal), block: block.cidr });
             }
         }
@@ -156,7 +165,7 @@ fn selected(snapshot: &Snapshot, index: usize) -> &[Entry] {
     snapshot.selected.get(index).map_or(&[], Vec::as_slice)
 }
 
-fn first(snapshot: &Snapshot, index: usize) -> Option<&Entry> {
+pub(super) fn first(snapshot: &Snapshot, index: usize) -> Option<&Entry> {
     selected(snapshot, index).first()
 }
 
@@ -214,8 +223,9 @@ impl View {
     }
 
     /// What to read for an assignee.
-    pub fn selections(Assignee { host, handle_id, .. }: &Assignee) -> Vec<Selection> {
-        let mut selections = Holdings::selections(handle_id);
+    pub fn selections(assignee: &Assignee) -> Vec<Selection> {
+        let host = &assignee.host;
+        let mut selections = Holdings::selections(assignee);
         selections.extend([
             Selection::Key(keys::IPAM_CONFIG.to_owned()),
             Selection::Key(keys::node(host)),
@@ -232,10 +242,10 @@ impl View {
     /// # Errors
     /// [`Error::Malformed`] with the key of a value that cannot be used.
     pub fn parse(snapshot: &Snapshot) -> Result<Self, Error> {
-        let config = first(snapshot, 2).map(|entry| Stored::read(entry, IpamConfig::from_json));
-        let node = first(snapshot, 3).map(|entry| Stored::read(entry, Node::from_json));
+        let config = first(snapshot, 3).map(|entry| Stored::read(entry, IpamConfig::from_json));
+        let node = first(snapshot, 4).map(|entry| Stored::read(entry, Node::from_json));
         let mut reserved = Vec::new();
-        for entry in selected(snapshot, 5) {
+        for entry in selected(snapshot, 6) {
             let IpReservation { name, reserved_cidrs } =
                 Stored::read(entry, IpReservation::from_json)?.value;
             reserved.extend(
@@ -244,9 +254,9 @@ impl View {
                     .map(|range| Reserved { range, reservation: Some(name.clone()) }),
             );
         }
-        let pools = selected(snapshot, 4).iter();
-        let affinities = selected(snapshot, 6).iter();
-        let full = selected(snapshot, 7).iter();
+        let pools = selected(snapshot, 5).iter();
+        let affinities = selected(snapshot, 7).iter();
+        let full = selected(snapshot, 8).iter();
         Ok(Self {
             holdings: Holdings::parse(snapshot)?,
             config: config.transpose()?.map(|config| config.value).unwrap_or_default(),

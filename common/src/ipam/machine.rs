@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use sha1::{Digest, Sha1};
 
 /// How many hexadecimal digits a machine's identity has.
@@ -13,7 +14,8 @@ const DIGITS: usize = 16;
 /// a configuration. Allocations therefore record the machine beside the node's name, so
 /// that neither frees the other's addresses. The digits are a hash: machine-id(5) asks
 /// that the id itself is not shown to others.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct MachineId(String);
 
 impl MachineId {
@@ -34,6 +36,14 @@ impl MachineId {
     /// The digits.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for MachineId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("{text:?} is not {DIGITS} hexadecimal digits"))
     }
 }
 

@@ -6,6 +6,7 @@
 //! and commits, and decides again after a conflict. `docs/ipam.md` has the
 //! reasons.
 
+pub mod adopt;
 mod affinity;
 pub mod assign;
 mod assignee;
@@ -23,6 +24,7 @@ mod kept_back;
 mod knowledge;
 mod machine;
 pub mod map;
+mod ownership;
 mod pools;
 mod purpose;
 pub mod reclaim;
@@ -35,9 +37,9 @@ use serde::Serialize;
 pub use affinity::{Affinity, AffinityState};
 pub use assignee::Assignee;
 pub use block::{
-    ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP,
-    Attribute, Block, InvalidBlock, MAX_BLOCK_BITS, affinity_of_host, block_of, host_bits,
-    nth_address,
+    ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE,
+    ATTRIBUTE_TIMESTAMP, Attribute, Block, InvalidBlock, MAX_BLOCK_BITS, affinity_of_host,
+    block_of, host_bits, nth_address,
 };
 pub use error::Error;
 pub use family::Family;
@@ -46,6 +48,7 @@ pub use hints::Hints;
 pub use kept_back::KeptBack;
 pub use knowledge::{Blocks, Holdings, ReadyFlag, Reserved, Stored, Unreadable, View};
 pub use machine::MachineId;
+pub use ownership::{Clash, MachineRecord, Ownership, find_clash};
 pub use pools::{PassedOver, PoolReference, choose, verdict};
 pub use purpose::{ATTRIBUTE_TYPE, Purpose, TYPE_IPIP_TUNNEL};
 pub use walk::{block_bits, walk};

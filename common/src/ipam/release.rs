@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::{Assignee, Attribute, Block, Blocks, Error, Handle, Holdings, Step, Stored};
+use super::{Assignee, Attribute, Block, Blocks, Error, Handle, Holdings, MachineId, Step, Stored};
 use crate::datastore::{Transaction, Write, keys};
 
 /// Decides how to release all addresses of `assignee`. What others have under the same
@@ -28,7 +28,7 @@ pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Resu
     for cidr in holdings.blocks() {
         let count = match blocks.get(cidr).flatten() {
             None => 0,
-            Some(block) => release_in(block, assignee, &mut transaction),
+            Some(block) => release_in(block, assignee, holdings.machine(), &mut transaction),
         };
         remaining.set(cidr, count);
     }
@@ -46,9 +46,14 @@ pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Resu
 }
 
 /// Releases the assignee's addresses in one block and returns how many the handle
-/// still has there: other interfaces', other hosts', other networks'.
-fn release_in(stored: &Stored<Block>, assignee: &Assignee, transaction: &mut Transaction) -> u64 {
-    let ordinals = stored.value.held_by(|holder| assignee.has(holder));
+/// still has there: other interfaces', other hosts' and machines', other networks'.
+fn release_in(
+    stored: &Stored<Block>,
+    assignee: &Assignee,
+    recorded: Option<&MachineId>,
+    transaction: &mut Transaction,
+) -> u64 {
+    let ordinals = stored.value.held_by(|holder| assignee.has(holder, recorded));
     let mut block = stored.value.clone();
     if !ordinals.is_empty() {
         block = give_back(stored, &ordinals, transaction);

@@ -31,6 +31,9 @@ pub enum Error {
         /// The other node.
         other: String,
     },
+    /// The node's name is another machine's.
+    #[error(transparent)]
+    Clash(#[from] ipam::Clash),
     /// No pool may give an address to the node's tunnel device.
     #[error(
         "node {node} needs a tunnel address and no IPIP pool gives one: {}; see: weirctl get \
@@ -62,11 +65,12 @@ pub enum Error {
 
 impl Error {
     /// Whether there is no address to be had: asking again does not help before pools,
-    /// nodes or blocks change.
+    /// nodes, blocks or the machine of the node's name change.
     pub fn means_none_left(&self) -> bool {
         matches!(
             self,
-            Self::NoTunnelPool { .. }
+            Self::Clash(_)
+                | Self::NoTunnelPool { .. }
                 | Self::NothingNew { .. }
                 | Self::Ipam(ipam::Error::Exhausted { .. })
         )

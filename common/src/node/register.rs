@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Error;
 use super::stored::{StoredNode, object_in};
 use crate::datastore::{self, Datastore, Entry, Revision, Selection, Snapshot, Transaction, keys};
-use crate::ipam::{Family, ReadyFlag, engine};
+use crate::ipam::{Family, MachineId, MachineRecord, Ownership, ReadyFlag, engine};
 use crate::resources::{Birth, Kind, Node, Resource};
 
 /// A field of `spec.bgp`, and its text if it has any.
@@ -49,15 +49,16 @@ impl NodeAddresses {
 }
 
 /// Registers a node with its addresses: makes its Node resource, or changes the
-/// addresses in it that differ and nothing else. Answers whether anything was
-/// changed. `birth` is for a resource that is made.
+/// addresses in it that differ and nothing else; and makes the name the machine's `own`, if
+/// it is nobody's. Answers whether anything was changed. `birth` is for a resource that is
+/// made.
 ///
 /// After a change everything is read again. Of two nodes that register the same
 /// address in one moment, that whose Node was written later takes it back: it has what
 /// it had before, or none.
 ///
 /// # Errors
-/// [`Error::AddressTaken`] when another node is registered with one of the
+/// [`Error::Clash`] when the name is another machine's; [`Error::AddressTaken`] when another node is registered with one of the
 /// addresses; [`Error::Ipam`] with [`crate::ipam::Error::NotReady`],
 /// [`crate::ipam::Error::Contended`], [`crate::ipam::Error::Malformed`] or
 /// [`crate::ipam::Error::Datastore`].
@@ -66,18 +67,26 @@ pub async fn register(
     name: &str,
     addresses: NodeAddresses,
     birth: &Birth,
+    own: Option<&MachineId>,
 ) -> Result<bool, Error> {
     let selections = [
         ReadyFlag::selection(),
         Selection::Key(keys::node(name)),
         Selection::Prefix(keys::NODES.to_owned()),
+        Selection::Key(keys::machine(name)),
     ];
     let mut before = None;
     for _ in 0..engine::MAX_ATTEMPTS {
         let snapshot = datastore.read(&selections).await?;
+        let record = MachineRecord::read(snapshot.selected[3].first())?;
+        let recorded = record.as_ref().map(|record| &record.value.machine);
+        let ownership = Ownership::new(own, recorded);
+        if let Some(clash) = ownership.clash(name) {
+            return Err(clash.into());
+        }
         let taken = taken(name, &addresses, &snapshot.selected[2]);
         let transaction = match &taken {
-            None => decide(name, &addresses, birth, &snapshot)?,
+            None => decide(name, &addresses, birth, ownership, &snapshot)?,
             Some((_, theirs)) => take_back(before.as_deref(), *theirs, &snapshot)?,
         };
         let is_done = transaction.writes.is_empty() || {
@@ -103,6 +112,7 @@ fn decide(
     name: &str,
     addresses: &NodeAddresses,
     birth: &Birth,
+    ownership: Ownership<'_>,
     snapshot: &Snapshot,
 ) -> Result<Transaction, Error> {
     let mut transaction = Transaction::default();
@@ -126,6 +136,7 @@ fn decide(
             node.set_bgp(&fields, &mut transaction);
         }
     }
+    ownership.claim(name, &mut transaction);
     require_ready(snapshot, &mut transaction)?;
     Ok(transaction)
 }

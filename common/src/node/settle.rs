@@ -42,7 +42,7 @@ pub async fn settle_tunnel_address(
         let is_new = own.tunnel != Some(address);
         return Ok(if is_new { Settled::Taken(address) } else { Settled::AsItWas });
     }
-    let released = release_tunnel_address(datastore, node).await?;
+    let released = release_tunnel_address(datastore, node, standing.machine.as_ref()).await?;
     Ok(if released.is_some() { Settled::GivenBack } else { Settled::AsItWas })
 }
 

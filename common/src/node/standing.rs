@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::ipam::MachineId;
 use crate::network::{Inventory, needs_tunnel};
 
 /// What a node has, as far as its tunnel address depends on it. A datastore that was
 /// restored from a snapshot has forgotten such things.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
+    /// The machine; `None` where it has no identity.
+    pub machine: Option<MachineId>,
     /// The addresses of its tunnel device.
     pub tunnel: BTreeSet<Ipv4Addr>,
     /// The addresses of the containers on it.

@@ -14,8 +14,8 @@ use super::{Error, Standing};
 use crate::datastore::{Datastore, Selection, Snapshot, Transaction, keys};
 use crate::ipam::assign::{self, Request, Want};
 use crate::ipam::{
-    self, Assigned, Assignee, Blocks, Family, Holdings, PassedOver, PoolReference, Purpose, Step,
-    Stored, View, engine, release, verdict,
+    self, Assigned, Assignee, Blocks, Family, Holdings, MachineId, Ownership, PassedOver,
+    PoolReference, Purpose, Step, Stored, View, engine, release, verdict,
 };
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
 
@@ -31,7 +31,8 @@ use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
 /// is enabled and selects the node.
 ///
 /// # Errors
-/// [`Error::NotRegistered`], [`Error::NoTunnelPool`], [`Error::NothingNew`];
+/// [`Error::NotRegistered`], [`Error::Clash`], [`Error::NoTunnelPool`],
+/// [`Error::NothingNew`];
 /// [`Error::Ipam`] when there is no address, or the datastore fails.
 pub async fn ensure_tunnel_address(
     datastore: &dyn Datastore,
@@ -39,7 +40,7 @@ pub async fn ensure_tunnel_address(
     standing: &Standing,
     now: Timestamp,
 ) -> Result<Ipv4Addr, Error> {
-    let assignee = tunnel_of(node);
+    let assignee = tunnel_of(node, standing.machine.as_ref());
     let mut selections = View::selections(&assignee);
     selections.push(Selection::Key(keys::node(node)));
     let last = selections.len() - 1;
@@ -67,13 +68,14 @@ pub async fn ensure_tunnel_address(
 /// which it was; `None` when there was none.
 ///
 /// # Errors
-/// [`Error::Ipam`] when the datastore fails.
+/// [`Error::Clash`]; [`Error::Ipam`] when the datastore fails.
 pub async fn release_tunnel_address(
     datastore: &dyn Datastore,
     node: &str,
+    machine: Option<&MachineId>,
 ) -> Result<Option<IpAddr>, Error> {
-    let assignee = tunnel_of(node);
-    let mut selections = Holdings::selections(&assignee.handle_id);
+    let assignee = tunnel_of(node, machine);
+    let mut selections = Holdings::selections(&assignee);
     selections.push(Selection::Key(keys::node(node)));
     let last = selections.len() - 1;
     let parse = |snapshot: &Snapshot| -> Result<_, Error> {
@@ -92,9 +94,10 @@ fn read_node(snapshot: &Snapshot, index: usize) -> Result<Option<StoredNode>, Er
 }
 
 /// Whom a node's tunnel address is assigned to.
-fn tunnel_of(node: &str) -> Assignee {
+fn tunnel_of(node: &str, machine: Option<&MachineId>) -> Assignee {
     Assignee {
         host: node.to_owned(),
+        machine: machine.cloned(),
         network: None,
         handle_id: tunnel_handle_id(node),
         purpose: Purpose::Tunnel,
@@ -113,6 +116,7 @@ struct Ensuring<'a> {
 impl Ensuring<'_> {
     fn decide(&self, now: Timestamp) -> Result<Step, Error> {
         let holdings = &self.view.holdings;
+        require_own_name(self.assignee, holdings)?;
         let unread = self.blocks.unknown(holdings.blocks().into_iter());
         if !unread.is_empty() {
             return Ok(Step::Read(unread));
@@ -206,6 +210,12 @@ impl Ensuring<'_> {
     }
 }
 
+/// Refuses what another machine has the node's name for.
+fn require_own_name(assignee: &Assignee, holdings: &Holdings) -> Result<(), Error> {
+    let ownership = Ownership::new(assignee.machine.as_ref(), holdings.machine());
+    ownership.clash(&assignee.host).map_or(Ok(()), |clash| Err(clash.into()))
+}
+
 /// Gives back all addresses of the handle and empties the node's field.
 fn give_back(
     assignee: &Assignee,
@@ -213,6 +223,7 @@ fn give_back(
     stored: Option<&StoredNode>,
     blocks: &Blocks,
 ) -> Result<Step, Error> {
+    require_own_name(assignee, holdings)?;
     let (mut transaction, released) = match release::decide(assignee, holdings, blocks)? {
         Step::Read(blocks) => return Ok(Step::Read(blocks)),
         Step::Commit(transaction, released) => (transaction, released),

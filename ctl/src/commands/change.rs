@@ -33,6 +33,7 @@ pub fn is_dry_run(command: &Command) -> bool {
         Command::Ipam(IpamCommand::Reclaim(arguments)) => arguments.change,
         Command::Ipam(IpamCommand::Check(arguments)) => ChangeArgs { dry_run: arguments.dry_run },
         Command::Node(NodeCommand::Rename(arguments)) => arguments.change,
+        Command::Node(NodeCommand::Adopt(arguments)) => arguments.change,
         _ => ChangeArgs::default(),
     };
     change.dry_run

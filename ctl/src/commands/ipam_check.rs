@@ -81,7 +81,8 @@ const APPEARED: &str = "it appeared during the repair";
 pub async fn run(arguments: CheckArgs, session: &Session<'_>) -> CommandResult {
     let gone = arguments.gone.names();
     let mut look = Look::take(session, &gone).await?;
-    let report = Report::new(&look.listing, &look.findings, &gone).on(look.node.as_ref());
+    let report =
+        Report::new(&look.listing, &look.findings, &gone).on(look.node.as_ref(), &look.listing);
     let mut repairs = Repairs::default();
     if arguments.repair {
         (look, repairs) = repair(look, session, &arguments.gone).await?;
@@ -188,6 +189,13 @@ fn in_words(report: &Report, look: &Look, repairs: &Repairs, was_asked: bool) ->
     }
     for unjudged in look.node.iter().flat_map(|node| &node.unjudged) {
         text.push_str(&format!("{}\n", not_judged(unjudged)));
+    }
+    if let Some(node) = look.node.as_ref().filter(|_| report.of_other_machines > 0) {
+        text.push_str(&format!(
+            "Not judged: {} addresses of node {}, which belong to another machine of that name; \
+             see: weirctl node status\n",
+            report.of_other_machines, node.host
+        ));
     }
     for (finding, done) in &repairs.done {
         let done = match done {

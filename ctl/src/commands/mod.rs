@@ -16,6 +16,7 @@ pub mod ipam_release;
 pub mod ipam_show;
 pub mod label;
 mod mending;
+pub mod node_adopt;
 pub mod node_rename;
 pub mod node_status;
 pub mod patch;
@@ -71,6 +72,7 @@ async fn run_on(command: Command, session: &Session<'_>) -> CommandResult {
         Command::Ipam(command) => run_ipam(command, session).await,
         Command::Node(NodeCommand::Status(arguments)) => node_status::run(arguments, session).await,
         Command::Node(NodeCommand::Rename(arguments)) => node_rename::run(arguments, session).await,
+        Command::Node(NodeCommand::Adopt(arguments)) => node_adopt::run(arguments, session).await,
         Command::Validate(arguments) => validate::run(&arguments, session.surroundings),
         Command::Completion(arguments) => Ok(completion::text(&arguments)),
         Command::Version => Ok(version::text()),

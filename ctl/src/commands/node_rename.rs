@@ -2,8 +2,10 @@
 
 use clap::Args;
 use weir_common::cni::is_identifier;
+use weir_common::ipam::find_clash;
 
 use super::change::ChangeArgs;
+use super::mending::explain;
 use super::report;
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::{Moved, Rename, StoreError};
@@ -42,6 +44,17 @@ pub async fn run(arguments: RenameArgs, session: &Session<'_>) -> CommandResult 
         return Err(Failure::new(format!(
             "the agent of this node runs, and would register {old} again; stop it first: \
              systemctl stop weir-node; start it when the node is renamed"
+        )));
+    }
+    let machine = surroundings.machine();
+    if is_here
+        && let Some(clash) =
+            find_clash(session.datastore, old, machine.as_ref()).await.map_err(explain)?
+    {
+        return Err(Failure::new(format!(
+            "{clash}; this command would rename the other machine's node: to give this host \
+             another name, write it into {}",
+            weir_process::NODE_NAME_FILE
         )));
     }
     let _still = if is_here { Some(surroundings.still_node().await?) } else { None };

@@ -5,6 +5,7 @@ mod words;
 
 use clap::Args;
 use serde_json::json;
+use weir_common::ipam::Ownership;
 use weir_common::network::{Listing, difference, plan_cluster};
 
 use crate::output::json;
@@ -43,7 +44,10 @@ pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult 
     let mut plan = plan_cluster(&name, &inventory, &underlay);
     let (changes, in_the_way) = difference(&plan, &present);
     plan.problems.extend(in_the_way);
-    let status = Status::new(&name, &inventory, &underlay, &plan, (&present, &changes));
+    let mut status = Status::new(&name, &inventory, &underlay, &plan, (&present, &changes));
+    let (own, recorded) = (session.surroundings.machine(), inventory.machines.get(&name));
+    let clash = Ownership::new(own.as_ref(), recorded).clash(&name);
+    status.problems.extend(clash.map(|clash| clash.to_string()));
     let output = match arguments.output {
         // Serialising plain data does not fail.
         Some(_) => json::document(&serde_json::to_value(&status).unwrap_or_else(|_| json!({}))),

@@ -191,13 +191,15 @@ impl Agent {
         let is_holding = self.follower.held() > 0;
         let (mut failures, mut problems) = (Vec::new(), BTreeSet::new());
         // A datastore that is away would be waited for, and nothing else done.
-        if self.lost.is_none() {
+        let clash = self.registration.clash(&inventory);
+        if self.lost.is_none() && clash.is_none() {
             let renewed =
                 self.registration.renew(&self.kernel, &inventory, forgotten, is_holding).await;
             problems.extend(renewed.problem);
             failures.extend(renewed.failures);
             renewed.due.into_iter().for_each(|due| self.pace.look_again(due));
         }
+        failures.extend(clash.map(|clash| clash.to_string()));
         if self.registration.is_deleted() {
             failures.push(format!(
                 "node {} was deleted from the datastore, so it has no way to other nodes; restart \

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_common::datastore::Datastore;
-use weir_common::ipam::Family;
+use weir_common::ipam::{Clash, Family, MachineId, Ownership};
 use weir_common::network::{Detected, Inventory, Peer, Problem};
-use weir_common::node::{Error, GRACE_TIME, NodeAddresses, OwnAddress, Verdict, register};
+use weir_common::node::{
+    Error, GRACE_TIME, NodeAddresses, OwnAddress, Standing, Verdict, register,
+};
 use weir_kernel::Kernel;
 
 use super::pace::WritePace;
@@ -24,6 +26,8 @@ const TELLING_TIME: Duration = Duration::from_secs(3);
 pub struct Registration {
     datastore: Arc<dyn Datastore>,
     node: String,
+    /// This machine; `None` where it has no identity.
+    machine: Option<MachineId>,
     /// Those of the families that are looked for.
     addresses: Vec<OwnAddress>,
     started: Instant,
@@ -64,10 +68,16 @@ struct Wanted {
 
 impl Registration {
     /// The registration of `node`; a family without an address is left as it is.
-    pub fn new(datastore: Arc<dyn Datastore>, node: String, addresses: Vec<OwnAddress>) -> Self {
+    pub fn new(
+        datastore: Arc<dyn Datastore>,
+        node: String,
+        machine: Option<MachineId>,
+        addresses: Vec<OwnAddress>,
+    ) -> Self {
         Self {
             datastore,
             node,
+            machine,
             addresses,
             started: Instant::now(),
             expected: NodeAddresses::default(),
@@ -83,6 +93,12 @@ impl Registration {
     /// The node's name.
     pub fn node(&self) -> &str {
         &self.node
+    }
+
+    /// Says that the node's name is another machine's, if it is: then nothing is written.
+    pub fn clash(&self, inventory: &Inventory) -> Option<Clash> {
+        let recorded = inventory.machines.get(&self.node);
+        Ownership::new(self.machine.as_ref(), recorded).clash(&self.node)
     }
 
     /// Writes what is not as it should be. `forgotten` says that the datastore was
@@ -102,11 +118,17 @@ impl Registration {
         let mut renewed = Renewed::default();
         if !self.is_known || own.is_some() {
             let wanted = self.decide(kernel, own, &mut renewed).await;
-            self.write(wanted, own, forgotten, &mut renewed).await;
+            let is_unrecorded =
+                self.machine.is_some() && !inventory.machines.contains_key(&self.node);
+            self.write(wanted, own, forgotten, is_unrecorded, &mut renewed).await;
         }
         let is_absent = self.is_known && own.is_none();
         self.absent = is_absent.then(|| self.absent.unwrap_or_else(Instant::now));
-        let standing = async || kernel.standing(is_holding).await.map_err(|error| chain(&error));
+        let machine = self.machine.clone();
+        let standing = async || match kernel.standing(is_holding).await {
+            Ok(standing) => Ok(Standing { machine, ..standing }),
+            Err(error) => Err(chain(&error)),
+        };
         let (datastore, node) = (&self.datastore, &self.node);
         match self.tunnel.renew(datastore, node, inventory, is_holding, standing).await {
             Ok(problem) => renewed.problem = problem,
@@ -183,17 +205,20 @@ impl Registration {
         wanted
     }
 
-    /// Writes what is wanted, and the Node if there is none.
+    /// Writes what is wanted, the Node if there is none, and the name's machine if it
+    /// `is_unrecorded`.
     async fn write(
         &mut self,
         wanted: Wanted,
         own: Option<&Peer>,
         forgotten: bool,
+        is_unrecorded: bool,
         renewed: &mut Renewed,
     ) {
         let Wanted { mut addresses, restores, warnings } = wanted;
         let is_new = own.is_none() && renewed.failures.is_empty();
-        if addresses == NodeAddresses::default() && !is_new && !forgotten {
+        let is_to_record = is_unrecorded && own.is_some();
+        if addresses == NodeAddresses::default() && !is_new && !forgotten && !is_to_record {
             return;
         }
         if let Some(due) = self.pace.wait(Instant::now()).filter(|_| !forgotten) {
@@ -248,7 +273,8 @@ impl Registration {
     ) -> Option<NodeAddresses> {
         loop {
             let datastore = self.datastore.as_ref();
-            let registered = register(datastore, &self.node, addresses, &new_birth()).await;
+            let (node, machine) = (&self.node, self.machine.as_ref());
+            let registered = register(datastore, node, addresses, &new_birth(), machine).await;
             match registered {
                 Ok(changed) => {
                     self.is_known = true;

@@ -10,17 +10,18 @@ use clap::Args;
 use tokio::sync::{Notify, mpsc};
 use tracing::level_filters::LevelFilter;
 use weir_common::datastore::Datastore;
-use weir_common::ipam::Family;
+use weir_common::ipam::{Family, MachineId};
 use weir_common::network::{AutodetectionMethod, NamedNode};
 use weir_common::node::{Detection, OwnAddress};
 use weir_kernel::{Kernel, Monitor};
-use weir_process::{AGENT_LOCK, AgentLock, FoundName, NameSource, keep_node_name};
+use weir_process::{AGENT_LOCK, AgentLock, FoundName, NameSource, keep_node_name, machine_id};
 
 use super::agent::{Agent, Until};
 use super::metrics::Metrics;
 use super::registration::Registration;
 use super::state_file::StateFile;
 use super::{feed, http};
+use crate::commands::node_adopt::take_over;
 use crate::location::Location;
 use crate::session::{Failure, chain};
 
@@ -61,6 +62,10 @@ pub struct RunArgs {
     /// Make the node what it should be, then end
     #[arg(long)]
     pub once: bool,
+    /// Take over first what another machine has under this node's name, as `weirctl node adopt`
+    /// does
+    #[arg(long)]
+    pub adopt: bool,
     /// What is logged: error, warn, info or debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LevelFilter,
@@ -73,6 +78,8 @@ pub struct RunArgs {
 /// The arguments, as validated.
 struct Settings {
     node: FoundName,
+    machine: Option<MachineId>,
+    adopt: bool,
     addresses: Vec<OwnAddress>,
     metrics_address: Option<SocketAddr>,
     drift_interval: Duration,
@@ -138,10 +145,14 @@ async fn serve(
     let (sender, news) = mpsc::channel(WAITING_NEWS);
     tokio::spawn(feed::follow(Arc::clone(&datastore), sender));
     tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
-    let Settings { node, addresses, drift_interval, metrics_address: _ } = settings;
+    let Settings { node, machine, adopt, addresses, drift_interval, metrics_address: _ } = settings;
+    if adopt {
+        let told = take_over(datastore.as_ref(), &node.name, machine.as_ref()).await?;
+        told.lines().for_each(|line| tracing::info!("{line}"));
+    }
     let named = NamedNode { name: node.name.clone(), source: node.source.to_string() };
     let state_file = StateFile::new(named, location.configuration.place());
-    let registration = Registration::new(datastore, node.name, addresses);
+    let registration = Registration::new(datastore, node.name, machine, addresses);
     let agent =
         Agent::new(registration, kernel, metrics, lock, kernel_changed, drift_interval, state_file)
             .await;
@@ -213,6 +224,8 @@ fn validate(
     };
     Ok(Settings {
         node,
+        machine: machine_id(),
+        adopt: arguments.adopt,
         addresses: both.into_iter().filter_map(address).collect(),
         metrics_address,
         drift_interval: Duration::from_secs(arguments.drift_interval),

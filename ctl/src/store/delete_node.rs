@@ -4,11 +4,12 @@
 //! the blocks in which no address is in use. Blocks with addresses in use stay
 //! without a host (as Calico leaves them): the addresses may still be alive,
 //! and whoever releases the last one removes the block. The node itself goes
-//! last, and only if it got no further block meanwhile, so that a deletion
-//! that was cut off is finished by deleting again.
+//! last, together with the record of the machine that had its name, and only if it
+//! got no further block meanwhile, so that a deletion that was cut off is finished by
+//! deleting again.
 
 use ipnet::IpNet;
-use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, keys};
+use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, Write, keys};
 use weir_common::ipam::release::{abandon, forget_full, give_back};
 use weir_common::ipam::{Attribute, Block, Stored};
 use weir_common::node::TUNNEL_HANDLES;
@@ -47,6 +48,7 @@ pub(super) async fn delete_node(
     let mut transaction = guard.transaction();
     transaction.compares.push(Compare::NoneNewer { prefix, revision: snapshot.revision });
     transaction.delete(entry.key, entry.revision);
+    transaction.writes.push(Write::Delete { key: keys::machine(host) });
     Ok(datastore.commit(transaction).await?)
 }
 

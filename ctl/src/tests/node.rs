@@ -2,6 +2,8 @@
 
 use serde_json::json;
 use weir_common::datastore::keys;
+use weir_common::ipam::assign::Want;
+use weir_common::ipam::{Assignee, Family, engine};
 use weir_common::network::{Listing, PresentTunnel, UnderlayLink, Way, difference, plan_cluster};
 
 use super::golden::{WIDTHS, check, style};
@@ -170,4 +172,101 @@ async fn a_name_that_is_not_registered_is_noted() {
     assert!(answer.output.contains("\"known\": false"), "{}", answer.output);
     let empty = status(&Memory::new(), "node status", Present::default(), Style::default()).await;
     assert!(!empty.output.contains("Note:"), "{}", empty.output);
+}
+
+/// A store in which node n1 is another machine's, which has two of its addresses.
+async fn clashing() -> Memory {
+    let memory = Memory::new();
+    create(&memory, &super::pool("blue", "cidr: 10.1.0.0/24")).await;
+    for container in ["a", "b"] {
+        let request = weir_common::ipam::assign::Request {
+            assignee: Assignee::interface("n1", "net", container, "eth0")
+                .on(Some(MachineId::from_source("another machine"))),
+            facts: Default::default(),
+            wants: vec![Want::Any { family: Family::V4, pools: vec![] }],
+            gateways: vec![],
+        };
+        let made = "2026-11-23T00:00:00Z".parse().unwrap();
+        engine::assign(&memory, &request, &[], made).await.unwrap();
+    }
+    memory
+}
+
+#[tokio::test]
+async fn a_name_is_taken_over_with_its_addresses() {
+    let memory = clashing().await;
+    let own = MachineId::from_source("this machine");
+    let other = MachineId::from_source("another machine");
+    let before = memory.dump();
+    let dry = call(&memory, "node adopt n1 --dry-run").await;
+    assert_eq!(memory.dump(), before);
+    let answer = call(&memory, "node adopt n1").await;
+    assert_eq!(
+        answer.output,
+        format!("Node n1 is machine {own} now; it was {other}\nTook over 2 addresses\n")
+    );
+    assert_eq!(dry.output, format!("{}Dry run: nothing was changed\n", answer.output));
+    assert_eq!((dry.exit, answer.exit), (0, 0));
+    let again = call(&memory, "node adopt n1").await;
+    assert_eq!(again.output, format!("Node n1 is machine {own}\nTook over 0 addresses\n"));
+}
+
+#[tokio::test]
+async fn a_name_is_not_taken_over_by_mistake() {
+    let memory = clashing().await;
+    let before = memory.dump();
+    let answer = call(&memory, "node adopt n2").await;
+    assert!(answer.exit == 1 && answer.output.contains("node name n1, not n2"), "{answer:?}");
+    let nobody = Prepared { machine: None, ..Prepared::new("", None) };
+    let answer = call_in(&memory, &["node", "adopt", "n1"], &nobody, Style::default()).await;
+    assert_eq!(answer.exit, 1);
+    assert!(answer.output.contains("/var/lib/weir/machine"), "{answer:?}");
+    assert_eq!(memory.dump(), before);
+}
+
+#[tokio::test]
+async fn a_clash_is_a_problem_of_the_node_and_no_reason_to_rename_the_other() {
+    let memory = clashing().await;
+    let other = MachineId::from_source("another machine");
+    let answer = status(&memory, "node status", Present::default(), Style::default()).await;
+    assert_eq!(answer.exit, 1);
+    for words in [other.as_str(), "weirctl node adopt n1"] {
+        assert!(answer.output.contains(words), "{}", answer.output);
+    }
+    let before = memory.dump();
+    let answer = call(&memory, "node rename n1 n9").await;
+    assert!(answer.exit == 1 && answer.output.contains(other.as_str()), "{answer:?}");
+    assert_eq!(memory.dump(), before);
+    // What another machine has is not compared with the kernel of this one.
+    let node = ThisNode {
+        host: "n1".to_owned(),
+        machine: Some(MachineId::from_source("this machine")),
+        networks: ["net".to_owned()].into(),
+        ..ThisNode::default()
+    };
+    let check = async |arguments: &[&str]| {
+        call_on_node(&memory, arguments, "", Some(node.clone())).await.output
+    };
+    let text = check(&["ipam", "check", "--repair"]).await;
+    assert!(text.contains("Not judged: 2 addresses of node n1"), "{text}");
+    assert!(text.ends_with("found 0 problems.\n"), "{text}");
+    let document: Value =
+        serde_json::from_str(&check(&["ipam", "check", "-o", "json"]).await).unwrap();
+    assert_eq!(document["ofOtherMachines"], 2);
+    // Taken over, it is.
+    assert_eq!(call(&memory, "node adopt n1").await.exit, 0);
+    let text = check(&["ipam", "check", "--repair"]).await;
+    assert!(text.contains("mended: ") && !text.contains("Not judged"), "{text}");
+}
+
+#[tokio::test]
+async fn a_node_that_is_deleted_leaves_its_name_to_any_machine() {
+    let memory = clashing().await;
+    let node = json!({
+        "kind": "Node", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "n1"}, "spec": {},
+    });
+    memory.seed([(keys::node("n1"), node.to_string().into_bytes())]);
+    assert!(memory.dump().contains_key(&keys::machine("n1")));
+    assert_eq!(call(&memory, "delete node n1").await.exit, 0);
+    assert!(!memory.dump().contains_key(&keys::machine("n1")));
 }

@@ -27,7 +27,7 @@ impl Ipam<'_> {
     /// # Errors
     /// See [`IpamError`]; the host's lock cannot be had; time is up.
     pub async fn add(&self) -> Result<Added, Error> {
-        let request = request_of(self.call, &self.node.name, self.boot_id)?;
+        let request = request_of(self.call, &self.node.name, self.machine.clone(), self.boot_id)?;
         let _lock = self.lock().await?;
         keep_node_name(&self.node);
         let mut file = HintsFile::read(self.lock_file());
@@ -43,6 +43,9 @@ impl Ipam<'_> {
         });
         // Also where it failed: what was swept need not be swept again.
         file.leave(&hints);
+        if let Some(clash) = added.iter().find_map(|it| it.assignment.clash.as_ref()) {
+            tracing::warn!("{clash}");
+        }
         for Assigned { address, block } in added.iter().flat_map(|it| &it.assignment.addresses) {
             tracing::debug!(%address, %block, handle = request.assignee.handle_id, "assigned");
         }

@@ -14,7 +14,7 @@ impl Ipam<'_> {
     /// the datastore cannot be asked.
     pub async fn check(&self) -> Result<(), Error> {
         let result = self.call.configuration.require_prev_result()?;
-        let assignee = assignee_of(self.call, &self.node.name);
+        let assignee = assignee_of(self.call, &self.node.name, self.machine.clone());
         let looking = async { Ok(engine::lookup(self.datastore.as_ref(), &assignee).await?) };
         let held = within_ipam("looking the addresses up", self.limit, looking).await?;
         check_held(self.call, result, &assignee, &held)

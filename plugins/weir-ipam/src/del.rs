@@ -12,7 +12,7 @@ impl Ipam<'_> {
     /// # Errors
     /// See [`weir_common::ipam::Error`]; the host's lock cannot be had; time is up.
     pub async fn del(&self) -> Result<(), Error> {
-        let assignee = assignee_of(self.call, &self.node.name);
+        let assignee = assignee_of(self.call, &self.node.name, self.machine.clone());
         let _lock = self.lock().await?;
         let releasing = async { Ok(engine::release(self.datastore.as_ref(), &assignee).await?) };
         let released = within_ipam("releasing addresses", self.limit, releasing).await?;

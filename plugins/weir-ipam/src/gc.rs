@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use weir_common::cni::{Code, Error};
-use weir_common::ipam::collect::{AttachmentName, Collection, Rule, Scope, collect};
+use weir_common::ipam::collect::{AttachmentName, Rule, Scope, collect};
 use weir_common::network::AttachmentIdentity;
 use weir_kernel::has_link;
 use weir_process::{AttachmentLocks, LockError, within_ipam};
@@ -85,14 +85,11 @@ impl Ipam<'_> {
             Some(valid) => Rule::Listed(valid.clone()),
             None => Rule::Proved(evidence::gather(self.call, Timestamp::now()).await?),
         };
-        let network = self.call.configuration.network.clone();
-        let collection = Collection { host: self.node.name.clone(), network, rule };
+        let collection = self.collection(rule);
         let claim = |attachment: &AttachmentName| claims.claim(attachment);
         let collecting = collect(self.datastore.as_ref(), &collection, Scope::AllBlocks, &claim);
         let collected = collecting.await;
-        for (address, handle) in &collected.released {
-            tracing::info!(%address, handle, "given back: its attachment is gone");
-        }
+        self.log_collected(&collected, "its attachment is gone");
         let errors = collected.errors.into_iter().map(Error::from);
         Error::joined(errors).map_or(Ok(()), Err)
     }

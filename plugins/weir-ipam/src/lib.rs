@@ -18,8 +18,11 @@ use std::path::Path;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error, IpamConfiguration};
 use weir_common::datastore::Datastore;
+use weir_common::ipam::MachineId;
+use weir_common::ipam::collect::{Collected, Collection, Rule};
 use weir_process::{
-    AttachmentLocks, DEFAULT_LOCK_FILE, FoundName, Limit, Lock, Timing, boot_id, node_name,
+    AttachmentLocks, DEFAULT_LOCK_FILE, FoundName, Limit, Lock, Timing, boot_id, machine_id,
+    node_name,
 };
 
 pub use add::Added;
@@ -31,6 +34,8 @@ pub struct Ipam<'a> {
     configuration: &'a IpamConfiguration,
     /// This node's name, and where it comes from.
     pub node: FoundName,
+    /// This machine; `None` where it has no identity.
+    pub machine: Option<MachineId>,
     boot_id: Option<&'static str>,
     limit: Limit,
     /// The datastore of the call's network.
@@ -48,7 +53,8 @@ impl<'a> Ipam<'a> {
         let configuration = call.configuration.require_ipam()?;
         let node = node_name(&call.configuration.node_name.clone()?)?;
         let datastore = weir_datastore::open(&call.configuration.datastore.clone()?).await?;
-        Ok(Self { call, configuration, node, boot_id: boot_id(), limit, datastore })
+        let (machine, boot_id) = (machine_id(), boot_id());
+        Ok(Self { call, configuration, node, machine, boot_id, limit, datastore })
     }
 
     fn lock_file(&self) -> &'a Path {
@@ -67,6 +73,31 @@ impl<'a> Ipam<'a> {
             return Err(Error::new(Code::TryAgainLater, message));
         }
         Ok(lock)
+    }
+
+    /// What of this host's attachments in the call's network is to be given back.
+    fn collection(&self, rule: Rule) -> Collection {
+        Collection {
+            host: self.node.name.clone(),
+            machine: self.machine.clone(),
+            network: self.call.configuration.network.clone(),
+            rule,
+        }
+    }
+
+    /// Logs what was given back, and `why`; and what another machine has.
+    fn log_collected(&self, collected: &Collected, why: &str) {
+        for (address, handle) in &collected.released {
+            tracing::info!(%address, handle, "given back: {why}");
+        }
+        let (addresses, node) = (collected.of_other_machines, &self.node.name);
+        if addresses > 0 {
+            tracing::warn!(
+                addresses,
+                node,
+                "left alone: they belong to another machine of this name"
+            );
+        }
     }
 
     /// The claims of a GC: none so far.

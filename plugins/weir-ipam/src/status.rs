@@ -4,9 +4,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
-use weir_common::ipam::Error as IpamError;
 use weir_common::ipam::collect::Scope;
 use weir_common::ipam::explain::explain;
+use weir_common::ipam::{Clash, Error as IpamError, find_clash};
 use weir_process::{HintsFile, Limit, within_ipam};
 
 use crate::Ipam;
@@ -16,11 +16,19 @@ impl Ipam<'_> {
     /// carried out.
     ///
     /// # Errors
-    /// [`Code::NotAvailable`] when an ADD would fail.
+    /// [`Code::NotAvailable`] when an ADD would fail; [`Code::LimitedConnectivity`] when the
+    /// node's name is another machine's.
     pub async fn status(call: &Call, limit: Limit) -> Result<(), Error> {
-        let looking = async { Ipam::open(call, limit).await?.foresee().await };
+        let looking = async {
+            let ipam = Ipam::open(call, limit).await?;
+            ipam.foresee().await?;
+            let (datastore, machine) = (ipam.datastore.as_ref(), ipam.machine.as_ref());
+            Ok(find_clash(datastore, &ipam.node.name, machine).await?)
+        };
         let looking = within_ipam("looking for a free address", limit, looking);
-        looking.await.map_err(|error| Error { code: Code::NotAvailable, ..error })
+        let clash = looking.await.map_err(|error| Error { code: Code::NotAvailable, ..error })?;
+        let limited = |clash: Clash| Error::new(Code::LimitedConnectivity, clash.to_string());
+        clash.map_or(Ok(()), |clash| Err(limited(clash)))
     }
 
     /// Full of what a reboot left is not full. No ADD may come to give it back while

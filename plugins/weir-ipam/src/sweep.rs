@@ -29,15 +29,11 @@ impl Ipam<'_> {
                 return tracing::warn!(%error, "what a reboot left is not looked for");
             }
         };
-        let rule = Rule::Proved(evidence);
-        let collection =
-            Collection { host: self.node.name.clone(), network: network.to_owned(), rule };
+        let collection = self.collection(Rule::Proved(evidence));
         let Some((collected, done)) = self.collect_left(&collection, &claims, scope).await else {
             return tracing::warn!("what a reboot left could not be given back in time");
         };
-        for (address, handle) in &collected.released {
-            tracing::info!(%address, handle, "given back: its attachment ended with the last boot");
-        }
+        self.log_collected(&collected, "its attachment ended with the last boot");
         for error in &collected.errors {
             tracing::warn!(%error, "an address that a reboot left could not be given back");
         }
@@ -68,6 +64,7 @@ impl Ipam<'_> {
             return Some((collected, Some(scope)));
         };
         collected.released.extend(others.released);
+        collected.of_other_machines = collected.of_other_machines.max(others.of_other_machines);
         // What could not be done there is left to the sweep of all blocks.
         collected.errors.extend(others.errors);
         let done = if all && collected.errors.is_empty() { Scope::AllBlocks } else { scope };

@@ -17,7 +17,7 @@ use weir_common::network::{
     ClusterPool, Follower, Inventory, Listing, Mtu, MtuSource, NamedNode, Nat, NatPool, NatTable,
     SavedState, TunnelNeed, Writer, any_tunnels, needs_tunnel, plan_cluster, pod_mtu,
 };
-use weir_common::node::{Settled, settle_tunnel_address};
+use weir_common::node::{Settled, Standing, settle_tunnel_address};
 use weir_common::resources::IpPool;
 use weir_ipam::Ipam;
 use weir_kernel::{Keep, Kernel, Reconciled};
@@ -275,6 +275,7 @@ impl Node {
         let taking = async {
             let failed = |error: weir_kernel::Error| Error::caused(Code::TryAgainLater, &error);
             let standing = kernel.standing(is_retaining).await.map_err(failed)?;
+            let standing = Standing { machine: ipam.machine.clone(), ..standing };
             let (datastore, now) = (ipam.datastore.as_ref(), Timestamp::now());
             match settle_tunnel_address(datastore, node, &inventory, &standing, now).await {
                 Ok(Settled::Taken(address)) => Ok(Some(Ok(address))),

@@ -118,7 +118,7 @@ impl Plugin for Pure {
 
     fn add(&self, call: &Call) -> Result<AddResult, Error> {
         let ipam = call.configuration.require_ipam()?;
-        let request = request_of(call, &host(call), Some(BOOT))?;
+        let request = request_of(call, &host(call), None, Some(BOOT))?;
         let result = assigned(ipam, &finish(engine::assign(&self.0, &request, &[], NOW))?);
         let mtu = call.configuration.mtu.map_or(MTU, Mtu::configured);
         let attachment = attachment_of(call, &result, mtu, forwarding(call))?;
@@ -129,14 +129,14 @@ impl Plugin for Pure {
 
     fn del(&self, call: &Call) -> Result<(), Error> {
         call.configuration.require_ipam()?;
-        finish(engine::release(&self.0, &assignee_of(call, &host(call))))?;
+        finish(engine::release(&self.0, &assignee_of(call, &host(call), None)))?;
         Ok(())
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
         call.configuration.require_ipam()?;
         let result = call.configuration.require_prev_result()?;
-        let assignee = assignee_of(call, &host(call));
+        let assignee = assignee_of(call, &host(call), None);
         let held = finish(engine::lookup(&self.0, &assignee))?;
         let reserved = check_held(call, result, &assignee, &held);
         assert_missing(&expected_of(call, result, forwarding(call))?);
@@ -147,6 +147,7 @@ impl Plugin for Pure {
         let boot_id = Some(BOOT.to_owned());
         let collection = Collection {
             host: host(call),
+            machine: None,
             network: call.configuration.network.clone(),
             rule: match call.configuration.valid_attachments.clone() {
                 Some(valid) => Rule::Listed(valid),

@@ -21,6 +21,7 @@ impl Kernel {
             tunnel: addresses.into_iter().map(|address| address.addr()).collect(),
             containers: containers.flat_map(|it: AttachmentState| it.addresses).collect(),
             is_holding,
+            ..Standing::default()
         })
     }
 

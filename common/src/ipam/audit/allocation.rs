@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::super::assignee::Named;
 use super::super::{
-    ATTRIBUTE_INTERFACE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP, Assignee,
-    Attribute, Block,
+    ATTRIBUTE_INTERFACE, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP,
+    Assignee, Attribute, Block, MachineId,
 };
 
 /// The handle under which Calico keeps the first and the last addresses of a
@@ -33,6 +33,8 @@ pub struct Allocation {
     pub handle: Option<Arc<str>>,
     /// The node of its holder.
     pub node: Option<Arc<str>>,
+    /// The machine on which it was made; earlier versions and Calico name none.
+    pub machine: Option<Arc<str>>,
     /// The network, where the handle leaves it open.
     pub network: Option<Arc<str>>,
     /// The holder's interface; Calico names none.
@@ -57,12 +59,13 @@ impl Allocation {
         let holder = block.holder(ordinal)?;
         let mut fact = |key| holder.fact(key).map(&mut name);
         let (node, network) = (fact(ATTRIBUTE_NODE), fact(ATTRIBUTE_NETWORK));
-        let interface = fact(ATTRIBUTE_INTERFACE);
+        let (interface, machine) = (fact(ATTRIBUTE_INTERFACE), fact(ATTRIBUTE_MACHINE));
         Some(Self {
             address: block.address(ordinal),
             block: block.cidr,
             handle: holder.handle_id.as_deref().map(name),
             node,
+            machine,
             network,
             interface,
             made: holder.fact(ATTRIBUTE_TIMESTAMP).and_then(parse_timestamp),
@@ -72,13 +75,15 @@ impl Allocation {
     }
 
     /// Whether it is this assignee's ([`Assignee::has`]).
-    pub(super) fn is_of(&self, assignee: &Assignee) -> bool {
-        assignee.agrees(Named {
+    pub(super) fn is_of(&self, assignee: &Assignee, recorded: Option<&MachineId>) -> bool {
+        let named = Named {
             handle: self.handle.as_deref(),
             host: self.node.as_deref(),
             network: self.network.as_deref(),
             interface: self.interface.as_deref(),
-        })
+            machine: self.machine.as_deref(),
+        };
+        assignee.agrees(named, recorded)
     }
 
     /// Whether a handle must account for it.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::super::Assignee;
 use super::allocation::Allocation;
-use super::finding::{Finding, assignee_of};
+use super::finding::Finding;
 use super::listing::Listing;
 use super::node::{Attached, Hosts, ThisNode};
 
@@ -25,16 +25,18 @@ pub(super) fn addresses_of_gone_hosts(listing: &Listing, hosts: &Hosts<'_>) -> V
 pub(super) fn leaked_addresses(listing: &Listing, node: &ThisNode, now: Timestamp) -> Vec<Finding> {
     let mut attached: HashMap<String, Vec<Assignee>> = HashMap::new();
     for attachment in &node.attachments {
-        let assignee = assignee_of(&node.host, &attachment.identity);
+        let assignee = node.assignee(&attachment.identity);
         attached.entry(assignee.handle_id.clone()).or_default().push(assignee);
     }
+    let recorded = listing.machine(&node.host);
     let is_attached = |allocation: &Allocation| {
         let assignees = attached.get(allocation.handle.as_deref().unwrap_or_default());
-        assignees.is_some_and(|them| them.iter().any(|assignee| allocation.is_of(assignee)))
+        assignees
+            .is_some_and(|them| them.iter().any(|assignee| allocation.is_of(assignee, recorded)))
     };
     let leaked = listing
         .allocations()
-        .filter(|allocation| node.must_be_attached(allocation, now) && !is_attached(allocation));
+        .filter(|it| node.must_be_attached(it, listing, now) && !is_attached(it));
     leaked.cloned().map(Finding::LeakedAddress).collect()
 }
 
@@ -47,10 +49,11 @@ pub(super) fn unrecorded_attachments(listing: &Listing, node: &ThisNode) -> Vec<
         }
     }
     let dark = listing.unreadable_blocks();
+    let recorded = listing.machine(&node.host);
     let judge = |attached: &Attached| {
-        let assignee = assignee_of(&node.host, &attached.identity);
+        let assignee = node.assignee(&attached.identity);
         let of_handle = by_handle.get(assignee.handle_id.as_str()).map_or(&[][..], Vec::as_slice);
-        let held = || of_handle.iter().filter(|allocation| allocation.is_of(&assignee));
+        let held = || of_handle.iter().filter(|allocation| allocation.is_of(&assignee, recorded));
         // The address may stand in a block that cannot be read.
         let visible = |address: &IpAddr| !dark.iter().any(|block| block.contains(address));
         let owns = |address: &IpAddr| held().any(|allocation| allocation.address == *address);

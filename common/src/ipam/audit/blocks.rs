@@ -14,7 +14,10 @@ use crate::resources::IpPool;
 /// Blocks in no pool, blocks that do not fit, and blocks that are not sound in
 /// themselves.
 pub(super) fn check(listing: &Listing, node: Option<&ThisNode>) -> Vec<Finding> {
-    let unsound = |(block, content): (&IpNet, &BlockUse)| unsound(*block, content, node);
+    let unsound = |(block, content): (&IpNet, &BlockUse)| {
+        let may_free = |it: &IpAddr| node.is_some_and(|node| node.may_free(content, listing, *it));
+        unsound(*block, content, may_free)
+    };
     let mut findings: Vec<Finding> = listing.blocks.iter().filter_map(unsound).collect();
     if listing.pools_are_known() {
         let overlaps = overlaps(listing);
@@ -26,13 +29,15 @@ pub(super) fn check(listing: &Listing, node: Option<&ThisNode>) -> Vec<Finding> 
     findings
 }
 
-fn unsound(block: IpNet, content: &BlockUse, node: Option<&ThisNode>) -> Option<Finding> {
+fn unsound(
+    block: IpNet,
+    content: &BlockUse,
+    may_free: impl Fn(&IpAddr) -> bool,
+) -> Option<Finding> {
     let addresses = |ordinals: &[usize]| -> Vec<IpAddr> {
         ordinals.iter().map(|ordinal| nth_address(block, *ordinal as u128)).collect()
     };
     let (both, neither) = (addresses(&content.both), addresses(&content.neither));
-    let may_free =
-        |address: &IpAddr| node.is_some_and(|node| node.may_free(&content.owner, *address));
     let (neither, doubtful) = neither.into_iter().partition(may_free);
     let finding = Finding::UnsoundBlock {
         block,

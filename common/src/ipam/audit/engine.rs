@@ -7,14 +7,13 @@ use jiff::Timestamp;
 
 use super::super::assign::{Request, Want};
 use super::super::release_one::{self, Release, Seen};
-use super::super::{Attribute, Error, engine};
+use super::super::{Assignee, Attribute, Error, engine};
 use super::evidence::Evidence;
-use super::finding::{Finding, assignee_of};
+use super::finding::Finding;
 use super::listing::Listing;
 use super::mend::{Mend, mend};
 use super::node::{Attached, Circumstances};
 use crate::datastore::{Datastore, Outcome, Paging, Revision};
-use crate::network::AttachmentIdentity;
 use crate::node::is_tunnel_address;
 
 /// A listing, and the moments between which it was made.
@@ -101,8 +100,9 @@ pub async fn confirm(
     let mut confirmed = Vec::new();
     for finding in findings {
         let holds = match &finding {
-            Finding::UnrecordedAttachment { identity, host, addresses } => {
-                let held = engine::lookup(datastore, &assignee_of(host, identity)).await?;
+            Finding::UnrecordedAttachment { identity, addresses, .. } => {
+                let Some(node) = circumstances.node else { continue };
+                let held = engine::lookup(datastore, &node.assignee(identity)).await?;
                 let owns =
                     |address: &IpAddr| held.iter().any(|assigned| assigned.address == *address);
                 if addresses.is_empty() { held.is_empty() } else { !addresses.iter().all(owns) }
@@ -169,18 +169,19 @@ impl<'a> Repair<'a> {
         finding: &Finding,
         circumstances: &Circumstances<'_>,
     ) -> Result<Repaired, Error> {
-        if let Finding::UnrecordedAttachment { identity, host, addresses } = finding {
+        if let Finding::UnrecordedAttachment { identity, addresses, .. } = finding {
             let has = |attached: &Attached| {
                 attached.identity == *identity
                     && addresses.iter().all(|address| attached.addresses.contains(address))
             };
-            let node = circumstances.node;
-            return match finding.obstacle() {
-                _ if !node.is_some_and(|node| node.attachments.iter().any(has)) => {
-                    Ok(Repaired::Gone)
+            let node = circumstances.node.filter(|node| node.attachments.iter().any(has));
+            return match (node, finding.obstacle()) {
+                (None, _) => Ok(Repaired::Gone),
+                (_, Some(obstacle)) => Ok(Repaired::Left(obstacle)),
+                (Some(node), None) => {
+                    let assignee = node.assignee(identity);
+                    record(self.datastore, assignee, addresses, circumstances.now).await
                 }
-                Some(obstacle) => Ok(Repaired::Left(obstacle)),
-                None => record(self.datastore, identity, host, addresses, circumstances.now).await,
             };
         }
         for _ in 0..engine::MAX_ATTEMPTS {
@@ -218,13 +219,12 @@ async fn read(
 /// it, unless that is the tunnel of a node, which can do with another.
 async fn record(
     datastore: &dyn Datastore,
-    identity: &AttachmentIdentity,
-    host: &str,
+    assignee: Assignee,
     addresses: &[IpAddr],
     now: Timestamp,
 ) -> Result<Repaired, Error> {
     let request = Request {
-        assignee: assignee_of(host, identity),
+        assignee,
         facts: Default::default(),
         wants: addresses.iter().copied().map(Want::Exactly).collect(),
         gateways: Vec::new(),

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::super::{Affinity, Block, Error, Handle, ReadyFlag, Stored};
 use super::finding::{Claim, Finding};
 use super::listing::Listing;
-use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
+use crate::datastore::{Entry, Revision, Selection, Snapshot, Transaction, keys};
 
 /// The values that a finding rests on, whole and with their revisions.
 #[derive(Clone, Debug)]
@@ -31,6 +31,7 @@ impl Evidence {
         let mut keys = vec![keys::CLUSTER_INFORMATION.to_owned()];
         keys.extend(finding.keys());
         keys.extend(finding.host().map(keys::node));
+        keys.extend(finding.host().map(keys::machine));
         keys.extend(finding.block().map(keys::block));
         keys.extend(blocks_of(finding).into_iter().map(keys::block));
         keys.extend(finding.handle().as_deref().map(keys::handle));
@@ -73,6 +74,15 @@ impl Evidence {
         }
         evidence.ready.require()?;
         Ok(evidence)
+    }
+
+    /// Requires that a host's name has the machine with which it was read.
+    pub(super) fn require_machine(&self, host: &str, transaction: &mut Transaction) {
+        let key = keys::machine(host);
+        match self.written.get(&key) {
+            Some(revision) => transaction.unchanged(key, *revision),
+            None => transaction.absent(key),
+        };
     }
 
     /// Whether what the finding calls damaged was written by somebody after

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::{AffinityState, Assignee, handle_id};
+use super::super::{AffinityState, handle_id};
 use super::allocation::Allocation;
 use super::kind::Kind;
 use super::listing::Owner;
@@ -304,10 +304,4 @@ impl Finding {
 
 fn handle_of(identity: &AttachmentIdentity) -> String {
     handle_id(identity.network(), identity.container_id())
-}
-
-/// Whom an attachment's addresses are assigned to.
-pub(super) fn assignee_of(host: &str, identity: &AttachmentIdentity) -> Assignee {
-    let (network, container_id) = (identity.network(), identity.container_id());
-    Assignee::interface(host, network, container_id, identity.interface())
 }

@@ -10,7 +10,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::super::knowledge::{read_pool, reason};
-use super::super::{Affinity, AffinityState, Block, Handle, InvalidBlock, affinity_of_host};
+use super::super::{
+    Affinity, AffinityState, Block, Handle, InvalidBlock, MachineId, MachineRecord,
+    affinity_of_host,
+};
 use super::allocation::Allocation;
 use crate::datastore::{Entry, keys};
 use crate::resources::IpPool;
@@ -62,13 +65,15 @@ pub struct Listing {
     pub(in crate::ipam) affinities: BTreeMap<IpNet, Vec<(Arc<str>, AffinityState)>>,
     pub(in crate::ipam) handles: HashMap<Arc<str>, Counts>,
     pub(in crate::ipam) unreadable: BTreeMap<String, String>,
+    /// The machines that nodes' names are recorded for.
+    machines: BTreeMap<String, MachineId>,
     names: HashSet<Arc<str>>,
 }
 
 impl Listing {
     /// The prefixes of all keys that a listing takes in.
-    pub const PREFIXES: [&'static str; 5] =
-        [keys::POOLS, keys::NODES, keys::BLOCKS, keys::HOSTS, keys::HANDLES];
+    pub const PREFIXES: [&'static str; 6] =
+        [keys::POOLS, keys::NODES, keys::MACHINES, keys::BLOCKS, keys::HOSTS, keys::HANDLES];
 
     /// A listing with the pools and nodes of this one and nothing else.
     pub(super) fn surroundings(&self) -> Self {
@@ -99,6 +104,11 @@ impl Listing {
         self.nodes.contains(name)
     }
 
+    /// The machine that a node's name is recorded for.
+    pub fn machine(&self, node: &str) -> Option<&MachineId> {
+        self.machines.get(node)
+    }
+
     /// Takes in one entry. A value that cannot be read is remembered as such;
     /// entries under other prefixes are passed over.
     pub fn learn(&mut self, entry: &Entry) {
@@ -111,6 +121,8 @@ impl Listing {
             self.learn_affinity(entry)
         } else if key.starts_with(keys::POOLS) {
             self.learn_pool(entry)
+        } else if let Some(node) = key.strip_prefix(keys::MACHINES) {
+            self.learn_machine(node, entry)
         } else if let Some(node) = key.strip_prefix(keys::NODES) {
             Arc::make_mut(&mut self.nodes).insert(node.to_owned());
             Ok(())
@@ -125,6 +137,12 @@ impl Listing {
     fn learn_pool(&mut self, entry: &Entry) -> Result<(), String> {
         let pool = read_pool(entry).map_err(|unreadable| unreadable.reason)?;
         Arc::make_mut(&mut self.pools).push(pool.value);
+        Ok(())
+    }
+
+    fn learn_machine(&mut self, node: &str, entry: &Entry) -> Result<(), String> {
+        let record = MachineRecord::from_json(&entry.value).map_err(|error| reason(&error))?;
+        self.machines.insert(node.to_owned(), record.machine);
         Ok(())
     }
 

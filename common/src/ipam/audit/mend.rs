@@ -50,6 +50,9 @@ pub fn mend(finding: &Finding, evidence: &Evidence, circumstances: &Circumstance
         return Mend::Left(format!("{key} cannot be read, and Weir does not overwrite it"));
     }
     evidence.ready.guard(&mut transaction);
+    if let Some(host) = found.host().filter(|_| found.rests_on_kernel()) {
+        evidence.require_machine(host, &mut transaction);
+    }
     if rests_on_pools(&found) {
         let (prefix, revision) = (keys::POOLS.to_owned(), evidence.revision);
         transaction.compares.push(Compare::NoneNewer { prefix, revision });

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::super::{Assignee, MachineId, Ownership};
 use super::allocation::Allocation;
-use super::listing::{Listing, Owner};
+use super::listing::{BlockUse, Listing};
 use crate::network::AttachmentIdentity;
 
 /// The longest that one ADD takes (`docs/ipam.md`): an address that is younger
@@ -34,6 +35,8 @@ pub struct Attached {
 pub struct ThisNode {
     /// The host name under which it takes addresses.
     pub host: String,
+    /// The machine; `None` where it has no identity.
+    pub machine: Option<MachineId>,
     /// The attachments in its kernel.
     pub attachments: Vec<Attached>,
     /// Every single address that the node has or has a route to, whoever set
@@ -69,13 +72,38 @@ impl ThisNode {
         self.attachments.iter().filter(|it| self.takes_addresses(&it.identity)).count()
     }
 
+    /// How many addresses of the node's name belong to another machine, and are not judged.
+    pub fn of_other_machines(&self, listing: &Listing) -> usize {
+        let is_others = |it: &&Allocation| self.is_other_machines(it, listing);
+        listing.allocations().filter(is_others).count()
+    }
+
+    fn is_other_machines(&self, allocation: &Allocation, listing: &Listing) -> bool {
+        let ownership = Ownership::new(self.machine.as_ref(), listing.machine(&self.host));
+        allocation.node.as_deref() == Some(self.host.as_str())
+            && !ownership.is_own(allocation.machine.as_deref())
+    }
+
+    /// Whom the addresses of one of its attachments are assigned to.
+    pub(super) fn assignee(&self, identity: &AttachmentIdentity) -> Assignee {
+        let (network, container_id) = (identity.network(), identity.container_id());
+        Assignee::interface(&self.host, network, container_id, identity.interface())
+            .on(self.machine.clone())
+    }
+
     /// Whether this allocation must have an attachment in this node's kernel:
-    /// it was made by Weir, for this node and a network that `weir` wires, and
+    /// it was made by Weir, on this machine and for a network that `weir` wires, and
     /// its ADD is over.
-    pub(super) fn must_be_attached(&self, allocation: &Allocation, now: Timestamp) -> bool {
+    pub(super) fn must_be_attached(
+        &self,
+        allocation: &Allocation,
+        listing: &Listing,
+        now: Timestamp,
+    ) -> bool {
         let Some(handle) = allocation.handle.as_deref() else { return false };
         let in_progress = |made: Timestamp| now.duration_since(made) < CALL_DEADLINE;
         allocation.node.as_deref() == Some(self.host.as_str())
+            && !self.is_other_machines(allocation, listing)
             && allocation.interface.is_some()
             && !allocation.cooling_down
             && !allocation.made.is_some_and(in_progress)
@@ -105,10 +133,14 @@ impl ThisNode {
     }
 
     /// Whether a repair may call an address of this block free that is neither
-    /// free nor taken in the store: only in this node's own block, and when the
-    /// node has no route to it.
-    pub(super) fn may_free(&self, owner: &Owner, address: IpAddr) -> bool {
-        owner.host().is_some_and(|host| **host == *self.host) && !self.routed.contains(&address)
+    /// free nor taken in the store: only in this node's own block, of which no other
+    /// machine has a part, and when the node has no route to it.
+    pub(super) fn may_free(&self, block: &BlockUse, listing: &Listing, address: IpAddr) -> bool {
+        let ownership = Ownership::new(self.machine.as_ref(), listing.machine(&self.host));
+        block.owner.host().is_some_and(|host| **host == *self.host)
+            && ownership.clash(&self.host).is_none()
+            && !block.allocations.iter().any(|it| self.is_other_machines(it, listing))
+            && !self.routed.contains(&address)
     }
 
     /// Whether this store should have this attachment's addresses.

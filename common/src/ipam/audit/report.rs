@@ -32,6 +32,10 @@ pub struct Report {
     /// The networks of this node whose attachments were not, or not fully, compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_judged: Vec<Unjudged>,
+    /// How many addresses of this node's name belong to another machine, and were not
+    /// judged.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub of_other_machines: usize,
     /// What is damaged.
     pub findings: Vec<Record>,
 }
@@ -93,14 +97,17 @@ impl Report {
             addresses: listing.allocations().count(),
             gone_hosts: gone.clone(),
             not_judged: Vec::new(),
+            of_other_machines: 0,
             findings: findings.iter().map(Record::from).collect(),
         }
     }
 
     /// The report with what of this node was not compared.
     #[must_use]
-    pub fn on(self, node: Option<&ThisNode>) -> Self {
-        Self { not_judged: node.map(|node| node.unjudged.clone()).unwrap_or_default(), ..self }
+    pub fn on(self, node: Option<&ThisNode>, listing: &Listing) -> Self {
+        let not_judged = node.map(|node| node.unjudged.clone()).unwrap_or_default();
+        let of_other_machines = node.map_or(0, |node| node.of_other_machines(listing));
+        Self { not_judged, of_other_machines, ..self }
     }
 
     /// The addresses that `weirctl ipam release --from-report` gives back:
@@ -114,6 +121,10 @@ impl Report {
             .filter(|record| record.safe && unused.contains(&record.kind.as_str()));
         unused.flat_map(|record| &record.addresses).map(Seen::from).collect()
     }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl From<&Finding> for Record {

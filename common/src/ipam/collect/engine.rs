@@ -7,10 +7,10 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::super::engine::MAX_ATTEMPTS;
-use super::super::knowledge::read_block;
+use super::super::knowledge::{first, read_block};
 use super::super::release::count_again;
 use super::super::release::give_back;
-use super::super::{Block, Error, Handle, ReadyFlag, Stored};
+use super::super::{Block, Error, Handle, MachineId, MachineRecord, ReadyFlag, Stored};
 use super::{AttachmentName, Collection};
 use crate::datastore::{self, Datastore, Entry, Outcome, Selection, Snapshot, Transaction, keys};
 
@@ -37,6 +37,8 @@ pub enum Scope {
 pub struct Collected {
     /// The addresses that were given back, and the handles that had them.
     pub released: Vec<(IpAddr, String)>,
+    /// How many addresses other machines of the host's name have, which were not judged.
+    pub of_other_machines: usize,
     /// What could not be done; the rest was.
     pub errors: Vec<Error>,
 }
@@ -45,8 +47,8 @@ pub struct Collected {
 /// while the caller goes on.
 pub type Claim<'a> = &'a dyn Fn(&AttachmentName) -> bool;
 
-/// Gives back all that `collection` finds stale and `claim` allows; each block in a transaction of its
-/// own, decided anew where others were faster. An error does not keep the other
+/// Gives back all that `collection` finds stale and `claim` allows; each block in a
+/// transaction of its own, decided anew where others were faster. An error does not keep the other
 /// blocks from being looked into, unless the datastore itself is away or closed.
 pub async fn collect(
     datastore: &dyn Datastore,
@@ -54,16 +56,13 @@ pub async fn collect(
     scope: Scope,
     claim: Claim<'_>,
 ) -> Collected {
-    let mut collected = Collected::default();
+    let mut run = Run::new(datastore, collection, claim);
     let outcome = match scope {
-        Scope::OwnBlocks => collect_own(datastore, (collection, claim), &mut collected).await,
-        Scope::AllBlocks => {
-            let all = collect_pages(datastore, (collection, claim), usize::MAX, &mut collected);
-            all.await.map(|_| ())
-        }
+        Scope::OwnBlocks => run.collect_own().await,
+        Scope::AllBlocks => run.collect_pages(usize::MAX).await.map(|_| ()),
     };
-    collected.errors.extend(outcome.err());
-    collected
+    run.collected.errors.extend(outcome.err());
+    run.collected
 }
 
 /// As [`collect`] in all blocks, but in the first 512 alone. Answers also whether these
@@ -73,114 +72,123 @@ pub async fn collect_few(
     collection: &Collection,
     claim: Claim<'_>,
 ) -> (Collected, bool) {
-    let mut collected = Collected::default();
-    let few = collect_pages(datastore, (collection, claim), FEW_PAGES, &mut collected);
-    let outcome = few.await;
+    let mut run = Run::new(datastore, collection, claim);
+    let outcome = run.collect_pages(FEW_PAGES).await;
     let all = *outcome.as_ref().unwrap_or(&false);
-    collected.errors.extend(outcome.err());
-    (collected, all)
+    run.collected.errors.extend(outcome.err());
+    (run.collected, all)
 }
 
-async fn collect_own(
-    datastore: &dyn Datastore,
-    (collection, claim): (&Collection, Claim<'_>),
-    collected: &mut Collected,
-) -> Result<(), Error> {
-    let affinities = Selection::Prefix(keys::affinities_of(&collection.host));
-    let snapshot = datastore.read(&[affinities]).await?;
-    let entries = snapshot.selected.iter().flatten();
-    let blocks: Vec<IpNet> =
-        entries.filter_map(|entry| Some(keys::parse_affinity(&entry.key)?.1)).collect();
-    for part in blocks.chunks(PAGE) {
-        let selections: Vec<Selection> =
-            part.iter().map(|block| Selection::Key(keys::block(*block))).collect();
-        let snapshot = datastore.read(&selections).await?;
-        let entries: Vec<Entry> = snapshot.selected.into_iter().flatten().collect();
-        collect_in(datastore, (collection, claim), &entries, collected).await?;
+/// A collection at work.
+struct Run<'a> {
+    datastore: &'a dyn Datastore,
+    collection: &'a Collection,
+    claim: Claim<'a>,
+    /// The machine that has the host's name, as last read.
+    machine: Option<Stored<MachineRecord>>,
+    collected: Collected,
+}
+
+impl<'a> Run<'a> {
+    fn new(datastore: &'a dyn Datastore, collection: &'a Collection, claim: Claim<'a>) -> Self {
+        Self { datastore, collection, claim, machine: None, collected: Collected::default() }
     }
-    Ok(())
-}
 
-/// Answers whether all blocks there are were looked into.
-async fn collect_pages(
-    datastore: &dyn Datastore,
-    (collection, claim): (&Collection, Claim<'_>),
-    most: usize,
-    collected: &mut Collected,
-) -> Result<bool, Error> {
-    let mut after = None;
-    for _ in 0..most {
-        let page = datastore.list(keys::BLOCKS, after.as_deref(), PAGE).await?;
-        collect_in(datastore, (collection, claim), &page.entries, collected).await?;
-        match page.next {
-            None => return Ok(true),
-            next => after = next,
+    fn recorded(&self) -> Option<&MachineId> {
+        self.machine.as_ref().map(|record| &record.value.machine)
+    }
+
+    async fn collect_own(&mut self) -> Result<(), Error> {
+        let host = &self.collection.host;
+        let selections =
+            [Selection::Key(keys::machine(host)), Selection::Prefix(keys::affinities_of(host))];
+        let snapshot = self.datastore.read(&selections).await?;
+        self.machine = MachineRecord::read(first(&snapshot, 0))?;
+        let entries = snapshot.selected.iter().skip(1).flatten();
+        let blocks: Vec<IpNet> =
+            entries.filter_map(|entry| Some(keys::parse_affinity(&entry.key)?.1)).collect();
+        for part in blocks.chunks(PAGE) {
+            let selections: Vec<Selection> =
+                part.iter().map(|block| Selection::Key(keys::block(*block))).collect();
+            let snapshot = self.datastore.read(&selections).await?;
+            let entries: Vec<Entry> = snapshot.selected.into_iter().flatten().collect();
+            self.collect_in(&entries).await?;
         }
+        Ok(())
     }
-    Ok(false)
-}
 
-/// Goes through blocks that were read.
-///
-/// # Errors
-/// Those that every other block would meet too.
-async fn collect_in(
-    datastore: &dyn Datastore,
-    (collection, claim): (&Collection, Claim<'_>),
-    entries: &[Entry],
-    collected: &mut Collected,
-) -> Result<(), Error> {
-    for entry in entries {
-        let outcome = match keys::parse_block(&entry.key) {
-            None => continue,
-            Some(cidr) => {
-                let block = (cidr, entry);
-                collect_block(datastore, (collection, claim), block, collected).await
+    /// Answers whether all blocks there are were looked into.
+    async fn collect_pages(&mut self, most: usize) -> Result<bool, Error> {
+        let record = self.datastore.get(&keys::machine(&self.collection.host)).await?;
+        self.machine = MachineRecord::read(record.as_ref())?;
+        let mut after = None;
+        for _ in 0..most {
+            let page = self.datastore.list(keys::BLOCKS, after.as_deref(), PAGE).await?;
+            self.collect_in(&page.entries).await?;
+            match page.next {
+                None => return Ok(true),
+                next => after = next,
             }
-        };
-        match outcome {
-            Err(error @ (Error::Datastore(_) | Error::NotReady)) => return Err(error),
-            outcome => collected.errors.extend(outcome.err()),
         }
+        Ok(false)
     }
-    Ok(())
-}
 
-async fn collect_block(
-    datastore: &dyn Datastore,
-    (collection, claim): (&Collection, Claim<'_>),
-    (cidr, entry): (IpNet, &Entry),
-    collected: &mut Collected,
-) -> Result<(), Error> {
-    let mut entry = Some(entry.clone());
-    let mut unreadable = BTreeSet::new();
-    let mut conflicts = 0;
-    while let Some(found) = &entry {
-        let block = read_block(cidr, found)?;
-        let share = Share::of(collection, claim, &block, &unreadable);
-        let Some(share) = share else { return Ok(()) };
-        let snapshot = datastore.read(&share.selections()).await?;
-        let transaction = match share.transaction(&block, &snapshot) {
-            Err(Error::Malformed { key, reason }) if share.reads(&key) => {
-                unreadable.extend(keys::parse_handle(&key).map(str::to_owned));
-                collected.errors.push(Error::Malformed { key, reason });
+    /// Goes through blocks that were read.
+    ///
+    /// # Errors
+    /// Those that every other block would meet too.
+    async fn collect_in(&mut self, entries: &[Entry]) -> Result<(), Error> {
+        for entry in entries {
+            let outcome = match keys::parse_block(&entry.key) {
+                None => continue,
+                Some(cidr) => self.collect_block(cidr, entry).await,
+            };
+            match outcome {
+                Err(error @ (Error::Datastore(_) | Error::NotReady)) => return Err(error),
+                outcome => self.collected.errors.extend(outcome.err()),
+            }
+        }
+        Ok(())
+    }
+
+    async fn collect_block(&mut self, cidr: IpNet, entry: &Entry) -> Result<(), Error> {
+        let mut entry = Some(entry.clone());
+        let mut unreadable = BTreeSet::new();
+        let mut conflicts = 0;
+        let mut others = 0;
+        while let Some(found) = &entry {
+            let block = read_block(cidr, found)?;
+            others = self.collection.of_other_machines(&block.value, self.recorded());
+            let Some(share) = Share::of(self, &block, &unreadable) else { break };
+            let snapshot = self.datastore.read(&share.selections(&self.collection.host)).await?;
+            let machine = MachineRecord::read(first(&snapshot, 1))?;
+            if machine != self.machine {
+                self.machine = machine;
                 continue;
             }
-            transaction => transaction?,
-        };
-        match datastore.commit(transaction).await {
-            Ok(Outcome::Committed(_)) => collected.released.extend(share.released),
-            Ok(Outcome::Conflict) => conflicts += 1,
-            // It may have taken effect: what is there tells.
-            Err(datastore::Error::Unavailable { .. }) if conflicts == 0 => conflicts += 1,
-            Err(error) => return Err(error.into()),
+            let transaction = match share.transaction(self, &block, &snapshot) {
+                Err(Error::Malformed { key, reason }) if share.reads(&key) => {
+                    unreadable.extend(keys::parse_handle(&key).map(str::to_owned));
+                    self.collected.errors.push(Error::Malformed { key, reason });
+                    continue;
+                }
+                transaction => transaction?,
+            };
+            match self.datastore.commit(transaction).await {
+                Ok(Outcome::Committed(_)) => self.collected.released.extend(share.released),
+                Ok(Outcome::Conflict) => conflicts += 1,
+                // It may have taken effect: what is there tells.
+                Err(datastore::Error::Unavailable { .. }) if conflicts == 0 => conflicts += 1,
+                Err(error) => return Err(error.into()),
+            }
+            if conflicts == MAX_ATTEMPTS {
+                return Err(Error::contended(vec![keys::block(cidr)]));
+            }
+            entry = self.datastore.get(&keys::block(cidr)).await?;
         }
-        if conflicts == MAX_ATTEMPTS {
-            return Err(Error::contended(vec![keys::block(cidr)]));
-        }
-        entry = datastore.get(&keys::block(cidr)).await?;
+        self.collected.of_other_machines += others;
+        Ok(())
     }
-    Ok(())
 }
 
 /// What of a block is given back in one transaction.
@@ -193,16 +201,11 @@ struct Share {
 impl Share {
     /// `None` when nothing is stale, but for what has one of the `unreadable`
     /// handles, and what may not be claimed.
-    fn of(
-        collection: &Collection,
-        claim: Claim<'_>,
-        block: &Stored<Block>,
-        unreadable: &BTreeSet<String>,
-    ) -> Option<Self> {
+    fn of(run: &Run<'_>, block: &Stored<Block>, unreadable: &BTreeSet<String>) -> Option<Self> {
         let block = &block.value;
         let mut share =
             Self { ordinals: Vec::new(), handles: BTreeSet::new(), released: Vec::new() };
-        for ordinal in collection.stale(block) {
+        for ordinal in run.collection.stale(block, run.recorded()) {
             let holder = block.holder(ordinal);
             let Some(handle) = holder
                 .and_then(|holder| holder.handle_id.clone())
@@ -210,8 +213,8 @@ impl Share {
             else {
                 continue;
             };
-            let attachment = holder.and_then(|holder| collection.attachment(holder));
-            if attachment.is_some_and(|attachment| !claim(&attachment)) {
+            let attachment = holder.and_then(|holder| run.collection.attachment(holder));
+            if attachment.is_some_and(|attachment| !(run.claim)(&attachment)) {
                 continue;
             }
             if share.handles.len() == MAX_HANDLES && !share.handles.contains(&handle) {
@@ -228,8 +231,8 @@ impl Share {
         keys::parse_handle(key).is_some_and(|id| self.handles.contains(id))
     }
 
-    fn selections(&self) -> Vec<Selection> {
-        let mut selections = vec![ReadyFlag::selection()];
+    fn selections(&self, host: &str) -> Vec<Selection> {
+        let mut selections = vec![ReadyFlag::selection(), Selection::Key(keys::machine(host))];
         selections.extend(self.handles.iter().map(|id| Selection::Key(keys::handle(id))));
         selections
     }
@@ -237,18 +240,24 @@ impl Share {
     /// The transaction, from the answer to [`Share::selections`].
     fn transaction(
         &self,
+        run: &Run<'_>,
         block: &Stored<Block>,
         snapshot: &Snapshot,
     ) -> Result<Transaction, Error> {
-        let entry = |index: usize| snapshot.selected.get(index).and_then(|found| found.first());
-        let ready = ReadyFlag::parse(entry(0))?;
+        let ready = ReadyFlag::parse(first(snapshot, 0))?;
         ready.require()?;
         let mut transaction = Transaction::default();
         let left = give_back(block, &self.ordinals, &mut transaction);
         for (index, id) in self.handles.iter().enumerate() {
-            let handle = entry(index + 1).map(|entry| Stored::read(entry, Handle::from_json));
+            let handle =
+                first(snapshot, index + 2).map(|entry| Stored::read(entry, Handle::from_json));
             count_again(id, handle.transpose()?.as_ref(), &left, &mut transaction);
         }
+        let name = keys::machine(&run.collection.host);
+        match &run.machine {
+            None => transaction.absent(name),
+            Some(record) => transaction.unchanged(name, record.revision),
+        };
         ready.guard(&mut transaction);
         Ok(transaction)
     }

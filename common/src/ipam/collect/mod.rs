@@ -12,7 +12,10 @@ use jiff::Timestamp;
 
 use super::assignee::is_ambiguous;
 use super::audit::Allocation;
-use super::block::{ATTRIBUTE_BOOT, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, Attribute, Block};
+use super::block::{
+    ATTRIBUTE_BOOT, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, Attribute, Block,
+};
+use super::{MachineId, Ownership};
 
 pub use super::audit::CALL_DEADLINE;
 pub use engine::{Claim, Collected, Scope, collect, collect_few};
@@ -31,6 +34,8 @@ pub struct AttachmentName {
 pub struct Collection {
     /// The host; other hosts' allocations stay, in whatever block they are.
     pub host: String,
+    /// The machine; what others have under the host's name stays.
+    pub machine: Option<MachineId>,
     /// The network; other networks' allocations stay.
     pub network: String,
     /// Which of these.
@@ -63,15 +68,36 @@ pub struct Evidence {
 }
 
 impl Collection {
-    /// The ordinals of a block to give back.
-    pub fn stale(&self, block: &Block) -> Vec<usize> {
-        let of_host = |holder: &Attribute| holder.fact(ATTRIBUTE_NODE) == Some(&self.host);
+    /// The ordinals of a block to give back, where the host's name is `recorded` for a
+    /// machine.
+    pub fn stale(&self, block: &Block, recorded: Option<&MachineId>) -> Vec<usize> {
+        let of_machine =
+            |holder: &Attribute| self.is_of_host(holder) && self.is_own(holder, recorded);
         let is_stale = |ordinal: &usize| {
             let allocation = Allocation::read(block, *ordinal, |name| name.into());
             let made = allocation.and_then(|allocation| allocation.made);
             block.holder(*ordinal).is_some_and(|holder| self.is_stale(holder, made))
         };
-        block.held_by(of_host).into_iter().filter(is_stale).collect()
+        block.held_by(of_machine).into_iter().filter(is_stale).collect()
+    }
+
+    /// How many addresses of a block another machine of the host's name has in the network:
+    /// they are not judged.
+    pub fn of_other_machines(&self, block: &Block, recorded: Option<&MachineId>) -> usize {
+        let is_others = |holder: &Attribute| {
+            self.is_of_host(holder)
+                && container_of(holder, &self.network).is_some()
+                && !self.is_own(holder, recorded)
+        };
+        block.held_by(is_others).len()
+    }
+
+    fn is_of_host(&self, holder: &Attribute) -> bool {
+        holder.fact(ATTRIBUTE_NODE) == Some(&self.host)
+    }
+
+    fn is_own(&self, holder: &Attribute, recorded: Option<&MachineId>) -> bool {
+        Ownership::new(self.machine.as_ref(), recorded).is_own(holder.fact(ATTRIBUTE_MACHINE))
     }
 
     /// The attachment of the collection's network that an allocation names; `None` for one
@@ -83,7 +109,7 @@ impl Collection {
     }
 
     fn is_stale(&self, holder: &Attribute, made: Option<Timestamp>) -> bool {
-        if holder.fact(ATTRIBUTE_NODE) != Some(&self.host) {
+        if !self.is_of_host(holder) {
             return false;
         }
         let Some(container) = container_of(holder, &self.network) else { return false };
@@ -159,7 +185,8 @@ mod tests {
     }
 
     fn collection(rule: Rule) -> Collection {
-        Collection { host: "n1".to_owned(), network: "pods".to_owned(), rule }
+        let (host, network) = ("n1".to_owned(), "pods".to_owned());
+        Collection { host, machine: None, network, rule }
     }
 
     const OWN: [(&str, &str); 2] = [(ATTRIBUTE_NODE, "n1"), (ATTRIBUTE_INTERFACE, "eth0")];

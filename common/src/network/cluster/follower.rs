@@ -109,6 +109,7 @@ impl Follower {
         all.blocks.extend(self.known.blocks.clone());
         all.homes.extend(self.known.homes.clone());
         all.borrowed.extend(self.known.borrowed.clone());
+        all.machines = self.known.machines.clone();
         all.unreadable = self.known.unreadable.clone();
         all.wrong = self.known.wrong.clone();
         all.flawed = self.known.flawed.clone();
@@ -124,6 +125,7 @@ impl Inventory {
             unreadable: BTreeMap::new(),
             wrong: BTreeSet::new(),
             flawed: BTreeMap::new(),
+            machines: BTreeMap::new(),
             ..self
         }
     }

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::Facts;
 use crate::datastore::{Entry, Event, keys};
 use crate::ipam::{
-    ATTRIBUTE_NODE, Affinity, AffinityState, Block, Family, affinity_of_host, nth_address,
+    ATTRIBUTE_NODE, Affinity, AffinityState, Block, Family, MachineId, MachineRecord,
+    affinity_of_host, nth_address,
 };
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool, Node};
 
@@ -79,6 +80,9 @@ pub struct Inventory {
     pub homes: BTreeMap<IpNet, String>,
     /// By block, the addresses in use on another node than the block's.
     pub borrowed: BTreeMap<IpNet, BTreeMap<IpAddr, String>>,
+    /// The machines that nodes' names are recorded for.
+    #[serde(default)]
+    pub machines: BTreeMap<String, MachineId>,
     /// Values that cannot be read, by key, and why. What the value was before
     /// still counts.
     pub unreadable: BTreeMap<String, String>,
@@ -98,7 +102,8 @@ pub struct Inventory {
 impl Inventory {
     /// The prefixes of all keys that an inventory is made of, pools and nodes
     /// first: together they say how a block is reached once it is known.
-    pub const PREFIXES: [&'static str; 4] = [keys::POOLS, keys::NODES, keys::HOSTS, keys::BLOCKS];
+    pub const PREFIXES: [&'static str; 5] =
+        [keys::POOLS, keys::NODES, keys::HOSTS, keys::BLOCKS, keys::MACHINES];
 
     /// Takes a change in, and says whether it made a difference.
     pub fn take(&mut self, event: &Event) -> bool {
@@ -135,6 +140,8 @@ impl Inventory {
         } else if let Some(name) = key.strip_prefix(keys::NODES) {
             self.wrong.retain(|(node, _)| node != name);
             self.nodes.remove(name).is_some()
+        } else if let Some(node) = key.strip_prefix(keys::MACHINES) {
+            self.machines.remove(node).is_some()
         } else if let Some((host, block)) = keys::parse_affinity(key) {
             self.set_affinity(block, host, false)
         } else if let Some(block) = keys::parse_block(key) {
@@ -232,6 +239,9 @@ impl Inventory {
             let (pool, flaw) = IpPool::for_routes(value).map_err(|error| text(&error))?;
             self.flawed.extend(flaw.map(|flaw| (key.to_owned(), flaw.to_string())));
             Ok(replace(&mut self.pools, name, ClusterPool::from(&pool)))
+        } else if let Some(node) = key.strip_prefix(keys::MACHINES) {
+            let record = MachineRecord::from_json(value).map_err(|error| text(&error))?;
+            Ok(replace(&mut self.machines, node, record.machine))
         } else if let Some((host, block)) = keys::parse_affinity(key) {
             let affinity = Affinity::from_json(value).map_err(|error| text(&error))?;
             let confirmed = affinity.state == AffinityState::Confirmed && !affinity.deleted;

@@ -66,6 +66,7 @@ impl Listing {
             listing.seen.counts[index] = count;
             (listing.seen.revision, listing.seen.history) = *first.get_or_insert(read);
         }
+        listing.take_in(datastore, keys::MACHINES).await?;
         listing.without_blocks = listing.seen.counts[2] > most_blocks;
         if !listing.without_blocks {
             listing.take_in(datastore, keys::BLOCKS).await?;

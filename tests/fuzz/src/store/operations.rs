@@ -220,7 +220,7 @@ async fn delete_what_is_there(input: &Input) {
     for handle in handles.take(4) {
         let (host, handle_id) = (input.host.clone(), handle.to_owned());
         let purpose = Purpose::Interface("eth0".to_owned());
-        delete(&store, &Assignee { host, network: None, handle_id, purpose }).await;
+        delete(&store, &Assignee { host, machine: None, network: None, handle_id, purpose }).await;
     }
     add(&store, &request(input, 3, &input.wants)).await;
 }
@@ -231,6 +231,7 @@ async fn collect_garbage(input: &Input) {
         let before = Facts::of(store.dump());
         let collection = Collection {
             host: input.host.clone(),
+            machine: None,
             network: "net".to_owned(),
             rule: Rule::Listed(BTreeSet::new()),
         };
@@ -273,7 +274,7 @@ async fn own_node(input: &Input) {
     let before = Facts::of(store.dump());
     let birth = Birth { uid: "0".to_owned(), timestamp: "2026-11-23T03:36:01Z".to_owned() };
     let addresses = NodeAddresses { ipv4: "172.31.1.1/24".parse().ok(), ipv6: None };
-    if let Err(error) = register(&store, &input.host, addresses, &birth).await {
+    if let Err(error) = register(&store, &input.host, addresses, &birth, None).await {
         assert!(!error.to_string().is_empty());
         assert!(before.dump == store.dump(), "a registration that failed changed the store");
     }
@@ -282,7 +283,7 @@ async fn own_node(input: &Input) {
         let again = ensure_tunnel_address(&store, &input.host, &Standing::default(), NOW).await;
         assert_eq!(again.ok(), Some(address), "another tunnel address");
     }
-    let _ = release_tunnel_address(&store, &input.host).await;
+    let _ = release_tunnel_address(&store, &input.host, None).await;
     let own = format!("ipip-tunnel-addr-{}", input.host);
     compare(&before, &Facts::of(store.dump()), true, &|_, holder| holder.handle == own);
 }
