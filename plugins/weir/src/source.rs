@@ -105,7 +105,8 @@ impl<'a> Source<'a> {
 }
 
 /// Weir's own IPAM, on a thread of its own: its work takes about as long as the kernel's,
-/// and both are done within their calls. (With one thread an ADD takes a quarter longer.)
+/// and both are done within their calls.
+/// `docs/performance.md` compares it with one thread.
 async fn assign_beside<'a>(call: &Call, node: &Node, limit: Limit) -> Result<Given<'a>, Error> {
     let (call, node, span) = (call.clone(), node.clone(), tracing::Span::current());
     // The new thread is born in the network namespace of this one.
