@@ -92,7 +92,7 @@ impl Networks {
     }
 }
 
-/// How long a repair waits for calls of `weir-ipam`.
+/// How long a repair waits for calls that change allocations.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The kinds of damage that show only beside the kernel.
@@ -138,7 +138,7 @@ pub fn name(networks: &Networks) -> Result<FoundName, Failure> {
     weir_process::node_name(&configured).map_err(|error| Failure::caused_by(&error))
 }
 
-/// Makes calls of `weir-ipam` on this host wait until the locks are dropped.
+/// Makes calls on this host that change allocations wait until the locks are dropped.
 ///
 /// # Errors
 /// [`Failure`] when a lock cannot be had.

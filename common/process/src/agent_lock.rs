@@ -38,7 +38,7 @@ impl AgentLock {
         for _ in 0..ATTEMPTS {
             file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(locked) => {
-                    // Agents before 0.2 left notes in it.
+                    // Earlier agents left notes in it, which nobody reads now.
                     locked.set_len(0)?;
                     return Ok(Some(Self(locked)));
                 }

@@ -33,7 +33,7 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 /// The text of a file.
 ///
 /// # Errors
-/// As [`open`]; there is none; it is not UTF-8.
+/// As [`existing`]; it is not UTF-8.
 pub(crate) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     existing(path)?.read_to_string(&mut text)?;
@@ -43,7 +43,7 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
 /// A file that is there, to be read.
 ///
 /// # Errors
-/// As [`open`]; there is none.
+/// There is none; it cannot be opened, or is not a regular file of this user's.
 pub(crate) fn existing(path: &Path) -> io::Result<io::Take<File>> {
     Ok(open_with(path, OpenOptions::new().read(true))?.take(MAX_SIZE))
 }

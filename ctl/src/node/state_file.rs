@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use weir_common::network::{ClusterPlan, Follower, NamedNode, SavedState, TunnelNeed, Writer};
-use weir_process::{Limit, Lock, NODE_LOCK, STATE_FILE, boot_id, read_whole_state, write_state};
+use weir_process::{
+    Limit, Lock, NODE_LOCK, STATE_FILE, boot_id, read_state, read_whole_state, write_state,
+};
 
 /// How long a call that has begun before this agent may still hold the node's lock.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,11 +43,13 @@ impl StateFile {
         if is_ours { follower } else { Follower::default() }
     }
 
-    /// Writes what counts, whenever that has changed: this process may be killed. Who
-    /// goes on from it reads the datastore first.
+    /// Writes what counts, whenever that has changed, or the file is no longer the agent's:
+    /// this process may be killed. Who goes on from it reads the datastore first.
     pub async fn write(&mut self, follower: &Follower, plan: &ClusterPlan) {
         let written = Some((follower.changes(), TunnelNeed::of(plan), plan.pod_mtu));
-        if self.written == written {
+        let is_agents =
+            || read_state(Path::new(STATE_FILE)).is_some_and(|state| state.writer == Writer::Agent);
+        if self.written == written && is_agents() {
             return;
         }
         let boot_id = boot_id();

@@ -60,7 +60,7 @@ async fn attach(
     // While addresses are assigned, what needs none is done.
     let assign = async {
         let _timing = Timing::of("addresses");
-        source.assign(call, (node, kernel), limit).await
+        source.assign(call, node, limit).await
     };
     let (given, link) = tokio::join!(assign, link);
     let (given, link) = match (given, link) {

@@ -7,20 +7,20 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
 use weir_common::network::{Difference, Families, Trouble, compare, needs_nat, not_forwarding};
 use weir_kernel::Kernel;
-use weir_process::{DEADLINE, Limit};
+use weir_process::{Limit, WORK};
 
 use crate::attachment::{expected_of, identity_of};
 use crate::node::Node;
 use crate::source::{Source, is_own_ipam};
 use crate::{failure, forwarding, lock};
 
-/// Asks the IPAM plugin, and compares the kernel with the result of ADD, and with what
+/// Asks the IPAM, and compares the kernel with the result of ADD, and with what
 /// the container needs of the node. What later plugins of the chain added is let be.
 ///
 /// # Errors
 /// Everything that is not as it should be.
 pub async fn check(call: &Call) -> Result<(), Error> {
-    let limit = Limit::of(DEADLINE);
+    let limit = Limit::of(WORK);
     let result = call.configuration.require_prev_result()?;
     let source = Source::find(call)?;
     let _locks = lock(&identity_of(call)?, limit).await?;

@@ -4,7 +4,7 @@ use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
 use weir_common::network::AttachmentIdentity;
 use weir_kernel::{Kernel, OwnLink};
-use weir_process::{DEADLINE, Limit, Timing};
+use weir_process::{Limit, Timing, WORK};
 
 use crate::attachment::identity_of;
 use crate::source::Source;
@@ -21,7 +21,7 @@ use crate::{failure, lock};
 /// All that failed, after everything has been tried; another call keeps the attachment's
 /// lock.
 pub async fn del(call: &Call) -> Result<(), Error> {
-    let limit = Limit::of(DEADLINE);
+    let limit = Limit::of(WORK);
     let identity = match identity_of(call) {
         Ok(identity) => identity,
         // An ADD refuses it before it does anything (spec: "DEL" of what is not there).

@@ -10,7 +10,7 @@ use weir_common::ipam::collect::AttachmentName;
 use weir_common::network::{Fate, fate};
 use weir_ipam::{Claims, Ipam};
 use weir_kernel::{Kernel, OwnLink};
-use weir_process::{AttachmentLocks, DEADLINE, Limit, Lock, NODE_LOCK, Timing};
+use weir_process::{AttachmentLocks, Limit, Lock, NODE_LOCK, Timing, WORK};
 
 use crate::failure;
 use crate::node::{Cluster, Node};
@@ -27,19 +27,19 @@ use crate::source::Source;
 /// All that failed, as one, after everything has been tried. When the links cannot
 /// be listed nothing is tried: nobody knows which addresses the node still routes.
 pub async fn gc(call: &Call) -> Result<(), Error> {
-    let limit = Limit::of(DEADLINE);
+    let limit = Limit::of(WORK);
     let node = Node::find(call);
     let claims = Claims::new(&call.configuration.network, AttachmentLocks::open()?);
     let Some(valid) = &call.configuration.valid_attachments else {
         let kernel = Kernel::open().map_err(failure::of_kernel)?;
-        let given_back = give_back(call, (&node, &kernel), None, &claims, limit).await?;
+        let given_back = give_back(call, &node, None, &claims, limit).await?;
         follow(&kernel, &node, given_back, limit).await;
         return Ok(());
     };
     let links = Links::find(&call.configuration.network, valid, &claims).await?;
     let (left, mut errors) = links.remove_stale().await;
     let valid: BTreeSet<AttachmentName> = valid.union(&left).cloned().collect();
-    match give_back(call, (&node, &links.kernel), Some(&valid), &claims, limit).await {
+    match give_back(call, &node, Some(&valid), &claims, limit).await {
         // Before the NAT goes with the last container.
         Ok(cluster) => follow(&links.kernel, &node, cluster, limit).await,
         Err(error) => errors.push(error),
@@ -52,7 +52,7 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
 /// Answers what there is in the cluster, if that has changed and no agent sees to it.
 async fn give_back(
     call: &Call,
-    (node, kernel): (&Node, &Kernel),
+    node: &Node,
     valid: Option<&BTreeSet<AttachmentName>>,
     claims: &Claims,
     limit: Limit,
@@ -63,7 +63,7 @@ async fn give_back(
             let ipam = Ipam::open(call, limit).await?;
             ipam.gc(valid, claims).await?;
             Ok(match node.is_outdated(ipam.datastore.as_ref()).await {
-                true => node.read_cluster(kernel, &ipam, limit).await,
+                true => node.read_cluster(&ipam, limit).await,
                 false => None,
             })
         }

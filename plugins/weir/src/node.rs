@@ -31,6 +31,7 @@ use weir_process::{
 const MOST_BLOCKS: usize = 1000;
 
 /// Who keeps the node, and what was made of it last.
+#[derive(Clone)]
 pub struct Node {
     /// Whether the agent keeps it, and not each call.
     by_agent: bool,
@@ -62,8 +63,8 @@ enum TunnelAddress {
 }
 
 impl Node {
-    /// Who keeps it at this moment. An agent that has not made the node what it should be
-    /// yet does not: until then the calls do.
+    /// Who keeps it at this moment. An agent that has not reconciled the node yet does not:
+    /// until then the calls do.
     pub fn find(call: &Call) -> Self {
         let datastore = call.configuration.datastore.as_ref().map(Configuration::place);
         let datastore = datastore.unwrap_or_default();
@@ -182,12 +183,7 @@ impl Node {
     /// Reads what there is in the cluster, and takes a tunnel address if the node needs
     /// one. `None` when it cannot be read, which is logged: the addresses of an ADD are
     /// good without.
-    pub async fn read_cluster(
-        &self,
-        kernel: &Kernel,
-        ipam: &Ipam<'_>,
-        limit: Limit,
-    ) -> Option<Cluster> {
+    pub async fn read_cluster(&self, ipam: &Ipam<'_>, limit: Limit) -> Option<Cluster> {
         let _timing = Timing::of("inventory");
         let datastore = ipam.datastore.as_ref();
         let reading = async {
@@ -214,15 +210,17 @@ impl Node {
                  routed; start the agent (weirctl node run)"
             );
         }
-        let tunnel_address = self.settle_tunnel_address(kernel, ipam, &mut listing).await;
-        let node = named(&ipam.node);
-        match cluster_mtu(kernel, &node.name, &listing.inventory).await {
-            Ok(pod_mtu) => Some(Cluster { node, listing, tunnel_address, pod_mtu }),
-            Err(error) => {
-                tracing::warn!(%error, "the routes to other nodes stay as they are");
-                None
-            }
-        }
+        let completed = async {
+            let kernel = Kernel::open()?;
+            let tunnel_address = self.settle_tunnel_address(&kernel, ipam, &mut listing).await;
+            let node = named(&ipam.node);
+            let pod_mtu = cluster_mtu(&kernel, &node.name, &listing.inventory).await?;
+            Ok::<_, weir_kernel::Error>(Cluster { node, listing, tunnel_address, pod_mtu })
+        };
+        let completed = completed.await.inspect_err(|error| {
+            tracing::warn!(%error, "the routes to other nodes stay as they are");
+        });
+        completed.ok()
     }
 
     /// Takes a tunnel address if the node needs one. Giving it back is left to the agent: it
@@ -357,7 +355,7 @@ impl Node {
 /// What to do when reading or writing the cluster takes too long.
 const NEXT_ADD: &str = "the next ADD tries again";
 
-/// Whether the agent keeps the node, which has made it what it should be.
+/// Whether the agent keeps the node: it runs, and has reconciled it.
 fn is_agents(state: Option<&SavedState>) -> bool {
     state.is_some_and(|state| state.writer == Writer::Agent) && agent_runs(Path::new(AGENT_LOCK))
 }

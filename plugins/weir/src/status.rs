@@ -6,7 +6,7 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
 use weir_common::network::{NodeHealth, Trouble, troubles};
 use weir_kernel::Kernel;
-use weir_process::{DEADLINE, Limit};
+use weir_process::{Limit, WORK};
 
 use crate::node::Node;
 use crate::source::Source;
@@ -20,11 +20,11 @@ const DEL_IN_PROGRESS: Duration = Duration::from_millis(300);
 /// How many troubles are told in full.
 const MAX_TOLD: usize = 5;
 
-/// Looks whether containers can have the MTU that they would get, asks the IPAM plugin
+/// Looks whether containers can have the MTU that they would get, asks the IPAM
 /// whether there are addresses, and looks whether the node's containers can be reached.
 ///
 /// # Errors
-/// [`Code::NotAvailable`] for the MTU; what the IPAM plugin says, before
+/// [`Code::NotAvailable`] for the MTU; what the IPAM says, before
 /// [`Code::LimitedConnectivity`].
 pub async fn status(call: &Call) -> Result<(), Error> {
     let source = Source::find(call)?;
@@ -32,7 +32,7 @@ pub async fn status(call: &Call) -> Result<(), Error> {
     let unfit = |error| Error { code: Code::NotAvailable, ..error };
     add::mtu(call, &kernel, &Node::find(call)).await.map_err(unfit)?;
     let (available, connected) =
-        tokio::join!(source.status(call, Limit::of(DEADLINE)), connectivity(call, &kernel));
+        tokio::join!(source.status(call, Limit::of(WORK)), connectivity(call, &kernel));
     match (available, connected) {
         (Err(first), Err(second)) => Err(Error::joined([first.clone(), second]).unwrap_or(first)),
         (available, connected) => available.and(connected),

@@ -37,7 +37,7 @@ impl TunnelNeed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Writer {
-    /// The agent, once it has made the node what it should be.
+    /// The agent, once it has reconciled the node.
     Agent,
     /// An ADD or a GC, where no agent runs.
     Plugin,
