@@ -32,14 +32,13 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
     let claims = Claims::new(&call.configuration.network, AttachmentLocks::open()?);
     let Some(valid) = &call.configuration.valid_attachments else {
         let kernel = Kernel::open().map_err(failure::of_kernel)?;
-        let given_back = give_back(call, &node, None, &claims, limit).await?;
+        let given_back = give_back(call, &node, &BTreeSet::new(), &claims, limit).await?;
         follow(&kernel, &node, given_back, limit).await;
         return Ok(());
     };
     let links = Links::find(&call.configuration.network, valid, &claims).await?;
     let (left, mut errors) = links.remove_stale().await;
-    let valid: BTreeSet<AttachmentName> = valid.union(&left).cloned().collect();
-    match give_back(call, &node, Some(&valid), &claims, limit).await {
+    match give_back(call, &node, &left, &claims, limit).await {
         // Before the NAT goes with the last container.
         Ok(cluster) => follow(&links.kernel, &node, cluster, limit).await,
         Err(error) => errors.push(error),
@@ -48,12 +47,13 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
     Error::joined(errors).map_or(Ok(()), Err)
 }
 
-/// Has the IPAM do its part, which is to keep the addresses of the `valid` attachments.
-/// Answers what there is in the cluster, if that has changed and no agent sees to it.
+/// Has the IPAM do its part, which is to keep the addresses of the attachments that are
+/// `left`, besides those that the runtime lists. Answers what there is in the cluster, if
+/// that has changed and no agent sees to it.
 async fn give_back(
     call: &Call,
     node: &Node,
-    valid: Option<&BTreeSet<AttachmentName>>,
+    left: &BTreeSet<AttachmentName>,
     claims: &Claims,
     limit: Limit,
 ) -> Result<Option<Cluster>, Error> {
@@ -61,28 +61,29 @@ async fn give_back(
     match Source::find(call)? {
         Source::Own => {
             let ipam = Ipam::open(call, limit).await?;
-            ipam.gc(valid, claims).await?;
+            let listed = call.configuration.valid_attachments.as_ref();
+            let valid = listed.map(|listed| listed | left);
+            ipam.gc(valid.as_ref(), claims).await?;
             Ok(match node.is_outdated(ipam.datastore.as_ref()).await {
                 true => node.read_cluster(&ipam, limit).await,
                 false => None,
             })
         }
         Source::Plugin(delegate) => {
-            delegate.with_input(&input(call, valid)?).run("GC", limit).await?;
+            delegate.with_input(&input(call, left)?).run("GC", limit).await?;
             Ok(None)
         }
     }
 }
 
-/// The configuration for another IPAM plugin, with these attachments on its list.
-fn input<'a>(
-    call: &'a Call,
-    valid: Option<&BTreeSet<AttachmentName>>,
-) -> Result<Cow<'a, [u8]>, Error> {
-    let Some(valid) = valid else { return Ok(Cow::Borrowed(&call.input)) };
+/// The configuration for another IPAM plugin, with what is `left` on its list too.
+fn input<'a>(call: &'a Call, left: &BTreeSet<AttachmentName>) -> Result<Cow<'a, [u8]>, Error> {
+    if left.is_empty() {
+        return Ok(Cow::Borrowed(&call.input));
+    }
     let failed = |error: serde_json::Error| Error::caused(Code::Decode, &error);
     let json = serde_json::from_slice(&call.input).map_err(failed)?;
-    let json = serde_json::to_vec(&with_valid_attachments(json, valid)).map_err(failed)?;
+    let json = serde_json::to_vec(&with_valid_attachments(json, left)).map_err(failed)?;
     Ok(Cow::Owned(json))
 }
 
