@@ -44,7 +44,7 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
             }
             Ok(result)
         }
-        Err(error) => Err(give_back(call, &kernel, &source, &identity, error).await),
+        Err(error) => Err(give_back(call, &source, &identity, error).await),
     }
 }
 
@@ -282,12 +282,13 @@ async fn whole(
 /// DEL. What the kernel has at this moment counts, not what it had when the call began.
 async fn give_back(
     call: &Call,
-    kernel: &Kernel,
     source: &Source<'_>,
     identity: &AttachmentIdentity,
     error: Error,
 ) -> Error {
-    let released = match kernel.has_host_end(identity).await {
+    // A socket of its own: the one that was used may be what failed.
+    let has_attachment = async { Kernel::open()?.has_host_end(identity).await };
+    let released = match has_attachment.await {
         Ok(true) => Ok(()),
         Ok(false) => source.release(call, Limit::of(CLEAN_UP)).await,
         Err(error) => Err(failure::of_kernel(error)),
