@@ -270,3 +270,17 @@ fn of_two_agents_of_one_name_one_writes() {
     assert_eq!(registered(&fleet), first);
     until_told(&fleet, 1);
 }
+
+/// It has the name and the address of before, so that there is nothing to write.
+#[test]
+fn a_host_that_was_installed_again_is_told() {
+    let mut fleet = fleet();
+    fleet.start_agent(0);
+    until_well(&fleet, 0);
+    fleet.stop_agent(0);
+    fleet.members[0].node().write(MACHINE, "installed again");
+    fleet.start_agent(0);
+    until_told(&fleet, 0);
+    assert!(fleet.weirctl(0, &["node", "adopt", "n1"]).succeeded);
+    until_well(&fleet, 0);
+}
