@@ -48,8 +48,8 @@ pub struct Collected {
 pub type Claim<'a> = &'a dyn Fn(&AttachmentName) -> bool;
 
 /// Gives back all that `collection` finds stale and `claim` allows; each block in a
-/// transaction of its own, decided anew where others were faster. An error does not keep the other
-/// blocks from being looked into, unless the datastore itself is away or closed.
+/// transaction of its own, decided again where others were faster. An error does not keep
+/// the other blocks from being looked into, unless the datastore itself is away or closed.
 pub async fn collect(
     datastore: &dyn Datastore,
     collection: &Collection,
