@@ -304,14 +304,14 @@ async fn nothing_of_the_node_is_written_in_a_clash() {
     let at = |address: &str| NodeAddresses { ipv4: address.parse().ok(), ipv6: None };
     let standing = |machine| Standing { machine: Some(id(machine)), ..Standing::default() };
     let (first, second) = (id("first"), id("second"));
-    assert!(register(&store, "n1", at("172.31.1.1/24"), &birth, Some(&first)).await.unwrap());
+    assert!(register(&store, "n1", at("172.31.1.1/24"), Some(&birth), Some(&first)).await.unwrap());
     assert_eq!(recorded(&store), Some(id("first")));
     ensure_tunnel_address(&store, "n1", &standing("first"), now()).await.unwrap();
     let tunnel = holders(&store).into_values().next().unwrap();
     assert_eq!(tunnel.fact(ATTRIBUTE_MACHINE), Some(id("first").as_str()));
     let before = store.dump();
     let failed = [
-        register(&store, "n1", at("172.31.1.2/24"), &birth, Some(&second)).await.err(),
+        register(&store, "n1", at("172.31.1.2/24"), Some(&birth), Some(&second)).await.err(),
         ensure_tunnel_address(&store, "n1", &standing("second"), now()).await.err(),
         release_tunnel_address(&store, "n1", Some(&second)).await.err(),
     ];
@@ -321,9 +321,15 @@ async fn nothing_of_the_node_is_written_in_a_clash() {
     assert_eq!(store.dump(), before);
     // Registered before there were records: one is made, and nothing else.
     delete(&store, keys::machine("n1")).await;
-    assert!(register(&store, "n1", NodeAddresses::default(), &birth, Some(&first)).await.unwrap());
+    assert!(
+        register(&store, "n1", NodeAddresses::default(), Some(&birth), Some(&first)).await.unwrap()
+    );
     assert_eq!(store.dump(), before);
-    assert!(!register(&store, "n1", NodeAddresses::default(), &birth, Some(&first)).await.unwrap());
+    assert!(
+        !register(&store, "n1", NodeAddresses::default(), Some(&birth), Some(&first))
+            .await
+            .unwrap()
+    );
     release_tunnel_address(&store, "n1", Some(&first)).await.unwrap().unwrap();
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::release_one::{self, Seen, look_up};
-use weir_common::ipam::{Family, PassedOver};
+use weir_common::ipam::{Family, MachineId, PassedOver};
 use weir_common::node::{
     Error, NodeAddresses, Standing, ensure_tunnel_address, register, release_tunnel_address,
     tunnel_handle_id,
@@ -63,7 +63,7 @@ async fn ensure_as(store: &Memory, node: &str, standing: &Standing) -> Result<Ip
 async fn tunnelling() -> Memory {
     let store = Memory::new();
     ipip(&store, "ten", json!({}));
-    register(&store, "n1", v4("172.16.1.11/24"), &birth(), None).await.unwrap();
+    register(&store, "n1", v4("172.16.1.11/24"), Some(&birth()), None).await.unwrap();
     store
 }
 
@@ -81,16 +81,25 @@ async fn a_node_is_registered_as_calico_stores_it() {
         ipv4: Some("172.16.1.11/24".parse().unwrap()),
         ipv6: Some("2001:db8::1/64".parse().unwrap()),
     };
-    assert!(register(&store, "n1", both, &birth(), None).await.unwrap());
+    assert!(register(&store, "n1", both, Some(&birth()), None).await.unwrap());
     let text = String::from_utf8(store.dump()[&keys::node("n1")].clone()).unwrap();
     assert_eq!(
         text,
         r#"{"kind":"Node","apiVersion":"projectcalico.org/v3","metadata":{"name":"n1","uid":"uid-1","creationTimestamp":"2026-11-23T03:40:20Z"},"spec":{"bgp":{"ipv4Address":"172.16.1.11/24","ipv6Address":"2001:db8::1/64"}},"status":{}}"#
     );
     let before = store.dump();
-    assert!(!register(&store, "n1", both, &birth(), None).await.unwrap());
-    assert!(!register(&store, "n1", NodeAddresses::default(), &birth(), None).await.unwrap());
+    assert!(!register(&store, "n1", both, Some(&birth()), None).await.unwrap());
+    assert!(!register(&store, "n1", NodeAddresses::default(), Some(&birth()), None).await.unwrap());
     assert_eq!(store.dump(), before);
+}
+
+/// Another program may delete it between a look at it and the write that follows.
+#[tokio::test]
+async fn a_node_that_was_deleted_is_not_brought_back_by_a_change() {
+    let store = Memory::new();
+    let own = Some(&MachineId::from_source("first"));
+    assert!(!register(&store, "n1", v4("172.16.1.11/24"), None, own).await.unwrap());
+    assert!(store.dump().is_empty(), "{:?}", store.dump());
 }
 
 #[tokio::test]
@@ -111,7 +120,7 @@ async fn a_registered_node_keeps_all_but_its_addresses() {
         ipv4: Some("172.16.1.11/24".parse().unwrap()),
         ipv6: Some("2001:db8::1/64".parse().unwrap()),
     };
-    assert!(register(&store, "n1", addresses, &birth(), None).await.unwrap());
+    assert!(register(&store, "n1", addresses, Some(&birth()), None).await.unwrap());
     // The IPv6 address is only written in another way, and so stays.
     node["spec"]["bgp"]["ipv4Address"] = "172.16.1.11/24".into();
     assert_eq!(stored(&store, "n1"), node);
@@ -126,7 +135,8 @@ async fn a_node_whose_parts_are_no_objects_is_named_and_left_alone() {
         *node.pointer_mut(part).unwrap() = json!("mine");
         put(&store, keys::node("n1"), node);
         let before = store.dump();
-        let error = register(&store, "n1", v4("172.31.1.1/24"), &birth(), None).await.unwrap_err();
+        let error =
+            register(&store, "n1", v4("172.31.1.1/24"), Some(&birth()), None).await.unwrap_err();
         assert!(error.to_string().contains(&keys::node("n1")), "{error}");
         assert_eq!(store.dump(), before, "{part}");
     }
@@ -136,12 +146,13 @@ async fn a_node_whose_parts_are_no_objects_is_named_and_left_alone() {
 async fn an_address_of_another_node_is_refused() {
     let store = recorded("busy");
     let before = store.dump();
-    let error = register(&store, "n9", v4("172.16.1.12/20"), &birth(), None).await.unwrap_err();
+    let error =
+        register(&store, "n9", v4("172.16.1.12/20"), Some(&birth()), None).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains("172.16.1.12 of node n9 is that of node n2"), "{text}");
     assert!(text.contains("weirctl delete node n2"), "{text}");
     assert_eq!(store.dump(), before);
-    assert!(!register(&store, "n2", v4("172.16.1.12/24"), &birth(), None).await.unwrap());
+    assert!(!register(&store, "n2", v4("172.16.1.12/24"), Some(&birth()), None).await.unwrap());
     assert_eq!(store.dump(), before);
 }
 
@@ -149,10 +160,10 @@ async fn an_address_of_another_node_is_refused() {
 async fn overtaken(store: &Memory, addresses: NodeAddresses) -> Error {
     store.before_each(Call::Commit, move |nth, other| async move {
         if nth == 1 {
-            register(&other, "n2", addresses, &birth(), None).await.unwrap();
+            register(&other, "n2", addresses, Some(&birth()), None).await.unwrap();
         }
     });
-    register(store, "n1", addresses, &birth(), None).await.unwrap_err()
+    register(store, "n1", addresses, Some(&birth()), None).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -169,7 +180,7 @@ async fn of_two_nodes_at_once_the_later_one_takes_its_address_back() {
         (Value::Null, "172.16.1.11/24".into())
     );
     let store = Memory::new();
-    register(&store, "n1", v4("172.16.1.7/24"), &birth(), None).await.unwrap();
+    register(&store, "n1", v4("172.16.1.7/24"), Some(&birth()), None).await.unwrap();
     let error = overtaken(&store, addresses).await;
     assert!(is_taken(&error), "{error}");
     assert_eq!(address(&store, "n1"), "172.16.1.7/24");
@@ -186,7 +197,7 @@ async fn of_two_nodes_at_once_the_earlier_one_keeps_its_address() {
             put(&other, keys::node("n2"), node);
         }
     });
-    let error = register(&store, "n1", addresses, &birth(), None).await.unwrap_err();
+    let error = register(&store, "n1", addresses, Some(&birth()), None).await.unwrap_err();
     assert!(matches!(error, Error::AddressTaken { .. }), "{error}");
     assert_eq!(stored(&store, "n1")["spec"]["bgp"]["ipv4Address"], "172.16.1.11/24");
 }
@@ -196,7 +207,8 @@ async fn nothing_is_registered_while_the_store_is_moved() {
     let store = Memory::new();
     let locked = json!({"spec": {"datastoreReady": false}});
     put(&store, keys::CLUSTER_INFORMATION.to_owned(), locked);
-    let error = register(&store, "n1", v4("172.16.1.11/24"), &birth(), None).await.unwrap_err();
+    let error =
+        register(&store, "n1", v4("172.16.1.11/24"), Some(&birth()), None).await.unwrap_err();
     assert!(error.to_string().contains("datastoreReady is false"), "{error}");
 }
 
@@ -204,11 +216,11 @@ async fn nothing_is_registered_while_the_store_is_moved() {
 async fn a_registration_survives_conflicts_and_is_finished_after_a_crash() {
     let store = Memory::new();
     store.fail_commit(1, CommitFault::Conflict);
-    assert!(register(&store, "n1", v4("172.16.1.11/24"), &birth(), None).await.unwrap());
+    assert!(register(&store, "n1", v4("172.16.1.11/24"), Some(&birth()), None).await.unwrap());
     let dying = store.another_process();
     dying.fail_commit(1, CommitFault::CrashAfter);
-    register(&dying, "n1", v4("172.16.1.12/24"), &birth(), None).await.unwrap_err();
-    assert!(!register(&store, "n1", v4("172.16.1.12/24"), &birth(), None).await.unwrap());
+    register(&dying, "n1", v4("172.16.1.12/24"), Some(&birth()), None).await.unwrap_err();
+    assert!(!register(&store, "n1", v4("172.16.1.12/24"), Some(&birth()), None).await.unwrap());
     assert_eq!(stored(&store, "n1")["spec"]["bgp"]["ipv4Address"], "172.16.1.12/24");
 }
 
@@ -528,7 +540,7 @@ proptest! {
             let store = Memory::new();
             for node in 0..3u8 {
                 let addresses = v4(&format!("172.16.1.{}/24", node + 1));
-                register(&store, &format!("n{node}"), addresses, &birth(), None).await.unwrap();
+                register(&store, &format!("n{node}"), addresses, Some(&birth()), None).await.unwrap();
             }
             for (operation, fault) in &steps {
                 let process = store.another_process();

@@ -51,7 +51,8 @@ impl NodeAddresses {
 /// Registers a node with its addresses: makes its Node resource, or changes the
 /// addresses in it that differ and nothing else; and makes the name the machine's `own`, if
 /// it is nobody's. Answers whether anything was changed. `birth` is for a resource that is
-/// made.
+/// made; without it a Node that does not exist stays away, and nothing is written: so a
+/// caller who has seen the Node does not bring back one that was deleted since.
 ///
 /// After a change everything is read again. Of two nodes that register the same
 /// address in one moment, that whose Node was written later takes it back: it has what
@@ -66,7 +67,7 @@ pub async fn register(
     datastore: &dyn Datastore,
     name: &str,
     addresses: NodeAddresses,
-    birth: &Birth,
+    birth: Option<&Birth>,
     own: Option<&MachineId>,
 ) -> Result<bool, Error> {
     let selections = [
@@ -111,13 +112,14 @@ pub async fn register(
 fn decide(
     name: &str,
     addresses: &NodeAddresses,
-    birth: &Birth,
+    birth: Option<&Birth>,
     ownership: Ownership<'_>,
     snapshot: &Snapshot,
 ) -> Result<Transaction, Error> {
     let mut transaction = Transaction::default();
     match snapshot.selected[1].first() {
         None => {
+            let Some(birth) = birth else { return Ok(transaction) };
             let node = newborn(name, addresses).created(birth.clone());
             let value = crate::resources::to_go_json(&Value::Object(node.object));
             transaction.create(keys::node(name), value.into_bytes());

@@ -11,6 +11,7 @@ use weir_common::network::{Detected, Inventory, Peer, Problem};
 use weir_common::node::{
     Error, GRACE_TIME, NodeAddresses, OwnAddress, Standing, Verdict, register,
 };
+use weir_common::resources::Birth;
 use weir_kernel::Kernel;
 
 use super::pace::WritePace;
@@ -124,6 +125,10 @@ impl Registration {
         }
         let is_absent = self.is_known && own.is_none();
         self.absent = is_absent.then(|| self.absent.unwrap_or_else(Instant::now));
+        if let Some(since) = self.absent.filter(|_| self.is_awaited()) {
+            // By then the node counts as deleted, and nothing else may ask for a look.
+            renewed.look_again(since + TELLING_TIME + Duration::from_millis(1));
+        }
         let machine = self.machine.clone();
         let standing = async || match kernel.standing(is_holding).await {
             Ok(standing) => Ok(Standing { machine, ..standing }),
@@ -242,7 +247,9 @@ impl Registration {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        let written = self.register(addresses, renewed).await;
+        // A Node that is there is changed only: it may be deleted before this write.
+        let birth = (own.is_none() || forgotten).then(new_birth);
+        let written = self.register(addresses, birth.as_ref(), renewed).await;
         if written.is_some() {
             self.written = Some((own.cloned(), Instant::now()));
         }
@@ -269,12 +276,13 @@ impl Registration {
     async fn register(
         &mut self,
         mut addresses: NodeAddresses,
+        birth: Option<&Birth>,
         renewed: &mut Renewed,
     ) -> Option<NodeAddresses> {
         loop {
             let datastore = self.datastore.as_ref();
             let (node, machine) = (&self.node, self.machine.as_ref());
-            let registered = register(datastore, node, addresses, &new_birth(), machine).await;
+            let registered = register(datastore, node, addresses, birth, machine).await;
             match registered {
                 Ok(changed) => {
                     self.is_known = true;

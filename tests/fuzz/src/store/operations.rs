@@ -274,7 +274,7 @@ async fn own_node(input: &Input) {
     let before = Facts::of(store.dump());
     let birth = Birth { uid: "0".to_owned(), timestamp: "2026-11-23T03:36:01Z".to_owned() };
     let addresses = NodeAddresses { ipv4: "172.31.1.1/24".parse().ok(), ipv6: None };
-    if let Err(error) = register(&store, &input.host, addresses, &birth, None).await {
+    if let Err(error) = register(&store, &input.host, addresses, Some(&birth), None).await {
         assert!(!error.to_string().is_empty());
         assert!(before.dump == store.dump(), "a registration that failed changed the store");
     }
