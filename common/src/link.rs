@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// The MTU where the node tells nothing, in bytes: Ethernet's.
+pub const DEFAULT_MTU: u32 = 1500;
+
 /// The smallest MTU of an interface with IPv4 (RFC 791), in bytes.
 pub const MINIMUM_MTU_V4: u32 = 68;
 /// The smallest MTU of an interface with IPv6 (RFC 8200, section 5), in bytes:

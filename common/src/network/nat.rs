@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
-use super::NftTable;
-use super::nft::{chain, matches, rule};
+use super::nft::{NftTable, chain, matches, rule};
 
 /// The name of the table's chain, and of its hook.
 const CHAIN: &str = "postrouting";

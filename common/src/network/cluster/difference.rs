@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{ClusterPlan, Problem, TUNNEL_DEVICE, TunnelPlan, Way};
-use crate::network::ROUTE_PROTOCOL;
+use crate::network::route::ROUTE_PROTOCOL;
 
 /// The alias of a tunnel device that Weir has in service. (The aliases of
 /// attachments begin with `weir:`.)

@@ -6,8 +6,7 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 
 use super::{TUNNEL_DEVICE, TunnelPlan};
-use crate::network::NftTable;
-use crate::network::nft::{chain, matches, rule};
+use crate::network::nft::{NftTable, chain, matches, rule};
 
 /// The name of the set of the nodes from which IPIP is accepted.
 const PEERS: &str = "peers";

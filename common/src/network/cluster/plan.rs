@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{ClusterPool, Inventory, Peer, Problem, Underlay};
 use crate::ipam::Family;
-use crate::network::{NatPool, NatTable};
+use crate::network::nat::{NatPool, NatTable};
 use crate::resources::EncapsulationMode;
 
 /// The tunnel device's name: the one that the kernel's module makes by itself

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::network::DEFAULT_MTU;
+use crate::link::DEFAULT_MTU;
 
 /// The links of a node by which it may reach other nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::AttachmentIdentity;
+use super::identity::AttachmentIdentity;
 use crate::ipam::collect::AttachmentName;
 
 /// What is to become of a link that Weir made.

@@ -1,7 +1,7 @@
 //! The plan of what attachments need of the node as a whole.
 
-use super::NatTable;
 use super::step::{Side, Step, Sysctl};
+use crate::network::nat::NatTable;
 
 /// What the attachments of a node need of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

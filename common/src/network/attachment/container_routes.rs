@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::attachment::{Attachment, AttachmentRequest, GATEWAY_V4, GATEWAY_V6};
-use super::step::{Route, RouteScope};
+use super::plan::{Attachment, AttachmentRequest, GATEWAY_V4, GATEWAY_V6};
+use crate::network::route::{Route, RouteScope};
 
 /// The main routing table.
 const MAIN_TABLE: u32 = 254;
@@ -144,7 +144,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{AttachmentIdentity, Mtu, RequestedRoute};
+    use super::super::identity::AttachmentIdentity;
+    use super::super::mtu::Mtu;
+    use super::super::plan::RequestedRoute;
     use super::*;
 
     fn attachment(addresses: &[&str], gateways: &[&str], metric: Option<u32>) -> Attachment {

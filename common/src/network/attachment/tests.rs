@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::link::MacAddress;
+use crate::network::nat::{NatPool, NatTable};
+use crate::network::route::Route;
 
 /// As much of a kernel as plans touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -175,7 +177,7 @@ proptest! {
         let needs = NodeNeeds {
             ipv4: attachment.has_v4(),
             ipv6: attachment.has_v6(),
-            nat: super::node::Nat::Exactly(table("10.0.0.0/16", nat[1])),
+            nat: Nat::Exactly(table("10.0.0.0/16", nat[1])),
         };
         let state = NodeState {
             ipv4_forwarding: flags[0],

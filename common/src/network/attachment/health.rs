@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use super::{
-    AttachmentIdentity, Families, NatPool, NodeState, PresentTunnel, TUNNEL_DEVICE, TunnelNeed,
-    needs_nat,
-};
+use super::identity::AttachmentIdentity;
+use super::node_needs::NodeState;
+use super::plan::Families;
+use crate::network::cluster::{PresentTunnel, TUNNEL_DEVICE, TunnelNeed};
+use crate::network::nat::{NatPool, needs_nat};
 
 /// An attachment as the node's kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use super::step::{ROUTE_PROTOCOL, Route, Side, Sysctl};
-use super::{Attachment, AttachmentIdentity, GATEWAY_V6, HOST_MAC};
+use super::identity::AttachmentIdentity;
+use super::plan::{Attachment, GATEWAY_V6, HOST_MAC};
+use super::step::{Side, Sysctl};
 use crate::link::MacAddress;
+use crate::network::route::{ROUTE_PROTOCOL, Route};
 
 /// What should be there. Anything beside it (a later plugin's work) is fine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::container_routes::next_hops;
-use super::step::{Route, Side, Step, Sysctl, Veth};
-use super::{AttachmentIdentity, InvalidMtu, Mtu};
+use super::identity::AttachmentIdentity;
+use super::mtu::{InvalidMtu, Mtu};
+use super::step::{Side, Step, Sysctl, Veth};
 use crate::link::MacAddress;
+use crate::network::route::Route;
 
 /// The next hop of every IPv4 route in a container, Calico's. Nobody holds it:
 /// the host's end answers for it (proxy_arp), and the container knows its
@@ -302,7 +304,7 @@ pub fn plan_parameters(
 /// addresses, and bring its container's end up, in order.
 ///
 /// The host's routes come first: a link with a carrier and without them is then
-/// never an ADD at work, so that STATUS can tell what is broken ([`super::troubles`]).
+/// never an ADD at work, so that STATUS can tell what is broken ([`super::health`]).
 /// The kernel takes them as soon as the host's end is up, carrier or not. The
 /// container's own routes need its end up.
 pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {

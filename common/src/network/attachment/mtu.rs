@@ -2,11 +2,8 @@
 
 use std::fmt;
 
-use super::TUNNEL_OVERHEAD;
-use crate::link::{MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6};
-
-/// The MTU where the node tells nothing: Ethernet's.
-pub const DEFAULT_MTU: u32 = 1500;
+use crate::link::{DEFAULT_MTU, MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6};
+use crate::network::cluster::TUNNEL_OVERHEAD;
 
 /// An MTU for a container's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

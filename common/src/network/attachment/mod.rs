@@ -1,0 +1,29 @@
+//! One container: its veth, addresses, routes, neighbours and kernel parameters.
+//!
+//! [`plan_attachment`] turns a request into a list of [`Step`]s, each with its undo,
+//! [`plan_node`] does so for what attachments need of the node, and [`compare`] tells
+//! a plan from what the kernel has. `docs/attachment.md` gives the reasons.
+
+mod check;
+mod container_routes;
+mod fate;
+mod health;
+mod identity;
+mod mtu;
+mod node_needs;
+mod plan;
+mod step;
+#[cfg(test)]
+mod tests;
+
+pub use check::{Difference, Expected, Found, FoundLink, compare};
+pub use fate::{Fate, fate};
+pub use health::{AttachmentState, NodeHealth, Trouble, not_forwarding, troubles};
+pub use identity::{AttachmentIdentity, InvalidIdentity};
+pub use mtu::{InvalidMtu, Mtu, MtuCandidate, MtuSource, choose_mtu};
+pub use node_needs::{Nat, NodeNeeds, NodeState, plan_node};
+pub use plan::{
+    Attachment, AttachmentRequest, Families, GATEWAY_V4, GATEWAY_V6, HOST_MAC, InvalidAttachment,
+    RequestedRoute, plan_addresses, plan_attachment, plan_link, plan_parameters,
+};
+pub use step::{Before, Side, Step, Sysctl, Undo, Veth};
