@@ -32,7 +32,7 @@ pub struct Cli {
     pub calicoctl: CalicoctlArgs,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CtlCommand,
 }
 
 /// Reads the command line, completed from the environment.
@@ -170,7 +170,7 @@ impl DatastoreArgs {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum CtlCommand {
     /// Make what a new cluster starts with: the default pools
     Init(commands::init::InitArgs),
     /// Create resources that are not there yet
@@ -202,7 +202,7 @@ pub enum Command {
     Version,
 }
 
-impl Command {
+impl CtlCommand {
     /// Whether the command makes an embedded datastore that is not there.
     pub fn creates(&self) -> bool {
         matches!(

@@ -20,18 +20,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clap::error::ErrorKind;
 use weir_common::cni::NodeName;
-use weir_common::datastore::{Configuration, Datastore, keys};
+use weir_common::datastore::{Datastore, DatastoreConfiguration, keys};
 use weir_common::ipam::MachineId;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::network::{Present, Underlay};
 use weir_common::resources::Birth;
 use weir_kernel::Kernel;
 
-use cli::{Cli, Command, DatastoreArgs, NodeCommand};
+use cli::{Cli, CtlCommand, DatastoreArgs, NodeCommand};
 use location::{Location, Settings};
 use network::Network;
 use sameness::Stores;
-use session::{Failure, Occupied, Session, StillNode, Surroundings};
+use session::{Failure, OccupiedRange, Session, StillNode, Surroundings};
 use store::Observer;
 use terminal::Progress;
 use this_node::Networks;
@@ -41,7 +41,7 @@ const DEFAULT_WIDTH: usize = 80;
 
 /// This process's own input, clock, randomness, node and terminal.
 #[derive(Default)]
-struct Process {
+struct LocalHost {
     /// The node's CNI configuration.
     networks: Networks,
     /// The network that the call is about.
@@ -49,7 +49,7 @@ struct Process {
     progress: Progress,
 }
 
-impl Process {
+impl LocalHost {
     /// Takes in the node's CNI configuration, as far as it is about the datastore in use.
     fn learn(&mut self, cli: &Cli, files: &[(PathBuf, String)], stores: &Stores) {
         self.networks = Networks::of(&cli.datastore.sources().network_directory, files, stores);
@@ -59,7 +59,7 @@ impl Process {
     }
 }
 
-impl Observer for Process {
+impl Observer for LocalHost {
     fn progress(&self, done: usize, total: usize) {
         self.progress.progress(done, total);
     }
@@ -70,7 +70,7 @@ impl Observer for Process {
 }
 
 #[async_trait]
-impl Surroundings for Process {
+impl Surroundings for LocalHost {
     fn read_input(&self) -> std::io::Result<String> {
         commands::input::read_text(std::io::stdin())
     }
@@ -141,14 +141,14 @@ impl Surroundings for Process {
         std::fs::write(path, text)
     }
 
-    async fn occupied(&self) -> Result<Vec<Occupied>, Failure> {
+    async fn occupied(&self) -> Result<Vec<OccupiedRange>, Failure> {
         let failed = |error: weir_kernel::Error| {
             let message = session::chain(&error);
             Failure::new(format!("this node's addresses and routes cannot be read: {message}"))
         };
         let occupied = Kernel::open().map_err(failed)?.occupied().await.map_err(failed)?;
         let occupied = occupied.into_iter();
-        Ok(occupied.map(|it| Occupied { range: it.range, what: it.what }).collect())
+        Ok(occupied.map(|it| OccupiedRange { range: it.range, what: it.what }).collect())
     }
 
     async fn cluster(&self) -> Result<(Underlay, Present), Failure> {
@@ -210,7 +210,7 @@ fn explain(error: &clap::Error, arguments: &[String]) -> ExitCode {
 
 fn run(cli: Cli) -> Result<String, Failure> {
     cli.calicoctl.check()?;
-    let mut process = Process::default();
+    let mut process = LocalHost::default();
     if let Some(result) = commands::run_offline(&cli.command, &process) {
         return result;
     }
@@ -220,7 +220,7 @@ fn run(cli: Cli) -> Result<String, Failure> {
         let _ = writeln!(std::io::stderr(), "datastore: {location}");
     }
     let files = location::read_network_directory(&cli.datastore.sources().network_directory);
-    if let Command::Node(NodeCommand::Run(arguments)) = &cli.command {
+    if let CtlCommand::Node(NodeCommand::Run(arguments)) = &cli.command {
         process.learn(&cli, &files, &Stores::by_text(&location.configuration));
         node::run::run(arguments, &location, || this_node::name(&process.networks))?;
         return Ok(String::new());
@@ -296,8 +296,8 @@ async fn open(location: &Location, is_empty: bool) -> Result<Box<dyn Datastore>,
 
 /// The file of an embedded datastore that is not there. One whose log is there was lost,
 /// which opening it tells.
-fn missing_file(configuration: &Configuration) -> Option<&Path> {
-    let Configuration::Embedded { path } = configuration else { return None };
+fn missing_file(configuration: &DatastoreConfiguration) -> Option<&Path> {
+    let DatastoreConfiguration::Embedded { path } = configuration else { return None };
     let log = PathBuf::from(format!("{}-wal", path.display()));
     let is_missing = |path: &Path| path.try_exists().is_ok_and(|exists| !exists);
     (is_missing(path) && is_missing(&log)).then_some(path)

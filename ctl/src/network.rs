@@ -92,9 +92,11 @@ pub fn plugins(text: &str) -> Result<Vec<Map<String, Value>>, serde_json::Error>
 ///
 /// # Errors
 /// When the plugin itself would refuse what it says about that.
-pub fn datastore_of(plugin: &Map<String, Value>) -> Result<datastore::Configuration, cni::Error> {
+pub fn datastore_of(
+    plugin: &Map<String, Value>,
+) -> Result<datastore::DatastoreConfiguration, cni::Error> {
     let name = plugin.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    cni::Configuration::for_removal(name, cni::SpecVersion::V1_0_0, plugin)?.datastore
+    cni::NetworkConfiguration::for_removal(name, cni::SpecVersion::V1_0_0, plugin)?.datastore
 }
 
 fn asks_weir_ipam(plugin: &Map<String, Value>) -> bool {
@@ -139,7 +141,7 @@ mod tests {
             (PathBuf::from(name), text)
         };
         let files = [("a".into(), "{".into()), file("b", "/1"), file("c", "/2"), file("d", "/2")];
-        let store = |path: &str| datastore::Configuration::Embedded { path: path.into() };
+        let store = |path: &str| datastore::DatastoreConfiguration::Embedded { path: path.into() };
         let first = |path: &str| {
             Network::first_of(&files, &Stores::by_text(&store(path))).map(|it| it.path)
         };

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
-use weir_common::datastore::{Configuration, Datastore, Error, Page, keys};
+use weir_common::datastore::{Datastore, DatastoreConfiguration, Error, Page, keys};
 
 use crate::session::chain;
 
@@ -30,21 +30,21 @@ pub enum Sameness {
 /// The datastore in use, and what is known of others.
 #[derive(Clone, Debug)]
 pub struct Stores {
-    in_use: Configuration,
-    asked: Vec<(Configuration, Sameness)>,
+    in_use: DatastoreConfiguration,
+    asked: Vec<(DatastoreConfiguration, Sameness)>,
 }
 
 impl Stores {
     /// Goes by the texts alone.
-    pub fn by_text(in_use: &Configuration) -> Self {
+    pub fn by_text(in_use: &DatastoreConfiguration) -> Self {
         Self { in_use: in_use.clone(), asked: Vec::new() }
     }
 
     /// Asks those of the `named` datastores whose text leaves it open.
     pub async fn ask(
-        in_use: &Configuration,
+        in_use: &DatastoreConfiguration,
         datastore: &dyn Datastore,
-        named: impl IntoIterator<Item = Configuration>,
+        named: impl IntoIterator<Item = DatastoreConfiguration>,
     ) -> Self {
         let mut stores = Self::by_text(in_use);
         let deadline = Instant::now() + TIME_LIMIT;
@@ -63,7 +63,7 @@ impl Stores {
     }
 
     /// Whether this is the datastore in use.
-    pub fn sameness(&self, other: &Configuration) -> Sameness {
+    pub fn sameness(&self, other: &DatastoreConfiguration) -> Sameness {
         match other.is_same_by_text(&self.in_use) {
             Some(true) => Sameness::Same,
             Some(false) => Sameness::Another,
@@ -76,14 +76,15 @@ impl Stores {
 }
 
 async fn compare(
-    in_use: &Configuration,
+    in_use: &DatastoreConfiguration,
     datastore: &dyn Datastore,
-    other: &Configuration,
+    other: &DatastoreConfiguration,
 ) -> Sameness {
     match (in_use, other) {
-        (Configuration::Embedded { path: one }, Configuration::Embedded { path: other }) => {
-            compare_files(one, other)
-        }
+        (
+            DatastoreConfiguration::Embedded { path: one },
+            DatastoreConfiguration::Embedded { path: other },
+        ) => compare_files(one, other),
         _ => match compare_clusters(datastore, other).await {
             Ok(sameness) => sameness,
             Err(error) => Sameness::Untold(chain(&error)),
@@ -105,7 +106,7 @@ fn compare_files(one: &Path, other: &Path) -> Sameness {
 /// Reads the datastore in use before and after the other one.
 async fn compare_clusters(
     datastore: &dyn Datastore,
-    other: &Configuration,
+    other: &DatastoreConfiguration,
 ) -> Result<Sameness, Error> {
     let other = weir_datastore::open(other).await?;
     let before = marks(datastore).await?;
@@ -183,7 +184,7 @@ mod tests {
     async fn a_file_is_the_same_by_whatever_path() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        let store = |name: &str| Configuration::Embedded { path: path(name) };
+        let store = |name: &str| DatastoreConfiguration::Embedded { path: path(name) };
         std::fs::write(path("a.db"), "").unwrap();
         std::fs::write(path("c.db"), "").unwrap();
         std::os::unix::fs::symlink(path("a.db"), path("b.db")).unwrap();

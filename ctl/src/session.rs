@@ -100,7 +100,7 @@ pub trait Surroundings: Observer {
     ///
     /// # Errors
     /// [`Failure`] when the node cannot be asked.
-    async fn occupied(&self) -> Result<Vec<Occupied>, Failure>;
+    async fn occupied(&self) -> Result<Vec<OccupiedRange>, Failure>;
 
     /// What this node's kernel has: the links to other nodes, and the node's
     /// part in the cluster.
@@ -121,7 +121,7 @@ pub struct StillNode {
 
 /// Addresses that the node has, or has a route to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Occupied {
+pub struct OccupiedRange {
     /// The addresses.
     pub range: IpNet,
     /// What they are, for messages (`address 172.16.1.11/24 of eth0`).

@@ -34,7 +34,7 @@ use crate::cli::Cli;
 use crate::commands;
 use crate::network::Network;
 use crate::output::Style;
-use crate::session::{Failure, Occupied, Session, StillNode, Surroundings};
+use crate::session::{Failure, OccupiedRange, Session, StillNode, Surroundings};
 use crate::store::Observer;
 
 /// Input given beforehand, and a clock and UIDs that count.
@@ -96,9 +96,9 @@ impl Surroundings for Prepared {
         Ok(self.input.clone())
     }
 
-    async fn occupied(&self) -> Result<Vec<Occupied>, Failure> {
+    async fn occupied(&self) -> Result<Vec<OccupiedRange>, Failure> {
         let range = "172.16.1.0/24".parse().unwrap();
-        Ok(vec![Occupied { range, what: "address 172.16.1.11/24 of eth0".into() }])
+        Ok(vec![OccupiedRange { range, what: "address 172.16.1.11/24 of eth0".into() }])
     }
 
     fn birth(&self) -> Birth {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use weir_common::cni::{self, Arguments, Configuration, NodeName, SpecVersion};
+use weir_common::cni::{self, Arguments, NetworkConfiguration, NodeName, SpecVersion};
 use weir_common::datastore;
 use weir_common::ipam::audit::{Attached, Kind, ThisNode, Unjudged};
 use weir_kernel::{Kernel, is_node_namespace};
@@ -65,7 +65,7 @@ impl Networks {
     }
 
     /// The datastores that networks of `weir` name in these files.
-    pub fn datastores(files: &[(PathBuf, String)]) -> Vec<datastore::Configuration> {
+    pub fn datastores(files: &[(PathBuf, String)]) -> Vec<datastore::DatastoreConfiguration> {
         let plugins = files.iter().filter_map(|(_, text)| plugins(text).ok()).flatten();
         plugins.filter_map(|plugin| datastore_of(&plugin).ok()).collect()
     }
@@ -99,7 +99,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FROM_KERNEL: [Kind; 2] = [Kind::AddressWithoutAttachment, Kind::AttachmentWithoutAddress];
 
 /// A network whose addresses are in the datastore in use, or why that is not known.
-fn belonging_here(own: Configuration, stores: &Stores) -> Result<Configuration, String> {
+fn belonging_here(
+    own: NetworkConfiguration,
+    stores: &Stores,
+) -> Result<NetworkConfiguration, String> {
     // What was validated has a datastore.
     let Ok(datastore) = &own.datastore else { return Ok(own) };
     let place = datastore.place();
@@ -121,10 +124,18 @@ fn main_plugin(text: &str) -> Option<(String, Map<String, Value>)> {
 
 /// The configuration of a network that `weir` wires with addresses of
 /// `weir-ipam`, or what is wrong with it.
-fn own(name: &str, plugin: &Map<String, Value>) -> Option<Result<Configuration, cni::Error>> {
+fn own(
+    name: &str,
+    plugin: &Map<String, Value>,
+) -> Option<Result<NetworkConfiguration, cni::Error>> {
     let is_ours = plugin.get("type")? == "weir" && plugin.get("ipam")?.get("type")? == "weir-ipam";
     let validate = || {
-        Configuration::validate(name.to_owned(), SpecVersion::V1_0_0, plugin, &Arguments::default())
+        NetworkConfiguration::validate(
+            name.to_owned(),
+            SpecVersion::V1_0_0,
+            plugin,
+            &Arguments::default(),
+        )
     };
     is_ours.then(validate)
 }
@@ -232,10 +243,10 @@ mod tests {
             file("no network"),
             file(r#"{"plugins": []}"#),
         ];
-        let networks_in = |store: &datastore::Configuration| {
+        let networks_in = |store: &datastore::DatastoreConfiguration| {
             Networks::of(Path::new("/etc/cni/net.d"), &files, &Stores::by_text(store))
         };
-        let networks = networks_in(&datastore::Configuration::default());
+        let networks = networks_in(&datastore::DatastoreConfiguration::default());
         assert_eq!(networks.own, ["ours".to_owned()].into());
         let others = ["elsewhere", "local", "single"].map(str::to_owned);
         assert_eq!(networks.others, others.into());
@@ -245,7 +256,7 @@ mod tests {
             "http://10.0.0.9:2379".to_owned(),
             "http://10.0.0.1:2379".to_owned(),
         ]);
-        let networks = networks_in(&datastore::Configuration::Etcd(etcd));
+        let networks = networks_in(&datastore::DatastoreConfiguration::Etcd(etcd));
         assert_eq!(networks.own, ["elsewhere".to_owned()].into());
         let [unjudged] = &networks.unjudged[..] else { panic!("{:?}", networks.unjudged) };
         assert_eq!(unjudged.network, "ours");

@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
 use weir_common::datastore::{
-    Configuration, Datastore, EtcdConfiguration, Transaction, Write, keys,
+    Datastore, DatastoreConfiguration, EtcdConfiguration, Transaction, Write, keys,
 };
 use weir_common::ipam::{Affinity, Attribute, Block, Handle};
 
@@ -20,8 +20,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let place = arguments.first().ok_or("name a file or an URL")?;
     let configuration = match place.starts_with("http") {
-        true => Configuration::Etcd(EtcdConfiguration::new(vec![place.clone()])),
-        false => Configuration::Embedded { path: place.into() },
+        true => DatastoreConfiguration::Etcd(EtcdConfiguration::new(vec![place.clone()])),
+        false => DatastoreConfiguration::Embedded { path: place.into() },
     };
     let number = |at: usize, default| arguments.get(at).map_or(Ok(default), |text| text.parse());
     let (addresses, block_size) = (number(1, 100_000)?, number(2, 26)? as u8);

@@ -12,7 +12,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use weir_common::datastore::{
-    Configuration, EtcdConfiguration, Outcome, Selection, Transaction, Write,
+    DatastoreConfiguration, EtcdConfiguration, Outcome, Selection, Transaction, Write,
 };
 
 const ROUNDS: usize = 500;
@@ -20,8 +20,8 @@ const ROUNDS: usize = 500;
 fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let configuration = match std::env::args().nth(1) {
-        Some(endpoint) => Configuration::Etcd(EtcdConfiguration::new(vec![endpoint])),
-        None => Configuration::Embedded { path: directory.path().join("weir.db") },
+        Some(endpoint) => DatastoreConfiguration::Etcd(EtcdConfiguration::new(vec![endpoint])),
+        None => DatastoreConfiguration::Embedded { path: directory.path().join("weir.db") },
     };
     // The first one makes the database.
     measure(&configuration, 0)?;
@@ -43,7 +43,10 @@ fn report(name: &str, mut times: Vec<Duration>) {
 }
 
 /// One process's use of its datastore, in a runtime of its own.
-fn measure(configuration: &Configuration, round: usize) -> Result<[Duration; 4], Box<dyn Error>> {
+fn measure(
+    configuration: &DatastoreConfiguration,
+    round: usize,
+) -> Result<[Duration; 4], Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let started = Instant::now();

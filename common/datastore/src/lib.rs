@@ -18,7 +18,7 @@ pub use etcd::Etcd;
 pub use memory::Memory;
 pub use request::OPERATIONS_LIMIT;
 
-use weir_common::datastore::{Configuration, Datastore, Error};
+use weir_common::datastore::{Datastore, DatastoreConfiguration, Error};
 
 /// Opens the configured datastore: an embedded one is opened or made now, an
 /// etcd cluster is not dialled before the first request.
@@ -27,9 +27,9 @@ use weir_common::datastore::{Configuration, Datastore, Error};
 ///
 /// # Errors
 /// As [`Embedded::open`] and [`Etcd::open`].
-pub async fn open(configuration: &Configuration) -> Result<Box<dyn Datastore>, Error> {
+pub async fn open(configuration: &DatastoreConfiguration) -> Result<Box<dyn Datastore>, Error> {
     Ok(match configuration {
-        Configuration::Embedded { path } => Box::new(Embedded::open(path).await?),
-        Configuration::Etcd(configuration) => Box::new(Etcd::open(configuration).await?),
+        DatastoreConfiguration::Embedded { path } => Box::new(Embedded::open(path).await?),
+        DatastoreConfiguration::Etcd(configuration) => Box::new(Etcd::open(configuration).await?),
     })
 }

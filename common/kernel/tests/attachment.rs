@@ -12,7 +12,7 @@ use support::{
 };
 use weir_common::link::MacAddress;
 use weir_common::network::{
-    Attachment, Difference, Expected, GATEWAY_V6, NodeNeeds, RequestedRoute, Side, compare,
+    Attachment, Expected, GATEWAY_V6, Mismatch, NodeNeeds, RequestedRoute, Side, compare,
     plan_attachment, plan_node,
 };
 use weir_kernel::{Error, Kernel};
@@ -27,7 +27,7 @@ async fn attach(container: &Other, attachment: &Attachment) -> Kernel {
     kernel
 }
 
-async fn differences(kernel: &Kernel, attachment: &Attachment) -> Vec<Difference> {
+async fn differences(kernel: &Kernel, attachment: &Attachment) -> Vec<Mismatch> {
     let expected = Expected::of(attachment);
     let found = kernel.inspect(&expected).await.unwrap();
     compare(&expected, &found)
@@ -164,9 +164,9 @@ fn check_names_everything_that_was_taken_away() {
         );
         ip(&format!("link set {host} alias other"));
         let found = differences(&kernel, &attachment).await;
-        assert!(matches!(&found[0], Difference::Foreign { .. }), "{found:?}");
+        assert!(matches!(&found[0], Mismatch::Foreign { .. }), "{found:?}");
         ip(&format!("link delete {host}"));
-        let missing = |side, link: &str| Difference::LinkMissing { side, link: link.to_owned() };
+        let missing = |side, link: &str| Mismatch::LinkMissing { side, link: link.to_owned() };
         assert_eq!(
             differences(&kernel, &attachment).await,
             [missing(Side::Host, &host), missing(Side::Container, "eth0")]

@@ -15,7 +15,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use weir_common::cni::skeleton::{Call, Outline};
-use weir_common::cni::{Command, Configuration, Error, LogLevel, Logging};
+use weir_common::cni::{CniCommand, Error, LogLevel, Logging, NetworkConfiguration};
 
 use crate::log_file;
 
@@ -33,7 +33,7 @@ fn call_id() -> &'static str {
 /// Those of the work.
 pub fn logged<T>(
     call: &Call,
-    command: Command,
+    command: CniCommand,
     work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
     let outline = Outline::of(call, command);
@@ -139,7 +139,7 @@ fn start_once(logging: &Logging) {
     }
 }
 
-fn name_keys_without_meaning(configuration: &Configuration) {
+fn name_keys_without_meaning(configuration: &NetworkConfiguration) {
     if !configuration.without_meaning.is_empty() {
         let keys = configuration.without_meaning.join(", ");
         tracing::info!(keys, "these keys of the configuration have no meaning in Weir");

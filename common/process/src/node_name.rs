@@ -38,7 +38,7 @@ pub struct FoundName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NameSource {
     /// The network configuration gives it.
-    Configuration,
+    NetworkConfiguration,
     /// The command line or the environment gives it.
     Argument,
     /// It is the content of a file.
@@ -50,7 +50,9 @@ pub enum NameSource {
 impl fmt::Display for NameSource {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Configuration => formatter.write_str("nodename in the network configuration"),
+            Self::NetworkConfiguration => {
+                formatter.write_str("nodename in the network configuration")
+            }
             Self::Argument => formatter.write_str("--node or NODENAME"),
             Self::File(path) => write!(formatter, "the file {}", path.display()),
             Self::Host => formatter.write_str("the host's name"),
@@ -120,7 +122,7 @@ fn find(
     };
     match configured {
         NodeName::Given(name) => {
-            Ok(FoundName { name: name.clone(), source: NameSource::Configuration })
+            Ok(FoundName { name: name.clone(), source: NameSource::NetworkConfiguration })
         }
         NodeName::File(path) => in_file(path),
         NodeName::Search(named) => {

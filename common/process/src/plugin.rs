@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Read, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use weir_common::cni::skeleton::{Plugin, Surroundings, run};
+use weir_common::cni::skeleton::{Plugin, ProcessIo, run};
 use weir_common::cni::{Error, SpecVersion};
 
 use crate::log::{log_failure, microseconds_since};
@@ -16,7 +16,7 @@ pub fn main(plugin: &dyn Plugin) -> ExitCode {
     let terminal = input.is_terminal();
     let status = run(
         plugin,
-        Surroundings {
+        ProcessIo {
             variable: &|name| std::env::var_os(name),
             input: (!terminal).then_some(&mut input as &mut dyn Read),
             output: &mut std::io::stdout(),

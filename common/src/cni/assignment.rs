@@ -24,7 +24,7 @@ pub fn assignee_of(call: &Call, host: &str, machine: Option<MachineId>) -> Assig
 /// machine's present boot is recorded with the allocation.
 ///
 /// # Errors
-/// As [`Configuration::require_ipam`](super::Configuration::require_ipam).
+/// As [`NetworkConfiguration::require_ipam`](super::NetworkConfiguration::require_ipam).
 pub fn request_of(
     call: &Call,
     host: &str,

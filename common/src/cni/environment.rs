@@ -10,7 +10,7 @@ const NAMES: [&str; 3] = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"];
 
 /// What the runtime wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum CniCommand {
     /// Attach the container.
     Add,
     /// Detach it.
@@ -25,7 +25,7 @@ pub enum Command {
     Version,
 }
 
-impl Command {
+impl CniCommand {
     const ALL: [(Self, &'static str); 6] = [
         (Self::Add, "ADD"),
         (Self::Del, "DEL"),
@@ -101,7 +101,7 @@ impl Environment {
     /// [`Code::InvalidEnvironment`] naming all variables that are missing, or
     /// the one whose value cannot be used.
     pub fn read(
-        command: Command,
+        command: CniCommand,
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self, Error> {
         let text = |name: &str| {
@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    fn read(command: Command, variables: &[(&str, &str)]) -> Result<Environment, Error> {
+    fn read(command: CniCommand, variables: &[(&str, &str)]) -> Result<Environment, Error> {
         Environment::read(command, |name| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into())
         })
@@ -204,13 +204,13 @@ mod tests {
 
     #[test]
     fn all_missing_variables_are_named() {
-        let error = read(Command::Add, &[("CNI_NETNS", "")]).unwrap_err();
+        let error = read(CniCommand::Add, &[("CNI_NETNS", "")]).unwrap_err();
         assert_eq!(error.code, Code::InvalidEnvironment);
         for name in ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"] {
             assert!(error.message.contains(name), "{error}");
         }
-        assert!(read(Command::Status, &[]).is_ok());
-        assert!(read(Command::Del, &[("CNI_CONTAINERID", "c"), ("CNI_IFNAME", "eth0")]).is_ok());
+        assert!(read(CniCommand::Status, &[]).is_ok());
+        assert!(read(CniCommand::Del, &[("CNI_CONTAINERID", "c"), ("CNI_IFNAME", "eth0")]).is_ok());
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
                 let value = if name == odd { b"a\xff".as_slice() } else { b"a" };
                 Some(OsString::from_vec(value.to_vec()))
             };
-            let error = Environment::read(Command::Add, variable).unwrap_err();
+            let error = Environment::read(CniCommand::Add, variable).unwrap_err();
             assert_eq!(error.code, Code::InvalidEnvironment);
             assert!(error.message.contains(odd) && error.message.contains("UTF-8"), "{error}");
         }
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn identifiers_and_interface_names_are_checked() {
         let check = |id: &str, interface: &str| {
-            read(Command::Del, &[("CNI_CONTAINERID", id), ("CNI_IFNAME", interface)]).is_ok()
+            read(CniCommand::Del, &[("CNI_CONTAINERID", id), ("CNI_IFNAME", interface)]).is_ok()
         };
         assert!(check("A-1_b.c", "eth0"));
         for id in ["-a", "a/b", "a b", "ä", "../x"] {

@@ -18,11 +18,13 @@ mod version;
 
 pub use arguments::Arguments;
 pub use assignment::{assigned, assignee_of, check_held, request_of};
-pub use configuration::{Configuration, IpamConfiguration, LogFile, LogLevel, Logging, NodeName};
-pub use environment::{Command, Environment, is_identifier};
+pub use configuration::{
+    IpamConfiguration, LogFile, LogLevel, Logging, NetworkConfiguration, NodeName,
+};
+pub use environment::{CniCommand, Environment, is_identifier};
 pub use error::{Code, Error};
 pub use gateway::ip_configuration;
-pub use result::{AddResult, Interface, IpConfiguration, Route, first_dns};
+pub use result::{AddResult, CniRoute, Interface, IpConfiguration, first_dns};
 pub use trace::TraceContext;
 pub use valid_attachments::with_valid_attachments;
 pub use version::SpecVersion;

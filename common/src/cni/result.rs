@@ -68,7 +68,7 @@ pub struct IpConfiguration {
 
 /// A route that the container got.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Route {
+pub struct CniRoute {
     /// The destination.
     pub dst: IpNet,
     /// The next hop.
@@ -107,7 +107,7 @@ pub struct AddResult {
     pub ips: Vec<IpConfiguration>,
     /// The routes.
     #[serde(deserialize_with = "null_is_default")]
-    pub routes: Vec<Route>,
+    pub routes: Vec<CniRoute>,
     /// The resolver's settings: an object, or null.
     #[serde(deserialize_with = "object_or_null")]
     pub dns: Value,
@@ -133,7 +133,7 @@ struct OldAddress {
     ip: IpNet,
     gateway: Option<IpAddr>,
     #[serde(default, deserialize_with = "null_is_default")]
-    routes: Vec<Route>,
+    routes: Vec<CniRoute>,
 }
 
 impl Interface {
@@ -226,7 +226,7 @@ impl AddResult {
             if let Some(gateway) = ip.gateway {
                 json[key]["gateway"] = json!(gateway);
             }
-            let routes: Vec<&Route> =
+            let routes: Vec<&CniRoute> =
                 self.routes.iter().filter(|route| of_family(route.dst.addr())).collect();
             if !routes.is_empty() {
                 json[key]["routes"] = json!(routes);

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 
 use super::environment::is_identifier;
 use super::{
-    AddResult, Arguments, Code, Command, Configuration, Environment, Error, Logging, SpecVersion,
-    TraceContext,
+    AddResult, Arguments, CniCommand, Code, Environment, Error, Logging, NetworkConfiguration,
+    SpecVersion, TraceContext,
 };
 
 #[cfg(test)]
@@ -27,7 +27,7 @@ pub struct Call {
     /// The variables.
     pub environment: Environment,
     /// The configuration.
-    pub configuration: Configuration,
+    pub configuration: NetworkConfiguration,
     /// The configuration as it came in, for a delegated plugin.
     pub input: Vec<u8>,
 }
@@ -51,7 +51,7 @@ pub struct Outline {
 
 impl Outline {
     /// That of a checked call.
-    pub fn of(call: &Call, command: Command) -> Self {
+    pub fn of(call: &Call, command: CniCommand) -> Self {
         let Call { environment, configuration, .. } = call;
         Self {
             command: command.as_str().to_owned(),
@@ -105,7 +105,7 @@ pub trait Plugin {
     /// When it is not.
     fn check(&self, call: &Call) -> Result<(), Error>;
 
-    /// Removes what belongs to none of [`Configuration::valid_attachments`].
+    /// Removes what belongs to none of [`NetworkConfiguration::valid_attachments`].
     ///
     /// # Errors
     /// All that could not be removed, after everything has been tried.
@@ -120,7 +120,7 @@ pub trait Plugin {
 }
 
 /// What a plugin finds around it.
-pub struct Surroundings<'a> {
+pub struct ProcessIo<'a> {
     /// Looks a variable up.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
     /// Standard input; `None` when it is a terminal, which is never read.
@@ -135,8 +135,8 @@ pub struct Surroundings<'a> {
 
 /// Runs one call and returns the process's exit status: 0, or 1 with an error
 /// as JSON on standard output.
-pub fn run(plugin: &dyn Plugin, surroundings: Surroundings<'_>) -> u8 {
-    let Surroundings { variable, input, output, messages, failed } = surroundings;
+pub fn run(plugin: &dyn Plugin, io: ProcessIo<'_>) -> u8 {
+    let ProcessIo { variable, input, output, messages, failed } = io;
     let Some(command) = variable("CNI_COMMAND").filter(|command| !command.is_empty()) else {
         let versions = SpecVersion::ALL.map(SpecVersion::as_str).join(", ");
         let about = plugin.about();
@@ -195,9 +195,9 @@ fn answer(
     if let Ok(json) = &json {
         outline.note(json);
     }
-    let command = Command::parse(&command.to_string_lossy())?;
+    let command = CniCommand::parse(&command.to_string_lossy())?;
     let environment = Environment::read(command, variable)?;
-    if command == Command::Version {
+    if command == CniCommand::Version {
         return Ok(Answer { document: Some(version_answer(json.ok().as_ref())), added: None });
     }
     let (input, json) = (input?, json?);
@@ -207,35 +207,43 @@ fn answer(
     let network = network_name(&json)?;
     let version = version(command, &json)?;
     let configuration = match command {
-        Command::Del => Configuration::for_removal(network, version, &json)?,
-        Command::Gc => Configuration::for_collection(network, version, &json)?,
+        CniCommand::Del => NetworkConfiguration::for_removal(network, version, &json)?,
+        CniCommand::Gc => NetworkConfiguration::for_collection(network, version, &json)?,
         _ => {
             let arguments = Arguments::parse(&environment.arguments)?;
-            Configuration::validate(network, version, &json, &arguments)?
+            NetworkConfiguration::validate(network, version, &json, &arguments)?
         }
     };
     let call = Call { environment, configuration, input };
     let document = perform(plugin, command, &call)?;
-    Ok(Answer { document, added: (command == Command::Add).then_some(call) })
+    Ok(Answer { document, added: (command == CniCommand::Add).then_some(call) })
 }
 
 /// Checks a configuration as an ADD with these arguments does.
 ///
 /// # Errors
 /// What the ADD answers: without a name or with an unknown version, and as
-/// [`Configuration::validate`].
-pub fn check_add(json: &Map<String, Value>, arguments: &Arguments) -> Result<Configuration, Error> {
-    Configuration::validate(network_name(json)?, version(Command::Add, json)?, json, arguments)
+/// [`NetworkConfiguration::validate`].
+pub fn check_add(
+    json: &Map<String, Value>,
+    arguments: &Arguments,
+) -> Result<NetworkConfiguration, Error> {
+    NetworkConfiguration::validate(
+        network_name(json)?,
+        version(CniCommand::Add, json)?,
+        json,
+        arguments,
+    )
 }
 
-fn perform(plugin: &dyn Plugin, command: Command, call: &Call) -> Result<Option<Value>, Error> {
+fn perform(plugin: &dyn Plugin, command: CniCommand, call: &Call) -> Result<Option<Value>, Error> {
     let work = || match command {
-        Command::Add => plugin.add(call)?.to_json(call.configuration.version).map(Some),
-        Command::Del => plugin.del(call).map(|()| None),
-        Command::Check => plugin.check(call).map(|()| None),
-        Command::Gc => plugin.gc(call).map(|()| None),
-        Command::Status => plugin.status(call).map(|()| None),
-        Command::Version => Ok(None),
+        CniCommand::Add => plugin.add(call)?.to_json(call.configuration.version).map(Some),
+        CniCommand::Del => plugin.del(call).map(|()| None),
+        CniCommand::Check => plugin.check(call).map(|()| None),
+        CniCommand::Gc => plugin.gc(call).map(|()| None),
+        CniCommand::Status => plugin.status(call).map(|()| None),
+        CniCommand::Version => Ok(None),
     };
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -249,8 +257,8 @@ fn perform(plugin: &dyn Plugin, command: Command, call: &Call) -> Result<Option<
 }
 
 /// An ADD that broke off has undone nothing: DEL does.
-fn clean_up(plugin: &dyn Plugin, command: Command, call: &Call, error: Error) -> Error {
-    if command != Command::Add {
+fn clean_up(plugin: &dyn Plugin, command: CniCommand, call: &Call, error: Error) -> Error {
+    if command != CniCommand::Add {
         return error;
     }
     match catch_unwind(AssertUnwindSafe(|| plugin.del(call))) {
@@ -303,7 +311,7 @@ fn network_name(json: &Map<String, Value>) -> Result<String, Error> {
 
 /// The configuration's version, if the command exists in it (spec: CHECK since
 /// 0.4.0, GC and STATUS since 1.1.0).
-fn version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, Error> {
+fn version(command: CniCommand, json: &Map<String, Value>) -> Result<SpecVersion, Error> {
     let version = written_version(command, json)?;
     let too_old = |since: &str| {
         let message = format!(
@@ -314,14 +322,14 @@ fn version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, E
         Err(Error::new(Code::IncompatibleVersion, message))
     };
     match command {
-        Command::Check if version < SpecVersion::V0_4_0 => too_old("0.4.0"),
-        Command::Gc | Command::Status if version < SpecVersion::V1_1_0 => too_old("1.1.0"),
+        CniCommand::Check if version < SpecVersion::V0_4_0 => too_old("0.4.0"),
+        CniCommand::Gc | CniCommand::Status if version < SpecVersion::V1_1_0 => too_old("1.1.0"),
         _ => Ok(version),
     }
 }
 
 /// The configuration's version; without one it is the first.
-fn written_version(command: Command, json: &Map<String, Value>) -> Result<SpecVersion, Error> {
+fn written_version(command: CniCommand, json: &Map<String, Value>) -> Result<SpecVersion, Error> {
     let is_wrong = |flaw: String| Err(Error::new(Code::Decode, flaw));
     match json.get("cniVersion") {
         None | Some(Value::Null) => Ok(SpecVersion::V0_1_0),
@@ -336,8 +344,8 @@ fn written_version(command: Command, json: &Map<String, Value>) -> Result<SpecVe
 
 /// Whether a command exists from some version on only. There the reference takes
 /// the configuration's apart, and what is none does not decode (skel: `pluginMain`).
-fn compares_versions(command: Command) -> bool {
-    matches!(command, Command::Check | Command::Gc | Command::Status)
+fn compares_versions(command: CniCommand) -> bool {
+    matches!(command, CniCommand::Check | CniCommand::Gc | CniCommand::Status)
 }
 
 /// Whether a text is one to three numbers with dots between them.

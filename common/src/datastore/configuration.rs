@@ -9,7 +9,7 @@ pub const DEFAULT_EMBEDDED_PATH: &str = "/var/lib/weir/weir.db";
 
 /// A datastore, as validated configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Configuration {
+pub enum DatastoreConfiguration {
     /// A file on this host.
     Embedded {
         /// The database file; its directory is made when it is missing.
@@ -19,7 +19,7 @@ pub enum Configuration {
     Etcd(EtcdConfiguration),
 }
 
-impl Configuration {
+impl DatastoreConfiguration {
     /// What tells this datastore from another one: its file, or etcd's URLs, whose order
     /// says nothing.
     pub fn place(&self) -> String {
@@ -65,7 +65,7 @@ fn plain_endpoint(url: &str) -> String {
     if behind_host.contains(':') { url } else { format!("{url}:{port}") }
 }
 
-impl Default for Configuration {
+impl Default for DatastoreConfiguration {
     fn default() -> Self {
         Self::Embedded { path: DEFAULT_EMBEDDED_PATH.into() }
     }
@@ -123,9 +123,9 @@ impl std::fmt::Debug for EtcdConfiguration {
 mod tests {
     use super::*;
 
-    fn etcd(endpoints: &[&str]) -> Configuration {
+    fn etcd(endpoints: &[&str]) -> DatastoreConfiguration {
         let endpoints = endpoints.iter().map(|it| (*it).to_owned()).collect();
-        Configuration::Etcd(EtcdConfiguration::new(endpoints))
+        DatastoreConfiguration::Etcd(EtcdConfiguration::new(endpoints))
     }
 
     #[test]
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_the_text_does_not_tell_stays_open() {
-        let file = |path: &str| Configuration::Embedded { path: path.into() };
+        let file = |path: &str| DatastoreConfiguration::Embedded { path: path.into() };
         for (one, other) in [
             ("http://h:2379", "https://h:2379"),
             ("http://h:2379", "http://h:2380"),

@@ -16,7 +16,7 @@ mod transaction;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use configuration::{Configuration, EtcdConfiguration};
+pub use configuration::{DatastoreConfiguration, EtcdConfiguration};
 pub use error::Error;
 pub use paging::Paging;
 pub use transaction::{Compare, Outcome, Transaction, Write};

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::change::ChangeArgs;
 use super::input::FileArgs;
-use super::write::{self, Mode};
+use super::write::{self, WriteMode};
 use crate::session::{CommandResult, Session};
 
 /// Arguments of `weirctl apply`.
@@ -25,5 +25,5 @@ pub struct ApplyArgs {
 /// [`Failure`](crate::session::Failure) when the file is wrong or a resource
 /// could not be applied.
 pub async fn run(arguments: ApplyArgs, session: &Session<'_>) -> CommandResult {
-    write::run(Mode::Apply, &arguments.files, session).await
+    write::run(WriteMode::Apply, &arguments.files, session).await
 }

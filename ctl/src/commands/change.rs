@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::ipam_check::Output;
-use crate::cli::{Command, IpamCommand, NodeCommand};
+use crate::cli::{CtlCommand, IpamCommand, NodeCommand};
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::Rehearsal;
 
@@ -19,21 +19,23 @@ pub struct ChangeArgs {
 }
 
 /// Whether this command is to be tried out only.
-pub fn is_dry_run(command: &Command) -> bool {
+pub fn is_dry_run(command: &CtlCommand) -> bool {
     let change = match command {
-        Command::Init(arguments) => arguments.change,
-        Command::Create(arguments) => arguments.change,
-        Command::Apply(arguments) => arguments.change,
-        Command::Replace(arguments) => arguments.change,
-        Command::Patch(arguments) => arguments.change,
-        Command::Delete(arguments) => arguments.change,
-        Command::Label(arguments) => arguments.change,
-        Command::Ipam(IpamCommand::Release(arguments)) => arguments.change,
-        Command::Ipam(IpamCommand::Configure(arguments)) => arguments.change,
-        Command::Ipam(IpamCommand::Reclaim(arguments)) => arguments.change,
-        Command::Ipam(IpamCommand::Check(arguments)) => ChangeArgs { dry_run: arguments.dry_run },
-        Command::Node(NodeCommand::Rename(arguments)) => arguments.change,
-        Command::Node(NodeCommand::Adopt(arguments)) => arguments.change,
+        CtlCommand::Init(arguments) => arguments.change,
+        CtlCommand::Create(arguments) => arguments.change,
+        CtlCommand::Apply(arguments) => arguments.change,
+        CtlCommand::Replace(arguments) => arguments.change,
+        CtlCommand::Patch(arguments) => arguments.change,
+        CtlCommand::Delete(arguments) => arguments.change,
+        CtlCommand::Label(arguments) => arguments.change,
+        CtlCommand::Ipam(IpamCommand::Release(arguments)) => arguments.change,
+        CtlCommand::Ipam(IpamCommand::Configure(arguments)) => arguments.change,
+        CtlCommand::Ipam(IpamCommand::Reclaim(arguments)) => arguments.change,
+        CtlCommand::Ipam(IpamCommand::Check(arguments)) => {
+            ChangeArgs { dry_run: arguments.dry_run }
+        }
+        CtlCommand::Node(NodeCommand::Rename(arguments)) => arguments.change,
+        CtlCommand::Node(NodeCommand::Adopt(arguments)) => arguments.change,
         _ => ChangeArgs::default(),
     };
     change.dry_run
@@ -43,7 +45,7 @@ pub fn is_dry_run(command: &Command) -> bool {
 ///
 /// # Errors
 /// As the command.
-pub async fn rehearse(command: Command, session: &Session<'_>) -> CommandResult {
+pub async fn rehearse(command: CtlCommand, session: &Session<'_>) -> CommandResult {
     let rehearsal = Rehearsal::new(session.datastore);
     let session = Session { datastore: &rehearsal, ..*session };
     let note = if prints_json(&command) { "" } else { NOTHING_CHANGED };
@@ -54,7 +56,7 @@ pub async fn rehearse(command: Command, session: &Session<'_>) -> CommandResult 
 }
 
 /// Whether the result is a document, which says itself that it was a dry run.
-fn prints_json(command: &Command) -> bool {
+fn prints_json(command: &CtlCommand) -> bool {
     let json = Some(Output::Json);
-    matches!(command, Command::Ipam(IpamCommand::Check(arguments)) if arguments.output == json)
+    matches!(command, CtlCommand::Ipam(IpamCommand::Check(arguments)) if arguments.output == json)
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::change::ChangeArgs;
 use super::input::FileArgs;
-use super::write::{self, Mode};
+use super::write::{self, WriteMode};
 use crate::session::{CommandResult, Session};
 
 /// Arguments of `weirctl create`.
@@ -33,5 +33,6 @@ pub struct CreateArgs {
 /// [`Failure`](crate::session::Failure) when the file is wrong or a resource
 /// could not be created.
 pub async fn run(arguments: CreateArgs, session: &Session<'_>) -> CommandResult {
-    write::run(Mode::Create { skip_exists: arguments.skip_exists }, &arguments.files, session).await
+    write::run(WriteMode::Create { skip_exists: arguments.skip_exists }, &arguments.files, session)
+        .await
 }

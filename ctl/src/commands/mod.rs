@@ -30,7 +30,7 @@ pub use change::is_dry_run;
 
 use weir_common::resources::{Kind, Resource};
 
-use crate::cli::{Command, IpamCommand, NodeCommand};
+use crate::cli::{CtlCommand, IpamCommand, NodeCommand};
 use crate::session::{CommandResult, Failure, Session, Surroundings};
 use crate::store::{self, StoreError};
 
@@ -39,7 +39,7 @@ use crate::store::{self, StoreError};
 /// # Errors
 /// [`Failure`] with what to print when the command did not do all that it was
 /// asked to.
-pub async fn run(command: Command, session: &Session<'_>) -> CommandResult {
+pub async fn run(command: CtlCommand, session: &Session<'_>) -> CommandResult {
     if change::is_dry_run(&command) {
         return change::rehearse(command, session).await;
     }
@@ -47,35 +47,41 @@ pub async fn run(command: Command, session: &Session<'_>) -> CommandResult {
 }
 
 /// Runs a command that needs no datastore; `None` when it needs one.
-pub fn run_offline(command: &Command, surroundings: &dyn Surroundings) -> Option<CommandResult> {
+pub fn run_offline(command: &CtlCommand, surroundings: &dyn Surroundings) -> Option<CommandResult> {
     match command {
-        Command::Validate(arguments) => Some(validate::run(arguments, surroundings)),
-        Command::Completion(arguments) => Some(Ok(completion::text(arguments))),
-        Command::Version => Some(Ok(version::text())),
+        CtlCommand::Validate(arguments) => Some(validate::run(arguments, surroundings)),
+        CtlCommand::Completion(arguments) => Some(Ok(completion::text(arguments))),
+        CtlCommand::Version => Some(Ok(version::text())),
         _ => None,
     }
 }
 
 /// Runs a command on the datastore of the session.
-async fn run_on(command: Command, session: &Session<'_>) -> CommandResult {
+async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
     match command {
-        Command::Init(arguments) => init::run(arguments, session).await,
-        Command::Create(arguments) => create::run(arguments, session).await,
-        Command::Apply(arguments) => apply::run(arguments, session).await,
-        Command::Replace(arguments) => replace::run(arguments, session).await,
-        Command::Patch(arguments) => patch::run(arguments, session).await,
-        Command::Label(arguments) => label::run(arguments, session).await,
-        Command::Delete(arguments) => delete::run(arguments, session).await,
-        Command::Get(arguments) => get::run(arguments, session).await,
+        CtlCommand::Init(arguments) => init::run(arguments, session).await,
+        CtlCommand::Create(arguments) => create::run(arguments, session).await,
+        CtlCommand::Apply(arguments) => apply::run(arguments, session).await,
+        CtlCommand::Replace(arguments) => replace::run(arguments, session).await,
+        CtlCommand::Patch(arguments) => patch::run(arguments, session).await,
+        CtlCommand::Label(arguments) => label::run(arguments, session).await,
+        CtlCommand::Delete(arguments) => delete::run(arguments, session).await,
+        CtlCommand::Get(arguments) => get::run(arguments, session).await,
         // Run before a datastore is opened: see `crate::run`.
-        Command::Node(NodeCommand::Run(_)) => Ok(String::new()),
-        Command::Ipam(command) => run_ipam(command, session).await,
-        Command::Node(NodeCommand::Status(arguments)) => node_status::run(arguments, session).await,
-        Command::Node(NodeCommand::Rename(arguments)) => node_rename::run(arguments, session).await,
-        Command::Node(NodeCommand::Adopt(arguments)) => node_adopt::run(arguments, session).await,
-        Command::Validate(arguments) => validate::run(&arguments, session.surroundings),
-        Command::Completion(arguments) => Ok(completion::text(&arguments)),
-        Command::Version => Ok(version::text()),
+        CtlCommand::Node(NodeCommand::Run(_)) => Ok(String::new()),
+        CtlCommand::Ipam(command) => run_ipam(command, session).await,
+        CtlCommand::Node(NodeCommand::Status(arguments)) => {
+            node_status::run(arguments, session).await
+        }
+        CtlCommand::Node(NodeCommand::Rename(arguments)) => {
+            node_rename::run(arguments, session).await
+        }
+        CtlCommand::Node(NodeCommand::Adopt(arguments)) => {
+            node_adopt::run(arguments, session).await
+        }
+        CtlCommand::Validate(arguments) => validate::run(&arguments, session.surroundings),
+        CtlCommand::Completion(arguments) => Ok(completion::text(&arguments)),
+        CtlCommand::Version => Ok(version::text()),
     }
 }
 

@@ -24,7 +24,7 @@ pub struct PatchArgs {
     /// What to change, in JSON or YAML
     #[arg(short, long, value_name = "PATCH")]
     pub patch: String,
-    /// Form of the patch
+    /// PatchFlag of the patch
     #[arg(
         short = 't',
         long = "type",
@@ -32,7 +32,7 @@ pub struct PatchArgs {
         value_enum,
         default_value = "strategic"
     )]
-    pub form: Form,
+    pub form: PatchFlag,
     /// How the change is made.
     #[command(flatten)]
     pub change: ChangeArgs,
@@ -40,7 +40,7 @@ pub struct PatchArgs {
 
 /// The forms of patches.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Form {
+pub enum PatchFlag {
     /// A part of the resource; $patch and $retainKeys are understood
     Strategic,
     /// A list of operations (RFC 6902)
@@ -59,9 +59,9 @@ pub async fn run(arguments: PatchArgs, session: &Session<'_>) -> CommandResult {
     let kind = super::parse_kind(&arguments.kind)?;
     let patched = async {
         let form = match arguments.form {
-            Form::Strategic => PatchType::Strategic,
-            Form::Json => PatchType::Json,
-            Form::Merge => PatchType::Merge,
+            PatchFlag::Strategic => PatchType::Strategic,
+            PatchFlag::Json => PatchType::Json,
+            PatchFlag::Merge => PatchType::Merge,
         };
         let patch = Patch::parse(&arguments.patch, form)?;
         let name = super::resolve_name(session, kind, &arguments.name).await?;

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::change::ChangeArgs;
 use super::input::FileArgs;
-use super::write::{self, Mode};
+use super::write::{self, WriteMode};
 use crate::session::{CommandResult, Session};
 
 /// Arguments of `weirctl replace`.
@@ -25,5 +25,5 @@ pub struct ReplaceArgs {
 /// [`Failure`](crate::session::Failure) when the file is wrong or a resource
 /// could not be replaced.
 pub async fn run(arguments: ReplaceArgs, session: &Session<'_>) -> CommandResult {
-    write::run(Mode::Replace, &arguments.files, session).await
+    write::run(WriteMode::Replace, &arguments.files, session).await
 }

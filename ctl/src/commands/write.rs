@@ -9,7 +9,7 @@ use crate::store::{self, StoreError};
 
 /// What is done with a resource.
 #[derive(Clone, Copy, Debug)]
-pub enum Mode {
+pub enum WriteMode {
     /// It is created.
     Create {
         /// Whether one that is there already counts as created.
@@ -21,7 +21,7 @@ pub enum Mode {
     Replace,
 }
 
-impl Mode {
+impl WriteMode {
     fn verb(self) -> Verb {
         let (infinitive, participle) = match self {
             Self::Create { .. } => ("create", "created"),
@@ -37,7 +37,7 @@ impl Mode {
 /// # Errors
 /// [`Failure`](crate::session::Failure) when the file is wrong or a resource
 /// could not be written.
-pub async fn run(mode: Mode, files: &FileArgs, session: &Session<'_>) -> CommandResult {
+pub async fn run(mode: WriteMode, files: &FileArgs, session: &Session<'_>) -> CommandResult {
     let resources = files.read(session.surroundings)?;
     let mut report = Report::new(mode.verb());
     let total = resources.len();
@@ -48,18 +48,24 @@ pub async fn run(mode: Mode, files: &FileArgs, session: &Session<'_>) -> Command
     report.finish()
 }
 
-async fn write(mode: Mode, resource: &Resource, session: &Session<'_>) -> Result<(), StoreError> {
+async fn write(
+    mode: WriteMode,
+    resource: &Resource,
+    session: &Session<'_>,
+) -> Result<(), StoreError> {
     let (datastore, birth) = (session.datastore, || session.surroundings.birth());
     match mode {
-        Mode::Create { skip_exists } => match store::create(datastore, resource, &birth()).await {
-            Err(StoreError::AlreadyExists { .. }) if skip_exists => Ok(()),
-            result => result,
-        },
-        Mode::Apply => {
+        WriteMode::Create { skip_exists } => {
+            match store::create(datastore, resource, &birth()).await {
+                Err(StoreError::AlreadyExists { .. }) if skip_exists => Ok(()),
+                result => result,
+            }
+        }
+        WriteMode::Apply => {
             let resource = super::resolve(session, resource.clone()).await?;
             store::apply(datastore, &resource, &birth()).await
         }
-        Mode::Replace => {
+        WriteMode::Replace => {
             let resource = super::resolve(session, resource.clone()).await?;
             store::replace(datastore, &resource).await
         }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use weir_common::cni;
-use weir_common::datastore::{Configuration, EtcdConfiguration};
+use weir_common::datastore::{DatastoreConfiguration, EtcdConfiguration};
 
 use crate::network::{Network, datastore_of, plugins};
 
@@ -22,7 +22,7 @@ pub use sources::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Location {
     /// What to open.
-    pub configuration: Configuration,
+    pub configuration: DatastoreConfiguration,
     /// Who said so.
     pub source: Source,
 }
@@ -31,8 +31,10 @@ impl std::fmt::Display for Location {
     /// All but the password.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.configuration {
-            Configuration::Embedded { path } => write!(formatter, "embedded, {}", path.display())?,
-            Configuration::Etcd(etcd) => {
+            DatastoreConfiguration::Embedded { path } => {
+                write!(formatter, "embedded, {}", path.display())?
+            }
+            DatastoreConfiguration::Etcd(etcd) => {
                 write!(formatter, "etcd, {}", etcd.endpoints.join(", "))?;
                 if let Some((user, _)) = &etcd.credentials {
                     write!(formatter, ", as user {user}")?;
@@ -174,7 +176,10 @@ pub fn choose(candidates: &Candidates) -> Result<Location, LocationError> {
     let weirs = candidates.network.iter().find_map(|(path, text)| Some((path, weir_plugin(text)?)));
     match weirs {
         Some((path, plugin)) => of_network(path, &plugin),
-        None => Ok(Location { configuration: Configuration::default(), source: Source::Default }),
+        None => Ok(Location {
+            configuration: DatastoreConfiguration::default(),
+            source: Source::Default,
+        }),
     }
 }
 
@@ -202,12 +207,11 @@ fn locate(settings: &Settings, source: Source) -> Result<Location, LocationError
         None => settings.endpoints.is_empty(),
     };
     let configuration = if embedded {
-        settings
-            .path
-            .clone()
-            .map_or_else(Configuration::default, |path| Configuration::Embedded { path })
+        settings.path.clone().map_or_else(DatastoreConfiguration::default, |path| {
+            DatastoreConfiguration::Embedded { path }
+        })
     } else {
-        Configuration::Etcd(etcd(settings, &source)?)
+        DatastoreConfiguration::Etcd(etcd(settings, &source)?)
     };
     Ok(Location { configuration, source })
 }

@@ -6,8 +6,8 @@ fn settings(pairs: &[(&str, &str)]) -> Settings {
 
 fn endpoints(location: &Location) -> Vec<String> {
     match &location.configuration {
-        Configuration::Etcd(etcd) => etcd.endpoints.clone(),
-        Configuration::Embedded { path } => vec![path.display().to_string()],
+        DatastoreConfiguration::Etcd(etcd) => etcd.endpoints.clone(),
+        DatastoreConfiguration::Embedded { path } => vec![path.display().to_string()],
     }
 }
 
@@ -81,7 +81,7 @@ fn a_network_that_is_named_says_where_unless_flags_do() {
 fn flags_are_completed_from_the_environment() {
     let mut candidates = all();
     candidates.environment.password = Some("secret".into());
-    let Configuration::Etcd(etcd) = choose(&candidates).unwrap().configuration else {
+    let DatastoreConfiguration::Etcd(etcd) = choose(&candidates).unwrap().configuration else {
         panic!("not etcd");
     };
     assert_eq!(etcd.credentials, Some(("u".into(), "secret".into())));
@@ -102,7 +102,7 @@ spec:
   etcdKeyFile: key.pem
 ";
     let candidates = Candidates { file: Some(("f".into(), text.into())), ..Candidates::default() };
-    let Configuration::Etcd(etcd) = choose(&candidates).unwrap().configuration else {
+    let DatastoreConfiguration::Etcd(etcd) = choose(&candidates).unwrap().configuration else {
         panic!("not etcd");
     };
     assert_eq!(etcd.endpoints, ["https://a:2379", "https://b:2379"]);
@@ -143,8 +143,9 @@ fn weirctl_and_the_plugins_read_a_network_alike() {
             r#"{{"type": "weir", "ipam": {{"type": "weir-ipam", "datastore_path": "/y"}}, {case}}}"#
         );
         let json = serde_json::from_str(&plugin).unwrap();
-        let plugins = cni::Configuration::for_removal("n".into(), cni::SpecVersion::V1_0_0, &json)
-            .and_then(|configuration| configuration.datastore);
+        let plugins =
+            cni::NetworkConfiguration::for_removal("n".into(), cni::SpecVersion::V1_0_0, &json)
+                .and_then(|configuration| configuration.datastore);
         let text = format!(r#"{{"name": "n", "cniVersion": "1.0.0", "plugins": [{plugin}]}}"#);
         let network = vec![("10-weir.conflist".into(), text)];
         match (choose(&Candidates { network, ..Candidates::default() }), plugins) {
@@ -204,10 +205,10 @@ fn a_datastore_is_described_without_its_password() {
     etcd.credentials = Some(("u".into(), "secret".into()));
     let shown = |configuration, source| Location { configuration, source }.to_string();
     assert_eq!(
-        shown(Configuration::Etcd(etcd), Source::Environment),
+        shown(DatastoreConfiguration::Etcd(etcd), Source::Environment),
         "etcd, http://a:1, http://b:1, as user u (named by the environment)"
     );
-    let embedded = Configuration::Embedded { path: "/x/weir.db".into() };
+    let embedded = DatastoreConfiguration::Embedded { path: "/x/weir.db".into() };
     assert_eq!(
         shown(embedded, Source::CommandLine),
         "embedded, /x/weir.db (named by the command line)"

@@ -20,11 +20,11 @@ const CLEAR: &str = "\r\u{1b}[K";
 /// terminal and more than a second of work is ahead.
 #[derive(Debug, Default)]
 pub struct Progress {
-    state: Mutex<Option<State>>,
+    state: Mutex<Option<ProgressState>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct State {
+struct ProgressState {
     begun: Instant,
     done: usize,
     shown: Option<Instant>,
@@ -57,7 +57,7 @@ impl Progress {
     pub fn waiting(&self, time: Duration) {
         if stderr().is_terminal() && time > WORTH_SAYING {
             let now = Instant::now();
-            let state = State { begun: now, done: 0, shown: Some(now) };
+            let state = ProgressState { begun: now, done: 0, shown: Some(now) };
             *self.state.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
             let _ = write!(stderr(), "{CLEAR}{}", waiting_line(time));
         }
@@ -70,11 +70,11 @@ impl Progress {
         }
         let now = Instant::now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = State { begun: now, done, shown: None };
+        let fresh = ProgressState { begun: now, done, shown: None };
         let known = state.get_or_insert(fresh);
         if done < known.done {
             // Something else has begun.
-            *known = State { shown: known.shown, ..fresh };
+            *known = ProgressState { shown: known.shown, ..fresh };
         }
         known.done = done;
         let worth_saying = known.shown.is_some() || is_long(now - known.begun);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use weir_common::cni::skeleton::{Call, Plugin};
-use weir_common::cni::{AddResult, Command, Error, assigned};
+use weir_common::cni::{AddResult, CniCommand, Error, assigned};
 use weir_ipam::Ipam;
 use weir_process::{Limit, WORK, block_on, logged};
 
@@ -15,28 +15,28 @@ impl Plugin for WeirIpam {
     }
 
     fn add(&self, call: &Call) -> Result<AddResult, Error> {
-        run(call, Command::Add, async |ipam: Ipam<'_>| {
+        run(call, CniCommand::Add, async |ipam: Ipam<'_>| {
             let added = ipam.add().await?;
             Ok(assigned(call.configuration.require_ipam()?, &added.assignment))
         })
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
-        run(call, Command::Del, async |ipam: Ipam<'_>| ipam.del().await)
+        run(call, CniCommand::Del, async |ipam: Ipam<'_>| ipam.del().await)
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
-        run(call, Command::Check, async |ipam: Ipam<'_>| ipam.check().await)
+        run(call, CniCommand::Check, async |ipam: Ipam<'_>| ipam.check().await)
     }
 
     fn gc(&self, call: &Call) -> Result<(), Error> {
-        run(call, Command::Gc, async |ipam: Ipam<'_>| {
+        run(call, CniCommand::Gc, async |ipam: Ipam<'_>| {
             ipam.gc(call.configuration.valid_attachments.as_ref(), &ipam.claims()?).await
         })
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
-        logged(call, Command::Status, || block_on(Ipam::status(call, Limit::of(WORK))))
+        logged(call, CniCommand::Status, || block_on(Ipam::status(call, Limit::of(WORK))))
     }
 }
 
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 
 fn run<'a, T>(
     call: &'a Call,
-    command: Command,
+    command: CniCommand,
     work: impl AsyncFnOnce(Ipam<'a>) -> Result<T, Error>,
 ) -> Result<T, Error> {
     logged(call, command, || {

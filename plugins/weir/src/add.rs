@@ -14,7 +14,7 @@ use weir_process::{CLEAN_UP, Limit, Lock, NODE_LOCK, Timing, WORK};
 
 use crate::attachment::{attachment_of, identity_of, result_of};
 use crate::node::{Cluster, Node};
-use crate::source::{Given, Source, is_own_ipam};
+use crate::source::{Given, IpamSource, is_own_ipam};
 use crate::{del, failure, forwarding, lock};
 
 /// Attaches the container, or leaves everything as it was. An attachment that is
@@ -25,7 +25,7 @@ use crate::{del, failure, forwarding, lock};
 /// Whatever is in the way.
 pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let limit = Limit::of(WORK);
-    let source = Source::find(call)?;
+    let source = IpamSource::find(call)?;
     let identity = identity_of(call)?;
     let kernel = open(call)?;
     let _locks = lock(&identity, limit).await?;
@@ -53,8 +53,8 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
 async fn attach(
     call: &Call,
     kernel: &Kernel,
-    (node, source): (&Node, &Source<'_>),
-    link: impl Future<Output = Result<Link, Error>>,
+    (node, source): (&Node, &IpamSource<'_>),
+    link: impl Future<Output = Result<ContainerLink, Error>>,
     limit: Limit,
 ) -> Result<(AddResult, Option<Cluster>), Error> {
     // While addresses are assigned, what needs none is done.
@@ -123,7 +123,7 @@ pub async fn mtu(call: &Call, kernel: &Kernel, node: &Node) -> Result<Mtu, Error
 }
 
 /// The container's link, before its addresses are known.
-struct Link {
+struct ContainerLink {
     /// The MTU that it is to have.
     mtu: Mtu,
     /// Whether it was made with another one, before the cluster was known.
@@ -137,7 +137,7 @@ struct Link {
     applied: Applied,
 }
 
-impl Link {
+impl ContainerLink {
     fn with_mtu_of(self, call: &Call, cluster: Option<&Cluster>) -> Self {
         let of_cluster = cluster.and_then(|cluster| cluster.pod_mtu);
         let is_open = call.configuration.mtu.is_none();
@@ -153,7 +153,7 @@ async fn prepare(
     checked: Option<Mtu>,
     identity: &AttachmentIdentity,
     present: bool,
-) -> Result<Link, Error> {
+) -> Result<ContainerLink, Error> {
     let _timing = Timing::of("link");
     let mtu = match checked {
         Some(mtu) => mtu,
@@ -169,7 +169,7 @@ async fn prepare(
     let beside = kernel.routes_beside(identity, present, families).await;
     let beside = beside.map_err(failure::of_kernel)?;
     let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
-    Ok(Link { mtu, is_of_other_mtu: false, ready_for, present, beside, applied })
+    Ok(ContainerLink { mtu, is_of_other_mtu: false, ready_for, present, beside, applied })
 }
 
 /// The IP versions that the result will have, where that is known beforehand.
@@ -185,7 +185,7 @@ async fn connect(
     kernel: &Kernel,
     (node, nat): (&Node, Nat),
     addresses: AddResult,
-    (link, limit): (Link, Limit),
+    (link, limit): (ContainerLink, Limit),
 ) -> Result<(AddResult, Applied), Error> {
     let _timing = Timing::of("attach");
     let (attachment, steps) = match plan(call, kernel, &addresses, &link).await {
@@ -231,7 +231,7 @@ async fn plan(
     call: &Call,
     kernel: &Kernel,
     addresses: &AddResult,
-    link: &Link,
+    link: &ContainerLink,
 ) -> Result<(Attachment, Vec<Step>), Error> {
     let of_mtu = |mtu| attachment_of(call, addresses, mtu, forwarding(call));
     let attachment = of_mtu(link.mtu)?;
@@ -282,7 +282,7 @@ async fn whole(
 /// DEL. What the kernel has at this moment counts, not what it had when the call began.
 async fn give_back(
     call: &Call,
-    source: &Source<'_>,
+    source: &IpamSource<'_>,
     identity: &AttachmentIdentity,
     error: Error,
 ) -> Error {

@@ -2,7 +2,7 @@
 //! answers, and what CHECK expects.
 
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{AddResult, Code, Error, Interface, IpConfiguration, Route, first_dns};
+use weir_common::cni::{AddResult, CniRoute, Code, Error, Interface, IpConfiguration, first_dns};
 use weir_common::link::MacAddress;
 use weir_common::network::{
     Attachment, AttachmentIdentity, AttachmentRequest, Expected, HOST_MAC, InvalidAttachment, Mtu,
@@ -63,7 +63,7 @@ fn with_default_routes(
     })
 }
 
-fn requested_route(route: &Route) -> RequestedRoute {
+fn requested_route(route: &CniRoute) -> RequestedRoute {
     RequestedRoute {
         destination: route.dst,
         mtu: route.mtu,

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
-use weir_common::network::{Difference, Families, Trouble, compare, needs_nat, not_forwarding};
+use weir_common::network::{Families, HealthProblem, Mismatch, compare, needs_nat, not_forwarding};
 use weir_kernel::Kernel;
 use weir_process::{Limit, WORK};
 
 use crate::attachment::{expected_of, identity_of};
 use crate::node::Node;
-use crate::source::{Source, is_own_ipam};
+use crate::source::{IpamSource, is_own_ipam};
 use crate::{failure, forwarding, lock};
 
 /// Asks the IPAM, and compares the kernel with the result of ADD, and with what
@@ -22,7 +22,7 @@ use crate::{failure, forwarding, lock};
 pub async fn check(call: &Call) -> Result<(), Error> {
     let limit = Limit::of(WORK);
     let result = call.configuration.require_prev_result()?;
-    let source = Source::find(call)?;
+    let source = IpamSource::find(call)?;
     let _locks = lock(&identity_of(call)?, limit).await?;
     source.check(call, limit).await?;
     let expected = expected_of(call, result, forwarding(call))?;
@@ -30,7 +30,7 @@ pub async fn check(call: &Call) -> Result<(), Error> {
     let kernel = Kernel::open_with_container(path).map_err(failure::of_kernel)?;
     let found = kernel.inspect(&expected).await.map_err(failure::of_kernel)?;
     let differences: Vec<String> =
-        compare(&expected, &found).iter().map(Difference::to_string).collect();
+        compare(&expected, &found).iter().map(Mismatch::to_string).collect();
     let differs = (!differences.is_empty()).then(|| {
         let message = format!("{}; delete and add the container again", differences.join("; "));
         Error::new(Code::CheckFailed, message)
@@ -45,7 +45,7 @@ fn forwards(kernel: &Kernel, addresses: &[IpAddr]) -> Result<(), Error> {
     let has = |is_v4| addresses.iter().any(|address| address.is_ipv4() == is_v4);
     let families = Families { ipv4: has(true), ipv6: has(false) };
     let state = kernel.node_state(families.ipv6).map_err(failure::of_kernel)?;
-    let failed = |trouble: &Trouble| Error::new(Code::CheckFailed, trouble.to_string());
+    let failed = |trouble: &HealthProblem| Error::new(Code::CheckFailed, trouble.to_string());
     Error::joined(not_forwarding(families, &state).iter().map(failed)).map_or(Ok(()), Err)
 }
 
@@ -57,7 +57,7 @@ fn nat(call: &Call, kernel: &Kernel, addresses: &[IpAddr]) -> Result<(), Error> 
     }
     let pools = Node::find(call).pools_without_nat(kernel).map_err(failure::of_kernel)?;
     if addresses.iter().any(|&address| needs_nat(&pools, address)) {
-        return Err(Error::new(Code::CheckFailed, Trouble::NatMissing.to_string()));
+        return Err(Error::new(Code::CheckFailed, HealthProblem::NatMissing.to_string()));
     }
     Ok(())
 }

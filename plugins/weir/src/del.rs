@@ -7,7 +7,7 @@ use weir_kernel::{Kernel, OwnLink};
 use weir_process::{Limit, Timing, WORK};
 
 use crate::attachment::identity_of;
-use crate::source::Source;
+use crate::source::IpamSource;
 use crate::{failure, lock};
 
 /// Removes what is there of the attachment and has its addresses released. The
@@ -64,5 +64,5 @@ async fn remove_link(kernel: &Kernel, link: Option<OwnLink>) -> Result<(), Error
 
 async fn release(call: &Call, limit: Limit) -> Result<(), Error> {
     let _timing = Timing::of("addresses");
-    Source::find(call)?.release(call, limit).await
+    IpamSource::find(call)?.release(call, limit).await
 }

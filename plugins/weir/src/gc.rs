@@ -14,7 +14,7 @@ use weir_process::{AttachmentLocks, Limit, Lock, NODE_LOCK, Timing, WORK};
 
 use crate::failure;
 use crate::node::{Cluster, Node};
-use crate::source::Source;
+use crate::source::IpamSource;
 
 /// Removes the links of the network that the runtime does not list, and has their
 /// addresses given back, in this order: an address is not given back while the node routes
@@ -58,8 +58,8 @@ async fn give_back(
     limit: Limit,
 ) -> Result<Option<Cluster>, Error> {
     let _timing = Timing::of("addresses");
-    match Source::find(call)? {
-        Source::Own => {
+    match IpamSource::find(call)? {
+        IpamSource::Own => {
             let ipam = Ipam::open(call, limit).await?;
             let listed = call.configuration.valid_attachments.as_ref();
             let valid = listed.map(|listed| listed | left);
@@ -69,7 +69,7 @@ async fn give_back(
                 false => None,
             })
         }
-        Source::Plugin(delegate) => {
+        IpamSource::Plugin(delegate) => {
             delegate.with_input(&input(call, left)?).run("GC", limit).await?;
             Ok(None)
         }

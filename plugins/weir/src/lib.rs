@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use weir_common::cni::skeleton::{Call, Plugin};
-use weir_common::cni::{AddResult, Command, Error};
+use weir_common::cni::{AddResult, CniCommand, Error};
 use weir_common::network::AttachmentIdentity;
 use weir_kernel::is_same_namespace;
 use weir_process::{AttachmentLocks, Limit, Timing, block_on, logged};
@@ -34,23 +34,23 @@ impl Plugin for Weir {
     }
 
     fn add(&self, call: &Call) -> Result<AddResult, Error> {
-        logged(call, Command::Add, || block_on(add::add(call)))
+        logged(call, CniCommand::Add, || block_on(add::add(call)))
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
-        logged(call, Command::Del, || block_on(del::del(call)))
+        logged(call, CniCommand::Del, || block_on(del::del(call)))
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
-        logged(call, Command::Check, || block_on(check::check(call)))
+        logged(call, CniCommand::Check, || block_on(check::check(call)))
     }
 
     fn gc(&self, call: &Call) -> Result<(), Error> {
-        logged(call, Command::Gc, || block_on(gc::gc(call)))
+        logged(call, CniCommand::Gc, || block_on(gc::gc(call)))
     }
 
     fn status(&self, call: &Call) -> Result<(), Error> {
-        logged(call, Command::Status, || block_on(status::status(call)))
+        logged(call, CniCommand::Status, || block_on(status::status(call)))
     }
 }
 

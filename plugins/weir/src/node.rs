@@ -12,7 +12,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
-use weir_common::datastore::{Configuration, Datastore, Revision};
+use weir_common::datastore::{Datastore, DatastoreConfiguration, Revision};
 use weir_common::network::{
     ClusterPool, Follower, Inventory, Listing, Mtu, MtuSource, NamedNode, Nat, NatPool, NatTable,
     SavedState, TunnelNeed, Writer, any_tunnels, needs_tunnel, plan_cluster, pod_mtu,
@@ -66,7 +66,7 @@ impl Node {
     /// Who keeps it at this moment. An agent that has not reconciled the node yet does not:
     /// until then the calls do.
     pub fn find(call: &Call) -> Self {
-        let datastore = call.configuration.datastore.as_ref().map(Configuration::place);
+        let datastore = call.configuration.datastore.as_ref().map(DatastoreConfiguration::place);
         let datastore = datastore.unwrap_or_default();
         let state = read_state(Path::new(STATE_FILE));
         let by_agent = is_agents(state.as_ref());

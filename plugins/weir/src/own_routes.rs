@@ -1,6 +1,6 @@
 //! Which routes of a result the main plugin made, so that CHECK looks at no others.
 
-use weir_common::cni::{IpamConfiguration, Route};
+use weir_common::cni::{CniRoute, IpamConfiguration};
 
 /// IPAM plugins that answer with the routes of their configuration, all of them and no
 /// others.
@@ -10,7 +10,7 @@ const GIVING_CONFIGURED_ROUTES: [&str; 3] = ["weir-ipam", "host-local", "static"
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OwnRoutes {
     /// Those of the IPAM plugin's result.
-    pub routes: Vec<Route>,
+    pub routes: Vec<CniRoute>,
     /// Whether each family got a default route besides them.
     pub default_routes: bool,
 }
@@ -25,9 +25,9 @@ pub struct OwnRoutes {
 pub fn own_routes(
     ipam: &IpamConfiguration,
     include_default_routes: bool,
-    listed: &[Route],
+    listed: &[CniRoute],
 ) -> OwnRoutes {
-    let is_listed = |route: &&Route| listed.iter().any(|it| it.dst.trunc() == route.dst.trunc());
+    let is_listed = |route: &&CniRoute| listed.iter().any(|it| it.dst.trunc() == route.dst.trunc());
     let gave_none = if GIVING_CONFIGURED_ROUTES.contains(&ipam.plugin.as_str()) {
         ipam.routes.is_empty()
     } else {
@@ -45,7 +45,7 @@ mod tests {
 
     use super::*;
 
-    fn routes(destinations: &[&str]) -> Vec<Route> {
+    fn routes(destinations: &[&str]) -> Vec<CniRoute> {
         let routes = destinations.iter().map(|it| json!({"dst": it})).collect();
         serde_json::from_value(routes).unwrap()
     }

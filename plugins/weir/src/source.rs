@@ -18,7 +18,7 @@ pub fn is_own_ipam(call: &Call) -> bool {
 }
 
 /// Where the addresses of a call come from.
-pub enum Source<'a> {
+pub enum IpamSource<'a> {
     /// Weir's own IPAM, in this process.
     Own,
     /// Another IPAM plugin, which is executed.
@@ -37,7 +37,7 @@ pub struct Given<'a> {
     pub running: Option<Running<'a>>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> IpamSource<'a> {
     /// Finds it.
     ///
     /// # Errors

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
-use weir_common::network::{NodeHealth, Trouble, troubles};
+use weir_common::network::{HealthProblem, NodeHealth, find_problems};
 use weir_kernel::Kernel;
 use weir_process::{Limit, WORK};
 
 use crate::node::Node;
-use crate::source::Source;
+use crate::source::IpamSource;
 use crate::{add, failure};
 
 /// How long a DEL may take from the routes' removal to the link's: what looks like
@@ -17,7 +17,7 @@ use crate::{add, failure};
 /// `plan_addresses`.)
 const DEL_IN_PROGRESS: Duration = Duration::from_millis(300);
 
-/// How many troubles are told in full.
+/// How many find_problems are told in full.
 const MAX_TOLD: usize = 5;
 
 /// Looks whether containers can have the MTU that they would get, asks the IPAM
@@ -27,7 +27,7 @@ const MAX_TOLD: usize = 5;
 /// [`Code::NotAvailable`] for the MTU; what the IPAM says, before
 /// [`Code::LimitedConnectivity`].
 pub async fn status(call: &Call) -> Result<(), Error> {
-    let source = Source::find(call)?;
+    let source = IpamSource::find(call)?;
     let kernel = Kernel::open().map_err(failure::of_kernel)?;
     let unfit = |error| Error { code: Code::NotAvailable, ..error };
     add::mtu(call, &kernel, &Node::find(call)).await.map_err(unfit)?;
@@ -46,8 +46,11 @@ async fn connectivity(call: &Call, kernel: &Kernel) -> Result<(), Error> {
     }
     tokio::time::sleep(DEL_IN_PROGRESS).await;
     let again = look(call, kernel).await?;
-    let lasting: Vec<String> =
-        again.iter().filter(|trouble| first.contains(trouble)).map(Trouble::to_string).collect();
+    let lasting: Vec<String> = again
+        .iter()
+        .filter(|trouble| first.contains(trouble))
+        .map(HealthProblem::to_string)
+        .collect();
     if lasting.is_empty() {
         return Ok(());
     }
@@ -59,7 +62,7 @@ async fn connectivity(call: &Call, kernel: &Kernel) -> Result<(), Error> {
 }
 
 /// What is wrong with the network's containers on this node at this moment.
-async fn look(call: &Call, kernel: &Kernel) -> Result<Vec<Trouble>, Error> {
+async fn look(call: &Call, kernel: &Kernel) -> Result<Vec<HealthProblem>, Error> {
     let network = &call.configuration.network;
     let mut attachments = kernel.attachment_states().await.map_err(failure::of_kernel)?;
     attachments.retain(|attachment| attachment.identity.network() == network);
@@ -71,5 +74,5 @@ async fn look(call: &Call, kernel: &Kernel) -> Result<Vec<Trouble>, Error> {
     let node = Node::find(call);
     let need = node.tunnel();
     let without_nat = node.pools_without_nat(kernel).map_err(failure::of_kernel)?;
-    Ok(troubles(&attachments, &NodeHealth { state, need, tunnel, without_nat }))
+    Ok(find_problems(&attachments, &NodeHealth { state, need, tunnel, without_nat }))
 }

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use weir_common::datastore::{Configuration, EtcdConfiguration, Transaction, Write, keys};
+use weir_common::datastore::{DatastoreConfiguration, EtcdConfiguration, Transaction, Write, keys};
 use weir_common::ipam::{Affinity, Block};
 use weir_tests::{Agent, Etcd, Node, Place, Store, UPLINK, binaries};
 
@@ -106,7 +106,7 @@ impl World {
             let mut builder = tokio::runtime::Builder::new_current_thread();
             let runtime = builder.enable_all().build().expect("starting a runtime");
             let endpoints = vec![self.endpoint.clone()];
-            let configuration = Configuration::Etcd(EtcdConfiguration::new(endpoints));
+            let configuration = DatastoreConfiguration::Etcd(EtcdConfiguration::new(endpoints));
             runtime.block_on(async {
                 let store = weir_datastore::open(&configuration).await.expect("opening etcd");
                 for part in blocks.chunks(TOGETHER) {

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use weir::attachment::{attachment_of, expected_of, result_of};
-use weir_common::cni::skeleton::{Call, Plugin, Surroundings, run};
+use weir_common::cni::skeleton::{Call, Plugin, ProcessIo, run};
 use weir_common::cni::{
     AddResult, Code, Error, NodeName, SpecVersion, assigned, assignee_of, check_held, request_of,
 };
@@ -68,7 +68,7 @@ pub fn call(store: &Memory, variables: &BTreeMap<String, OsString>, input: &[u8]
     let failures = Cell::new(0);
     let status = run(
         &Pure(store.clone()),
-        Surroundings {
+        ProcessIo {
             variable: &|name| variables.get(name).cloned(),
             input: Some(&mut input),
             output: &mut output,
@@ -108,7 +108,7 @@ impl Answer {
     }
 }
 
-/// Both plugins without their surroundings.
+/// Both plugins without their io.
 struct Pure(Memory);
 
 impl Plugin for Pure {

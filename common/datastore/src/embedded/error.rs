@@ -8,7 +8,7 @@ use weir_common::datastore::Error;
 
 /// A failed step on the database file.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum FileFailure {
     #[error("SQLite failed")]
     Sqlite(#[from] rusqlite::Error),
     #[error("cannot {what}")]
@@ -40,7 +40,7 @@ pub(super) enum Failure {
     Damaged(#[source] rusqlite::Error),
 }
 
-impl Failure {
+impl FileFailure {
     /// Whether another process's lock was in the way, and nothing was done.
     pub(super) fn is_lock(&self) -> bool {
         let Self::Sqlite(error) = self else { return false };

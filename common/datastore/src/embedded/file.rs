@@ -19,7 +19,7 @@ use nix::unistd::{AccessFlags, eaccess};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::error::Failure;
+use super::error::FileFailure;
 
 /// The version of the schema that this program reads and writes (SQLite's
 /// `user_version`).
@@ -51,7 +51,7 @@ const SCHEMA: &str = "
 ";
 
 /// Opens the database at `path`, making it first if there is none.
-pub(super) fn open(path: &Path) -> Result<Connection, Failure> {
+pub(super) fn open(path: &Path) -> Result<Connection, FileFailure> {
     let connection = match connect(path) {
         Err(error) if cannot_open(&error) => {
             // Another process may have made it since.
@@ -83,13 +83,13 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 
 /// Checks that the file is one that this program can use, and sets what holds
 /// for this connection only.
-fn check(connection: &Connection) -> Result<(), Failure> {
+fn check(connection: &Connection) -> Result<(), FileFailure> {
     let found = integer(connection, "PRAGMA user_version")?;
     if integer(connection, "PRAGMA application_id")? != APPLICATION_ID {
-        return Err(Failure::Foreign);
+        return Err(FileFailure::Foreign);
     }
     if found > SCHEMA_VERSION {
-        return Err(Failure::Newer { found, known: SCHEMA_VERSION });
+        return Err(FileFailure::Newer { found, known: SCHEMA_VERSION });
     }
     // With the write-ahead log, NORMAL never damages the database; after a
     // power failure the last commits may be missing.
@@ -117,17 +117,18 @@ fn integer(connection: &Connection, pragma: &str) -> rusqlite::Result<i32> {
 /// SQLite says only that it cannot open a file that exists; the kernel says
 /// why. The file is not opened to find out: closing it again would drop the
 /// locks that SQLite may hold on it elsewhere in this process (POSIX).
-fn explain(path: &Path, error: rusqlite::Error) -> Failure {
+fn explain(path: &Path, error: rusqlite::Error) -> FileFailure {
     match eaccess(path, AccessFlags::R_OK | AccessFlags::W_OK) {
         Err(errno) if cannot_open(&error) => {
-            Failure::File { what: "open the database", source: errno.into() }
+            FileFailure::File { what: "open the database", source: errno.into() }
         }
         _ => error.into(),
     }
 }
 
-fn make(path: &Path) -> Result<(), Failure> {
-    make_directory(path).map_err(|source| Failure::File { what: "make the directory", source })?;
+fn make(path: &Path) -> Result<(), FileFailure> {
+    make_directory(path)
+        .map_err(|source| FileFailure::File { what: "make the directory", source })?;
     check_for_orphaned_log(path)?;
     let draft = beside(path, &format!(".new-{:016x}", RandomState::new().build_hasher().finish()));
     let result = write_draft(&draft).and_then(|()| publish(&draft, path));
@@ -154,28 +155,28 @@ fn make_directory(path: &Path) -> io::Result<()> {
 /// A log without its database would be replayed into the new one. The log is
 /// looked for first: another process that makes the database at this moment
 /// makes its log later.
-fn check_for_orphaned_log(path: &Path) -> Result<(), Failure> {
+fn check_for_orphaned_log(path: &Path) -> Result<(), FileFailure> {
     let log = beside(path, "-wal");
     if log.exists() && !path.exists() {
-        return Err(Failure::Orphaned(log.display().to_string()));
+        return Err(FileFailure::Orphaned(log.display().to_string()));
     }
     Ok(())
 }
 
-fn write_draft(draft: &Path) -> Result<(), Failure> {
+fn write_draft(draft: &Path) -> Result<(), FileFailure> {
     create_private(draft)
-        .map_err(|source| Failure::File { what: "create the database", source })?;
+        .map_err(|source| FileFailure::File { what: "create the database", source })?;
     let connection = Connection::open_with_flags(draft, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
-        return Err(Failure::NoSharedMemory);
+        return Err(FileFailure::NoSharedMemory);
     }
     connection.execute_batch(&format!(
         "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};
          PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
     ))?;
     // Closing moves the log into the file, flushes it and removes the log.
-    connection.close().map_err(|(_, error)| Failure::Sqlite(error))
+    connection.close().map_err(|(_, error)| FileFailure::Sqlite(error))
 }
 
 /// Creates a file with mode 0600 whatever the umask: never wider, and not
@@ -188,10 +189,12 @@ fn create_private(path: &Path) -> io::Result<File> {
 
 /// Gives the draft its name, unless another process has made the database
 /// meanwhile.
-fn publish(draft: &Path, path: &Path) -> Result<(), Failure> {
+fn publish(draft: &Path, path: &Path) -> Result<(), FileFailure> {
     match renameat2(AT_FDCWD, draft, AT_FDCWD, path, RenameFlags::RENAME_NOREPLACE) {
         Ok(()) | Err(Errno::EEXIST) => Ok(()),
-        Err(errno) => Err(Failure::File { what: "name the new database", source: errno.into() }),
+        Err(errno) => {
+            Err(FileFailure::File { what: "name the new database", source: errno.into() })
+        }
     }
 }
 

@@ -83,7 +83,7 @@ impl Embedded {
         let attempt = || {
             let mut connection =
                 self.shared.connection.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut connection).map_err(error::Failure::from)
+            work(&mut connection).map_err(error::FileFailure::from)
         };
         retry_while_locked(self.shared.lock_timeout, attempt)
             .await
@@ -93,8 +93,8 @@ impl Embedded {
 
 async fn retry_while_locked<T>(
     limit: Duration,
-    attempt: impl Fn() -> Result<T, error::Failure>,
-) -> Result<T, error::Failure> {
+    attempt: impl Fn() -> Result<T, error::FileFailure>,
+) -> Result<T, error::FileFailure> {
     let mut started = None;
     let (mut pause, longest) = PAUSES;
     loop {

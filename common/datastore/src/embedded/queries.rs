@@ -18,7 +18,7 @@ pub const HISTORY_SLACK: i64 = 250;
 pub(super) const CHANGES_PER_REVISION: i64 = 256;
 
 /// What became of a look into the history.
-pub(super) enum Changes {
+pub(super) enum ChangesSince {
     /// The changes, and the revision up to which these are all.
     Known(Vec<Event>, Revision),
     /// Some of them are forgotten.
@@ -118,11 +118,11 @@ pub(super) fn changes(
     connection: &mut Connection,
     prefixes: &[String],
     after: Revision,
-) -> rusqlite::Result<Changes> {
+) -> rusqlite::Result<ChangesSince> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let state = state(&transaction)?;
     if after < state.compacted {
-        return Ok(Changes::Forgotten);
+        return Ok(ChangesSince::Forgotten);
     }
     let mut statement = transaction
         .prepare_cached("SELECT id, key, value FROM history WHERE id >= ?1 ORDER BY id")?;
@@ -135,18 +135,18 @@ pub(super) fn changes(
                 .map_or(true, |event| prefixes.iter().any(|prefix| event.key().starts_with(prefix)))
         })
         .collect::<rusqlite::Result<_>>()?;
-    Ok(Changes::Known(events, state.revision))
+    Ok(ChangesSince::Known(events, state.revision))
 }
 
-struct State {
+struct HistoryState {
     revision: Revision,
     compacted: Revision,
 }
 
-fn state(connection: &Connection) -> rusqlite::Result<State> {
+fn state(connection: &Connection) -> rusqlite::Result<HistoryState> {
     let mut statement = connection.prepare_cached("SELECT revision, compacted FROM state")?;
     statement.query_row([], |row| {
-        Ok(State { revision: Revision(row.get(0)?), compacted: Revision(row.get(1)?) })
+        Ok(HistoryState { revision: Revision(row.get(0)?), compacted: Revision(row.get(1)?) })
     })
 }
 

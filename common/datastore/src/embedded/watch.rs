@@ -16,8 +16,8 @@ use tokio::io::unix::AsyncFd;
 use weir_common::datastore::{Error, Event, Revision, Watch};
 
 use super::Embedded;
-use super::error::Failure;
-use super::queries::{self, Changes};
+use super::error::FileFailure;
+use super::queries::{self, ChangesSince};
 
 /// One running watch.
 pub(super) struct EmbeddedWatch {
@@ -46,7 +46,7 @@ impl Watch for EmbeddedWatch {
         loop {
             let (prefixes, after) = (&self.prefixes, self.after);
             let changes = self.datastore.run(|it| queries::changes(it, prefixes, after)).await?;
-            let Changes::Known(events, revision) = changes else {
+            let ChangesSince::Known(events, revision) = changes else {
                 return Err(Error::Compacted { after });
             };
             self.after = after.max(revision);
@@ -62,7 +62,7 @@ impl Watch for EmbeddedWatch {
 }
 
 fn failed(path: &Path, source: io::Error) -> Error {
-    Failure::File { what: "watch the database's directory", source }.into_error(path)
+    FileFailure::File { what: "watch the database's directory", source }.into_error(path)
 }
 
 /// Tells when a database's log was written.

@@ -12,7 +12,7 @@ use etcd_client::{Client, ConnectOptions, KvClient, TlsOptions, WatchClient};
 use tokio::sync::Mutex;
 use weir_common::datastore::{Error, EtcdConfiguration};
 
-use super::error::{AllFailed, Failure, Verdict, describe, judge, needs_no_log_in};
+use super::error::{AllFailed, EtcdFailure, RequestFate, describe, judge, needs_no_log_in};
 use super::tls;
 
 /// Answers are as large as what was asked for; gRPC's usual limit is 4 MiB.
@@ -105,13 +105,13 @@ impl Endpoints {
             };
             let location = endpoint.url.clone();
             match judge(&failure) {
-                Verdict::Denied | Verdict::LogInAgain => {
+                RequestFate::Denied | RequestFate::LogInAgain => {
                     return Err(Error::Denied { location, cause: Box::new(failure) });
                 }
-                Verdict::Refused => {
+                RequestFate::Refused => {
                     return Err(Error::Failed { location, cause: Box::new(failure) });
                 }
-                Verdict::TryNext => failures.push((location, failure)),
+                RequestFate::TryNext => failures.push((location, failure)),
             }
             endpoint.forget().await;
             self.known_good.store(NONE_KNOWN, Ordering::Relaxed);
@@ -123,13 +123,13 @@ impl Endpoints {
     }
 
     /// The error that names these endpoints and their causes.
-    pub(super) fn unavailable(&self, failures: Vec<(String, Failure)>) -> Error {
+    pub(super) fn unavailable(&self, failures: Vec<(String, EtcdFailure)>) -> Error {
         Error::Unavailable { location: self.location.clone(), cause: Box::new(AllFailed(failures)) }
     }
 
     /// The error for an answer that cannot be understood.
     pub(super) fn failed(&self, error: etcd_client::Error) -> Error {
-        Error::Failed { location: self.location.clone(), cause: Box::new(Failure::from(error)) }
+        Error::Failed { location: self.location.clone(), cause: Box::new(EtcdFailure::from(error)) }
     }
 
     fn order(&self) -> impl Iterator<Item = usize> + use<> {
@@ -171,7 +171,7 @@ struct Line {
 }
 
 impl Endpoint {
-    async fn call<T, F>(&self, request: &impl Fn(Connection) -> F) -> Result<T, Failure>
+    async fn call<T, F>(&self, request: &impl Fn(Connection) -> F) -> Result<T, EtcdFailure>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
@@ -185,11 +185,11 @@ impl Endpoint {
         }
     }
 
-    fn may_log_in_again(&self, failure: &Failure) -> bool {
-        self.configuration.credentials.is_some() && judge(failure) == Verdict::LogInAgain
+    fn may_log_in_again(&self, failure: &EtcdFailure) -> bool {
+        self.configuration.credentials.is_some() && judge(failure) == RequestFate::LogInAgain
     }
 
-    async fn call_once<T, F>(&self, request: &impl Fn(Connection) -> F) -> Result<T, Failure>
+    async fn call_once<T, F>(&self, request: &impl Fn(Connection) -> F) -> Result<T, EtcdFailure>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
@@ -209,7 +209,7 @@ impl Endpoint {
         };
         match tokio::time::timeout(limit, answer).await {
             Ok(answer) => Ok(answer?),
-            Err(_) => Err(Failure::TimedOut(limit)),
+            Err(_) => Err(EtcdFailure::TimedOut(limit)),
         }
     }
 

@@ -15,7 +15,7 @@ const UNAUTHENTICATED: i32 = 16;
 
 /// Why one endpoint did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
+pub(super) enum EtcdFailure {
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
     #[error("{}", describe(.0))]
@@ -25,11 +25,11 @@ pub(super) enum Failure {
 /// Why none of the endpoints did.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", list(.0))]
-pub(super) struct AllFailed(pub(super) Vec<(String, Failure)>);
+pub(super) struct AllFailed(pub(super) Vec<(String, EtcdFailure)>);
 
 /// What a failure means for the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum RequestFate {
     /// This endpoint is of no use now; another one may be.
     TryNext,
     /// The token has expired or the users have changed: log in again.
@@ -42,36 +42,36 @@ pub(super) enum Verdict {
 
 /// Judges by the codes and texts of etcd (`api/v3rpc/rpctypes/error.go`; 3.4
 /// to 3.6 agree in those used here).
-pub(super) fn judge(failure: &Failure) -> Verdict {
+pub(super) fn judge(failure: &EtcdFailure) -> RequestFate {
     let (code, message) = match failure {
-        Failure::TimedOut(_) => return Verdict::TryNext,
-        Failure::Answered(EtcdError::GRpcStatus(status)) => {
+        EtcdFailure::TimedOut(_) => return RequestFate::TryNext,
+        EtcdFailure::Answered(EtcdError::GRpcStatus(status)) => {
             (i32::from(status.code()), status.message())
         }
         // The reason of a cancelled watch comes without its code.
-        Failure::Answered(EtcdError::WatchError(reason)) => (0, reason.as_str()),
-        Failure::Answered(EtcdError::Utf8Error(_) | EtcdError::Internal(_)) => {
-            return Verdict::Refused;
+        EtcdFailure::Answered(EtcdError::WatchError(reason)) => (0, reason.as_str()),
+        EtcdFailure::Answered(EtcdError::Utf8Error(_) | EtcdError::Internal(_)) => {
+            return RequestFate::Refused;
         }
-        Failure::Answered(_) => return Verdict::TryNext,
+        EtcdFailure::Answered(_) => return RequestFate::TryNext,
     };
     let says = |text: &str| message.contains(text);
     if code == UNAUTHENTICATED || says("invalid auth token") || says("auth store is old") {
-        return Verdict::LogInAgain;
+        return RequestFate::LogInAgain;
     }
     if code == PERMISSION_DENIED
         || says("permission denied")
         || says("authentication failed")
         || says("user name is empty")
     {
-        return Verdict::Denied;
+        return RequestFate::Denied;
     }
     match code {
-        RESOURCE_EXHAUSTED if says("too many requests") => Verdict::TryNext,
+        RESOURCE_EXHAUSTED if says("too many requests") => RequestFate::TryNext,
         INVALID_ARGUMENT | RESOURCE_EXHAUSTED | FAILED_PRECONDITION | OUT_OF_RANGE => {
-            Verdict::Refused
+            RequestFate::Refused
         }
-        _ => Verdict::TryNext,
+        _ => RequestFate::TryNext,
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) fn describe(error: &EtcdError) -> String {
     text
 }
 
-fn list(failures: &[(String, Failure)]) -> String {
+fn list(failures: &[(String, EtcdFailure)]) -> String {
     let each: Vec<_> =
         failures.iter().map(|(endpoint, failure)| format!("{endpoint}: {failure}")).collect();
     each.join("; ")
@@ -122,16 +122,16 @@ fn list(failures: &[(String, Failure)]) -> String {
 mod tests {
     use super::*;
 
-    fn cancelled(reason: &str) -> Failure {
-        Failure::Answered(EtcdError::WatchError(reason.to_owned()))
+    fn cancelled(reason: &str) -> EtcdFailure {
+        EtcdFailure::Answered(EtcdError::WatchError(reason.to_owned()))
     }
 
     #[test]
     fn a_cancelled_watch_is_judged_by_its_reason() {
         let cases = [
-            ("etcdserver: permission denied", Verdict::Denied),
-            ("etcdserver: invalid auth token", Verdict::LogInAgain),
-            ("etcdserver: no leader", Verdict::TryNext),
+            ("etcdserver: permission denied", RequestFate::Denied),
+            ("etcdserver: invalid auth token", RequestFate::LogInAgain),
+            ("etcdserver: no leader", RequestFate::TryNext),
         ];
         for (reason, verdict) in cases {
             assert_eq!(judge(&cancelled(reason)), verdict, "{reason}");
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn every_endpoint_is_named_with_its_cause() {
         let failures = AllFailed(vec![
-            ("http://a:1".to_owned(), Failure::TimedOut(Duration::from_secs(5))),
+            ("http://a:1".to_owned(), EtcdFailure::TimedOut(Duration::from_secs(5))),
             ("http://b:2".to_owned(), cancelled("no leader")),
         ]);
         let text = failures.to_string();

@@ -13,7 +13,7 @@ use weir_common::datastore::{Entry, Error, Event, History, Revision, Watch};
 
 use super::convert;
 use super::endpoints::{Connection, Endpoints, Repeat};
-use super::error::{Failure, is_outside_history};
+use super::error::{EtcdFailure, is_outside_history};
 use crate::request::range_end;
 
 /// One running watch. When its endpoint fails, it goes on at another one.
@@ -48,7 +48,7 @@ impl EtcdWatch {
         if std::mem::replace(&mut self.heard, false) {
             return Ok(());
         }
-        let failure = (self.endpoints.location().to_owned(), Failure::from(cause));
+        let failure = (self.endpoints.location().to_owned(), EtcdFailure::from(cause));
         Err(self.endpoints.unavailable(vec![failure]))
     }
 

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::super::{Arguments, Error, Route};
+use super::super::{Arguments, CniRoute, Error};
 use super::value::{invalid, parse_address, parse_mac, read_flag};
-use super::written::{Requested, Written, WrittenIpam};
+use super::written::{Requested, WrittenConfiguration, WrittenIpam};
 use crate::ipam::assign::Want;
 use crate::ipam::{Family, PoolReference};
 use crate::link::MacAddress;
@@ -24,12 +24,12 @@ pub struct IpamConfiguration {
     /// prefix lengths of their subnets. They are given to no container.
     pub gateways: Vec<IpNet>,
     /// The routes that the main plugin is to give the container.
-    pub routes: Vec<Route>,
+    pub routes: Vec<CniRoute>,
     /// The lock that keeps calls on one host from overtaking each other.
     pub lock_file: Option<PathBuf>,
 }
 
-impl Written {
+impl WrittenConfiguration {
     /// What was asked for this container, the strongest source first
     /// (as the plugins static and bridge have it: runtimeConfig, args, CNI_ARGS).
     fn requested(&self) -> impl Iterator<Item = (&'static str, &Requested)> {

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use super::super::Error;
 use super::value::{invalid, unsupported};
-use super::written::Written;
+use super::written::WrittenConfiguration;
 use crate::datastore::{self, EtcdConfiguration};
 
 /// Stands for an endpoint with a user in it.
 const HIDDEN: &str = "…@…";
 
-impl Written {
-    pub(super) fn datastore(&self) -> Result<datastore::Configuration, Error> {
+impl WrittenConfiguration {
+    pub(super) fn datastore(&self) -> Result<datastore::DatastoreConfiguration, Error> {
         if let Some(service) = &self.etcd_discovery_srv
             && self.etcd_endpoints.is_none()
         {
@@ -29,10 +29,12 @@ impl Written {
         }
     }
 
-    fn embedded(&self) -> datastore::Configuration {
-        self.datastore_path.as_ref().map_or_else(datastore::Configuration::default, |path| {
-            datastore::Configuration::Embedded { path: path.clone() }
-        })
+    fn embedded(&self) -> datastore::DatastoreConfiguration {
+        self.datastore_path
+            .as_ref()
+            .map_or_else(datastore::DatastoreConfiguration::default, |path| {
+                datastore::DatastoreConfiguration::Embedded { path: path.clone() }
+            })
     }
 
     fn endpoints(&self) -> Vec<String> {
@@ -45,7 +47,7 @@ impl Written {
         self.etcd_authority.iter().map(|authority| format!("{scheme}://{authority}")).collect()
     }
 
-    fn etcd(&self, endpoints: Vec<String>) -> Result<datastore::Configuration, Error> {
+    fn etcd(&self, endpoints: Vec<String>) -> Result<datastore::DatastoreConfiguration, Error> {
         let given =
             |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
         let (certificate, key) = (given(&self.etcd_cert_file), given(&self.etcd_key_file));
@@ -88,7 +90,7 @@ impl Written {
                 "write http://HOST:PORT or https://HOST:PORT",
             ));
         }
-        Ok(datastore::Configuration::Etcd(EtcdConfiguration {
+        Ok(datastore::DatastoreConfiguration::Etcd(EtcdConfiguration {
             ca_cert_file: given(&self.etcd_ca_cert_file),
             client_certificate,
             credentials,

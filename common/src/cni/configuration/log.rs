@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::super::Error;
 use super::value::invalid;
-use super::written::{Written, decode};
+use super::written::{WrittenConfiguration, decode};
 
 /// How large a log file may become in MB, where the configuration does not say.
 const DEFAULT_LOG_MEGABYTES: u32 = 100;
@@ -77,7 +77,7 @@ fn log_level(text: Option<&str>) -> Result<LogLevel, Error> {
     }
 }
 
-impl Written {
+impl WrittenConfiguration {
     pub(super) fn logging(&self) -> Result<Logging, Error> {
         Ok(Logging { level: log_level(self.log_level.as_deref())?, file: self.log_file()? })
     }

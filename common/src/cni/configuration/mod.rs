@@ -30,7 +30,7 @@ pub use node_name::NodeName;
 
 use log::is_usable;
 use value::check_mtu;
-use written::{Written, decode, without_meaning};
+use written::{WrittenConfiguration, decode, without_meaning};
 
 /// The keys that DEL goes by, besides those of the datastore and the node's name.
 const FOR_REMOVAL: [&str; 2] = ["ipam", "ipam_lock_file"];
@@ -43,7 +43,7 @@ const FOR_COLLECTION: [&str; 1] = ["type"];
 
 /// A configuration in which everything has been checked.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Configuration {
+pub struct NetworkConfiguration {
     /// The network's name.
     pub network: String,
     /// The version of the specification to answer in.
@@ -51,14 +51,14 @@ pub struct Configuration {
     /// The main plugin that the configuration is for; empty if it does not say.
     pub main_plugin: String,
     /// The `ipam` section; `None` when there is none, or a wrong one, which
-    /// [`Configuration::require_ipam`] tells.
+    /// [`NetworkConfiguration::require_ipam`] tells.
     pub ipam: Option<IpamConfiguration>,
     /// Why the `ipam` section that is written cannot be used; likewise.
     wrong_ipam: Option<Error>,
-    /// Where the datastore is. Wrong only in what [`Configuration::for_removal`] and
-    /// [`Configuration::for_collection`] give: what is to be removed first does not
+    /// Where the datastore is. Wrong only in what [`NetworkConfiguration::for_removal`] and
+    /// [`NetworkConfiguration::for_collection`] give: what is to be removed first does not
     /// depend on it.
-    pub datastore: Result<datastore::Configuration, Error>,
+    pub datastore: Result<datastore::DatastoreConfiguration, Error>,
     /// How the node's name is found; wrong likewise.
     pub node_name: Result<NodeName, Error>,
     /// The MTU asked for, in bytes; `None` to take the node's.
@@ -79,13 +79,13 @@ pub struct Configuration {
     /// What is logged, and where.
     pub logging: Logging,
     /// The attachments of the network that live; `None` when the runtime did not
-    /// say. Only what [`Configuration::for_collection`] gives has them.
+    /// say. Only what [`NetworkConfiguration::for_collection`] gives has them.
     pub valid_attachments: Option<BTreeSet<AttachmentName>>,
     /// Keys of Calico in the configuration that have no meaning here.
     pub without_meaning: Vec<String>,
 }
 
-impl Configuration {
+impl NetworkConfiguration {
     /// Checks a configuration. `name` and `version` have been looked at by the
     /// skeleton.
     ///
@@ -149,7 +149,7 @@ impl Configuration {
     }
 
     /// A configuration to remove by what belongs to no attachment. As with
-    /// [`Configuration::for_removal`], a mistake elsewhere is no obstacle.
+    /// [`NetworkConfiguration::for_removal`], a mistake elsewhere is no obstacle.
     ///
     /// # Errors
     /// [`Code::Decode`] for a list of attachments that cannot be read: it is never
@@ -191,7 +191,7 @@ impl Configuration {
         json: &Map<String, Value>,
         arguments: &Arguments,
     ) -> Result<Self, Error> {
-        let written: Written = decode(json)?;
+        let written: WrittenConfiguration = decode(json)?;
         written.refuse_unsupported()?;
         let (ipam, wrong_ipam) = match written.ipam(arguments) {
             Ok(ipam) => (ipam, None),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::super::Error;
 use super::super::environment::is_identifier;
 use super::value::invalid;
-use super::written::Written;
+use super::written::WrittenConfiguration;
 
 /// How the node's name is found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub enum NodeName {
     Search(Option<PathBuf>),
 }
 
-impl Written {
+impl WrittenConfiguration {
     pub(super) fn node_name(&self) -> Result<NodeName, Error> {
         let given = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
         if let Some(name) = given(&self.nodename).or_else(|| given(&self.hostname)) {

@@ -8,19 +8,19 @@ use crate::ipam::assign::Want;
 use crate::ipam::{Family, PoolReference};
 use crate::link::MacAddress;
 
-fn validate(json: Value) -> Result<Configuration, Error> {
+fn validate(json: Value) -> Result<NetworkConfiguration, Error> {
     validate_with(json, &Arguments::default())
 }
 
-fn validate_with(json: Value, arguments: &Arguments) -> Result<Configuration, Error> {
+fn validate_with(json: Value, arguments: &Arguments) -> Result<NetworkConfiguration, Error> {
     let json = json.as_object().unwrap().clone();
-    Configuration::validate("pods".to_owned(), SpecVersion::V1_0_0, &json, arguments)
+    NetworkConfiguration::validate("pods".to_owned(), SpecVersion::V1_0_0, &json, arguments)
 }
 
 #[test]
 fn defaults() {
     let configuration = validate(json!({"ipam": {"type": "weir-ipam"}})).unwrap();
-    assert_eq!(configuration.datastore, Ok(datastore::Configuration::default()));
+    assert_eq!(configuration.datastore, Ok(datastore::DatastoreConfiguration::default()));
     let any = Want::Any { family: Family::V4, pools: vec![] };
     assert_eq!(configuration.ipam.unwrap().wants, [any]);
     assert_eq!(configuration.node_name, Ok(NodeName::Search(None)));
@@ -40,7 +40,7 @@ fn calicos_etcd_conflist() {
                  "ipv4_pools": ["10.0.0.0/16", "blue"]},
     }))
     .unwrap();
-    let Ok(datastore::Configuration::Etcd(etcd)) = configuration.datastore else {
+    let Ok(datastore::DatastoreConfiguration::Etcd(etcd)) = configuration.datastore else {
         panic!("not etcd")
     };
     assert_eq!(etcd.endpoints, ["https://10.0.0.1:2379", "https://10.0.0.2:2379"]);
@@ -91,7 +91,7 @@ fn a_mistake_does_not_stand_in_the_way_of_removal() {
         "ipam": {"type": "weir-ipam", "assign_ipv4": "maybe", "subnet": "x"},
     });
     let json = json.as_object().unwrap();
-    let removal = Configuration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, json);
+    let removal = NetworkConfiguration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, json);
     let configuration = removal.unwrap();
     assert_eq!(configuration.ipam.unwrap().plugin, "weir-ipam");
     assert_eq!(configuration.datastore.unwrap_err().code, Code::UnsupportedField);
@@ -118,7 +118,7 @@ fn what_is_null_is_not_there() {
         "dns": null, "prevResult": null,
     });
     let read = validate(nulls).unwrap();
-    assert_eq!(Configuration { without_meaning: Vec::new(), ..read }, nothing);
+    assert_eq!(NetworkConfiguration { without_meaning: Vec::new(), ..read }, nothing);
     for key in ["args", "runtimeConfig", "container_settings"] {
         assert_eq!(validate(json!({"ipam": ipam, key: null})).unwrap(), nothing, "{key}");
     }
@@ -129,7 +129,8 @@ fn what_is_null_is_not_there() {
 fn what_is_mistyped_does_not_stand_in_the_way_of_removal() {
     let both = |json: Value| {
         let map = json.as_object().unwrap();
-        let removal = Configuration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, map);
+        let removal =
+            NetworkConfiguration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, map);
         [removal.unwrap(), for_collection(json).unwrap()]
     };
     let ipam = json!({"type": "weir-ipam"});
@@ -169,7 +170,8 @@ fn what_is_mistyped_does_not_stand_in_the_way_of_removal() {
 fn a_removal_knows_its_host() {
     let node_name = |json: Value| {
         let json = json.as_object().unwrap();
-        let removal = Configuration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, json);
+        let removal =
+            NetworkConfiguration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, json);
         removal.unwrap().node_name.unwrap()
     };
     let given = |name: &str| NodeName::Given(name.to_owned());
@@ -180,9 +182,9 @@ fn a_removal_knows_its_host() {
     assert_eq!(node_name(optional), NodeName::Search(Some("/n".into())));
 }
 
-fn for_collection(json: Value) -> Result<Configuration, Error> {
+fn for_collection(json: Value) -> Result<NetworkConfiguration, Error> {
     let json = json.as_object().unwrap();
-    Configuration::for_collection("pods".to_owned(), SpecVersion::V1_1_0, json)
+    NetworkConfiguration::for_collection("pods".to_owned(), SpecVersion::V1_1_0, json)
 }
 
 #[test]
@@ -216,7 +218,7 @@ fn log_files() {
     // What removes keeps to the size too, unless it cannot be read.
     for (size, megabytes) in [(json!(3), 3), (json!("3"), 100), (json!(-1), 100)] {
         let json = json!({"log_file_path": "/l", "log_file_max_size": size});
-        let removal = Configuration::for_removal(
+        let removal = NetworkConfiguration::for_removal(
             "pods".to_owned(),
             SpecVersion::V1_0_0,
             json.as_object().unwrap(),
@@ -240,7 +242,8 @@ fn no_secret_is_ever_named() {
     let service = json!({"etcd_discovery_srv": "http://root:pa55@h"});
     for json in endpoints.chain(passwords).chain([service]) {
         let object = json.as_object().unwrap();
-        let removal = Configuration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, object);
+        let removal =
+            NetworkConfiguration::for_removal("pods".to_owned(), SpecVersion::V1_0_0, object);
         let removal = removal.and_then(|configuration| configuration.datastore.map(|_| ()));
         for outcome in [validate(json.clone()).map(|_| ()), removal] {
             let error = outcome.unwrap_err();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::super::{Code, Error, Route};
+use super::super::{CniRoute, Code, Error};
 use super::value::unsupported;
 use crate::null::null_is_default;
 use crate::strict::Strict;
@@ -40,7 +40,7 @@ const SECRET: [&str; 1] = ["etcd_password"];
 /// The configuration as written. Only keys that Weir reads are named.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Written {
+pub(super) struct WrittenConfiguration {
     #[serde(rename = "type")]
     pub(super) plugin: Option<String>,
     pub(super) ipam: Option<WrittenIpam>,
@@ -93,7 +93,7 @@ pub(super) struct WrittenIpam {
     #[serde(deserialize_with = "null_is_default")]
     pub(super) gateways: Vec<String>,
     #[serde(deserialize_with = "null_is_default")]
-    pub(super) routes: Vec<Route>,
+    pub(super) routes: Vec<CniRoute>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -127,7 +127,7 @@ pub(super) enum Flag {
     Text(String),
 }
 
-pub(super) fn decode(json: &Map<String, Value>) -> Result<Written, Error> {
+pub(super) fn decode(json: &Map<String, Value>) -> Result<WrittenConfiguration, Error> {
     let json = Value::Object(json.clone());
     serde_path_to_error::deserialize(Strict(&json)).map_err(|error| {
         let key = error.path().to_string();
@@ -145,7 +145,7 @@ pub(super) fn without_meaning(json: &Map<String, Value>) -> Vec<String> {
     json.keys().filter(|key| WITHOUT_MEANING.contains(&key.as_str())).cloned().collect()
 }
 
-impl Written {
+impl WrittenConfiguration {
     pub(super) fn refuse_unsupported(&self) -> Result<(), Error> {
         match self.device_type.as_deref().filter(|device| *device != "veth") {
             None => Ok(()),

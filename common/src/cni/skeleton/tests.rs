@@ -43,7 +43,7 @@ fn call(variables: &[(&str, &str)], input: &str) -> (u8, String, String) {
     let (mut output, mut messages) = (Vec::new(), Vec::new());
     let status = run(
         &Fake::default(),
-        Surroundings {
+        ProcessIo {
             variable: &find,
             input: Some(&mut input.as_bytes()),
             output: &mut output,
@@ -124,14 +124,14 @@ fn success_prints_only_what_it_must() {
 fn a_command_that_is_no_text_is_unknown() {
     let variable = |_: &str| Some(OsString::from_vec(b"ADD\xff".to_vec()));
     let mut output = Vec::new();
-    let surroundings = Surroundings {
+    let io = ProcessIo {
         variable: &variable,
         input: None,
         output: &mut output,
         messages: &mut Vec::new(),
         failed: &|_, _| {},
     };
-    assert_eq!(run(&Fake::default(), surroundings), 1);
+    assert_eq!(run(&Fake::default(), io), 1);
     assert!(String::from_utf8_lossy(&output).contains("CNI_COMMAND"), "{output:?}");
 }
 
@@ -143,14 +143,14 @@ fn every_failure_is_told_once_with_what_the_log_needs() {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into())
         };
         let told = std::cell::RefCell::new(Vec::new());
-        let surroundings = Surroundings {
+        let io = ProcessIo {
             variable: &find,
             input: Some(&mut input.as_bytes()),
             output: &mut Vec::new(),
             messages: &mut Vec::new(),
             failed: &|outline, error| told.borrow_mut().push((outline.clone(), error.clone())),
         };
-        run(&Fake::default(), surroundings);
+        run(&Fake::default(), io);
         told.into_inner()
     };
     let good = [
@@ -226,14 +226,14 @@ fn what_nobody_learns_of_is_detached_again() {
             Some(value.into())
         };
         let input = br#"{"cniVersion":"1.0.0","name":"n"}"#;
-        let surroundings = Surroundings {
+        let io = ProcessIo {
             variable: &find,
             input: Some(&mut input.as_slice()),
             output: &mut Closed,
             messages: &mut Vec::new(),
             failed: &|_, _| {},
         };
-        assert_eq!(run(&plugin, surroundings), 1);
+        assert_eq!(run(&plugin, io), 1);
         assert_eq!(plugin.detached.get(), detached, "{container}");
     }
 }

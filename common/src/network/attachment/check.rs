@@ -75,7 +75,7 @@ pub struct Found {
 
 /// One way in which what is there is not what should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Difference {
+pub enum Mismatch {
     /// A link is not there.
     LinkMissing {
         /// Where it should be.
@@ -197,7 +197,7 @@ impl Expected {
 /// Everything in which `found` falls short of `expected`: of both links, their
 /// kinship, MTU, parameters, addresses, neighbours and routes. What hangs on a link that
 /// is missing is not listed again.
-pub fn compare(expected: &Expected, found: &Found) -> Vec<Difference> {
+pub fn compare(expected: &Expected, found: &Found) -> Vec<Mismatch> {
     let host = expected.identity.host_interface();
     let container = expected.identity.interface();
     let mut differences = Vec::new();
@@ -205,18 +205,18 @@ pub fn compare(expected: &Expected, found: &Found) -> Vec<Difference> {
         Some(link) => {
             differences.extend(compare_host(expected, link, &found.host_parameters));
         }
-        None => differences.push(Difference::LinkMissing { side: Side::Host, link: host.clone() }),
+        None => differences.push(Mismatch::LinkMissing { side: Side::Host, link: host.clone() }),
     }
     match &found.container {
         Some(link) => differences.extend(compare_container(expected, link)),
         None => differences
-            .push(Difference::LinkMissing { side: Side::Container, link: container.to_owned() }),
+            .push(Mismatch::LinkMissing { side: Side::Container, link: container.to_owned() }),
     }
     if let (Some(host_link), Some(container_link)) = (&found.host, &found.container)
         && (host_link.peer_index != Some(container_link.index)
             || container_link.peer_index != Some(host_link.index))
     {
-        differences.push(Difference::NotPeers { host, container: container.to_owned() });
+        differences.push(Mismatch::NotPeers { host, container: container.to_owned() });
     }
     differences.extend(mtu_above_host(expected, found));
     differences
@@ -224,9 +224,9 @@ pub fn compare(expected: &Expected, found: &Found) -> Vec<Difference> {
 
 /// Where neither end's MTU is known a later plugin of the chain (tuning) may have given the
 /// container a smaller one.
-fn mtu_above_host(expected: &Expected, found: &Found) -> Option<Difference> {
+fn mtu_above_host(expected: &Expected, found: &Found) -> Option<Mismatch> {
     let (host, container) = (found.host.as_ref()?, found.container.as_ref()?);
-    (expected.mtu.is_none() && container.mtu > host.mtu).then(|| Difference::MtuAboveHost {
+    (expected.mtu.is_none() && container.mtu > host.mtu).then(|| Mismatch::MtuAboveHost {
         link: container.name.clone(),
         mtu: container.mtu,
         host: host.name.clone(),
@@ -238,11 +238,11 @@ fn compare_host(
     expected: &Expected,
     found: &FoundLink,
     parameters: &BTreeMap<String, String>,
-) -> Vec<Difference> {
+) -> Vec<Mismatch> {
     let alias = expected.identity.alias();
     if found.alias.as_ref() != Some(&alias) {
         let (link, found) = (found.name.clone(), found.alias.clone());
-        return vec![Difference::Foreign { link, expected: alias, found }];
+        return vec![Mismatch::Foreign { link, expected: alias, found }];
     }
     let mut differences = compare_link(Side::Host, found, Some(HOST_MAC));
     differences.extend(compare_mtu(Side::Host, found, expected.host_mtu));
@@ -254,7 +254,7 @@ fn compare_host(
     differences
 }
 
-fn compare_container(expected: &Expected, found: &FoundLink) -> Vec<Difference> {
+fn compare_container(expected: &Expected, found: &FoundLink) -> Vec<Mismatch> {
     let mut differences = compare_link(Side::Container, found, expected.mac);
     differences.extend(compare_mtu(Side::Container, found, expected.mtu));
     differences.extend(compare_addresses(Side::Container, found, &expected.addresses));
@@ -263,41 +263,41 @@ fn compare_container(expected: &Expected, found: &FoundLink) -> Vec<Difference> 
     differences
 }
 
-fn compare_link(side: Side, found: &FoundLink, mac: Option<MacAddress>) -> Vec<Difference> {
+fn compare_link(side: Side, found: &FoundLink, mac: Option<MacAddress>) -> Vec<Mismatch> {
     let mut differences = Vec::new();
     if !found.up {
-        differences.push(Difference::LinkDown { side, link: found.name.clone() });
+        differences.push(Mismatch::LinkDown { side, link: found.name.clone() });
     }
     if let Some(expected) = mac.filter(|&mac| found.mac != Some(mac)) {
         let (link, found) = (found.name.clone(), found.mac);
-        differences.push(Difference::Mac { side, link, expected, found });
+        differences.push(Mismatch::Mac { side, link, expected, found });
     }
     differences
 }
 
-fn compare_mtu(side: Side, found: &FoundLink, expected: Option<u32>) -> Option<Difference> {
+fn compare_mtu(side: Side, found: &FoundLink, expected: Option<u32>) -> Option<Mismatch> {
     let expected = expected.filter(|&mtu| mtu != found.mtu)?;
-    Some(Difference::Mtu { side, link: found.name.clone(), expected, found: found.mtu })
+    Some(Mismatch::Mtu { side, link: found.name.clone(), expected, found: found.mtu })
 }
 
-fn compare_parameters(expected: &[Sysctl], found: &BTreeMap<String, String>) -> Vec<Difference> {
+fn compare_parameters(expected: &[Sysctl], found: &BTreeMap<String, String>) -> Vec<Mismatch> {
     let is_good = |sysctl: &&Sysctl| match found.get(&sysctl.key) {
         Some(value) => *value == sysctl.value,
         None => sysctl.optional,
     };
-    let differs = |sysctl: &Sysctl| Difference::Parameter {
+    let differs = |sysctl: &Sysctl| Mismatch::Parameter {
         expected: sysctl.clone(),
         found: found.get(&sysctl.key).cloned(),
     };
     expected.iter().filter(|sysctl| !is_good(sysctl)).map(differs).collect()
 }
 
-fn compare_neighbours(found: &FoundLink, expected: &[(IpAddr, MacAddress)]) -> Vec<Difference> {
+fn compare_neighbours(found: &FoundLink, expected: &[(IpAddr, MacAddress)]) -> Vec<Mismatch> {
     let differs = |&(address, mac): &(IpAddr, MacAddress)| {
         let has = found.neighbours.iter().find(|(neighbour, _)| *neighbour == address);
         let has = has.map(|(_, mac)| *mac);
         let link = found.name.clone();
-        (has != Some(mac)).then_some(Difference::Neighbour {
+        (has != Some(mac)).then_some(Mismatch::Neighbour {
             link,
             address,
             expected: mac,
@@ -307,19 +307,19 @@ fn compare_neighbours(found: &FoundLink, expected: &[(IpAddr, MacAddress)]) -> V
     expected.iter().filter_map(differs).collect()
 }
 
-fn compare_addresses(side: Side, found: &FoundLink, expected: &[IpAddr]) -> Vec<Difference> {
+fn compare_addresses(side: Side, found: &FoundLink, expected: &[IpAddr]) -> Vec<Mismatch> {
     let missing = expected.iter().filter(|address| !found.addresses.contains(address));
     missing
-        .map(|&address| Difference::AddressMissing { side, link: found.name.clone(), address })
+        .map(|&address| Mismatch::AddressMissing { side, link: found.name.clone(), address })
         .collect()
 }
 
-fn compare_routes(side: Side, found: &FoundLink, expected: &[Route]) -> Vec<Difference> {
+fn compare_routes(side: Side, found: &FoundLink, expected: &[Route]) -> Vec<Mismatch> {
     let missing = expected
         .iter()
         .filter(|route| !found.routes.iter().any(|found| same_route(side, route, found)));
     missing
-        .map(|route| Difference::RouteMissing {
+        .map(|route| Mismatch::RouteMissing {
             side,
             link: found.name.clone(),
             route: route.clone(),
@@ -357,7 +357,7 @@ fn write_mac(
     write!(formatter, " and not {expected}")
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for Mismatch {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LinkMissing { side, link } => write!(formatter, "link {link} is missing {side}"),

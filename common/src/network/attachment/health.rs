@@ -52,7 +52,7 @@ impl AttachmentState {
 
 /// Something that keeps containers from their network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum HealthProblem {
     /// The node does not forward what comes from and goes to them.
     NotForwarding {
         /// The kernel's parameter.
@@ -77,7 +77,7 @@ pub enum Trouble {
     TunnelWithoutAddress(Ipv4Addr),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for HealthProblem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotForwarding { parameter } => write!(
@@ -131,18 +131,18 @@ const AGAIN: &str = "run \"weirctl node run --once\", or start the agent (weirct
 
 /// What keeps a node's tunnel from carrying what it should. That no pool gives it
 /// an address does not: containers reach each other without.
-fn tunnel_trouble(need: TunnelNeed, device: Option<&PresentTunnel>) -> Option<Trouble> {
+fn tunnel_trouble(need: TunnelNeed, device: Option<&PresentTunnel>) -> Option<HealthProblem> {
     let (address, device) = match (need, device) {
         (TunnelNeed::None, _) => return None,
-        (_, None) => return Some(Trouble::TunnelMissing),
+        (_, None) => return Some(HealthProblem::TunnelMissing),
         (TunnelNeed::Unassigned, Some(device)) => (None, device),
         (TunnelNeed::Assigned(address), Some(device)) => (Some(address), device),
     };
     if !device.up {
-        return Some(Trouble::TunnelDown);
+        return Some(HealthProblem::TunnelDown);
     }
     let missing = address.filter(|&it| !device.addresses.contains(&Ipv4Net::from(it)));
-    missing.map(Trouble::TunnelWithoutAddress)
+    missing.map(HealthProblem::TunnelWithoutAddress)
 }
 
 /// What of the node's surroundings decides whether containers can be reached.
@@ -161,41 +161,41 @@ pub struct NodeHealth {
 
 /// What keeps addresses of these IP versions from the world because the node does not
 /// forward it.
-pub fn not_forwarding(families: Families, node: &NodeState) -> Vec<Trouble> {
+pub fn not_forwarding(families: Families, node: &NodeState) -> Vec<HealthProblem> {
     let parameters = [
         (families.ipv4 && !node.ipv4_forwarding, "net.ipv4.ip_forward"),
         (families.ipv6 && !node.ipv6_forwarding, "net.ipv6.conf.all.forwarding"),
     ];
     let off = parameters.into_iter().filter(|(off, _)| *off);
-    off.map(|(_, parameter)| Trouble::NotForwarding { parameter }).collect()
+    off.map(|(_, parameter)| HealthProblem::NotForwarding { parameter }).collect()
 }
 
 /// What keeps these attachments from their network, on a node in this state.
-pub fn troubles(attachments: &[AttachmentState], health: &NodeHealth) -> Vec<Trouble> {
+pub fn find_problems(attachments: &[AttachmentState], health: &NodeHealth) -> Vec<HealthProblem> {
     let node = &health.state;
     let has = |is_v4: bool| {
         let mut addresses = attachments.iter().flat_map(|attachment| &attachment.addresses);
         addresses.any(|address| address.is_ipv4() == is_v4)
     };
-    let mut troubles = Vec::new();
-    troubles.extend(not_forwarding(Families { ipv4: has(true), ipv6: has(false) }, node));
+    let mut find_problems = Vec::new();
+    find_problems.extend(not_forwarding(Families { ipv4: has(true), ipv6: has(false) }, node));
     if has(true) {
-        troubles.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
+        find_problems.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
     }
     let mut addresses = attachments.iter().flat_map(|attachment| &attachment.addresses);
     if addresses.any(|&address| needs_nat(&health.without_nat, address)) {
-        troubles.push(Trouble::NatMissing);
+        find_problems.push(HealthProblem::NatMissing);
     }
-    troubles.extend(attachments.iter().filter_map(|attachment| {
+    find_problems.extend(attachments.iter().filter_map(|attachment| {
         let identity = || attachment.identity.clone();
         if !attachment.up {
-            Some(Trouble::LinkDown(identity()))
+            Some(HealthProblem::LinkDown(identity()))
         } else {
             let which = attachment.unrouted().filter(|_| attachment.carrier)?;
-            Some(Trouble::RouteMissing { identity: identity(), which })
+            Some(HealthProblem::RouteMissing { identity: identity(), which })
         }
     }));
-    troubles
+    find_problems
 }
 
 #[cfg(test)]
@@ -214,8 +214,8 @@ mod tests {
 
     fn texts(attachment: AttachmentState, node: &NodeState) -> String {
         let health = NodeHealth { state: node.clone(), ..NodeHealth::default() };
-        let troubles = troubles(&[attachment], &health);
-        troubles.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        let find_problems = find_problems(&[attachment], &health);
+        find_problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
             NodeState { ipv4_forwarding: true, ipv6_forwarding: true, ..NodeState::default() };
         let whole = attachment(&["10.0.0.1", "fd00::1"]);
         assert_eq!(texts(whole.clone(), &forwarding), "");
-        assert_eq!(troubles(&[], &NodeHealth::default()), []);
+        assert_eq!(find_problems(&[], &NodeHealth::default()), []);
         let off = texts(whole.clone(), &NodeState::default());
         assert!(
             off.contains("net.ipv4.ip_forward") && off.contains("net.ipv6.conf.all.forwarding")
@@ -259,13 +259,13 @@ mod tests {
                 NodeState { ipv4_forwarding: true, ipv6_forwarding: true, ..NodeState::default() };
             let without_nat = without_nat.to_vec();
             let health = NodeHealth { state, without_nat, ..NodeHealth::default() };
-            troubles(&[attachment(&[address])], &health)
+            find_problems(&[attachment(&[address])], &health)
         };
-        assert_eq!(told("10.0.0.1", &pools), [Trouble::NatMissing]);
+        assert_eq!(told("10.0.0.1", &pools), [HealthProblem::NatMissing]);
         assert_eq!(told("10.1.0.1", &pools), []);
         assert_eq!(told("fd00::1", &pools), []);
         assert_eq!(told("10.0.0.1", &[]), []);
-        let text = Trouble::NatMissing.to_string();
+        let text = HealthProblem::NatMissing.to_string();
         assert!(text.contains("natOutgoing") && text.contains("node run --once"), "{text}");
     }
 
@@ -275,7 +275,7 @@ mod tests {
         let told = |need, tunnel: Option<PresentTunnel>, addresses: &[&str]| {
             let state =
                 NodeState { ipv4_forwarding: true, ipv6_forwarding: true, ..NodeState::default() };
-            troubles(
+            find_problems(
                 &[attachment(addresses)],
                 &NodeHealth { state, need, tunnel, ..NodeHealth::default() },
             )
@@ -289,12 +289,13 @@ mod tests {
         assert_eq!(told(need, device(true, &[own]), v4), []);
         assert_eq!(told(TunnelNeed::None, None, v4), []);
         assert_eq!(told(need, None, v6), [], "IPv6 is not tunnelled");
-        assert_eq!(told(need, None, v4), [Trouble::TunnelMissing]);
-        assert_eq!(told(need, device(false, &[own]), v4), [Trouble::TunnelDown]);
-        assert_eq!(told(need, device(true, &[]), v4), [Trouble::TunnelWithoutAddress(own)]);
+        assert_eq!(told(need, None, v4), [HealthProblem::TunnelMissing]);
+        assert_eq!(told(need, device(false, &[own]), v4), [HealthProblem::TunnelDown]);
+        assert_eq!(told(need, device(true, &[]), v4), [HealthProblem::TunnelWithoutAddress(own)]);
         assert_eq!(told(TunnelNeed::Unassigned, device(true, &[]), v4), []);
-        assert_eq!(told(TunnelNeed::Unassigned, None, v4), [Trouble::TunnelMissing]);
-        let texts = [Trouble::TunnelMissing, Trouble::TunnelDown].map(|it| it.to_string());
+        assert_eq!(told(TunnelNeed::Unassigned, None, v4), [HealthProblem::TunnelMissing]);
+        let texts =
+            [HealthProblem::TunnelMissing, HealthProblem::TunnelDown].map(|it| it.to_string());
         assert!(texts[0].contains("modprobe ipip") && texts[1].contains("ip link set tunl0 up"));
     }
 }

@@ -16,9 +16,9 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Difference, Expected, Found, FoundLink, compare};
+pub use check::{Expected, Found, FoundLink, Mismatch, compare};
 pub use fate::{Fate, fate};
-pub use health::{AttachmentState, NodeHealth, Trouble, not_forwarding, troubles};
+pub use health::{AttachmentState, HealthProblem, NodeHealth, find_problems, not_forwarding};
 pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mtu::{InvalidMtu, Mtu, MtuCandidate, MtuSource, choose_mtu};
 pub use node_needs::{Nat, NodeNeeds, NodeState, plan_node};

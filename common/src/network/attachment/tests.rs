@@ -387,18 +387,18 @@ fn what_others_added_is_no_difference() {
     let by_source = Found { container: elsewhere(&found.container), ..found.clone() };
     assert_eq!(compare(&expected, &by_source), [], "a later plugin may move routes");
     let unrouted = Found { host: elsewhere(&found.host), ..found.clone() };
-    assert!(matches!(compare(&expected, &unrouted)[..], [Difference::RouteMissing { .. }]));
+    assert!(matches!(compare(&expected, &unrouted)[..], [Mismatch::RouteMissing { .. }]));
     let unknown = Expected { mtu: None, host_mtu: None, ..expected.clone() };
     let smaller =
         |link: &Option<FoundLink>| link.clone().map(|link| FoundLink { mtu: 1400, ..link });
     let tuned = Found { container: smaller(&found.container), ..found.clone() };
     assert_eq!(compare(&unknown, &tuned), [], "a later plugin may lower the MTU");
-    assert!(matches!(compare(&expected, &tuned)[..], [Difference::Mtu { .. }]));
+    assert!(matches!(compare(&expected, &tuned)[..], [Mismatch::Mtu { .. }]));
     let lowered = Found { host: smaller(&found.host), ..found.clone() };
-    assert!(matches!(compare(&unknown, &lowered)[..], [Difference::MtuAboveHost { .. }]));
+    assert!(matches!(compare(&unknown, &lowered)[..], [Mismatch::MtuAboveHost { .. }]));
     let moved = Found {
         container: found.container.clone().map(|link| FoundLink { index: 7, ..link }),
         ..found
     };
-    assert!(matches!(compare(&expected, &moved)[..], [Difference::NotPeers { .. }]));
+    assert!(matches!(compare(&expected, &moved)[..], [Mismatch::NotPeers { .. }]));
 }

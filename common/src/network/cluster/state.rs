@@ -64,11 +64,11 @@ pub struct SavedState {
     pub writer: Writer,
     /// The node.
     pub node: NamedNode,
-    /// Which datastore was read for it ([`Configuration::place`]): two networks of a
+    /// Which datastore was read for it ([`NetworkConfiguration::place`]): two networks of a
     /// node may have different ones, whose revisions have nothing to do with each
     /// other.
     ///
-    /// [`Configuration::place`]: crate::datastore::Configuration::place
+    /// [`NetworkConfiguration::place`]: crate::datastore::DatastoreConfiguration::place
     pub datastore: String,
     /// Up to where it was read.
     pub revision: Revision,

@@ -26,10 +26,10 @@ pub enum PatchType {
 
 /// A patch that has been read.
 #[derive(Clone, Debug)]
-pub struct Patch(Form);
+pub struct Patch(PatchForm);
 
 #[derive(Clone, Debug)]
-enum Form {
+enum PatchForm {
     Strategic(Map<String, Value>),
     Json(Vec<Operation>),
     Merge(Map<String, Value>),
@@ -87,9 +87,9 @@ impl Patch {
         let mut documents = document::values(text)?.into_iter();
         let value = documents.next().unwrap_or_default();
         Ok(Self(match (form, value) {
-            (PatchType::Strategic, Value::Object(part)) => Form::Strategic(part),
-            (PatchType::Merge, Value::Object(part)) => Form::Merge(part),
-            (PatchType::Json, Value::Array(items)) => Form::Json(operation::parse(items)?),
+            (PatchType::Strategic, Value::Object(part)) => PatchForm::Strategic(part),
+            (PatchType::Merge, Value::Object(part)) => PatchForm::Merge(part),
+            (PatchType::Json, Value::Array(items)) => PatchForm::Json(operation::parse(items)?),
             (PatchType::Json, other) => {
                 let expected = "a list of operations, for example \
                                 [{\"op\": \"add\", \"path\": \"/spec/disabled\", \"value\": true}]";
@@ -110,9 +110,9 @@ impl Patch {
     pub fn apply(&self, resource: &Resource) -> Result<Resource, PatchError> {
         let mut patched = Value::Object(resource.object.clone());
         match &self.0 {
-            Form::Strategic(part) => merge::strategic(&mut patched, part)?,
-            Form::Merge(part) => merge::plain(&mut patched, part),
-            Form::Json(operations) => operation::apply_all(operations, &mut patched)?,
+            PatchForm::Strategic(part) => merge::strategic(&mut patched, part)?,
+            PatchForm::Merge(part) => merge::plain(&mut patched, part),
+            PatchForm::Json(operations) => operation::apply_all(operations, &mut patched)?,
         }
         let Value::Object(object) = patched else {
             let expected = "changes within the resource";

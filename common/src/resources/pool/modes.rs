@@ -39,7 +39,7 @@ pub enum AssignmentMode {
 }
 
 /// A type with a few named values.
-trait Named: Copy + Sized + 'static {
+trait ModeNames: Copy + Sized + 'static {
     const ALL: &'static [(Self, &'static str)];
 
     fn named(name: &str) -> Option<Self> {
@@ -52,12 +52,12 @@ trait Named: Copy + Sized + 'static {
     }
 }
 
-impl Named for EncapsulationMode {
+impl ModeNames for EncapsulationMode {
     const ALL: &'static [(Self, &'static str)] =
         &[(Self::Never, "Never"), (Self::Always, "Always"), (Self::CrossSubnet, "CrossSubnet")];
 }
 
-impl Named for AllowedUse {
+impl ModeNames for AllowedUse {
     const ALL: &'static [(Self, &'static str)] = &[
         (Self::Workload, "Workload"),
         (Self::Tunnel, "Tunnel"),
@@ -65,7 +65,7 @@ impl Named for AllowedUse {
     ];
 }
 
-impl Named for AssignmentMode {
+impl ModeNames for AssignmentMode {
     const ALL: &'static [(Self, &'static str)] =
         &[(Self::Automatic, "Automatic"), (Self::Manual, "Manual")];
 }
@@ -88,7 +88,10 @@ impl Display for AssignmentMode {
     }
 }
 
-fn write_name<T: Named + PartialEq>(value: T, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+fn write_name<T: ModeNames + PartialEq>(
+    value: T,
+    formatter: &mut Formatter<'_>,
+) -> std::fmt::Result {
     let name = T::ALL.iter().find(|(candidate, _)| *candidate == value).map(|(_, name)| *name);
     formatter.write_str(name.unwrap_or_default())
 }
@@ -125,7 +128,7 @@ pub(super) fn read_allowed_uses(spec: &Fields<'_>, problems: &mut Problems) -> V
     if uses.is_empty() { vec![AllowedUse::Workload, AllowedUse::Tunnel] } else { uses }
 }
 
-fn read_named<T: Named>(
+fn read_named<T: ModeNames>(
     key: &str,
     display: &str,
     spec: &Fields<'_>,

@@ -54,7 +54,7 @@ pub async fn run(arguments: GetArgs, session: &Session<'_>) -> CommandResult {
     let format = Format::parse(&arguments.output, kind)?;
     if arguments.names.is_empty() {
         let list = store::list(session.datastore, kind).await.map_err(as_failure)?;
-        return show(&format, kind, &Found::All(list), session).await;
+        return show(&format, kind, &GetResult::All(list), session).await;
     }
     let mut got = Got::default();
     for argument in &arguments.names {
@@ -62,7 +62,7 @@ pub async fn run(arguments: GetArgs, session: &Session<'_>) -> CommandResult {
         got.add(&arguments, kind, &name, session).await;
     }
     let Got { resources, failed } = got;
-    let found = Found::Named { resources, asked: arguments.names.len() };
+    let found = GetResult::Named { resources, asked: arguments.names.len() };
     finish(show(&format, kind, &found, session).await?, &failed)
 }
 
@@ -80,14 +80,14 @@ async fn get_of_files(arguments: &GetArgs, session: &Session<'_>) -> CommandResu
     if let [kind, _, ..] = kinds[..]
         && let format @ (Format::Yaml | Format::Json) = Format::parse(&arguments.output, kind)?
     {
-        let all = Found::Named { resources, asked: asked.values().sum() };
+        let all = GetResult::Named { resources, asked: asked.values().sum() };
         return finish(show(&format, kind, &all, session).await?, &failed);
     }
     let mut text = String::new();
     for (kind, asked) in asked {
         let format = Format::parse(&arguments.output, kind)?;
         let of_kind = resources.iter().filter(|resource| resource.kind == kind);
-        let found = Found::Named { resources: of_kind.cloned().collect(), asked };
+        let found = GetResult::Named { resources: of_kind.cloned().collect(), asked };
         text.push_str(&show(&format, kind, &found, session).await?);
     }
     finish(text, &failed)
@@ -118,7 +118,12 @@ fn finish(output: String, failed: &[StoreError]) -> CommandResult {
     Err(Failure { output, message: report::all_with_advice(failed) })
 }
 
-async fn show(format: &Format, kind: Kind, found: &Found, session: &Session<'_>) -> CommandResult {
+async fn show(
+    format: &Format,
+    kind: Kind,
+    found: &GetResult,
+    session: &Session<'_>,
+) -> CommandResult {
     if found.is_nothing() {
         return Ok(String::new());
     }
@@ -152,7 +157,7 @@ fn as_failure(error: StoreError) -> Failure {
 }
 
 /// What was asked for.
-enum Found {
+enum GetResult {
     /// All resources of the kind.
     All(List),
     /// Those that are there of some asked for by name.
@@ -164,7 +169,7 @@ enum Found {
     },
 }
 
-impl Found {
+impl GetResult {
     fn resources(&self) -> &[Resource] {
         match self {
             Self::All(list) => &list.resources,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
-use weir_common::cni::{Arguments, Configuration, IpamConfiguration, skeleton};
+use weir_common::cni::{Arguments, IpamConfiguration, NetworkConfiguration, skeleton};
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::Want;
 use weir_common::ipam::{Family, PoolReference};
@@ -103,12 +103,12 @@ fn default_plugin() -> Map<String, Value> {
     plugin.as_object().cloned().unwrap_or_default()
 }
 
-fn check(plugin: &Map<String, Value>, by: &str) -> Result<Configuration, Failure> {
+fn check(plugin: &Map<String, Value>, by: &str) -> Result<NetworkConfiguration, Failure> {
     skeleton::check_add(plugin, &Arguments::default()).map_err(|error| refused(by, &error))
 }
 
 fn require_ipam<'a>(
-    configuration: &'a Configuration,
+    configuration: &'a NetworkConfiguration,
     by: &str,
 ) -> Result<&'a IpamConfiguration, Failure> {
     configuration.require_ipam().map_err(|error| refused(by, &error))
