@@ -68,7 +68,7 @@ for target in "${targets[@]}"; do
 done
 # To libFuzzer no time at all means for ever.
 if ! [[ $seconds =~ ^[1-9][0-9]{0,5}$ ]] || ((seconds < ${#targets[@]})); then
-    fail "$seconds is no number of seconds for ${#targets[@]} targets; write at least ${#targets[@]}"
+    fail "$seconds is not a number of seconds for ${#targets[@]} targets; write at least ${#targets[@]}"
 fi
 echo "fuzz: ${targets[*]}: $seconds seconds in all"
 program=$(build)

@@ -18,7 +18,7 @@ pub const MAXIMUM_MTU: u32 = 65535;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MacAddress(pub [u8; 6]);
 
-/// A text that is no hardware address of an interface.
+/// A text that is not a hardware address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("MAC address {text:?} cannot be used: {reason}")]
 pub struct InvalidMac {

@@ -92,7 +92,7 @@ impl Node {
                     let _turn = self.lock.lock().await;
                     engine::assign(&self.store, &request, &[], self.now()).await.unwrap()
                 };
-                // An attachment that is there but not whole is made anew.
+                // An attachment that is there but not whole is made again.
                 self.kernel.borrow_mut().remove(container);
                 for _ in 0..dawdles {
                     yield_now().await;

@@ -137,7 +137,7 @@ async fn a_reboot_of_one_host_leaves_the_others() {
     assert_consistent(&store);
 }
 
-/// Calico always names the node. What does not is whoever's names the handle, lest it
+/// Calico always names the node. What does not is whoever's names the handle, so that it
 /// could never be given back; but nobody gives it back unasked.
 #[tokio::test]
 async fn an_allocation_without_a_node_is_of_who_names_its_handle() {

@@ -36,7 +36,7 @@ use store::Observer;
 use terminal::Progress;
 use this_node::Networks;
 
-/// Used where standard output is no terminal and nobody says how wide it is.
+/// Used where standard output is not a terminal and nobody says how wide it is.
 const DEFAULT_WIDTH: usize = 80;
 
 /// This process's own input, clock, randomness, node and terminal.

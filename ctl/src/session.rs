@@ -78,7 +78,7 @@ pub trait Surroundings: Observer {
     /// first one in the datastore in use.
     fn network(&self) -> Option<Network>;
 
-    /// Tells of something that is no failure, on standard error.
+    /// Tells of something that is not a failure, on standard error.
     fn warn(&self, message: &str);
 
     /// How many columns the terminal has, or what takes its place.

@@ -187,7 +187,7 @@ impl Etcd {
     }
 
     /// Replaces its data by those of such a file, after [`Etcd::stop`], and
-    /// starts it again. Revisions go on from there, so that they are used anew.
+    /// starts it again. Revisions go on from there, so that they are used again.
     pub fn restore(&mut self, path: &str) {
         let (data, peer) = (data_directory(&self.options), peer_url(&self.options));
         self.node.run(&["rm", "-r", &data]);

@@ -36,7 +36,7 @@ impl Published {
         world
     }
 
-    /// Writes the list anew, with these additions to portmap's configuration.
+    /// Writes the list again, with these additions to portmap's configuration.
     pub fn write_list(&self, additions: Value) {
         let list = self.list(additions).to_string();
         self.cluster.node.write("/etc/cni/net.d/10-pods.conflist", &list);

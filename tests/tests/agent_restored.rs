@@ -31,7 +31,7 @@ fn nodes(entries: &Entries) -> Vec<&str> {
 
 /// Restores the datastore, lets others `carry_on` with it before the nodes reach it
 /// again, and requires that pings go on until the agents have both nodes registered
-/// anew and hold the pool and both blocks.
+/// again and hold the pool and both blocks.
 fn survives(fleet: &mut Fleet, pods: &[Pod; 2], carry_on: impl FnOnce(&mut Etcd)) {
     let routes: Vec<_> = fleet.members.iter().map(|member| member.routes()).collect();
     let server = fleet.etcd().node().clone();

@@ -39,7 +39,7 @@ fn nat(fleet: &Fleet) -> String {
     fleet.members[0].node().run(&["nft", "list", "ruleset"])
 }
 
-/// Requires that n1 has all that it had after its agent was started anew among damage.
+/// Requires that n1 has all that it had after its agent was restarted among damage.
 fn nothing_is_withdrawn(begin_anew: impl FnOnce(&mut Fleet)) {
     let mut fleet = two_nodes();
     let before = (fleet.members[0].routes(), nat(&fleet));

@@ -38,7 +38,7 @@ struct World {
     cluster: Cluster,
     tool: CniTool,
     live: Vec<(Container, IpAddr)>,
-    doomed: (Container, IpAddr),
+    leaking: (Container, IpAddr),
 }
 
 impl World {
@@ -51,13 +51,13 @@ impl World {
             (container, address)
         };
         let live = ["web", "db", "cache"].map(start).into();
-        let doomed = start("doomed");
+        let leaking = start("leaking");
         for name in ["n1", "n2"] {
             let node = json!({"kind": "Node", "apiVersion": "projectcalico.org/v3",
                 "metadata": {"name": name}, "spec": {}});
             cluster.store.put(&keys::node(name), &node);
         }
-        let world = Self { cluster, tool, live, doomed };
+        let world = Self { cluster, tool, live, leaking };
         assert_eq!(world.findings(), [] as [String; 0], "before anything is damaged");
         world
     }
@@ -113,7 +113,7 @@ impl World {
         match kind {
             "address-without-attachment" => {
                 let node = &self.cluster.node;
-                let line = ["ip", "-o", "route", "show", &self.doomed.1.to_string()];
+                let line = ["ip", "-o", "route", "show", &self.leaking.1.to_string()];
                 let listing = node.run(&line);
                 let link = listing.split_whitespace().skip_while(|word| *word != "dev").nth(1);
                 node.run(&["ip", "link", "delete", link.expect("a link")]);
@@ -159,7 +159,7 @@ impl World {
         let mut expected: BTreeMap<IpAddr, String> = allocations(&self.cluster.store.entries());
         kinds.iter().for_each(|kind| self.plant(kind));
         if kinds.contains(&"address-without-attachment") {
-            expected.remove(&self.doomed.1);
+            expected.remove(&self.leaking.1);
         }
         let mut named: Vec<&str> = kinds.to_vec();
         named.sort_unstable();

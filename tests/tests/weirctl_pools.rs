@@ -198,7 +198,7 @@ fn what_needs_no_datastore_asks_none() {
     cluster.node.run_with(&["bash", "-n"], &code);
 }
 
-/// A path with a slip in it is no empty cluster, and nothing is made there.
+/// A path with a slip in it is not an empty cluster, and nothing is made there.
 #[test]
 fn a_datastore_that_is_not_there_is_made_only_by_what_creates() {
     let cluster = Cluster::embedded();

@@ -78,7 +78,7 @@ impl Kernel {
     }
 
     /// Deletes links, and with each its other end and all that hangs on both. One
-    /// that is gone by now is no error.
+    /// that is gone by now is not an error.
     ///
     /// The kernel waits for RCU (15 to 47 ms) in each deletion. Several links are
     /// put into one group and deleted with it, which makes it wait once; where that

@@ -20,7 +20,7 @@ pub enum Error {
     },
     /// The path leads to something else.
     #[error(
-        "{} is no network namespace; CNI_NETNS must name one, such as /run/netns/NAME or \
+        "{} is not a network namespace; CNI_NETNS must name one, such as /run/netns/NAME or \
          /proc/PID/ns/net",
         path.display()
     )]

@@ -105,7 +105,7 @@ impl Kernel {
     /// `weir_common::network::compare`. The container must be open.
     ///
     /// # Errors
-    /// The kernel refuses; what is missing is no error but not in the report.
+    /// The kernel refuses; what is missing is not an error but not in the report.
     pub async fn inspect(&self, expected: &Expected) -> Result<Found, Error> {
         let container = &self.container()?.netlink;
         let identity = &expected.identity;

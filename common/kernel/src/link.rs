@@ -146,7 +146,7 @@ impl Netlink {
         Ok(links.collect())
     }
 
-    /// Deletes the link of that number; one that is gone is no error. The call
+    /// Deletes the link of that number; one that is gone is not an error. The call
     /// blocks the thread for as long as the kernel waits for RCU (15 to 47 ms).
     pub(crate) async fn delete_link(&self, index: u32, name: &str) -> Result<(), Error> {
         match self.handle().link().del(index).execute().await.map_err(into_io) {
@@ -175,7 +175,7 @@ impl Kernel {
             Some(link) if !link.belongs_to(&veth.identity) => return Err(link.foreign()),
             // Of the same attachment, and without its other end in this
             // container: an ADD that was interrupted, or the container was made
-            // anew under its old id.
+            // again under its old id.
             Some(link) => self.host.delete_link(link.index, &link.name).await?,
         }
         self.request_veth(veth).await.map_err(|cause| Error::refused(veth, cause))

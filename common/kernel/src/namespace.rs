@@ -23,7 +23,7 @@ impl Namespace {
     /// Opens the namespace at `path`: a bind mount, or a file below `/proc`.
     ///
     /// # Errors
-    /// There is nothing at `path`, it is no namespace, or it cannot be opened.
+    /// There is nothing at `path`, it is not a namespace, or it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let namespace = netns_rs::get_from_path(path).map_err(|error| match error {
             netns_rs::Error::OpenNsError(_, cause) if is_missing(&cause) => {
@@ -48,7 +48,7 @@ impl Namespace {
     /// Does `work` inside the namespace on the calling thread, which is back in
     /// its own afterwards whatever happens: also when `work` panics. `work`
     /// must not wait for other tasks: they would run in the wrong namespace,
-    /// which is why it is no future.
+    /// which is why it is not a future.
     ///
     /// # Errors
     /// The namespace cannot be entered, or is none of the network.
@@ -96,7 +96,7 @@ pub fn is_node_namespace() -> Option<bool> {
     is_same_namespace(Path::new("/proc/1/ns/net")).ok()
 }
 
-/// A part of the path is missing, or is no directory (`/proc/PID` of a process
+/// A part of the path is missing, or is not a directory (`/proc/PID` of a process
 /// that has ended gives ESRCH or ENOENT).
 fn is_missing(cause: &io::Error) -> bool {
     matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)

@@ -57,7 +57,7 @@ impl Kernel {
     }
 
     /// The second half: deletes the link, and with it the container's end and
-    /// all that hangs on both. A link that is gone by now is no error.
+    /// all that hangs on both. A link that is gone by now is not an error.
     ///
     /// The kernel does it within the system call and waits 15 to 47 ms for RCU
     /// meanwhile, so it is done on a thread of its own: other futures of the

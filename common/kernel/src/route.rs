@@ -64,7 +64,7 @@ impl Netlink {
         Ok(neighbours.collect())
     }
 
-    /// Deletes a route as it was listed; one that is gone is no error.
+    /// Deletes a route as it was listed; one that is gone is not an error.
     pub(crate) async fn delete_route(&self, route: RouteMessage) -> Result<(), Error> {
         let action = format!("ip route delete {}", destination(&route));
         match self.handle().route().del(route).execute().await.map_err(into_io) {

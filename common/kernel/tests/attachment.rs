@@ -301,9 +301,9 @@ fn a_leftover_of_the_same_attachment_is_replaced() {
         ip(&format!("link add {host} address ee:ee:ee:ee:ee:ee type veth peer name other"));
         let kernel = attach(&container, &attachment).await;
         assert_eq!(differences(&kernel, &attachment).await, []);
-        // The container made anew under its id, while its old namespace lives.
-        let anew = Other::new();
-        let kernel = attach(&anew, &attachment).await;
+        // The container is made again under its id, while its old namespace lives.
+        let renewed = Other::new();
+        let kernel = attach(&renewed, &attachment).await;
         assert_eq!(differences(&kernel, &attachment).await, []);
         assert!(!container.ip("link").contains("eth0"));
     });

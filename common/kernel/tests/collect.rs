@@ -43,7 +43,7 @@ fn many_links_go_together_and_no_other() {
         assert!(!containers[5].ip("-oneline link").contains("eth0"));
         assert_eq!(ip("-oneline -4 route show proto 77").lines().count(), 1);
         assert!(ip("-oneline link").contains("uplink"));
-        // What is gone is no error.
+        // What is gone is not an error.
         assert!(kernel.remove_links(&stale).await.is_empty());
     });
 }

@@ -61,7 +61,7 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(new, path)
 }
 
-/// A fifo is opened without waiting for its other end; what is no regular file is refused.
+/// A fifo is opened without waiting for its other end; what is not a regular file is refused.
 fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = options.mode(0o600).custom_flags(flags.bits()).open(path)?;

@@ -119,7 +119,7 @@ pub trait Plugin {
     fn status(&self, call: &Call) -> Result<(), Error>;
 }
 
-/// What a plugin finds around it.
+/// The variables and streams of the process that a plugin runs in.
 pub struct ProcessIo<'a> {
     /// Looks a variable up.
     pub variable: &'a dyn Fn(&str) -> Option<OsString>,
@@ -300,7 +300,7 @@ fn network_name(json: &Map<String, Value>) -> Result<String, Error> {
         Some(Value::String(name)) if is_identifier(name) => Ok(name.clone()),
         Some(name) => Err(Error::new(
             Code::InvalidConfiguration,
-            format!("name {name} is no name of a network: {advice}"),
+            format!("name {name} is not a name of a network: {advice}"),
         )),
         None => Err(Error::new(
             Code::InvalidConfiguration,
@@ -335,7 +335,7 @@ fn written_version(command: CniCommand, json: &Map<String, Value>) -> Result<Spe
         None | Some(Value::Null) => Ok(SpecVersion::V0_1_0),
         Some(Value::String(text)) if text.is_empty() => Ok(SpecVersion::V0_1_0),
         Some(Value::String(text)) if compares_versions(command) && !is_version(text) => {
-            is_wrong(format!("cniVersion {text:?} is no version"))
+            is_wrong(format!("cniVersion {text:?} is not a version"))
         }
         Some(Value::String(text)) => SpecVersion::parse(text),
         Some(other) => is_wrong(format!("cniVersion {other} is not text")),

@@ -17,7 +17,7 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Understands the two variables. `None` for what is no context: a trace that
+    /// Understands the two variables. `None` for what is not a context: a trace that
     /// is broken is as good as none (section 3.2.2).
     pub fn parse(parent: &str, state: &str) -> Option<Self> {
         let mut parts = parent.split('-');

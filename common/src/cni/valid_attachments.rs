@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(list(json!({"cni.dev/valid-attachments": null})), Some(BTreeSet::new()));
         let one = json!([{"containerID": "c1", "ifname": "eth0", "later": true}]);
         let name = || AttachmentName { container_id: "c1".into(), interface: "eth0".into() };
-        // Alone, the old name is no list, whatever it holds.
+        // Alone, the old name is not a list, whatever it holds.
         for old in [json!([]), json!(null), json!(3), one.clone()] {
             assert_eq!(list(json!({"cni.dev/attachments": old})), None);
         }

@@ -4,7 +4,7 @@ use super::Revision;
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// A failed datastore operation. A lost comparison is no error but
+/// A failed datastore operation. A lost comparison is not an error but
 /// [`Outcome::Conflict`](super::Outcome::Conflict).
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Why a text is no CIDR.
+/// Why a text is not a CIDR.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NoCidr {
     /// It is none in any reading.

@@ -18,7 +18,7 @@ pub enum DocumentError {
     /// The text is neither YAML nor JSON.
     #[error("error parsing document: {0}")]
     Syntax(#[source] serde_norway::Error),
-    /// So many lists and objects are in one another that it is no resource.
+    /// So many lists and objects are in one another that it is not a resource.
     #[error(
         "error parsing document: more than 1000 brackets are open at once; a resource has \
          a few: close those that are open"
@@ -33,7 +33,7 @@ pub enum DocumentError {
     /// An object has two fields of one name.
     #[error("error parsing document: {0}; leave one of them out")]
     DuplicateKey(#[source] serde_json::Error),
-    /// A mapping has a key that is no text.
+    /// A mapping has a key that is not a text.
     #[error("error parsing document: the key {0} is not text; put it in quotes")]
     KeyIsNoText(String),
     /// A resource has a field that no resource of its kind has.

@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Formatter};
 
-/// Why a text or a stored value is no valid resource.
+/// Why a text or a stored value is not a valid resource.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A stored value is not JSON.

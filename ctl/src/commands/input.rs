@@ -69,7 +69,7 @@ impl FileArgs {
     /// Reads all resources, in order.
     ///
     /// # Errors
-    /// [`Failure`] when a file cannot be read, is no document or, unless that
+    /// [`Failure`] when a file cannot be read, is not a document or, unless that
     /// is accepted, is empty.
     pub fn read(&self, surroundings: &dyn Surroundings) -> Result<Vec<Resource>, Failure> {
         self.try_read(surroundings).map_err(|error| Failure::new(error.to_string()))

@@ -51,7 +51,7 @@ pub async fn run(arguments: ReleaseArgs, session: &Session<'_>) -> CommandResult
 
 async fn release_address(text: &str, session: &Session<'_>) -> CommandResult {
     let address: IpAddr = text.parse().map_err(|_| {
-        Failure::new(format!("'{text}' is no IP address; write for example --ip=10.7.0.4"))
+        Failure::new(format!("'{text}' is not an IP address; write for example --ip=10.7.0.4"))
     })?;
     let found = look_up(session.datastore, address)
         .await
@@ -142,7 +142,7 @@ fn read(file: &Path, session: &Session<'_>) -> Result<Report, Failure> {
     })?;
     serde_json::from_str(&text).map_err(|error| {
         Failure::new(format!(
-            "{shown} is no report: {error}; make one: weirctl ipam check -o json > report.json"
+            "{shown} is not a report: {error}; make one: weirctl ipam check -o json > report.json"
         ))
     })
 }
@@ -181,7 +181,7 @@ fn reassigned(now: &Seen) -> String {
     not_released(
         address,
         &format!(
-            "it was assigned anew, to handle {handle}; look at it with: weirctl ipam show --ip={address}"
+            "it was assigned again, to handle {handle}; look at it with: weirctl ipam show --ip={address}"
         ),
     )
 }

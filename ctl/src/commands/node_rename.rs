@@ -29,7 +29,7 @@ pub struct RenameArgs {
 }
 
 /// Gives a node another name. On the node itself no container comes or goes meanwhile, and
-/// the file that keeps its name is written anew.
+/// the file that keeps its name is written again.
 ///
 /// # Errors
 /// [`Failure`] when the node cannot have the name, its agent runs, or the datastore fails.

@@ -24,7 +24,7 @@ pub struct PatchArgs {
     /// What to change, in JSON or YAML
     #[arg(short, long, value_name = "PATCH")]
     pub patch: String,
-    /// PatchFlag of the patch
+    /// Form of the patch
     #[arg(
         short = 't',
         long = "type",

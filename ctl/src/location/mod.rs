@@ -118,7 +118,7 @@ pub enum LocationError {
         #[source]
         cause: cni::Error,
     },
-    /// Weir's own file is no mapping.
+    /// Weir's own file is not a mapping.
     #[error(
         "{path} is not YAML with one setting a line; write for example \
          etcd_endpoints: http://127.0.0.1:2379", path = path.display()

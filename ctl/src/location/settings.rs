@@ -45,7 +45,7 @@ impl Settings {
     /// `spec`.
     ///
     /// # Errors
-    /// When the text is no YAML mapping.
+    /// When the text is not a YAML mapping.
     pub fn from_yaml(text: &str) -> Result<Self, serde_norway::Error> {
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self::default());

@@ -1,6 +1,6 @@
 //! What is printed for terminals of 80 and of 200 columns, compared with the
 //! files in `ctl/tests/golden`. With `WEIR_WRITE_GOLDEN=1` in the environment
-//! the files are written anew; read the difference before committing it.
+//! the files are written again; read the difference before committing it.
 
 use clap::CommandFactory;
 use serde_json::json;

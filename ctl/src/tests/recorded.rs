@@ -51,7 +51,7 @@ async fn addresses_are_looked_up() {
     }
     let answer = call(&memory, "ipam show --ip=10.7").await;
     assert_eq!(answer.exit, 1);
-    assert!(answer.output.contains("'10.7' is no IP address"), "{}", answer.output);
+    assert!(answer.output.contains("'10.7' is not an IP address"), "{}", answer.output);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use weir_process::within_ipam;
 use crate::Ipam;
 
 impl Ipam<'_> {
-    /// Releases all addresses of the call's attachment; none is no error.
+    /// Releases all addresses of the call's attachment; none is not an error.
     ///
     /// # Errors
     /// See [`weir_common::ipam::Error`]; the host's lock cannot be had; time is up.

@@ -12,7 +12,7 @@ pub const CHECKS: &[Check] = &[
     Check::new("P4.unreadable", "standard input that cannot be read is code 5", unreadable),
     Check::new(
         "P4.not-json",
-        "input that is no JSON object, or has a cniVersion that is no text, is code 6",
+        "input that is not a JSON object, or has a cniVersion that is not a text, is code 6",
         not_json,
     ),
     Check::new("P4.name-first", "a missing name is reported before a bad version", name_first),
@@ -25,7 +25,7 @@ pub const CHECKS: &[Check] = &[
     Check::new("P4.no-version", "without cniVersion it is 0.1.0", no_version),
     Check::new(
         "P4.no-number",
-        "a cniVersion that is no version at all is code 6 in CHECK, GC and STATUS [R]",
+        "a cniVersion that is not a version at all is code 6 in CHECK, GC and STATUS [R]",
         no_number,
     ),
     Check::new("P5.check", "CHECK below 0.4.0 is code 1", check_too_old),
@@ -100,7 +100,7 @@ fn exact(bench: &Bench) -> Verdict {
     let mut evidence = String::new();
     for version in ["1.0", "v1.0.0", "1.0.0 ", "1.0.00"] {
         let call = call.clone().configure("/cniVersion", version.into());
-        // In the others, one that is no version at all is P4.no-number's.
+        // In the others, one that is not a version at all is P4.no-number's.
         let is_number = ["1.0", "1.0.00"].contains(&version);
         for command in commands(bench.newest()?) {
             if is_number || ["ADD", "DEL"].contains(&command) {

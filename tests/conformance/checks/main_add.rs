@@ -130,7 +130,7 @@ fn overridden(bench: &Bench) -> Verdict {
         let scene = bench.usual()?;
         let call = scene.call_for(bench.newest()?, "web").with("CNI_NETNS", own_path(&scene));
         let call = call.with("CNI_IFNAME", "own0").with("CNI_NETNS_OVERRIDE", yes);
-        // Whoever writes the first sets the second anew.
+        // Whoever writes the first sets the second again.
         scene.node.write("/proc/sys/net/ipv4/ip_forward", "1");
         scene.node.write(&format!("/proc/sys/net/ipv4/conf/{UPLINK}/forwarding"), "0");
         let answer = scene.run(&call, "ADD");

@@ -23,7 +23,7 @@ pub const CHECKS: &[Check] = &[
     ),
     Check::new(
         "M4.no-result",
-        "an answer that is no result is an error, and DEL is delegated",
+        "an answer that is not a result is an error, and DEL is delegated",
         no_result,
     ),
     Check::new(

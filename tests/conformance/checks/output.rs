@@ -242,7 +242,7 @@ fn flaw(result: &Value, version: &str) -> Option<&'static str> {
     if version < "0.3.0" {
         let is_cidr = result["ip4"]["ip"].as_str().is_some_and(|ip| ip.contains('/'));
         return match () {
-            () if !is_cidr => Some("ip4.ip is no address with prefix length"),
+            () if !is_cidr => Some("ip4.ip is not an address with prefix length"),
             () if result.get("ips").is_some() => Some("ips is of 0.3.0"),
             () if result.get("interfaces").is_some() => Some("interfaces is of 0.3.0"),
             () => None,

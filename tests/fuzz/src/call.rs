@@ -108,7 +108,7 @@ impl Answer {
     }
 }
 
-/// Both plugins without their io.
+/// Both plugins, without a process around them.
 struct Pure(Memory);
 
 impl Plugin for Pure {

@@ -11,7 +11,7 @@ use crate::call::{call, pools};
 const INPUT: &[u8] = br#"{"cniVersion":"1.1.0","name":"net","type":"weir",
     "ipam":{"type":"weir-ipam","assign_ipv6":true}}"#;
 
-/// Besides what holds of every answer: a variable that is no text is refused, not
+/// Besides what holds of every answer: a variable that is not a text is refused, not
 /// passed over, and an ADD under names that work can be undone.
 pub fn run(input: &[u8]) {
     let mut variables = BTreeMap::new();

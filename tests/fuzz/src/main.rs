@@ -10,7 +10,7 @@ use weir_fuzz::{Target, mutate};
 
 static TARGET: LazyLock<Target> = LazyLock::new(|| {
     let name = std::env::var("WEIR_FUZZ_TARGET").unwrap_or_default();
-    Target::from_name(&name).unwrap_or_else(|| panic!("WEIR_FUZZ_TARGET {name:?} is no target"))
+    Target::from_name(&name).unwrap_or_else(|| panic!("WEIR_FUZZ_TARGET {name:?} is not a target"))
 });
 
 fuzz_target!(|data: &[u8]| TARGET.run(data));

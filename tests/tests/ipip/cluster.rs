@@ -335,7 +335,7 @@ fn a_pool_that_is_deleted_by_its_key_alone_is_told_and_leaves_direct_ways() {
     });
     fleet.until("no tunnel is left", || fleet.members.iter().all(Member::has_no_tunnel));
     fleet.until_connected(&pods[0], &pods[1]);
-    // It is made anew, and all is as before.
+    // It is made again, and all is as before.
     pool(&fleet, "always", 62, "Always");
     fleet.until("no problem is left, and there are tunnels", || {
         let mut members = fleet.members.iter();

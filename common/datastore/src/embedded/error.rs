@@ -14,7 +14,7 @@ pub(super) enum FileFailure {
     #[error("cannot {what}")]
     File { what: &'static str, source: io::Error },
     #[error(
-        "the file is no database of Weir's; \
+        "the file is not a database of Weir's; \
          name another file, or move this one away and Weir makes a new one"
     )]
     Foreign,

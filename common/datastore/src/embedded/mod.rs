@@ -51,7 +51,7 @@ impl Embedded {
     /// # Errors
     /// [`Error::Unavailable`] if it stays locked for [`DEFAULT_LOCK_TIMEOUT`],
     /// [`Error::Denied`] if this process may not use it, [`Error::Failed`] if
-    /// the file is no database of Weir's, is damaged, or was made by a newer
+    /// the file is not a database of Weir's, is damaged, or was made by a newer
     /// Weir.
     pub async fn open(path: &Path) -> Result<Self, Error> {
         Self::open_with_lock_timeout(path, DEFAULT_LOCK_TIMEOUT).await

@@ -247,7 +247,7 @@ impl Endpoint {
         }
     }
 
-    /// Lets the next request connect anew.
+    /// Makes the next request open a new connection.
     async fn forget(&self) {
         let mut line = self.line.lock().await;
         line.connection = None;
@@ -276,7 +276,7 @@ async fn check(
     match Client::connect([url], Some(options.clone())).await {
         Ok(_) => Ok(()),
         Err(etcd_client::Error::InvalidUri(error)) => {
-            Err(bad_endpoint(url, &format!("is no URL: {error}")))
+            Err(bad_endpoint(url, &format!("is not a URL: {error}")))
         }
         Err(error) => Err(tls::unusable(configuration, &describe(&error))),
     }

@@ -18,7 +18,7 @@ use weir_common::datastore::{
 use crate::request::{self, OPERATIONS_LIMIT, range_end};
 use endpoints::{Connection, Endpoints, Repeat};
 
-/// How often a long read begins anew because the history it was reading in was
+/// How often a long read starts over because the history it was reading in was
 /// compacted meanwhile.
 const LONG_READ_ATTEMPTS: usize = 3;
 
@@ -35,7 +35,7 @@ impl Etcd {
     ///
     /// # Errors
     /// [`Error::Misconfigured`] with Calico's name of the key for an endpoint
-    /// that is no URL, or a TLS file that cannot be read or used.
+    /// that is not a URL, or a TLS file that cannot be read or used.
     pub async fn open(configuration: &EtcdConfiguration) -> Result<Self, Error> {
         Ok(Self { endpoints: Arc::new(Endpoints::new(configuration).await?) })
     }

@@ -149,7 +149,7 @@ impl NetworkConfiguration {
     }
 
     /// A configuration to remove by what belongs to no attachment. As with
-    /// [`NetworkConfiguration::for_removal`], a mistake elsewhere is no obstacle.
+    /// [`NetworkConfiguration::for_removal`], a mistake elsewhere is not an obstacle.
     ///
     /// # Errors
     /// [`Code::Decode`] for a list of attachments that cannot be read: it is never

@@ -126,7 +126,7 @@ impl fmt::Display for HealthProblem {
     }
 }
 
-/// What makes the node's part in the cluster anew.
+/// The command that repairs the node's part in the cluster.
 const AGAIN: &str = "run \"weirctl node run --once\", or start the agent (weirctl node run)";
 
 /// What keeps a node's tunnel from carrying what it should. That no pool gives it

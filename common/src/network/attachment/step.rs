@@ -104,7 +104,7 @@ pub struct Sysctl {
     /// with the link, so its old value is of no interest; any other is written
     /// only where it differs, and restored by the undo.
     pub of_veth: bool,
-    /// Whether a kernel without it is as good: then its absence is no error.
+    /// Whether a kernel without it is as good: then its absence is not an error.
     pub optional: bool,
 }
 

@@ -40,7 +40,7 @@ impl NamePatterns {
     }
 }
 
-/// A text that is no method.
+/// A text that is not a method.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} does not say how to find the node's address: {reason}")]
 pub struct InvalidMethod {
@@ -92,7 +92,7 @@ fn parse_address(text: &str) -> Result<AutodetectionMethod, String> {
 fn parse_destination(text: &str) -> Result<AutodetectionMethod, String> {
     let address = text.trim().parse();
     address.map(AutodetectionMethod::CanReach).map_err(|_| {
-        format!("{text:?} is no IP address; names are not looked up, write can-reach=192.0.2.1")
+        format!("{text:?} is not an IP address; names are not looked up, write can-reach=192.0.2.1")
     })
 }
 
@@ -100,7 +100,7 @@ fn parse_patterns(text: &str) -> Result<NamePatterns, String> {
     let compiled = items(text).map(|pattern| match pattern {
         "" => Err("a name is missing; write for example interface=eth0,ens.*".to_owned()),
         pattern => Regex::new(pattern).map_err(|error| {
-            format!("{pattern:?} is no regular expression ({error}); write for example eth.*")
+            format!("{pattern:?} is not a regular expression ({error}); write for example eth.*")
         }),
     });
     compiled.collect::<Result<_, _>>().map(NamePatterns)
@@ -109,7 +109,7 @@ fn parse_patterns(text: &str) -> Result<NamePatterns, String> {
 fn parse_ranges(text: &str) -> Result<Vec<IpNet>, String> {
     let parsed = items(text).map(|range| {
         let range: Result<IpNet, _> = range.parse();
-        range.map_err(|_| format!("{text:?} is no list of ranges; write cidr=172.16.0.0/16"))
+        range.map_err(|_| format!("{text:?} is not a list of ranges; write cidr=172.16.0.0/16"))
     });
     parsed.collect()
 }

@@ -135,7 +135,7 @@ fn what_is_no_method_says_what_to_write() {
         ("can-reach=www.example.org", "names are not looked up, write can-reach=192.0.2.1"),
         ("interface=", "a name is missing"),
         ("skip-interface=eth0,", "a name is missing"),
-        ("interface=eth(", "\"eth(\" is no regular expression"),
+        ("interface=eth(", "\"eth(\" is not a regular expression"),
         ("cidr=172.16.0.0", "write cidr=172.16.0.0/16"),
         ("kubernetes-internal-ip", "Weir does not ask Kubernetes"),
         ("127.0.0.1/8", "other nodes cannot reach 127.0.0.1"),

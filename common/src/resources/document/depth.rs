@@ -7,7 +7,7 @@
 /// comments, which are not told apart here, get room besides.
 const MOST_OPEN: usize = 1000;
 
-/// Whether so many brackets are open somewhere in the text that it is no document of ours.
+/// Whether so many brackets are open somewhere in the text that it is not a document of ours.
 pub(super) fn is_too_deep(text: &str) -> bool {
     let mut open = 0_usize;
     text.bytes().any(|byte| {

@@ -105,7 +105,7 @@ fn remove(target: &mut Value, path: &str) -> Result<Value, String> {
 fn split(path: &str) -> Result<(&str, String), String> {
     let (parent, name) = path
         .rsplit_once('/')
-        .ok_or_else(|| format!("'{path}' is no path; a path looks like /spec/disabled"))?;
+        .ok_or_else(|| format!("'{path}' is not a path; a path looks like /spec/disabled"))?;
     Ok((parent, name.replace("~1", "/").replace("~0", "~")))
 }
 

@@ -24,7 +24,7 @@ pub struct Selector {
     expression: Expression,
 }
 
-/// Why a text is no selector.
+/// Why a text is not a selector.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("at character {}: expected {expected}, found {found}", position + 1)]
 pub struct SelectorError {

@@ -61,7 +61,7 @@ pub async fn run(arguments: ShowArgs, session: &Session<'_>) -> CommandResult {
     let as_json = arguments.output.is_some();
     if let Some(text) = &arguments.ip {
         let address = text.parse().map_err(|_| {
-            Failure::new(format!("'{text}' is no IP address; write for example --ip=10.7.0.4"))
+            Failure::new(format!("'{text}' is not an IP address; write for example --ip=10.7.0.4"))
         })?;
         return addresses::show_one(session.datastore, address, as_json).await;
     }

@@ -42,7 +42,7 @@ impl Input {
         let host = host.filter(|name| is_identifier(name)).unwrap_or("n1").to_owned();
         let wants = document.get("wants").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let mut wants: Vec<Want> = wants.iter().filter_map(want).take(MOST_WANTS).collect();
-        // NetworkConfiguration asks for an address once only.
+        // The configuration asks for an address once only.
         let mut asked = HashSet::new();
         wants.retain(|want| match want {
             Want::Exactly(address) => asked.insert(*address),
