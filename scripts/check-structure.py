@@ -4,8 +4,8 @@
 For the sources of the programs (test code is left out) it checks that
 
 - the folders of common/src import downwards only: see LEVELS;
-- no files of one crate import each other in a circle, so that a file imports
-  its siblings, never what its own mod.rs re-exports;
+- no files of one crate import each other in a circle, and a file imports an
+  item from the sibling that defines it, never from its own mod.rs that re-exports it;
 - no type name is defined twice.
 
     scripts/check-structure.py            checks, prints what is wrong
@@ -133,17 +133,26 @@ class Crate:
                     self.add((*module, name), child, folder / name)
 
     def imports(self, module):
-        """Which modules this one imports: (module, path as written)."""
+        """The modules that this one imports, each with the paths as written."""
         text = self.texts[module]
-        found = {}
         paths = [path for tree in USE.findall(text) for path in use_paths(tree)]
-        rest = USE.sub("", text)
-        paths += [re.sub(r"\s", "", path).split("::") for path in PATH.findall(rest)]
+        # A module that is imported as a whole counts where something of it is named.
+        whole = {path[-1]: path for path in paths if self.is_module(module, path)}
+        paths = [path for path in paths if path not in whole.values()]
+        for path in PATH.findall(USE.sub("", text)):
+            path = re.sub(r"\s", "", path).split("::")
+            paths.append(whole.get(path[0], path[:1]) + path[1:])
+        found = {}
         for path in paths:
             target = self.resolve(module, path)
             if target is not None and target != module:
-                found.setdefault(target, "::".join(path))
+                found.setdefault(target, []).append("::".join(path))
         return found
+
+    def is_module(self, module, path):
+        """Whether a path leads to a module of this crate, not to an item in one."""
+        target = self.resolve(module, path)
+        return target is not None and target != module and self.item(module, "::".join(path)) is None
 
     def resolve(self, module, path):
         """The module of this crate that a path written in `module` leads to."""
@@ -161,6 +170,19 @@ class Crate:
             here.append(path.pop(0))
         return tuple(here)
 
+    def item(self, module, path):
+        """The first name in a path after the module that it leads to."""
+        names = path.split("::")
+        target = self.resolve(module, names)
+        ends = (n for n in range(1, len(names)) if self.resolve(module, names[:n]) == target)
+        return next((names[n] for n in ends), None)
+
+    def passed_on(self, module):
+        """The names that a module has from modules below it, as mod.rs re-exports them."""
+        paths = [path for tree in USE.findall(self.texts[module]) for path in use_paths(tree)]
+        below = [path[1:] if path[0] == "self" else path for path in paths]
+        return {path[-1] for path in below if len(path) > 1 and (*module, path[0]) in self.modules}
+
     def graph(self):
         return {module: self.imports(module) for module in self.modules}
 
@@ -170,14 +192,16 @@ class Crate:
 
 def file_circles(crate, graph):
     """What makes files import each other in a circle, a line each."""
-    graph = {module: dict(imports) for module, imports in graph.items()}
+    # A module may use what the file above it defines: both are one thing in two files.
+    between = {}
     for module, imports in sorted(graph.items()):
-        for target, path in sorted(imports.items()):
-            above = module[: len(target)] == target
-            if above and shortest_way(graph, target, module):
-                del imports[target]
-                yield f"{crate.name(module)} imports {path} from {crate.name(target)}, which imports it"
-    for circle in circles(graph):
+        between[module] = [target for target in imports if module[: len(target)] != target]
+        for target in sorted(set(imports) - set(between[module])):
+            names = {crate.item(module, path) for path in imports[target]}
+            if names := sorted(names & crate.passed_on(target)):
+                file, above = crate.name(module), crate.name(target)
+                yield f"{file} imports from its own {above} what that re-exports: {', '.join(names)}"
+    for circle in circles(between):
         yield f"circle of files: {' > '.join(map(crate.name, circle))}"
 
 
@@ -212,9 +236,10 @@ def folder_graph(crate, graph):
         if not module:
             continue
         ways = folders.setdefault(module[0], {})
-        for target, path in sorted(imports.items()):
+        for target, paths in sorted(imports.items()):
             if target and target[0] != module[0]:
-                ways.setdefault(target[0], []).append(f"{crate.name(module)}: {path}")
+                places = [f"{crate.name(module)}: {path}" for path in paths]
+                ways.setdefault(target[0], []).extend(places)
     return folders
 
 
