@@ -15,12 +15,12 @@ use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
 use weir_common::network::{NatTable, NftTable, ROUTE_PROTOCOL, TunnelFilter};
 
-use crate::Error;
 use crate::cluster::is_of_cluster;
+use crate::error::Error;
 use crate::link::{Link, is};
+use crate::message::{destination, table_of};
 use crate::nft;
 use crate::occupied::MAIN_TABLE;
-use crate::route::{destination, table_of};
 
 /// The groups that tell of links, addresses and routes.
 const GROUPS: [MulticastGroup; 5] = [

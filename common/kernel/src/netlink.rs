@@ -11,7 +11,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::Handle;
 use tokio::task::JoinHandle;
 
-use crate::{Error, dump};
+use crate::dump;
+use crate::error::Error;
 
 /// A connection, bound to the namespace that the thread was in when it was
 /// opened.

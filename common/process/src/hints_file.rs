@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use weir_common::ipam::Hints;
 
+use crate::boot::boot_id;
+use crate::files;
 use crate::lock::DEFAULT_LOCK_FILE;
-use crate::{boot_id, files};
 
 /// The file that belongs to IPAM's default lock.
 const DEFAULT_HINTS_FILE: &str = "/run/weir/ipam.json";

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use weir_common::network::{Follower, SavedState};
 
-use crate::{boot_id, files};
+use crate::boot::boot_id;
+use crate::files;
 
 /// The file, on a file system that a reboot clears.
 pub const STATE_FILE: &str = "/run/weir/state.json";

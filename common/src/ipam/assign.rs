@@ -4,58 +4,28 @@
 //! can claim; an address borrowed from another host's block.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use super::assignee::Assignee;
 use super::block::{ATTRIBUTE_NODE, Attribute, Block, block_of};
 use super::draft::{Draft, Known};
+use super::error::Error;
+use super::family::Family;
 use super::kept_back::KeptBack;
+use super::knowledge::{Blocks, Stored, View};
 use super::pools::described;
-use super::{
-    Assigned, Assignee, Blocks, Error, Family, PoolReference, Step, Stored, View, choose, verdict,
-    walk,
-};
+use super::pools::{PoolReference, choose, verdict};
+use super::walk::{MAX_WALK, walk};
+use super::{Assigned, Step};
 use crate::resources::{AllowedUse, IpPool};
+
+pub use super::request::{Request, Want};
 
 /// How many blocks are looked at in one round trip at the most.
 const MAX_BATCH: usize = 4096;
-
-/// How many blocks of one pool are considered at the most: all of an IPv4 /8. An
-/// IPv6 pool has more than can be walked, and where this many are taken or
-/// reserved the next ones are too.
-pub(super) const MAX_WALK: usize = 1 << 18;
-
-/// One address an attachment wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// Any address of a family.
-    Any {
-        /// The family.
-        family: Family,
-        /// The pools to take it from; empty for all that serve the node.
-        pools: Vec<PoolReference>,
-    },
-    /// This very address.
-    Exactly(IpAddr),
-}
-
-/// What an attachment asks for.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Who asks.
-    pub assignee: Assignee,
-    /// More facts to record with the allocation: `namespace`, `pod`, `boot_id`.
-    pub facts: BTreeMap<String, String>,
-    /// The addresses; all are assigned or none.
-    pub wants: Vec<Want>,
-    /// The network's gateways. No container is given one of them, not even when it
-    /// asks for it, as it may for the addresses of an `IPReservation` (host-local:
-    /// `plugins/ipam/host-local/backend/allocator/allocator.go`, Get).
-    pub gateways: Vec<IpAddr>,
-}
 
 /// Decides on a request.
 ///

@@ -1,7 +1,10 @@
 //! Whom addresses are assigned to.
 
 use super::block::{ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, Attribute};
-use super::{MachineId, Ownership, Purpose, handle_id};
+use super::handle_id;
+use super::machine::MachineId;
+use super::ownership::Ownership;
+use super::purpose::Purpose;
 
 /// Whom addresses are assigned to: an interface of a container in a network on a
 /// host, or the host's tunnel device.

@@ -7,12 +7,15 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::assign::Request;
+use super::Assigned;
+use super::affinity::{Affinity, AffinityState};
 use super::block::{
     ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE,
     ATTRIBUTE_TIMESTAMP, Attribute, Block,
 };
-use super::{Affinity, AffinityState, Assigned, Blocks, MachineId, Stored, Unreadable, View};
+use super::knowledge::{Blocks, Stored, Unreadable, View};
+use super::machine::MachineId;
+use super::request::Request;
 use crate::datastore::{Compare, Revision, Transaction, Write, keys};
 use crate::resources::IpPool;
 

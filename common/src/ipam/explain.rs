@@ -10,10 +10,14 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::assign::{self, Request, Want, held_blocks, pool_of};
-use super::{
-    Assigned, Assignee, Block, Blocks, Error, Family, PassedOver, PoolReference, Purpose, Step,
-    Stored, Unreadable, View, choose, verdict,
-};
+use super::assignee::Assignee;
+use super::block::Block;
+use super::error::Error;
+use super::family::Family;
+use super::knowledge::{Blocks, Stored, Unreadable, View};
+use super::pools::{PassedOver, PoolReference, choose, verdict};
+use super::purpose::Purpose;
+use super::{Assigned, Step};
 use crate::datastore::{self, Datastore};
 use crate::resources::{AllowedUse, IpPool};
 

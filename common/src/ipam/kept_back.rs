@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::assign::MAX_WALK;
-use super::{Block, Blocks, Reserved, Stored, View, walk};
+use super::block::Block;
+use super::knowledge::{Blocks, Reserved, Stored, View};
+use super::walk::{MAX_WALK, walk};
 use crate::resources::IpPool;
 
 /// Addresses that are free in the pools that were tried, but not for this node.

@@ -30,6 +30,7 @@ mod purpose;
 pub mod reclaim;
 pub mod release;
 pub mod release_one;
+mod request;
 mod walk;
 
 use serde::Serialize;

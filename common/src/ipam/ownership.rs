@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Error, MachineId, Stored};
+use super::error::Error;
+use super::knowledge::Stored;
+use super::machine::MachineId;
 use crate::datastore::{Datastore, Entry, Transaction, keys};
 
 /// The machine that has a node's name, as stored under [`keys::machine`].

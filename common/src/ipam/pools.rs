@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::{Error, Family, Stored};
+use super::error::Error;
+use super::family::Family;
+use super::knowledge::Stored;
 use crate::resources::{AllowedUse, AssignmentMode, IpPool, Selector};
 
 /// A pool as configuration names it.

@@ -2,7 +2,13 @@
 
 use ipnet::IpNet;
 
-use super::{Assignee, Attribute, Block, Blocks, Error, Handle, Holdings, MachineId, Step, Stored};
+use super::Step;
+use super::assignee::Assignee;
+use super::block::{Attribute, Block};
+use super::error::Error;
+use super::handle::Handle;
+use super::knowledge::{Blocks, Holdings, Stored};
+use super::machine::MachineId;
 use crate::datastore::{Transaction, Write, keys};
 
 /// Decides how to release all addresses of `assignee`. What others have under the same

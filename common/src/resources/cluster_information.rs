@@ -1,6 +1,6 @@
 //! What Calico stores about the cluster as a whole.
 
-use super::Error;
+use super::error::Error;
 use super::fields::{self, Fields, Problems};
 
 /// The cluster's information.

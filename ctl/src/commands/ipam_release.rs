@@ -128,7 +128,7 @@ async fn release_reported(files: &[PathBuf], session: &Session<'_>) -> CommandRe
 /// The addresses that are in all reports, and the hosts that all call gone.
 fn in_all(reports: &[Report]) -> (Vec<Seen>, BTreeSet<String>) {
     let releasable: Vec<Vec<Seen>> = reports.iter().map(Report::releasable).collect();
-    let is_in_all = |seen: &&Seen| releasable.iter().all(|seens| seens.contains(seen));
+    let is_in_all = |seen: &&Seen| releasable.iter().all(|all| all.contains(seen));
     let wanted = releasable.first().into_iter().flatten().filter(is_in_all).cloned().collect();
     let mut gone = reports.first().map(|report| report.gone_hosts.clone()).unwrap_or_default();
     gone.retain(|host| reports.iter().all(|report| report.gone_hosts.contains(host)));

@@ -28,9 +28,10 @@ mod write;
 
 pub use change::is_dry_run;
 
+use clap::CommandFactory;
 use weir_common::resources::{Kind, Resource};
 
-use crate::cli::{CtlCommand, IpamCommand, NodeCommand};
+use crate::cli::{Cli, CtlCommand, IpamCommand, NodeCommand};
 use crate::session::{CommandResult, Failure, Session, Surroundings};
 use crate::store::{self, StoreError};
 
@@ -50,7 +51,7 @@ pub async fn run(command: CtlCommand, session: &Session<'_>) -> CommandResult {
 pub fn run_offline(command: &CtlCommand, surroundings: &dyn Surroundings) -> Option<CommandResult> {
     match command {
         CtlCommand::Validate(arguments) => Some(validate::run(arguments, surroundings)),
-        CtlCommand::Completion(arguments) => Some(Ok(completion::text(arguments))),
+        CtlCommand::Completion(arguments) => Some(Ok(completion::text(arguments, Cli::command()))),
         CtlCommand::Version => Some(Ok(version::text())),
         _ => None,
     }
@@ -80,7 +81,7 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
             node_adopt::run(arguments, session).await
         }
         CtlCommand::Validate(arguments) => validate::run(&arguments, session.surroundings),
-        CtlCommand::Completion(arguments) => Ok(completion::text(&arguments)),
+        CtlCommand::Completion(arguments) => Ok(completion::text(&arguments, Cli::command())),
         CtlCommand::Version => Ok(version::text()),
     }
 }

@@ -10,7 +10,8 @@ use weir_common::ipam::collect::{
 };
 use weir_process::{SWEEP, SWEEP_OF_OTHERS, Timing};
 
-use crate::{Claims, Ipam, evidence};
+use crate::gc::Claims;
+use crate::{Ipam, evidence};
 
 impl Ipam<'_> {
     /// Gives back what was assigned under earlier boots of this host, unless that was

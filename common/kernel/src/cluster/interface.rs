@@ -10,9 +10,10 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessa
 use netlink_packet_route::route::{RouteAddress, RouteAttribute};
 use weir_common::network::{NodeInterface, TUNNEL_DEVICE, Underlay, UnderlayLink};
 
+use crate::Kernel;
+use crate::error::Error;
 use crate::link::Link;
 use crate::occupied::subnet;
-use crate::{Error, Kernel};
 
 impl Kernel {
     /// All of the node's links in the order in which they were made, with their

@@ -11,10 +11,11 @@ use weir_common::network::{
 
 use super::interface::LinksAndAddresses;
 use super::way::{is_joined, is_of_cluster, next_hops, takes_the_place, way};
+use crate::error::Error;
 use crate::link::Link;
+use crate::message::{all_routes, destination, table_of};
 use crate::occupied::{MAIN_TABLE, subnet};
-use crate::route::{all_routes, destination, table_of};
-use crate::{Error, Kernel, sysctl};
+use crate::{Kernel, sysctl};
 
 /// The kind of the tunnel device.
 pub(super) const TUNNEL_KIND: &str = "ipip";

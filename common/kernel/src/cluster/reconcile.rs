@@ -9,7 +9,8 @@ use weir_common::network::{
     plan_cluster, plan_node,
 };
 
-use crate::{Error, Kernel};
+use crate::Kernel;
+use crate::error::Error;
 
 /// What a reconcile leaves as it is, because what is known of the cluster may not say all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

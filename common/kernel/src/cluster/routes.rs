@@ -12,9 +12,10 @@ use weir_common::network::{Change, Way};
 use super::change::Run;
 use super::present::MainTable;
 use super::way::{message, takes_the_place};
+use crate::Kernel;
+use crate::error::Error;
 use crate::link::is;
 use crate::netlink::into_io;
-use crate::{Error, Kernel};
 
 /// How many requests are under way at a time. The kernel takes them in order.
 const IN_FLIGHT: usize = 64;

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use weir_common::network::{AttachmentState, Inventory};
 use weir_common::node::{Standing, lacks_tunnel_address};
 
-use crate::{Error, Kernel};
+use crate::Kernel;
+use crate::error::Error;
 
 impl Kernel {
     /// The addresses of the tunnel device and of the node's containers. `is_holding`

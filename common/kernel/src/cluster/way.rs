@@ -11,7 +11,7 @@ use netlink_packet_route::route::{
 };
 use weir_common::network::{ROUTE_PROTOCOL, TUNNEL_DEVICE, Way};
 
-use crate::route::{all_routes, output};
+use crate::message::{all_routes, output};
 
 /// The metric that the kernel gives a route of IPv6 without one
 /// (`IP6_RT_PRIO_USER`, `linux/ipv6_route.h`).
