@@ -40,11 +40,8 @@ impl ReadyFlag {
 
     /// Requires of a transaction that the flag is as it was read.
     pub fn guard(&self, transaction: &mut Transaction) {
-        let key = keys::CLUSTER_INFORMATION.to_owned();
-        match &self.0 {
-            None => transaction.absent(key),
-            Some(information) => transaction.unchanged(key, information.revision),
-        };
+        let revision = self.0.as_ref().map(|information| information.revision);
+        transaction.as_read(keys::CLUSTER_INFORMATION.to_owned(), revision);
     }
 }
 
