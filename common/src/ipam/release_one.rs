@@ -8,7 +8,7 @@ use super::audit::Allocation;
 use super::block::block_of;
 use super::release::{count_again, give_back};
 use super::{Attribute, Block, Error, Family, Guarded, Handle, MAX_BLOCK_BITS, Stored};
-use crate::datastore::{Attempt, Datastore, Decision, Selection, Transaction, keys, transact};
+use crate::datastore::{Datastore, Decision, Selection, Transaction, keys, transact};
 use crate::node::forget_tunnel_addresses;
 
 /// One address in use, as somebody saw it.
@@ -83,24 +83,19 @@ pub async fn holder(
 /// [`Error::NotReady`], [`Error::Contended`], [`Error::Datastore`],
 /// [`Error::Malformed`].
 pub async fn release(datastore: &dyn Datastore, seen: &Seen) -> Result<Release, Error> {
-    transact(datastore, |attempt| decide(datastore, seen, attempt)).await
+    transact(datastore, |_| decide(datastore, seen)).await
 }
 
-async fn decide(
-    datastore: &dyn Datastore,
-    seen: &Seen,
-    attempt: Attempt,
-) -> Result<Decision<Release>, Error> {
+async fn decide(datastore: &dyn Datastore, seen: &Seen) -> Result<Decision<Release>, Error> {
     let Some((block, ordinal, allocation)) = find(datastore, seen.address).await? else {
-        let outcome = if attempt.lost { Release::Released } else { Release::NotInUse };
-        return Ok(Decision::Done(outcome));
+        return Ok(Decision::Done(Release::NotInUse));
     };
     let present = Seen::from(&allocation);
     if present != *seen {
         return Ok(Decision::Done(Release::Reassigned(present)));
     }
     let id = seen.handle.as_deref();
-    let selection = id.map(|id| Selection::Key(keys::handle(id)));
+    let selection: Vec<_> = id.map(|id| Selection::Key(keys::handle(id))).into_iter().collect();
     let guarded = Guarded::read(datastore, selection).await?;
     let handle = guarded.stored(0, Handle::from_json)?;
     let mut transaction = guarded.transaction();
