@@ -48,7 +48,7 @@ pub struct History {
     /// The id of etcd's cluster: another one when it was restored with another token
     /// or other members. Zero where the datastore does not tell.
     pub cluster: u64,
-    /// The raft term, which never falls, and which a restoration begins anew
+    /// The raft term, which never falls, and which a restoration begins again
     /// (`etcdctl/snapshot/v3_snapshot.go`, `saveWALAndSnap`).
     pub term: u64,
 }

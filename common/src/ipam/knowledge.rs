@@ -128,7 +128,7 @@ impl Reserved {
 }
 
 impl View {
-    /// The view of a network with these gateways, which nobody is given unasked.
+    /// The view of a network with these gateways, which are not handed out unasked.
     pub fn reserving(mut self, gateways: &[IpAddr]) -> Self {
         let reserved = |gateway: &IpAddr| Reserved { range: (*gateway).into(), reservation: None };
         self.reserved.extend(gateways.iter().map(reserved));

@@ -11,7 +11,7 @@ use super::{Attribute, Block, Error, Family, Guarded, Handle, MAX_BLOCK_BITS, St
 use crate::datastore::{Datastore, Decision, Selection, Transaction, keys, transact};
 use crate::node::forget_tunnel_addresses;
 
-/// One address in use, as somebody saw it.
+/// One address in use, as it was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The address.
@@ -29,7 +29,7 @@ pub enum Release {
     Released,
     /// It was not in use.
     NotInUse,
-    /// It is in use, but by somebody else than was seen: nothing was changed.
+    /// It is in use, but by another holder than was seen: nothing was changed.
     Reassigned(Seen),
 }
 
@@ -50,7 +50,7 @@ pub(super) fn release_ordinal(
     }
 }
 
-/// Who has an address; `None` when nobody does.
+/// Who has an address; `None` when it is free.
 ///
 /// One round trip: the address is looked for in every block that could hold
 /// it, so that no pool needs to be there.

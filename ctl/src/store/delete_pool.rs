@@ -7,7 +7,7 @@
 //! - What fits into one transaction is deleted in one. It compares that no
 //!   block near the pool's range was made or changed since it was read.
 //! - Else, and when that was in vain because others change blocks there all
-//!   the time, the pool is disabled first. From then on nobody takes an address
+//!   the time, the pool is disabled first. From then on no program takes an address
 //!   from it, and its blocks can be deleted one batch after the other, each
 //!   only if it and the pool are still as they were read; what happens in
 //!   other pools does not matter. If an address turns up nevertheless, or
@@ -295,7 +295,7 @@ fn flag(value: &[u8]) -> Option<Value> {
     value.get("spec")?.get("disabled").cloned()
 }
 
-/// Whether nobody takes an address from the stored pool.
+/// Whether the stored pool gives no new address.
 fn is_disabled(entry: &Entry) -> bool {
     flag(&entry.value) == Some(Value::Bool(true))
 }

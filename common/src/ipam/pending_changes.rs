@@ -1,4 +1,4 @@
-//! The changes that an assignment makes, as long as they are only intended.
+//! The changes that an assignment is to make.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,7 @@ struct Changed {
 }
 
 /// The changes decided on so far, over what was read.
-pub(super) struct Draft<'a> {
+pub(super) struct PendingChanges<'a> {
     request: &'a Request,
     view: &'a View,
     blocks: &'a Blocks,
@@ -39,7 +39,7 @@ pub(super) struct Draft<'a> {
 /// that comes with many from elsewhere notes them by and by.
 const MAX_NOTES: usize = 64;
 
-impl<'a> Draft<'a> {
+impl<'a> PendingChanges<'a> {
     pub(super) fn new(
         request: &'a Request,
         view: &'a View,
@@ -63,12 +63,12 @@ impl<'a> Draft<'a> {
     }
 
     /// What is known of a block, the changes included.
-    pub(super) fn known(&self, cidr: IpNet) -> Known<'_> {
+    pub(super) fn known(&self, cidr: IpNet) -> BlockState<'_> {
         match (self.block(cidr), self.blocks.get(cidr), self.blocks.unreadable(cidr)) {
-            (Some(block), ..) => Known::Content(block),
-            (None, Some(_), _) => Known::Absent,
-            (None, None, Some(why)) => Known::Unreadable(why),
-            (None, None, None) => Known::Nothing,
+            (Some(block), ..) => BlockState::Content(block),
+            (None, Some(_), _) => BlockState::Absent,
+            (None, None, Some(why)) => BlockState::Unreadable(why),
+            (None, None, None) => BlockState::Nothing,
         }
     }
 
@@ -213,7 +213,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Blocks, affinities and handle change together, and the host's name becomes this
-    /// machine's if it was nobody's; pools used, the ready flag and, under a limit, the
+    /// machine's if it had none; pools used, the ready flag and, under a limit, the
     /// host's blocks must be as they were read.
     pub(super) fn into_transaction(self) -> Transaction {
         let mut transaction = Transaction::default();
@@ -282,15 +282,15 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// What is known of a block, changes of the draft included.
-pub(super) enum Known<'a> {
+/// What is known of a block, pending changes included.
+pub(super) enum BlockState<'a> {
     /// It has not been looked at.
     Nothing,
     /// It is not there.
     Absent,
     /// It cannot be used.
     Unreadable(&'a Unreadable),
-    /// It is this.
+    /// The block's content, pending changes included.
     Content(&'a Block),
 }
 
