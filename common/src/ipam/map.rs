@@ -11,7 +11,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::audit::{Listing, Owner};
-use super::{block_bits, host_bits, nth_address};
+use super::block::{host_bits, nth_address};
+use super::walk::block_bits;
 use crate::resources::IpPool;
 
 /// The most rows drawn for one pool.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
-use super::Error;
+use super::error::Error;
 use super::stored::{StoredNode, object_in};
 use crate::datastore::{self, Datastore, Entry, Revision, Selection, Snapshot, Transaction, keys};
 use crate::ipam::{Family, MachineId, MachineRecord, Ownership, ReadyFlag, engine};
@@ -104,7 +104,7 @@ pub async fn register(
             _ => {}
         }
     }
-    Err(crate::ipam::Error::contended(vec![keys::node(name)]).into())
+    Err(crate::datastore::Contended::new(vec![keys::node(name)]).into())
 }
 
 /// The transaction that registers the node; without writes when it is

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
 
-use super::{Error, Standing, ensure_tunnel_address, release_tunnel_address};
+use super::error::Error;
+use super::standing::Standing;
+use super::tunnel_address::{ensure_tunnel_address, release_tunnel_address};
 use crate::datastore::Datastore;
 use crate::network::{Inventory, needs_tunnel};
 

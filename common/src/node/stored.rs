@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Error;
+use super::error::Error;
 use crate::datastore::{Entry, Transaction};
 use crate::ipam::Stored;
 use crate::resources::{self, Kind, Resource, type_name};

@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
 
+use super::error::Error;
+use super::standing::Standing;
 use super::stored::StoredNode;
 use super::tunnel::{FIELD, tunnel_handle_id};
-use super::{Error, Standing};
 use crate::datastore::{Datastore, Selection, Snapshot, Transaction, keys};
 use crate::ipam::assign::{self, Request, Want};
 use crate::ipam::{
@@ -60,7 +61,7 @@ pub async fn ensure_tunnel_address(
             return Ok(address);
         }
     }
-    Err(crate::ipam::Error::contended(vec![keys::node(node), keys::handle(&assignee.handle_id)])
+    Err(crate::datastore::Contended::new(vec![keys::node(node), keys::handle(&assignee.handle_id)])
         .into())
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::AffinityState;
+use super::super::affinity::AffinityState;
 use super::finding::{Claim, Finding};
 use super::listing::{BlockUse, Listing, Owner};
 use super::node::Hosts;

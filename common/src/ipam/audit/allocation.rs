@@ -6,11 +6,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use super::super::assignee::Assignee;
 use super::super::assignee::Named;
-use super::super::{
+use super::super::block::{
     ATTRIBUTE_INTERFACE, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, ATTRIBUTE_TIMESTAMP,
-    Assignee, Attribute, Block, MachineId,
+    Attribute, Block,
 };
+use super::super::machine::MachineId;
 
 /// The handle under which Calico keeps the first and the last addresses of a
 /// block from Windows nodes; it has no key of its own

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::super::Assignee;
+use super::super::assignee::Assignee;
 use super::allocation::Allocation;
 use super::finding::Finding;
 use super::listing::Listing;

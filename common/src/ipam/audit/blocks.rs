@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::super::nth_address;
+use super::super::block::nth_address;
 use super::finding::Finding;
 use super::listing::{BlockUse, Listing};
 use super::node::ThisNode;

@@ -6,8 +6,11 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 
 use super::super::assign::{Request, Want};
+use super::super::assignee::Assignee;
+use super::super::block::Attribute;
+use super::super::engine;
+use super::super::error::Error;
 use super::super::release_one::{self, Release, Seen};
-use super::super::{Assignee, Attribute, Error, engine};
 use super::evidence::Evidence;
 use super::finding::Finding;
 use super::listing::Listing;
@@ -201,7 +204,7 @@ impl<'a> Repair<'a> {
                 }
             }
         }
-        Err(Error::contended(finding.keys()))
+        Err(crate::datastore::Contended::new(finding.keys()).into())
     }
 }
 

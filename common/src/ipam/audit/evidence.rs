@@ -5,7 +5,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::{Affinity, Block, Error, Handle, ReadyFlag, Stored};
+use super::super::affinity::Affinity;
+use super::super::block::Block;
+use super::super::error::Error;
+use super::super::handle::Handle;
+use super::super::knowledge::Stored;
+use super::super::ready::ReadyFlag;
 use super::finding::{Claim, Finding};
 use super::listing::Listing;
 use crate::datastore::{Entry, Revision, Selection, Snapshot, Transaction, keys};

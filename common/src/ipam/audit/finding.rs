@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::{AffinityState, handle_id};
+use super::super::affinity::AffinityState;
+use super::super::handle_id;
 use super::allocation::Allocation;
 use super::kind::Kind;
 use super::listing::Owner;

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::super::affinity::{Affinity, AffinityState};
+use super::super::block::{Block, InvalidBlock, affinity_of_host};
+use super::super::handle::Handle;
 use super::super::knowledge::{read_pool, reason};
-use super::super::{
-    Affinity, AffinityState, Block, Handle, InvalidBlock, MachineId, MachineRecord,
-    affinity_of_host,
-};
+use super::super::machine::MachineId;
+use super::super::ownership::MachineRecord;
 use super::allocation::Allocation;
 use crate::datastore::{Entry, keys};
 use crate::resources::IpPool;

@@ -5,7 +5,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::{Affinity, Block, Handle, Stored, release, release_one};
+use super::super::affinity::Affinity;
+use super::super::block::Block;
+use super::super::handle::Handle;
+use super::super::knowledge::Stored;
+use super::super::{release, release_one};
 use super::audit;
 use super::evidence::{Evidence, rests_on_pools};
 use super::finding::{Claim, Finding};
@@ -225,7 +229,7 @@ impl Evidence {
         let mut counted = Handle { block: Default::default(), ..handle };
         for stored in blocks.iter().filter_map(|block| self.blocks.get(block)) {
             let of_handle =
-                |holder: &super::super::Attribute| holder.handle_id.as_deref() == Some(id);
+                |holder: &super::super::block::Attribute| holder.handle_id.as_deref() == Some(id);
             counted.set(stored.value.cidr, stored.value.held_by(of_handle).len() as u64);
         }
         counted

@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::super::{Assignee, MachineId, Ownership};
+use super::super::assignee::Assignee;
+use super::super::machine::MachineId;
+use super::super::ownership::Ownership;
 use super::allocation::Allocation;
 use super::listing::{BlockUse, Listing};
 use crate::network::AttachmentIdentity;

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use super::super::AffinityState;
+use super::super::affinity::AffinityState;
 use super::finding::Finding;
 use super::listing::Owner;
 

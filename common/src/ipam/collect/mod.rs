@@ -15,7 +15,8 @@ use super::audit::Allocation;
 use super::block::{
     ATTRIBUTE_BOOT, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, Attribute, Block,
 };
-use super::{MachineId, Ownership};
+use super::machine::MachineId;
+use super::ownership::Ownership;
 
 pub use super::audit::CALL_DEADLINE;
 pub use engine::{Claim, Collected, Scope, collect, collect_few};

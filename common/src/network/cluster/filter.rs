@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use super::{TUNNEL_DEVICE, TunnelPlan};
+use super::plan::{TUNNEL_DEVICE, TunnelPlan};
 use crate::network::nft::{NftTable, chain, matches, rule};
 
 /// The name of the set of the nodes from which IPIP is accepted.

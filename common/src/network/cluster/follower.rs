@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Facts, Inventory, Seen};
+use super::facts::Facts;
+use super::inventory::Inventory;
+use super::listing::Seen;
 use crate::datastore::{Event, History, Revision, keys};
 
 /// Follows a datastore.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Inventory;
+use super::inventory::Inventory;
 use crate::datastore::{Datastore, Error, History, Paging, Revision, Tally, keys};
 
 /// An inventory as it was read.

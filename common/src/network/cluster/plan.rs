@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::{ClusterPool, Inventory, Peer, Problem, Underlay};
+use super::inventory::{ClusterPool, Inventory, Peer};
+use super::problem::Problem;
+use super::underlay::Underlay;
 use crate::ipam::Family;
 use crate::network::nat::{NatPool, NatTable};
 use crate::resources::EncapsulationMode;

@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterPlan, Follower, Seen};
+use super::follower::Follower;
+use super::listing::Seen;
+use super::plan::ClusterPlan;
 use crate::datastore::Revision;
 
 /// The form of the file. A file of another form is passed over.
