@@ -144,6 +144,7 @@ impl Agent {
                 let went_back = self.follower.relist(*inventory, &seen);
                 let revision = seen.revision;
                 if went_back {
+                    self.registration.datastore_went_back();
                     tracing::warn!(
                         held = self.follower.held(),
                         "the datastore has gone back in time (restored from a snapshot?); what it \

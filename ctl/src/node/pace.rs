@@ -1,5 +1,4 @@
-//! When the kernel is compared with the plan, and how often a node's address is
-//! written.
+//! When the kernel is compared with the plan.
 
 use std::time::Duration;
 
@@ -17,11 +16,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The pauses before what failed is tried again.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(8);
-
-/// The pauses between writes of a node's address. Where two hosts have one node's name,
-/// each write moves routes on every node of the cluster.
-const FIRST_WRITE_PAUSE: Duration = Duration::from_secs(4);
-const LONGEST_WRITE_PAUSE: Duration = Duration::from_secs(60);
 
 /// Decides when the next comparison is due. Times are given to it.
 #[derive(Debug, Default)]
@@ -84,28 +78,6 @@ impl Pace {
 
     fn no_later_than(&mut self, then: Instant) {
         self.due = Some(self.due.map_or(then, |due| due.min(then)));
-    }
-}
-
-/// Decides when a node's address may be written again. Times are given to it.
-#[derive(Debug, Default)]
-pub struct WritePace {
-    last: Option<Instant>,
-    pause: Duration,
-}
-
-impl WritePace {
-    /// Until when to wait; `None` if nothing has to be waited for.
-    pub fn wait(&self, now: Instant) -> Option<Instant> {
-        self.last.map(|last| last + self.pause).filter(|due| *due > now)
-    }
-
-    /// It was written. After a rest the pauses begin anew.
-    pub fn written(&mut self, now: Instant) {
-        let rested = self.last.is_none_or(|last| now > last + self.pause + LONGEST_WRITE_PAUSE);
-        self.pause =
-            if rested { FIRST_WRITE_PAUSE } else { (self.pause * 2).min(LONGEST_WRITE_PAUSE) };
-        self.last = Some(now);
     }
 }
 
@@ -180,24 +152,5 @@ mod tests {
         pace.begin();
         pace.end(now, false);
         assert_eq!(pace.due(), None);
-    }
-
-    #[test]
-    fn two_hosts_of_one_name_write_once_a_minute_at_most() {
-        let begin = Instant::now();
-        let mut pace = WritePace::default();
-        assert_eq!(pace.wait(begin), None);
-        let mut now = begin;
-        for pause in [4, 8, 16, 32, 60, 60] {
-            pace.written(now);
-            let due = now + Duration::from_secs(pause);
-            assert_eq!(pace.wait(due - Duration::from_millis(1)), Some(due));
-            assert_eq!(pace.wait(due), None);
-            now = due;
-        }
-        // A minute more than it had to be.
-        now += Duration::from_secs(61);
-        pace.written(now);
-        assert_eq!(pace.wait(now), Some(now + FIRST_WRITE_PAUSE));
     }
 }

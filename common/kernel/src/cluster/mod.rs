@@ -4,10 +4,10 @@
 
 mod change;
 mod interface;
+mod local_facts;
 mod present;
 mod reconcile;
 mod routes;
-mod standing;
 mod tunnel;
 mod way;
 

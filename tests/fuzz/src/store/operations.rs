@@ -14,7 +14,7 @@ use weir_common::ipam::explain::explain;
 use weir_common::ipam::release_one::{Seen, look_up, release};
 use weir_common::ipam::{Assigned, Assignee, Error, Purpose, engine, map, reclaim};
 use weir_common::node::{
-    NodeAddresses, Standing, ensure_tunnel_address, register, release_tunnel_address,
+    LocalFacts, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address,
 };
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
@@ -278,9 +278,10 @@ async fn own_node(input: &Input) {
         assert!(!error.to_string().is_empty());
         assert!(before.dump == store.dump(), "a registration that failed changed the store");
     }
-    if let Ok(address) = ensure_tunnel_address(&store, &input.host, &Standing::default(), NOW).await
+    if let Ok(address) =
+        ensure_tunnel_address(&store, &input.host, &LocalFacts::default(), NOW).await
     {
-        let again = ensure_tunnel_address(&store, &input.host, &Standing::default(), NOW).await;
+        let again = ensure_tunnel_address(&store, &input.host, &LocalFacts::default(), NOW).await;
         assert_eq!(again.ok(), Some(address), "another tunnel address");
     }
     let _ = release_tunnel_address(&store, &input.host, None).await;
