@@ -19,6 +19,7 @@
 
 pub mod cni;
 pub mod datastore;
+mod error_chain;
 pub mod ipam;
 pub mod link;
 pub mod network;
@@ -26,3 +27,5 @@ pub mod node;
 mod null;
 pub mod resources;
 mod strict;
+
+pub use error_chain::error_chain;

@@ -1,6 +1,6 @@
-//! How much of a long list is read at a time.
+//! Long lists, read page by page.
 
-use super::Page;
+use super::{Datastore, Error, Page};
 
 /// Entries in the first page: how large they are is not known yet.
 const FIRST_PAGE: usize = 16;
@@ -42,6 +42,40 @@ impl Paging {
     fn fit(&mut self, entries: usize, bytes: usize) {
         let fitting = PAGE_BYTES * entries.max(1) / bytes.max(1);
         self.limit = fitting.clamp(1, LARGEST_PAGE.min(self.limit * GROWTH));
+    }
+}
+
+/// Reads all entries under a prefix, page by page: as many at a time as fit into about
+/// a megabyte.
+pub struct Pages<'a> {
+    datastore: &'a dyn Datastore,
+    prefix: String,
+    after: Option<String>,
+    is_last: bool,
+    paging: Paging,
+}
+
+impl<'a> Pages<'a> {
+    /// The entries whose keys begin with `prefix`.
+    pub fn new(datastore: &'a dyn Datastore, prefix: impl Into<String>) -> Self {
+        let (after, is_last, paging) = (None, false, Paging::default());
+        Self { datastore, prefix: prefix.into(), after, is_last, paging }
+    }
+
+    /// The next page; `None` after the last one.
+    ///
+    /// # Errors
+    /// As [`Datastore::list`].
+    pub async fn next(&mut self) -> Result<Option<Page>, Error> {
+        if self.is_last {
+            return Ok(None);
+        }
+        let (after, limit) = (self.after.as_deref(), self.paging.limit());
+        let page = self.datastore.list(&self.prefix, after, limit).await?;
+        self.paging.learn(&page);
+        self.after.clone_from(&page.next);
+        self.is_last = page.next.is_none();
+        Ok(Some(page))
     }
 }
 

@@ -8,9 +8,9 @@
 use ipnet::IpNet;
 
 use super::block::{ATTRIBUTE_MACHINE, ATTRIBUTE_NODE};
-use super::engine::MAX_ATTEMPTS;
 use super::knowledge::{first, read_block};
 use super::{Attribute, Block, Error, MachineId, MachineRecord, ReadyFlag};
+use crate::datastore::MAX_ATTEMPTS;
 use crate::datastore::{Datastore, Outcome, Paging, Selection, Transaction, keys};
 
 /// What became of a takeover.
@@ -95,7 +95,7 @@ async fn take_name(
             return Ok(before);
         }
     }
-    Err(Error::contended(vec![key]))
+    Err(crate::datastore::Contended::new(vec![key]).into())
 }
 
 /// Takes over what is in one block, and answers how many addresses these were.
@@ -115,7 +115,7 @@ async fn adopt_block(
         // Another machine may take the name over at the same time: the last one wins.
         let record = MachineRecord::read(first(&snapshot, 1))?;
         let Some(record) = record.filter(|record| record.value.machine == *own) else {
-            return Err(Error::contended(vec![name]));
+            return Err(crate::datastore::Contended::new(vec![name]).into());
         };
         let Some(entry) = first(&snapshot, 2) else { return Ok(0) };
         let (block, addresses) = rewritten(&read_block(cidr, entry)?.value, node, own);
@@ -130,7 +130,7 @@ async fn adopt_block(
             return Ok(addresses);
         }
     }
-    Err(Error::contended(vec![key]))
+    Err(crate::datastore::Contended::new(vec![key]).into())
 }
 
 /// The block with all that `node` has on other machines made its own, and how many

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::engine::MAX_ATTEMPTS;
 use super::{Family, KeptBack, PassedOver};
 use crate::datastore;
 
@@ -132,17 +131,8 @@ pub enum Error {
     )]
     NotReady,
     /// Others change the same data again and again.
-    #[error(
-        "others changed {} faster than it could be read: gave up after {attempts} attempts; try \
-         again, and if that does not help see whether it is sound: weirctl ipam check",
-        listed(keys.iter().cloned())
-    )]
-    Contended {
-        /// What was to be changed: keys of blocks, handles, affinities, nodes.
-        keys: Vec<String>,
-        /// How often it was tried.
-        attempts: u32,
-    },
+    #[error(transparent)]
+    Contended(#[from] datastore::Contended),
     /// A stored value cannot be used.
     #[error("the stored value of {key} cannot be used: {reason}; see: weirctl ipam check")]
     Malformed {
@@ -154,13 +144,6 @@ pub enum Error {
     /// The datastore failed.
     #[error(transparent)]
     Datastore(#[from] datastore::Error),
-}
-
-impl Error {
-    /// Gave up a transaction that changes these keys.
-    pub(crate) fn contended(keys: Vec<String>) -> Self {
-        Self::Contended { keys, attempts: MAX_ATTEMPTS }
-    }
 }
 
 fn listed(items: impl Iterator<Item = String>) -> String {

@@ -5,90 +5,17 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Affinity, Assigned, Assignee, Block, Error, Handle, MachineId, MachineRecord};
-use crate::datastore::{Entry, Revision, Selection, Snapshot, Transaction, keys};
-use crate::resources::{ClusterInformation, IpPool, IpReservation, IpamConfig, Node};
-
-/// A value and the revision at which it was read.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stored<T> {
-    /// The value.
-    pub value: T,
-    /// The revision that last changed it.
-    pub revision: Revision,
-}
-
-impl<T> Stored<T> {
-    pub(crate) fn read<E: std::error::Error>(
-        entry: &Entry,
-        parse: impl FnOnce(&[u8]) -> Result<T, E>,
-    ) -> Result<Self, Unreadable> {
-        match parse(&entry.value) {
-            Ok(value) => Ok(Self { value, revision: entry.revision }),
-            Err(error) => Err(Unreadable { key: entry.key.clone(), reason: reason(&error) }),
-        }
-    }
-}
-
-/// A stored value that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable {
-    /// Its key.
-    pub key: String,
-    /// What is wrong with it, and its causes.
-    pub reason: String,
-}
+use super::{
+    Affinity, Assigned, Assignee, Block, Error, Handle, MachineId, MachineRecord, ReadyFlag,
+};
+use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
+pub use crate::datastore::{Stored, Unreadable};
+pub(super) use crate::error_chain as reason;
+use crate::resources::{IpPool, IpReservation, IpamConfig, Node};
 
 impl From<Unreadable> for Error {
     fn from(Unreadable { key, reason }: Unreadable) -> Self {
         Self::Malformed { key, reason }
-    }
-}
-
-/// An error and all its causes in one line.
-pub(super) fn reason(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// The flag that forbids all changes while somebody is moving the datastore.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ReadyFlag(Option<Stored<ClusterInformation>>);
-
-impl ReadyFlag {
-    /// What to read for it.
-    pub fn selection() -> Selection {
-        Selection::Key(keys::CLUSTER_INFORMATION.to_owned())
-    }
-
-    /// Understands what was found for [`ReadyFlag::selection`].
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] when it cannot be used.
-    pub fn parse(entry: Option<&Entry>) -> Result<Self, Error> {
-        let read = |entry| Stored::read(entry, ClusterInformation::from_json);
-        Ok(Self(entry.map(read).transpose()?))
-    }
-
-    /// Refuses while somebody is moving the datastore. A cluster that never
-    /// had the flag is ready.
-    ///
-    /// # Errors
-    /// [`Error::NotReady`].
-    pub fn require(&self) -> Result<(), Error> {
-        match self.0.as_ref().and_then(|information| information.value.datastore_ready) {
-            Some(false) => Err(Error::NotReady),
-            _ => Ok(()),
-        }
-    }
-
-    /// Requires of a transaction that the flag is as it was read.
-    pub fn guard(&self, transaction: &mut Transaction) {
-        let key = keys::CLUSTER_INFORMATION.to_owned();
-        match &self.0 {
-            None => transaction.absent(key),
-            Some(information) => transaction.unchanged(key, information.revision),
-        };
     }
 }
 

@@ -27,6 +27,7 @@ pub mod map;
 mod ownership;
 mod pools;
 mod purpose;
+mod ready;
 pub mod reclaim;
 pub mod release;
 pub mod release_one;
@@ -46,11 +47,12 @@ pub use family::Family;
 pub use handle::Handle;
 pub use hints::Hints;
 pub use kept_back::KeptBack;
-pub use knowledge::{Blocks, Holdings, ReadyFlag, Reserved, Stored, Unreadable, View};
+pub use knowledge::{Blocks, Holdings, Reserved, Stored, Unreadable, View};
 pub use machine::MachineId;
 pub use ownership::{Clash, MachineRecord, Ownership, find_clash};
 pub use pools::{PassedOver, PoolReference, choose, verdict};
 pub use purpose::{ATTRIBUTE_TYPE, Purpose, TYPE_IPIP_TUNNEL};
+pub use ready::{Guarded, ReadyFlag};
 pub use walk::{block_bits, walk};
 
 /// What a decision asks for next.

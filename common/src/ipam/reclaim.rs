@@ -79,7 +79,7 @@ pub async fn reclaim(datastore: &dyn Datastore, empty: &EmptyBlock) -> Result<bo
     let mut selections = vec![ReadyFlag::selection(), Selection::Key(keys::block(empty.block))];
     selections
         .extend(empty.host.iter().map(|host| Selection::Key(keys::affinity(host, empty.block))));
-    for _ in 0..super::engine::MAX_ATTEMPTS {
+    for _ in 0..crate::datastore::MAX_ATTEMPTS {
         let snapshot = datastore.read(&selections).await?;
         let entry = |index: usize| snapshot.selected.get(index).and_then(|found| found.first());
         match decide(empty, entry(0), entry(1), entry(2))? {
@@ -91,7 +91,7 @@ pub async fn reclaim(datastore: &dyn Datastore, empty: &EmptyBlock) -> Result<bo
             }
         }
     }
-    Err(Error::contended(vec![keys::block(empty.block)]))
+    Err(crate::datastore::Contended::new(vec![keys::block(empty.block)]).into())
 }
 
 /// The transaction, if the block is still empty and its host's.

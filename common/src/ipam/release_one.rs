@@ -84,7 +84,7 @@ pub async fn holder(
 /// [`Error::Malformed`].
 pub async fn release(datastore: &dyn Datastore, seen: &Seen) -> Result<Release, Error> {
     let mut contended = Vec::new();
-    for _ in 0..super::engine::MAX_ATTEMPTS {
+    for _ in 0..crate::datastore::MAX_ATTEMPTS {
         let Some((block, ordinal, allocation)) = find(datastore, seen.address).await? else {
             return Ok(Release::NotInUse);
         };
@@ -98,7 +98,7 @@ pub async fn release(datastore: &dyn Datastore, seen: &Seen) -> Result<Release, 
             return Ok(Release::Released);
         }
     }
-    Err(Error::contended(contended))
+    Err(crate::datastore::Contended::new(contended).into())
 }
 
 /// Reads the handle and the ready flag and makes the transaction.

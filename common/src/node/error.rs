@@ -83,6 +83,12 @@ impl From<datastore::Error> for Error {
     }
 }
 
+impl From<datastore::Contended> for Error {
+    fn from(error: datastore::Contended) -> Self {
+        Self::Ipam(error.into())
+    }
+}
+
 fn lost(had: Option<&(Ipv4Addr, ipam::Error)>) -> String {
     match had {
         Some((_, why)) => format!("the one that it had cannot be recorded: {why}"),

@@ -84,7 +84,7 @@ pub async fn register(
             return Ok(true);
         }
     }
-    Err(crate::ipam::Error::contended(vec![keys::node(name)]).into())
+    Err(crate::datastore::Contended::new(vec![keys::node(name)]).into())
 }
 
 /// The transaction that registers the node; without writes when it is registered already.

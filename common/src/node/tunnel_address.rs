@@ -156,7 +156,7 @@ pub async fn ensure_tunnel_address(
             return Ok(address);
         }
     }
-    Err(crate::ipam::Error::contended(vec![keys::node(node), keys::handle(&assignee.handle_id)])
+    Err(crate::datastore::Contended::new(vec![keys::node(node), keys::handle(&assignee.handle_id)])
         .into())
 }
 

@@ -20,7 +20,7 @@ const SHORTEST_IPV4_BLOCK: u8 = 20;
 pub(super) fn read_block(entry: Entry) -> Result<Stored<Block>, StoreError> {
     let Entry { key, value, revision } = entry;
     match Block::from_json(&value) {
-        Ok(block) if keys::block(block.cidr) == key => Ok(Stored { value: block, revision }),
+        Ok(block) if keys::block(block.cidr) == key => Ok(Stored { key, value: block, revision }),
         Ok(block) => {
             let cause = format!("it holds block {}", block.cidr).into();
             Err(StoreError::Unreadable { key, cause })

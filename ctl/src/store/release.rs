@@ -45,7 +45,7 @@ pub(super) async fn release_all(
             count_again(id, handle.as_ref(), &block, &mut transaction);
         }
         match datastore.commit(transaction).await? {
-            Outcome::Committed(revision) => stored = Stored { value: block, revision },
+            Outcome::Committed(revision) => stored = Stored { value: block, revision, ..stored },
             Outcome::Conflict => return Ok(Outcome::Conflict),
         }
     }
@@ -69,7 +69,7 @@ pub(super) async fn read_handles(
 pub(super) fn read_handle(entry: Entry) -> Result<Stored<Handle>, StoreError> {
     let Entry { key, value, revision } = entry;
     match Handle::from_json(&value) {
-        Ok(value) => Ok(Stored { value, revision }),
+        Ok(value) => Ok(Stored { key, value, revision }),
         Err(cause) => Err(StoreError::Unreadable { key, cause: Box::new(cause) }),
     }
 }

@@ -201,7 +201,7 @@ impl<'a> Repair<'a> {
                 }
             }
         }
-        Err(Error::contended(finding.keys()))
+        Err(crate::datastore::Contended::new(finding.keys()).into())
     }
 }
 

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::super::engine::MAX_ATTEMPTS;
 use super::super::knowledge::{first, read_block};
 use super::super::release::count_again;
 use super::super::release::give_back;
 use super::super::{Block, Error, Handle, MachineId, MachineRecord, ReadyFlag, Stored};
 use super::{AttachmentName, Collection};
+use crate::datastore::MAX_ATTEMPTS;
 use crate::datastore::{self, Datastore, Entry, Outcome, Selection, Snapshot, Transaction, keys};
 
 /// How many handles change in one transaction at the most: with the block, the
@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
                 Err(error) => return Err(error.into()),
             }
             if conflicts == MAX_ATTEMPTS {
-                return Err(Error::contended(vec![keys::block(cidr)]));
+                return Err(crate::datastore::Contended::new(vec![keys::block(cidr)]).into());
             }
             entry = self.datastore.get(&keys::block(cidr)).await?;
         }
