@@ -6,7 +6,7 @@ mod location;
 mod network;
 mod node;
 mod output;
-mod sameness;
+mod same_cluster;
 mod session;
 mod store;
 mod terminal;
@@ -30,7 +30,7 @@ use weir_kernel::Kernel;
 use cli::{Cli, Command, DatastoreArgs, NodeCommand};
 use location::{Location, Settings};
 use network::Network;
-use sameness::Stores;
+use same_cluster::ComparedStores;
 use session::{Failure, Occupied, Session, StillNode, Surroundings};
 use store::Observer;
 use terminal::Progress;
@@ -51,7 +51,7 @@ struct Process {
 
 impl Process {
     /// Takes in the node's CNI configuration, as far as it is about the datastore in use.
-    fn learn(&mut self, cli: &Cli, files: &[(PathBuf, String)], stores: &Stores) {
+    fn learn(&mut self, cli: &Cli, files: &[(PathBuf, String)], stores: &ComparedStores) {
         self.networks = Networks::of(&cli.datastore.sources().network_directory, files, stores);
         if self.network.is_none() {
             self.network = Network::first_of(files, stores);
@@ -221,7 +221,7 @@ fn run(cli: Cli) -> Result<String, Failure> {
     }
     let files = location::read_network_directory(&cli.datastore.sources().network_directory);
     if let Command::Node(NodeCommand::Run(arguments)) = &cli.command {
-        process.learn(&cli, &files, &Stores::by_text(&location.configuration));
+        process.learn(&cli, &files, &ComparedStores::by_text(&location.configuration));
         node::run::run(arguments, &location, || this_node::name(&process.networks))?;
         return Ok(String::new());
     }
@@ -237,8 +237,8 @@ fn run(cli: Cli) -> Result<String, Failure> {
         let datastore = datastore.as_ref();
         let in_use = &location.configuration;
         let stores = match cli.command.asks_the_node() {
-            true => Stores::ask(in_use, datastore, Networks::datastores(&files)).await,
-            false => Stores::by_text(in_use),
+            true => ComparedStores::by_guid(in_use, datastore, Networks::datastores(&files)).await,
+            false => ComparedStores::by_text(in_use),
         };
         process.learn(&cli, &files, &stores);
         let session = Session { datastore, surroundings: &process, style: terminal::style() };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 use weir_common::{cni, datastore};
 
-use crate::sameness::{Sameness, Stores};
+use crate::same_cluster::{ComparedStores, SameCluster};
 
 /// A network whose containers get their addresses from `weir-ipam`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,12 +58,12 @@ impl Network {
 
     /// The first network among these files that keeps its addresses in the
     /// datastore in use. A file that is no network is somebody else's concern.
-    pub fn first_of(files: &[(PathBuf, String)], stores: &Stores) -> Option<Self> {
+    pub fn first_of(files: &[(PathBuf, String)], stores: &ComparedStores) -> Option<Self> {
         let mut networks =
             files.iter().filter_map(|(path, text)| Self::read(path.clone(), text).ok());
         networks.find(|network| {
             datastore_of(&network.plugin)
-                .is_ok_and(|datastore| stores.sameness(&datastore) == Sameness::Same)
+                .is_ok_and(|datastore| stores.holds_cluster(&datastore) == SameCluster::Yes)
         })
     }
 }
@@ -141,7 +141,7 @@ mod tests {
         let files = [("a".into(), "{".into()), file("b", "/1"), file("c", "/2"), file("d", "/2")];
         let store = |path: &str| datastore::Configuration::Embedded { path: path.into() };
         let first = |path: &str| {
-            Network::first_of(&files, &Stores::by_text(&store(path))).map(|it| it.path)
+            Network::first_of(&files, &ComparedStores::by_text(&store(path))).map(|it| it.path)
         };
         assert_eq!(first("/2"), Some("c".into()));
         assert_eq!(first("/3"), None);

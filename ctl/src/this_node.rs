@@ -12,7 +12,7 @@ use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::{DEFAULT_LOCK_FILE, FoundName, Limit, Lock, machine_id};
 
 use crate::network::{datastore_of, plugins};
-use crate::sameness::{Sameness, Stores};
+use crate::same_cluster::{ComparedStores, SameCluster};
 use crate::session::{Failure, chain};
 
 /// The networks of a node's CNI configuration.
@@ -36,7 +36,7 @@ pub struct Networks {
 impl Networks {
     /// Reads the networks out of the files of the CNI configuration. A file that
     /// is no network is somebody else's concern.
-    pub fn of(directory: &Path, files: &[(PathBuf, String)], stores: &Stores) -> Self {
+    pub fn of(directory: &Path, files: &[(PathBuf, String)], stores: &ComparedStores) -> Self {
         let mut networks = Self { directory: directory.to_owned(), ..Self::default() };
         for (path, text) in files {
             let Some((name, plugin)) = main_plugin(text) else { continue };
@@ -99,16 +99,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FROM_KERNEL: [Kind; 2] = [Kind::AddressWithoutAttachment, Kind::AttachmentWithoutAddress];
 
 /// A network whose addresses are in the datastore in use, or why that is not known.
-fn belonging_here(own: Configuration, stores: &Stores) -> Result<Configuration, String> {
+fn belonging_here(own: Configuration, stores: &ComparedStores) -> Result<Configuration, String> {
     // What was validated has a datastore.
     let Ok(datastore) = &own.datastore else { return Ok(own) };
     let place = datastore.place();
-    match stores.sameness(datastore) {
-        Sameness::Same => Ok(own),
-        Sameness::Another => Err(format!("it names another datastore ({place})")),
-        Sameness::Untold(why) => Err(format!(
-            "whether its datastore ({place}) is the one in use cannot be told: {why}; use the \
-             datastore as it is named there"
+    match stores.holds_cluster(datastore) {
+        SameCluster::Yes => Ok(own),
+        SameCluster::No => Err(format!("it names another datastore ({place})")),
+        SameCluster::Unknown(why) => Err(format!(
+            "whether its datastore ({place}) holds the cluster in use cannot be judged: {why}"
         )),
     }
 }
@@ -233,7 +232,7 @@ mod tests {
             file(r#"{"plugins": []}"#),
         ];
         let networks_in = |store: &datastore::Configuration| {
-            Networks::of(Path::new("/etc/cni/net.d"), &files, &Stores::by_text(store))
+            Networks::of(Path::new("/etc/cni/net.d"), &files, &ComparedStores::by_text(store))
         };
         let networks = networks_in(&datastore::Configuration::default());
         assert_eq!(networks.own, ["ours".to_owned()].into());

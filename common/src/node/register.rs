@@ -8,10 +8,15 @@ use serde_json::{Map, Value, json};
 use super::Error;
 use super::stored::{StoredNode, object_in};
 use crate::datastore::{
-    Compare, Datastore, Entry, Outcome, Selection, Snapshot, Transaction, keys,
+    Compare, Contended, Datastore, Decision, Entry, Selection, Snapshot, Transaction, keys,
+    transact,
 };
-use crate::ipam::{Family, MachineId, MachineRecord, Ownership, ReadyFlag, engine};
+use crate::ipam::{Family, Guarded, MachineId, MachineRecord, Ownership};
 use crate::resources::{Birth, Kind, Node, Resource};
+
+/// How often a registration that others overtake is tried at once. Thousands of nodes that
+/// start at the same moment overtake each other; the agent's pauses spread them.
+const MAX_ATTEMPTS: u32 = 10;
 
 /// The addresses by which other nodes reach a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,47 +74,48 @@ pub async fn register(
     birth: Option<&Birth>,
     own: Option<&MachineId>,
 ) -> Result<bool, Error> {
-    let selections = [
-        ReadyFlag::selection(),
-        Selection::Prefix(keys::NODES.to_owned()),
-        Selection::Key(keys::machine(name)),
-    ];
-    for _ in 0..engine::MAX_ATTEMPTS {
-        let snapshot = datastore.read(&selections).await?;
-        let transaction = decide(name, &addresses, birth, own, &snapshot)?;
-        if transaction.writes.is_empty() {
-            return Ok(false);
+    let selections =
+        [Selection::Prefix(keys::NODES.to_owned()), Selection::Key(keys::machine(name))];
+    transact(datastore, async |attempt| {
+        if attempt.number == MAX_ATTEMPTS {
+            let keys = vec![keys::node(name)];
+            return Err(Contended { keys, attempts: MAX_ATTEMPTS }.into());
         }
-        if let Outcome::Committed(_) = datastore.commit(transaction).await? {
-            return Ok(true);
-        }
-    }
-    Err(crate::datastore::Contended::new(vec![keys::node(name)]).into())
+        let guarded = Guarded::read(datastore, selections.clone()).await?;
+        let mut transaction = guarded.transaction();
+        decide(name, &addresses, birth, own, &guarded, &mut transaction)?;
+        Ok(match transaction.writes.is_empty() {
+            true => Decision::Done(attempt.lost),
+            false => Decision::Commit(transaction, true),
+        })
+    })
+    .await
 }
 
-/// The transaction that registers the node; without writes when it is registered already.
+/// Adds to a transaction what registers the node; nothing when it is registered already.
 fn decide(
     name: &str,
     addresses: &NodeAddresses,
     birth: Option<&Birth>,
     own: Option<&MachineId>,
     snapshot: &Snapshot,
-) -> Result<Transaction, Error> {
-    let [ready, nodes, machine] = &snapshot.selected[..] else {
-        return Ok(Transaction::default());
-    };
-    let record = MachineRecord::read(machine.first())?;
+    transaction: &mut Transaction,
+) -> Result<(), Error> {
+    let nodes = snapshot.entries(0);
+    let record = MachineRecord::read(snapshot.entry(1))?;
     let ownership = Ownership::new(own, record.as_ref().map(|record| &record.value.machine));
     if let Some(clash) = ownership.clash(name) {
         return Err(clash.into());
     }
+    if let Some(record) = &record {
+        transaction.unchanged(record.key.clone(), record.revision);
+    }
     if let Some(taken) = taken(name, addresses, nodes) {
         return Err(taken);
     }
-    let mut transaction = Transaction::default();
     match nodes.iter().find(|entry| entry.key == keys::node(name)) {
         None => {
-            let Some(birth) = birth else { return Ok(transaction) };
+            let Some(birth) = birth else { return Ok(()) };
             let node = newborn(name, addresses).created(birth.clone());
             let value = crate::resources::to_go_json(&Value::Object(node.object));
             transaction.create(keys::node(name), value.into_bytes());
@@ -123,18 +129,13 @@ fn decide(
             let differing = addresses.fields().filter(differs);
             let fields: Vec<_> =
                 differing.map(|(field, address)| (field, Some(address.to_string()))).collect();
-            node.set_bgp(&fields, &mut transaction);
+            node.set_bgp(&fields, transaction);
         }
     }
-    ownership.claim(name, &mut transaction);
-    if !transaction.writes.is_empty() {
-        let (prefix, revision) = (keys::NODES.to_owned(), snapshot.revision);
-        transaction.compares.push(Compare::NoneNewer { prefix, revision });
-        let ready = ReadyFlag::parse(ready.first())?;
-        ready.require()?;
-        ready.guard(&mut transaction);
-    }
-    Ok(transaction)
+    ownership.claim(name, transaction);
+    let (prefix, revision) = (keys::NODES.to_owned(), snapshot.revision);
+    transaction.compares.push(Compare::NoneNewer { prefix, revision });
+    Ok(())
 }
 
 fn newborn(name: &str, addresses: &NodeAddresses) -> Resource {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_common::datastore::Datastore;
-use weir_common::ipam::{Clash, Family, MachineId, Ownership};
+use weir_common::ipam::{Clash, Family, MachineId, Ownership, ensure_cluster_guid};
 use weir_common::network::{Detected, Inventory, Peer, Problem};
 use weir_common::node::{
     AddressDecision, Error, GRACE_TIME, LocalFacts, NodeAddresses, OwnAddress, register,
@@ -39,6 +39,8 @@ pub struct Registration {
     /// Since when the datastore has not had the node although it had.
     absent: Option<Instant>,
     tunnel: TunnelAddress,
+    /// Whether the cluster has a GUID.
+    has_guid: bool,
 }
 
 /// What came of keeping a registration up to date.
@@ -71,6 +73,7 @@ impl Registration {
             was_seen: false,
             absent: None,
             tunnel: TunnelAddress::default(),
+            has_guid: false,
         }
     }
 
@@ -116,6 +119,13 @@ impl Registration {
             };
             if is_needed || !found.is_empty() {
                 self.write(found, own, forgotten, &mut renewed).await;
+            }
+        }
+        if self.is_known && !self.has_guid {
+            match ensure_cluster_guid(self.datastore.as_ref(), &new_birth(), &new_birth().uid).await
+            {
+                Ok(()) => self.has_guid = true,
+                Err(error) => renewed.failures.push(chain(&error)),
             }
         }
         let is_absent = self.is_known && own.is_none();
