@@ -46,6 +46,9 @@ pub struct OwnAddress {
     own: Option<Detected>,
     /// The address that this machine last wrote, or wanted to.
     written: Option<IpNet>,
+    /// Whether the datastore went back in time since, so that an older address in it is
+    /// not another host's.
+    went_back: bool,
     /// What else is found, and since when.
     found: Option<(IpNet, Duration)>,
     /// The registered address that the node does not have, and since when.
@@ -84,13 +87,12 @@ impl OwnAddress {
     /// Of a family, found like this. One that is not `is_patient` waits for nothing.
     pub fn new(family: Family, detection: Detection, is_patient: bool) -> Self {
         let (own, written, found, gone) = (None, None, None, None);
-        Self { family, detection, is_patient, own, written, found, gone }
+        Self { family, detection, is_patient, own, written, went_back: false, found, gone }
     }
 
-    /// Forgets what the node was registered with: the datastore went back in time, so
-    /// that an older address in it is not another host's.
-    pub fn forget(&mut self) {
-        self.own = None;
+    /// The datastore went back in time: what it says of this node may be old.
+    pub fn datastore_went_back(&mut self) {
+        self.went_back = true;
     }
 
     /// The family.
@@ -146,11 +148,13 @@ impl OwnAddress {
                 false => AddressDecision::Register(kept.clone()),
             };
             (self.own, self.found, self.gone) = (Some(kept), None, None);
+            self.went_back = false;
             return Ok(decision);
         }
         if let Some(own) = self.own.as_ref().and_then(|own| keep(own.address)) {
             (self.found, self.gone) = (None, None);
-            return Ok(match registered.filter(|_| registered != self.written) {
+            let is_own = registered == self.written || self.went_back;
+            return Ok(match registered.filter(|_| !is_own) {
                 Some(registered) => AddressDecision::Contested { registered, own: own.address },
                 None => AddressDecision::Register(own),
             });

@@ -88,10 +88,9 @@ impl Registration {
         Ownership::new(self.machine.as_ref(), recorded).clash(&self.node)
     }
 
-    /// The datastore went back in time: an older address of this node in it is not
-    /// another host's.
+    /// The datastore went back in time: what it says of this node may be old.
     pub fn datastore_went_back(&mut self) {
-        self.addresses.iter_mut().for_each(OwnAddress::forget);
+        self.addresses.iter_mut().for_each(OwnAddress::datastore_went_back);
     }
 
     /// Writes what differs. `forgotten` says that the datastore was restored from a state

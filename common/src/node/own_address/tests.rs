@@ -67,7 +67,7 @@ fn a_lost_address_comes_back_and_another_one_is_left_alone() {
         }
         assert_eq!(decide(&mut own, "172.16.1.1/24", &two(), 1000), "stays 172.16.1.1/24");
         // What a restored datastore says is older than what is known here.
-        own.forget();
+        own.datastore_went_back();
         assert_eq!(decide(&mut own, "172.16.1.9/24", &two(), 1001), "register 172.16.1.1/24");
     }
 }
