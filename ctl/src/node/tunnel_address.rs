@@ -6,7 +6,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::time::Instant;
 use weir_common::datastore::{Datastore, keys};
-use weir_common::network::{ClusterPool, Inventory, Peer, Problem, has_settled_tunnel};
+use weir_common::network::{
+    ClusterPool, Inventory, Peer, Problem, has_settled_tunnel, needs_tunnel,
+};
 use weir_common::node::{LocalFacts, TunnelOutcome, reconcile_tunnel_address};
 
 use crate::session::chain;
@@ -30,8 +32,9 @@ pub struct TunnelAddress {
 /// What the datastore answered, and for how long that is not asked again.
 struct Answer {
     key: CacheKey,
-    /// As long as the key stays the same, without it.
-    until: Option<Instant>,
+    /// Until when, where there is no address, and the node's blocks: of a new one it may
+    /// get an address. Without it as long as the key stays the same.
+    until: Option<(Instant, Vec<IpNet>)>,
     result: Result<Option<Problem>, String>,
 }
 
@@ -42,9 +45,13 @@ struct CacheKey {
     /// What cannot be read in the Node: it may be the address.
     flaw: Option<String>,
     pools: BTreeMap<String, ClusterPool>,
-    /// The node's blocks: of a new one it may get an address.
-    blocks: Vec<IpNet>,
+    is_needed: bool,
     is_holding: bool,
+}
+
+fn blocks_of(node: &str, inventory: &Inventory) -> Vec<IpNet> {
+    let own = inventory.blocks.iter().filter(|(_, hosts)| hosts.contains(node));
+    own.map(|(block, _)| *block).collect()
 }
 
 impl TunnelAddress {
@@ -67,16 +74,17 @@ impl TunnelAddress {
         let Some(own) = inventory.nodes.get(node) else {
             return Ok(None);
         };
-        let blocks = inventory.blocks.iter().filter(|(_, hosts)| hosts.contains(node));
         let key = CacheKey {
             own: own.clone(),
             flaw: inventory.flawed.get(&keys::node(node)).cloned(),
             pools: inventory.pools.clone(),
-            blocks: blocks.map(|(block, _)| *block).collect(),
+            is_needed: needs_tunnel(node, inventory),
             is_holding,
         };
-        let is_known =
-            |it: &&Answer| it.key == key && it.until.is_none_or(|until| Instant::now() < until);
+        let lasts = |(until, blocks): &(Instant, Vec<IpNet>)| {
+            Instant::now() < *until && *blocks == blocks_of(node, inventory)
+        };
+        let is_known = |it: &&Answer| it.key == key && it.until.as_ref().is_none_or(lasts);
         if let Some(answer) = self.last.as_ref().filter(is_known) {
             return answer.result.clone();
         }
@@ -88,20 +96,14 @@ impl TunnelAddress {
                 (Some(UNAVAILABLE_TIME), Ok(Some(Problem::NoTunnelAddress { node, reason })))
             }
             Ok(outcome) => {
-                match outcome {
-                    TunnelOutcome::Taken(address) => {
-                        tracing::info!(%address, "has a tunnel address")
-                    }
-                    TunnelOutcome::Released => {
-                        tracing::info!("gave the tunnel address back: no pool needs it");
-                    }
-                    _ => {}
+                if let TunnelOutcome::Taken(_) | TunnelOutcome::Released = outcome {
+                    tracing::info!(?outcome, "changed the tunnel address");
                 }
                 (None, Ok(None))
             }
             Err(error) => (Some(FAILURE_TIME), Err(chain(&error))),
         };
-        let until = time.map(|time| Instant::now() + time);
+        let until = time.map(|time| (Instant::now() + time, blocks_of(node, inventory)));
         self.last = Some(Answer { key, until, result: result.clone() });
         result
     }
