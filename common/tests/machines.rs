@@ -251,7 +251,7 @@ async fn a_takeover_keeps_boot_and_moment_and_goes_on_where_it_was_cut_off() {
     put(&store, keys::machine("n1"), known);
     let before = holders(&store);
     let dying = store.another_process();
-    dying.fail_commit(3, CommitFault::Unavailable);
+    dying.fail_commit(3, CommitFault::CrashBefore);
     adopt(&dying, "n1", &id("second")).await.unwrap_err();
     let left = |store: &Memory| {
         let mut holders = holders(store).into_values();

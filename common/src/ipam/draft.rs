@@ -13,7 +13,7 @@ use super::block::{
     ATTRIBUTE_TIMESTAMP, Attribute, Block,
 };
 use super::{Affinity, AffinityState, Assigned, Blocks, MachineId, Stored, Unreadable, View};
-use crate::datastore::{Compare, Revision, Transaction, Write, keys};
+use crate::datastore::{Revision, Transaction, Write, keys};
 use crate::resources::IpPool;
 
 /// A block as it is to become.
@@ -240,10 +240,10 @@ impl<'a> Draft<'a> {
             handle.set(*cidr, block.held_by(of_handle).len() as u64);
             let mut block = block.clone();
             block.advance();
-            put(transaction, keys::block(*cidr), *replaces, block.to_json());
+            transaction.put(keys::block(*cidr), *replaces, block.to_json());
         }
         let replaces = stored.map(|handle| handle.revision);
-        put(transaction, keys::handle(handle_id), replaces, handle.to_json());
+        transaction.put(keys::handle(handle_id), replaces, handle.to_json());
     }
 
     /// Notes which blocks have no address left, and forgets the notes on those
@@ -274,21 +274,12 @@ impl<'a> Draft<'a> {
         let host = &self.request.assignee.host;
         for (cidr, affinity) in &self.affinities {
             let replaces = self.view.affinities.get(cidr).map(|known| known.revision);
-            put(transaction, keys::affinity(host, *cidr), replaces, affinity.to_json());
+            transaction.put(keys::affinity(host, *cidr), replaces, affinity.to_json());
         }
         if self.view.config.max_blocks_per_host > 0 && !self.affinities.is_empty() {
-            let (prefix, revision) = (keys::affinities_of(host), self.view.revision);
-            transaction.compares.push(Compare::NoneNewer { prefix, revision });
+            transaction.none_newer(keys::affinities_of(host), self.view.revision);
         }
     }
-}
-
-/// Creates the key, or replaces the version that was read.
-fn put(transaction: &mut Transaction, key: String, replaces: Option<Revision>, value: Vec<u8>) {
-    match replaces {
-        None => transaction.create(key, value),
-        Some(revision) => transaction.update(key, revision, value),
-    };
 }
 
 /// What is known of a block, changes of the draft included.

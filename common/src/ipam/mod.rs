@@ -49,7 +49,7 @@ pub use family::Family;
 pub use handle::Handle;
 pub use hints::Hints;
 pub use kept_back::KeptBack;
-pub use knowledge::{Blocks, Holdings, Reserved, Stored, Unreadable, View};
+pub use knowledge::{Blocks, Holdings, Reserved, Stored, Unreadable, View, read_block, read_pool};
 pub use machine::MachineId;
 pub use ownership::{Clash, MachineRecord, Ownership, find_clash};
 pub use pools::{PassedOver, PoolReference, choose, verdict};

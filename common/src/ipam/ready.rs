@@ -40,11 +40,8 @@ impl ReadyFlag {
 
     /// Requires of a transaction that the flag is as it was read.
     pub fn guard(&self, transaction: &mut Transaction) {
-        let key = keys::CLUSTER_INFORMATION.to_owned();
-        match &self.0 {
-            None => transaction.absent(key),
-            Some(information) => transaction.unchanged(key, information.revision),
-        };
+        let revision = self.0.as_ref().map(|information| information.revision);
+        transaction.as_read(keys::CLUSTER_INFORMATION.to_owned(), revision);
     }
 }
 
@@ -63,9 +60,9 @@ impl Guarded {
     /// the flag cannot be used; [`Error::Datastore`].
     pub async fn read(
         datastore: &dyn Datastore,
-        selections: impl IntoIterator<Item = Selection>,
+        selections: impl Into<Vec<Selection>>,
     ) -> Result<Self, Error> {
-        let mut selections: Vec<Selection> = selections.into_iter().collect();
+        let mut selections: Vec<Selection> = selections.into();
         selections.push(ReadyFlag::selection());
         let mut snapshot = datastore.read(&selections).await?;
         let entries = snapshot.selected.pop().unwrap_or_default();

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::audit::{Circumstances, Listing, Owner};
-use super::{Affinity, AffinityState, Block, Error, ReadyFlag, Stored};
-use crate::datastore::{Datastore, Entry, Outcome, Selection, Transaction, keys};
+use super::{Affinity, AffinityState, Block, Error, Guarded, Stored};
+use crate::datastore::{Datastore, Decision, Selection, keys, transact};
 use crate::resources::IpPool;
 
 /// A block to take back.
@@ -76,49 +76,29 @@ fn is_settled(listing: &Listing, block: IpNet, host: &str) -> bool {
 /// [`Error::NotReady`], [`Error::Contended`], [`Error::Malformed`],
 /// [`Error::Datastore`].
 pub async fn reclaim(datastore: &dyn Datastore, empty: &EmptyBlock) -> Result<bool, Error> {
-    let mut selections = vec![ReadyFlag::selection(), Selection::Key(keys::block(empty.block))];
-    selections
-        .extend(empty.host.iter().map(|host| Selection::Key(keys::affinity(host, empty.block))));
-    for _ in 0..crate::datastore::MAX_ATTEMPTS {
-        let snapshot = datastore.read(&selections).await?;
-        let entry = |index: usize| snapshot.selected.get(index).and_then(|found| found.first());
-        match decide(empty, entry(0), entry(1), entry(2))? {
-            None => return Ok(false),
-            Some(transaction) => {
-                if let Outcome::Committed(_) = datastore.commit(transaction).await? {
-                    return Ok(true);
-                }
-            }
-        }
-    }
-    Err(crate::datastore::Contended::new(vec![keys::block(empty.block)]).into())
+    transact(datastore, |_| decide(datastore, empty)).await
 }
 
-/// The transaction, if the block is still empty and its host's.
-fn decide(
-    empty: &EmptyBlock,
-    information: Option<&Entry>,
-    block: Option<&Entry>,
-    affinity: Option<&Entry>,
-) -> Result<Option<Transaction>, Error> {
-    let ready = ReadyFlag::parse(information)?;
-    ready.require()?;
-    let block = block.map(|entry| Stored::read(entry, Block::from_json)).transpose()?;
-    let affinity = affinity.map(|entry| Stored::read(entry, Affinity::from_json)).transpose()?;
+/// Takes the block back if it is still empty and its host's.
+async fn decide(datastore: &dyn Datastore, empty: &EmptyBlock) -> Result<Decision<bool>, Error> {
+    let affinity_key = empty.host.as_ref().map(|host| keys::affinity(host, empty.block));
+    let keys = [Some(keys::block(empty.block)), affinity_key.clone()].into_iter().flatten();
+    let guarded = Guarded::read(datastore, keys.map(Selection::Key).collect::<Vec<_>>()).await?;
     let is_takeable = |block: &Stored<Block>| {
         block.value.is_empty() && block.value.host() == empty.host.as_deref()
     };
-    let Some(block) = block.filter(is_takeable) else { return Ok(None) };
-    let mut transaction = Transaction::default();
-    transaction.delete(keys::block(empty.block), block.revision);
-    if let Some(host) = &empty.host {
-        let key = keys::affinity(host, empty.block);
+    let Some(block) = guarded.stored(0, Block::from_json)?.filter(is_takeable) else {
+        return Ok(Decision::Done(false));
+    };
+    let affinity = guarded.stored(1, Affinity::from_json)?;
+    let mut transaction = guarded.transaction();
+    transaction.delete(block.key, block.revision);
+    if let Some((host, key)) = empty.host.as_ref().zip(affinity_key) {
         match affinity {
             Some(affinity) => transaction.delete(key, affinity.revision),
             None => transaction.absent(key),
         };
         super::release::forget_full(host, empty.block, &mut transaction);
     }
-    ready.guard(&mut transaction);
-    Ok(Some(transaction))
+    Ok(Decision::Commit(transaction, true))
 }

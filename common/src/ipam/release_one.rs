@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::audit::Allocation;
 use super::block::block_of;
 use super::release::{count_again, give_back};
-use super::{Attribute, Block, Error, Family, Handle, MAX_BLOCK_BITS, ReadyFlag, Stored};
-use crate::datastore::{Datastore, Outcome, Selection, Transaction, keys};
+use super::{Attribute, Block, Error, Family, Guarded, Handle, MAX_BLOCK_BITS, Stored};
+use crate::datastore::{Datastore, Decision, Selection, Transaction, keys, transact};
 use crate::node::forget_tunnel_addresses;
 
 /// One address in use, as somebody saw it.
@@ -83,44 +83,25 @@ pub async fn holder(
 /// [`Error::NotReady`], [`Error::Contended`], [`Error::Datastore`],
 /// [`Error::Malformed`].
 pub async fn release(datastore: &dyn Datastore, seen: &Seen) -> Result<Release, Error> {
-    let mut contended = Vec::new();
-    for _ in 0..crate::datastore::MAX_ATTEMPTS {
-        let Some((block, ordinal, allocation)) = find(datastore, seen.address).await? else {
-            return Ok(Release::NotInUse);
-        };
-        let present = Seen::from(&allocation);
-        if present != *seen {
-            return Ok(Release::Reassigned(present));
-        }
-        let transaction = prepare(datastore, &block, ordinal, seen).await?;
-        contended = transaction.keys();
-        if let Outcome::Committed(_) = datastore.commit(transaction).await? {
-            return Ok(Release::Released);
-        }
-    }
-    Err(crate::datastore::Contended::new(contended).into())
+    transact(datastore, |_| decide(datastore, seen)).await
 }
 
-/// Reads the handle and the ready flag and makes the transaction.
-async fn prepare(
-    datastore: &dyn Datastore,
-    block: &Stored<Block>,
-    ordinal: usize,
-    seen: &Seen,
-) -> Result<Transaction, Error> {
+async fn decide(datastore: &dyn Datastore, seen: &Seen) -> Result<Decision<Release>, Error> {
+    let Some((block, ordinal, allocation)) = find(datastore, seen.address).await? else {
+        return Ok(Decision::Done(Release::NotInUse));
+    };
+    let present = Seen::from(&allocation);
+    if present != *seen {
+        return Ok(Decision::Done(Release::Reassigned(present)));
+    }
     let id = seen.handle.as_deref();
-    let mut selections = vec![ReadyFlag::selection()];
-    selections.extend(id.map(|id| Selection::Key(keys::handle(id))));
-    let snapshot = datastore.read(&selections).await?;
-    let entry = |index: usize| snapshot.selected.get(index).and_then(|entries| entries.first());
-    let ready = ReadyFlag::parse(entry(0))?;
-    ready.require()?;
-    let handle = entry(1).map(|entry| Stored::read(entry, Handle::from_json)).transpose()?;
-    let mut transaction = Transaction::default();
-    release_ordinal(block, ordinal, handle.as_ref(), &mut transaction);
+    let selection: Vec<_> = id.map(|id| Selection::Key(keys::handle(id))).into_iter().collect();
+    let guarded = Guarded::read(datastore, selection).await?;
+    let handle = guarded.stored(0, Handle::from_json)?;
+    let mut transaction = guarded.transaction();
+    release_ordinal(&block, ordinal, handle.as_ref(), &mut transaction);
     forget_tunnel_addresses(datastore, id.as_slice(), &block.value, &mut transaction).await?;
-    ready.guard(&mut transaction);
-    Ok(transaction)
+    Ok(Decision::Commit(transaction, Release::Released))
 }
 
 async fn find(

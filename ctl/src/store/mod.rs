@@ -8,7 +8,6 @@ mod delete;
 mod delete_node;
 mod delete_pool;
 mod error;
-mod guard;
 mod initialize;
 mod read;
 mod rehearsal;
@@ -35,8 +34,3 @@ pub trait Observer: Send + Sync {
     /// So many entries of the datastore are read, of a number that is not known.
     fn reading(&self, entries: usize);
 }
-
-/// How often a change is decided anew because something it rests on changed
-/// meanwhile. Each time somebody else's change got through, so that only a
-/// crowd of this size can wear one out.
-const ATTEMPTS: usize = 500;
