@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{Error, Standing, ensure_tunnel_address, release_tunnel_address};
 use crate::datastore::Datastore;
-use crate::network::{Inventory, needs_tunnel};
+use crate::network::{ClusterState, needs_tunnel};
 
 /// What was done about a node's tunnel address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Settled {
 pub async fn settle_tunnel_address(
     datastore: &dyn Datastore,
     node: &str,
-    inventory: &Inventory,
+    inventory: &ClusterState,
     standing: &Standing,
     now: Timestamp,
 ) -> Result<Settled, Error> {
@@ -48,7 +48,7 @@ pub async fn settle_tunnel_address(
 
 /// Whether an address lies in another node's block. A restored datastore may have
 /// forgotten that block, and it is not to be claimed because of one borrowed address.
-fn is_elsewhere(node: &str, address: Ipv4Addr, inventory: &Inventory) -> bool {
+fn is_elsewhere(node: &str, address: Ipv4Addr, inventory: &ClusterState) -> bool {
     let of_others = inventory.blocks.iter().filter(|(_, hosts)| !hosts.contains(node));
     let mut of_others = of_others.map(|(block, _)| block);
     of_others.any(|block| block.contains(&IpAddr::V4(address)))

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::ipam::MachineId;
-use crate::network::{Inventory, needs_tunnel};
+use crate::network::{ClusterState, needs_tunnel};
 
 /// What a node has, as far as its tunnel address depends on it. A datastore that was
 /// restored from a snapshot has forgotten such things.
@@ -30,7 +30,7 @@ impl Standing {
     /// Lets `node` keep its device's address in an inventory that has none for it,
     /// though it needs one ([`lacks_tunnel_address`]): one of a pool that has such
     /// addresses, and no container's.
-    pub fn keep(&self, node: &str, inventory: &mut Inventory) {
+    pub fn keep(&self, node: &str, inventory: &mut ClusterState) {
         let may_be_kept = |address: &&Ipv4Addr| {
             let address = IpAddr::V4(**address);
             let pool = inventory.pool_of(address.into());
@@ -44,7 +44,7 @@ impl Standing {
 }
 
 /// Whether `node` needs a tunnel address and is registered with none.
-pub fn lacks_tunnel_address(node: &str, inventory: &Inventory) -> bool {
+pub fn lacks_tunnel_address(node: &str, inventory: &ClusterState) -> bool {
     let named = inventory.nodes.get(node).and_then(|own| own.tunnel);
     named.is_none() && needs_tunnel(node, inventory)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio::time::Instant;
 use weir_common::datastore::{Datastore, keys};
-use weir_common::network::{ClusterPool, Inventory, Peer, Problem, has_settled_tunnel};
+use weir_common::network::{ClusterPool, ClusterState, Peer, Problem, has_settled_tunnel};
 use weir_common::node::{self, Settled, Standing, settle_tunnel_address};
 
 use crate::session::chain;
@@ -51,14 +51,14 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn stands(&self, grounds: &Grounds, node: &str, inventory: &Inventory) -> bool {
+    fn stands(&self, grounds: &Grounds, node: &str, inventory: &ClusterState) -> bool {
         Instant::now() < self.until
             && self.grounds == *grounds
             && self.blocks == blocks_of(node, inventory)
     }
 }
 
-fn blocks_of(node: &str, inventory: &Inventory) -> Vec<IpNet> {
+fn blocks_of(node: &str, inventory: &ClusterState) -> Vec<IpNet> {
     let own = inventory.blocks.iter().filter(|(_, hosts)| hosts.contains(node));
     own.map(|(block, _)| *block).collect()
 }
@@ -76,7 +76,7 @@ impl TunnelAddress {
         &mut self,
         datastore: &Arc<dyn Datastore>,
         node: &str,
-        inventory: &Inventory,
+        inventory: &ClusterState,
         is_holding: bool,
         standing: impl AsyncFnOnce() -> Result<Standing, String>,
     ) -> Result<Option<Problem>, String> {
@@ -119,7 +119,7 @@ impl TunnelAddress {
 
     /// Whether nothing is on its way: the datastore has what it should have of
     /// `node`, or will not get it.
-    pub fn is_settled(&self, inventory: &Inventory, node: &str) -> bool {
+    pub fn is_settled(&self, inventory: &ClusterState, node: &str) -> bool {
         self.refused.is_some() || has_settled_tunnel(node, inventory)
     }
 }
@@ -137,7 +137,7 @@ fn judge(node: &str, error: &node::Error) -> (Duration, Result<Problem, String>)
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use weir_common::network::Listing;
+    use weir_common::network::ClusterSnapshot;
     use weir_datastore::Memory;
 
     use super::*;
@@ -174,13 +174,13 @@ mod tests {
     async fn renew(
         tunnel: &mut TunnelAddress,
         store: &Arc<dyn Datastore>,
-        inventory: &Inventory,
+        inventory: &ClusterState,
     ) -> Result<Option<Problem>, String> {
         tunnel.renew(store, "n1", inventory, false, async || Ok(Standing::default())).await
     }
 
-    async fn inventory(store: &Arc<dyn Datastore>) -> Inventory {
-        Listing::read(store.as_ref(), usize::MAX).await.unwrap().inventory
+    async fn inventory(store: &Arc<dyn Datastore>) -> ClusterState {
+        ClusterSnapshot::read(store.as_ref(), usize::MAX).await.unwrap().state
     }
 
     #[tokio::test]
