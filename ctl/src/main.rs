@@ -23,7 +23,7 @@ use weir_common::cni::NodeName;
 use weir_common::datastore::{Configuration, Datastore, keys};
 use weir_common::ipam::MachineId;
 use weir_common::ipam::audit::ThisNode;
-use weir_common::network::{Present, Underlay};
+use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
 use weir_kernel::Kernel;
 
@@ -151,14 +151,14 @@ impl Surroundings for Process {
         Ok(occupied.map(|it| Occupied { range: it.range, what: it.what }).collect())
     }
 
-    async fn cluster(&self) -> Result<(Underlay, Present), Failure> {
+    async fn cluster(&self) -> Result<(Underlay, ActualState), Failure> {
         let failed = |error: weir_kernel::Error| {
             let message = session::chain(&error);
             Failure::new(format!("this node's links and routes cannot be read: {message}"))
         };
         let kernel = Kernel::open().map_err(failed)?;
         let underlay = kernel.underlay().await.map_err(failed)?;
-        Ok((underlay, kernel.cluster_present().await.map_err(failed)?))
+        Ok((underlay, kernel.actual_state().await.map_err(failed)?))
     }
 }
 

@@ -10,7 +10,7 @@ use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::audit::ThisNode;
 use weir_common::ipam::{MachineId, ensure_cluster_guid};
-use weir_common::network::{Present, Underlay};
+use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
 use weir_process::Lock;
 
@@ -107,7 +107,7 @@ pub trait Surroundings: Observer {
     ///
     /// # Errors
     /// [`Failure`] when the kernel cannot be asked.
-    async fn cluster(&self) -> Result<(Underlay, Present), Failure>;
+    async fn cluster(&self) -> Result<(Underlay, ActualState), Failure>;
 }
 
 /// A node whose calls of `weir-ipam` wait until this is dropped.

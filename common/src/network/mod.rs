@@ -33,10 +33,11 @@ pub use autodetect::{
 };
 pub use check::{Difference, Expected, Found, FoundLink, compare};
 pub use cluster::{
-    Change, ClusterPlan, ClusterPool, Facts, Follower, Inventory, Listing, NamedNode, Peer,
-    Present, PresentTunnel, Problem, SavedState, Seen, TUNNEL_ALIAS, TUNNEL_DEVICE,
-    TUNNEL_OVERHEAD, TunnelFilter, TunnelNeed, TunnelPlan, Underlay, UnderlayLink, Way, Writer,
-    any_tunnels, difference, has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
+    ActualState, ActualTunnel, Change, ClusterCache, ClusterPlan, ClusterPool, ClusterSnapshot,
+    ClusterState, Fingerprints, NamedNode, ObservedRevision, Peer, Problem, RouteKind, SavedState,
+    StateDiff, TUNNEL_ALIAS, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelFilter, TunnelNeed, TunnelPlan,
+    Underlay, UnderlayLink, Writer, any_tunnels, diff, has_settled_tunnel, needs_tunnel,
+    plan_cluster, pod_mtu,
 };
 pub use collect::{Fate, fate};
 pub use health::{AttachmentState, NodeHealth, Trouble, not_forwarding, troubles};

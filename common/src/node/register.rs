@@ -76,8 +76,8 @@ pub async fn register(
 ) -> Result<bool, Error> {
     let selections =
         [Selection::Prefix(keys::NODES.to_owned()), Selection::Key(keys::machine(name))];
-    transact(datastore, async |attempt| {
-        if attempt.number == MAX_ATTEMPTS {
+    transact(datastore, async |attempts| {
+        if attempts == MAX_ATTEMPTS {
             let keys = vec![keys::node(name)];
             return Err(Contended { keys, attempts: MAX_ATTEMPTS }.into());
         }
@@ -85,7 +85,7 @@ pub async fn register(
         let mut transaction = guarded.transaction();
         decide(name, &addresses, birth, own, &guarded, &mut transaction)?;
         Ok(match transaction.writes.is_empty() {
-            true => Decision::Done(attempt.lost),
+            true => Decision::Done(false),
             false => Decision::Commit(transaction, true),
         })
     })

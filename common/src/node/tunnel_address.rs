@@ -12,13 +12,13 @@ use jiff::Timestamp;
 use super::Error;
 use super::stored::StoredNode;
 use super::tunnel_handle::{FIELD, tunnel_handle_id};
-use crate::datastore::{Datastore, Selection, Snapshot, Transaction, keys};
+use crate::datastore::{Attempts, Datastore, Selection, Snapshot, Transaction, keys};
 use crate::ipam::assign::{self, Request, Want};
 use crate::ipam::{
     self, Assigned, Assignee, Blocks, Family, Holdings, MachineId, Ownership, PassedOver,
     PoolReference, Purpose, Step, Stored, View, engine, release, verdict,
 };
-use crate::network::{Inventory, needs_tunnel};
+use crate::network::{ClusterState, needs_tunnel};
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
 
 /// What a node itself has, as far as its tunnel address depends on it. A datastore that
@@ -60,7 +60,7 @@ pub enum TunnelOutcome {
 pub async fn reconcile_tunnel_address(
     datastore: &dyn Datastore,
     node: &str,
-    inventory: &Inventory,
+    inventory: &ClusterState,
     facts: &LocalFacts,
     now: Timestamp,
 ) -> Result<TunnelOutcome, Error> {
@@ -85,14 +85,14 @@ pub async fn reconcile_tunnel_address(
 
 /// Whether an address lies in another node's block. A restored datastore may have
 /// lost that block, and it is not to be claimed because of one borrowed address.
-fn is_elsewhere(node: &str, address: Ipv4Addr, inventory: &Inventory) -> bool {
+fn is_elsewhere(node: &str, address: Ipv4Addr, inventory: &ClusterState) -> bool {
     let of_others = inventory.blocks.iter().filter(|(_, hosts)| !hosts.contains(node));
     let mut of_others = of_others.map(|(block, _)| block);
     of_others.any(|block| block.contains(&IpAddr::V4(address)))
 }
 
 /// Whether `node` needs a tunnel address and is registered with none.
-pub fn lacks_tunnel_address(node: &str, inventory: &Inventory) -> bool {
+pub fn lacks_tunnel_address(node: &str, inventory: &ClusterState) -> bool {
     let named = inventory.nodes.get(node).and_then(|own| own.tunnel);
     named.is_none() && needs_tunnel(node, inventory)
 }
@@ -101,7 +101,7 @@ impl LocalFacts {
     /// Lets `node` keep its device's address in an inventory that has none for it,
     /// though it needs one ([`lacks_tunnel_address`]): one of a pool that has such
     /// addresses, and no container's.
-    pub fn keep_tunnel_address(&self, node: &str, inventory: &mut Inventory) {
+    pub fn keep_tunnel_address(&self, node: &str, inventory: &mut ClusterState) {
         let may_be_kept = |address: &&Ipv4Addr| {
             let address = IpAddr::V4(**address);
             let pool = inventory.pool_of(address.into());
@@ -144,7 +144,9 @@ pub async fn ensure_tunnel_address(
     let parse = |snapshot: &Snapshot| -> Result<_, Error> {
         Ok((View::parse(snapshot)?.reserving(&taken), read_node(snapshot, last)?))
     };
-    for _ in 0..engine::MAX_ATTEMPTS {
+    let mut attempts = Attempts::default();
+    loop {
+        attempts.begin()?;
         let decide = |(view, stored): &(View, Option<StoredNode>), blocks: &Blocks| {
             let stored = stored.as_ref().ok_or_else(|| Error::NotRegistered(node.to_owned()))?;
             TunnelDecision { assignee: &assignee, facts, view, stored, blocks }.decide(now)
@@ -156,8 +158,6 @@ pub async fn ensure_tunnel_address(
             return Ok(address);
         }
     }
-    Err(crate::datastore::Contended::new(vec![keys::node(node), keys::handle(&assignee.handle_id)])
-        .into())
 }
 
 /// Gives back a node's tunnel address, and takes it out of its Node. Answers

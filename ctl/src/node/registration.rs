@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::{Clash, Family, MachineId, Ownership, ensure_cluster_guid};
-use weir_common::network::{Detected, Inventory, Peer, Problem};
+use weir_common::network::{ClusterState, Detected, Peer, Problem};
 use weir_common::node::{
     AddressDecision, Error, GRACE_TIME, LocalFacts, NodeAddresses, OwnAddress, register,
 };
@@ -83,7 +83,7 @@ impl Registration {
     }
 
     /// Says that another machine is recorded for the node's name: then nothing is written.
-    pub fn clash(&self, inventory: &Inventory) -> Option<Clash> {
+    pub fn clash(&self, inventory: &ClusterState) -> Option<Clash> {
         let recorded = inventory.machines.get(&self.node);
         Ownership::new(self.machine.as_ref(), recorded).clash(&self.node)
     }
@@ -100,7 +100,7 @@ impl Registration {
     pub async fn renew(
         &mut self,
         kernel: &Kernel,
-        inventory: &Inventory,
+        inventory: &ClusterState,
         forgotten: bool,
         is_holding: bool,
     ) -> Renewed {
@@ -285,7 +285,7 @@ impl Registration {
     }
 
     /// Whether the datastore has what this node wrote, as far as `inventory` says.
-    pub fn is_settled(&self, inventory: &Inventory) -> bool {
+    pub fn is_settled(&self, inventory: &ClusterState) -> bool {
         let NodeAddresses { ipv4, ipv6 } = self.expected;
         let is_registered = inventory.nodes.get(&self.node).is_some_and(|own| {
             ipv4.is_none_or(|address| own.ipv4 == Some(address))

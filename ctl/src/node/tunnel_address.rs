@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 use weir_common::datastore::{Datastore, keys};
 use weir_common::network::{
-    ClusterPool, Inventory, Peer, Problem, has_settled_tunnel, needs_tunnel,
+    ClusterPool, ClusterState, Peer, Problem, has_settled_tunnel, needs_tunnel,
 };
 use weir_common::node::{LocalFacts, TunnelOutcome, reconcile_tunnel_address};
 
@@ -49,7 +49,7 @@ struct CacheKey {
     is_holding: bool,
 }
 
-fn blocks_of(node: &str, inventory: &Inventory) -> Vec<IpNet> {
+fn blocks_of(node: &str, inventory: &ClusterState) -> Vec<IpNet> {
     let own = inventory.blocks.iter().filter(|(_, hosts)| hosts.contains(node));
     own.map(|(block, _)| *block).collect()
 }
@@ -67,7 +67,7 @@ impl TunnelAddress {
         &mut self,
         datastore: &dyn Datastore,
         node: &str,
-        inventory: &Inventory,
+        inventory: &ClusterState,
         is_holding: bool,
         facts: impl AsyncFnOnce() -> Result<LocalFacts, String>,
     ) -> Result<Option<Problem>, String> {
@@ -109,7 +109,7 @@ impl TunnelAddress {
     }
 
     /// Whether the datastore has what it should have of `node`, or will not get it.
-    pub fn is_settled(&self, inventory: &Inventory, node: &str) -> bool {
+    pub fn is_settled(&self, inventory: &ClusterState, node: &str) -> bool {
         let is_unavailable = self.last.as_ref().is_some_and(|answer| answer.until.is_some());
         is_unavailable || has_settled_tunnel(node, inventory)
     }
@@ -118,7 +118,7 @@ impl TunnelAddress {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use weir_common::network::Listing;
+    use weir_common::network::ClusterSnapshot;
     use weir_datastore::Memory;
 
     use super::*;
@@ -155,13 +155,13 @@ mod tests {
     async fn renew(
         tunnel: &mut TunnelAddress,
         store: &dyn Datastore,
-        inventory: &Inventory,
+        inventory: &ClusterState,
     ) -> Result<Option<Problem>, String> {
         tunnel.renew(store, "n1", inventory, false, async || Ok(LocalFacts::default())).await
     }
 
-    async fn inventory(store: &dyn Datastore) -> Inventory {
-        Listing::read(store, usize::MAX).await.unwrap().inventory
+    async fn inventory(store: &dyn Datastore) -> ClusterState {
+        ClusterSnapshot::read(store, usize::MAX).await.unwrap().state
     }
 
     #[tokio::test]

@@ -13,8 +13,9 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
 use weir_common::datastore::{Configuration, Datastore, Revision};
 use weir_common::network::{
-    ClusterPool, Follower, Inventory, Listing, Mtu, MtuSource, NamedNode, Nat, NatPool, NatTable,
-    SavedState, TunnelNeed, Writer, any_tunnels, needs_tunnel, plan_cluster, pod_mtu,
+    ClusterCache, ClusterPool, ClusterSnapshot, ClusterState, Mtu, MtuSource, NamedNode, Nat,
+    NatPool, NatTable, SavedState, TunnelNeed, Writer, any_tunnels, needs_tunnel, plan_cluster,
+    pod_mtu,
 };
 use weir_common::node::{LocalFacts, TunnelOutcome, reconcile_tunnel_address};
 use weir_common::resources::IpPool;
@@ -44,7 +45,7 @@ pub struct Node {
 /// What there is in the cluster, after the node has taken its tunnel address.
 pub struct Cluster {
     node: NamedNode,
-    listing: Listing,
+    listing: ClusterSnapshot,
     /// What became of the node's tunnel address; `None` if that failed, which the next
     /// call tries again.
     tunnel: Option<TunnelOutcome>,
@@ -124,18 +125,18 @@ impl Node {
 
     /// What there was in the cluster when it was read last; nothing where the agent keeps
     /// the node.
-    fn known_inventory(&self) -> Inventory {
+    fn known_inventory(&self) -> ClusterState {
         match self.by_agent {
-            true => Inventory::default(),
-            false => self.left_behind().inventory().into_owned(),
+            true => ClusterState::default(),
+            false => self.left_behind().state().into_owned(),
         }
     }
 
     /// What was known of the cluster by whoever kept the node before, on this datastore.
-    fn left_behind(&self) -> Follower {
+    fn left_behind(&self) -> ClusterCache {
         let whole = read_whole_state(Path::new(STATE_FILE));
         let whole = whole.filter(|(state, _)| state.datastore == self.datastore);
-        whole.map(|(_, follower)| follower).unwrap_or_default()
+        whole.map(|(_, cache)| cache).unwrap_or_default()
     }
 
     /// Refuses an ADD under another name than that of the agent which keeps this machine on
@@ -163,11 +164,11 @@ impl Node {
         if self.by_agent {
             return false;
         }
-        let Some(seen) = self.state.as_ref().and_then(|state| state.seen.as_ref()) else {
+        let Some(observed) = self.state.as_ref().and_then(|state| state.observed.as_ref()) else {
             return true;
         };
         let _timing = Timing::of("changes");
-        seen.is_outdated(datastore).await.unwrap_or(true)
+        observed.is_outdated(datastore).await.unwrap_or(true)
     }
 
     /// Reads what there is in the cluster, and takes a tunnel address if the node needs
@@ -177,7 +178,7 @@ impl Node {
         let _timing = Timing::of("inventory");
         let datastore = ipam.datastore.as_ref();
         let reading = async {
-            let listing = Listing::read(datastore, MOST_BLOCKS).await;
+            let listing = ClusterSnapshot::read(datastore, MOST_BLOCKS).await;
             listing.map_err(|error| Error::caused(Code::TryAgainLater, &error))
         };
         let limit = limit.at_most(CLUSTER);
@@ -204,7 +205,7 @@ impl Node {
             let kernel = Kernel::open()?;
             let tunnel = self.ensure_tunnel_address(&kernel, ipam, &mut listing).await;
             let node = named(&ipam.node);
-            let pod_mtu = cluster_mtu(&kernel, &node.name, &listing.inventory).await?;
+            let pod_mtu = cluster_mtu(&kernel, &node.name, &listing.state).await?;
             Ok::<_, weir_kernel::Error>(Cluster { node, listing, tunnel, pod_mtu })
         };
         let completed = completed.await.inspect_err(|error| {
@@ -220,13 +221,13 @@ impl Node {
         &self,
         kernel: &Kernel,
         ipam: &Ipam<'_>,
-        listing: &mut Listing,
+        listing: &mut ClusterSnapshot,
     ) -> Option<TunnelOutcome> {
         let node = ipam.node.name.as_str();
-        let mut follower = self.left_behind();
-        follower.relist(listing.inventory.clone(), &listing.seen);
-        let (inventory, is_holding) = (follower.inventory(), follower.held() > 0);
-        if !listing.inventory.nodes.contains_key(node) || !needs_tunnel(node, &inventory) {
+        let mut cache = self.left_behind();
+        cache.replace(listing.state.clone(), &listing.observed);
+        let (state, is_holding) = (cache.state(), cache.retained() > 0);
+        if !listing.state.nodes.contains_key(node) || !needs_tunnel(node, &state) {
             return Some(TunnelOutcome::Unchanged);
         }
         let taking = async {
@@ -234,14 +235,14 @@ impl Node {
             let facts = kernel.local_facts(is_holding).await.map_err(failed)?;
             let facts = LocalFacts { machine: ipam.machine.clone(), ..facts };
             let (datastore, now) = (ipam.datastore.as_ref(), Timestamp::now());
-            let outcome = reconcile_tunnel_address(datastore, node, &inventory, &facts, now).await;
+            let outcome = reconcile_tunnel_address(datastore, node, &state, &facts, now).await;
             outcome.map_err(|error| Error::caused(Code::TryAgainLater, &error))
         };
         let limit = Limit::of(TUNNEL_ADDRESS);
         let outcome = within("taking a tunnel address", NEXT_ADD, limit, taking).await;
         match &outcome {
             Ok(TunnelOutcome::Taken(address)) => {
-                if let Some(own) = listing.inventory.nodes.get_mut(node) {
+                if let Some(own) = listing.state.nodes.get_mut(node) {
                     own.tunnel = Some(*address);
                 }
             }
@@ -272,7 +273,7 @@ impl Node {
         if is_agents(state.as_ref()) {
             return;
         }
-        let (before, listed) = (self.revision(), cluster.listing.seen.revision);
+        let (before, listed) = (self.revision(), cluster.listing.observed.revision);
         let state = state.filter(|state| state.datastore == self.datastore);
         if state.is_some_and(|state| state.overtakes(before, listed)) {
             return tracing::debug!(%listed, "another ADD has made the node newer");
@@ -283,10 +284,10 @@ impl Node {
     /// The node's lock must be held.
     async fn reconcile_alone(&self, kernel: &Kernel, cluster: Cluster) {
         let Cluster { node, listing, tunnel, pod_mtu } = cluster;
-        let mut follower = self.left_behind();
-        if follower.relist(listing.inventory, &listing.seen) {
+        let mut cache = self.left_behind();
+        if cache.replace(listing.state, &listing.observed) {
             tracing::warn!(
-                retained = follower.held(),
+                retained = cache.retained(),
                 "the datastore has gone back in time (restored from a snapshot?); what it has \
                  lost is kept; run \"weirctl ipam check --repair\" on each node"
             );
@@ -295,7 +296,7 @@ impl Node {
             tunnel_address: !matches!(tunnel, Some(TunnelOutcome::Unavailable(_))),
             borrowed: listing.without_blocks,
         };
-        let done = match kernel.reconcile(&node.name, follower.inventory(), keep).await {
+        let done = match kernel.reconcile(&node.name, cache.state(), keep).await {
             Ok(done) => done,
             Err(error) => {
                 return tracing::warn!(%error, "the routes to other nodes stay as they are");
@@ -303,13 +304,13 @@ impl Node {
         };
         log(&done);
         let boot_id = boot_id();
-        let (datastore, plan) = (self.datastore.as_str(), &done.plan);
-        let mut state = SavedState::new(Writer::Plugin, node, datastore, boot_id, &follower, plan);
+        let (datastore, need) = (self.datastore.as_str(), TunnelNeed::of(&done.plan));
+        let mut state = SavedState::new(Writer::Plugin, node, datastore, boot_id, &cache, need);
         state.pod_mtu = pod_mtu.map(|mtu| mtu.bytes);
         if tunnel.is_some() && done.failures.is_empty() {
-            state.seen = Some(listing.seen);
+            state.observed = Some(listing.observed);
         }
-        if let Err(error) = write_state(Path::new(STATE_FILE), &state, &follower) {
+        if let Err(error) = write_state(Path::new(STATE_FILE), &state, &cache) {
             let file = STATE_FILE;
             tracing::warn!(file, %error, "it cannot be written: every ADD reads the whole cluster");
         }
@@ -341,7 +342,7 @@ fn of_cluster(bytes: u32) -> Mtu {
 async fn cluster_mtu(
     kernel: &Kernel,
     node: &str,
-    inventory: &Inventory,
+    inventory: &ClusterState,
 ) -> Result<Option<Mtu>, weir_kernel::Error> {
     let modes = || inventory.pools.values().map(|pool| pool.ipip_mode);
     let bytes = if inventory.nodes.contains_key(node) {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use weir_common::network::{AttachmentState, Inventory};
+use weir_common::network::{AttachmentState, ClusterState};
 use weir_common::node::{LocalFacts, lacks_tunnel_address};
 
 use crate::{Error, Kernel};
@@ -33,8 +33,8 @@ impl Kernel {
     pub async fn keeping_tunnel_address<'a>(
         &self,
         node: &str,
-        mut inventory: Cow<'a, Inventory>,
-    ) -> Result<Cow<'a, Inventory>, Error> {
+        mut inventory: Cow<'a, ClusterState>,
+    ) -> Result<Cow<'a, ClusterState>, Error> {
         if lacks_tunnel_address(node, &inventory) {
             self.local_facts(true).await?.keep_tunnel_address(node, inventory.to_mut());
         }

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use weir_common::network::{Before, Change, Side, Sysctl, TUNNEL_DEVICE};
 
-use super::present::TUNNEL_KIND;
+use super::actual::TUNNEL_KIND;
 use crate::link::is;
 use crate::netlink::into_io;
 use crate::occupied::subnet;
