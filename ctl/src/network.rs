@@ -16,11 +16,11 @@ pub struct Network {
     pub plugin: Map<String, Value>,
 }
 
-/// Why a file is no such network.
+/// Why a file is not such a network.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// It cannot be understood.
-    #[error("{path} is no CNI network configuration", path = path.display())]
+    /// Not JSON of this form.
+    #[error("{path} is not a CNI network configuration", path = path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -28,7 +28,7 @@ pub enum NetworkError {
         #[source]
         cause: serde_json::Error,
     },
-    /// It is somebody else's network.
+    /// Another program's network.
     #[error(
         "no plugin in {path} has an ipam section of type weir-ipam; \
          name a file of the CNI configuration that has one",
@@ -57,7 +57,7 @@ impl Network {
     }
 
     /// The first network among these files that keeps its addresses in the
-    /// datastore in use. A file that is no network is somebody else's concern.
+    /// datastore in use. A file that is not a network is passed over.
     pub fn first_of(files: &[(PathBuf, String)], stores: &ComparedStores) -> Option<Self> {
         let mut networks =
             files.iter().filter_map(|(path, text)| Self::read(path.clone(), text).ok());
@@ -122,7 +122,7 @@ mod tests {
     fn what_is_no_network_of_ours_is_said() {
         let error = |text: &str| Network::read("f".into(), text).unwrap_err().to_string();
         for text in ["", "[]", r#"{"plugins": 3}"#, r#"{"plugins": [3]}"#] {
-            assert_eq!(error(text), "f is no CNI network configuration");
+            assert_eq!(error(text), "f is not a CNI network configuration");
         }
         for text in ["{}", r#"{"plugins": [{"type": "weir", "ipam": {"type": "static"}}]}"#] {
             assert!(error(text).starts_with("no plugin in f has an ipam section"), "{text}");

@@ -35,7 +35,7 @@ pub struct Networks {
 
 impl Networks {
     /// Reads the networks out of the files of the CNI configuration. A file that
-    /// is no network is somebody else's concern.
+    /// is not a network is passed over.
     pub fn of(directory: &Path, files: &[(PathBuf, String)], stores: &ComparedStores) -> Self {
         let mut networks = Self { directory: directory.to_owned(), ..Self::default() };
         for (path, text) in files {

@@ -26,7 +26,7 @@ pub struct InitArgs {
     pub cidr: String,
     /// When packets between nodes are wrapped in IPIP
     #[arg(long, value_name = "MODE", value_enum, default_value = "Never", ignore_case = true)]
-    pub ipip_mode: Mode,
+    pub ipip_mode: IpipMode,
     /// Prefix length of the IPv4 pool's blocks
     #[arg(long, value_name = "LENGTH", default_value_t = 26)]
     pub block_size: u8,
@@ -46,7 +46,7 @@ pub struct InitArgs {
 
 /// The modes of IPIP, spelt as in a pool.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Mode {
+pub enum IpipMode {
     /// Never: nodes reach each other's blocks directly
     #[value(name = "Never")]
     Never,
@@ -100,9 +100,9 @@ pub async fn run(arguments: InitArgs, session: &Session<'_>) -> CommandResult {
 
 fn ipv4_pool(arguments: &InitArgs) -> Resource {
     let mode = match arguments.ipip_mode {
-        Mode::Never => "Never",
-        Mode::Always => "Always",
-        Mode::CrossSubnet => "CrossSubnet",
+        IpipMode::Never => "Never",
+        IpipMode::Always => "Always",
+        IpipMode::CrossSubnet => "CrossSubnet",
     };
     pool(IPV4_POOL, &arguments.cidr, mode, !arguments.no_nat, arguments.block_size)
 }

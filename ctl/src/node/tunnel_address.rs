@@ -26,11 +26,11 @@ const FAILURE_TIME: Duration = Duration::from_secs(5);
 /// alone does not say that it is allocated: any program can write there.
 #[derive(Default)]
 pub struct TunnelAddress {
-    last: Option<Answer>,
+    last: Option<CachedOutcome>,
 }
 
 /// What the datastore answered, and for how long that is not asked again.
-struct Answer {
+struct CachedOutcome {
     key: CacheKey,
     /// Until when, where there is no address, and the node's blocks: of a new one it may
     /// get an address. Without it as long as the key stays the same.
@@ -84,9 +84,9 @@ impl TunnelAddress {
         let lasts = |(until, blocks): &(Instant, Vec<IpNet>)| {
             Instant::now() < *until && *blocks == blocks_of(node, inventory)
         };
-        let is_known = |it: &&Answer| it.key == key && it.until.as_ref().is_none_or(lasts);
-        if let Some(answer) = self.last.as_ref().filter(is_known) {
-            return answer.result.clone();
+        let is_known = |it: &&CachedOutcome| it.key == key && it.until.as_ref().is_none_or(lasts);
+        if let Some(cached) = self.last.as_ref().filter(is_known) {
+            return cached.result.clone();
         }
         let (facts, now) = (facts().await?, jiff::Timestamp::now());
         let outcome = reconcile_tunnel_address(datastore, node, inventory, &facts, now).await;
@@ -104,13 +104,13 @@ impl TunnelAddress {
             Err(error) => (Some(FAILURE_TIME), Err(chain(&error))),
         };
         let until = time.map(|time| (Instant::now() + time, blocks_of(node, inventory)));
-        self.last = Some(Answer { key, until, result: result.clone() });
+        self.last = Some(CachedOutcome { key, until, result: result.clone() });
         result
     }
 
     /// Whether the datastore has what it should have of `node`, or will not get it.
     pub fn is_settled(&self, inventory: &ClusterState, node: &str) -> bool {
-        let is_unavailable = self.last.as_ref().is_some_and(|answer| answer.until.is_some());
+        let is_unavailable = self.last.as_ref().is_some_and(|cached| cached.until.is_some());
         is_unavailable || has_settled_tunnel(node, inventory)
     }
 }

@@ -227,7 +227,7 @@ fn peers(name: &str, own: &Peer, inventory: &ClusterState) -> Vec<PeerStatus> {
     others.map(status).collect()
 }
 
-/// Every range that somebody has, or that the kernel has a route to.
+/// Every range that a node has, or that the kernel has a route to.
 fn ranges(
     inventory: &ClusterState,
     plan: &ClusterPlan,
