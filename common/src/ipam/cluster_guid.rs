@@ -1,6 +1,6 @@
 //! The id of a cluster, by which two ways to a datastore are known to lead to one cluster.
 
-use super::{Error, Guarded};
+use super::Error;
 use crate::datastore::{Datastore, Decision, Stored, Transaction, keys, transact};
 use crate::resources::{Birth, ClusterInformation};
 
@@ -15,26 +15,32 @@ pub async fn cluster_guid(datastore: &dyn Datastore) -> Result<Option<String>, E
 }
 
 /// Gives the cluster a GUID and the ready flag if it has no GUID, so that Calico's
-/// programs accept a datastore that Weir began. Of two callers at once one writes.
-/// `birth` is for a new document, `guid` a random UUID.
+/// programs accept a datastore that Weir began. Of two callers at once one writes; while
+/// the datastore is being moved none does. `birth` is for a new document, `guid` a random
+/// UUID.
 ///
 /// # Errors
-/// [`Error::NotReady`], [`Error::Malformed`], [`Error::Contended`], [`Error::Datastore`].
+/// [`Error::Malformed`], [`Error::Contended`], [`Error::Datastore`].
 pub async fn ensure_cluster_guid(
     datastore: &dyn Datastore,
     birth: &Birth,
     guid: &str,
 ) -> Result<(), Error> {
+    let key = keys::CLUSTER_INFORMATION;
     transact(datastore, async |_| {
-        let key = keys::CLUSTER_INFORMATION.to_owned();
-        let guarded = Guarded::read(datastore, []).await?;
-        let information = guarded.cluster_information();
-        let stored = information.map(|it| it.value.clone()).unwrap_or_default();
-        let Some(value) = stored.with_guid(birth, guid) else { return Ok(Decision::Done(())) };
+        let found = datastore.get(key).await?;
+        let stored = found.map(|entry| Stored::read(&entry, ClusterInformation::from_json));
+        let stored = stored.transpose()?;
+        let revision = stored.as_ref().map(|stored| stored.revision);
+        let information = stored.map(|stored| stored.value).unwrap_or_default();
+        let value = information.with_guid(birth, guid);
+        let Some(value) = value.filter(|_| information.datastore_ready != Some(false)) else {
+            return Ok(Decision::Done(()));
+        };
         let mut transaction = Transaction::default();
-        match information {
-            Some(found) => transaction.update(key, found.revision, value),
-            None => transaction.create(key, value),
+        match revision {
+            Some(revision) => transaction.update(key.to_owned(), revision, value),
+            None => transaction.create(key.to_owned(), value),
         };
         Ok(Decision::Commit(transaction, ()))
     })

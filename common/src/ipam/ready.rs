@@ -71,11 +71,6 @@ impl Guarded {
         Ok(Self { flag, snapshot })
     }
 
-    /// The document with the ready flag.
-    pub fn cluster_information(&self) -> Option<&Stored<ClusterInformation>> {
-        self.flag.0.as_ref()
-    }
-
     /// A transaction that fails when the ready flag has changed since.
     pub fn transaction(&self) -> Transaction {
         let mut transaction = Transaction::default();
