@@ -15,7 +15,7 @@ use weir_common::datastore::{Datastore, Outcome, keys};
 use weir_common::ipam::Family;
 use weir_common::ipam::audit::engine;
 use weir_common::ipam::audit::{Circumstances, Finding, Kind, ThisNode, audit};
-use weir_common::node::{Standing, ensure_tunnel_address, tunnel_handle_id};
+use weir_common::node::{LocalFacts, ensure_tunnel_address, tunnel_handle_id};
 use weir_datastore::Memory;
 use weir_datastore::memory::CommitFault;
 
@@ -282,8 +282,8 @@ async fn a_tunnel_gives_way_to_a_container_that_has_its_address() {
     for tunnel_of in ["n1", "n2"] {
         let of_other = json!({"metadata": {"name": tunnel_of}, "spec": {"bgp": {}}});
         put(&store, keys::node(tunnel_of), of_other);
-        let standing = Standing::default();
-        let address = ensure_tunnel_address(&store, tunnel_of, &standing, now()).await.unwrap();
+        let facts = LocalFacts::default();
+        let address = ensure_tunnel_address(&store, tunnel_of, &facts, now()).await.unwrap();
         here.attachments.push(attached(&format!("on-{tunnel_of}"), "eth0", &[address.into()]));
         assert_eq!(kinds(&repair(&store, Some(&here)).await), []);
         let (handle, _) = &in_use(&store)[&address.into()];

@@ -20,7 +20,7 @@ use weir_common::ipam::{
     MachineRecord, engine, find_clash,
 };
 use weir_common::node::{
-    self, NodeAddresses, Standing, ensure_tunnel_address, register, release_tunnel_address,
+    self, LocalFacts, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address,
 };
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
@@ -302,17 +302,17 @@ async fn nothing_of_the_node_is_written_in_a_clash() {
     let store = cluster();
     let birth = Birth { uid: "u".to_owned(), timestamp: "2026-11-23T03:40:20Z".to_owned() };
     let at = |address: &str| NodeAddresses { ipv4: address.parse().ok(), ipv6: None };
-    let standing = |machine| Standing { machine: Some(id(machine)), ..Standing::default() };
+    let facts = |machine| LocalFacts { machine: Some(id(machine)), ..LocalFacts::default() };
     let (first, second) = (id("first"), id("second"));
     assert!(register(&store, "n1", at("172.31.1.1/24"), Some(&birth), Some(&first)).await.unwrap());
     assert_eq!(recorded(&store), Some(id("first")));
-    ensure_tunnel_address(&store, "n1", &standing("first"), now()).await.unwrap();
+    ensure_tunnel_address(&store, "n1", &facts("first"), now()).await.unwrap();
     let tunnel = holders(&store).into_values().next().unwrap();
     assert_eq!(tunnel.fact(ATTRIBUTE_MACHINE), Some(id("first").as_str()));
     let before = store.dump();
     let failed = [
         register(&store, "n1", at("172.31.1.2/24"), Some(&birth), Some(&second)).await.err(),
-        ensure_tunnel_address(&store, "n1", &standing("second"), now()).await.err(),
+        ensure_tunnel_address(&store, "n1", &facts("second"), now()).await.err(),
         release_tunnel_address(&store, "n1", Some(&second)).await.err(),
     ];
     for error in failed {

@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
-use weir_common::ipam::MachineId;
 use weir_common::ipam::audit::ThisNode;
-use weir_common::network::{Present, Underlay};
+use weir_common::ipam::{MachineId, ensure_cluster_guid};
+use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
 use weir_process::Lock;
 
@@ -107,7 +107,7 @@ pub trait Surroundings: Observer {
     ///
     /// # Errors
     /// [`Failure`] when the kernel cannot be asked.
-    async fn cluster(&self) -> Result<(Underlay, Present), Failure>;
+    async fn cluster(&self) -> Result<(Underlay, ActualState), Failure>;
 }
 
 /// A node whose calls of `weir-ipam` wait until this is dropped.
@@ -137,6 +137,20 @@ pub struct Session<'a> {
     pub surroundings: &'a dyn Surroundings,
     /// Room and means for showing results.
     pub style: Style,
+}
+
+impl Session<'_> {
+    /// Gives the cluster a GUID if it has none: done by what writes configuration. If that
+    /// fails, the next such command does it.
+    pub async fn ensure_cluster_guid(&self) {
+        let (birth, guid) = (self.surroundings.birth(), self.surroundings.birth().uid);
+        if let Err(error) = ensure_cluster_guid(self.datastore, &birth, &guid).await {
+            self.surroundings.warn(&format!(
+                "warning: the cluster has no clusterGUID: {}; add it later: weirctl init",
+                chain(&error)
+            ));
+        }
+    }
 }
 
 /// A command that did not do all that it was asked to: exit status 1.

@@ -26,7 +26,7 @@ use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::MachineId;
 use weir_common::ipam::audit::ThisNode;
-use weir_common::network::{Present, Underlay};
+use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
 
@@ -49,7 +49,7 @@ struct Prepared {
     pauses: AtomicU32,
     network: Option<Network>,
     warnings: Mutex<Vec<String>>,
-    cluster: (Underlay, Present),
+    cluster: (Underlay, ActualState),
     agent_runs: bool,
     /// What Weir's file says that the node is called.
     kept_name: Mutex<String>,
@@ -174,7 +174,7 @@ impl Surroundings for Prepared {
         Ok(())
     }
 
-    async fn cluster(&self) -> Result<(Underlay, Present), Failure> {
+    async fn cluster(&self) -> Result<(Underlay, ActualState), Failure> {
         Ok(self.cluster.clone())
     }
 }

@@ -12,6 +12,7 @@ pub mod assign;
 mod assignee;
 pub mod audit;
 mod block;
+mod cluster_guid;
 pub mod collect;
 pub mod engine;
 mod error;
@@ -43,6 +44,7 @@ pub use block::{
     ATTRIBUTE_TIMESTAMP, Attribute, Block, InvalidBlock, MAX_BLOCK_BITS, affinity_of_host,
     block_of, host_bits, nth_address,
 };
+pub use cluster_guid::{cluster_guid, ensure_cluster_guid};
 pub use error::Error;
 pub use family::Family;
 pub use handle::Handle;

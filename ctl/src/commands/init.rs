@@ -58,7 +58,8 @@ pub enum IpipMode {
     CrossSubnet,
 }
 
-/// Makes the pools of a new cluster, unless there is a pool already.
+/// Makes the pools of a new cluster, unless there is a pool already; and the cluster's
+/// GUID, unless there is one.
 ///
 /// # Errors
 /// [`Failure`] when a pool breaks a rule or overlaps an address or a route of
@@ -76,7 +77,11 @@ pub async fn run(arguments: InitArgs, session: &Session<'_>) -> CommandResult {
     let names: Vec<_> = pools.iter().map(|pool| pool.name().to_owned()).collect();
     let pools: Vec<_> =
         pools.into_iter().map(|pool| (pool, session.surroundings.birth())).collect();
-    match store::initialize(session.datastore, &pools).await {
+    let made = store::initialize(session.datastore, &pools).await;
+    if made.is_ok() {
+        session.ensure_cluster_guid().await;
+    }
+    match made {
         Ok(existing) if existing.is_empty() => {
             let made = names.iter().zip(&ranges).map(|(name, range)| format!("{name} ({range})"));
             let count = names.len();

@@ -40,10 +40,15 @@ impl WriteMode {
 pub async fn run(mode: WriteMode, files: &FileArgs, session: &Session<'_>) -> CommandResult {
     let resources = files.read(session.surroundings)?;
     let mut report = Report::new(mode.verb());
-    let total = resources.len();
+    let (total, mut is_changed) = (resources.len(), false);
     for (done, resource) in resources.iter().enumerate() {
         session.surroundings.progress(done, total);
-        report.add(resource, write(mode, resource, session).await);
+        let written = write(mode, resource, session).await;
+        is_changed |= written.is_ok();
+        report.add(resource, written);
+    }
+    if is_changed {
+        session.ensure_cluster_guid().await;
     }
     report.finish()
 }

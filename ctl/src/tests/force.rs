@@ -319,7 +319,8 @@ async fn a_tunnels_address_that_goes_with_its_pool_is_taken_from_the_node() {
             }
             assert_eq!(call(&memory, line).await.exit, 0, "{line}");
             assert_eq!(spec_of_node(&memory), left);
-            assert_eq!(memory.dump().keys().collect::<Vec<_>>(), [&keys::node("n1")]);
+            let keys = [keys::CLUSTER_INFORMATION, &keys::node("n1")];
+            assert_eq!(memory.dump().keys().collect::<Vec<_>>(), keys);
         }
     }
 }

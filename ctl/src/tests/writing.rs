@@ -12,7 +12,7 @@ async fn a_pool_is_stored_as_calico_stores_it() {
         String::from_utf8_lossy(&stored["/calico/resources/v3/projectcalico.org/ippools/blue"]),
         r#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"blue","uid":"uid-0","creationTimestamp":"2026-01-02T03:04:05Z"},"spec":{"cidr":"10.7.0.0/16","vxlanMode":"Never","ipipMode":"CrossSubnet","natOutgoing":true,"blockSize":26,"nodeSelector":"all()","allowedUses":["Workload","Tunnel"],"assignmentMode":"Automatic"}}"#
     );
-    assert_eq!(stored.len(), 1);
+    assert_eq!(stored.len(), 2, "the pool, and the cluster's information");
 }
 
 #[tokio::test]

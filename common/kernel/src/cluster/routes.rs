@@ -7,11 +7,11 @@ use futures_util::{StreamExt, stream};
 use ipnet::IpNet;
 use netlink_packet_route::route::RouteMessage;
 use nix::errno::Errno;
-use weir_common::network::{Change, Way};
+use weir_common::network::{Change, RouteKind};
 
+use super::actual::MainTable;
 use super::change::Run;
-use super::present::MainTable;
-use super::way::{message, takes_the_place};
+use super::route_message::{message, takes_the_place};
 use crate::Kernel;
 use crate::error::Error;
 use crate::link::is;
@@ -88,7 +88,7 @@ impl Run<'_> {
                 let route = self.route(*range, way)?;
                 route.map(|route| request(Verb::Add, route)).into_iter().collect()
             }
-            Change::ReplaceRoute(range, _) if known.foreign.contains(range) => return Ok(None),
+            Change::ReplaceRoute(range, _) if known.occupied.contains(range) => return Ok(None),
             Change::ReplaceRoute(range, way) => {
                 let Some(route) = self.route(*range, way)? else {
                     return Ok(Some(Vec::new()));
@@ -115,7 +115,7 @@ impl Run<'_> {
 
     /// The route by `way`; `None` if it needs the tunnel device and that is
     /// known to be missing.
-    fn route(&mut self, range: IpNet, way: &Way) -> Result<Option<RouteMessage>, Error> {
+    fn route(&mut self, range: IpNet, way: &RouteKind) -> Result<Option<RouteMessage>, Error> {
         Ok(self.index_of(way)?.map(|index| message(range, way, index)))
     }
 }
@@ -125,7 +125,7 @@ impl Run<'_> {
 #[derive(Default)]
 struct Known {
     table: Option<MainTable>,
-    foreign: BTreeSet<IpNet>,
+    occupied: BTreeSet<IpNet>,
 }
 
 impl Known {
@@ -143,7 +143,7 @@ impl Kernel {
             return Ok(Known::default());
         }
         let table = self.main_table(&self.host.links().await?).await?;
-        Ok(Known { foreign: table.foreign(), table: Some(table) })
+        Ok(Known { occupied: table.occupied(), table: Some(table) })
     }
 
     async fn request<'a>(&self, request: Request<'a>) -> (&'a Change, io::Result<()>) {

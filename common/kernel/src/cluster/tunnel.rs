@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use weir_common::network::{Before, Change, Side, Sysctl, TUNNEL_DEVICE};
 
-use super::present::TUNNEL_KIND;
+use super::actual::TUNNEL_KIND;
 use crate::Kernel;
 use crate::error::Error;
 use crate::link::is;

@@ -101,7 +101,7 @@ mod tests {
             address: None,
             mtu: 1480,
             peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
-            lopsided: BTreeSet::new(),
+            asymmetric: BTreeSet::new(),
         };
         TunnelFilter::from_plan(&plan)
     }

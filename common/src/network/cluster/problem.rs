@@ -138,7 +138,7 @@ pub enum Problem {
         destination: IpNet,
     },
     /// Another program's route leads to another node than that which has the range.
-    LedAstray {
+    Misrouted {
         /// The range.
         range: IpNet,
         /// The address of the node that has it.
@@ -264,7 +264,7 @@ impl fmt::Display for Problem {
                 "another program has a route to {destination} and Weir leaves it; look at it \
                  with \"ip route show {destination}\""
             ),
-            Self::LedAstray { range, wanted, route, next_hop, node } => write!(
+            Self::Misrouted { range, wanted, route, next_hop, node } => write!(
                 formatter,
                 "{range} is on the node at {wanted}, and another program's route leads to node \
                  {node} ({next_hop}) instead; look at it with \"ip route show {route}\", and \

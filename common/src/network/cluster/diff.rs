@@ -1,4 +1,4 @@
-//! What to change so that the kernel has what the plan says.
+//! The changes from the kernel's actual state to the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,70 +6,71 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::plan::{ClusterPlan, TUNNEL_DEVICE, TunnelPlan, Way};
-use super::problem::Problem;
+use super::{ClusterPlan, Problem, RouteKind, TUNNEL_DEVICE, TunnelPlan};
 use crate::network::route::ROUTE_PROTOCOL;
 
 /// The alias of a tunnel device that Weir has in service. (The aliases of
 /// attachments begin with `weir:`.)
 pub const TUNNEL_ALIAS: &str = "weir";
 
-/// What the kernel has of a node's part in the cluster.
+/// What the kernel has of a node's tunnel and routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Present {
+pub struct ActualState {
     /// The tunnel device, where there is one.
-    pub tunnel: Option<PresentTunnel>,
+    pub tunnel: Option<ActualTunnel>,
     /// Weir's routes in the main table that are no container's: those with
     /// [`ROUTE_PROTOCOL`] that have a next hop or are blackholes. `None` for
     /// one that is of no form that Weir makes.
-    pub routes: BTreeMap<IpNet, Option<Way>>,
+    pub routes: BTreeMap<IpNet, Option<RouteKind>>,
     /// The destinations that other programs' routes in the main table lead to
     /// with the metric that Weir's have (the kernel holds one such route).
-    pub foreign: BTreeSet<IpNet>,
+    pub occupied: BTreeSet<IpNet>,
     /// The destinations that other programs' unicast routes in the main table lead
     /// to, whatever their metric, with the next hops of the first such route; neither
     /// default routes nor the kernel's own.
-    pub led_by_others: BTreeMap<IpNet, BTreeSet<IpAddr>>,
+    pub foreign_routes: BTreeMap<IpNet, BTreeSet<IpAddr>>,
     /// The destinations of other programs' blackholes there.
-    pub dropped_by_others: BTreeSet<IpNet>,
+    pub foreign_blackholes: BTreeSet<IpNet>,
     /// The links whose reverse path filter is strict.
     pub strict: BTreeSet<String>,
 }
 
-impl Present {
+impl ActualState {
     /// Whether another program's route leads to all of a range.
-    pub fn is_led_by_others(&self, range: IpNet) -> bool {
-        self.leading(range).is_some()
+    pub fn has_foreign_route(&self, range: IpNet) -> bool {
+        self.covering_route(range).is_some()
     }
 
     /// The narrowest of other programs' routes that leads to all of a range.
-    fn leading(&self, range: IpNet) -> Option<(IpNet, &BTreeSet<IpAddr>)> {
+    fn covering_route(&self, range: IpNet) -> Option<(IpNet, &BTreeSet<IpAddr>)> {
         let mut around = std::iter::successors(Some(range.trunc()), IpNet::supernet);
-        around.find_map(|net| Some((net, self.led_by_others.get(&net)?)))
+        around.find_map(|net| Some((net, self.foreign_routes.get(&net)?)))
     }
 
-    /// Whether another program has a route where Weir's belongs, and keeps it out.
-    pub fn is_kept_out(&self, destination: IpNet, way: &Way) -> bool {
-        self.foreign.contains(&destination)
+    /// Whether another program's route takes the place of Weir's.
+    pub fn is_occupied(&self, destination: IpNet, way: &RouteKind) -> bool {
+        self.occupied.contains(&destination)
             && self.routes.get(&destination).and_then(Option::as_ref) != Some(way)
     }
 }
 
 /// What is wrong with another program's route where Weir's would be; nothing where it
 /// serves as well: a routing daemon has routes of its own to the blocks.
-fn in_the_way(
+fn conflicting_route(
     plan: &ClusterPlan,
-    present: &Present,
+    actual: &ActualState,
     destination: IpNet,
-    way: &Way,
+    way: &RouteKind,
 ) -> Option<Problem> {
     let serves = match way {
-        Way::Blackhole => present.dropped_by_others.contains(&destination),
-        Way::Direct { .. } => present.led_by_others.contains_key(&destination),
-        Way::Tunnel { .. } => false,
+        RouteKind::Blackhole => actual.foreign_blackholes.contains(&destination),
+        RouteKind::Direct { .. } => actual.foreign_routes.contains_key(&destination),
+        RouteKind::Tunnel { .. } => false,
     };
     match way {
-        Way::Direct { next_hop, .. } if serves => astray(plan, present, destination, *next_hop),
+        RouteKind::Direct { next_hop, .. } if serves => {
+            misrouted(plan, actual, destination, *next_hop)
+        }
         _ => (!serves).then_some(Problem::ForeignRoute { destination }),
     }
 }
@@ -78,16 +79,21 @@ fn in_the_way(
 /// `wanted`, to another node of the cluster, as a routing daemon's does that has ended:
 /// that node has the range no more, and drops them. Routers, and links without next
 /// hops, may know the way.
-fn astray(plan: &ClusterPlan, present: &Present, range: IpNet, wanted: IpAddr) -> Option<Problem> {
-    let (route, next_hops) = present.leading(range)?;
+fn misrouted(
+    plan: &ClusterPlan,
+    actual: &ActualState,
+    range: IpNet,
+    wanted: IpAddr,
+) -> Option<Problem> {
+    let (route, next_hops) = actual.covering_route(range)?;
     let others = next_hops.iter().filter(|next_hop| **next_hop != wanted);
     let (next_hop, node) = others.filter_map(|it| plan.nodes.get_key_value(it)).next()?;
-    Some(Problem::LedAstray { range, wanted, route, next_hop: *next_hop, node: node.clone() })
+    Some(Problem::Misrouted { range, wanted, route, next_hop: *next_hop, node: node.clone() })
 }
 
 /// A tunnel device as the kernel has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PresentTunnel {
+pub struct ActualTunnel {
     /// Whether Weir has put it into service, which its alias says: it may be
     /// another program's.
     pub claimed: bool,
@@ -124,35 +130,34 @@ pub enum Change {
     /// (`rp_filter` 2, loose).
     LoosenReversePath(String),
     /// Add a route where there is none.
-    AddRoute(IpNet, Way),
+    AddRoute(IpNet, RouteKind),
     /// Put a route in the place of Weir's own one, at once, so that no packet is
     /// lost in between.
-    ReplaceRoute(IpNet, Way),
+    ReplaceRoute(IpNet, RouteKind),
     /// Delete a route of Weir's; one that leads some other way stays.
-    DeleteRoute(IpNet, Option<Way>),
+    DeleteRoute(IpNet, Option<RouteKind>),
 }
 
-/// The changes that make `present` what `plan` says, in the order in which no
-/// traffic is lost that could be kept; and where another program is in the way, or
-/// has no route to what is left to it. Without a difference there are no changes.
+/// The changes from the actual state to the plan, ordered to avoid traffic loss; and the
+/// problems with other programs' routes: those that conflict, and those that are missing.
 ///
-/// The NAT table and the filter of the tunnel are not compared here: they are
-/// replaced as a whole when they are not the wanted ones.
-pub fn difference(plan: &ClusterPlan, present: &Present) -> (Vec<Change>, BTreeSet<Problem>) {
-    let mut changes = prepare_tunnel(plan, present);
+/// The NAT table and the filter of the tunnel are not compared here: each is replaced as a
+/// whole when its fingerprint differs.
+pub fn diff(plan: &ClusterPlan, actual: &ActualState) -> (Vec<Change>, BTreeSet<Problem>) {
+    let mut changes = prepare_tunnel(plan, actual);
     let mut problems = BTreeSet::new();
     for (&destination, way) in &plan.routes {
-        match present.routes.get(&destination) {
+        match actual.routes.get(&destination) {
             Some(Some(has)) if has == way => {}
             // A replacement could hit the other program's route.
-            _ if present.foreign.contains(&destination) => {
-                problems.extend(in_the_way(plan, present, destination, way));
+            _ if actual.occupied.contains(&destination) => {
+                problems.extend(conflicting_route(plan, actual, destination, way));
             }
             Some(_) => changes.push(Change::ReplaceRoute(destination, way.clone())),
             None => changes.push(Change::AddRoute(destination, way.clone())),
         }
     }
-    for (&destination, way) in &present.routes {
+    for (&destination, way) in &actual.routes {
         let is_address = destination.prefix_len() == destination.max_prefix_len();
         let stays = plan.routes.contains_key(&destination) || plan.keeps_addresses && is_address;
         if !stays {
@@ -160,27 +165,27 @@ pub fn difference(plan: &ClusterPlan, present: &Present) -> (Vec<Change>, BTreeS
         }
     }
     for (&range, problem) in &plan.left_to_others {
-        if !present.is_led_by_others(range) {
+        if !actual.has_foreign_route(range) {
             problems.insert(problem.clone());
         } else if let Problem::NextHopNotOnLink { next_hop, .. } = problem {
-            problems.extend(astray(plan, present, range, *next_hop));
+            problems.extend(misrouted(plan, actual, range, *next_hop));
         }
     }
-    changes.extend(retire_tunnel(plan.tunnel.as_ref(), present));
+    changes.extend(retire_tunnel(plan.tunnel.as_ref(), actual));
     (changes, problems)
 }
 
 /// What the tunnel device needs before routes can go by it.
-fn prepare_tunnel(plan: &ClusterPlan, present: &Present) -> Vec<Change> {
+fn prepare_tunnel(plan: &ClusterPlan, actual: &ActualState) -> Vec<Change> {
     let Some(wanted) = &plan.tunnel else {
         return Vec::new();
     };
     let mut changes = Vec::new();
-    if present.tunnel.is_none() {
+    if actual.tunnel.is_none() {
         changes.push(Change::CreateTunnel);
     }
-    let fresh = PresentTunnel::default();
-    let tunnel = present.tunnel.as_ref().unwrap_or(&fresh);
+    let fresh = ActualTunnel::default();
+    let tunnel = actual.tunnel.as_ref().unwrap_or(&fresh);
     if !tunnel.claimed {
         changes.push(Change::ClaimTunnel);
     }
@@ -195,10 +200,10 @@ fn prepare_tunnel(plan: &ClusterPlan, present: &Present) -> Vec<Change> {
         changes.push(Change::SetTunnelUp);
     }
     // A device that is made only now may be born strict.
-    if present.tunnel.is_none() || present.strict.contains(TUNNEL_DEVICE) {
+    if actual.tunnel.is_none() || actual.strict.contains(TUNNEL_DEVICE) {
         changes.push(Change::LoosenReversePath(TUNNEL_DEVICE.to_owned()));
     }
-    let strict = wanted.lopsided.iter().filter(|link| present.strict.contains(*link));
+    let strict = wanted.asymmetric.iter().filter(|link| actual.strict.contains(*link));
     changes.extend(strict.cloned().map(Change::LoosenReversePath));
     changes
 }
@@ -208,8 +213,8 @@ fn prepare_tunnel(plan: &ClusterPlan, present: &Present) -> Vec<Change> {
 /// any more keeps no address and is down; it is not deleted, since the kernel's
 /// own `tunl0` cannot be. One that Weir never had in service is another
 /// program's (IPVS has its virtual addresses on `tunl0`) and stays as it is.
-fn retire_tunnel(wanted: Option<&TunnelPlan>, present: &Present) -> Vec<Change> {
-    let Some(tunnel) = present.tunnel.as_ref().filter(|tunnel| wanted.is_some() || tunnel.claimed)
+fn retire_tunnel(wanted: Option<&TunnelPlan>, actual: &ActualState) -> Vec<Change> {
+    let Some(tunnel) = actual.tunnel.as_ref().filter(|tunnel| wanted.is_some() || tunnel.claimed)
     else {
         return Vec::new();
     };
@@ -227,7 +232,7 @@ fn retire_tunnel(wanted: Option<&TunnelPlan>, present: &Present) -> Vec<Change> 
     changes
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for RouteKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Blackhole => formatter.write_str("blackhole"),
@@ -244,10 +249,13 @@ impl fmt::Display for Way {
 
 impl fmt::Display for Change {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let route = |formatter: &mut fmt::Formatter<'_>, verb, destination: &IpNet, way: &Way| {
+        let route = |formatter: &mut fmt::Formatter<'_>,
+                     verb,
+                     destination: &IpNet,
+                     way: &RouteKind| {
             let protocol = ROUTE_PROTOCOL;
             match way {
-                Way::Blackhole => {
+                RouteKind::Blackhole => {
                     write!(formatter, "ip route {verb} blackhole {destination} proto {protocol}")
                 }
                 way => write!(formatter, "ip route {verb} {destination} {way} proto {protocol}"),

@@ -6,11 +6,11 @@ use std::io;
 use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
 use weir_common::network::{
-    Present, PresentTunnel, ROUTE_PROTOCOL, TUNNEL_ALIAS, TUNNEL_DEVICE, Underlay, Way,
+    ActualState, ActualTunnel, ROUTE_PROTOCOL, RouteKind, TUNNEL_ALIAS, TUNNEL_DEVICE, Underlay,
 };
 
 use super::interface::LinksAndAddresses;
-use super::way::{is_joined, is_of_cluster, next_hops, takes_the_place, way};
+use super::route_message::{is_joined, is_of_cluster, next_hops, takes_the_place, way};
 use crate::error::Error;
 use crate::link::Link;
 use crate::message::{all_routes, destination, table_of};
@@ -21,28 +21,34 @@ use crate::{Kernel, sysctl};
 pub(super) const TUNNEL_KIND: &str = "ipip";
 
 impl Kernel {
-    /// What `weir_common::network::difference` compares a plan with: the tunnel
-    /// device, Weir's routes of the main table that are no container's, the
-    /// destinations of other programs' routes, and which links have a strict
-    /// reverse path filter. A device called `tunl0` that is no IPIP tunnel
-    /// counts as none.
+    /// What `weir_common::network::diff` compares a plan with: the tunnel device, Weir's
+    /// routes of the main table except those to containers, the destinations of other
+    /// programs' routes, and which links have a strict reverse path filter. A device called
+    /// `tunl0` of another kind counts as none.
     ///
     /// # Errors
     /// The kernel refuses a list, or `/proc/sys` cannot be read.
-    pub async fn cluster_present(&self) -> Result<Present, Error> {
-        let links = self.links_and_addresses().await?;
+    pub async fn actual_state(&self) -> Result<ActualState, Error> {
+        self.actual_state_with(&self.links_and_addresses().await?).await
+    }
+
+    /// The same, with the links that were listed already.
+    pub(super) async fn actual_state_with(
+        &self,
+        links: &LinksAndAddresses,
+    ) -> Result<ActualState, Error> {
         let routes = self.main_table(&links.links).await?;
-        let tunnel = tunnel(&links);
+        let tunnel = tunnel(links);
         let device = tunnel.as_ref().map(|_| TUNNEL_DEVICE.to_owned());
-        Ok(Present {
+        Ok(ActualState {
             tunnel,
             routes: routes.ways(),
-            foreign: routes.foreign(),
-            led_by_others: routes
+            occupied: routes.occupied(),
+            foreign_routes: routes
                 .of_others(RouteType::Unicast)
                 .map(|(range, route)| (range, next_hops(route)))
                 .collect(),
-            dropped_by_others: routes
+            foreign_blackholes: routes
                 .of_others(RouteType::BlackHole)
                 .map(|(range, _)| range)
                 .collect(),
@@ -54,7 +60,7 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel refuses a list.
-    pub async fn tunnel_device(&self) -> Result<Option<PresentTunnel>, Error> {
+    pub async fn tunnel_device(&self) -> Result<Option<ActualTunnel>, Error> {
         Ok(tunnel(&self.links_and_addresses().await?))
     }
 
@@ -85,7 +91,7 @@ pub(super) struct MainTable {
 impl MainTable {
     /// The destinations of Weir's routes with the ways that they lead: `None`
     /// also where there are several.
-    fn ways(&self) -> BTreeMap<IpNet, Option<Way>> {
+    fn ways(&self) -> BTreeMap<IpNet, Option<RouteKind>> {
         let way = |&range: &IpNet| {
             let mut own = self.own(range);
             let way = self.way(own.next()?);
@@ -96,7 +102,7 @@ impl MainTable {
 
     /// The destinations at which other programs have what a route of Weir's
     /// would collide with.
-    pub(super) fn foreign(&self) -> BTreeSet<IpNet> {
+    pub(super) fn occupied(&self) -> BTreeSet<IpNet> {
         let is_foreign = |route: &RouteMessage| {
             let own = route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL);
             is_joined(route) || (!own && takes_the_place(route))
@@ -127,7 +133,7 @@ impl MainTable {
     }
 
     /// The way that a route leads, if it is exactly as Weir would make it.
-    pub(super) fn way(&self, route: &RouteMessage) -> Option<Way> {
+    pub(super) fn way(&self, route: &RouteMessage) -> Option<RouteKind> {
         way(route, &self.names)
     }
 
@@ -136,7 +142,7 @@ impl MainTable {
     }
 }
 
-fn tunnel(links: &LinksAndAddresses) -> Option<PresentTunnel> {
+fn tunnel(links: &LinksAndAddresses) -> Option<ActualTunnel> {
     let link = links
         .links
         .iter()
@@ -149,7 +155,7 @@ fn tunnel(links: &LinksAndAddresses) -> Option<PresentTunnel> {
         })
         .collect();
     let claimed = link.alias.as_deref() == Some(TUNNEL_ALIAS);
-    Some(PresentTunnel { claimed, up: link.up, mtu: link.mtu, addresses })
+    Some(ActualTunnel { claimed, up: link.up, mtu: link.mtu, addresses })
 }
 
 /// The links whose reverse path filter is strict: of the value for all links

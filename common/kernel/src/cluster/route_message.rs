@@ -9,7 +9,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference,
     RouteProtocol, RouteScope, RouteType, RouteVia,
 };
-use weir_common::network::{ROUTE_PROTOCOL, TUNNEL_DEVICE, Way};
+use weir_common::network::{ROUTE_PROTOCOL, RouteKind, TUNNEL_DEVICE};
 
 use crate::message::{all_routes, output};
 
@@ -24,7 +24,7 @@ const LOOPBACK: u32 = 1;
 /// The route that leads to `destination` by `way`, by the link of the number
 /// `index` where it goes by one. As it is for adding, and so exact that deleting
 /// it meets no other route but Weir's that leads this way.
-pub(super) fn message(destination: IpNet, way: &Way, index: Option<u32>) -> RouteMessage {
+pub(super) fn message(destination: IpNet, way: &RouteKind, index: Option<u32>) -> RouteMessage {
     let v6 = destination.addr().is_ipv6();
     let mut message = all_routes(v6);
     message.header.table = RouteHeader::RT_TABLE_MAIN;
@@ -36,13 +36,13 @@ pub(super) fn message(destination: IpNet, way: &Way, index: Option<u32>) -> Rout
         message.attributes.push(RouteAttribute::Priority(METRIC_V6));
     }
     let (next_hop, source) = match way {
-        Way::Blackhole => {
+        RouteKind::Blackhole => {
             message.header.kind = RouteType::BlackHole;
             message.attributes.extend(v6.then_some(RouteAttribute::Oif(LOOPBACK)));
             return message;
         }
-        Way::Direct { next_hop, source, .. } => (*next_hop, Some(*source)),
-        Way::Tunnel { next_hop, source } => {
+        RouteKind::Direct { next_hop, source, .. } => (*next_hop, Some(*source)),
+        RouteKind::Tunnel { next_hop, source } => {
             message.header.flags |= RouteFlags::Onlink;
             (IpAddr::V4(*next_hop), source.map(IpAddr::V4))
         }
@@ -55,11 +55,11 @@ pub(super) fn message(destination: IpNet, way: &Way, index: Option<u32>) -> Rout
 }
 
 /// The link that a way goes by.
-pub(super) fn link_of(way: &Way) -> Option<&str> {
+pub(super) fn link_of(way: &RouteKind) -> Option<&str> {
     match way {
-        Way::Blackhole => None,
-        Way::Direct { link, .. } => Some(link),
-        Way::Tunnel { .. } => Some(TUNNEL_DEVICE),
+        RouteKind::Blackhole => None,
+        RouteKind::Direct { link, .. } => Some(link),
+        RouteKind::Tunnel { .. } => Some(TUNNEL_DEVICE),
     }
 }
 
@@ -136,7 +136,7 @@ pub(crate) fn replaceable(routes: &[RouteMessage]) -> Option<&RouteMessage> {
 
 /// The way that a route leads, if it is exactly as Weir would make it; `names`
 /// are those of the links by number.
-pub(super) fn way(route: &RouteMessage, names: &HashMap<u32, String>) -> Option<Way> {
+pub(super) fn way(route: &RouteMessage, names: &HashMap<u32, String>) -> Option<RouteKind> {
     if !takes_the_place(route) || route.header.scope != RouteScope::Universe {
         return None;
     }
@@ -156,7 +156,7 @@ pub(super) fn way(route: &RouteMessage, names: &HashMap<u32, String>) -> Option<
     }
     let onlink = route.header.flags.contains(RouteFlags::Onlink);
     match (route.header.kind, next_hop) {
-        (RouteType::BlackHole, None) if source.is_none() => Some(Way::Blackhole),
+        (RouteType::BlackHole, None) if source.is_none() => Some(RouteKind::Blackhole),
         (RouteType::Unicast, Some(next_hop)) => {
             let link = names.get(&output(route)?)?.clone();
             by_link(link, onlink, next_hop, source)
@@ -165,14 +165,25 @@ pub(super) fn way(route: &RouteMessage, names: &HashMap<u32, String>) -> Option<
     }
 }
 
-fn by_link(link: String, onlink: bool, next_hop: IpAddr, source: Option<IpAddr>) -> Option<Way> {
+fn by_link(
+    link: String,
+    onlink: bool,
+    next_hop: IpAddr,
+    source: Option<IpAddr>,
+) -> Option<RouteKind> {
     if link != TUNNEL_DEVICE {
-        return source.filter(|_| !onlink).map(|source| Way::Direct { next_hop, link, source });
+        return source.filter(|_| !onlink).map(|source| RouteKind::Direct {
+            next_hop,
+            link,
+            source,
+        });
     }
     match (next_hop, source) {
-        (IpAddr::V4(next_hop), None) if onlink => Some(Way::Tunnel { next_hop, source: None }),
+        (IpAddr::V4(next_hop), None) if onlink => {
+            Some(RouteKind::Tunnel { next_hop, source: None })
+        }
         (IpAddr::V4(next_hop), Some(IpAddr::V4(source))) if onlink => {
-            Some(Way::Tunnel { next_hop, source: Some(source) })
+            Some(RouteKind::Tunnel { next_hop, source: Some(source) })
         }
         _ => None,
     }

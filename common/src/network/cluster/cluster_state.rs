@@ -1,4 +1,4 @@
-//! What the datastore says of the cluster, kept up to date change by change.
+//! The cluster as the datastore has it, as far as routes depend on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::facts::Facts;
+use super::Fingerprints;
 use crate::datastore::{Entry, Event, keys};
 use crate::ipam::{
     ATTRIBUTE_NODE, Affinity, AffinityState, Block, Family, MachineId, MachineRecord,
@@ -35,7 +35,7 @@ impl Peer {
     }
 }
 
-/// What a pool means for the ways between nodes.
+/// What a pool means for the routes between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterPool {
     /// Its range.
@@ -66,7 +66,7 @@ impl From<&IpPool> for ClusterPool {
 /// Nodes, pools, and who has which block, condensed from the values of the
 /// datastore.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Inventory {
+pub struct ClusterState {
     /// The nodes by name.
     pub nodes: BTreeMap<String, Peer>,
     /// The pools by name; disabled ones too, since their containers live on.
@@ -94,30 +94,30 @@ pub struct Inventory {
     /// what is wrong with them.
     #[serde(default)]
     pub flawed: BTreeMap<String, String>,
-    /// What all of this was condensed from.
+    /// Fingerprints of the entries that all of this comes from.
     #[serde(default)]
-    pub facts: Facts,
+    pub fingerprints: Fingerprints,
 }
 
-impl Inventory {
-    /// The prefixes of all keys that an inventory is made of, pools and nodes
+impl ClusterState {
+    /// The prefixes of all keys that the state is made of, pools and nodes
     /// first: together they say how a block is reached once it is known.
     pub const PREFIXES: [&'static str; 5] =
         [keys::POOLS, keys::NODES, keys::HOSTS, keys::BLOCKS, keys::MACHINES];
 
-    /// Takes a change in, and says whether it made a difference.
-    pub fn take(&mut self, event: &Event) -> bool {
+    /// Applies a change, and returns whether it made a difference.
+    pub fn apply(&mut self, event: &Event) -> bool {
         match event {
             Event::Put(entry) => self.put(entry),
             Event::Delete { key, .. } => self.delete(key),
         }
     }
 
-    /// Takes in what a key now has, and says whether that made a difference.
+    /// Records what a key has now, and returns whether that made a difference.
     /// A value that cannot be read leaves what was known before, and is listed
     /// in `unreadable`: a route is not withdrawn because of a typing error.
     pub fn put(&mut self, entry: &Entry) -> bool {
-        self.facts.put(entry);
+        self.fingerprints.put(entry);
         let before = self.flawed.remove(&entry.key);
         let (changed, unread) = match self.try_put(&entry.key, &entry.value) {
             Ok(put) => put,
@@ -130,9 +130,9 @@ impl Inventory {
         changed | is_new | (self.flawed.get(&entry.key) != before.as_ref())
     }
 
-    /// Takes in that a key is gone, and says whether that made a difference.
+    /// Records that a key is gone, and returns whether that made a difference.
     pub fn delete(&mut self, key: &str) -> bool {
-        self.facts.delete(key);
+        self.fingerprints.delete(key);
         let was_unreadable =
             self.unreadable.remove(key).is_some() | self.flawed.remove(key).is_some();
         let changed = if let Some(name) = key.strip_prefix(keys::POOLS) {
@@ -152,7 +152,7 @@ impl Inventory {
         changed | was_unreadable
     }
 
-    /// Takes over from an earlier inventory what the values said that cannot be
+    /// Takes over from an earlier state what the values said that cannot be
     /// read now.
     pub(super) fn carry_over(&mut self, earlier: &Self) {
         let unreadable: Vec<String> = self.unreadable.keys().cloned().collect();
@@ -199,7 +199,7 @@ impl Inventory {
         pools.find(|(_, pool)| pool.cidr.contains(&range)).map(|(name, pool)| (name.as_str(), pool))
     }
 
-    /// Whether it made a difference, and what of it cannot be read.
+    /// Whether it made a diff, and what of it cannot be read.
     fn try_put(&mut self, key: &str, value: &[u8]) -> Result<(bool, Option<String>), String> {
         if let Some(name) = key.strip_prefix(keys::NODES) {
             return self.try_put_node(key, name, value);

@@ -4,13 +4,11 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::follower::Follower;
-use super::listing::Seen;
-use super::plan::ClusterPlan;
+use super::{ClusterCache, ClusterPlan, ObservedRevision};
 use crate::datastore::Revision;
 
 /// The form of the file. A file of another form is passed over.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Whether a node should have its tunnel device in service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,8 +53,8 @@ pub struct NamedNode {
     pub source: String,
 }
 
-/// What whoever keeps the node leaves to the next one: the short part of the state file,
-/// which most ADDs need alone. The other part is the [`Follower`].
+/// What an agent or ADD leaves to the next one: the short part of the state file, which most
+/// ADDs need alone. The other part is the [`ClusterCache`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SavedState {
@@ -76,7 +74,7 @@ pub struct SavedState {
     pub revision: Revision,
     /// The same, to ask whether anything changed since; none when not everything
     /// could be done, so that it is tried again.
-    pub seen: Option<Seen>,
+    pub observed: Option<ObservedRevision>,
     /// The MTU in bytes for containers, where the cluster decides it.
     pub pod_mtu: Option<u32>,
     /// Whether the tunnel device should be in service.
@@ -86,15 +84,15 @@ pub struct SavedState {
 }
 
 impl SavedState {
-    /// The state of a node that was made what `plan` says, under the boot `boot_id`. The
-    /// plan rests on what `follower` knows of `datastore`.
+    /// The state of a node that was reconciled with what `cache` knows of `datastore`, under the
+    /// boot `boot_id`.
     pub fn new(
         writer: Writer,
         node: NamedNode,
         datastore: &str,
         boot_id: Option<&str>,
-        follower: &Follower,
-        plan: &ClusterPlan,
+        cache: &ClusterCache,
+        tunnel: TunnelNeed,
     ) -> Self {
         Self {
             version: VERSION,
@@ -102,11 +100,11 @@ impl SavedState {
             writer,
             node,
             datastore: datastore.to_owned(),
-            revision: follower.revision(),
-            seen: None,
+            revision: cache.revision(),
+            observed: None,
             pod_mtu: None,
-            tunnel: TunnelNeed::of(plan),
-            retained: follower.held(),
+            tunnel,
+            retained: cache.retained(),
         }
     }
 
@@ -119,10 +117,10 @@ impl SavedState {
     }
 
     /// As [`SavedState::read`] of a whole file, with what was known of the cluster.
-    pub fn read_whole(text: &str, boot_id: Option<&str>) -> Option<(Self, Follower)> {
+    pub fn read_whole(text: &str, boot_id: Option<&str>) -> Option<(Self, ClusterCache)> {
         #[derive(Deserialize)]
         struct Cluster {
-            cluster: Follower,
+            cluster: ClusterCache,
         }
         let state = Self::read(text.lines().next()?, boot_id)?;
         let Cluster { cluster } = serde_json::from_str(text).ok()?;
@@ -131,11 +129,11 @@ impl SavedState {
 
     /// The text of a state file: one JSON object. Its short part is the first line, so
     /// that it can be read alone, and `cluster`, which may be megabytes, the second.
-    pub fn text(&self, follower: &Follower) -> String {
+    pub fn text(&self, cache: &ClusterCache) -> String {
         // Plain data; what cannot be written reads back as no state.
         let state = serde_json::to_string(self).unwrap_or_default();
         let state = state.strip_suffix('}').unwrap_or_default();
-        let cluster = serde_json::to_string(follower).unwrap_or_default();
+        let cluster = serde_json::to_string(cache).unwrap_or_default();
         format!("{state},\n\"cluster\":{cluster}}}\n")
     }
 
@@ -146,7 +144,7 @@ impl SavedState {
     pub fn overtakes(&self, before: Revision, listed: Revision) -> bool {
         let is_newer = self.revision > listed && listed >= before;
         // Of ADDs that began together one does the work of all.
-        let is_same = self.revision == listed && listed > before && self.seen.is_some();
+        let is_same = self.revision == listed && listed > before && self.observed.is_some();
         is_newer || is_same
     }
 }
@@ -154,25 +152,25 @@ impl SavedState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::{Inventory, Underlay, plan_cluster};
+    use crate::network::ClusterState;
 
-    fn state(revision: i64) -> (SavedState, Follower) {
-        let seen = Seen { revision: Revision(revision), ..Seen::default() };
-        let mut follower = Follower::default();
-        follower.relist(Inventory::default(), &seen);
-        let plan = plan_cluster("n1", &Inventory::default(), &Underlay::default());
+    fn state(revision: i64) -> (SavedState, ClusterCache) {
+        let observed =
+            ObservedRevision { revision: Revision(revision), ..ObservedRevision::default() };
+        let mut cache = ClusterCache::default();
+        cache.replace(ClusterState::default(), &observed);
         let node = NamedNode { name: "n1".to_owned(), source: "the host's name".to_owned() };
         let writer = Writer::Plugin;
-        let saved = SavedState::new(writer, node, "here", Some("boot"), &follower, &plan);
-        (SavedState { seen: Some(seen), ..saved }, follower)
+        let saved = SavedState::new(writer, node, "here", Some("boot"), &cache, TunnelNeed::None);
+        (SavedState { observed: Some(observed), ..saved }, cache)
     }
 
     #[test]
     fn it_is_read_back_under_the_same_boot_alone() {
-        let (saved, follower) = state(7);
+        let (saved, cache) = state(7);
         let tunnel = TunnelNeed::Assigned(Ipv4Addr::new(10, 0, 0, 1));
         let saved = SavedState { tunnel, pod_mtu: Some(1480), ..saved };
-        let text = saved.text(&follower);
+        let text = saved.text(&cache);
         serde_json::from_str::<serde_json::Value>(&text).expect("the file is one JSON object");
         let first = text.lines().next().unwrap();
         assert_eq!(SavedState::read(first, Some("boot")), Some(saved.clone()));
@@ -200,7 +198,7 @@ mod tests {
         assert!(!overtakes(8, 8, 8));
         // Another one has done the same.
         assert!(overtakes(8, 5, 8));
-        let unfinished = SavedState { seen: None, ..state(8).0 };
+        let unfinished = SavedState { observed: None, ..state(8).0 };
         assert!(!unfinished.overtakes(Revision(5), Revision(8)));
         // The datastore went back to 3.
         assert!(!overtakes(9, 9, 3));

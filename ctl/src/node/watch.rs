@@ -1,4 +1,4 @@
-//! What the datastore tells: a listing first, then its changes.
+//! The watch stream of the datastore: a snapshot first, then its changes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout};
 use weir_common::datastore::{Datastore, Error, Event, Revision, Selection, Watch, keys};
-use weir_common::network::{Inventory, Listing, Seen};
+use weir_common::network::{ClusterSnapshot, ClusterState, ObservedRevision};
 
 /// How long a silent watch is trusted before the datastore is asked for a sign
 /// of life: a connection that was cut without a word looks silent.
@@ -16,31 +16,31 @@ const SILENCE: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// One message of the feed.
+/// One message of the stream.
 #[derive(Debug)]
-pub enum News {
-    /// Everything there is, and as of when.
-    Listed(Box<Inventory>, Seen),
-    /// What changed since, in order.
+pub enum WatchEvent {
+    /// The whole state, and its revision.
+    Listed(Box<ClusterState>, ObservedRevision),
+    /// The changes since, in order.
     Changed(Vec<Event>),
-    /// The datastore cannot be reached, or broke off. Another listing follows
+    /// The datastore cannot be reached, or broke off. Another snapshot follows
     /// as soon as it is back.
     Lost(Error),
 }
 
-/// Lists and watches for as long as somebody listens. Whatever breaks the watch
-/// off, a listing follows: it also shows a datastore that was restored from an
+/// Lists and watches for as long as the receiver is there. Whatever breaks the watch
+/// off, a snapshot follows: it also shows a datastore that was restored from an
 /// older state, which a watch would not.
-pub async fn follow(datastore: Arc<dyn Datastore>, listeners: Sender<News>) {
+pub async fn list_and_watch(datastore: Arc<dyn Datastore>, listeners: Sender<WatchEvent>) {
     let mut pause = FIRST_PAUSE;
     loop {
         let started = Instant::now();
-        let Some(error) = list_and_watch(datastore.as_ref(), &listeners).await else {
+        let Some(error) = watch_once(datastore.as_ref(), &listeners).await else {
             return;
         };
         // History that is gone is no fault of the datastore's.
         if !matches!(error, Error::Compacted { .. })
-            && listeners.send(News::Lost(error)).await.is_err()
+            && listeners.send(WatchEvent::Lost(error)).await.is_err()
         {
             return;
         }
@@ -55,11 +55,11 @@ pub async fn follow(datastore: Arc<dyn Datastore>, listeners: Sender<News>) {
 }
 
 /// What ended it; `None` when nobody listens any more.
-async fn list_and_watch(datastore: &dyn Datastore, listeners: &Sender<News>) -> Option<Error> {
-    match Listing::read(datastore, usize::MAX).await {
-        Ok(Listing { inventory, seen, .. }) => {
-            let revision = seen.revision;
-            listeners.send(News::Listed(Box::new(inventory), seen)).await.ok()?;
+async fn watch_once(datastore: &dyn Datastore, listeners: &Sender<WatchEvent>) -> Option<Error> {
+    match ClusterSnapshot::read(datastore, usize::MAX).await {
+        Ok(ClusterSnapshot { state, observed, .. }) => {
+            let revision = observed.revision;
+            listeners.send(WatchEvent::Listed(Box::new(state), observed)).await.ok()?;
             watch(datastore, revision, listeners).await
         }
         Err(error) => Some(error),
@@ -71,9 +71,9 @@ async fn list_and_watch(datastore: &dyn Datastore, listeners: &Sender<News>) -> 
 async fn watch(
     datastore: &dyn Datastore,
     mut after: Revision,
-    listeners: &Sender<News>,
+    listeners: &Sender<WatchEvent>,
 ) -> Option<Error> {
-    let prefixes = Inventory::PREFIXES.map(str::to_owned);
+    let prefixes = ClusterState::PREFIXES.map(str::to_owned);
     let mut watch = match datastore.watch(&prefixes, after).await {
         Ok(watch) => watch,
         Err(error) => return Some(error),
@@ -82,7 +82,7 @@ async fn watch(
         match next(datastore, watch.as_mut(), after).await {
             Ok(events) => {
                 after = events.iter().map(Event::revision).fold(after, Revision::max);
-                listeners.send(News::Changed(events)).await.ok()?;
+                listeners.send(WatchEvent::Changed(events)).await.ok()?;
             }
             Err(error) => return Some(error),
         }

@@ -1,28 +1,28 @@
-//! Reading the inventory, and finding out whether it is still what there is.
+//! Reading the cluster's state, and asking whether it is still current.
 
 use serde::{Deserialize, Serialize};
 
-use super::inventory::Inventory;
+use super::ClusterState;
 use crate::datastore::{Datastore, Error, History, Paging, Revision, Tally, keys};
 
-/// An inventory as it was read.
+/// The cluster's state as it was read.
 #[derive(Clone, Debug)]
-pub struct Listing {
-    /// What there is.
-    pub inventory: Inventory,
-    /// Up to where.
-    pub seen: Seen,
+pub struct ClusterSnapshot {
+    /// The state.
+    pub state: ClusterState,
+    /// The revision that it is of.
+    pub observed: ObservedRevision,
     /// Whether blocks were left out, because there were too many.
     pub without_blocks: bool,
 }
 
-/// How far somebody has read the datastore: enough to find out whether pools,
-/// nodes or affinities changed since.
+/// How far the datastore was read: enough to ask whether pools, nodes or affinities have
+/// changed since.
 ///
 /// Blocks are left out, since every ADD and DEL in the cluster changes one. What
 /// they tell beyond the affinities is which addresses are borrowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ObservedRevision {
     /// Changes after this one have not been seen, or not all of them.
     pub revision: Revision,
     /// In which history that is.
@@ -33,7 +33,7 @@ pub struct Seen {
     pub counts: [usize; 3],
 }
 
-impl Seen {
+impl ObservedRevision {
     const PREFIXES: [&'static str; 3] = [keys::POOLS, keys::NODES, keys::HOSTS];
 
     /// Whether something changed since. One round trip without values. A datastore
@@ -50,33 +50,36 @@ impl Seen {
     }
 }
 
-impl Listing {
-    /// Reads everything that an inventory is made of; blocks, which are by far the
+impl ClusterSnapshot {
+    /// Reads everything that the state is made of; blocks, which are by far the
     /// most of it, only if there are at most `most_blocks` affinities. The revision
     /// is that of the first page, so that a watch from there misses nothing.
     ///
     /// # Errors
     /// As [`Datastore::list`].
     pub async fn read(datastore: &dyn Datastore, most_blocks: usize) -> Result<Self, Error> {
-        let mut listing =
-            Self { inventory: Inventory::default(), seen: Seen::default(), without_blocks: false };
+        let mut snapshot = Self {
+            state: ClusterState::default(),
+            observed: ObservedRevision::default(),
+            without_blocks: false,
+        };
         let mut first = None;
-        for (index, prefix) in Seen::PREFIXES.into_iter().enumerate() {
-            let (count, read) = listing.take_in(datastore, prefix).await?;
-            listing.seen.counts[index] = count;
-            (listing.seen.revision, listing.seen.history) = *first.get_or_insert(read);
+        for (index, prefix) in ObservedRevision::PREFIXES.into_iter().enumerate() {
+            let (count, read) = snapshot.read_prefix(datastore, prefix).await?;
+            snapshot.observed.counts[index] = count;
+            (snapshot.observed.revision, snapshot.observed.history) = *first.get_or_insert(read);
         }
-        listing.take_in(datastore, keys::MACHINES).await?;
-        listing.without_blocks = listing.seen.counts[2] > most_blocks;
-        if !listing.without_blocks {
-            listing.take_in(datastore, keys::BLOCKS).await?;
+        snapshot.read_prefix(datastore, keys::MACHINES).await?;
+        snapshot.without_blocks = snapshot.observed.counts[2] > most_blocks;
+        if !snapshot.without_blocks {
+            snapshot.read_prefix(datastore, keys::BLOCKS).await?;
         }
-        Ok(listing)
+        Ok(snapshot)
     }
 
     /// Reads all under a prefix: how much it was, and the first page's revision and
     /// history.
-    async fn take_in(
+    async fn read_prefix(
         &mut self,
         datastore: &dyn Datastore,
         prefix: &str,
@@ -90,7 +93,7 @@ impl Listing {
             count += page.entries.len();
             let first = *first.get_or_insert((page.revision, page.history));
             for entry in &page.entries {
-                self.inventory.put(entry);
+                self.state.put(entry);
             }
             match page.next {
                 Some(next) => after = Some(next),
