@@ -299,6 +299,8 @@ impl Agent {
     /// Reports what was done. Returns what failed, and what was applied.
     async fn note(&mut self, outcome: Reconciled) -> (Vec<String>, (ClusterPlan, Underlay)) {
         let Reconciled { plan, underlay, changes, failures, problems, has_conflicts: _ } = outcome;
+        // First: what is reported may be relied on.
+        self.state_file.write(&self.cache, &plan).await;
         self.report_changes(&changes, &plan);
         for problem in problems.difference(&self.problems) {
             tracing::warn!("{problem}");
@@ -307,7 +309,6 @@ impl Agent {
         self.metrics.problems.set(self.problems.len() as i64);
         self.metrics.tunnel.set(plan.tunnel.is_some().into());
         self.metrics.pod_mtu.set(plan.pod_mtu.into());
-        self.state_file.write(&self.cache, &plan).await;
         (failures.iter().map(|error| chain(error.as_ref())).collect(), (plan, underlay))
     }
 

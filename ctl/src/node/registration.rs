@@ -280,7 +280,7 @@ impl Registration {
             Problem::NotRegistered { family, .. } => {
                 self.addresses.iter().any(|address| address.family() == *family)
             }
-            problem => problem.keeps_others_away(),
+            problem => problem.isolates_node(),
         }
     }
 

@@ -54,7 +54,7 @@ pub async fn list_and_watch(datastore: Arc<dyn Datastore>, listeners: Sender<Wat
     }
 }
 
-/// What ended it; `None` when nobody listens any more.
+/// What ended it; `None` when the receiver is gone.
 async fn watch_once(datastore: &dyn Datastore, listeners: &Sender<WatchEvent>) -> Option<Error> {
     match ClusterSnapshot::read(datastore, usize::MAX).await {
         Ok(ClusterSnapshot { state, observed, .. }) => {

@@ -163,14 +163,14 @@ fn a_tunnel_from_a_secondary_address_is_reported() {
 #[test]
 fn two_nodes_of_one_address_are_reported_as_long_as_there_are_two() {
     let mut state = four_nodes(&[Never]);
-    assert!(!plan_of_n1(&state).problems.iter().any(Problem::keeps_others_away));
+    assert!(!plan_of_n1(&state).problems.iter().any(Problem::isolates_node));
     for (other, address) in [("n3", "172.16.1.1/20"), ("n2", "172.16.1.1/24")] {
         state.nodes.insert(other.to_owned(), peer(address));
     }
     let problems = plan_of_n1(&state).problems;
     let told: Vec<String> = problems
         .iter()
-        .filter(|problem| problem.keeps_others_away())
+        .filter(|problem| problem.isolates_node())
         .map(ToString::to_string)
         .collect();
     assert_eq!(told.len(), 2, "{told:?}");
@@ -185,7 +185,7 @@ fn no_tunnel_without_a_peer_behind_it() {
     state.pools.insert("always".into(), pool("10.9.0.0/16", Always));
     assert!(needs_tunnel("n1", &state));
     state.nodes.retain(|name, _| name == "n1");
-    assert!(!needs_tunnel("n1", &state), "there is nobody to tunnel to");
+    assert!(!needs_tunnel("n1", &state), "there is no node to tunnel to");
 }
 
 #[test]
