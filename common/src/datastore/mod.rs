@@ -22,7 +22,7 @@ pub use configuration::{Configuration, EtcdConfiguration};
 pub use error::Error;
 pub use paging::{Pages, Paging};
 pub use stored::{Stored, Unreadable};
-pub use transact::{Attempt, Contended, Decision, MAX_ATTEMPTS, transact};
+pub use transact::{Attempt, Contended, Decision, MAX_ATTEMPTS, transact, transact_at};
 pub use transaction::{Compare, Outcome, Transaction, Write};
 
 /// A point in the datastore's history. Revisions grow with every commit; zero

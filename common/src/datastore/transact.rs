@@ -1,6 +1,6 @@
 //! The one transaction runner: read, decide, commit, and again after a conflict.
 
-use super::{Datastore, Error, Outcome, Transaction};
+use super::{Datastore, Error, Outcome, Revision, Transaction};
 
 /// How often a decision is made before the runner gives up (Calico's number,
 /// `libcalico-go/lib/ipam/ipam.go`, datastoreRetries).
@@ -62,8 +62,23 @@ impl Contended {
 /// Those of `decide`; [`Contended`]; [`Error`] of a commit.
 pub async fn transact<T, E, Deciding>(
     datastore: &dyn Datastore,
-    mut decide: impl FnMut(Attempt) -> Deciding,
+    decide: impl FnMut(Attempt) -> Deciding,
 ) -> Result<T, E>
+where
+    E: From<Error> + From<Contended>,
+    Deciding: Future<Output = Result<Decision<T>, E>>,
+{
+    Ok(transact_at(datastore, decide).await?.0)
+}
+
+/// As [`transact`], with the revision of the commit, if there was one that was answered.
+///
+/// # Errors
+/// As [`transact`].
+pub async fn transact_at<T, E, Deciding>(
+    datastore: &dyn Datastore,
+    mut decide: impl FnMut(Attempt) -> Deciding,
+) -> Result<(T, Option<Revision>), E>
 where
     E: From<Error> + From<Contended>,
     Deciding: Future<Output = Result<Decision<T>, E>>,
@@ -71,12 +86,12 @@ where
     let (mut lost, mut keys) = (0, Vec::new());
     for number in 0..MAX_ATTEMPTS {
         match decide(Attempt { number, lost: lost > 0 }).await? {
-            Decision::Done(result) => return Ok(result),
+            Decision::Done(result) => return Ok((result, None)),
             Decision::Again => {}
             Decision::Commit(transaction, result) => {
                 keys = transaction.keys();
                 match datastore.commit(transaction).await {
-                    Ok(Outcome::Committed(_)) => return Ok(result),
+                    Ok(Outcome::Committed(revision)) => return Ok((result, Some(revision))),
                     Ok(Outcome::Conflict) => {}
                     Err(Error::Unavailable { .. }) if lost < MAX_LOST_ANSWERS => lost += 1,
                     Err(error) => return Err(error.into()),

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
 pub use crate::datastore::{Stored, Unreadable};
-pub(super) use crate::error_chain as reason;
 use crate::resources::{IpPool, IpReservation, IpamConfig, Node};
 
 impl From<Unreadable> for Error {
