@@ -281,7 +281,7 @@ fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location,
 /// what creates something; to everything else one that is not there `is_empty`.
 async fn open(location: &Location, is_empty: bool) -> Result<Box<dyn Datastore>, Failure> {
     if is_empty {
-        return Ok(Box::new(weir_datastore::Memory::new()));
+        return Ok(Box::new(store::DryRun::default()));
     }
     let opened = async {
         let datastore = weir_datastore::open(&location.configuration).await?;

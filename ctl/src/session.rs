@@ -163,17 +163,4 @@ impl Failure {
 /// What a command prints, or why it failed.
 pub type CommandResult = Result<String, Failure>;
 
-/// An error with its causes, each behind a colon. A cause that the error's
-/// own text already ends with is not repeated.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}
+pub use weir_common::error_chain as chain;

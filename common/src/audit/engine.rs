@@ -7,7 +7,7 @@ use super::kinds::attachment_without_address;
 use super::plan::{RepairPlan, plan_repair};
 use super::scope::AuditContext;
 use super::values::CurrentValues;
-use crate::datastore::{Attempt, Datastore, Decision, Revision, transact_at};
+use crate::datastore::{Datastore, Decision, Revision, transact};
 use crate::ipam::{Error, IpamSnapshot};
 
 /// Why a repair leaves what is being changed.
@@ -83,7 +83,8 @@ pub struct RepairRun<'a> {
     datastore: &'a dyn Datastore,
     snapshot: &'a IpamSnapshot,
     since: Revision,
-    ours: BTreeSet<Revision>,
+    /// The keys that it changed itself.
+    ours: BTreeSet<String>,
 }
 
 impl<'a> RepairRun<'a> {
@@ -122,29 +123,30 @@ impl<'a> RepairRun<'a> {
         finding: &Finding,
         context: &AuditContext<'_>,
     ) -> Result<RepairOutcome, Error> {
-        let decided = transact_at(self.datastore, |it| self.decide(finding, context, it)).await;
-        let (outcome, revision) = decided?;
-        self.ours.extend(revision);
+        let decided = transact(self.datastore, |_| self.decide(finding, context)).await;
+        let (outcome, written) = decided?;
+        self.ours.extend(written);
         Ok(outcome)
     }
 
+    /// What is to be done, and the keys that this changes.
     async fn decide(
         &self,
         finding: &Finding,
         context: &AuditContext<'_>,
-        attempt: Attempt,
-    ) -> Result<Decision<RepairOutcome>, Error> {
+    ) -> Result<Decision<(RepairOutcome, Vec<String>)>, Error> {
         let values = CurrentValues::read(self.datastore, finding, self.snapshot).await?;
-        Ok(match plan_repair(finding, &values, context) {
-            RepairPlan::Gone if attempt.lost => Decision::Done(RepairOutcome::Repaired),
-            RepairPlan::Gone => Decision::Done(RepairOutcome::Gone),
-            RepairPlan::Left(obstacle) => Decision::Done(RepairOutcome::Left(obstacle)),
+        let outcome = match plan_repair(finding, &values, context) {
+            RepairPlan::Gone => RepairOutcome::Gone,
+            RepairPlan::Left(obstacle) => RepairOutcome::Left(obstacle),
             RepairPlan::Commit(_) if values.is_in_motion(finding, self.since, &self.ours) => {
-                Decision::Done(RepairOutcome::Left(IN_MOTION.to_owned()))
+                RepairOutcome::Left(IN_MOTION.to_owned())
             }
             RepairPlan::Commit(transaction) => {
-                Decision::Commit(transaction, RepairOutcome::Repaired)
+                let written = transaction.keys();
+                return Ok(Decision::Commit(transaction, (RepairOutcome::Repaired, written)));
             }
-        })
+        };
+        Ok(Decision::Done((outcome, Vec::new())))
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::datastore::{Attempt, Datastore, Decision, Selection, keys, transact};
+use crate::datastore::{Datastore, Decision, Selection, keys, transact};
 use crate::ipam::release::{count_again, give_back};
 use crate::ipam::{
     Allocation, Attribute, Block, Error, Family, Guarded, Handle, MAX_BLOCK_BITS, Stored, block_of,
@@ -69,24 +69,19 @@ pub async fn holder(
 /// [`Error::NotReady`], [`Error::Contended`], [`Error::Datastore`],
 /// [`Error::Malformed`].
 pub async fn release(datastore: &dyn Datastore, seen: &SeenAddress) -> Result<Release, Error> {
-    transact(datastore, |attempt| decide(datastore, seen, attempt)).await
+    transact(datastore, |_| decide(datastore, seen)).await
 }
 
-async fn decide(
-    datastore: &dyn Datastore,
-    seen: &SeenAddress,
-    attempt: Attempt,
-) -> Result<Decision<Release>, Error> {
+async fn decide(datastore: &dyn Datastore, seen: &SeenAddress) -> Result<Decision<Release>, Error> {
     let Some((block, ordinal, allocation)) = find(datastore, seen.address).await? else {
-        let outcome = if attempt.lost { Release::Released } else { Release::NotInUse };
-        return Ok(Decision::Done(outcome));
+        return Ok(Decision::Done(Release::NotInUse));
     };
     let present = SeenAddress::from(&allocation);
     if present != *seen {
         return Ok(Decision::Done(Release::Reassigned(present)));
     }
     let id = seen.handle.as_deref();
-    let selection = id.map(|id| Selection::Key(keys::handle(id)));
+    let selection: Vec<_> = id.map(|id| Selection::Key(keys::handle(id))).into_iter().collect();
     let guarded = Guarded::read(datastore, selection).await?;
     let handle = guarded.stored(0, Handle::from_json)?;
     let mut transaction = guarded.transaction();

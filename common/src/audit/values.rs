@@ -79,16 +79,16 @@ impl CurrentValues {
     }
 
     /// Whether another program wrote what the finding calls damaged after `since`, when
-    /// it was first seen; `ours` are a repair's own changes.
+    /// it was first seen; `ours` are the keys that the repair changed itself.
     pub(super) fn is_in_motion(
         &self,
         finding: &Finding,
         since: Revision,
-        ours: &BTreeSet<Revision>,
+        ours: &BTreeSet<String>,
     ) -> bool {
-        let mut written = finding.keys.iter().filter_map(|key| self.written.get(key));
-        !finding.in_busy_block
-            && written.any(|revision| *revision > since && !ours.contains(revision))
+        let is_written = |key: &String| self.written.get(key).is_some_and(|it| *it > since);
+        let mut keys = finding.keys.iter();
+        !finding.in_busy_block && keys.any(|key| is_written(key) && !ours.contains(key))
     }
 
     /// Requires that a host's name has the machine with which it was read.

@@ -159,7 +159,7 @@ mod tests {
     }
 
     /// A key is read in one form only: another one with the same meaning would be
-    /// written anew beside it.
+    /// written again beside it.
     #[test]
     fn keys_in_another_form_are_none() {
         for block in ["ipv6/block/10.7.0.0-30", "ipv4/block/10.7.0.1-30", "ipv4/block/10.7.0.0-030"]

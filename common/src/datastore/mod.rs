@@ -22,7 +22,7 @@ pub use configuration::{Configuration, EtcdConfiguration};
 pub use error::Error;
 pub use paging::{Pages, Paging};
 pub use stored::{Stored, Unreadable};
-pub use transact::{Attempt, Contended, Decision, MAX_ATTEMPTS, transact, transact_at};
+pub use transact::{Attempts, Contended, Decision, MAX_ATTEMPTS, transact};
 pub use transaction::{Compare, Outcome, Transaction, Write};
 
 /// A point in the datastore's history. Revisions grow with every commit; zero
@@ -48,7 +48,7 @@ pub struct History {
     /// The id of etcd's cluster: another one when it was restored with another token
     /// or other members. Zero where the datastore does not tell.
     pub cluster: u64,
-    /// The raft term, which never falls, and which a restoration begins anew
+    /// The raft term, which never falls, and which a restoration begins again
     /// (`etcdctl/snapshot/v3_snapshot.go`, `saveWALAndSnap`).
     pub term: u64,
 }

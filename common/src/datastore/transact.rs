@@ -1,6 +1,6 @@
 //! The one transaction runner: read, decide, commit, and again after a conflict.
 
-use super::{Datastore, Error, Outcome, Revision, Transaction};
+use super::{Datastore, Error, Outcome, Selection, Transaction, Write};
 
 /// How often a decision is made before the runner gives up (Calico's number,
 /// `libcalico-go/lib/ipam/ipam.go`, datastoreRetries).
@@ -18,16 +18,6 @@ pub enum Decision<T> {
     Commit(Transaction, T),
     /// Something changed while it was read: start over.
     Again,
-}
-
-/// What a decision may need to know about the attempts before it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Attempt {
-    /// How many attempts there were before.
-    pub number: u32,
-    /// Whether the answer to an earlier commit was lost. That commit may have taken
-    /// effect: what the decision finds done may be its own work.
-    pub lost: bool,
 }
 
 /// Others changed the same keys again and again.
@@ -51,53 +41,94 @@ impl Contended {
     }
 }
 
-/// Commits one transaction. `decide` reads what the decision rests on, and makes it.
+/// Commits one transaction. `decide` reads what the decision rests on, and makes it; it
+/// gets the number of attempts before.
 ///
 /// After a conflict `decide` is called again, at most [`MAX_ATTEMPTS`] times. A commit
-/// whose answer is lost ([`Error::Unavailable`]) may have taken effect, now or later:
-/// it too is read and decided again, at most three times, and [`Attempt::lost`] says so.
-/// Therefore the transaction must compare a key that it writes.
+/// whose answer is lost ([`Error::Unavailable`]) may have taken effect, now or later: if
+/// the store holds what it wrote, it is done; else it is decided again, at most three
+/// times. Therefore the transaction must compare a key that it writes.
 ///
 /// # Errors
 /// Those of `decide`; [`Contended`]; [`Error`] of a commit.
 pub async fn transact<T, E, Deciding>(
     datastore: &dyn Datastore,
-    decide: impl FnMut(Attempt) -> Deciding,
+    mut decide: impl FnMut(u32) -> Deciding,
 ) -> Result<T, E>
 where
     E: From<Error> + From<Contended>,
     Deciding: Future<Output = Result<Decision<T>, E>>,
 {
-    Ok(transact_at(datastore, decide).await?.0)
-}
-
-/// As [`transact`], with the revision of the commit, if there was one that was answered.
-///
-/// # Errors
-/// As [`transact`].
-pub async fn transact_at<T, E, Deciding>(
-    datastore: &dyn Datastore,
-    mut decide: impl FnMut(Attempt) -> Deciding,
-) -> Result<(T, Option<Revision>), E>
-where
-    E: From<Error> + From<Contended>,
-    Deciding: Future<Output = Result<Decision<T>, E>>,
-{
-    let (mut lost, mut keys) = (0, Vec::new());
-    for number in 0..MAX_ATTEMPTS {
-        match decide(Attempt { number, lost: lost > 0 }).await? {
-            Decision::Done(result) => return Ok((result, None)),
+    let mut attempts = Attempts::default();
+    loop {
+        match decide(attempts.begin()?).await? {
+            Decision::Done(result) => return Ok(result),
             Decision::Again => {}
             Decision::Commit(transaction, result) => {
-                keys = transaction.keys();
-                match datastore.commit(transaction).await {
-                    Ok(Outcome::Committed(revision)) => return Ok((result, Some(revision))),
-                    Ok(Outcome::Conflict) => {}
-                    Err(Error::Unavailable { .. }) if lost < MAX_LOST_ANSWERS => lost += 1,
-                    Err(error) => return Err(error.into()),
+                if attempts.commit(datastore, transaction).await? {
+                    return Ok(result);
                 }
             }
         }
     }
-    Err(Contended::new(keys).into())
+}
+
+/// The runner's rules, for work that takes several transactions: begin, read and commit,
+/// and begin again where a commit did not go through.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    begun: u32,
+    lost: u32,
+    /// What the last transaction was to change.
+    keys: Vec<String>,
+}
+
+impl Attempts {
+    /// Begins an attempt. Answers how many there were before.
+    ///
+    /// # Errors
+    /// [`Contended`] after [`MAX_ATTEMPTS`].
+    pub fn begin(&mut self) -> Result<u32, Contended> {
+        if self.begun == MAX_ATTEMPTS {
+            return Err(Contended::new(std::mem::take(&mut self.keys)));
+        }
+        self.begun += 1;
+        Ok(self.begun - 1)
+    }
+
+    /// Commits; answers whether it took effect. If not, read and decide again.
+    ///
+    /// # Errors
+    /// [`Error`], [`Error::Unavailable`] only after several lost answers.
+    pub async fn commit(
+        &mut self,
+        datastore: &dyn Datastore,
+        transaction: Transaction,
+    ) -> Result<bool, Error> {
+        self.keys = transaction.keys();
+        match datastore.commit(transaction.clone()).await {
+            Ok(outcome) => Ok(outcome != Outcome::Conflict),
+            Err(Error::Unavailable { .. }) if self.lost < MAX_LOST_ANSWERS => {
+                self.lost += 1;
+                has_taken_effect(datastore, &transaction).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether the store holds what a transaction writes.
+async fn has_taken_effect(
+    datastore: &dyn Datastore,
+    transaction: &Transaction,
+) -> Result<bool, Error> {
+    let selections: Vec<Selection> =
+        transaction.writes.iter().map(|write| Selection::Key(write.key().to_owned())).collect();
+    let snapshot = datastore.read(&selections).await?;
+    let mut written = transaction.writes.iter().enumerate();
+    Ok(written.all(|(index, write)| match (write, snapshot.entry(index)) {
+        (Write::Put { value, .. }, Some(entry)) => entry.value == *value,
+        (Write::Delete { .. }, found) => found.is_none(),
+        (Write::Put { .. }, None) => false,
+    }))
 }

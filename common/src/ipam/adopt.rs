@@ -41,7 +41,7 @@ pub async fn adopt(
     while let Some(page) = pages.next().await? {
         for entry in &page.entries {
             let Some(cidr) = keys::parse_block(&entry.key) else { continue };
-            let outcome = match read_block(cidr, entry) {
+            let outcome = match read_block(entry) {
                 Ok(block) if rewritten(&block.value, node, own).1 == 0 => continue,
                 Ok(_) => transact(datastore, |_| adopt_block(datastore, node, own, cidr)).await,
                 Err(error) => Err(error.into()),
@@ -95,7 +95,7 @@ async fn adopt_block(
         return Err(Contended::new(vec![name]).into());
     };
     let Some(entry) = guarded.entry(1) else { return Ok(Decision::Done(0)) };
-    let (block, addresses) = rewritten(&read_block(cidr, entry)?.value, node, own);
+    let (block, addresses) = rewritten(&read_block(entry)?.value, node, own);
     if addresses == 0 {
         return Ok(Decision::Done(0));
     }

@@ -11,9 +11,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::block::{ATTRIBUTE_NODE, Attribute, Block, block_of};
-use super::draft::{Draft, Known};
-use super::kept_back::KeptBack;
+use super::pending_changes::{BlockState, PendingChanges};
 use super::pools::described;
+use super::unavailable::UnavailableAddresses;
 use super::{
     Assigned, Assignee, Blocks, Error, Family, PoolReference, Step, Stored, View, choose, verdict,
     walk,
@@ -60,8 +60,8 @@ pub struct Request {
 /// Decides on a request.
 ///
 /// `now` is recorded in the allocation and is where a new block's sequence
-/// number starts. An address that the attachment has already is stamped anew, so
-/// that nobody who saw the allocation before releases it while its container is
+/// number starts. An address that the attachment has already is stamped again, so
+/// that no program that saw the allocation before releases it while its container is
 /// being attached again (`docs/audit.md`).
 ///
 /// # Errors
@@ -79,14 +79,14 @@ pub fn decide(
     }
     let assignee = &request.assignee;
     let mut present = view.holdings.addresses(assignee, blocks);
-    let draft = Draft::new(request, view, blocks, now);
-    let mut search = Search { assignee, gateways: &request.gateways, view, blocks, draft };
+    let pending = PendingChanges::new(request, view, blocks, now);
+    let mut search = Search { assignee, gateways: &request.gateways, view, blocks, pending };
     let mut assigned = Vec::new();
     let mut missing = Vec::new();
     for want in &request.wants {
         if let Some(index) = present.iter().position(|has| want.is_met_by(has.address)) {
             let has = present.remove(index);
-            search.draft.renew(&has);
+            search.pending.renew(&has);
             assigned.push(has);
             continue;
         }
@@ -101,10 +101,10 @@ pub fn decide(
     }
     Ok(if !missing.is_empty() {
         Step::Read(missing)
-    } else if search.draft.is_empty() {
+    } else if search.pending.is_empty() {
         Step::Done(assigned)
     } else {
-        Step::Commit(search.draft.into_transaction(), assigned)
+        Step::Commit(search.pending.into_transaction(), assigned)
     })
 }
 
@@ -130,13 +130,13 @@ enum Placement {
     NotKnownYet(Vec<IpNet>),
 }
 
-/// The search for an address, over what was read and has been drafted.
+/// The search for an address, over what was read and is pending.
 struct Search<'a> {
     assignee: &'a Assignee,
     gateways: &'a [IpAddr],
     view: &'a View,
     blocks: &'a Blocks,
-    draft: Draft<'a>,
+    pending: PendingChanges<'a>,
 }
 
 impl<'a> Search<'a> {
@@ -185,8 +185,9 @@ impl<'a> Search<'a> {
         }
         let node = self.assignee.host.clone();
         let claimed = view.config.auto_allocate_blocks && limit.is_none();
-        let kept_back = KeptBack::find(&node, (view, self.blocks), &pools, claimed).into();
-        Err(Error::Exhausted { family, node, pools: described(pools), limit, kept_back })
+        let unavailable =
+            UnavailableAddresses::find(&node, (view, self.blocks), &pools, claimed).into();
+        Err(Error::Exhausted { family, node, pools: described(pools), limit, unavailable })
     }
 
     /// The limit of blocks for a host, if this one has reached it.
@@ -201,21 +202,21 @@ impl<'a> Search<'a> {
     fn try_held(&mut self, pools: &[&'a Stored<IpPool>]) -> Result<Option<Placement>, Error> {
         let held = held_blocks(self.view, pools);
         for (looked_at, (pool, cidr)) in held.iter().enumerate() {
-            let found = match self.draft.known(*cidr) {
-                Known::Nothing => {
+            let found = match self.pending.known(*cidr) {
+                BlockState::Nothing => {
                     let ahead = held[looked_at..].iter().map(|(_, cidr)| *cidr);
                     return Ok(Some(self.look_at(ahead, 3 * looked_at + 1)));
                 }
-                Known::Unreadable(why) => return Err(why.clone().into()),
-                Known::Absent => self.draft.claim_next(pool, *cidr),
-                Known::Content(block) if block.host() == Some(&self.assignee.host) => {
-                    let taken = self.draft.take_next(pool, *cidr);
+                BlockState::Unreadable(why) => return Err(why.clone().into()),
+                BlockState::Absent => self.pending.claim_next(pool, *cidr),
+                BlockState::Content(block) if block.host() == Some(&self.assignee.host) => {
+                    let taken = self.pending.take_next(pool, *cidr);
                     if taken.is_none() {
-                        self.draft.note_full(*cidr);
+                        self.pending.note_full(*cidr);
                     }
                     taken
                 }
-                Known::Content(_) => None,
+                BlockState::Content(_) => None,
             };
             if let Some(assigned) = found {
                 return Ok(Some(Placement::At(assigned)));
@@ -224,19 +225,19 @@ impl<'a> Search<'a> {
         Ok(None)
     }
 
-    /// The first address of a block that nobody has claimed.
+    /// The first address of a block that no host has claimed.
     fn try_claim(&mut self, pools: &[&'a Stored<IpPool>]) -> Result<Option<Placement>, Error> {
         let reserved = &self.view.reserved;
         let open = |cidr: &IpNet| !reserved.iter().any(|it| it.range.contains(cidr));
-        self.try_walk(pools, open, |draft, pool, cidr| match draft.known(cidr) {
-            Known::Absent => draft.claim_next(pool, cidr),
+        self.try_walk(pools, open, |pending, pool, cidr| match pending.known(cidr) {
+            BlockState::Absent => pending.claim_next(pool, cidr),
             _ => None,
         })
     }
 
-    /// A free address in another host's block, or in one that is nobody's.
+    /// A free address in another host's block, or in one without a host.
     fn try_borrow(&mut self, pools: &[&'a Stored<IpPool>]) -> Result<Option<Placement>, Error> {
-        self.try_walk(pools, |_| true, |draft, pool, cidr| draft.take_next(pool, cidr))
+        self.try_walk(pools, |_| true, |pending, pool, cidr| pending.take_next(pool, cidr))
     }
 
     /// Tries the blocks of each pool in the host's order, as far as they are
@@ -245,21 +246,21 @@ impl<'a> Search<'a> {
         &mut self,
         pools: &[&'a Stored<IpPool>],
         open: impl Fn(&IpNet) -> bool,
-        take: impl Fn(&mut Draft<'a>, &'a Stored<IpPool>, IpNet) -> Option<Assigned>,
+        take: impl Fn(&mut PendingChanges<'a>, &'a Stored<IpPool>, IpNet) -> Option<Assigned>,
     ) -> Result<Option<Placement>, Error> {
         for pool in pools {
             let blocks = || walk(pool.value.cidr, pool.value.block_size, &self.assignee.host);
             let candidates = || blocks().take(MAX_WALK).filter(&open);
             for (looked_at, cidr) in candidates().enumerate() {
-                match self.draft.known(cidr) {
-                    Known::Nothing => {
+                match self.pending.known(cidr) {
+                    BlockState::Nothing => {
                         let ahead = candidates().skip(looked_at).take(MAX_BATCH);
                         return Ok(Some(self.look_at(ahead, 3 * looked_at + 4)));
                     }
-                    Known::Unreadable(why) => return Err(why.clone().into()),
-                    Known::Absent | Known::Content(_) => {}
+                    BlockState::Unreadable(why) => return Err(why.clone().into()),
+                    BlockState::Absent | BlockState::Content(_) => {}
                 }
-                if let Some(assigned) = take(&mut self.draft, pool, cidr) {
+                if let Some(assigned) = take(&mut self.pending, pool, cidr) {
                     return Ok(Some(Placement::At(assigned)));
                 }
             }
@@ -272,19 +273,19 @@ impl<'a> Search<'a> {
         let outside = || Error::OutsidePools { address, existing: described(&view.pools) };
         let pool = pool_of(view, address, self.assignee.purpose.allowed_use())?;
         let cidr = block_of(address, pool.value.block_size).ok_or_else(outside)?;
-        match self.draft.known(cidr) {
-            Known::Nothing => return Ok(Placement::NotKnownYet(vec![cidr])),
-            Known::Unreadable(why) => return Err(why.clone().into()),
-            Known::Absent => self.check_limit(Family::of(address), pool)?,
+        match self.pending.known(cidr) {
+            BlockState::Nothing => return Ok(Placement::NotKnownYet(vec![cidr])),
+            BlockState::Unreadable(why) => return Err(why.clone().into()),
+            BlockState::Absent => self.check_limit(Family::of(address), pool)?,
             // Assigned since the handle was read, or Calico lost the handle.
-            Known::Content(block) if self.is_own(block, address) => {
+            BlockState::Content(block) if self.is_own(block, address) => {
                 return Ok(Placement::At(Assigned { address, block: cidr }));
             }
-            Known::Content(block) => {
+            BlockState::Content(block) => {
                 check_takeable(block, address, &self.assignee.host, view.config.strict_affinity)?;
             }
         }
-        let taken = self.draft.take_exactly(pool, cidr, address);
+        let taken = self.pending.take_exactly(pool, cidr, address);
         taken.map(Placement::At).ok_or_else(outside)
     }
 
@@ -298,8 +299,8 @@ impl<'a> Search<'a> {
             None => Ok(()),
             limit => {
                 let (node, pools) = (self.assignee.host.clone(), described([pool]));
-                let kept_back = Box::default();
-                Err(Error::Exhausted { family, node, pools, limit, kept_back })
+                let unavailable = Box::default();
+                Err(Error::Exhausted { family, node, pools, limit, unavailable })
             }
         }
     }
@@ -374,7 +375,7 @@ fn check_takeable(block: &Block, address: IpAddr, host: &str, strict: bool) -> R
 fn describe(holder: &Attribute) -> String {
     let who = match (holder.fact("namespace"), holder.fact("pod")) {
         (Some(namespace), Some(pod)) => format!("pod {namespace}/{pod}"),
-        _ => format!("handle {}", holder.handle_id.as_deref().unwrap_or("of nobody")),
+        _ => format!("handle {}", holder.handle_id.as_deref().unwrap_or("without an id")),
     };
     match holder.fact(ATTRIBUTE_NODE) {
         Some(node) => format!("{who} on node {node}"),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Family, KeptBack, PassedOver};
+use super::{Family, PassedOver, UnavailableAddresses};
 use crate::datastore;
 
 /// A refused or failed operation. Nothing was changed, save that after
@@ -62,7 +62,7 @@ pub enum Error {
         /// The pools there are.
         existing: Vec<String>,
     },
-    /// An address was asked for that somebody has.
+    /// An address was asked for that is taken.
     #[error("address {address} is taken by {holder}; see: weirctl ipam show --ip={address}")]
     Taken {
         /// The address asked for.
@@ -106,7 +106,7 @@ pub enum Error {
     },
     /// No address is left.
     #[error(
-        "no {family} address is left for node {node} in {}{}{kept_back}; see: weirctl ipam show --show-blocks",
+        "no {family} address is left for node {node} in {}{}{unavailable}; see: weirctl ipam show --show-blocks",
         listed(pools.iter().cloned()),
         limit.map_or(String::new(), |limit| format!(
             " (the node holds {limit} blocks, the most that maxBlocksPerHost allows)"
@@ -122,9 +122,9 @@ pub enum Error {
         /// The limit of blocks, if it is what stopped the search.
         limit: Option<u32>,
         /// What is free, but not for this node.
-        kept_back: Box<KeptBack>,
+        unavailable: Box<UnavailableAddresses>,
     },
-    /// Somebody is moving the datastore; nobody may write.
+    /// The datastore is being moved; no program may write.
     #[error(
         "the datastore is locked for migration (datastoreReady is false); try again when it is \
          done: calicoctl datastore migrate unlock"

@@ -43,11 +43,10 @@ impl Holdings {
     /// # Errors
     /// [`Error::Malformed`] with the key of a value that cannot be used.
     pub fn parse(snapshot: &Snapshot) -> Result<Self, Error> {
-        let handle = first(snapshot, 1);
         Ok(Self {
-            ready: ReadyFlag::parse(first(snapshot, 0))?,
-            handle: handle.map(|entry| Stored::read(entry, Handle::from_json)).transpose()?,
-            machine: MachineRecord::read(first(snapshot, 2))?,
+            ready: ReadyFlag::parse(snapshot.entry(0))?,
+            handle: snapshot.stored(1, Handle::from_json)?,
+            machine: snapshot.stored(2, MachineRecord::from_json)?,
         })
     }
 
@@ -85,14 +84,6 @@ impl Holdings {
         }
         addresses
     }
-}
-
-fn selected(snapshot: &Snapshot, index: usize) -> &[Entry] {
-    snapshot.selected.get(index).map_or(&[], Vec::as_slice)
-}
-
-pub(super) fn first(snapshot: &Snapshot, index: usize) -> Option<&Entry> {
-    selected(snapshot, index).first()
 }
 
 /// All that an assignment needs to know besides blocks; one round trip.
@@ -136,7 +127,7 @@ impl Reserved {
 }
 
 impl View {
-    /// The view of a network with these gateways, which nobody is given unasked.
+    /// The view of a network with these gateways, which are not handed out unasked.
     pub fn reserving(mut self, gateways: &[IpAddr]) -> Self {
         let reserved = |gateway: &IpAddr| Reserved { range: (*gateway).into(), reservation: None };
         self.reserved.extend(gateways.iter().map(reserved));
@@ -168,10 +159,10 @@ impl View {
     /// # Errors
     /// [`Error::Malformed`] with the key of a value that cannot be used.
     pub fn parse(snapshot: &Snapshot) -> Result<Self, Error> {
-        let config = first(snapshot, 3).map(|entry| Stored::read(entry, IpamConfig::from_json));
-        let node = first(snapshot, 4).map(|entry| Stored::read(entry, Node::from_json));
+        let config = snapshot.stored(3, IpamConfig::from_json)?;
+        let node = snapshot.stored(4, Node::from_json)?;
         let mut reserved = Vec::new();
-        for entry in selected(snapshot, 6) {
+        for entry in snapshot.entries(6) {
             let IpReservation { name, reserved_cidrs } =
                 Stored::read(entry, IpReservation::from_json)?.value;
             reserved.extend(
@@ -180,14 +171,14 @@ impl View {
                     .map(|range| Reserved { range, reservation: Some(name.clone()) }),
             );
         }
-        let pools = selected(snapshot, 5).iter();
-        let affinities = selected(snapshot, 7).iter();
-        let full = selected(snapshot, 8).iter();
+        let pools = snapshot.entries(5).iter();
+        let affinities = snapshot.entries(7).iter();
+        let full = snapshot.entries(8).iter();
         Ok(Self {
             holdings: Holdings::parse(snapshot)?,
-            config: config.transpose()?.map(|config| config.value).unwrap_or_default(),
+            config: config.map(|config| config.value).unwrap_or_default(),
             pools: pools.map(read_pool).collect::<Result<_, Unreadable>>()?,
-            labels: node.transpose()?.map(|node| node.value.labels).unwrap_or_default(),
+            labels: node.map(|node| node.value.labels).unwrap_or_default(),
             affinities: affinities.map(read_affinity).collect::<Result<_, Unreadable>>()?,
             full: full.filter_map(|entry| keys::parse_full(&entry.key)).collect(),
             reserved,
@@ -197,13 +188,13 @@ impl View {
 }
 
 /// Reads a pool that stands under its own name: the key is made of that again.
-pub(super) fn read_pool(entry: &Entry) -> Result<Stored<IpPool>, Unreadable> {
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn read_pool(entry: &Entry) -> Result<Stored<IpPool>, Unreadable> {
     let pool = Stored::read(entry, IpPool::from_json)?;
-    if keys::pool(&pool.value.name) == entry.key {
-        return Ok(pool);
-    }
-    let reason = format!("it holds pool {:?}", pool.value.name);
-    Err(Unreadable { key: entry.key.clone(), reason })
+    let name = pool.value.name.clone();
+    pool.under(&keys::pool(&name), format_args!("pool {name:?}"))
 }
 
 fn read_affinity(entry: &Entry) -> Result<(IpNet, Stored<Affinity>), Unreadable> {
@@ -247,17 +238,18 @@ impl Blocks {
     /// Takes in the answer to [`Blocks::selections`] for the same blocks.
     pub fn learn(&mut self, cidrs: &[IpNet], selected: &[Vec<Entry>]) {
         for (cidr, entries) in cidrs.iter().zip(selected) {
-            let block = entries.first().map(|entry| read_block(*cidr, entry)).transpose();
+            let block = entries.first().map(read_block).transpose();
             self.known.insert(*cidr, block);
         }
     }
 }
 
-pub(super) fn read_block(cidr: IpNet, entry: &Entry) -> Result<Stored<Block>, Unreadable> {
+/// Reads a block that stands under its own key.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn read_block(entry: &Entry) -> Result<Stored<Block>, Unreadable> {
     let block = Stored::read(entry, Block::from_json)?;
-    if block.value.cidr == cidr {
-        return Ok(block);
-    }
-    let reason = format!("it holds block {}", block.value.cidr);
-    Err(Unreadable { key: entry.key.clone(), reason })
+    let cidr = block.value.cidr;
+    block.under(&keys::block(cidr), format_args!("block {cidr}"))
 }

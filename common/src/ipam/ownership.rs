@@ -72,7 +72,7 @@ impl<'a> Ownership<'a> {
         Some(Clash { node: node.to_owned(), recorded: recorded.clone(), own: self.own.cloned() })
     }
 
-    /// Adds to a transaction that the name becomes this machine's, if it is nobody's.
+    /// Adds to a transaction that the name becomes this machine's, if it has none.
     pub(crate) fn claim(&self, node: &str, transaction: &mut Transaction) {
         if let (Some(own), None) = (self.own, self.recorded) {
             let record = MachineRecord::new(own.clone());

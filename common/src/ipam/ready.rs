@@ -60,9 +60,9 @@ impl Guarded {
     /// the flag cannot be used; [`Error::Datastore`].
     pub async fn read(
         datastore: &dyn Datastore,
-        selections: impl IntoIterator<Item = Selection>,
+        selections: impl Into<Vec<Selection>>,
     ) -> Result<Self, Error> {
-        let mut selections: Vec<Selection> = selections.into_iter().collect();
+        let mut selections: Vec<Selection> = selections.into();
         selections.push(ReadyFlag::selection());
         let mut snapshot = datastore.read(&selections).await?;
         let entries = snapshot.selected.pop().unwrap_or_default();

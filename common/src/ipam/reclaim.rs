@@ -80,8 +80,8 @@ pub async fn reclaim(datastore: &dyn Datastore, empty: &EmptyBlock) -> Result<bo
 /// Takes the block back if it is still empty and its host's.
 async fn decide(datastore: &dyn Datastore, empty: &EmptyBlock) -> Result<Decision<bool>, Error> {
     let affinity_key = empty.host.as_ref().map(|host| keys::affinity(host, empty.block));
-    let keys = std::iter::once(keys::block(empty.block)).chain(affinity_key.clone());
-    let guarded = Guarded::read(datastore, keys.map(Selection::Key)).await?;
+    let keys = [Some(keys::block(empty.block)), affinity_key.clone()].into_iter().flatten();
+    let guarded = Guarded::read(datastore, keys.map(Selection::Key).collect::<Vec<_>>()).await?;
     let is_takeable = |block: &Stored<Block>| {
         block.value.is_empty() && block.value.host() == empty.host.as_deref()
     };

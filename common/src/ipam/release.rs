@@ -85,8 +85,8 @@ pub fn give_back(
     block
 }
 
-/// Takes a block from its host: removes it when it is empty, else it becomes
-/// nobody's. Returns whether it is removed. Affinity and note
+/// Takes a block from its host: removes it when it is empty, else it stays
+/// without a host. Returns whether it is removed. Affinity and note
 /// ([`forget_full`]) are the caller's concern.
 pub fn abandon(stored: &Stored<Block>, transaction: &mut Transaction) -> bool {
     let mut block = Block { affinity: None, ..stored.value.clone() };

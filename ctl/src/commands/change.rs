@@ -5,7 +5,7 @@ use clap::Args;
 use super::ipam_check::Output;
 use crate::cli::{Command, IpamCommand, NodeCommand};
 use crate::session::{CommandResult, Failure, Session};
-use crate::store::Rehearsal;
+use crate::store::DryRun;
 
 /// What a dry run says besides.
 const NOTHING_CHANGED: &str = "Dry run: nothing was changed\n";
@@ -39,13 +39,13 @@ pub fn is_dry_run(command: &Command) -> bool {
     change.dry_run
 }
 
-/// Runs a command over a rehearsal of the datastore.
+/// Runs a command as a dry run on the datastore.
 ///
 /// # Errors
 /// As the command.
-pub async fn rehearse(command: Command, session: &Session<'_>) -> CommandResult {
-    let rehearsal = Rehearsal::new(session.datastore);
-    let session = Session { datastore: &rehearsal, ..*session };
+pub async fn dry_run(command: Command, session: &Session<'_>) -> CommandResult {
+    let dry_run = DryRun::new(session.datastore);
+    let session = Session { datastore: &dry_run, ..*session };
     let note = if prints_json(&command) { "" } else { NOTHING_CHANGED };
     match super::run_on(command, &session).await {
         Ok(output) => Ok(output + note),

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::Args;
 use weir_common::datastore::{self, keys};
 use weir_common::ipam::Error;
-use weir_common::ipam::explain::{Considered, Explanation, HeldBlock, HeldState, Way, explain};
+use weir_common::ipam::explain::{
+    AddressSource, Considered, Explanation, HeldBlock, HeldState, explain,
+};
 
 use crate::session::{CommandResult, Failure, Session};
 
@@ -110,13 +112,13 @@ fn state(held: &HeldBlock) -> String {
 fn outcome(explained: &Explanation) -> String {
     let Ok(next) = &explained.outcome else { return String::new() };
     let line = |next: &weir_common::ipam::explain::Next| {
-        let way = match &next.way {
-            Way::Held => "which the node holds".to_owned(),
-            Way::Claimed => "which the node claims".to_owned(),
-            Way::Borrowed(Some(owner)) => format!("borrowed from host {owner}"),
-            Way::Borrowed(None) => "borrowed from a block of no host".to_owned(),
+        let source = match &next.source {
+            AddressSource::Held => "which the node holds".to_owned(),
+            AddressSource::Claimed => "which the node claims".to_owned(),
+            AddressSource::Borrowed(Some(owner)) => format!("borrowed from host {owner}"),
+            AddressSource::Borrowed(None) => "borrowed from a block of no host".to_owned(),
         };
-        format!("Next: {} from block {}, {way}\n", next.address, next.block)
+        format!("Next: {} from block {}, {source}\n", next.address, next.block)
     };
     next.iter().map(line).collect()
 }

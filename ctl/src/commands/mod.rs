@@ -41,7 +41,7 @@ use crate::store::{self, StoreError};
 /// asked to.
 pub async fn run(command: Command, session: &Session<'_>) -> CommandResult {
     if change::is_dry_run(&command) {
-        return change::rehearse(command, session).await;
+        return change::dry_run(command, session).await;
     }
     run_on(command, session).await
 }

@@ -1,13 +1,13 @@
 //! Deleting resources.
 
-use weir_common::datastore::{Datastore, Entry, Outcome, Selection};
+use weir_common::datastore::{Attempts, Datastore, Entry, Selection};
+use weir_common::ipam::Guarded;
 use weir_common::resources::Kind;
 
 use super::delete_node::delete_node;
 use super::delete_pool::delete_pool;
-use super::guard::Guard;
 use super::read::key_of;
-use super::{ATTEMPTS, Observer, StoreError};
+use super::{Observer, StoreError};
 
 /// What is to be deleted, and how.
 pub struct Deletion<'a> {
@@ -50,33 +50,42 @@ impl Deletion<'_> {
     /// [`StoreError::Locked`]; [`StoreError::Unreadable`];
     /// [`StoreError::Contended`]; [`StoreError::Datastore`].
     pub async fn run(&self) -> Result<Deleted, StoreError> {
-        let (kind, name) = (self.kind, self.name);
+        let kind = self.kind;
         if kind == Kind::IpPool {
             return delete_pool(self).await;
         }
-        let mut deleted = Deleted::default();
-        for attempt in 0..ATTEMPTS {
-            let selection = Selection::Key(key_of(kind, name)?);
-            let mut guard = Guard::read(self.datastore, vec![selection]).await?;
-            let Some(entry) = guard.take_one(0) else {
-                return Err(StoreError::DoesNotExist { kind, name: name.to_owned() });
-            };
+        let (mut deleted, mut attempts) = (Deleted::default(), Attempts::default());
+        loop {
+            let attempt = attempts.begin()?;
+            let (guarded, entry) = self.read().await?;
             if attempt == 0 {
                 self.check_version(&entry)?;
             }
-            let outcome = match kind {
-                Kind::Node => delete_node(self, &guard, entry, &mut deleted).await?,
+            let is_done = match kind {
+                Kind::Node => {
+                    delete_node(self, &mut attempts, &guarded, entry, &mut deleted).await?
+                }
                 _ => {
-                    let mut transaction = guard.transaction();
+                    let mut transaction = guarded.transaction();
                     transaction.delete(entry.key, entry.revision);
-                    self.datastore.commit(transaction).await?
+                    attempts.commit(self.datastore, transaction).await?
                 }
             };
-            if let Outcome::Committed(_) = outcome {
+            if is_done {
                 return Ok(deleted);
             }
         }
-        Err(StoreError::Contended { kind, name: name.to_owned(), attempts: ATTEMPTS })
+    }
+
+    /// Reads the resource, which must be there.
+    pub(super) async fn read(&self) -> Result<(Guarded, Entry), StoreError> {
+        let (kind, name) = (self.kind, self.name);
+        let selection = Selection::Key(key_of(kind, name)?);
+        let guarded = Guarded::read(self.datastore, [selection]).await?;
+        match guarded.entry(0).cloned() {
+            Some(entry) => Ok((guarded, entry)),
+            None => Err(StoreError::DoesNotExist { kind, name: name.to_owned() }),
+        }
     }
 
     /// Checks that the resource still has the version that was asked for.

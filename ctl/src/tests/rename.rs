@@ -150,6 +150,10 @@ async fn a_rename_that_was_cut_off_is_finished_by_the_same_command() {
             assert_eq!(in_use(&next.dump()), in_use(&before));
             if first.exit == 0 {
                 assert_eq!(next.dump(), whole);
+                // A lost answer is found out, whichever it is.
+                if fault == CommitFault::AnswerLost && nth < 9 {
+                    continue;
+                }
                 break;
             }
             cut_off += 1;
@@ -171,7 +175,7 @@ async fn a_rename_that_was_cut_off_is_finished_by_the_same_command() {
             assert_eq!(next.dump(), whole, "{fault:?} {nth}");
         }
     }
-    assert!(cut_off > 24, "{cut_off} transactions failed");
+    assert!(cut_off > 16, "{cut_off} transactions failed");
 }
 
 #[tokio::test]

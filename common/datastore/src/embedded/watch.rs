@@ -2,7 +2,7 @@
 //!
 //! Every commit appends to the write-ahead log, and the kernel tells of that
 //! through inotify. The directory is observed rather than the log, which
-//! another program may remove and make anew.
+//! another program may remove and make again.
 
 use std::ffi::OsString;
 use std::io;

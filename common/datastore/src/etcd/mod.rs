@@ -18,7 +18,7 @@ use weir_common::datastore::{
 use crate::request::{self, OPERATIONS_LIMIT, range_end};
 use endpoints::{Connection, Endpoints, Repeat};
 
-/// How often a long read begins anew because the history it was reading in was
+/// How often a long read begins again because the history it was reading in was
 /// compacted meanwhile.
 const LONG_READ_ATTEMPTS: usize = 3;
 

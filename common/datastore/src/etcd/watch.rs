@@ -27,7 +27,7 @@ pub(super) struct EtcdWatch {
     last: Option<Entry>,
     stream: Option<WatchStream>,
     /// Whether this stream has told anything. One that breaks before is not
-    /// replaced, lest a watch that always breaks is replaced for ever.
+    /// replaced, so that a watch that always breaks is not replaced for ever.
     heard: bool,
 }
 
@@ -58,7 +58,7 @@ impl EtcdWatch {
     /// be silent until it comes to the one that was told already; one that other
     /// writes have carried past it would go on in the middle of another history. So
     /// what was told last must still have been written then. Where nothing shows it,
-    /// reading everything anew does no harm.
+    /// reading everything again does no harm.
     async fn reopen(&mut self) -> Result<WatchStream, Error> {
         let Opened { stream, now, history } =
             open(&self.endpoints, &self.prefixes, self.after).await?;

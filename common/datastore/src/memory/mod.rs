@@ -66,7 +66,7 @@ impl Memory {
     /// now on, even of one that then fails: the call waits until they are done.
     ///
     /// `act` gets the number of the call, 1 for the next one, and another process over
-    /// the same store, whose calls nobody precedes. At most one `act` a kind of call:
+    /// the same store, whose calls no other precedes. At most one `act` a kind of call:
     /// the last one counts.
     pub fn before_each<F>(&self, call: Call, act: impl Fn(u64, Self) -> F + Send + Sync + 'static)
     where

@@ -140,7 +140,7 @@ impl<'a> Collector<'a> {
     }
 
     async fn collect_block(&mut self, cidr: IpNet, entry: &Entry) -> Result<(), Error> {
-        let block = read_block(cidr, entry)?.value;
+        let block = read_block(entry)?.value;
         let others = self.collection.of_other_machines(&block, self.machine.as_ref());
         let mut unreadable = BTreeSet::new();
         let mut is_stale = Share::of(self, &block, self.machine.as_ref(), &unreadable).is_some();
@@ -178,7 +178,7 @@ async fn decide(
     let machine = guarded.stored(0, MachineRecord::from_json)?;
     let recorded = machine.as_ref().map(|record| &record.value.machine);
     let Some(entry) = guarded.entry(1) else { return Ok(Decision::Done(Vec::new())) };
-    let block = read_block(cidr, entry)?;
+    let block = read_block(entry)?;
     let Some(share) = Share::of(collector, &block.value, recorded, unreadable) else {
         return Ok(Decision::Done(Vec::new()));
     };

@@ -9,11 +9,11 @@ use crate::resources::IpPool;
 
 /// Addresses that are free in the pools that were tried, but not for this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeptBack {
+pub struct UnavailableAddresses {
     /// What reserves free addresses: reservations, or the network's gateways.
     pub reserved_by: BTreeSet<String>,
     /// The hosts that have free addresses in their blocks, which strict affinity forbids
-    /// to borrow; `no host` for a block of nobody.
+    /// to borrow; `no host` for a block without one.
     pub hosts: BTreeSet<String>,
     /// How many addresses these hosts' blocks have free.
     pub free_at_hosts: usize,
@@ -23,7 +23,7 @@ pub struct KeptBack {
     pub node: String,
 }
 
-impl KeptBack {
+impl UnavailableAddresses {
     /// Finds it in what a search has read that found nothing. `claimed` tells whether it
     /// tried to claim every block that is not there yet.
     ///
@@ -78,7 +78,7 @@ impl KeptBack {
     }
 }
 
-impl fmt::Display for KeptBack {
+impl fmt::Display for UnavailableAddresses {
     /// Nothing, or clauses that each begin with a semicolon.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let listed = |names: &BTreeSet<String>| {

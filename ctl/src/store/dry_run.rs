@@ -5,41 +5,42 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use weir_common::datastore::{
-    Datastore, Entry, Error, Outcome, Page, Revision, Selection, Snapshot, Transaction, Watch,
-    Write,
+    Datastore, Entry, Error, History, Outcome, Page, Revision, Selection, Snapshot, Transaction,
+    Watch, Write,
 };
 
-/// A datastore that shows what is in another one and keeps all changes to
-/// itself: later reads see them, the other datastore does not.
+/// A datastore that shows what is in another one and keeps all changes to itself: later
+/// reads see them, the other datastore does not.
 ///
-/// Commands run over it as they run over the real one, so that a rehearsal
-/// finds what they would find. Comparisons are not repeated: nobody else
-/// changes anything here.
-pub struct Rehearsal<'a> {
-    datastore: &'a dyn Datastore,
-    changes: Mutex<Changes>,
+/// Commands run over it as they run over the real one, so that a dry run finds what they
+/// would find. Comparisons are not repeated: no other program changes anything here.
+#[derive(Default)]
+pub struct DryRun<'a> {
+    /// `None` for one in which nothing is.
+    datastore: Option<&'a dyn Datastore>,
+    changes: Mutex<PendingChanges>,
 }
 
 #[derive(Default)]
-struct Changes {
+struct PendingChanges {
     /// What became of each key; `None` for a deleted one.
     keys: BTreeMap<String, Option<Entry>>,
     /// The revision of the last change.
     revision: Revision,
 }
 
-impl<'a> Rehearsal<'a> {
-    /// A rehearsal on what is in `datastore`.
+impl<'a> DryRun<'a> {
+    /// A dry run on what is in `datastore`.
     pub fn new(datastore: &'a dyn Datastore) -> Self {
-        Self { datastore, changes: Mutex::default() }
+        Self { datastore: Some(datastore), ..Self::default() }
     }
 
-    fn changes(&self) -> MutexGuard<'_, Changes> {
+    fn changes(&self) -> MutexGuard<'_, PendingChanges> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Changes {
+impl PendingChanges {
     /// The entries with the changes among the keys that are `wanted`, in key
     /// order.
     fn applied_to(&self, entries: Vec<Entry>, wanted: impl Fn(&str) -> bool) -> Vec<Entry> {
@@ -53,9 +54,15 @@ impl Changes {
 }
 
 #[async_trait]
-impl Datastore for Rehearsal<'_> {
+impl Datastore for DryRun<'_> {
     async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error> {
-        let mut snapshot = self.datastore.read(selections).await?;
+        let mut snapshot = match self.datastore {
+            Some(datastore) => datastore.read(selections).await?,
+            None => {
+                let selected = vec![Vec::new(); selections.len()];
+                Snapshot { selected, revision: Revision::default() }
+            }
+        };
         let mut changes = self.changes();
         changes.revision = changes.revision.max(snapshot.revision);
         for (selection, found) in selections.iter().zip(&mut snapshot.selected) {
@@ -69,7 +76,15 @@ impl Datastore for Rehearsal<'_> {
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
-        let mut page = self.datastore.list(prefix, after, limit).await?;
+        let mut page = match self.datastore {
+            Some(datastore) => datastore.list(prefix, after, limit).await?,
+            None => Page {
+                entries: Vec::new(),
+                next: None,
+                revision: Revision::default(),
+                history: History::default(),
+            },
+        };
         let changes = self.changes();
         let last = page.next.clone();
         page.entries = changes.applied_to(page.entries, |key| {
@@ -99,6 +114,9 @@ impl Datastore for Rehearsal<'_> {
     }
 
     async fn watch(&self, prefixes: &[String], after: Revision) -> Result<Box<dyn Watch>, Error> {
-        self.datastore.watch(prefixes, after).await
+        match self.datastore {
+            Some(datastore) => datastore.watch(prefixes, after).await,
+            None => Err(Error::Compacted { after }),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The changes that an assignment makes, as long as they are only intended.
+//! The changes that an assignment is to make.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use super::block::{
     ATTRIBUTE_TIMESTAMP, Attribute, Block,
 };
 use super::{Affinity, AffinityState, Assigned, Blocks, MachineId, Stored, Unreadable, View};
-use crate::datastore::{Compare, Revision, Transaction, Write, keys};
+use crate::datastore::{Revision, Transaction, Write, keys};
 use crate::resources::IpPool;
 
 /// A block as it is to become.
@@ -24,7 +24,7 @@ struct Changed {
 }
 
 /// The changes decided on so far, over what was read.
-pub(super) struct Draft<'a> {
+pub(super) struct PendingChanges<'a> {
     request: &'a Request,
     view: &'a View,
     blocks: &'a Blocks,
@@ -39,7 +39,7 @@ pub(super) struct Draft<'a> {
 /// that comes with many from elsewhere notes them by and by.
 const MAX_NOTES: usize = 64;
 
-impl<'a> Draft<'a> {
+impl<'a> PendingChanges<'a> {
     pub(super) fn new(
         request: &'a Request,
         view: &'a View,
@@ -63,12 +63,12 @@ impl<'a> Draft<'a> {
     }
 
     /// What is known of a block, the changes included.
-    pub(super) fn known(&self, cidr: IpNet) -> Known<'_> {
+    pub(super) fn known(&self, cidr: IpNet) -> BlockState<'_> {
         match (self.block(cidr), self.blocks.get(cidr), self.blocks.unreadable(cidr)) {
-            (Some(block), ..) => Known::Content(block),
-            (None, Some(_), _) => Known::Absent,
-            (None, None, Some(why)) => Known::Unreadable(why),
-            (None, None, None) => Known::Nothing,
+            (Some(block), ..) => BlockState::Content(block),
+            (None, Some(_), _) => BlockState::Absent,
+            (None, None, Some(why)) => BlockState::Unreadable(why),
+            (None, None, None) => BlockState::Nothing,
         }
     }
 
@@ -213,7 +213,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Blocks, affinities and handle change together, and the host's name becomes this
-    /// machine's if it was nobody's; pools used, the ready flag and, under a limit, the
+    /// machine's if it had none; pools used, the ready flag and, under a limit, the
     /// host's blocks must be as they were read.
     pub(super) fn into_transaction(self) -> Transaction {
         let mut transaction = Transaction::default();
@@ -240,10 +240,10 @@ impl<'a> Draft<'a> {
             handle.set(*cidr, block.held_by(of_handle).len() as u64);
             let mut block = block.clone();
             block.advance();
-            put(transaction, keys::block(*cidr), *replaces, block.to_json());
+            transaction.put(keys::block(*cidr), *replaces, block.to_json());
         }
         let replaces = stored.map(|handle| handle.revision);
-        put(transaction, keys::handle(handle_id), replaces, handle.to_json());
+        transaction.put(keys::handle(handle_id), replaces, handle.to_json());
     }
 
     /// Notes which blocks have no address left, and forgets the notes on those
@@ -274,32 +274,23 @@ impl<'a> Draft<'a> {
         let host = &self.request.assignee.host;
         for (cidr, affinity) in &self.affinities {
             let replaces = self.view.affinities.get(cidr).map(|known| known.revision);
-            put(transaction, keys::affinity(host, *cidr), replaces, affinity.to_json());
+            transaction.put(keys::affinity(host, *cidr), replaces, affinity.to_json());
         }
         if self.view.config.max_blocks_per_host > 0 && !self.affinities.is_empty() {
-            let (prefix, revision) = (keys::affinities_of(host), self.view.revision);
-            transaction.compares.push(Compare::NoneNewer { prefix, revision });
+            transaction.none_newer(keys::affinities_of(host), self.view.revision);
         }
     }
 }
 
-/// Creates the key, or replaces the version that was read.
-fn put(transaction: &mut Transaction, key: String, replaces: Option<Revision>, value: Vec<u8>) {
-    match replaces {
-        None => transaction.create(key, value),
-        Some(revision) => transaction.update(key, revision, value),
-    };
-}
-
-/// What is known of a block, changes of the draft included.
-pub(super) enum Known<'a> {
+/// What is known of a block, pending changes included.
+pub(super) enum BlockState<'a> {
     /// It has not been looked at.
     Nothing,
     /// It is not there.
     Absent,
     /// It cannot be used.
     Unreadable(&'a Unreadable),
-    /// It is this.
+    /// The block's content, pending changes included.
     Content(&'a Block),
 }
 
