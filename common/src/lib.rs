@@ -13,10 +13,12 @@
 //! - [`network`]: which links, addresses, routes and NAT an attachment or a
 //!   node should have.
 //! - [`node`]: what a node writes about itself.
+//! - [`audit`]: what is damaged in a store, and how it is repaired.
 //! - [`datastore`]: the keys, the transactions and the trait that the
 //!   datastores implement.
 #![warn(missing_docs)]
 
+pub mod audit;
 pub mod cni;
 pub mod datastore;
 mod error_chain;

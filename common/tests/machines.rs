@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::stores::{delete, edit, kinds, node, repair};
 use support::*;
+use weir_common::audit::{DamageKind, ThisNode};
 use weir_common::datastore::keys;
 use weir_common::ipam::adopt::adopt;
 use weir_common::ipam::assign::Request;
-use weir_common::ipam::audit::{Kind, ThisNode};
 use weir_common::ipam::collect::{Collected, Collection, Evidence, Rule, Scope, collect};
 use weir_common::ipam::{
     ATTRIBUTE_BOOT, ATTRIBUTE_MACHINE, ATTRIBUTE_TIMESTAMP, Attribute, Error, Family, MachineId,
@@ -346,7 +346,7 @@ async fn a_repair_frees_no_ordinal_of_a_block_that_two_machines_share() {
             block["unallocated"].as_array_mut().unwrap().pop();
         });
         let left = repair(&store, Some(&empty_machine("first"))).await;
-        assert_eq!(kinds(&left), [Kind::BlockUnsound], "{owner}");
+        assert_eq!(kinds(&left), [DamageKind::BlockUnsound], "{owner}");
         // On the machine that has all of the block, and the name, it becomes free.
         let left = repair(&store, Some(&empty_machine("second"))).await;
         assert_eq!(left.is_empty(), owner == "second", "{left:?}");

@@ -10,8 +10,8 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::*;
+use weir_common::audit::release_one::{self, SeenAddress, look_up};
 use weir_common::datastore::keys;
-use weir_common::ipam::release_one::{self, Seen, look_up};
 use weir_common::ipam::{Family, MachineId, PassedOver};
 use weir_common::node::{
     Error, LocalFacts, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address,
@@ -478,7 +478,7 @@ fn fault() -> impl Strategy<Value = Option<(u64, CommitFault)>> {
 async fn release_number(store: &Memory, node: &str) {
     for address in allocated(store, node) {
         if let Ok(Some(found)) = look_up(store, address.parse().unwrap()).await {
-            drop(release_one::release(store, &Seen::from(&found)).await);
+            drop(release_one::release(store, &SeenAddress::from(&found)).await);
         }
     }
 }

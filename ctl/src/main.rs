@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use clap::error::ErrorKind;
+use weir_common::audit::ThisNode;
 use weir_common::cni::NodeName;
 use weir_common::datastore::{Datastore, DatastoreConfiguration, keys};
 use weir_common::ipam::MachineId;
-use weir_common::ipam::audit::ThisNode;
 use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
 use weir_kernel::Kernel;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use weir_common::audit::{Attached, DamageKind, ThisNode, Unjudged};
 use weir_common::cni::{self, Arguments, NetworkConfiguration, NodeName, SpecVersion};
 use weir_common::datastore;
-use weir_common::ipam::audit::{Attached, Kind, ThisNode, Unjudged};
 use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::{DEFAULT_LOCK_FILE, FoundName, Limit, Lock, machine_id};
 
@@ -82,7 +82,7 @@ impl Networks {
         let tell = |(network, interfaces): (&str, usize)| Unjudged {
             network: network.to_owned(),
             file: None,
-            kinds: vec![Kind::AttachmentWithoutAddress.name().to_owned()],
+            kinds: vec![DamageKind::AttachmentWithoutAddress.name().to_owned()],
             reason: format!(
                 "{interfaces} containers' interfaces on this node belong to it, but no file in \
                  {directory} describes it; name the runtime's directory with --cni-directory"
@@ -96,7 +96,8 @@ impl Networks {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The kinds of damage that show only beside the kernel.
-const FROM_KERNEL: [Kind; 2] = [Kind::AddressWithoutAttachment, Kind::AttachmentWithoutAddress];
+const FROM_KERNEL: [DamageKind; 2] =
+    [DamageKind::AddressWithoutAttachment, DamageKind::AttachmentWithoutAddress];
 
 /// A network whose addresses are in the datastore in use, or why that is not known.
 fn belonging_here(

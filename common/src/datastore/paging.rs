@@ -9,12 +9,14 @@ const FIRST_PAGE: usize = 16;
 /// How many times as many the next page may have.
 const GROWTH: usize = 8;
 
-/// About how many bytes of values a page should have: blocks may have 100 bytes or,
-/// full and of /20, a megabyte.
-const PAGE_BYTES: usize = 1 << 20;
+/// About how many bytes of keys and values a page should have: blocks may have 100 bytes
+/// or, full and of /20, a megabyte.
+const PAGE_BYTES: usize = 4 << 20;
 
-/// The most entries of a page.
-const LARGEST_PAGE: usize = 1024;
+/// The most entries of a page. For each page etcd goes through all keys behind its
+/// first one to count them, so that small pages would take time by the square of the
+/// list's length.
+const LARGEST_PAGE: usize = 32 << 10;
 
 /// The page size for [`Datastore::list`](super::Datastore::list), by the entries so far.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +38,7 @@ impl Paging {
 
     /// Takes in how large the entries of a page are.
     pub fn learn(&mut self, page: &Page) {
-        let bytes = page.entries.iter().map(|entry| entry.value.len()).sum();
+        let bytes = page.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
         self.fit(page.entries.len(), bytes);
     }
 
@@ -88,9 +90,9 @@ mod tests {
     fn pages_fit_what_is_in_them() {
         for (limit, entries, bytes, next) in [
             (64, 64, 64 * 100, 512),
-            (1024, 1024, 1024 * 100, LARGEST_PAGE),
-            (64, 64, 64 << 14, 64),
-            (64, 64, 64 << 20, 1),
+            (LARGEST_PAGE, 1024, 1024 * 100, LARGEST_PAGE),
+            (64, 64, 64 << 16, 64),
+            (64, 64, 64 << 22, 1),
             (1, 0, 0, 8),
         ] {
             let mut paging = Paging { limit };

@@ -1,6 +1,6 @@
 //! The id of a cluster, by which two ways to a datastore are known to lead to one cluster.
 
-use super::Error;
+use super::error::Error;
 use crate::datastore::{Datastore, Decision, Stored, Transaction, keys, transact};
 use crate::resources::{Birth, ClusterInformation};
 

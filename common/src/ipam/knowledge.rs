@@ -16,7 +16,6 @@ use super::ownership::MachineRecord;
 use super::ready::ReadyFlag;
 use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
 pub use crate::datastore::{Stored, Unreadable};
-pub(super) use crate::error_chain as reason;
 use crate::resources::{IpPool, IpReservation, IpamConfig, Node};
 
 impl From<Unreadable> for Error {

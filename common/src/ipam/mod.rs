@@ -8,9 +8,9 @@
 
 pub mod adopt;
 mod affinity;
+mod allocation;
 pub mod assign;
 mod assignee;
-pub mod audit;
 mod block;
 mod cluster_guid;
 pub mod collect;
@@ -30,14 +30,15 @@ mod purpose;
 mod ready;
 pub mod reclaim;
 pub mod release;
-pub mod release_one;
 mod request;
+mod snapshot;
 mod unavailable;
 mod walk;
 
 use serde::Serialize;
 
 pub use affinity::{Affinity, AffinityState};
+pub use allocation::{Allocation, HolderFacts};
 pub use assignee::Assignee;
 pub use block::{
     ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE,
@@ -55,6 +56,8 @@ pub use ownership::{Clash, MachineRecord, Ownership, find_clash};
 pub use pools::{PassedOver, PoolReference, choose, verdict};
 pub use purpose::{ATTRIBUTE_TYPE, Purpose, TYPE_IPIP_TUNNEL};
 pub use ready::{Guarded, ReadyFlag};
+pub(crate) use snapshot::{BlockUse, Counts};
+pub use snapshot::{IpamSnapshot, Owner};
 pub use unavailable::UnavailableAddresses;
 pub use walk::{block_bits, walk};
 

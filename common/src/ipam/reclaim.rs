@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 
 use super::affinity::{Affinity, AffinityState};
-use super::audit::{Circumstances, Listing, Owner};
 use super::block::Block;
 use super::error::Error;
 use super::knowledge::Stored;
 use super::ready::Guarded;
+use super::snapshot::{IpamSnapshot, Owner};
 use crate::datastore::{Datastore, Decision, Selection, keys, transact};
 use crate::resources::IpPool;
 
@@ -27,25 +27,24 @@ pub struct EmptyBlock {
 /// A host keeps one block in each enabled pool, so that its next address needs
 /// no claim: an empty one only if all of its blocks there are empty. (Calico
 /// keeps the last block of a node, whatever its pool.) Blocks that a claim or a
-/// release has not settled are left alone, and so are those of hosts that are
-/// gone: an audit finds these ([`super::audit::Kind::HostGone`]).
-pub fn plan(listing: &Listing, circumstances: &Circumstances<'_>) -> Vec<EmptyBlock> {
+/// release has not settled are left alone, and so are those of the hosts in `gone`: an
+/// audit finds these.
+pub fn plan(snapshot: &IpamSnapshot, gone: &BTreeSet<&str>) -> Vec<EmptyBlock> {
     let mut kept: BTreeSet<(&str, &str)> = BTreeSet::new();
     let mut empty: BTreeMap<IpNet, (Option<&str>, Option<&str>)> = BTreeMap::new();
-    for (block, content) in &listing.blocks {
-        let pool = enabled_pool(listing, *block).map(|pool| pool.name.as_str());
+    for (block, content) in &snapshot.blocks {
+        let pool = enabled_pool(snapshot, *block).map(|pool| pool.name.as_str());
         let host = match &content.owner {
             Owner::Host(host) => Some(host.as_ref()),
-            Owner::Nobody => None,
+            Owner::NoHost => None,
             Owner::Other => continue,
         };
         if !content.allocations.is_empty() {
             kept.extend(host.zip(pool));
-        } else if host.is_none_or(|host| is_settled(listing, *block, host)) {
+        } else if host.is_none_or(|host| is_settled(snapshot, *block, host)) {
             empty.insert(*block, (host, pool));
         }
     }
-    let gone = super::audit::hosts_gone(listing, circumstances);
     empty.retain(|_, (host, _)| !host.is_some_and(|host| gone.contains(host)));
     // The first empty block of a host without another one in the pool stays.
     empty.retain(|_, (host, pool)| match host.zip(*pool) {
@@ -59,15 +58,15 @@ pub fn plan(listing: &Listing, circumstances: &Circumstances<'_>) -> Vec<EmptyBl
     empty.into_iter().map(name).collect()
 }
 
-fn enabled_pool(listing: &Listing, block: IpNet) -> Option<&IpPool> {
+fn enabled_pool(snapshot: &IpamSnapshot, block: IpNet) -> Option<&IpPool> {
     let serves = |pool: &&IpPool| {
         !pool.disabled && pool.cidr.contains(&block) && pool.block_size == block.prefix_len()
     };
-    listing.pools.iter().find(serves)
+    snapshot.pools.iter().find(serves)
 }
 
-fn is_settled(listing: &Listing, block: IpNet, host: &str) -> bool {
-    let affinities = listing.affinities.get(&block).map_or(&[][..], Vec::as_slice);
+fn is_settled(snapshot: &IpamSnapshot, block: IpNet, host: &str) -> bool {
+    let affinities = snapshot.affinities.get(&block).map_or(&[][..], Vec::as_slice);
     affinities
         .iter()
         .any(|(holder, state)| holder.as_ref() == host && *state == AffinityState::Confirmed)

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
 
-use super::Error;
+use super::error::Error;
 use super::stored::StoredNode;
 use super::tunnel_handle::{FIELD, tunnel_handle_id};
 use crate::datastore::{Attempts, Datastore, Selection, Snapshot, Transaction, keys};

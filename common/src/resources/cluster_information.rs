@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::error::Error;
 use super::fields::{self, Fields, Problems};
-use super::{API_VERSION, Birth, to_go_json};
+use super::resource::{API_VERSION, Birth, to_go_json};
 
 /// The cluster's information.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -50,7 +50,7 @@ pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult
     let (wants, gateways) = (asked.wants.clone(), asked.gateways.clone());
     let explained = explain(session.datastore, &asked.node, wants, gateways, now)
         .await
-        .map_err(|error| super::mending::explain(error.into()))?;
+        .map_err(|error| super::repair::explain(error.into()))?;
     let note = note_on(&asked.node, session).await?;
     let output = asked.in_words() + &note + &in_words(&explained);
     match explained.outcome {
@@ -61,7 +61,7 @@ pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult
 
 /// What there is to say of the node's name: nothing when it is registered, or no node is.
 async fn note_on(node: &str, session: &Session<'_>) -> Result<String, Failure> {
-    let failed = |error: datastore::Error| super::mending::explain(error.into());
+    let failed = |error: datastore::Error| super::repair::explain(error.into());
     let any = session.datastore.list(keys::NODES, None, 1).await.map_err(failed)?;
     let own = session.datastore.get(&keys::node(node)).await.map_err(failed)?;
     let is_unknown = own.is_none() && !any.entries.is_empty();

@@ -6,7 +6,7 @@ use weir_common::ipam::MachineId;
 use weir_common::ipam::adopt::{Adopted, adopt};
 
 use super::change::ChangeArgs;
-use super::mending::explain;
+use super::repair::explain;
 use crate::session::{CommandResult, Failure, Session, chain};
 
 /// Arguments of `weirctl node adopt`.

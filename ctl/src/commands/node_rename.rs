@@ -5,7 +5,7 @@ use weir_common::cni::is_identifier;
 use weir_common::ipam::find_clash;
 
 use super::change::ChangeArgs;
-use super::mending::explain;
+use super::repair::explain;
 use super::report;
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::{Moved, Rename, StoreError};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use weir_common::audit::{Attached, ThisNode};
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
-use weir_common::ipam::audit::{Attached, ThisNode};
 use weir_common::ipam::{Block, engine};
 use weir_common::network::AttachmentIdentity;
 
@@ -106,7 +106,7 @@ async fn a_report_that_is_out_of_date_releases_nothing() {
 }
 
 #[tokio::test]
-async fn only_what_two_looks_see_is_mended() {
+async fn only_what_two_scans_see_is_repaired() {
     let memory = store_of(&[("n1", "first", "10.1.0.7")]).await;
     let both = store_of(&[("n1", "first", "10.1.0.7"), ("n1", "second", "10.1.0.8")]).await.dump();
     let mut surroundings = Prepared::new("", Some(node_with(&[])));
@@ -118,11 +118,11 @@ async fn only_what_two_looks_see_is_mended() {
     }));
     let answer = run(&memory, "ipam check --repair", &surroundings).await;
     assert_eq!(answer.exit, 0, "{}", answer.output);
-    assert_eq!(answer.output.matches("mended: release it").count(), 2, "{}", answer.output);
-    assert_eq!(surroundings.pauses.load(Ordering::Relaxed), 2, "the second needed two more looks");
+    assert_eq!(answer.output.matches("repaired: release it").count(), 2, "{}", answer.output);
+    assert_eq!(surroundings.pauses.load(Ordering::Relaxed), 2, "the second needed two more scans");
 }
 
-/// What somebody writes again and again is left, and it is said why.
+/// What another program writes again and again is left, and it is said why.
 #[tokio::test]
 async fn what_others_are_changing_is_left_with_the_reason() {
     let memory = store_of(&[("n1", "web", "10.1.0.7")]).await;

@@ -259,7 +259,7 @@ async fn a_clash_is_a_problem_of_the_node_and_no_reason_to_rename_the_other() {
     // Taken over, it is.
     assert_eq!(call(&memory, "node adopt n1").await.exit, 0);
     let text = check(&["ipam", "check", "--repair"]).await;
-    assert!(text.contains("mended: ") && !text.contains("Not judged"), "{text}");
+    assert!(text.contains("repaired: ") && !text.contains("Not judged"), "{text}");
 }
 
 #[tokio::test]

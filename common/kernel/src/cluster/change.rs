@@ -7,7 +7,8 @@ use nix::net::if_::if_nametoindex;
 use weir_common::network::{Change, RouteKind, Side, TUNNEL_ALIAS, TUNNEL_DEVICE};
 
 use super::route_message::link_of;
-use crate::{Error, Kernel};
+use crate::Kernel;
+use crate::error::Error;
 
 impl Kernel {
     /// Carries out `changes` in order, going on past those that fail, and

@@ -10,7 +10,8 @@ use weir_common::network::{
 };
 
 use super::interface::LinksAndAddresses;
-use crate::{Error, Kernel};
+use crate::Kernel;
+use crate::error::Error;
 
 /// What a reconcile leaves as it is, because what is known of the cluster may not say all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

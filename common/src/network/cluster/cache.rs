@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterState, ObservedRevision};
+use super::cluster_state::ClusterState;
+use super::snapshot::ObservedRevision;
 use crate::datastore::{Event, History, Revision, keys};
 
 /// The cluster's state, kept up to date from a datastore.

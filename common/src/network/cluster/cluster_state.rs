@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Fingerprints;
+use super::fingerprints::Fingerprints;
 use crate::datastore::{Entry, Event, keys};
 use crate::ipam::{
     ATTRIBUTE_NODE, Affinity, AffinityState, Block, Family, MachineId, MachineRecord,

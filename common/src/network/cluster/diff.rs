@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::{ClusterPlan, Problem, RouteKind, TUNNEL_DEVICE, TunnelPlan};
+use super::plan::{ClusterPlan, RouteKind, TUNNEL_DEVICE, TunnelPlan};
+use super::problem::Problem;
 use crate::network::route::ROUTE_PROTOCOL;
 
 /// The alias of a tunnel device that Weir has in service. (The aliases of

@@ -5,7 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::{Change, ClusterPool, ClusterState, Peer, Problem, Underlay};
+use super::cluster_state::{ClusterPool, ClusterState, Peer};
+use super::diff::Change;
+use super::problem::Problem;
+use super::underlay::Underlay;
 use crate::ipam::Family;
 use crate::network::nat::{NatPool, NatTable};
 use crate::resources::EncapsulationMode;

@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterCache, ClusterPlan, ObservedRevision};
+use super::cache::ClusterCache;
+use super::plan::ClusterPlan;
+use super::snapshot::ObservedRevision;
 use crate::datastore::Revision;
 
 /// The form of the file. A file of another form is passed over.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ClusterState;
+use super::cluster_state::ClusterState;
 use crate::datastore::{Datastore, Error, History, Paging, Revision, Tally, keys};
 
 /// The cluster's state as it was read.

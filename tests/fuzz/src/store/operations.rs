@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::SignedDuration;
+use weir_common::audit::engine as audit_engine;
+use weir_common::audit::engine::{RepairOutcome, RepairRun};
+use weir_common::audit::release_one::{SeenAddress, look_up, release};
+use weir_common::audit::{AuditContext, DamageKind, Finding, Report, audit, hosts_gone};
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
-use weir_common::ipam::audit::engine as audit_engine;
-use weir_common::ipam::audit::engine::{Repair, Repaired};
-use weir_common::ipam::audit::{Circumstances, Finding, Report, audit};
 use weir_common::ipam::collect::{Collection, Rule, Scope, collect};
 use weir_common::ipam::explain::explain;
-use weir_common::ipam::release_one::{Seen, look_up, release};
-use weir_common::ipam::{Assigned, Assignee, Error, Purpose, engine, map, reclaim};
+use weir_common::ipam::{Assigned, Assignee, Error, IpamSnapshot, Purpose, engine, map, reclaim};
 use weir_common::node::{
     LocalFacts, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address,
 };
@@ -265,7 +265,7 @@ async fn release_single_addresses(input: &Input) {
                 continue;
             }
         };
-        let released = release(&store, &Seen::from(&allocation)).await;
+        let released = release(&store, &SeenAddress::from(&allocation)).await;
         let after = Fingerprints::of(store.dump());
         compare(&before, &after, released.is_ok(), &|lost, _| *lost == address);
         if let Err(error) = released {
@@ -298,27 +298,27 @@ async fn own_node(input: &Input) {
 async fn check_and_repair(input: &Input) {
     let store = input.store();
     let before = Fingerprints::of(store.dump());
-    let circumstances = Circumstances::new(None, NOW + SignedDuration::from_hours(1));
-    let listed = audit_engine::list(&store).await.expect("the store is there");
-    let findings = audit(&listed.listing, &circumstances);
+    let context = AuditContext::new(None, NOW + SignedDuration::from_hours(1));
+    let snapshot = IpamSnapshot::list(&store).await.expect("the store is there");
+    let findings = audit(&snapshot, &context);
     for (key, _) in before.damaged_blocks() {
         let named =
-            |it: &Finding| matches!(it, Finding::Unreadable { key: named, .. } if named == key);
+            |it: &Finding| it.kind == DamageKind::Unreadable && it.keys.iter().any(|it| it == key);
         assert!(findings.iter().any(named), "{key} is damaged and not reported");
     }
     for finding in &findings {
-        assert!(!finding.problem().is_empty() && !finding.remedy().is_empty());
+        assert!(!finding.problem.is_empty() && !finding.remedy.is_empty());
     }
-    let report = Report::new(&listed.listing, &findings, &BTreeSet::new());
+    let report = Report::new(&snapshot, &findings, &BTreeSet::new(), None);
     assert!(serde_json::to_string(&report).is_ok());
     for width in [24, 80] {
-        map::draw(&listed.listing, width, |_, text| text.to_owned());
+        map::draw(&snapshot, width, |_, text| text.to_owned());
     }
-    repair(&store, &circumstances, &before).await;
+    repair(&store, &context, &before).await;
     let repaired = Fingerprints::of(store.dump());
     compare(&before, &repaired, true, &|_, _| false);
-    let listed = audit_engine::list(&store).await.expect("the store is there");
-    for empty in reclaim::plan(&listed.listing, &circumstances) {
+    let snapshot = IpamSnapshot::list(&store).await.expect("the store is there");
+    for empty in reclaim::plan(&snapshot, &hosts_gone(&snapshot, &context)) {
         if let Err(error) = reclaim::reclaim(&store, &empty).await {
             assert_explained(&error, &repaired);
         }
@@ -328,15 +328,15 @@ async fn check_and_repair(input: &Input) {
 }
 
 /// Repairs until nothing is mended any more.
-async fn repair(store: &Memory, circumstances: &Circumstances<'_>, before: &Fingerprints) {
+async fn repair(store: &Memory, context: &AuditContext<'_>, before: &Fingerprints) {
     for _ in 0..MOST_ROUNDS {
-        let listed = audit_engine::list(store).await.expect("the store is there");
-        let findings = audit(&listed.listing, circumstances);
-        let mut repair = Repair::new(store, &listed.listing, listed.revision);
+        let snapshot = IpamSnapshot::list(store).await.expect("the store is there");
+        let findings = audit(&snapshot, context);
+        let mut repair = RepairRun::new(store, &snapshot, snapshot.revision);
         let mut mended = false;
         for finding in audit_engine::in_turn(findings) {
-            match repair.mend(&finding, circumstances).await {
-                Ok(done) => mended |= done == Repaired::Mended,
+            match repair.repair(&finding, context).await {
+                Ok(done) => mended |= done == RepairOutcome::Repaired,
                 Err(error) => assert_explained(&error, before),
             }
         }

@@ -3,27 +3,25 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
-use super::audit::Allocation;
-use super::block::block_of;
-use super::block::{Attribute, Block, MAX_BLOCK_BITS};
-use super::error::Error;
-use super::family::Family;
-use super::handle::Handle;
-use super::knowledge::Stored;
-use super::ready::Guarded;
-use super::release::{count_again, give_back};
-use crate::datastore::{Datastore, Decision, Selection, Transaction, keys, transact};
+use crate::datastore::{Datastore, Decision, Selection, keys, transact};
+use crate::ipam::release::{count_again, give_back};
+use crate::ipam::{
+    Allocation, Attribute, Block, Error, Family, Guarded, Handle, MAX_BLOCK_BITS, Stored, block_of,
+};
 use crate::node::forget_tunnel_addresses;
 
 /// One address in use, as it was seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenAddress {
     /// The address.
     pub address: IpAddr,
     /// The handle that had it.
+    #[serde(default)]
     pub handle: Option<String>,
-    /// The sequence number under which it was handed out.
+    /// The block's sequence number when it was assigned.
+    #[serde(default, with = "as_text")]
     pub sequence: Option<u64>,
 }
 
@@ -35,24 +33,7 @@ pub enum Release {
     /// It was not in use.
     NotInUse,
     /// It is in use, but by another holder than was seen: nothing was changed.
-    Reassigned(Seen),
-}
-
-/// Releases one ordinal of a block and takes it out of its handle.
-///
-/// A block left empty stays with its host, one without a host is removed; a note
-/// that it is full goes. The ordinal must be in use; `handle` is its holder's, if there.
-pub(super) fn release_ordinal(
-    stored: &Stored<Block>,
-    ordinal: usize,
-    handle: Option<&Stored<Handle>>,
-    transaction: &mut Transaction,
-) {
-    let id = stored.value.holder(ordinal).and_then(|holder| holder.handle_id.clone());
-    let block = give_back(stored, &[ordinal], transaction);
-    if let Some(id) = id {
-        count_again(&id, handle, &block, transaction);
-    }
+    Reassigned(SeenAddress),
 }
 
 /// Who has an address; `None` when it is free.
@@ -87,15 +68,15 @@ pub async fn holder(
 /// # Errors
 /// [`Error::NotReady`], [`Error::Contended`], [`Error::Datastore`],
 /// [`Error::Malformed`].
-pub async fn release(datastore: &dyn Datastore, seen: &Seen) -> Result<Release, Error> {
+pub async fn release(datastore: &dyn Datastore, seen: &SeenAddress) -> Result<Release, Error> {
     transact(datastore, |_| decide(datastore, seen)).await
 }
 
-async fn decide(datastore: &dyn Datastore, seen: &Seen) -> Result<Decision<Release>, Error> {
+async fn decide(datastore: &dyn Datastore, seen: &SeenAddress) -> Result<Decision<Release>, Error> {
     let Some((block, ordinal, allocation)) = find(datastore, seen.address).await? else {
         return Ok(Decision::Done(Release::NotInUse));
     };
-    let present = Seen::from(&allocation);
+    let present = SeenAddress::from(&allocation);
     if present != *seen {
         return Ok(Decision::Done(Release::Reassigned(present)));
     }
@@ -104,7 +85,10 @@ async fn decide(datastore: &dyn Datastore, seen: &Seen) -> Result<Decision<Relea
     let guarded = Guarded::read(datastore, selection).await?;
     let handle = guarded.stored(0, Handle::from_json)?;
     let mut transaction = guarded.transaction();
-    release_ordinal(&block, ordinal, handle.as_ref(), &mut transaction);
+    let left = give_back(&block, &[ordinal], &mut transaction);
+    if let Some(id) = id {
+        count_again(id, handle.as_ref(), &left, &mut transaction);
+    }
     forget_tunnel_addresses(datastore, id.as_slice(), &block.value, &mut transaction).await?;
     Ok(Decision::Commit(transaction, Release::Released))
 }
@@ -119,7 +103,7 @@ async fn find(
     for entry in snapshot.selected.iter().flatten() {
         let block = Stored::read(entry, Block::from_json)?;
         if let Some(ordinal) = block.value.ordinal(address)
-            && let Some(allocation) = Allocation::read(&block.value, ordinal, |name| name.into())
+            && let Some(allocation) = Allocation::read(&block.value, ordinal)
         {
             return Ok(Some((block, ordinal, allocation)));
         }
@@ -136,12 +120,26 @@ fn blocks_around(address: IpAddr) -> impl Iterator<Item = IpNet> {
     (longest - MAX_BLOCK_BITS..=longest).filter_map(move |length| block_of(address, length))
 }
 
-impl From<&Allocation> for Seen {
+impl From<&Allocation> for SeenAddress {
     fn from(allocation: &Allocation) -> Self {
         Self {
             address: allocation.address,
             handle: allocation.handle.as_deref().map(str::to_owned),
             sequence: allocation.sequence,
         }
+    }
+}
+
+/// A number as text: it exceeds what many JSON readers keep of a number.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(number: &Option<u64>, to: S) -> Result<S::Ok, S::Error> {
+        number.map(|number| number.to_string()).serialize(to)
+    }
+
+    pub fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Option<u64>, D::Error> {
+        let text: Option<String> = Option::deserialize(from)?;
+        Ok(text.and_then(|text| text.parse().ok()))
     }
 }

@@ -1,21 +1,14 @@
-//! What an audit knows of the node it runs on, and which hosts are gone.
+//! What an audit knows of the node it runs on.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use jiff::Timestamp;
+use serde::Serialize;
 
-use super::super::assignee::Assignee;
-use super::super::machine::MachineId;
-use super::super::ownership::Ownership;
-use super::allocation::Allocation;
-use super::listing::{BlockUse, Listing};
+use crate::ipam::collect::CALL_DEADLINE;
+use crate::ipam::{Allocation, Assignee, BlockUse, IpamSnapshot, MachineId, Ownership};
 use crate::network::AttachmentIdentity;
-
-/// The longest that one ADD takes (`docs/ipam.md`): an address that is younger
-/// may still be on its way into the kernel.
-pub const CALL_DEADLINE: SignedDuration = SignedDuration::from_secs(60);
 
 /// An attachment in this node's kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,11 +21,11 @@ pub struct Attached {
 
 /// This node, as its kernel and its CNI configuration have it.
 ///
-/// The kernel must be read after the store was listed: then an ADD in between
+/// The kernel must be read after the store: then an ADD in between
 /// shows as an attachment without address, which another look at the store
 /// refutes, and a DEL in between as an address that is about to be released
-/// anyway. For a repair it is read again, while no address is handed out on this
-/// host ([`super::engine::Repair::mend`]).
+/// anyway. For a repair it is read again, while no address is assigned on this
+/// host ([`super::engine::RepairRun::repair`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ThisNode {
     /// The host name under which it takes addresses.
@@ -54,15 +47,15 @@ pub struct ThisNode {
 }
 
 /// A network of Weir's whose attachments are not, or not fully, compared with a store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Unjudged {
     /// The network's name.
     pub network: String,
     /// The file of the CNI configuration that describes it, if there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// The kinds of damage that were not looked for ([`super::Kind::name`]).
+    /// The kinds of damage that were not looked for ([`super::DamageKind::name`]).
     pub kinds: Vec<String>,
     /// Why not, and what to do.
     pub reason: String,
@@ -75,15 +68,15 @@ impl ThisNode {
     }
 
     /// How many addresses of the node's name belong to another machine, and are not judged.
-    pub fn of_other_machines(&self, listing: &Listing) -> usize {
-        let is_others = |it: &&Allocation| self.is_other_machines(it, listing);
-        listing.allocations().filter(is_others).count()
+    pub fn of_other_machines(&self, snapshot: &IpamSnapshot) -> usize {
+        let is_others = |it: &&Allocation| self.is_other_machines(it, snapshot);
+        snapshot.allocations().filter(is_others).count()
     }
 
-    fn is_other_machines(&self, allocation: &Allocation, listing: &Listing) -> bool {
-        let ownership = Ownership::new(self.machine.as_ref(), listing.machine(&self.host));
-        allocation.node.as_deref() == Some(self.host.as_str())
-            && !ownership.is_own(allocation.machine.as_deref())
+    fn is_other_machines(&self, allocation: &Allocation, snapshot: &IpamSnapshot) -> bool {
+        let ownership = || Ownership::new(self.machine.as_ref(), snapshot.machine(&self.host));
+        allocation.node() == Some(self.host.as_str())
+            && !ownership().is_own(allocation.holder.machine.as_deref())
     }
 
     /// Whom the addresses of one of its attachments are assigned to.
@@ -99,17 +92,17 @@ impl ThisNode {
     pub(super) fn must_be_attached(
         &self,
         allocation: &Allocation,
-        listing: &Listing,
+        snapshot: &IpamSnapshot,
         now: Timestamp,
     ) -> bool {
         let Some(handle) = allocation.handle.as_deref() else { return false };
         let in_progress = |made: Timestamp| now.duration_since(made) < CALL_DEADLINE;
-        allocation.node.as_deref() == Some(self.host.as_str())
-            && !self.is_other_machines(allocation, listing)
-            && allocation.interface.is_some()
+        allocation.node() == Some(self.host.as_str())
+            && !self.is_other_machines(allocation, snapshot)
+            && allocation.holder.interface.is_some()
             && !allocation.cooling_down
             && !allocation.made.is_some_and(in_progress)
-            && match allocation.network.as_deref() {
+            && match allocation.holder.network.as_deref() {
                 Some(network) => self.wires(network) && !self.other_networks.contains(network),
                 None => self.is_wired(handle),
             }
@@ -137,11 +130,16 @@ impl ThisNode {
     /// Whether a repair may call an address of this block free that is neither
     /// free nor taken in the store: only in this node's own block, of which no other
     /// machine has a part, and when the node has no route to it.
-    pub(super) fn may_free(&self, block: &BlockUse, listing: &Listing, address: IpAddr) -> bool {
-        let ownership = Ownership::new(self.machine.as_ref(), listing.machine(&self.host));
+    pub(super) fn may_free(
+        &self,
+        block: &BlockUse,
+        snapshot: &IpamSnapshot,
+        address: IpAddr,
+    ) -> bool {
+        let ownership = Ownership::new(self.machine.as_ref(), snapshot.machine(&self.host));
         block.owner.host().is_some_and(|host| **host == *self.host)
             && ownership.clash(&self.host).is_none()
-            && !block.allocations.iter().any(|it| self.is_other_machines(it, listing))
+            && !block.allocations.iter().any(|it| self.is_other_machines(it, snapshot))
             && !self.routed.contains(&address)
     }
 
@@ -149,58 +147,6 @@ impl ThisNode {
     pub(super) fn takes_addresses(&self, identity: &AttachmentIdentity) -> bool {
         self.networks.contains(identity.network())
             && !self.other_networks.contains(identity.network())
-    }
-}
-
-/// What an audit knows besides the store.
-#[derive(Clone, Copy, Debug)]
-pub struct Circumstances<'a> {
-    /// The node that it runs on; attachments are compared only when it is given.
-    pub node: Option<&'a ThisNode>,
-    /// The hosts that somebody who knows says are gone for good.
-    pub gone: &'a BTreeSet<String>,
-    /// The time, no later than that at which the node's kernel was read.
-    pub now: Timestamp,
-}
-
-/// The hosts that are gone when nobody names one.
-static NO_HOSTS: BTreeSet<String> = BTreeSet::new();
-
-impl<'a> Circumstances<'a> {
-    /// Nobody says that a host is gone.
-    pub fn new(node: Option<&'a ThisNode>, now: Timestamp) -> Self {
-        Self { node, gone: &NO_HOSTS, now }
-    }
-}
-
-/// Which hosts are gone.
-///
-/// A host that is named as gone, or that is not registered while others are: an
-/// embedded store, and a cluster that nobody registers nodes in, has no nodes,
-/// and every host in it counts as being there. The host that the audit runs on
-/// is there in any case, and so is every registered one.
-///
-/// That a host is not registered does not prove that it is gone: only what
-/// belongs to one that was named is given to others.
-pub(super) struct Hosts<'a> {
-    listing: &'a Listing,
-    circumstances: &'a Circumstances<'a>,
-}
-
-impl<'a> Hosts<'a> {
-    pub(super) fn new(listing: &'a Listing, circumstances: &'a Circumstances<'a>) -> Self {
-        Self { listing, circumstances }
-    }
-
-    pub(super) fn is_gone(&self, host: &str) -> bool {
-        let nodes = &self.listing.nodes;
-        let here = self.circumstances.node.is_some_and(|node| node.host == host);
-        !here && !nodes.contains(host) && (!nodes.is_empty() || self.is_named(host))
-    }
-
-    /// Whether somebody said that it is gone.
-    pub(super) fn is_named(&self, host: &str) -> bool {
-        self.circumstances.gone.contains(host)
     }
 }
 
