@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use weir_common::datastore::{Datastore, Transaction, Write, keys};
 use weir_common::network::{ClusterCache, ClusterSnapshot, ClusterState};
 use weir_datastore::Memory;
-use weir_datastore::memory::Call;
+use weir_datastore::memory::MemoryCall;
 
 fn block(number: usize) -> IpNet {
     format!("10.0.{}.{}/28", number / 16, number % 16 * 16).parse().unwrap()
@@ -36,7 +36,7 @@ async fn what_is_written_while_pages_are_read_is_not_missed() {
     let store = Memory::new();
     store.seed((0..BLOCKS).map(claim));
     let busy = store.another_process();
-    busy.before_each(Call::Read, |page, other| async move {
+    busy.before_each(MemoryCall::Read, |page, other| async move {
         if page > 1 {
             change(&other, page as usize - 1).await;
         }

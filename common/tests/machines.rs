@@ -14,7 +14,7 @@ use weir_common::audit::{DamageKind, ThisNode};
 use weir_common::datastore::keys;
 use weir_common::ipam::adopt::adopt;
 use weir_common::ipam::assign::Request;
-use weir_common::ipam::collect::{Collected, Collection, Evidence, Rule, Scope, collect};
+use weir_common::ipam::collect::{CollectScope, Collected, Collection, Evidence, Rule, collect};
 use weir_common::ipam::{
     ATTRIBUTE_BOOT, ATTRIBUTE_MACHINE, ATTRIBUTE_TIMESTAMP, Attribute, Error, Family, MachineId,
     MachineRecord, engine, find_clash,
@@ -86,7 +86,7 @@ fn rebooted(machine: &str) -> Collection {
 }
 
 async fn collect_all(store: &Memory, collection: &Collection) -> Collected {
-    collect(store, collection, Scope::AllBlocks, &|_| true).await
+    collect(store, collection, CollectScope::AllBlocks, &|_| true).await
 }
 
 /// The machine as a repair sees it: no container is in its kernel.

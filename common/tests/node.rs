@@ -19,7 +19,7 @@ use weir_common::node::{
 };
 use weir_common::resources::{AllowedUse, Birth};
 use weir_datastore::Memory;
-use weir_datastore::memory::{Call, CommitFault};
+use weir_datastore::memory::{CommitFault, MemoryCall};
 
 fn birth() -> Birth {
     Birth { uid: "uid-1".to_owned(), timestamp: "2026-11-23T03:40:20Z".to_owned() }
@@ -166,7 +166,7 @@ async fn of_two_nodes_at_once_one_gets_the_address() {
             register(&store, "n1", v4(earlier), Some(&birth()), None).await.unwrap();
         }
         let before = store.dump().get(&keys::node("n1")).cloned();
-        store.before_each(Call::Commit, move |nth, other| async move {
+        store.before_each(MemoryCall::Commit, move |nth, other| async move {
             if nth == 1 {
                 register(&other, "n2", addresses, Some(&birth()), None).await.unwrap();
             }
@@ -365,7 +365,7 @@ async fn an_address_that_is_released_meanwhile_is_not_named() {
     let unnamed = stored(&store, "n1");
     ensure(&store, "n1").await.unwrap();
     put(&store, keys::node("n1"), unnamed);
-    store.before_each(Call::Commit, |nth, other| async move {
+    store.before_each(MemoryCall::Commit, |nth, other| async move {
         if nth == 1 {
             release_number(&other, "n1").await;
         }

@@ -14,7 +14,7 @@ use weir_common::datastore::keys;
 use weir_common::ipam::reclaim::{EmptyBlock, plan, reclaim};
 use weir_common::ipam::{Block, Error, Family, IpamSnapshot, engine};
 use weir_datastore::Memory;
-use weir_datastore::memory::{Call, CommitFault};
+use weir_datastore::memory::{CommitFault, MemoryCall};
 
 const V4: &[Family] = &[Family::V4];
 
@@ -184,7 +184,7 @@ async fn a_block_that_is_used_meanwhile_is_not_taken_back() {
 
 /// Somebody begins to move the store just before it is changed.
 fn move_meanwhile(store: &Memory) {
-    store.before_each(Call::Commit, async |_, other| {
+    store.before_each(MemoryCall::Commit, async |_, other| {
         let moving = json!({"spec": {"datastoreReady": false}});
         put(&other, keys::CLUSTER_INFORMATION.to_owned(), moving);
     });

@@ -13,7 +13,7 @@ use support::*;
 use weir_common::audit::{Attached, AuditContext, DamageKind, Finding, ThisNode, audit};
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
-use weir_common::ipam::collect::{Collection, Evidence, Rule, Scope, collect};
+use weir_common::ipam::collect::{CollectScope, Collection, Evidence, Rule, collect};
 use weir_common::ipam::{
     ATTRIBUTE_BOOT, ATTRIBUTE_NODE, Assignee, Attribute, Block, Error, Family, Handle, MachineId,
     engine,
@@ -122,7 +122,7 @@ async fn a_reboot_of_one_host_leaves_the_others() {
     let evidence = Evidence { boot_id: Some("now".to_owned()), ..Evidence::default() };
     let (host, network) = ("n1".to_owned(), "pods".to_owned());
     let collection = Collection { host, machine: None, network, rule: Rule::Proved(evidence) };
-    let collected = collect(&store, &collection, Scope::AllBlocks, &|_| true).await;
+    let collected = collect(&store, &collection, CollectScope::AllBlocks, &|_| true).await;
     let released: Vec<IpAddr> =
         collected.released.into_iter().map(|(address, _)| address).collect();
     assert_eq!(released, dead);
@@ -132,7 +132,7 @@ async fn a_reboot_of_one_host_leaves_the_others() {
     let (host, network) = ("n2".to_owned(), "pods".to_owned());
     let collection =
         Collection { host, machine: None, network, rule: Rule::Listed(BTreeSet::new()) };
-    collect(&store, &collection, Scope::AllBlocks, &|_| true).await;
+    collect(&store, &collection, CollectScope::AllBlocks, &|_| true).await;
     assert_eq!(handle(&store, "pods.web"), None);
     assert_consistent(&store);
 }
@@ -150,7 +150,9 @@ async fn an_allocation_without_a_node_is_of_who_names_its_handle() {
     let (host, network) = ("n1".to_owned(), "pods".to_owned());
     let collection =
         Collection { host, machine: None, network, rule: Rule::Listed(BTreeSet::new()) };
-    assert!(collect(&store, &collection, Scope::AllBlocks, &|_| true).await.released.is_empty());
+    assert!(
+        collect(&store, &collection, CollectScope::AllBlocks, &|_| true).await.released.is_empty()
+    );
     assert_eq!(assign(&store, &of(assignee.clone())).await.unwrap(), given);
     assert_eq!(addresses(&engine::release(&store, &assignee).await.unwrap()), given);
 }

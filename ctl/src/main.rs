@@ -31,7 +31,7 @@ use cli::{Cli, CtlCommand, DatastoreArgs, NodeCommand};
 use location::{Location, Settings};
 use network::Network;
 use same_cluster::ComparedStores;
-use session::{Failure, OccupiedRange, Session, StillNode, Surroundings};
+use session::{Failure, HostEnvironment, OccupiedRange, Session, StillNode};
 use store::Observer;
 use terminal::Progress;
 use this_node::Networks;
@@ -70,7 +70,7 @@ impl Observer for LocalHost {
 }
 
 #[async_trait]
-impl Surroundings for LocalHost {
+impl HostEnvironment for LocalHost {
     fn read_input(&self) -> std::io::Result<String> {
         commands::input::read_text(std::io::stdin())
     }
@@ -241,7 +241,7 @@ fn run(cli: Cli) -> Result<String, Failure> {
             false => ComparedStores::by_text(in_use),
         };
         process.learn(&cli, &files, &stores);
-        let session = Session { datastore, surroundings: &process, style: terminal::style() };
+        let session = Session { datastore, environment: &process, style: terminal::style() };
         let result = commands::run(cli.command, &session).await;
         process.progress.end();
         result

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
+use weir_common::error_chain;
 use weir_common::ipam::cluster_guid;
 
 use crate::missing_file;
-use crate::session::chain;
 
 /// How long other datastores may be asked, all of them together.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
@@ -81,9 +81,9 @@ async fn compare(
     if missing_file(other).is_some() {
         return Ok(SameCluster::No);
     }
-    let own = cluster_guid(datastore).await.map_err(|error| chain(&error))?;
-    let other = weir_datastore::open(other).await.map_err(|error| chain(&error))?;
-    let theirs = cluster_guid(other.as_ref()).await.map_err(|error| chain(&error))?;
+    let own = cluster_guid(datastore).await.map_err(|error| error_chain(&error))?;
+    let other = weir_datastore::open(other).await.map_err(|error| error_chain(&error))?;
+    let theirs = cluster_guid(other.as_ref()).await.map_err(|error| error_chain(&error))?;
     match (own, theirs) {
         (None, None) => Err("neither has a clusterGUID; add one: weirctl init".to_owned()),
         (own, theirs) if own == theirs => Ok(SameCluster::Yes),

@@ -20,7 +20,7 @@ use crate::store::Observer;
 
 /// What a command needs from outside besides the datastore.
 #[async_trait]
-pub trait Surroundings: Observer {
+pub trait HostEnvironment: Observer {
     /// All that is written to standard input.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ pub trait Surroundings: Observer {
     /// The same, while no address is handed out or given back on it.
     ///
     /// # Errors
-    /// As [`Surroundings::this_node`], and when the host's lock cannot be had.
+    /// As [`HostEnvironment::this_node`], and when the host's lock cannot be had.
     async fn still_node(&self) -> Result<StillNode, Failure>;
 
     /// The name of this node, found as a network's configuration says.
@@ -128,13 +128,13 @@ pub struct OccupiedRange {
     pub what: String,
 }
 
-/// The datastore and the surroundings of one call.
+/// The datastore and the environment of one call.
 #[derive(Clone, Copy)]
 pub struct Session<'a> {
     /// The datastore.
     pub datastore: &'a dyn Datastore,
     /// Everything else.
-    pub surroundings: &'a dyn Surroundings,
+    pub environment: &'a dyn HostEnvironment,
     /// Room and means for showing results.
     pub style: Style,
 }
@@ -143,9 +143,9 @@ impl Session<'_> {
     /// Gives the cluster a GUID if it has none: done by what writes configuration. If that
     /// fails, the next such command does it.
     pub async fn ensure_cluster_guid(&self) {
-        let (birth, guid) = (self.surroundings.birth(), self.surroundings.birth().uid);
+        let (birth, guid) = (self.environment.birth(), self.environment.birth().uid);
         if let Err(error) = ensure_cluster_guid(self.datastore, &birth, &guid).await {
-            self.surroundings.warn(&format!(
+            self.environment.warn(&format!(
                 "warning: the cluster has no clusterGUID: {}; add it later: weirctl init",
                 chain(&error)
             ));

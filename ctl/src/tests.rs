@@ -34,7 +34,7 @@ use crate::cli::Cli;
 use crate::commands;
 use crate::network::Network;
 use crate::output::Style;
-use crate::session::{Failure, OccupiedRange, Session, StillNode, Surroundings};
+use crate::session::{Failure, HostEnvironment, OccupiedRange, Session, StillNode};
 use crate::store::Observer;
 
 /// Input given beforehand, and a clock and UIDs that count.
@@ -91,7 +91,7 @@ impl Observer for Prepared {
 }
 
 #[async_trait]
-impl Surroundings for Prepared {
+impl HostEnvironment for Prepared {
     fn read_input(&self) -> std::io::Result<String> {
         Ok(self.input.clone())
     }
@@ -216,11 +216,11 @@ async fn call_on(
     node: Option<ThisNode>,
     style: Style,
 ) -> Answer {
-    let mut surroundings = Prepared::new(input, node);
+    let mut environment = Prepared::new(input, node);
     // The network's file, where one is named, is what stands on the standard input.
     let named = parse(arguments).ok().and_then(|cli| cli.command.network_file().map(PathBuf::from));
-    surroundings.network = named.map(|path| Network::read(path, input).unwrap());
-    call_in(datastore, arguments, &surroundings, style).await
+    environment.network = named.map(|path| Network::read(path, input).unwrap());
+    call_in(datastore, arguments, &environment, style).await
 }
 
 fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
@@ -230,14 +230,14 @@ fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
 async fn call_in(
     datastore: &dyn Datastore,
     arguments: &[&str],
-    surroundings: &Prepared,
+    environment: &Prepared,
     style: Style,
 ) -> Answer {
     let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => return Answer { exit: 1, output: error.to_string() },
     };
-    let session = Session { datastore, surroundings, style };
+    let session = Session { datastore, environment, style };
     match commands::run(cli.command, &session).await {
         Ok(output) => Answer { exit: 0, output },
         Err(failure) => {

@@ -54,7 +54,7 @@ impl HintsFile {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::ipam::collect::Scope;
+    use weir_common::ipam::collect::CollectScope;
 
     use super::*;
 
@@ -64,7 +64,7 @@ mod tests {
         let lock = directory.path().join("mine.lock");
         let mut file = HintsFile::read(&lock);
         let mut hints = file.hints();
-        hints.note_swept("pods", Scope::OwnBlocks);
+        hints.note_swept("pods", CollectScope::OwnBlocks);
         file.leave(&hints);
         assert_eq!(HintsFile::read(&lock).hints(), hints);
         assert!(directory.path().join("mine.lock.json").exists());

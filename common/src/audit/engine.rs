@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::finding::Finding;
 use super::kinds::attachment_without_address;
+pub use super::outcome::RepairOutcome;
 use super::plan::{RepairPlan, plan_repair};
 use super::scope::AuditContext;
 use super::values::CurrentValues;
@@ -12,17 +13,6 @@ use crate::ipam::{Error, IpamSnapshot};
 
 /// Why a repair leaves what is being changed.
 const IN_MOTION: &str = "others are changing it";
-
-/// What a repair did about a finding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RepairOutcome {
-    /// It repaired it.
-    Repaired,
-    /// It was gone already.
-    Gone,
-    /// It left it alone, for this reason.
-    Left(String),
-}
 
 /// Of these findings, those that still hold when all that each rests on is read
 /// as of one moment.
@@ -74,7 +64,7 @@ pub fn seen_twice<'a>(
 /// of another, and repairing one may show another: audit again until nothing is
 /// repaired any more.
 pub fn in_turn(mut findings: Vec<Finding>) -> Vec<Finding> {
-    findings.sort_by_key(|finding| finding.kind.damage().turn);
+    findings.sort_by_key(|finding| finding.kind.turn());
     findings
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::kinds::{DamageKind, RestsOn};
+use super::kind::{DamageKind, RestsOn};
 use super::node::Attached;
 use super::release_one::SeenAddress;
 use crate::datastore::keys;
@@ -138,12 +138,12 @@ impl Finding {
     /// Whether it rests on what this node's kernel has, so that the kernel must
     /// be read again before it is repaired.
     pub fn rests_on_kernel(&self) -> bool {
-        self.kind.damage().rests_on == RestsOn::Kernel
+        self.kind.rests_on() == RestsOn::Kernel
     }
 
     /// Whether it rests on which pools there are.
     pub(super) fn rests_on_pools(&self) -> bool {
-        self.kind.damage().rests_on == RestsOn::Pools
+        self.kind.rests_on() == RestsOn::Pools
     }
 
     /// Whether two audits found the same damage. What else is wrong in an unsound block

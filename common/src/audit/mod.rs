@@ -9,8 +9,10 @@
 
 pub mod engine;
 mod finding;
+mod kind;
 mod kinds;
 mod node;
+mod outcome;
 mod plan;
 pub mod release_one;
 mod report;
@@ -18,7 +20,7 @@ mod scope;
 mod values;
 
 pub use finding::Finding;
-pub use kinds::DamageKind;
+pub use kind::DamageKind;
 pub use node::{Attached, ThisNode, Unjudged};
 pub use plan::{RepairPlan, plan_repair};
 pub use report::{Report, ReportToRelease};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::finding::Finding;
-use super::kinds::DamageKind;
+use super::kind::DamageKind;
 use super::node::{ThisNode, Unjudged};
 use super::release_one::SeenAddress;
 use crate::ipam::IpamSnapshot;

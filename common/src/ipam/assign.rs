@@ -19,7 +19,7 @@ use super::pools::described;
 use super::pools::{PoolReference, choose, verdict};
 use super::unavailable::UnavailableAddresses;
 use super::walk::{MAX_WALK, walk};
-use super::{Assigned, Step};
+use super::{Assigned, Decided};
 use crate::resources::{AllowedUse, IpPool};
 
 pub use super::request::{Request, Want};
@@ -41,11 +41,11 @@ pub fn decide(
     view: &View,
     blocks: &Blocks,
     now: Timestamp,
-) -> Result<Step, Error> {
+) -> Result<Decided, Error> {
     view.holdings.ready.require()?;
     let unread = view.holdings.unread(blocks)?;
     if !unread.is_empty() {
-        return Ok(Step::Read(unread));
+        return Ok(Decided::Read(unread));
     }
     let assignee = &request.assignee;
     let mut present = view.holdings.addresses(assignee, blocks);
@@ -70,11 +70,11 @@ pub fn decide(
         }
     }
     Ok(if !missing.is_empty() {
-        Step::Read(missing)
+        Decided::Read(missing)
     } else if search.pending.is_empty() {
-        Step::Done(assigned)
+        Decided::Done(assigned)
     } else {
-        Step::Commit(search.pending.into_transaction(), assigned)
+        Decided::Commit(search.pending.into_transaction(), assigned)
     })
 }
 

@@ -8,7 +8,7 @@ use super::assignee::Assignee;
 use super::error::Error;
 use super::knowledge::{Blocks, Holdings, View};
 use super::ownership::Clash;
-use super::{Assigned, Step, release};
+use super::{Assigned, Decided, release};
 pub use crate::datastore::MAX_ATTEMPTS;
 use crate::datastore::{self, Datastore, Decision, Selection, Snapshot, transact};
 use crate::resources::IpPool;
@@ -76,9 +76,9 @@ pub async fn lookup(
     let decide = |holdings: &Holdings, blocks: &Blocks| {
         let unread = holdings.unread(blocks)?;
         Ok(if unread.is_empty() {
-            Step::Done(holdings.addresses(assignee, blocks))
+            Decided::Done(holdings.addresses(assignee, blocks))
         } else {
-            Step::Read(unread)
+            Decided::Read(unread)
         })
     };
     let selections = Holdings::selections(assignee);
@@ -96,7 +96,7 @@ pub(crate) async fn settle<Known, Failed>(
     mut selections: Vec<Selection>,
     likely: &[IpNet],
     parse: impl Fn(&Snapshot) -> Result<Known, Failed>,
-    decide: impl Fn(&Known, &Blocks) -> Result<Step, Failed>,
+    decide: impl Fn(&Known, &Blocks) -> Result<Decided, Failed>,
 ) -> Result<(Vec<Assigned>, Known), Failed>
 where
     Failed: From<datastore::Error> + From<datastore::Contended>,
@@ -111,11 +111,11 @@ where
         blocks.learn(likely, &snapshot.selected[in_advance..]);
         loop {
             match decide(&known, &blocks)? {
-                Step::Done(addresses) => return Ok(Decision::Done((addresses, known))),
-                Step::Commit(transaction, addresses) => {
+                Decided::Done(addresses) => return Ok(Decision::Done((addresses, known))),
+                Decided::Commit(transaction, addresses) => {
                     return Ok(Decision::Commit(transaction, (addresses, known)));
                 }
-                Step::Read(cidrs) => {
+                Decided::Read(cidrs) => {
                     let answer = datastore.read(&Blocks::selections(&cidrs)).await?;
                     blocks.learn(&cidrs, &answer.selected);
                 }

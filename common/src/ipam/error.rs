@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::family::Family;
-use super::pools::PassedOver;
+use super::passed_over::PassedOver;
 use super::unavailable::UnavailableAddresses;
 use crate::datastore;
 

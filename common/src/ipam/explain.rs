@@ -15,9 +15,10 @@ use super::block::Block;
 use super::error::Error;
 use super::family::Family;
 use super::knowledge::{Blocks, Stored, Unreadable, View};
-use super::pools::{PassedOver, PoolReference, choose, verdict};
+use super::passed_over::PassedOver;
+use super::pools::{PoolReference, choose, verdict};
 use super::purpose::Purpose;
-use super::{Assigned, Step};
+use super::{Assigned, Decided};
 use crate::datastore::{self, Datastore};
 use crate::resources::{AllowedUse, IpPool};
 
@@ -175,8 +176,8 @@ async fn foresee(
 ) -> Result<Result<Vec<Next>, Error>, datastore::Error> {
     loop {
         match assign::decide(request, view, &blocks, now) {
-            Ok(Step::Read(cidrs)) => read_blocks(datastore, &mut blocks, &cidrs).await?,
-            Ok(Step::Commit(_, assigned) | Step::Done(assigned)) => {
+            Ok(Decided::Read(cidrs)) => read_blocks(datastore, &mut blocks, &cidrs).await?,
+            Ok(Decided::Commit(_, assigned) | Decided::Done(assigned)) => {
                 let next =
                     assigned.into_iter().map(|it| source_of(it, &blocks, &request.assignee.host));
                 return Ok(Ok(next.collect()));

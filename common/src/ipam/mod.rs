@@ -18,12 +18,14 @@ pub mod engine;
 mod error;
 pub mod explain;
 mod family;
+mod find_unavailable;
 mod handle;
 mod hints;
 mod knowledge;
 mod machine;
 pub mod map;
 mod ownership;
+mod passed_over;
 mod pending_changes;
 mod pools;
 mod purpose;
@@ -53,7 +55,8 @@ pub use hints::Hints;
 pub use knowledge::{Blocks, Holdings, Reserved, Stored, Unreadable, View, read_block, read_pool};
 pub use machine::MachineId;
 pub use ownership::{Clash, MachineRecord, Ownership, find_clash};
-pub use pools::{PassedOver, PoolReference, choose, verdict};
+pub use passed_over::PassedOver;
+pub use pools::{PoolReference, choose, verdict};
 pub use purpose::{ATTRIBUTE_TYPE, Purpose, TYPE_IPIP_TUNNEL};
 pub use ready::{Guarded, ReadyFlag};
 pub(crate) use snapshot::{BlockUse, Counts};
@@ -63,7 +66,7 @@ pub use walk::{block_bits, walk};
 
 /// What a decision asks for next.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum Decided {
     /// Read these blocks and decide again.
     Read(Vec<ipnet::IpNet>),
     /// Commit this; the addresses are assigned, or released, once it is done.

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::assignee::Assignee;
 use super::error::Error;
-use super::knowledge::Stored;
 use super::machine::MachineId;
-use crate::datastore::{Datastore, Entry, Transaction, keys};
+use crate::datastore::{Datastore, Entry, Stored, Transaction, keys};
 
 /// The machine that has a node's name, as stored under [`keys::machine`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -119,6 +119,13 @@ pub async fn find_clash(
     let record = MachineRecord::read(datastore.get(&keys::machine(node)).await?.as_ref())?;
     let recorded = record.as_ref().map(|record| &record.value.machine);
     Ok(Ownership::new(own, recorded).clash(node))
+}
+
+impl Assignee {
+    /// Whose an allocation of the host's name is, where that is `recorded` for a machine.
+    pub(super) fn ownership<'a>(&'a self, recorded: Option<&'a MachineId>) -> Ownership<'a> {
+        Ownership::new(self.machine.as_ref(), recorded)
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::Step;
+use super::Decided;
 use super::assignee::Assignee;
 use super::block::{Attribute, Block};
 use super::error::Error;
@@ -19,14 +19,14 @@ use crate::datastore::{Transaction, Write, keys};
 ///
 /// # Errors
 /// [`Error::NotReady`], [`Error::Malformed`].
-pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Result<Step, Error> {
+pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Result<Decided, Error> {
     holdings.ready.require()?;
     let Some(handle) = &holdings.handle else {
-        return Ok(Step::Done(Vec::new()));
+        return Ok(Decided::Done(Vec::new()));
     };
     let unread = holdings.unread(blocks)?;
     if !unread.is_empty() {
-        return Ok(Step::Read(unread));
+        return Ok(Decided::Read(unread));
     }
     let released = holdings.addresses(assignee, blocks);
     let mut transaction = Transaction::default();
@@ -39,7 +39,7 @@ pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Resu
         remaining.set(cidr, count);
     }
     if remaining == handle.value {
-        return Ok(Step::Done(Vec::new()));
+        return Ok(Decided::Done(Vec::new()));
     }
     let key = keys::handle(&assignee.handle_id);
     if remaining.is_empty() {
@@ -48,7 +48,7 @@ pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Resu
         transaction.update(key, handle.revision, remaining.to_json());
     }
     holdings.ready.guard(&mut transaction);
-    Ok(Step::Commit(transaction, released))
+    Ok(Decided::Commit(transaction, released))
 }
 
 /// Releases the assignee's addresses in one block and returns how many the handle

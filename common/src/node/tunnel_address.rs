@@ -15,8 +15,8 @@ use super::tunnel_handle::{FIELD, tunnel_handle_id};
 use crate::datastore::{Attempts, Datastore, Selection, Snapshot, Transaction, keys};
 use crate::ipam::assign::{self, Request, Want};
 use crate::ipam::{
-    self, Assigned, Assignee, Blocks, Family, Holdings, MachineId, Ownership, PassedOver,
-    PoolReference, Purpose, Step, Stored, View, engine, release, verdict,
+    self, Assigned, Assignee, Blocks, Decided, Family, Holdings, MachineId, Ownership, PassedOver,
+    PoolReference, Purpose, Stored, View, engine, release, verdict,
 };
 use crate::network::{ClusterState, needs_tunnel};
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
@@ -210,12 +210,12 @@ struct TunnelDecision<'a> {
 }
 
 impl TunnelDecision<'_> {
-    fn decide(&self, now: Timestamp) -> Result<Step, Error> {
+    fn decide(&self, now: Timestamp) -> Result<Decided, Error> {
         let holdings = &self.view.holdings;
         require_own_name(self.assignee, holdings)?;
         let unread = self.blocks.unknown(holdings.blocks().into_iter());
         if !unread.is_empty() {
-            return Ok(Step::Read(unread));
+            return Ok(Decided::Read(unread));
         }
         let present = holdings.addresses(self.assignee, self.blocks);
         let mut staying: Vec<&Assigned> =
@@ -223,11 +223,11 @@ impl TunnelDecision<'_> {
         // Of several the one in use.
         staying.sort_by_key(|has| self.stored.bgp(FIELD) != Some(&has.address.to_string()));
         match staying.first() {
-            Some(&has) => self.noted(Step::Done(vec![has.clone()])),
+            Some(&has) => self.noted(Decided::Done(vec![has.clone()])),
             None if !present.is_empty() => {
                 let step = give_back(self.assignee, holdings, Some(self.stored), self.blocks)?;
                 Ok(match step {
-                    Step::Commit(transaction, _) => Step::Commit(transaction, Vec::new()),
+                    Decided::Commit(transaction, _) => Decided::Commit(transaction, Vec::new()),
                     other => other,
                 })
             }
@@ -236,7 +236,7 @@ impl TunnelDecision<'_> {
     }
 
     /// Takes the address of the tunnel device, or a new one.
-    fn take(&self, now: Timestamp) -> Result<Step, Error> {
+    fn take(&self, now: Timestamp) -> Result<Decided, Error> {
         let mut had = None;
         let kept = self.facts.tunnel.iter().filter(|it| self.may_stay(IpAddr::V4(**it)));
         for &address in kept {
@@ -251,7 +251,7 @@ impl TunnelDecision<'_> {
         self.take_new(now)
     }
 
-    fn take_new(&self, now: Timestamp) -> Result<Step, Error> {
+    fn take_new(&self, now: Timestamp) -> Result<Decided, Error> {
         let labels = &self.view.labels;
         let of_ipip = self.view.pools.iter().map(|pool| &pool.value).filter(|pool| is_ipip(pool));
         let (mut pools, mut passed_over) = (Vec::new(), Vec::new());
@@ -267,7 +267,7 @@ impl TunnelDecision<'_> {
         Ok(self.assign(Want::Any { family: Family::V4, pools }, now)?)
     }
 
-    fn assign(&self, want: Want, now: Timestamp) -> Result<Step, ipam::Error> {
+    fn assign(&self, want: Want, now: Timestamp) -> Result<Decided, ipam::Error> {
         let request = Request {
             assignee: self.assignee.clone(),
             facts: BTreeMap::new(),
@@ -279,11 +279,11 @@ impl TunnelDecision<'_> {
 
     /// The step, with the node naming the address. An address that the node has
     /// already must still be its own then: another program may be releasing it.
-    fn noted(&self, step: Step) -> Result<Step, Error> {
+    fn noted(&self, step: Decided) -> Result<Decided, Error> {
         let (mut transaction, assigned) = match step {
-            Step::Read(blocks) => return Ok(Step::Read(blocks)),
-            Step::Commit(transaction, assigned) => (transaction, assigned),
-            Step::Done(assigned) => (self.unchanged_handle(), assigned),
+            Decided::Read(blocks) => return Ok(Decided::Read(blocks)),
+            Decided::Commit(transaction, assigned) => (transaction, assigned),
+            Decided::Done(assigned) => (self.unchanged_handle(), assigned),
         };
         let address = assigned.first().map(|assigned| assigned.address.to_string());
         note(Some(self.stored), address, &self.view.holdings, &mut transaction)?;
@@ -318,12 +318,12 @@ fn give_back(
     holdings: &Holdings,
     stored: Option<&StoredNode>,
     blocks: &Blocks,
-) -> Result<Step, Error> {
+) -> Result<Decided, Error> {
     require_own_name(assignee, holdings)?;
     let (mut transaction, released) = match release::decide(assignee, holdings, blocks)? {
-        Step::Read(blocks) => return Ok(Step::Read(blocks)),
-        Step::Commit(transaction, released) => (transaction, released),
-        Step::Done(_) => (Transaction::default(), Vec::new()),
+        Decided::Read(blocks) => return Ok(Decided::Read(blocks)),
+        Decided::Commit(transaction, released) => (transaction, released),
+        Decided::Done(_) => (Transaction::default(), Vec::new()),
     };
     note(stored, None, holdings, &mut transaction)?;
     Ok(commit_or_done(transaction, released))
@@ -348,11 +348,11 @@ fn note(
     Ok(())
 }
 
-fn commit_or_done(transaction: Transaction, addresses: Vec<Assigned>) -> Step {
+fn commit_or_done(transaction: Transaction, addresses: Vec<Assigned>) -> Decided {
     if transaction.writes.is_empty() {
-        Step::Done(addresses)
+        Decided::Done(addresses)
     } else {
-        Step::Commit(transaction, addresses)
+        Decided::Commit(transaction, addresses)
     }
 }
 

@@ -75,8 +75,7 @@ pub async fn run(arguments: InitArgs, session: &Session<'_>) -> CommandResult {
         check_node(&ranges, session).await?;
     }
     let names: Vec<_> = pools.iter().map(|pool| pool.name().to_owned()).collect();
-    let pools: Vec<_> =
-        pools.into_iter().map(|pool| (pool, session.surroundings.birth())).collect();
+    let pools: Vec<_> = pools.into_iter().map(|pool| (pool, session.environment.birth())).collect();
     let made = store::initialize(session.datastore, &pools).await;
     if made.is_ok() {
         session.ensure_cluster_guid().await;
@@ -143,7 +142,7 @@ fn range(resource: &Resource) -> Result<IpNet, Failure> {
 
 /// Checks that the pools take none of the addresses that this node uses.
 async fn check_node(ranges: &[IpNet], session: &Session<'_>) -> Result<(), Failure> {
-    let occupied = session.surroundings.occupied().await?;
+    let occupied = session.environment.occupied().await?;
     for range in ranges {
         let overlap = |used: &IpNet| range.contains(used) || used.contains(range);
         if let Some(in_the_way) = occupied.iter().find(|occupied| overlap(&occupied.range)) {

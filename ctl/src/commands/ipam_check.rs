@@ -109,7 +109,7 @@ pub async fn run(arguments: CheckArgs, session: &Session<'_>) -> CommandResult {
 }
 
 fn write(session: &Session<'_>, file: &Path, report: &str) -> Result<(), Failure> {
-    session.surroundings.write_file(file, report).map_err(|error| {
+    session.environment.write_file(file, report).map_err(|error| {
         let file = file.display();
         Failure::new(format!("{file} cannot be written: {error}; name a file that can be, with -o"))
     })
@@ -160,7 +160,7 @@ async fn repair(
         if scan.findings.is_empty() {
             break;
         }
-        session.surroundings.pause(SETTLING_TIME).await;
+        session.environment.pause(SETTLING_TIME).await;
         let (earlier, since) = (scan.findings, scan.snapshot.revision);
         let second = Scan::run(session, gone).await?;
         let settled: Vec<Finding> = seen_twice(&earlier, &second.findings).cloned().collect();

@@ -46,7 +46,7 @@ pub struct ExplainArgs {
 /// [`Failure`] when it gets none, or the datastore fails.
 pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult {
     let asked = request::read(&arguments, session).await?;
-    let now = session.surroundings.now();
+    let now = session.environment.now();
     let (wants, gateways) = (asked.wants.clone(), asked.gateways.clone());
     let explained = explain(session.datastore, &asked.node, wants, gateways, now)
         .await

@@ -47,11 +47,11 @@ pub async fn run(arguments: ReclaimArgs, session: &Session<'_>) -> CommandResult
             RepairOutcome::Left(reason) => failures.push(format!("{problem}: left: {reason}")),
         }
     }
-    let now = session.surroundings.now();
+    let now = session.environment.now();
     let context = AuditContext { node: scan.node.as_ref(), gone: &gone, now };
     let plan = plan(&scan.snapshot, &hosts_gone(&scan.snapshot, &context));
     for (done, empty) in plan.iter().enumerate() {
-        session.surroundings.progress(done, plan.len());
+        session.environment.progress(done, plan.len());
         if reclaim(session.datastore, empty).await.map_err(explain)? {
             output.push_str(&tell_block(empty));
         }

@@ -70,12 +70,12 @@ async fn release_address(text: &str, session: &Session<'_>) -> CommandResult {
 /// Warns of containers of this node that go on using an address that was released. A
 /// node that cannot be looked at has none that could be named.
 async fn warn_of_users(address: IpAddr, session: &Session<'_>) {
-    let Ok(Some(node)) = session.surroundings.this_node().await else { return };
+    let Ok(Some(node)) = session.environment.this_node().await else { return };
     let uses = |it: &&Attached| {
         it.addresses.contains(&address) && !node.other_networks.contains(it.identity.network())
     };
     for Attached { identity, .. } in node.attachments.iter().filter(uses) {
-        session.surroundings.warn(&format!(
+        session.environment.warn(&format!(
             "warning: {address} is still in use on this node: by interface {} of container {} in \
              network {}; the next ADD that draws it fails until that container is gone",
             identity.interface(),
@@ -135,7 +135,7 @@ fn in_all(reports: &[ReportToRelease]) -> (Vec<SeenAddress>, BTreeSet<String>) {
 
 fn read(file: &Path, session: &Session<'_>) -> Result<ReportToRelease, Failure> {
     let shown = file.display();
-    let text = session.surroundings.read_file(file).map_err(|error| {
+    let text = session.environment.read_file(file).map_err(|error| {
         Failure::new(format!("{shown} cannot be read: {error}; name a file that can be"))
     })?;
     serde_json::from_str(&text).map_err(|error| {

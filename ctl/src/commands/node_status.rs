@@ -36,16 +36,16 @@ pub struct StatusArgs {
 pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult {
     let name = match arguments.node {
         Some(node) => node,
-        None => session.surroundings.own_name()?,
+        None => session.environment.own_name()?,
     };
     let listed = ClusterSnapshot::read(session.datastore, usize::MAX).await;
     let inventory = listed.map_err(|error| Failure::caused_by(&error))?.state;
-    let (underlay, present) = session.surroundings.cluster().await?;
+    let (underlay, present) = session.environment.cluster().await?;
     let mut plan = plan_cluster(&name, &inventory, &underlay);
     let (changes, in_the_way) = diff(&plan, &present);
     plan.problems.extend(in_the_way);
     let mut status = Status::new(&name, &inventory, &underlay, &plan, (&present, &changes));
-    let (own, recorded) = (session.surroundings.machine(), inventory.machines.get(&name));
+    let (own, recorded) = (session.environment.machine(), inventory.machines.get(&name));
     let clash = Ownership::new(own.as_ref(), recorded).clash(&name);
     status.problems.extend(clash.map(|clash| clash.to_string()));
     let output = match arguments.output {

@@ -44,12 +44,12 @@ impl Scan {
     /// [`Failure`] when one of the `gone` hosts is there; when the datastore or
     /// the kernel fails.
     pub async fn run(session: &Session<'_>, gone: &BTreeSet<String>) -> Result<Self, Failure> {
-        let told = |entries| session.surroundings.reading(entries);
+        let told = |entries| session.environment.reading(entries);
         let snapshot = IpamSnapshot::list_telling(session.datastore, &told).await;
         let snapshot = snapshot.map_err(explain)?;
         // Before the kernel is read: what comes into it later is younger.
-        let now = session.surroundings.now();
-        let node = session.surroundings.this_node().await?;
+        let now = session.environment.now();
+        let node = session.environment.this_node().await?;
         check_gone(gone, &snapshot, node.as_ref())?;
         let context = AuditContext { node: node.as_ref(), gone, now };
         let mut findings = audit(&snapshot, &context);
@@ -82,10 +82,10 @@ impl Scan {
         let mut outcomes = Vec::with_capacity(findings.len());
         let total = findings.len();
         for finding in engine::in_turn(findings) {
-            session.surroundings.progress(outcomes.len(), total);
-            let now = session.surroundings.now();
+            session.environment.progress(outcomes.len(), total);
+            let now = session.environment.now();
             let still = match self.node.is_some() && finding.rests_on_kernel() {
-                true => Some(session.surroundings.still_node().await?),
+                true => Some(session.environment.still_node().await?),
                 false => None,
             };
             let node = still.as_ref().map_or(self.node.as_ref(), |still| still.node.as_ref());

@@ -76,7 +76,7 @@ pub struct RunArgs {
 }
 
 /// The arguments, as validated.
-struct Settings {
+struct AgentSettings {
     node: FoundName,
     machine: Option<MachineId>,
     adopt: bool,
@@ -119,7 +119,7 @@ pub fn run(
 }
 
 async fn serve(
-    settings: Settings,
+    settings: AgentSettings,
     location: &Location,
     lock: AgentLock,
     until: Until,
@@ -145,7 +145,8 @@ async fn serve(
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
     tokio::spawn(watch::list_and_watch(Arc::clone(&datastore), sender));
     tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
-    let Settings { node, machine, adopt, addresses, drift_interval, metrics_address: _ } = settings;
+    let AgentSettings { node, machine, adopt, addresses, drift_interval, metrics_address: _ } =
+        settings;
     if adopt {
         let told = take_over(datastore.as_ref(), &node.name, machine.as_ref()).await?;
         told.lines().for_each(|line| tracing::info!("{line}"));
@@ -184,7 +185,7 @@ fn start_log(level: LevelFilter) {
 fn validate(
     arguments: &RunArgs,
     node_name: impl FnOnce() -> Result<FoundName, Failure>,
-) -> Result<Settings, Failure> {
+) -> Result<AgentSettings, Failure> {
     let method = |flag: &str, text: &str| match text {
         "none" => Ok(None),
         text => text
@@ -222,7 +223,7 @@ fn validate(
     let address = |(family, detection): (_, Option<_>)| {
         Some(OwnAddress::new(family, detection?, !arguments.once))
     };
-    Ok(Settings {
+    Ok(AgentSettings {
         node,
         machine: machine_id(),
         adopt: arguments.adopt,

@@ -15,7 +15,7 @@ use weir_common::ipam::{Attribute, Block, Blocks, Guarded, Stored, read_block};
 use weir_common::node::TUNNEL_HANDLES;
 
 use super::blocks::in_use;
-use super::delete::{Deleted, Deletion};
+use super::deletion::{Deleted, Deletion};
 use super::error::StoreError;
 use super::release::read_handles;
 

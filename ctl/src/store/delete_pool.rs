@@ -31,7 +31,7 @@ use weir_common::node::is_tunnel_address;
 use weir_common::resources::{Kind, Resource};
 
 use super::blocks::{self, blocks_in, in_use};
-use super::delete::{Deleted, Deletion};
+use super::deletion::{Deleted, Deletion};
 use super::error::StoreError;
 use super::read::read_stored_pool;
 use super::release::release_all;

@@ -18,11 +18,11 @@ use weir_common::datastore::{
 pub struct DryRun<'a> {
     /// `None` for one in which nothing is.
     datastore: Option<&'a dyn Datastore>,
-    changes: Mutex<PendingChanges>,
+    changes: Mutex<DryRunChanges>,
 }
 
 #[derive(Default)]
-struct PendingChanges {
+struct DryRunChanges {
     /// What became of each key; `None` for a deleted one.
     keys: BTreeMap<String, Option<Entry>>,
     /// The revision of the last change.
@@ -35,12 +35,12 @@ impl<'a> DryRun<'a> {
         Self { datastore: Some(datastore), ..Self::default() }
     }
 
-    fn changes(&self) -> MutexGuard<'_, PendingChanges> {
+    fn changes(&self) -> MutexGuard<'_, DryRunChanges> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl PendingChanges {
+impl DryRunChanges {
     /// The entries with the changes among the keys that are `wanted`, in key
     /// order.
     fn applied_to(&self, entries: Vec<Entry>, wanted: impl Fn(&str) -> bool) -> Vec<Entry> {

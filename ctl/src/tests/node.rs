@@ -51,10 +51,10 @@ async fn agreeing(memory: &Memory) -> ActualState {
 }
 
 async fn status(memory: &Memory, line: &str, present: ActualState, style: Style) -> Answer {
-    let mut surroundings = Prepared::new("", None);
-    surroundings.cluster = (underlay(), present);
+    let mut environment = Prepared::new("", None);
+    environment.cluster = (underlay(), present);
     let arguments: Vec<&str> = line.split(' ').collect();
-    call_in(memory, &arguments, &surroundings, style).await
+    call_in(memory, &arguments, &environment, style).await
 }
 
 /// Breaks what the kernel has, in each way there is.

@@ -168,10 +168,10 @@ async fn the_ipam_configuration_is_a_resource_too() {
 async fn a_nameless_pool_shows_under_its_key() {
     let memory = Memory::new();
     memory.seed([(weir_common::datastore::keys::pool("odd"), b"{}".to_vec())]);
-    let surroundings = Prepared::new("", None);
-    let answer = call_in(&memory, &["get", "ippool"], &surroundings, Style::default()).await;
+    let environment = Prepared::new("", None);
+    let answer = call_in(&memory, &["get", "ippool"], &environment, Style::default()).await;
     assert!(answer.exit == 0 && answer.output.contains("odd"), "{}", answer.output);
-    let warnings = surroundings.warnings.into_inner().unwrap();
+    let warnings = environment.warnings.into_inner().unwrap();
     let says = "warning: IPPool(odd) cannot be used: error with field IPPool.Spec.CIDR";
     assert!(warnings.len() == 1 && warnings[0].starts_with(says), "{warnings:?}");
 }

@@ -2,8 +2,8 @@
 //!
 //! A plugin runs for a moment only, so each call leaves what it made of the node in the
 //! state file. As long as nothing has changed in the datastore since, nothing is done here.
-//! [`Node::find`] says who keeps the node, [`Node::is_outdated`] whether anything changed,
-//! [`Node::read_cluster`] reads what there is, and [`Node::reconcile`] makes the kernel
+//! [`LocalNode::find`] says who keeps the node, [`LocalNode::is_outdated`] whether anything changed,
+//! [`LocalNode::read_cluster`] reads what there is, and [`LocalNode::reconcile`] makes the kernel
 //! what that asks for. `docs/cluster.md` gives the reasons.
 
 use std::path::Path;
@@ -32,7 +32,7 @@ const MOST_BLOCKS: usize = 1000;
 
 /// Who keeps the node, and what was made of it last.
 #[derive(Clone)]
-pub struct Node {
+pub struct LocalNode {
     /// Whether the agent keeps it, and not each call.
     by_agent: bool,
     /// The datastore of the call's network, by its place.
@@ -43,7 +43,7 @@ pub struct Node {
 }
 
 /// What there is in the cluster, after the node has taken its tunnel address.
-pub struct Cluster {
+pub struct ClusterReading {
     node: NamedNode,
     listing: ClusterSnapshot,
     /// What became of the node's tunnel address; `None` if that failed, which the next
@@ -53,7 +53,7 @@ pub struct Cluster {
     pub pod_mtu: Option<Mtu>,
 }
 
-impl Node {
+impl LocalNode {
     /// Who keeps it at this moment. An agent that has not reconciled the node yet does not:
     /// until then the calls do.
     pub fn find(call: &Call) -> Self {
@@ -174,7 +174,7 @@ impl Node {
     /// Reads what there is in the cluster, and takes a tunnel address if the node needs
     /// one. `None` when it cannot be read, which is logged: the addresses of an ADD are
     /// good without.
-    pub async fn read_cluster(&self, ipam: &Ipam<'_>, limit: Limit) -> Option<Cluster> {
+    pub async fn read_cluster(&self, ipam: &Ipam<'_>, limit: Limit) -> Option<ClusterReading> {
         let _timing = Timing::of("inventory");
         let datastore = ipam.datastore.as_ref();
         let reading = async {
@@ -206,7 +206,7 @@ impl Node {
             let tunnel = self.ensure_tunnel_address(&kernel, ipam, &mut listing).await;
             let node = named(&ipam.node);
             let pod_mtu = cluster_mtu(&kernel, &node.name, &listing.state).await?;
-            Ok::<_, weir_kernel::Error>(Cluster { node, listing, tunnel, pod_mtu })
+            Ok::<_, weir_kernel::Error>(ClusterReading { node, listing, tunnel, pod_mtu })
         };
         let completed = completed.await.inspect_err(|error| {
             tracing::warn!(%error, "the routes to other nodes stay as they are");
@@ -260,7 +260,7 @@ impl Node {
     /// Makes the kernel what `cluster` asks for, and leaves the state to the next call.
     /// What cannot be done is logged, and tried again by the next ADD: the container that
     /// is being added can be reached on its node all the same.
-    pub async fn reconcile(&self, kernel: &Kernel, cluster: Cluster, limit: Limit) {
+    pub async fn reconcile(&self, kernel: &Kernel, cluster: ClusterReading, limit: Limit) {
         let _timing = Timing::of("cluster");
         let _lock = match Lock::wait(Path::new(NODE_LOCK), limit).await {
             Ok(lock) => lock,
@@ -282,8 +282,8 @@ impl Node {
     }
 
     /// The node's lock must be held.
-    async fn reconcile_alone(&self, kernel: &Kernel, cluster: Cluster) {
-        let Cluster { node, listing, tunnel, pod_mtu } = cluster;
+    async fn reconcile_alone(&self, kernel: &Kernel, cluster: ClusterReading) {
+        let ClusterReading { node, listing, tunnel, pod_mtu } = cluster;
         let mut cache = self.left_behind();
         if cache.replace(listing.state, &listing.observed) {
             tracing::warn!(

@@ -22,16 +22,16 @@ const IN_FLIGHT: usize = 64;
 
 /// What is asked of the kernel.
 #[derive(Clone, Copy, Debug)]
-enum Verb {
+enum RouteVerb {
     Add,
     Replace,
     Delete,
 }
 
 /// One request, and the change that it is for.
-struct Request<'a> {
+struct RouteRequest<'a> {
     change: &'a Change,
-    verb: Verb,
+    verb: RouteVerb,
     message: RouteMessage,
 }
 
@@ -80,13 +80,13 @@ impl Run<'_> {
         &mut self,
         change: &'a Change,
         known: &Known,
-    ) -> Result<Option<Vec<Request<'a>>>, Error> {
-        let request = |verb, message| Request { change, verb, message };
-        let delete = |route: &RouteMessage| request(Verb::Delete, route.clone());
+    ) -> Result<Option<Vec<RouteRequest<'a>>>, Error> {
+        let request = |verb, message| RouteRequest { change, verb, message };
+        let delete = |route: &RouteMessage| request(RouteVerb::Delete, route.clone());
         Ok(Some(match change {
             Change::AddRoute(range, way) => {
                 let route = self.route(*range, way)?;
-                route.map(|route| request(Verb::Add, route)).into_iter().collect()
+                route.map(|route| request(RouteVerb::Add, route)).into_iter().collect()
             }
             Change::ReplaceRoute(range, _) if known.occupied.contains(range) => return Ok(None),
             Change::ReplaceRoute(range, way) => {
@@ -97,7 +97,7 @@ impl Run<'_> {
                 let (same, other): (Vec<_>, Vec<_>) =
                     known.own(*range).partition(|route| takes_the_place(route));
                 // A container's route may have taken its place meanwhile.
-                let verb = if same.is_empty() { Verb::Add } else { Verb::Replace };
+                let verb = if same.is_empty() { RouteVerb::Add } else { RouteVerb::Replace };
                 let replace = request(verb, route);
                 let same = same.into_iter().skip(1).map(delete);
                 same.chain([replace]).chain(other.into_iter().map(delete)).collect()
@@ -146,16 +146,18 @@ impl Kernel {
         Ok(Known { occupied: table.occupied(), table: Some(table) })
     }
 
-    async fn request<'a>(&self, request: Request<'a>) -> (&'a Change, io::Result<()>) {
-        let Request { change, verb, message } = request;
+    async fn request<'a>(&self, request: RouteRequest<'a>) -> (&'a Change, io::Result<()>) {
+        let RouteRequest { change, verb, message } = request;
         let route = self.host.handle().route();
         let outcome = match verb {
-            Verb::Add => route.add(message).execute().await,
-            Verb::Replace => route.add(message).replace().execute().await,
-            Verb::Delete => route.del(message).execute().await,
+            RouteVerb::Add => route.add(message).execute().await,
+            RouteVerb::Replace => route.add(message).replace().execute().await,
+            RouteVerb::Delete => route.del(message).execute().await,
         };
         let outcome = match (verb, outcome.map_err(into_io)) {
-            (Verb::Delete, Err(cause)) if is(&cause, Errno::ESRCH) || is(&cause, Errno::ENODEV) => {
+            (RouteVerb::Delete, Err(cause))
+                if is(&cause, Errno::ESRCH) || is(&cause, Errno::ENODEV) =>
+            {
                 Ok(())
             }
             (_, outcome) => outcome,

@@ -2,7 +2,11 @@
 
 use std::collections::HashMap;
 
-use super::{CurrentValues, DamageKind, Finding, Scope, Transaction};
+use crate::audit::finding::Finding;
+use crate::audit::kind::DamageKind;
+use crate::audit::scope::Scope;
+use crate::audit::values::CurrentValues;
+use crate::datastore::Transaction;
 use crate::ipam::{Allocation, Assignee};
 
 pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {

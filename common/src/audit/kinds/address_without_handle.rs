@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{CurrentValues, DamageKind, Finding, Scope, Transaction, keys, listed};
+use crate::audit::finding::{Finding, listed};
+use crate::audit::kind::DamageKind;
+use crate::audit::scope::Scope;
+use crate::audit::values::CurrentValues;
+use crate::datastore::{Transaction, keys};
 use crate::ipam::{Allocation, Handle};
 
 pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {

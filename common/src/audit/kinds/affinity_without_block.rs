@@ -1,6 +1,10 @@
 //! Kind 6: a confirmed affinity to a block that is not there.
 
-use super::{AffinityUse, CurrentValues, DamageKind, Finding, Scope, Transaction};
+use crate::audit::finding::Finding;
+use crate::audit::kind::DamageKind;
+use crate::audit::scope::{AffinityUse, Scope};
+use crate::audit::values::CurrentValues;
+use crate::datastore::Transaction;
 use crate::ipam::AffinityState;
 
 pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {

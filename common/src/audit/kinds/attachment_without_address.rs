@@ -5,11 +5,15 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::{CurrentValues, DamageKind, Finding, Scope, Transaction, keys, listed};
-use crate::audit::engine::RepairOutcome;
+use crate::audit::finding::{Finding, listed};
+use crate::audit::kind::DamageKind;
 use crate::audit::node::{Attached, ThisNode};
+use crate::audit::outcome::RepairOutcome;
 use crate::audit::release_one::{self, Release, SeenAddress};
+use crate::audit::scope::Scope;
+use crate::audit::values::CurrentValues;
 use crate::datastore::Datastore;
+use crate::datastore::{Transaction, keys};
 use crate::ipam::assign::{Request, Want};
 use crate::ipam::{Allocation, Assignee, Attribute, Error, engine, handle_id};
 use crate::node::is_tunnel_address;
@@ -126,9 +130,7 @@ pub(in crate::audit) async fn record(
     }
     match outcome {
         Ok(_) => Ok(RepairOutcome::Repaired),
-        Err(error @ (Error::Datastore(_) | Error::NotReady | Error::Contended(_))) => {
-            Err(error)
-        }
+        Err(error @ (Error::Datastore(_) | Error::NotReady | Error::Contended(_))) => Err(error),
         Err(refused) => Ok(RepairOutcome::Left(refused.to_string())),
     }
 }

@@ -1,6 +1,10 @@
 //! Kind 7: a block whose host has no affinity to it, or to which another host has one.
 
-use super::{AffinityUse, CurrentValues, DamageKind, Finding, Scope, Transaction};
+use crate::audit::finding::Finding;
+use crate::audit::kind::DamageKind;
+use crate::audit::scope::{AffinityUse, Scope};
+use crate::audit::values::CurrentValues;
+use crate::datastore::Transaction;
 use crate::ipam::{Affinity, AffinityState, Owner};
 
 pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {
@@ -24,8 +28,7 @@ fn describe_foreign(affinity: &AffinityUse<'_>) -> Option<Finding> {
         Owner::NoHost => "no host".to_owned(),
         Owner::Other => "something other than a host".to_owned(),
     };
-    let problem =
-        format!("host {host} has an affinity to block {block}, which belongs to {owner}");
+    let problem = format!("host {host} has an affinity to block {block}, which belongs to {owner}");
     let kind = DamageKind::BlockAffinity;
     Some(Finding::of_affinity(kind, host, *block, problem, "delete the affinity"))
 }

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{CurrentValues, DamageKind, Finding, Scope, Transaction, keys, listed};
+use crate::audit::finding::{Finding, listed};
+use crate::audit::kind::DamageKind;
+use crate::audit::scope::Scope;
+use crate::audit::values::CurrentValues;
+use crate::datastore::{Transaction, keys};
 use crate::ipam::BlockUse;
 use crate::resources::IpPool;
 
@@ -56,10 +60,7 @@ fn has_right_size(pools: &[IpPool], block: IpNet) -> bool {
 
 /// The blocks that overlap others, each with those it overlaps. Of two, the one
 /// that does not fit its pool is at fault, else the smaller one.
-fn overlaps(
-    pools: &[IpPool],
-    blocks: impl Iterator<Item = IpNet>,
-) -> BTreeMap<IpNet, Vec<IpNet>> {
+fn overlaps(pools: &[IpPool], blocks: impl Iterator<Item = IpNet>) -> BTreeMap<IpNet, Vec<IpNet>> {
     let fits = |block| has_right_size(pools, block);
     let mut found: BTreeMap<IpNet, Vec<IpNet>> = BTreeMap::new();
     // In key order a block comes right after those that contain it.

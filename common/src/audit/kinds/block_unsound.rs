@@ -4,7 +4,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{CurrentValues, DamageKind, Finding, Scope, Transaction, keys, listed};
+use crate::audit::finding::{Finding, listed};
+use crate::audit::kind::DamageKind;
+use crate::audit::scope::Scope;
+use crate::audit::values::CurrentValues;
+use crate::datastore::{Transaction, keys};
 use crate::ipam::{Block, BlockUse, nth_address, release};
 
 pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {

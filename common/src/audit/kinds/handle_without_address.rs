@@ -1,6 +1,10 @@
 //! Kind 3: a handle of which no block holds an address.
 
-use super::{CurrentValues, DamageKind, Finding, Scope, Transaction, keys};
+use crate::audit::finding::Finding;
+use crate::audit::kind::DamageKind;
+use crate::audit::scope::Scope;
+use crate::audit::values::CurrentValues;
+use crate::datastore::{Transaction, keys};
 
 pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {
     let held = scope.held_by_handle();

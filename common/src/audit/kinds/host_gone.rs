@@ -2,7 +2,11 @@
 
 use ipnet::IpNet;
 
-use super::{CurrentValues, DamageKind, Finding, Scope, Transaction, keys};
+use crate::audit::finding::Finding;
+use crate::audit::kind::DamageKind;
+use crate::audit::scope::Scope;
+use crate::audit::values::CurrentValues;
+use crate::datastore::{Transaction, keys};
 use crate::ipam::Allocation;
 
 pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {
@@ -31,8 +35,9 @@ fn obstacle(scope: &Scope<'_>, host: &str) -> Option<String> {
 
 fn describe_address(allocation: &Allocation, host: &str) -> Finding {
     let address = allocation.address;
-    let problem =
-        format!("address {address} is in use on host {host}, which is not among the registered nodes");
+    let problem = format!(
+        "address {address} is in use on host {host}, which is not among the registered nodes"
+    );
     Finding::of_address(DamageKind::HostGone, allocation, problem, "release it")
 }
 

@@ -1,6 +1,10 @@
 //! A value that cannot be read.
 
-use super::{CurrentValues, DamageKind, Finding, Scope, Transaction};
+use crate::audit::finding::Finding;
+use crate::audit::kind::DamageKind;
+use crate::audit::scope::Scope;
+use crate::audit::values::CurrentValues;
+use crate::datastore::Transaction;
 
 pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {
     let describe = |(key, reason): (&String, &String)| {

@@ -28,7 +28,7 @@ const FEW_BLOCKS: usize = 512;
 /// Which blocks are looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Scope {
+pub enum CollectScope {
     /// The host's own: what a host that never borrowed an address has.
     OwnBlocks,
     /// All there are: a host may have borrowed from any.
@@ -56,13 +56,13 @@ pub type Claim<'a> = &'a dyn Fn(&AttachmentName) -> bool;
 pub async fn collect(
     datastore: &dyn Datastore,
     collection: &Collection,
-    scope: Scope,
+    scope: CollectScope,
     claim: Claim<'_>,
 ) -> Collected {
     let mut collector = Collector::new(datastore, collection, claim);
     let outcome = match scope {
-        Scope::OwnBlocks => collector.collect_own().await,
-        Scope::AllBlocks => collector.collect_listed(usize::MAX).await.map(|_| ()),
+        CollectScope::OwnBlocks => collector.collect_own().await,
+        CollectScope::AllBlocks => collector.collect_listed(usize::MAX).await.map(|_| ()),
     };
     collector.collected.errors.extend(outcome.err());
     collector.collected

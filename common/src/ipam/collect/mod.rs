@@ -18,7 +18,7 @@ use super::block::{
 use super::machine::MachineId;
 use super::ownership::Ownership;
 
-pub use engine::{Claim, Collected, Scope, collect, collect_few};
+pub use engine::{Claim, CollectScope, Collected, collect, collect_few};
 
 /// The longest that one ADD takes (`docs/ipam.md`): an address that is younger
 /// may still be on its way into the kernel.

@@ -145,7 +145,7 @@ fn tunnel_trouble(need: TunnelNeed, device: Option<&ActualTunnel>) -> Option<Hea
     missing.map(HealthProblem::TunnelWithoutAddress)
 }
 
-/// What of the node's surroundings decides whether containers can be reached.
+/// What of the node's environment decides whether containers can be reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeHealth {
     /// What it forwards.

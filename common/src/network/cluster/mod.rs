@@ -19,6 +19,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 mod underlay;
+mod update;
 
 pub use cache::{ClusterCache, StateDiff};
 pub use cluster_state::{ClusterPool, ClusterState, Peer};

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::cluster_state::{ClusterPool, ClusterState, Peer};
-use super::diff::Change;
 use super::problem::Problem;
 use super::underlay::Underlay;
 use crate::ipam::Family;
@@ -26,45 +25,6 @@ impl ClusterPlan {
         self.tunnel = None;
         self.routes.retain(|_, way| !matches!(way, RouteKind::Tunnel { .. }));
         self
-    }
-
-    /// Plans the routes to `ranges` again, after a change that concerns only these
-    /// ([`super::StateDiff`]): the plan becomes what [`plan_cluster`] returns. Returns the
-    /// changes of routes, ordered as those of [`super::diff`].
-    ///
-    /// Returns `None`, and leaves the plan as it is, if a range has a problem or is left to
-    /// others, before or now: then the plan has to be made as a whole.
-    pub fn update(
-        &mut self,
-        node: &str,
-        state: &ClusterState,
-        underlay: &Underlay,
-        ranges: &BTreeSet<IpNet>,
-    ) -> Option<Vec<Change>> {
-        let planner = Planner::new(node, state, underlay);
-        let plan = |&range: &IpNet| {
-            let was_plain =
-                !self.with_problems.contains(&range) && !self.left_to_others.contains_key(&range);
-            let planned = planner.range(range);
-            (was_plain && planned.is_plain()).then_some((range, planned.route))
-        };
-        let planned: Vec<(IpNet, Option<RouteKind>)> =
-            ranges.iter().map(plan).collect::<Option<_>>()?;
-        let (mut changes, mut deletions) = (Vec::new(), Vec::new());
-        for (range, route) in planned {
-            let before = self.routes.remove(&range);
-            self.routes.extend(route.clone().map(|route| (range, route)));
-            match (before, route) {
-                (Some(before), Some(route)) if before != route => {
-                    changes.push(Change::ReplaceRoute(range, route));
-                }
-                (None, Some(route)) => changes.push(Change::AddRoute(range, route)),
-                (Some(before), None) => deletions.push(Change::DeleteRoute(range, Some(before))),
-                _ => {}
-            }
-        }
-        changes.append(&mut deletions);
-        Some(changes)
     }
 }
 
@@ -224,7 +184,7 @@ fn has_tunnel_address(node: &str, state: &ClusterState) -> bool {
     pool.is_some_and(|(_, pool)| pool.has_tunnel_addresses)
 }
 
-struct Planner<'a> {
+pub(super) struct Planner<'a> {
     node: &'a str,
     own: Option<&'a Peer>,
     state: &'a ClusterState,
@@ -233,8 +193,8 @@ struct Planner<'a> {
 
 /// What is planned for one range.
 #[derive(Default)]
-struct RangePlan {
-    route: Option<RouteKind>,
+pub(super) struct RangePlan {
+    pub(super) route: Option<RouteKind>,
     /// The range is left to another program's route, with the problem if there is none.
     left_to_others: Option<Problem>,
     problems: BTreeSet<Problem>,
@@ -242,13 +202,13 @@ struct RangePlan {
 
 impl RangePlan {
     /// Whether it is a route, or none, and nothing else.
-    fn is_plain(&self) -> bool {
+    pub(super) fn is_plain(&self) -> bool {
         self.left_to_others.is_none() && self.problems.is_empty()
     }
 }
 
 impl<'a> Planner<'a> {
-    fn new(node: &'a str, state: &'a ClusterState, underlay: &'a Underlay) -> Self {
+    pub(super) fn new(node: &'a str, state: &'a ClusterState, underlay: &'a Underlay) -> Self {
         Self { node, own: state.nodes.get(node), state, underlay }
     }
 
@@ -278,7 +238,7 @@ impl<'a> Planner<'a> {
         summarize(&mut plan.problems, no_pool, no_affinity);
     }
 
-    fn range(&self, range: IpNet) -> RangePlan {
+    pub(super) fn range(&self, range: IpNet) -> RangePlan {
         let mut plan = self.block(range);
         // A block may be of this one address.
         if let Some(host) = self.borrower(range) {

@@ -77,10 +77,10 @@ pub async fn run(arguments: ShowArgs, session: &Session<'_>) -> CommandResult {
 }
 
 async fn draw_map(session: &Session<'_>) -> CommandResult {
-    let told = |entries| session.surroundings.reading(entries);
+    let told = |entries| session.environment.reading(entries);
     let snapshot = IpamSnapshot::list_telling(session.datastore, &told).await;
     let snapshot = snapshot.map_err(explain)?;
-    let width = session.style.width.unwrap_or_else(|| session.surroundings.width());
+    let width = session.style.width.unwrap_or_else(|| session.environment.width());
     Ok(map::draw(&snapshot, width, |host, cell| session.style.tint(host, cell)))
 }
 

@@ -10,7 +10,7 @@ use weir_common::audit::release_one::{SeenAddress, look_up, release};
 use weir_common::audit::{AuditContext, DamageKind, Finding, Report, audit, hosts_gone};
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
-use weir_common::ipam::collect::{Collection, Rule, Scope, collect};
+use weir_common::ipam::collect::{CollectScope, Collection, Rule, collect};
 use weir_common::ipam::explain::explain;
 use weir_common::ipam::{Assigned, Assignee, Error, IpamSnapshot, Purpose, engine, map, reclaim};
 use weir_common::node::{
@@ -231,7 +231,7 @@ async fn delete_what_is_there(input: &Input) {
 }
 
 async fn collect_garbage(input: &Input) {
-    for scope in [Scope::OwnBlocks, Scope::AllBlocks] {
+    for scope in [CollectScope::OwnBlocks, CollectScope::AllBlocks] {
         let store = input.store();
         let before = Fingerprints::of(store.dump());
         let collection = Collection {
