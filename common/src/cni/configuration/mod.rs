@@ -73,7 +73,7 @@ pub struct NetworkConfiguration {
     /// Whether the container gets a default route besides the routes that the
     /// IPAM plugin gives it.
     pub include_default_routes: bool,
-    /// Fingerprints about the container to record: `namespace`, `pod`.
+    /// Facts about the container to record: `namespace`, `pod`.
     pub facts: BTreeMap<String, String>,
     /// Replaces the DNS settings of the IPAM plugin.
     pub dns: Option<Value>,
