@@ -10,9 +10,8 @@ use std::path::Path;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use support::{Other, add_addressed_link, add_link, attachment, ip, on_a_node, open, run};
-use weir_common::network::{
-    DEFAULT_MTU, NatPool, NatTable, NodeNeeds, Step, plan_attachment, plan_node,
-};
+use weir_common::link::DEFAULT_MTU;
+use weir_common::network::{NatPool, NatTable, NodeNeeds, Step, plan_attachment, plan_node};
 use weir_kernel::{Error, Kernel, Namespace, is_same_namespace};
 
 fn nat(pools: &[(&str, bool)]) -> Step {

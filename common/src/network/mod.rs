@@ -2,19 +2,19 @@
 //!
 //! Everything here is data and arithmetic; the crate `weir-kernel` carries plans out.
 //!
-//! - [`attachment`]: one container.
-//! - [`cluster`]: one node among many: the routes to other nodes' containers.
-//! - [`route`], [`nat`], [`nft`]: what both plan with.
-//! - [`autodetect`]: the address by which other nodes reach a node.
+//! - `attachment`: one container: [`plan_attachment`], [`compare`].
+//! - `cluster`: one node among many, the routes to other nodes' containers:
+//!   [`plan_cluster`], [`diff`].
+//! - `route`, `nat`, `nft`: what both plan with.
+//! - `autodetect`: the address by which other nodes reach a node.
 
-pub mod attachment;
+mod attachment;
 mod autodetect;
-pub mod cluster;
-pub mod nat;
+mod cluster;
+mod nat;
 mod nft;
-pub mod route;
+mod route;
 
-pub use crate::link::DEFAULT_MTU;
 pub use attachment::*;
 pub(crate) use autodetect::is_global_unicast;
 pub use autodetect::{

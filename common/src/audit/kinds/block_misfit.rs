@@ -38,7 +38,8 @@ fn describe(
     let in_use = content.allocations.len();
     let obstacle = (in_use > 0).then(|| {
         format!(
-            "{in_use} addresses in it are in use; disable its pool, move the containers to              another one, and repair again"
+            "{in_use} addresses in it are in use; disable its pool, move the containers to \
+             another one, and repair again"
         )
     });
     let host = content.owner.host().map(AsRef::as_ref);

@@ -18,7 +18,8 @@ pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {
         let problem = format!("block {block} lies in no pool and has {in_use} addresses in use");
         let obstacle = (in_use > 0).then(|| {
             format!(
-                "{in_use} addresses in it are in use; create a pool around it, or remove the                  containers"
+                "{in_use} addresses in it are in use; create a pool around it, or remove the \
+                 containers"
             )
         });
         let host = content.owner.host().map(AsRef::as_ref);

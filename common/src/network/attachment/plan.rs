@@ -320,7 +320,7 @@ pub fn plan_parameters(
 /// addresses, and bring its container's end up, in order.
 ///
 /// The host's routes come first: a link with a carrier and without them is then
-/// never an ADD at work, so that STATUS can tell what is broken ([`super::health`]).
+/// never an ADD at work, so that STATUS can tell what is broken ([`super::find_problems`]).
 /// The kernel takes them as soon as the host's end is up, carrier or not. The
 /// container's own routes need its end up.
 pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
