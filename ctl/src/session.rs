@@ -84,7 +84,7 @@ pub trait HostEnvironment: Observer {
     /// How many columns the terminal has, or what takes its place.
     fn width(&self) -> usize;
 
-    /// What stands in a file.
+    /// Reads a file as UTF-8.
     ///
     /// # Errors
     /// When it cannot be read, or is not UTF-8.

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -44,8 +45,9 @@ pub struct OwnAddress {
     is_patient: bool,
     /// The right address that the node was last registered with, and the link that has it.
     own: Option<Detected>,
-    /// The address that this machine last wrote, or wanted to.
-    written: Option<IpNet>,
+    /// The addresses that this machine has written, or wanted to: the datastore may tell of
+    /// an earlier one until it tells of the last.
+    written: BTreeSet<IpNet>,
     /// Whether the datastore went back in time since, so that an older address in it is
     /// not another host's.
     went_back: bool,
@@ -86,7 +88,7 @@ pub enum AddressDecision {
 impl OwnAddress {
     /// Of a family, found like this. One that is not `is_patient` waits for nothing.
     pub fn new(family: Family, detection: Detection, is_patient: bool) -> Self {
-        let (own, written, found, gone) = (None, None, None, None);
+        let (own, written, found, gone) = (None, BTreeSet::new(), None, None);
         Self { family, detection, is_patient, own, written, went_back: false, found, gone }
     }
 
@@ -129,7 +131,7 @@ impl OwnAddress {
     ) -> Result<AddressDecision, NotDetected> {
         let decision = self.next(registered, interfaces, source, now)?;
         if let AddressDecision::Register(address) = &decision {
-            self.written = Some(address.address);
+            self.written.insert(address.address);
         }
         Ok(decision)
     }
@@ -153,7 +155,8 @@ impl OwnAddress {
         }
         if let Some(own) = self.own.as_ref().and_then(|own| keep(own.address)) {
             (self.found, self.gone) = (None, None);
-            let is_own = registered == self.written || self.went_back;
+            let is_written = |registered| self.written.contains(&registered);
+            let is_own = registered.is_some_and(is_written) || self.went_back;
             return Ok(match registered.filter(|_| !is_own) {
                 Some(registered) => AddressDecision::Contested { registered, own: own.address },
                 None => AddressDecision::Register(own),

@@ -129,6 +129,10 @@ fn decide(
             let differing = addresses.fields().filter(differs);
             let fields: Vec<_> =
                 differing.map(|(field, address)| (field, Some(address.to_string()))).collect();
+            if fields.is_empty() {
+                // Nothing of it is written, and it must not be deleted meanwhile either.
+                transaction.unchanged(entry.key.clone(), entry.revision);
+            }
             node.set_bgp(&fields, transaction);
         }
     }

@@ -117,7 +117,7 @@ pub async fn check(store: &Memory, here: Option<&ThisNode>) -> Vec<Finding> {
     check_in(store, &AuditContext::new(here, later())).await
 }
 
-/// As [`check`], in these context.
+/// As [`check`], in this context.
 pub async fn check_in(store: &Memory, context: &AuditContext<'_>) -> Vec<Finding> {
     let snapshot = IpamSnapshot::list(store).await.unwrap();
     let findings = audit(&snapshot, context);
@@ -129,7 +129,7 @@ pub async fn repair(store: &Memory, here: Option<&ThisNode>) -> Vec<Finding> {
     repair_in(store, &AuditContext::new(here, later())).await
 }
 
-/// As [`repair`], in these context.
+/// As [`repair`], in this context.
 pub async fn repair_in(store: &Memory, context: &AuditContext<'_>) -> Vec<Finding> {
     for _ in 0..6 {
         let done = repair_once(store, context).await.unwrap();

@@ -39,8 +39,8 @@ pub struct Registration {
     /// Since when the datastore has not had the node although it had.
     absent: Option<Instant>,
     tunnel: TunnelAddress,
-    /// Whether the cluster has a GUID.
-    has_guid: bool,
+    /// Whether this agent has seen to the cluster's GUID.
+    has_tried_guid: bool,
 }
 
 /// What came of keeping a registration up to date.
@@ -73,7 +73,7 @@ impl Registration {
             was_seen: false,
             absent: None,
             tunnel: TunnelAddress::default(),
-            has_guid: false,
+            has_tried_guid: false,
         }
     }
 
@@ -120,11 +120,14 @@ impl Registration {
                 self.write(found, own, forgotten, &mut renewed).await;
             }
         }
-        if self.is_known && !self.has_guid {
-            match ensure_cluster_guid(self.datastore.as_ref(), &new_birth(), &new_birth().uid).await
-            {
-                Ok(()) => self.has_guid = true,
-                Err(error) => renewed.failures.push(chain(&error)),
+        if self.is_known && !self.has_tried_guid {
+            self.has_tried_guid = true;
+            let (birth, guid) = (new_birth(), new_birth().uid);
+            let ensured = ensure_cluster_guid(self.datastore.as_ref(), &birth, &guid).await;
+            if let Err(error) = ensured {
+                // The node works without one.
+                let error = chain(&error);
+                tracing::warn!(error, "the cluster gets no clusterGUID from this agent");
             }
         }
         let is_absent = self.is_known && own.is_none();

@@ -17,7 +17,7 @@ use crate::{add, failure};
 /// `plan_addresses`.)
 const DEL_IN_PROGRESS: Duration = Duration::from_millis(300);
 
-/// How many find_problems are told in full.
+/// How many problems are told in full.
 const MAX_TOLD: usize = 5;
 
 /// Looks whether containers can have the MTU that they would get, asks the IPAM

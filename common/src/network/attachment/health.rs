@@ -177,16 +177,16 @@ pub fn find_problems(attachments: &[AttachmentState], health: &NodeHealth) -> Ve
         let mut addresses = attachments.iter().flat_map(|attachment| &attachment.addresses);
         addresses.any(|address| address.is_ipv4() == is_v4)
     };
-    let mut find_problems = Vec::new();
-    find_problems.extend(not_forwarding(Families { ipv4: has(true), ipv6: has(false) }, node));
+    let mut problems = Vec::new();
+    problems.extend(not_forwarding(Families { ipv4: has(true), ipv6: has(false) }, node));
     if has(true) {
-        find_problems.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
+        problems.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
     }
     let mut addresses = attachments.iter().flat_map(|attachment| &attachment.addresses);
     if addresses.any(|&address| needs_nat(&health.without_nat, address)) {
-        find_problems.push(HealthProblem::NatMissing);
+        problems.push(HealthProblem::NatMissing);
     }
-    find_problems.extend(attachments.iter().filter_map(|attachment| {
+    problems.extend(attachments.iter().filter_map(|attachment| {
         let identity = || attachment.identity.clone();
         if !attachment.up {
             Some(HealthProblem::LinkDown(identity()))
@@ -195,7 +195,7 @@ pub fn find_problems(attachments: &[AttachmentState], health: &NodeHealth) -> Ve
             Some(HealthProblem::RouteMissing { identity: identity(), which })
         }
     }));
-    find_problems
+    problems
 }
 
 #[cfg(test)]
@@ -214,8 +214,8 @@ mod tests {
 
     fn texts(attachment: AttachmentState, node: &NodeState) -> String {
         let health = NodeHealth { state: node.clone(), ..NodeHealth::default() };
-        let find_problems = find_problems(&[attachment], &health);
-        find_problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        let problems = find_problems(&[attachment], &health);
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
     #[test]

@@ -99,12 +99,25 @@ impl ClusterCache {
                 // A wrong address counts as it was before.
                 self.known.carry_addresses_over(event.key(), &self.retained);
                 self.retained.drop_present_in(&self.known);
+                diff.whole |= self.give_way_to(event.key());
                 diff.whole |= !diff.is_empty() || self.retained() != retained;
             }
             self.revision = self.revision.max(event.revision());
         }
         self.changes += u64::from(!diff.is_empty());
         diff
+    }
+
+    /// Drops what is retained of a block whose own key was written or deleted: the datastore
+    /// now says itself who uses the block's addresses. Returns whether anything was dropped.
+    fn give_way_to(&mut self, key: &str) -> bool {
+        let Some(block) = keys::parse_block(key) else { return false };
+        if self.known.unreadable.contains_key(key) {
+            return false;
+        }
+        let borrowed = self.retained.borrowed.remove(&block);
+        let home = self.retained.homes.remove(&block);
+        borrowed.is_some() || home.is_some()
     }
 
     /// The revision up to which everything is known.
@@ -241,6 +254,23 @@ mod tests {
         assert_eq!(blocks(&cache), ["10.0.0.0/26 a"]);
         cache.apply(&[put(3, "b", "10.0.0.0/26")]);
         assert_eq!(blocks(&cache), ["10.0.0.0/26 b"]);
+    }
+
+    #[test]
+    fn retained_borrowings_give_way_to_the_block_itself() {
+        let block: IpNet = "10.0.0.0/26".parse().unwrap();
+        let address = "10.0.0.7".parse().unwrap();
+        let mut listed = state_of(&[("a", "10.0.0.0/26")]);
+        listed.borrowed.entry(block).or_default().insert(address, "b".to_owned());
+        let mut cache = ClusterCache::default();
+        cache.replace(listed, &at(50));
+        cache.replace(state_of(&[("a", "10.0.0.0/26")]), &at(20));
+        assert!(cache.state().borrowed.contains_key(&block));
+        // The block is gone, so nobody has an address of it.
+        let deleted = Event::Delete { key: keys::block(block), revision: Revision(21) };
+        assert!(cache.apply(&[deleted]).whole);
+        assert_eq!(cache.retained(), 0);
+        assert!(cache.state().borrowed.is_empty());
     }
 
     #[test]

@@ -199,7 +199,7 @@ impl ClusterState {
         pools.find(|(_, pool)| pool.cidr.contains(&range)).map(|(name, pool)| (name.as_str(), pool))
     }
 
-    /// Whether it made a diff, and what of it cannot be read.
+    /// Whether it made a difference, and what of it cannot be read.
     fn try_put(&mut self, key: &str, value: &[u8]) -> Result<(bool, Option<String>), String> {
         if let Some(name) = key.strip_prefix(keys::NODES) {
             return self.try_put_node(key, name, value);

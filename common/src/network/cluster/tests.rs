@@ -1,5 +1,5 @@
 //! Examples of the plan; in modules those of the diff, properties, and what the
-//! datastore makes of an state.
+//! datastore makes of a state.
 
 mod changes;
 mod from_the_datastore;
@@ -341,7 +341,7 @@ fn the_host_that_a_block_names_counts_more_than_affinities() {
     state.blocks.remove(&block);
     let (way, told) = plan(&state);
     assert!(way.is_none() && told.contains("has no confirmed affinity to it"), "{way:?} {told}");
-    // The datastore's word about a block counts more than what is held of it.
+    // The datastore's word about a block counts more than what is retained of it.
     state.blocks.insert(block, ["n2".to_owned()].into());
     let seen =
         |revision| ObservedRevision { revision: Revision(revision), ..ObservedRevision::default() };

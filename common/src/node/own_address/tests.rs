@@ -121,6 +121,23 @@ fn an_address_that_is_gone_has_a_minute_to_come_back() {
     assert_eq!(decide(&mut named, "172.16.1.1/24", &links, 999), "nothing");
 }
 
+/// The write of the second decision fails, or the datastore has not told of it yet.
+#[test]
+fn what_this_machine_wrote_itself_is_not_contested() {
+    let mut own = by_default();
+    decide(&mut own, "172.16.1.1/24", &two(), 0);
+    let [first, second] = two();
+    let only_second = [link("eth0", &[]), second];
+    decide(&mut own, "172.16.1.1/24", &only_second, 5);
+    let register = "register 192.168.7.1/24";
+    assert_eq!(decide(&mut own, "172.16.1.1/24", &only_second, 65), register);
+    let only_first = [first, link("eth1", &[])];
+    for now in [66, 67] {
+        let decided = decide(&mut own, "192.168.7.1/24", &only_first, now);
+        assert_eq!(decided, "register 172.16.1.1/24");
+    }
+}
+
 #[test]
 fn an_address_that_follows_on_the_same_link_is_soon_taken() {
     let mut own = by_default();

@@ -1,4 +1,4 @@
-//! An state out of keys and values.
+//! A state out of keys and values.
 
 use super::*;
 use crate::datastore::{Entry, Event, Revision, keys};
@@ -130,7 +130,7 @@ fn an_address_that_is_wrong_counts_as_before_and_takes_no_other_away() {
         cache.replace(ClusterState::default(), &at(4));
         assert_eq!((cache.retained(), cache.state().nodes.len()), (0, 0));
     }
-    // What is held counts for it, too.
+    // What is retained counts for it, too.
     cache.replace(listed(&good, 8), &at(9));
     assert!(cache.replace(ClusterState::default(), &at(5)));
     cache.apply(&[Event::Put(entry(&bad, 6))]);

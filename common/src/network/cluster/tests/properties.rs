@@ -217,10 +217,10 @@ proptest! {
         prop_assert_eq!(is_tunnel(&plan, "10.0.2.0/26"), !near);
     }
 
-    /// An state that took the changes one by one is the one that is read
+    /// A state that took the changes one by one is the one that is read
     /// at once: values survive their transport to `weir` too.
     #[test]
-    fn an_state_survives_its_json(state in some_state()) {
+    fn a_state_survives_its_json(state in some_state()) {
         let json = serde_json::to_string(&state).unwrap();
         prop_assert_eq!(serde_json::from_str::<ClusterState>(&json).unwrap(), state);
     }
