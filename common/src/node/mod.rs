@@ -3,7 +3,7 @@
 //!
 //! Others write to the same resource (people its labels and AS number, Calico
 //! fields of its own), so only what differs is changed and everything else kept.
-//! `docs/cluster.md` gives the reasons.
+//! `docs/registration.md` gives the reasons.
 
 mod error;
 mod own_address;

@@ -3,7 +3,7 @@
 //! [`watch`] lists and watches the datastore, [`agent`] is the loop that takes in
 //! what it and the kernel tell, `weir_kernel` reconciles the node with it. What is
 //! decided is decided in `weir_common::network`.
-//! `docs/cluster.md` gives the reasons.
+//! `docs/agent.md` gives the reasons.
 
 mod agent;
 mod http;

@@ -4,7 +4,7 @@
 //! state file. As long as nothing has changed in the datastore since, nothing is done here.
 //! [`LocalNode::find`] says who keeps the node, [`LocalNode::is_outdated`] whether anything changed,
 //! [`LocalNode::read_cluster`] reads what there is, and [`LocalNode::reconcile`] makes the kernel
-//! what that asks for. `docs/cluster.md` gives the reasons.
+//! what that asks for. `docs/agent.md` gives the reasons.
 
 use std::path::Path;
 

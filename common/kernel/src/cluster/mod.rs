@@ -1,6 +1,6 @@
 //! A node's part in the cluster: what is there, and carrying changes out.
 //!
-//! `weir_common::network` plans it; `docs/cluster.md` gives the reasons.
+//! `weir_common::network` plans it; `docs/kernel.md` gives the reasons.
 
 mod actual;
 mod change;
