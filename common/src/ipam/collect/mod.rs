@@ -20,7 +20,7 @@ use super::ownership::Ownership;
 
 pub use engine::{Claim, CollectScope, Collected, collect, collect_few};
 
-/// The longest that one ADD takes (`docs/ipam.md`): an address that is younger
+/// The longest that one ADD takes (`docs/audit.md`): an address that is younger
 /// may still be on its way into the kernel.
 pub const CALL_DEADLINE: SignedDuration = SignedDuration::from_secs(60);
 
