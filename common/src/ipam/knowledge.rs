@@ -257,5 +257,9 @@ impl Blocks {
 pub fn read_block(entry: &Entry) -> Result<Stored<Block>, Unreadable> {
     let block = Stored::read(entry, Block::from_json)?;
     let cidr = block.value.cidr;
-    block.under(&keys::block(cidr), format_args!("block {cidr}"))
+    // Not the key of its CIDR, which would pass over host bits.
+    if keys::parse_block(&entry.key) == Some(cidr) {
+        return Ok(block);
+    }
+    Err(Unreadable { key: entry.key.clone(), reason: format!("it holds block {cidr}") })
 }

@@ -222,9 +222,9 @@ async fn what_is_no_database_of_weirs_is_refused() {
     std::fs::write(path("text"), "This is a text. ".repeat(500)).unwrap();
     assert_refused(&path("text"), "damaged or no database").await;
     std::fs::write(path("empty"), "").unwrap();
-    assert_refused(&path("empty"), "no database of Weir's").await;
+    assert_refused(&path("empty"), "not a database of Weir's").await;
     Connection::open(path("foreign")).unwrap().execute_batch("CREATE TABLE t (c)").unwrap();
-    assert_refused(&path("foreign"), "no database of Weir's").await;
+    assert_refused(&path("foreign"), "not a database of Weir's").await;
     std::fs::create_dir(path("directory")).unwrap();
     assert_refused(&path("directory"), "unable to open").await;
     std::fs::write(path("file in the way"), "").unwrap();

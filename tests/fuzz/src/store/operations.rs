@@ -19,7 +19,7 @@ use weir_common::node::{
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
 
-use super::facts::{Fingerprints, Holder};
+use super::facts::{Facts, Holder};
 use super::input::Input;
 use crate::call::NOW;
 
@@ -50,12 +50,12 @@ fn request(input: &Input, number: u8, wants: &[Want]) -> Request {
 }
 
 /// What an operation did is what it may have done.
-fn compare(before: &Fingerprints, after: &Fingerprints, succeeded: bool, may_lose: MayLose<'_>) {
+fn compare(before: &Facts, after: &Facts, succeeded: bool, may_lose: MayLose<'_>) {
     if !succeeded {
         assert!(before.dump == after.dump, "an operation that failed changed the store");
     }
     for key in &before.unreadable {
-        let shown = |facts: &Fingerprints| {
+        let shown = |facts: &Facts| {
             facts.dump.get(key).map(|value| String::from_utf8_lossy(value).into_owned())
         };
         assert_eq!(shown(before), shown(after), "{key} was overwritten");
@@ -67,7 +67,7 @@ fn compare(before: &Fingerprints, after: &Fingerprints, succeeded: bool, may_los
 }
 
 /// An error is one that has a reason.
-fn assert_explained(error: &Error, before: &Fingerprints) {
+fn assert_explained(error: &Error, before: &Facts) {
     assert!(!error.to_string().is_empty());
     match error {
         Error::Malformed { key, .. } => {
@@ -93,7 +93,7 @@ async fn add_and_delete(input: &Input) {
 
 /// One ADD, repeated, and foretold by an explanation.
 async fn add(store: &Memory, request: &Request) {
-    let before = Fingerprints::of(store.dump());
+    let before = Facts::of(store.dump());
     let handle_id = &request.assignee.handle_id;
     let known = before.taken.values().any(|it| it.handle == *handle_id || it.handle.is_empty());
     let has_handle = before.dump.contains_key(&keys::handle(handle_id));
@@ -101,7 +101,7 @@ async fn add(store: &Memory, request: &Request) {
         explain(store, &request.assignee.host, request.wants.clone(), vec![], NOW).await;
     let explained = explained.expect("the store is there").outcome;
     let assigned = engine::assign(store, request, &[], NOW).await.map(|it| it.addresses);
-    let after = Fingerprints::of(store.dump());
+    let after = Facts::of(store.dump());
     compare(&before, &after, assigned.is_ok(), &|_, holder| is_of(holder, &request.assignee));
     if !known && !has_handle {
         let foretold = explained.map(|next| next.iter().map(|it| it.address).collect());
@@ -118,12 +118,7 @@ async fn add(store: &Memory, request: &Request) {
     }
 }
 
-fn assert_new(
-    assigned: &[Assigned],
-    request: &Request,
-    before: &Fingerprints,
-    after: &Fingerprints,
-) {
+fn assert_new(assigned: &[Assigned], request: &Request, before: &Facts, after: &Facts) {
     let mut seen = BTreeSet::new();
     for Assigned { address, block } in assigned {
         assert!(seen.insert(address), "{address} twice");
@@ -162,9 +157,9 @@ fn is_of(holder: &Holder, assignee: &Assignee) -> bool {
 }
 
 async fn delete(store: &Memory, assignee: &Assignee) {
-    let before = Fingerprints::of(store.dump());
+    let before = Facts::of(store.dump());
     let released = engine::release(store, assignee).await;
-    let after = Fingerprints::of(store.dump());
+    let after = Facts::of(store.dump());
     compare(&before, &after, released.is_ok(), &|_, holder| is_of(holder, assignee));
     match released {
         Ok(released) => {
@@ -182,14 +177,14 @@ async fn delete(store: &Memory, assignee: &Assignee) {
 /// Of two ADDs at the same moment none gets what the other one gets.
 async fn two_at_once(input: &Input) {
     let store = input.store();
-    let before = Fingerprints::of(store.dump());
+    let before = Facts::of(store.dump());
     let requests = [request(input, 1, &input.wants), request(input, 2, &input.wants)];
     let (one, other) = (store.another_process(), store.another_process());
     let (one, other) = tokio::join!(
         engine::assign(&one, &requests[0], &[], NOW),
         engine::assign(&other, &requests[1], &[], NOW),
     );
-    let after = Fingerprints::of(store.dump());
+    let after = Facts::of(store.dump());
     compare(&before, &after, true, &|_, holder| {
         requests.iter().any(|it| is_of(holder, &it.assignee))
     });
@@ -202,7 +197,7 @@ async fn two_at_once(input: &Input) {
 
 /// Who asks for an address in a block that cannot be read is told its key.
 async fn refuse_damaged_blocks(input: &Input) {
-    let facts = Fingerprints::of(input.entries.clone());
+    let facts = Facts::of(input.entries.clone());
     for (key, block) in facts.damaged_blocks().take(4) {
         let store = input.store();
         let want = Want::Exactly(block.network());
@@ -215,7 +210,7 @@ async fn refuse_damaged_blocks(input: &Input) {
             }
             Err(error) => assert_explained(&error, &facts),
         }
-        compare(&facts, &Fingerprints::of(store.dump()), true, &|_, _| false);
+        compare(&facts, &Facts::of(store.dump()), true, &|_, _| false);
     }
 }
 
@@ -233,7 +228,7 @@ async fn delete_what_is_there(input: &Input) {
 async fn collect_garbage(input: &Input) {
     for scope in [CollectScope::OwnBlocks, CollectScope::AllBlocks] {
         let store = input.store();
-        let before = Fingerprints::of(store.dump());
+        let before = Facts::of(store.dump());
         let collection = Collection {
             host: input.host.clone(),
             machine: None,
@@ -242,7 +237,7 @@ async fn collect_garbage(input: &Input) {
         };
         let collected = collect(&store, &collection, scope, &|_| true).await;
         collected.errors.iter().for_each(|error| assert_explained(error, &before));
-        let after = Fingerprints::of(store.dump());
+        let after = Facts::of(store.dump());
         let own = |_: &IpAddr, holder: &Holder| {
             holder.node == input.host && holder.handle.starts_with("net.")
         };
@@ -253,10 +248,9 @@ async fn collect_garbage(input: &Input) {
 
 async fn release_single_addresses(input: &Input) {
     let store = input.store();
-    let addresses: Vec<IpAddr> =
-        Fingerprints::of(store.dump()).taken.keys().copied().take(3).collect();
+    let addresses: Vec<IpAddr> = Facts::of(store.dump()).taken.keys().copied().take(3).collect();
     for address in addresses {
-        let before = Fingerprints::of(store.dump());
+        let before = Facts::of(store.dump());
         let allocation = match look_up(&store, address).await {
             Ok(Some(allocation)) => allocation,
             Ok(None) => continue,
@@ -266,7 +260,7 @@ async fn release_single_addresses(input: &Input) {
             }
         };
         let released = release(&store, &SeenAddress::from(&allocation)).await;
-        let after = Fingerprints::of(store.dump());
+        let after = Facts::of(store.dump());
         compare(&before, &after, released.is_ok(), &|lost, _| *lost == address);
         if let Err(error) = released {
             assert_explained(&error, &before);
@@ -277,7 +271,7 @@ async fn release_single_addresses(input: &Input) {
 /// What a node writes about itself.
 async fn own_node(input: &Input) {
     let store = input.store();
-    let before = Fingerprints::of(store.dump());
+    let before = Facts::of(store.dump());
     let birth = Birth { uid: "0".to_owned(), timestamp: "2026-11-23T03:36:01Z".to_owned() };
     let addresses = NodeAddresses { ipv4: "172.31.1.1/24".parse().ok(), ipv6: None };
     if let Err(error) = register(&store, &input.host, addresses, Some(&birth), None).await {
@@ -292,12 +286,12 @@ async fn own_node(input: &Input) {
     }
     let _ = release_tunnel_address(&store, &input.host, None).await;
     let own = format!("ipip-tunnel-addr-{}", input.host);
-    compare(&before, &Fingerprints::of(store.dump()), true, &|_, holder| holder.handle == own);
+    compare(&before, &Facts::of(store.dump()), true, &|_, holder| holder.handle == own);
 }
 
 async fn check_and_repair(input: &Input) {
     let store = input.store();
-    let before = Fingerprints::of(store.dump());
+    let before = Facts::of(store.dump());
     let context = AuditContext::new(None, NOW + SignedDuration::from_hours(1));
     let snapshot = IpamSnapshot::list(&store).await.expect("the store is there");
     let findings = audit(&snapshot, &context);
@@ -315,7 +309,7 @@ async fn check_and_repair(input: &Input) {
         map::draw(&snapshot, width, |_, text| text.to_owned());
     }
     repair(&store, &context, &before).await;
-    let repaired = Fingerprints::of(store.dump());
+    let repaired = Facts::of(store.dump());
     compare(&before, &repaired, true, &|_, _| false);
     let snapshot = IpamSnapshot::list(&store).await.expect("the store is there");
     for empty in reclaim::plan(&snapshot, &hosts_gone(&snapshot, &context)) {
@@ -323,12 +317,12 @@ async fn check_and_repair(input: &Input) {
             assert_explained(&error, &repaired);
         }
     }
-    compare(&before, &Fingerprints::of(store.dump()), true, &|_, _| false);
+    compare(&before, &Facts::of(store.dump()), true, &|_, _| false);
     add(&store, &request(input, 5, &input.wants)).await;
 }
 
 /// Repairs until nothing is mended any more.
-async fn repair(store: &Memory, context: &AuditContext<'_>, before: &Fingerprints) {
+async fn repair(store: &Memory, context: &AuditContext<'_>, before: &Facts) {
     for _ in 0..MOST_ROUNDS {
         let snapshot = IpamSnapshot::list(store).await.expect("the store is there");
         let findings = audit(&snapshot, context);
