@@ -51,8 +51,7 @@ pub fn plan_repair(
         values.require_machine(host, &mut transaction);
     }
     if found.rests_on_pools() {
-        let (prefix, revision) = (keys::POOLS.to_owned(), values.guarded.revision);
-        transaction.compares.push(Compare::NoneNewer { prefix, revision });
+        transaction.none_newer(keys::POOLS.to_owned(), values.guarded.revision);
     }
     if transaction.compares.len() > MAX_COMPARES {
         let reason = "it takes more changes than one transaction may hold";

@@ -101,7 +101,8 @@ impl Attempts {
     /// Commits; answers whether it took effect. If not, read and decide again.
     ///
     /// # Errors
-    /// [`Error`], [`Error::Unavailable`] only after several lost answers.
+    /// [`Error`]: [`Error::Unavailable`] after more than three lost answers, or when the store
+    /// cannot be read after one.
     pub async fn commit(
         &mut self,
         datastore: &dyn Datastore,

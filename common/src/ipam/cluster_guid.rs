@@ -9,9 +9,7 @@ use crate::resources::{Birth, ClusterInformation};
 /// # Errors
 /// [`Error::Malformed`], [`Error::Datastore`].
 pub async fn cluster_guid(datastore: &dyn Datastore) -> Result<Option<String>, Error> {
-    let entry = datastore.get(keys::CLUSTER_INFORMATION).await?;
-    let stored = entry.map(|entry| Stored::read(&entry, ClusterInformation::from_json));
-    Ok(stored.transpose()?.and_then(|stored| stored.value.guid))
+    Ok(read(datastore).await?.and_then(|stored| stored.value.guid))
 }
 
 /// Gives the cluster a GUID and the ready flag if it has no GUID, so that Calico's
@@ -28,9 +26,7 @@ pub async fn ensure_cluster_guid(
 ) -> Result<(), Error> {
     let key = keys::CLUSTER_INFORMATION;
     transact(datastore, async |_| {
-        let found = datastore.get(key).await?;
-        let stored = found.map(|entry| Stored::read(&entry, ClusterInformation::from_json));
-        let stored = stored.transpose()?;
+        let stored = read(datastore).await?;
         let revision = stored.as_ref().map(|stored| stored.revision);
         let information = stored.map(|stored| stored.value).unwrap_or_default();
         let value = information.with_guid(birth, guid);
@@ -45,4 +41,10 @@ pub async fn ensure_cluster_guid(
         Ok(Decision::Commit(transaction, ()))
     })
     .await
+}
+
+async fn read(datastore: &dyn Datastore) -> Result<Option<Stored<ClusterInformation>>, Error> {
+    let entry = datastore.get(keys::CLUSTER_INFORMATION).await?;
+    let stored = entry.map(|entry| Stored::read(&entry, ClusterInformation::from_json));
+    Ok(stored.transpose()?)
 }

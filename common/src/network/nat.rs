@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
 use super::nft::{NftTable, chain, matches, rule};
+use crate::resources::IpPool;
 
 /// The name of the table's chain, and of its hook.
 const CHAIN: &str = "postrouting";
@@ -18,6 +19,12 @@ pub struct NatPool {
     /// Whether traffic from it to outside every pool is masqueraded
     /// (`natOutgoing`).
     pub nat_outgoing: bool,
+}
+
+impl From<&IpPool> for NatPool {
+    fn from(pool: &IpPool) -> Self {
+        Self { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing }
+    }
 }
 
 /// Whether what this address sends to outside all pools is to be masqueraded.

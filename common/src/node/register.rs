@@ -8,8 +8,7 @@ use serde_json::{Map, Value, json};
 use super::error::Error;
 use super::stored::{StoredNode, object_in};
 use crate::datastore::{
-    Compare, Contended, Datastore, Decision, Entry, Selection, Snapshot, Transaction, keys,
-    transact,
+    Contended, Datastore, Decision, Entry, Selection, Snapshot, Transaction, keys, transact,
 };
 use crate::ipam::{Family, Guarded, MachineId, MachineRecord, Ownership};
 use crate::resources::{Birth, Kind, Node, Resource};
@@ -137,8 +136,7 @@ fn decide(
         }
     }
     ownership.claim(name, transaction);
-    let (prefix, revision) = (keys::NODES.to_owned(), snapshot.revision);
-    transaction.compares.push(Compare::NoneNewer { prefix, revision });
+    transaction.none_newer(keys::NODES.to_owned(), snapshot.revision);
     Ok(())
 }
 

@@ -56,6 +56,11 @@ fn as_ipv4(cidr: IpNet) -> Option<IpNet> {
     IpNet::new(address.into(), length).ok()
 }
 
+/// Whether two networks have an address in common.
+pub fn overlap(left: IpNet, right: IpNet) -> bool {
+    left.contains(&right) || right.contains(&left)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

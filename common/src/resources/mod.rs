@@ -24,6 +24,7 @@ pub mod selector;
 mod types;
 mod v1;
 
+pub use cidr::overlap;
 pub use cluster_information::ClusterInformation;
 pub use document::DocumentError;
 pub use error::{Error, FieldError};

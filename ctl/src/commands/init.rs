@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
-use weir_common::resources::{Kind, Resource};
+use weir_common::resources::{Kind, Resource, overlap};
 
 use super::change::ChangeArgs;
 use super::report;
@@ -144,8 +144,7 @@ fn range(resource: &Resource) -> Result<IpNet, Failure> {
 async fn check_node(ranges: &[IpNet], session: &Session<'_>) -> Result<(), Failure> {
     let occupied = session.environment.occupied().await?;
     for range in ranges {
-        let overlap = |used: &IpNet| range.contains(used) || used.contains(range);
-        if let Some(in_the_way) = occupied.iter().find(|occupied| overlap(&occupied.range)) {
+        if let Some(in_the_way) = occupied.iter().find(|occupied| overlap(*range, occupied.range)) {
             let flag = if range.addr().is_ipv4() { "--cidr" } else { "--ipv6-cidr" };
             return Err(Failure::new(format!(
                 "the pool {range} would overlap this node's {}; \

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use weir_common::datastore::{Datastore, Entry, Pages, Revision, keys};
 use weir_common::ipam::{Block, Stored, read_block};
+use weir_common::resources::overlap;
 
 use super::error::StoreError;
 
@@ -61,11 +62,6 @@ pub(super) fn key_prefix(range: IpNet) -> String {
         }
         IpNet::V6(_) => format!("{}ipv6/block/", keys::BLOCKS),
     }
-}
-
-/// Whether two networks have an address in common.
-pub(super) fn overlap(left: IpNet, right: IpNet) -> bool {
-    left.contains(&right) || right.contains(&left)
 }
 
 #[cfg(test)]

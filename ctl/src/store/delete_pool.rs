@@ -28,7 +28,7 @@ use weir_common::datastore::{
 use weir_common::ipam::release::forget_full;
 use weir_common::ipam::{Block, Guarded, Stored};
 use weir_common::node::is_tunnel_address;
-use weir_common::resources::{Kind, Resource};
+use weir_common::resources::{Kind, Resource, overlap};
 
 use super::blocks::{self, blocks_in, in_use};
 use super::deletion::{Deleted, Deletion};
@@ -282,7 +282,7 @@ async fn affinities_in(
     while let Some(page) = pages.next().await? {
         let is_in = |entry: &Entry| {
             let block = keys::parse_affinity(&entry.key).map(|(_, block)| block);
-            block.is_some_and(|block| blocks::overlap(range, block))
+            block.is_some_and(|block| overlap(range, block))
         };
         let concerned = page.entries.into_iter().filter(is_in);
         found.extend(concerned.map(|entry| (entry.key, entry.revision)));

@@ -13,9 +13,8 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
 use weir_common::datastore::{Datastore, DatastoreConfiguration, Revision};
 use weir_common::network::{
-    ClusterCache, ClusterPool, ClusterSnapshot, ClusterState, Mtu, MtuSource, NamedNode, Nat,
-    NatPool, NatTable, SavedState, TunnelNeed, Writer, any_tunnels, needs_tunnel, plan_cluster,
-    pod_mtu,
+    ClusterCache, ClusterSnapshot, ClusterState, Mtu, MtuSource, NamedNode, Nat, NatPool, NatTable,
+    SavedState, TunnelNeed, Writer, any_tunnels, needs_tunnel, plan_cluster, pod_mtu,
 };
 use weir_common::node::{LocalFacts, TunnelOutcome, reconcile_tunnel_address};
 use weir_common::resources::IpPool;
@@ -101,9 +100,8 @@ impl LocalNode {
     /// # Errors
     /// The kernel cannot be asked.
     pub fn pools_without_nat(&self, kernel: &Kernel) -> Result<Vec<NatPool>, weir_kernel::Error> {
-        let pool =
-            |pool: &ClusterPool| NatPool { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
-        let pools: Vec<NatPool> = self.known_inventory().pools.values().map(pool).collect();
+        let pools: Vec<NatPool> =
+            self.known_inventory().pools.values().map(NatPool::from).collect();
         // A kernel without nftables cannot be asked where no pool wants NAT.
         let is_lost = pools.iter().any(|pool| pool.nat_outgoing) && !kernel.has_nat()?;
         Ok(if is_lost { pools } else { Vec::new() })
@@ -113,11 +111,10 @@ impl LocalNode {
     /// datastore has lost counts too: then the last reconcile knows better.
     pub fn nat(&self, pools: Option<&[IpPool]>) -> Nat {
         let retains = self.state.as_ref().is_some_and(|state| state.retained > 0);
-        let pool = |pool: &IpPool| NatPool { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
         match pools.filter(|_| !retains) {
             None => Nat::AsItIs,
             Some(pools) => {
-                let pools: Vec<NatPool> = pools.iter().map(pool).collect();
+                let pools: Vec<NatPool> = pools.iter().map(NatPool::from).collect();
                 Nat::Exactly(NatTable::from_pools(&pools))
             }
         }

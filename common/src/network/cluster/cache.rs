@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::cluster_state::ClusterState;
 use super::snapshot::ObservedRevision;
 use crate::datastore::{Event, History, Revision, keys};
+use crate::resources::overlap;
 
 /// The cluster's state, kept up to date from a datastore.
 ///
@@ -166,8 +167,7 @@ impl ClusterState {
     /// Drops what `present` has itself. A pool also gives way to one of another name that has
     /// some of its addresses, and a block to another host's claim.
     fn drop_present_in(&mut self, present: &Self) {
-        let overlap = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
-        let is_taken = |cidr: &IpNet| present.pools.values().any(|it| overlap(&it.cidr, cidr));
+        let is_taken = |cidr: &IpNet| present.pools.values().any(|it| overlap(it.cidr, *cidr));
         let has_block = |block: &IpNet| present.blocks.contains_key(block);
         self.nodes.retain(|name, _| !present.nodes.contains_key(name));
         self.pools.retain(|name, pool| !present.pools.contains_key(name) && !is_taken(&pool.cidr));

@@ -12,6 +12,7 @@ use crate::ipam::{
     ATTRIBUTE_NODE, Affinity, AffinityState, Block, Family, MachineId, MachineRecord,
     affinity_of_host, nth_address,
 };
+use crate::network::nat::NatPool;
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool, Node};
 
 /// The addresses of a node, as registered.
@@ -60,6 +61,12 @@ impl From<&IpPool> for ClusterPool {
             has_tunnel_addresses: pool.ipip_mode != EncapsulationMode::Never
                 && pool.allows(AllowedUse::Tunnel),
         }
+    }
+}
+
+impl From<&ClusterPool> for NatPool {
+    fn from(pool: &ClusterPool) -> Self {
+        Self { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing }
     }
 }
 

@@ -113,9 +113,7 @@ pub fn plan_cluster(node: &str, state: &ClusterState, underlay: &Underlay) -> Cl
         peers: peers(node, state).filter_map(|(_, peer)| v4(peer.ipv4)).collect(),
         asymmetric: asymmetric(node, own, state, underlay),
     });
-    let nat_pool =
-        |pool: &ClusterPool| NatPool { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
-    let nat_pools: Vec<NatPool> = state.pools.values().map(nat_pool).collect();
+    let nat_pools: Vec<NatPool> = state.pools.values().map(NatPool::from).collect();
     let mut plan = ClusterPlan {
         tunnel,
         routes: BTreeMap::new(),

@@ -5,6 +5,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::modes::{AllowedUse, EncapsulationMode};
 use super::{IpPool, default_block_size};
+use crate::resources::cidr::overlap;
 use crate::resources::error::FieldError;
 use crate::resources::fields::{Fields, Problems};
 
@@ -186,9 +187,4 @@ pub fn check_update(old: &IpPool, new: &IpPool) -> Result<(), Vec<FieldError>> {
 fn fail_if_any(problems: impl Iterator<Item = FieldError>) -> Result<(), Vec<FieldError>> {
     let problems: Vec<_> = problems.collect();
     if problems.is_empty() { Ok(()) } else { Err(problems) }
-}
-
-/// Whether two networks have an address in common.
-fn overlap(left: IpNet, right: IpNet) -> bool {
-    left.contains(&right) || right.contains(&left)
 }
