@@ -61,6 +61,8 @@ fn the_next_agent_goes_on_with_what_they_were() {
 #[test]
 fn so_does_one_that_comes_after_the_last_was_killed() {
     nothing_is_withdrawn(|fleet| {
+        let state = || fleet.members[0].node().run(&["cat", "/run/weir/state.json"]);
+        fleet.until("n1 has noted where n2 is", || state().contains("172.31.1.12"));
         let agent = fleet.members[0].agent().process();
         nix::sys::signal::kill(agent, nix::sys::signal::Signal::SIGKILL).expect("it runs");
         // No agent of this node has seen them fail.

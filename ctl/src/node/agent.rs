@@ -116,6 +116,7 @@ impl Agent {
         loop {
             self.metrics.turn(Instant::now());
             let due = self.timer.due();
+            let write_due = self.state_file.due(&self.cache);
             tokio::select! {
                 event = events.recv() => {
                     let Some(event) = event else { break };
@@ -138,6 +139,9 @@ impl Agent {
                     if until == Until::Reconciled && self.is_settled() {
                         break;
                     }
+                }
+                () = sleep_until(write_due.unwrap_or_else(Instant::now)), if write_due.is_some() => {
+                    self.state_file.flush(&self.cache).await;
                 }
                 _ = drift.tick() => self.expect_changes(StateDiff::everything()),
                 _ = watchdog.tick() => self.service.is_alive(),

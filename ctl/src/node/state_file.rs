@@ -12,8 +12,9 @@ use weir_process::{
 /// How long a call that has begun before this agent may still hold the node's lock.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The shortest time between two writes that nothing waits for: the file may be megabytes.
-const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a change of blocks alone may wait for its write: the file may be megabytes, and the
+/// next agent reads the blocks from the datastore.
+const WRITE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Writes the state file while the agent runs.
 #[derive(Debug)]
@@ -54,24 +55,26 @@ impl StateFile {
         if is_ours { cache } else { ClusterCache::default() }
     }
 
-    /// Writes what has changed: at once what plugins go by and what the datastore does not have
-    /// (any more), since this process may be killed; else once a second at most.
+    /// Writes what has changed: the next agent goes on with it if this one is killed.
     pub async fn write(&mut self, cache: &ClusterCache, plan: &ClusterPlan) {
         let (tunnel, pod_mtu) = (TunnelNeed::of(plan), plan.pod_mtu);
         let is_agents =
             || read_state(Path::new(STATE_FILE)).is_some_and(|state| state.writer == Writer::Agent);
         let is_current = self.written.as_ref().is_some_and(|written| {
-            let may_wait = cache.retained() == 0 && cache.state().unreadable.is_empty();
-            let is_early = may_wait && written.at.elapsed() < WRITE_INTERVAL;
-            (written.tunnel, written.pod_mtu) == (tunnel, pod_mtu)
-                && (written.changes == cache.changes() || is_early)
+            (written.tunnel, written.pod_mtu, written.changes) == (tunnel, pod_mtu, cache.changes())
         });
         if !is_current || !is_agents() {
             self.replace(cache, tunnel, pod_mtu).await;
         }
     }
 
-    /// Writes what has changed since the last write, before the agent ends.
+    /// When [`StateFile::flush`] is due, if anything has changed since the last write.
+    pub fn due(&self, cache: &ClusterCache) -> Option<Instant> {
+        let written = self.written.as_ref().filter(|it| it.changes != cache.changes())?;
+        Some(written.at + WRITE_INTERVAL)
+    }
+
+    /// Writes what has changed since the last write, with the plan's outcome as it was then.
     pub async fn flush(&mut self, cache: &ClusterCache) {
         let written = self.written.as_ref().filter(|it| it.changes != cache.changes());
         if let Some(&WrittenState { tunnel, pod_mtu, .. }) = written {
@@ -83,9 +86,13 @@ impl StateFile {
         let (node, datastore) = (self.node.clone(), self.datastore.as_str());
         let mut state = SavedState::new(Writer::Agent, node, datastore, boot_id(), cache, tunnel);
         state.pod_mtu = Some(pod_mtu);
-        if replace(&state, cache).await {
-            let (at, changes) = (Instant::now(), cache.changes());
-            self.written = Some(WrittenState { at, changes, tunnel, pod_mtu });
+        let is_written = replace(&state, cache).await;
+        let at = Instant::now();
+        if is_written {
+            self.written = Some(WrittenState { at, changes: cache.changes(), tunnel, pod_mtu });
+        } else if let Some(written) = &mut self.written {
+            // Tried again a while later.
+            written.at = at;
         }
     }
 }
