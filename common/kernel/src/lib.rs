@@ -22,6 +22,7 @@ mod node;
 mod occupied;
 mod remove;
 mod route;
+mod sources;
 mod sysctl;
 
 use std::path::Path;

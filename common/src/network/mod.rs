@@ -5,6 +5,7 @@
 //! - [`attachment`]: one container.
 //! - [`cluster`]: one node among many: the routes to other nodes' containers.
 //! - [`route`], [`nat`], [`nft`]: what both plan with.
+//! - [`source_filter`]: which sources containers may send from.
 //! - [`autodetect`]: the address by which other nodes reach a node.
 
 pub mod attachment;
@@ -13,6 +14,7 @@ pub mod cluster;
 pub mod nat;
 mod nft;
 pub mod route;
+mod source_filter;
 
 pub use crate::link::DEFAULT_MTU;
 pub use attachment::*;
@@ -25,3 +27,4 @@ pub use cluster::*;
 pub use nat::*;
 pub use nft::NftTable;
 pub use route::*;
+pub use source_filter::{OtherSources, SourceFilter, UNCHECKED_GROUP, other_sources};

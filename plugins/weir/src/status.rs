@@ -17,7 +17,7 @@ use crate::{add, failure};
 /// `plan_addresses`.)
 const DEL_IN_PROGRESS: Duration = Duration::from_millis(300);
 
-/// How many find_problems are told in full.
+/// How many problems are told in full.
 const MAX_TOLD: usize = 5;
 
 /// Looks whether containers can have the MTU that they would get, asks the IPAM
@@ -74,5 +74,7 @@ async fn look(call: &Call, kernel: &Kernel) -> Result<Vec<HealthProblem>, Error>
     let node = Node::find(call);
     let need = node.tunnel();
     let without_nat = node.pools_without_nat(kernel).map_err(failure::of_kernel)?;
-    Ok(find_problems(&attachments, &NodeHealth { state, need, tunnel, without_nat }))
+    let without_source_filter = !kernel.has_source_filter().map_err(failure::of_kernel)?;
+    let health = NodeHealth { state, need, tunnel, without_nat, without_source_filter };
+    Ok(find_problems(&attachments, &health))
 }

@@ -70,10 +70,19 @@ impl Kernel {
         failures.extend(self.ensure_node(&forwarding).await.err());
         let nat = NodeNeeds { nat: Nat::Exactly(plan.nat.clone()), ..NodeNeeds::default() };
         failures.extend(self.ensure_node(&nat).await.err());
+        failures.extend(self.guard_sources().await.err().map(Into::into));
         let applied = self.apply_cluster(&plan).await;
         failures.extend(applied.failures.into_iter().map(Into::into));
         let problems = plan.problems.union(&applied.problems).cloned().collect();
         Ok(Reconciled { plan, changes: applied.changes, failures, problems })
+    }
+
+    /// Keeps the filter of what containers send, where any are checked.
+    async fn guard_sources(&self) -> Result<(), Error> {
+        match self.checks_sources().await? {
+            true => self.ensure_source_filter().await,
+            false => Ok(()),
+        }
     }
 
     /// What was applied stays, whatever fails later: there is nothing to undo it for.

@@ -148,6 +148,7 @@ mod tests {
     use super::super::mtu::Mtu;
     use super::super::plan::RequestedRoute;
     use super::*;
+    use crate::link::SourceCheck;
 
     fn attachment(addresses: &[&str], gateways: &[&str], metric: Option<u32>) -> Attachment {
         let route = RequestedRoute {
@@ -166,6 +167,7 @@ mod tests {
             mtu: Mtu::configured(1500),
             mac: None,
             allow_ip_forwarding: Some(false),
+            source_check: SourceCheck::Strict,
             routes: vec![route],
             default_routes: true,
             gateways: parse(gateways),

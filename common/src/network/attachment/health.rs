@@ -21,6 +21,8 @@ pub struct AttachmentState {
     /// Whether the container's end is up: without, nothing is expected to pass. An
     /// ADD brings it up after it has given the node its routes.
     pub carrier: bool,
+    /// Whether the container may send from its own addresses only (`source_check`).
+    pub is_checked: bool,
     /// The addresses that the node routes to it.
     pub addresses: Vec<IpAddr>,
     /// The IP versions that its link was made ready for. Of interest only where a route
@@ -69,6 +71,8 @@ pub enum HealthProblem {
     },
     /// Pools of containers ask for NAT, and the node has none.
     NatMissing,
+    /// Containers may send from their own addresses only, and the filter is gone.
+    SourceFilterMissing,
     /// A pool tunnels, and there is no tunnel device.
     TunnelMissing,
     /// The tunnel device is down.
@@ -106,6 +110,12 @@ impl fmt::Display for HealthProblem {
                 "pools ask for NAT (natOutgoing) and the node's is gone: their containers do not \
                  reach the world outside; {AGAIN}, and look for what removed \"table inet weir\" \
                  (nft flush ruleset?)"
+            ),
+            Self::SourceFilterMissing => write!(
+                formatter,
+                "the filter of what containers send is gone, so they can send with the addresses \
+                 of others; {AGAIN}, and look for what removed \"table inet weir-sources\" (nft \
+                 flush ruleset?)"
             ),
             Self::TunnelMissing => write!(
                 formatter,
@@ -157,6 +167,8 @@ pub struct NodeHealth {
     /// The pools for which its NAT was made; none where it has NAT, or somebody else
     /// sees to that.
     pub without_nat: Vec<NatPool>,
+    /// Whether the filter of what containers send is gone.
+    pub without_source_filter: bool,
 }
 
 /// What keeps addresses of these IP versions from the world because the node does not
@@ -177,16 +189,19 @@ pub fn find_problems(attachments: &[AttachmentState], health: &NodeHealth) -> Ve
         let mut addresses = attachments.iter().flat_map(|attachment| &attachment.addresses);
         addresses.any(|address| address.is_ipv4() == is_v4)
     };
-    let mut find_problems = Vec::new();
-    find_problems.extend(not_forwarding(Families { ipv4: has(true), ipv6: has(false) }, node));
+    let mut problems = Vec::new();
+    problems.extend(not_forwarding(Families { ipv4: has(true), ipv6: has(false) }, node));
     if has(true) {
-        find_problems.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
+        problems.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
+    }
+    if health.without_source_filter && attachments.iter().any(|attachment| attachment.is_checked) {
+        problems.push(HealthProblem::SourceFilterMissing);
     }
     let mut addresses = attachments.iter().flat_map(|attachment| &attachment.addresses);
     if addresses.any(|&address| needs_nat(&health.without_nat, address)) {
-        find_problems.push(HealthProblem::NatMissing);
+        problems.push(HealthProblem::NatMissing);
     }
-    find_problems.extend(attachments.iter().filter_map(|attachment| {
+    problems.extend(attachments.iter().filter_map(|attachment| {
         let identity = || attachment.identity.clone();
         if !attachment.up {
             Some(HealthProblem::LinkDown(identity()))
@@ -195,7 +210,7 @@ pub fn find_problems(attachments: &[AttachmentState], health: &NodeHealth) -> Ve
             Some(HealthProblem::RouteMissing { identity: identity(), which })
         }
     }));
-    find_problems
+    problems
 }
 
 #[cfg(test)]
@@ -207,6 +222,7 @@ mod tests {
             identity: AttachmentIdentity::new("pods", "c1", "eth0").unwrap(),
             up: true,
             carrier: true,
+            is_checked: true,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             ready_for: Families::default(),
         }
@@ -214,8 +230,8 @@ mod tests {
 
     fn texts(attachment: AttachmentState, node: &NodeState) -> String {
         let health = NodeHealth { state: node.clone(), ..NodeHealth::default() };
-        let find_problems = find_problems(&[attachment], &health);
-        find_problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        let problems = find_problems(&[attachment], &health);
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
     #[test]
