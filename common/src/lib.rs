@@ -13,12 +13,15 @@
 //! - [`network`]: which links, addresses, routes and NAT an attachment or a
 //!   node should have.
 //! - [`node`]: what a node writes about itself.
+//! - [`audit`]: what is damaged in a store, and how it is repaired.
 //! - [`datastore`]: the keys, the transactions and the trait that the
 //!   datastores implement.
 #![warn(missing_docs)]
 
+pub mod audit;
 pub mod cni;
 pub mod datastore;
+mod error_chain;
 pub mod ipam;
 pub mod link;
 pub mod network;
@@ -26,3 +29,5 @@ pub mod node;
 mod null;
 pub mod resources;
 mod strict;
+
+pub use error_chain::error_chain;

@@ -11,11 +11,10 @@ use std::net::IpAddr;
 use serde_json::json;
 use support::stores::*;
 use support::*;
+use weir_common::audit::{AuditContext, DamageKind, Finding, ThisNode, audit};
 use weir_common::datastore::{Datastore, Outcome, keys};
-use weir_common::ipam::Family;
-use weir_common::ipam::audit::engine;
-use weir_common::ipam::audit::{Circumstances, Finding, Kind, ThisNode, audit};
-use weir_common::node::{Standing, ensure_tunnel_address, tunnel_handle_id};
+use weir_common::ipam::{Family, IpamSnapshot};
+use weir_common::node::{LocalFacts, ensure_tunnel_address, tunnel_handle_id};
 use weir_datastore::Memory;
 use weir_datastore::memory::CommitFault;
 
@@ -23,38 +22,44 @@ const V4: &[Family] = &[Family::V4];
 
 /// Damage of one kind, planted in a healthy store.
 struct Plant {
-    kind: Kind,
+    kind: DamageKind,
     name: &'static str,
     /// Addresses that nobody uses, which a repair releases.
     dead: &'static [&'static str],
 }
 
-const fn plant(kind: Kind, name: &'static str) -> Plant {
+const fn plant(kind: DamageKind, name: &'static str) -> Plant {
     Plant { kind, name, dead: &[] }
 }
 
 const PLANTS: &[Plant] = &[
-    Plant { dead: &["10.1.0.251"], ..plant(Kind::AddressWithoutAttachment, "gone container") },
-    plant(Kind::AttachmentWithoutAddress, "container unknown to the store"),
-    plant(Kind::HandleWithoutAddress, "handle of nothing"),
-    plant(Kind::AddressWithoutHandle, "handle lost"),
-    plant(Kind::HandleCount, "handle counts too many"),
-    plant(Kind::HandleCount, "handle forgets a family"),
-    plant(Kind::AffinityWithoutBlock, "affinity to nothing"),
-    plant(Kind::BlockAffinity, "affinity lost"),
-    plant(Kind::BlockAffinity, "affinity of another host"),
-    plant(Kind::BlockAffinity, "affinity to nobody's block"),
-    plant(Kind::AffinityUnsettled, "claim before its block"),
-    plant(Kind::AffinityUnsettled, "claim of a block in use"),
-    plant(Kind::AffinityUnsettled, "release of an empty block"),
-    plant(Kind::AffinityUnsettled, "release of a block in use"),
-    plant(Kind::BlockWithoutPool, "block without a pool"),
-    plant(Kind::BlockMisfit, "block around another"),
-    plant(Kind::BlockMisfit, "block of another size"),
-    plant(Kind::BlockUnsound, "ordinal both"),
-    plant(Kind::BlockUnsound, "ordinal neither"),
-    plant(Kind::BlockUnsound, "ordinal free twice"),
-    Plant { dead: &["10.1.0.241"], ..plant(Kind::HostGone, "host with a block and an address") },
+    Plant {
+        dead: &["10.1.0.251"],
+        ..plant(DamageKind::AddressWithoutAttachment, "gone container")
+    },
+    plant(DamageKind::AttachmentWithoutAddress, "container unknown to the store"),
+    plant(DamageKind::HandleWithoutAddress, "handle of nothing"),
+    plant(DamageKind::AddressWithoutHandle, "handle lost"),
+    plant(DamageKind::HandleCount, "handle counts too many"),
+    plant(DamageKind::HandleCount, "handle forgets a family"),
+    plant(DamageKind::AffinityWithoutBlock, "affinity to nothing"),
+    plant(DamageKind::BlockAffinity, "affinity lost"),
+    plant(DamageKind::BlockAffinity, "affinity of another host"),
+    plant(DamageKind::BlockAffinity, "affinity to nobody's block"),
+    plant(DamageKind::AffinityUnsettled, "claim before its block"),
+    plant(DamageKind::AffinityUnsettled, "claim of a block in use"),
+    plant(DamageKind::AffinityUnsettled, "release of an empty block"),
+    plant(DamageKind::AffinityUnsettled, "release of a block in use"),
+    plant(DamageKind::BlockWithoutPool, "block without a pool"),
+    plant(DamageKind::BlockMisfit, "block around another"),
+    plant(DamageKind::BlockMisfit, "block of another size"),
+    plant(DamageKind::BlockUnsound, "ordinal both"),
+    plant(DamageKind::BlockUnsound, "ordinal neither"),
+    plant(DamageKind::BlockUnsound, "ordinal free twice"),
+    Plant {
+        dead: &["10.1.0.241"],
+        ..plant(DamageKind::HostGone, "host with a block and an address")
+    },
 ];
 
 async fn damage(name: &str, store: &Memory, here: &mut ThisNode) {
@@ -160,7 +165,7 @@ async fn all_kinds_together_are_found_and_mended() {
         damage(plant.name, &store, &mut here).await;
     }
     let before = copy(&store);
-    assert_eq!(kinds(&check_in(&store, &at_n1(&here)).await), Kind::ALL[..12]);
+    assert_eq!(kinds(&check_in(&store, &at_n1(&here)).await), DamageKind::ALL[..12]);
     assert_eq!(repair_in(&store, &at_n1(&here)).await, []);
     assert_eq!(check_in(&store, &at_n1(&here)).await, []);
     let dead = PLANTS.iter().flat_map(|plant| plant.dead).map(|it| ip(it)).collect();
@@ -190,11 +195,11 @@ async fn a_repair_that_is_interrupted_or_overtaken_harms_nothing() {
 async fn an_add_in_progress_is_no_leak() {
     let (store, here) = healthy().await;
     assign(&store, &request("n1", "coming", V4)).await.unwrap();
-    let listing = engine::list(&store).await.unwrap().listing;
+    let snapshot = IpamSnapshot::list(&store).await.unwrap();
     let at = |seconds| now() + jiff::SignedDuration::from_secs(seconds);
-    let found = |seconds| audit(&listing, &Circumstances::new(Some(&here), at(seconds)));
+    let found = |seconds| audit(&snapshot, &AuditContext::new(Some(&here), at(seconds)));
     assert_eq!(found(59), []);
-    assert_eq!(kinds(&found(60)), [Kind::AddressWithoutAttachment]);
+    assert_eq!(kinds(&found(60)), [DamageKind::AddressWithoutAttachment]);
 }
 
 #[tokio::test]
@@ -203,7 +208,7 @@ async fn another_interface_of_a_container_is_another_attachment() {
     here.attachments[0] = attached("n1-a", "eth1", &[]);
     assert_eq!(
         kinds(&check(&store, Some(&here)).await),
-        [Kind::AddressWithoutAttachment, Kind::AttachmentWithoutAddress]
+        [DamageKind::AddressWithoutAttachment, DamageKind::AttachmentWithoutAddress]
     );
 }
 
@@ -221,10 +226,10 @@ async fn networks_that_weir_does_not_wire_are_left_alone() {
 #[tokio::test]
 async fn nothing_is_mended_once_the_datastore_is_being_moved() {
     let (store, mut here) = healthy().await;
-    for plant in PLANTS.iter().filter(|plant| plant.kind != Kind::AttachmentWithoutAddress) {
+    for plant in PLANTS.iter().filter(|plant| plant.kind != DamageKind::AttachmentWithoutAddress) {
         damage(plant.name, &store, &mut here).await;
     }
-    let transactions = mends(&store, &at_n1(&here)).await;
+    let transactions = plans(&store, &at_n1(&here)).await;
     let moved = json!({"spec": {"datastoreReady": false}});
     put(&store, keys::CLUSTER_INFORMATION.to_owned(), moved);
     for transaction in transactions {
@@ -247,10 +252,14 @@ async fn what_is_in_use_is_reported_and_left_alone() {
     affinity(&store, "n2", "10.1.0.128/29", "confirmed");
     let before = store.dump();
     let left = repair(&store, Some(&here)).await;
-    let expected =
-        [Kind::AddressWithoutHandle, Kind::BlockWithoutPool, Kind::BlockMisfit, Kind::Unreadable];
+    let expected = [
+        DamageKind::AddressWithoutHandle,
+        DamageKind::BlockWithoutPool,
+        DamageKind::BlockMisfit,
+        DamageKind::Unreadable,
+    ];
     assert_eq!(kinds(&left).into_iter().collect::<BTreeSet<_>>(), expected.into());
-    assert!(left.iter().all(|finding| finding.obstacle().is_some()));
+    assert!(left.iter().all(|finding| finding.obstacle.is_some()));
     assert_eq!(store.dump(), before);
 }
 
@@ -259,7 +268,7 @@ async fn an_unreadable_pool_makes_no_block_homeless() {
     let (store, here) = healthy().await;
     store.seed([(keys::pool("blue"), b"{".to_vec())]);
     let found = check(&store, Some(&here)).await;
-    assert_eq!(kinds(&found), [Kind::Unreadable]);
+    assert_eq!(kinds(&found), [DamageKind::Unreadable]);
 }
 
 #[tokio::test]
@@ -269,7 +278,7 @@ async fn an_address_that_another_has_is_not_recorded_twice() {
     here.attachments.push(attached("twin", "eth0", &[taken]));
     let before = store.dump();
     let left = repair(&store, Some(&here)).await;
-    assert_eq!(kinds(&left), [Kind::AttachmentWithoutAddress]);
+    assert_eq!(kinds(&left), [DamageKind::AttachmentWithoutAddress]);
     assert_eq!(store.dump(), before);
 }
 
@@ -282,8 +291,8 @@ async fn a_tunnel_gives_way_to_a_container_that_has_its_address() {
     for tunnel_of in ["n1", "n2"] {
         let of_other = json!({"metadata": {"name": tunnel_of}, "spec": {"bgp": {}}});
         put(&store, keys::node(tunnel_of), of_other);
-        let standing = Standing::default();
-        let address = ensure_tunnel_address(&store, tunnel_of, &standing, now()).await.unwrap();
+        let facts = LocalFacts::default();
+        let address = ensure_tunnel_address(&store, tunnel_of, &facts, now()).await.unwrap();
         here.attachments.push(attached(&format!("on-{tunnel_of}"), "eth0", &[address.into()]));
         assert_eq!(kinds(&repair(&store, Some(&here)).await), []);
         let (handle, _) = &in_use(&store)[&address.into()];
@@ -338,7 +347,7 @@ async fn findings_say_what_is_wrong_and_what_a_repair_does() {
         damage(plant.name, &store, &mut here).await;
     }
     let found = check_in(&store, &at_n1(&here)).await;
-    let line = |it: &Finding| format!("{}: {}; repair: {}\n", it.kind(), it.problem(), it.remedy());
+    let line = |it: &Finding| format!("{}: {}; repair: {}\n", it.kind, it.problem, it.remedy);
     let lines: String = found.iter().map(line).collect();
     assert_eq!(lines, include_str!("golden/findings.txt"));
 }

@@ -17,9 +17,9 @@ use support::stores::*;
 use support::*;
 use tokio::sync::Mutex;
 use tokio::task::{LocalSet, yield_now};
-use weir_common::ipam::audit::engine::{self as audit_engine, Listed, Repair};
-use weir_common::ipam::audit::{Circumstances, ThisNode, audit};
-use weir_common::ipam::{Family, engine};
+use weir_common::audit::engine::{self as audit_engine, RepairRun};
+use weir_common::audit::{AuditContext, ThisNode, audit};
+use weir_common::ipam::{Family, IpamSnapshot, engine};
 use weir_datastore::Memory;
 
 /// What happens to a container, and how long its call dawdles before the kernel
@@ -111,17 +111,17 @@ impl Node {
 
     /// One round of a repair, as `weirctl` goes through it.
     async fn repair(&self) {
-        let Listed { listing, revision, .. } = audit_engine::list(&self.store).await.unwrap();
+        let snapshot = IpamSnapshot::list(&self.store).await.unwrap();
         let now = self.now();
         let here = self.here();
-        let findings = audit(&listing, &Circumstances::new(Some(&here), now));
-        let mut repair = Repair::new(&self.store, &listing, revision);
+        let findings = audit(&snapshot, &AuditContext::new(Some(&here), now));
+        let mut repair = RepairRun::new(&self.store, &snapshot, snapshot.revision);
         for finding in audit_engine::in_turn(findings) {
             let now = self.now();
             let _turn = self.lock.lock().await;
             let here = self.here();
             yield_now().await;
-            repair.mend(&finding, &Circumstances::new(Some(&here), now)).await.unwrap();
+            repair.repair(&finding, &AuditContext::new(Some(&here), now)).await.unwrap();
         }
     }
 

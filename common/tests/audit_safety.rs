@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use serde_json::json;
 use support::stores::*;
 use support::*;
+use weir_common::audit::engine::{self, RepairOutcome, RepairRun};
+use weir_common::audit::{DamageKind, Finding, ThisNode, audit};
 use weir_common::datastore::{Datastore, Outcome, keys};
-use weir_common::ipam::Family;
-use weir_common::ipam::audit::engine::{self, Repair, Repaired};
-use weir_common::ipam::audit::{Finding, Kind, ThisNode, audit};
+use weir_common::ipam::{Family, IpamSnapshot};
 use weir_datastore::Memory;
 
 #[tokio::test]
@@ -24,7 +24,7 @@ async fn without_registered_nodes_no_host_is_gone_unless_it_is_named() {
         delete(&store, keys::node(node)).await;
     }
     assert_eq!(check(&store, Some(&here)).await, []);
-    assert_eq!(kinds(&check_in(&store, &at_n1(&here)).await), [Kind::HostGone]);
+    assert_eq!(kinds(&check_in(&store, &at_n1(&here)).await), [DamageKind::HostGone]);
     assert_eq!(repair_in(&store, &at_n1(&here)).await, []);
 }
 
@@ -38,8 +38,8 @@ async fn a_host_that_is_only_not_registered_keeps_what_it_has() {
         }
         let before = store.dump();
         let left = repair(&store, Some(&here)).await;
-        assert_eq!(kinds(&left), [Kind::HostGone]);
-        assert!(left.iter().all(|it| it.obstacle().unwrap().contains("--gone-host n9")));
+        assert_eq!(kinds(&left), [DamageKind::HostGone]);
+        assert!(left.iter().all(|it| it.obstacle.as_ref().unwrap().contains("--gone-host n9")));
         assert_eq!(store.dump(), before);
     }
 }
@@ -54,23 +54,23 @@ async fn a_host_that_is_there_is_not_gone_whoever_says_so() {
     here.attachments.clear();
     assert_eq!(check_in(&store, &at_n1(&here)).await, []);
     here.host = "n1".to_owned();
-    let circumstances = at_n1(&here);
-    let transactions = mends(&store, &circumstances).await;
+    let context = at_n1(&here);
+    let transactions = plans(&store, &context).await;
     assert_eq!(transactions.len(), 2, "of the address and of the block");
     node(&store, "n9");
     let before = store.dump();
     for transaction in transactions {
         assert_eq!(store.commit(transaction).await.unwrap(), Outcome::Conflict);
     }
-    assert_eq!(check_in(&store, &circumstances).await, []);
+    assert_eq!(check_in(&store, &context).await, []);
     assert_eq!(store.dump(), before);
 }
 
 /// What `here` finds, and its repair.
-async fn look(store: &Memory, here: &ThisNode) -> (engine::Listed, Vec<Finding>) {
-    let listed = engine::list(store).await.unwrap();
-    let findings = audit(&listed.listing, &at_n1(here));
-    (listed, findings)
+async fn look(store: &Memory, here: &ThisNode) -> (IpamSnapshot, Vec<Finding>) {
+    let snapshot = IpamSnapshot::list(store).await.unwrap();
+    let findings = audit(&snapshot, &at_n1(here));
+    (snapshot, findings)
 }
 
 #[tokio::test]
@@ -78,14 +78,14 @@ async fn a_container_that_is_restarted_with_its_id_keeps_its_address() {
     let (store, mut here) = healthy().await;
     let was_there = here.clone();
     let gone = here.attachments.remove(0);
-    let (listed, findings) = look(&store, &here).await;
-    assert_eq!(kinds(&findings), [Kind::AddressWithoutAttachment]);
-    let mut repair = Repair::new(&store, &listed.listing, listed.revision);
+    let (snapshot, findings) = look(&store, &here).await;
+    assert_eq!(kinds(&findings), [DamageKind::AddressWithoutAttachment]);
+    let mut repair = RepairRun::new(&store, &snapshot, snapshot.revision);
     let before = store.dump();
     // Its ADD is over: the kernel has it again.
     for finding in &findings {
-        let done = repair.mend(finding, &at_n1(&was_there)).await.unwrap();
-        assert_eq!(done, Repaired::Gone);
+        let done = repair.repair(finding, &at_n1(&was_there)).await.unwrap();
+        assert_eq!(done, RepairOutcome::Gone);
     }
     assert_eq!(store.dump(), before);
     // Its ADD goes on: it has its addresses, but no link yet.
@@ -94,7 +94,7 @@ async fn a_container_that_is_restarted_with_its_id_keeps_its_address() {
     let again = weir_common::ipam::engine::assign(&store, &request, &[], later()).await.unwrap();
     assert_eq!(addresses(&again.addresses), gone.addresses);
     for finding in &findings {
-        assert_eq!(repair.mend(finding, &at_n1(&here)).await.unwrap(), Repaired::Gone);
+        assert_eq!(repair.repair(finding, &at_n1(&here)).await.unwrap(), RepairOutcome::Gone);
     }
     assert_eq!(check(&store, Some(&here)).await, [], "it is on its way");
     assert_eq!(in_use(&store).len(), in_use(&copy_of(before)).len());
@@ -110,11 +110,11 @@ fn copy_of(entries: std::collections::BTreeMap<String, Vec<u8>>) -> Memory {
 async fn an_attachment_that_is_gone_by_now_is_not_recorded() {
     let (store, mut here) = healthy().await;
     here.attachments.push(attached("unknown", "eth0", &[ip("10.0.0.235")]));
-    let (listed, findings) = look(&store, &here).await;
-    let mut repair = Repair::new(&store, &listed.listing, listed.revision);
+    let (snapshot, findings) = look(&store, &here).await;
+    let mut repair = RepairRun::new(&store, &snapshot, snapshot.revision);
     here.attachments.pop();
     let before = store.dump();
-    assert_eq!(repair.mend(&findings[0], &at_n1(&here)).await.unwrap(), Repaired::Gone);
+    assert_eq!(repair.repair(&findings[0], &at_n1(&here)).await.unwrap(), RepairOutcome::Gone);
     assert_eq!(store.dump(), before);
 }
 
@@ -136,19 +136,21 @@ async fn an_ordinal_becomes_free_only_where_nobody_can_use_it() {
     here.attachments.push(attached("forgotten", "eth0", &[free[1]]));
     here.routed.insert(free[1]);
     let done = repair_once(&store, &at_n1(&here)).await.unwrap();
-    let outcomes: Vec<_> = done.iter().map(|(it, done)| (it.kind(), it.host(), done)).collect();
+    let outcomes: Vec<_> =
+        done.iter().map(|(it, done)| (it.kind, it.host.as_deref(), done)).collect();
     assert_eq!(
         outcomes[..2],
         [
-            (Kind::AttachmentWithoutAddress, Some("n1"), &Repaired::Mended),
-            (Kind::BlockUnsound, Some("n1"), &Repaired::Mended),
+            (DamageKind::AttachmentWithoutAddress, Some("n1"), &RepairOutcome::Repaired),
+            (DamageKind::BlockUnsound, Some("n1"), &RepairOutcome::Repaired),
         ]
     );
-    assert!(matches!(outcomes[2], (Kind::BlockUnsound, Some("n2"), Repaired::Left(_))));
+    assert!(matches!(outcomes[2], (DamageKind::BlockUnsound, Some("n2"), RepairOutcome::Left(_))));
     let left = repair(&store, Some(&here)).await;
-    assert_eq!(kinds(&left), [Kind::BlockUnsound]);
-    let obstacle =
-        |host| left.iter().find(|it| it.host() == Some(host)).and_then(Finding::obstacle).unwrap();
+    assert_eq!(kinds(&left), [DamageKind::BlockUnsound]);
+    let obstacle = |host| {
+        left.iter().find(|it| it.host.as_deref() == Some(host)).unwrap().obstacle.clone().unwrap()
+    };
     assert!(obstacle("n1").starts_with(&format!("{} may be in use", free[0])));
     assert!(obstacle("n2").contains("on node n2"), "{}", obstacle("n2"));
     assert_eq!(in_use(&store)[&free[1]].0.as_deref(), Some("net.forgotten"));
@@ -163,14 +165,14 @@ async fn what_others_are_changing_is_left_alone() {
     let key = keys::handle("net.nothing");
     let nothing = json!({"block": {"10.0.0.0/29": 1}});
     put(&store, key.clone(), nothing.clone());
-    let (listed, findings) = look(&store, &here).await;
-    let mut repair = Repair::new(&store, &listed.listing, listed.revision);
+    let (snapshot, findings) = look(&store, &here).await;
+    let mut repair = RepairRun::new(&store, &snapshot, snapshot.revision);
     put(&store, key, nothing);
-    let done = repair.mend(&findings[0], &at_n1(&here)).await.unwrap();
-    assert_eq!(done, Repaired::Left("others are changing it".to_owned()));
-    let (listed, findings) = look(&store, &here).await;
-    let mut repair = Repair::new(&store, &listed.listing, listed.revision);
-    assert_eq!(repair.mend(&findings[0], &at_n1(&here)).await.unwrap(), Repaired::Mended);
+    let done = repair.repair(&findings[0], &at_n1(&here)).await.unwrap();
+    assert_eq!(done, RepairOutcome::Left("others are changing it".to_owned()));
+    let (snapshot, findings) = look(&store, &here).await;
+    let mut repair = RepairRun::new(&store, &snapshot, snapshot.revision);
+    assert_eq!(repair.repair(&findings[0], &at_n1(&here)).await.unwrap(), RepairOutcome::Repaired);
 }
 
 #[tokio::test]
@@ -184,7 +186,7 @@ async fn only_what_two_looks_saw_alike_counts() {
     put(&store, keys::handle("net.second"), wrong(1));
     let (_, later) = look(&store, &here).await;
     assert_eq!((earlier.len(), later.len()), (2, 3));
-    let twice: Vec<_> = engine::seen_twice(&earlier, &later).map(Finding::handle).collect();
+    let twice: Vec<_> = engine::seen_twice(&earlier, &later).map(|it| it.handle.clone()).collect();
     assert_eq!(twice, [Some("net.first".to_owned())]);
 }
 
@@ -196,9 +198,9 @@ async fn what_goes_with_an_unreadable_value_is_left_and_the_value_named() {
     put(&store, key.clone(), json!({"state": "pendingDel:etion"}));
     let before = store.dump();
     let done = repair_once(&store, &at_n1(&here)).await.unwrap();
-    let homeless = done.iter().find(|(finding, _)| finding.kind() == Kind::BlockWithoutPool);
+    let homeless = done.iter().find(|(finding, _)| finding.kind == DamageKind::BlockWithoutPool);
     match homeless {
-        Some((_, Repaired::Left(reason))) => assert!(reason.contains(&key), "{reason}"),
+        Some((_, RepairOutcome::Left(reason))) => assert!(reason.contains(&key), "{reason}"),
         other => panic!("{other:?}"),
     }
     assert_eq!(store.dump(), before);

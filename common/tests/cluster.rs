@@ -10,7 +10,7 @@ use serde_json::json;
 use support::*;
 use weir_common::datastore::{Datastore, Transaction, Write, keys};
 use weir_common::ipam::{Family, engine};
-use weir_common::network::{Inventory, Listing, Seen};
+use weir_common::network::{ClusterSnapshot, ClusterState, ObservedRevision};
 use weir_datastore::Memory;
 
 fn store_with_pool() -> Memory {
@@ -25,8 +25,8 @@ async fn assign(store: &Memory, container: &str) {
     engine::assign(store, &request, &[], now()).await.unwrap();
 }
 
-async fn listed(store: &Memory) -> Listing {
-    Listing::read(store, usize::MAX).await.unwrap()
+async fn listed(store: &Memory) -> ClusterSnapshot {
+    ClusterSnapshot::read(store, usize::MAX).await.unwrap()
 }
 
 async fn delete(store: &Memory, key: String) {
@@ -34,25 +34,25 @@ async fn delete(store: &Memory, key: String) {
     store.commit(Transaction { compares: vec![], writes }).await.unwrap();
 }
 
-/// Whether an ADD on n1 from a block that the node has leaves the cluster as seen.
-async fn is_outdated(store: &Memory, seen: &Seen) -> bool {
-    seen.is_outdated(store).await.unwrap()
+/// Whether an ADD on n1 from a block that the node has leaves the cluster as observed.
+async fn is_outdated(store: &Memory, observed: &ObservedRevision) -> bool {
+    observed.is_outdated(store).await.unwrap()
 }
 
 #[tokio::test]
 async fn an_address_out_of_a_known_block_changes_nothing_and_a_claim_does() {
     let store = store_with_pool();
     let nothing = listed(&store).await;
-    assert!(nothing.inventory.blocks.is_empty());
+    assert!(nothing.state.blocks.is_empty());
     assign(&store, "a").await;
-    assert!(is_outdated(&store, &nothing.seen).await, "a block was claimed");
-    let Listing { inventory, seen, .. } = listed(&store).await;
-    assert_eq!(inventory.blocks.len(), 1);
-    assert!(!is_outdated(&store, &seen).await);
+    assert!(is_outdated(&store, &nothing.observed).await, "a block was claimed");
+    let ClusterSnapshot { state, observed, .. } = listed(&store).await;
+    assert_eq!(state.blocks.len(), 1);
+    assert!(!is_outdated(&store, &observed).await);
     store.reset_counters();
     assign(&store, "b").await;
     assert!(store.counters().round_trips() <= 3);
-    assert!(!is_outdated(&store, &seen).await);
+    assert!(!is_outdated(&store, &observed).await);
     assert_eq!(store.counters().lists, 0);
 }
 
@@ -60,17 +60,17 @@ async fn an_address_out_of_a_known_block_changes_nothing_and_a_claim_does() {
 async fn a_deletion_is_a_change() {
     let store = store_with_pool();
     assign(&store, "a").await;
-    let Listing { inventory, seen, .. } = listed(&store).await;
-    let block = *inventory.blocks.keys().next().unwrap();
+    let ClusterSnapshot { state, observed, .. } = listed(&store).await;
+    let block = *state.blocks.keys().next().unwrap();
     delete(&store, keys::affinity("n1", block)).await;
-    assert!(is_outdated(&store, &seen).await);
+    assert!(is_outdated(&store, &observed).await);
 }
 
 #[tokio::test]
 async fn a_datastore_that_went_back_is_a_change() {
     let store = store_with_pool();
     assign(&store, "a").await;
-    let later = listed(&store).await.seen;
+    let later = listed(&store).await.observed;
     assert!(is_outdated(&store_with_pool(), &later).await);
 }
 
@@ -78,13 +78,13 @@ async fn a_datastore_that_went_back_is_a_change() {
 async fn too_many_blocks_are_left_out() {
     let store = store_with_pool();
     assign(&store, "a").await;
-    let most = |most| Listing::read(&store, most);
+    let most = |most| ClusterSnapshot::read(&store, most);
     assert!(!most(1).await.unwrap().without_blocks);
     let limited = most(0).await.unwrap();
     assert!(limited.without_blocks);
-    let whole = listed(&store).await.inventory;
+    let whole = listed(&store).await.state;
     assert_eq!(whole.homes.values().collect::<Vec<_>>(), ["n1"]);
-    let facts = limited.inventory.facts.clone();
-    let known_without = Inventory { homes: BTreeMap::new(), facts, ..whole };
-    assert_eq!(limited.inventory, known_without, "nothing was borrowed");
+    let fingerprints = limited.state.fingerprints.clone();
+    let known_without = ClusterState { homes: BTreeMap::new(), fingerprints, ..whole };
+    assert_eq!(limited.state, known_without, "nothing was borrowed");
 }

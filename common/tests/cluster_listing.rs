@@ -1,12 +1,12 @@
-//! Reading the inventory while others write.
+//! Reading the state while others write.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use ipnet::IpNet;
 use weir_common::datastore::{Datastore, Transaction, Write, keys};
-use weir_common::network::{Follower, Inventory, Listing};
+use weir_common::network::{ClusterCache, ClusterSnapshot, ClusterState};
 use weir_datastore::Memory;
-use weir_datastore::memory::Call;
+use weir_datastore::memory::MemoryCall;
 
 fn block(number: usize) -> IpNet {
     format!("10.0.{}.{}/28", number / 16, number % 16 * 16).parse().unwrap()
@@ -36,23 +36,24 @@ async fn what_is_written_while_pages_are_read_is_not_missed() {
     let store = Memory::new();
     store.seed((0..BLOCKS).map(claim));
     let busy = store.another_process();
-    busy.before_each(Call::Read, |page, other| async move {
+    busy.before_each(MemoryCall::Read, |page, other| async move {
         if page > 1 {
             change(&other, page as usize - 1).await;
         }
     });
-    let Listing { inventory, seen, .. } = Listing::read(&busy, usize::MAX).await.unwrap();
+    let ClusterSnapshot { state, observed, .. } =
+        ClusterSnapshot::read(&busy, usize::MAX).await.unwrap();
     let pages = busy.counters().lists;
     assert!(pages > 5, "{pages} pages: this tests nothing");
-    let quiet = Listing::read(&store, usize::MAX).await.unwrap();
-    assert_ne!(inventory.blocks, quiet.inventory.blocks, "this tests nothing");
-    let mut follower = Follower::default();
-    follower.relist(inventory, &seen);
-    let prefixes = Inventory::PREFIXES.map(str::to_owned);
-    let mut watch = busy.watch(&prefixes, seen.revision).await.unwrap();
-    while follower.revision() < quiet.seen.revision {
-        follower.take(&watch.next().await.unwrap());
+    let quiet = ClusterSnapshot::read(&store, usize::MAX).await.unwrap();
+    assert_ne!(state.blocks, quiet.state.blocks, "this tests nothing");
+    let mut cache = ClusterCache::default();
+    cache.replace(state, &observed);
+    let prefixes = ClusterState::PREFIXES.map(str::to_owned);
+    let mut watch = busy.watch(&prefixes, observed.revision).await.unwrap();
+    while cache.revision() < quiet.observed.revision {
+        cache.apply(&watch.next().await.unwrap());
     }
-    assert_eq!(follower.inventory().blocks, quiet.inventory.blocks);
-    assert!(!follower.relist(quiet.inventory, &quiet.seen));
+    assert_eq!(cache.state().blocks, quiet.state.blocks);
+    assert!(!cache.replace(quiet.state, &quiet.observed));
 }

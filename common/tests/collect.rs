@@ -13,7 +13,7 @@ use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::{
-    AttachmentName, Collected, Collection, Evidence, Rule, Scope, collect, collect_few,
+    AttachmentName, CollectScope, Collected, Collection, Evidence, Rule, collect, collect_few,
 };
 use weir_common::ipam::{
     ATTRIBUTE_BOOT, ATTRIBUTE_NODE, Affinity, Assignee, Attribute, Block, Error, Family, engine,
@@ -58,7 +58,7 @@ fn cluster() -> Memory {
 }
 
 async fn all(store: &Memory, collection: &Collection) -> Collected {
-    let collected = collect(store, collection, Scope::AllBlocks, &|_| true).await;
+    let collected = collect(store, collection, CollectScope::AllBlocks, &|_| true).await;
     assert_consistent(store);
     collected
 }
@@ -99,7 +99,7 @@ async fn borrowed_addresses_are_found_where_all_blocks_are_looked_into() {
     pool(&store, "four", "10.0.0.0/30", json!({"blockSize": 30}));
     assign(&store, &request("n1", "a", &[Family::V4])).await.unwrap();
     assign(&store, &request("n2", "b", &[Family::V4])).await.unwrap();
-    let own = collect(&store, &listed("n2", &[]), Scope::OwnBlocks, &|_| true).await;
+    let own = collect(&store, &listed("n2", &[]), CollectScope::OwnBlocks, &|_| true).await;
     assert!(own.released.is_empty() && own.errors.is_empty());
     assert_eq!(all(&store, &listed("n2", &[])).await.released.len(), 1);
     assert_eq!(handles(&store), ids(&["a"]));
@@ -154,7 +154,7 @@ async fn an_error_does_not_keep_the_rest() {
     put(&store, keys::handle("net.b"), json!({"block": {"ten": 1}}));
     let broken = keys::block("10.0.0.64/30".parse().unwrap());
     put(&store, broken.clone(), json!({"cidr": "nonsense"}));
-    let collected = collect(&store, &listed("n1", &[]), Scope::AllBlocks, &|_| true).await;
+    let collected = collect(&store, &listed("n1", &[]), CollectScope::AllBlocks, &|_| true).await;
     let named: BTreeSet<String> = collected.errors.iter().map(ToString::to_string).collect();
     assert_eq!(collected.errors.len(), 2, "{named:?}");
     assert!(named.iter().any(|error| error.contains("net.b")), "{named:?}");
@@ -172,7 +172,8 @@ async fn others_changes_are_read_again() {
         }
         let process = store.another_process();
         process.fail_commit(1, fault);
-        let collected = collect(&process, &listed("n1", &["b"]), Scope::OwnBlocks, &|_| true).await;
+        let collected =
+            collect(&process, &listed("n1", &["b"]), CollectScope::OwnBlocks, &|_| true).await;
         assert!(collected.errors.is_empty(), "{fault:?}: {:?}", collected.errors);
         assert_eq!(handles(&store), ids(&["b"]), "{fault:?}");
         assert_consistent(&store);

@@ -13,7 +13,7 @@ use support::condition::{Condition, condition};
 use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
-use weir_common::ipam::explain::{Explanation, HeldState, NotUsed, Way, explain};
+use weir_common::ipam::explain::{AddressSource, Explanation, HeldState, NotUsed, explain};
 use weir_common::ipam::{Error, Family, PassedOver, PoolReference, engine};
 use weir_datastore::Memory;
 
@@ -274,9 +274,13 @@ fn assert_foretold(
             assert_eq!(foretold, got);
             for next in next {
                 let was_there = before.contains_key(&keys::block(next.block));
-                assert_eq!(next.way == Way::Claimed, !was_there, "{next:?}");
+                assert_eq!(next.source == AddressSource::Claimed, !was_there, "{next:?}");
                 let key = keys::affinity(&explained.host, next.block);
-                assert_eq!(next.way == Way::Held, before.contains_key(&key), "{next:?}");
+                assert_eq!(
+                    next.source == AddressSource::Held,
+                    before.contains_key(&key),
+                    "{next:?}"
+                );
             }
         }
         (Err(foretold), Err(got)) => assert_eq!(foretold.to_string(), got.to_string()),

@@ -10,17 +10,17 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::stores::{delete, edit, kinds, node, repair};
 use support::*;
+use weir_common::audit::{DamageKind, ThisNode};
 use weir_common::datastore::keys;
 use weir_common::ipam::adopt::adopt;
 use weir_common::ipam::assign::Request;
-use weir_common::ipam::audit::{Kind, ThisNode};
-use weir_common::ipam::collect::{Collected, Collection, Evidence, Rule, Scope, collect};
+use weir_common::ipam::collect::{CollectScope, Collected, Collection, Evidence, Rule, collect};
 use weir_common::ipam::{
     ATTRIBUTE_BOOT, ATTRIBUTE_MACHINE, ATTRIBUTE_TIMESTAMP, Attribute, Error, Family, MachineId,
     MachineRecord, engine, find_clash,
 };
 use weir_common::node::{
-    self, NodeAddresses, Standing, ensure_tunnel_address, register, release_tunnel_address,
+    self, LocalFacts, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address,
 };
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
@@ -86,7 +86,7 @@ fn rebooted(machine: &str) -> Collection {
 }
 
 async fn collect_all(store: &Memory, collection: &Collection) -> Collected {
-    collect(store, collection, Scope::AllBlocks, &|_| true).await
+    collect(store, collection, CollectScope::AllBlocks, &|_| true).await
 }
 
 /// The machine as a repair sees it: no container is in its kernel.
@@ -251,7 +251,7 @@ async fn a_takeover_keeps_boot_and_moment_and_goes_on_where_it_was_cut_off() {
     put(&store, keys::machine("n1"), known);
     let before = holders(&store);
     let dying = store.another_process();
-    dying.fail_commit(3, CommitFault::Unavailable);
+    dying.fail_commit(3, CommitFault::CrashBefore);
     adopt(&dying, "n1", &id("second")).await.unwrap_err();
     let left = |store: &Memory| {
         let mut holders = holders(store).into_values();
@@ -302,17 +302,17 @@ async fn nothing_of_the_node_is_written_in_a_clash() {
     let store = cluster();
     let birth = Birth { uid: "u".to_owned(), timestamp: "2026-11-23T03:40:20Z".to_owned() };
     let at = |address: &str| NodeAddresses { ipv4: address.parse().ok(), ipv6: None };
-    let standing = |machine| Standing { machine: Some(id(machine)), ..Standing::default() };
+    let facts = |machine| LocalFacts { machine: Some(id(machine)), ..LocalFacts::default() };
     let (first, second) = (id("first"), id("second"));
     assert!(register(&store, "n1", at("172.31.1.1/24"), Some(&birth), Some(&first)).await.unwrap());
     assert_eq!(recorded(&store), Some(id("first")));
-    ensure_tunnel_address(&store, "n1", &standing("first"), now()).await.unwrap();
+    ensure_tunnel_address(&store, "n1", &facts("first"), now()).await.unwrap();
     let tunnel = holders(&store).into_values().next().unwrap();
     assert_eq!(tunnel.fact(ATTRIBUTE_MACHINE), Some(id("first").as_str()));
     let before = store.dump();
     let failed = [
         register(&store, "n1", at("172.31.1.2/24"), Some(&birth), Some(&second)).await.err(),
-        ensure_tunnel_address(&store, "n1", &standing("second"), now()).await.err(),
+        ensure_tunnel_address(&store, "n1", &facts("second"), now()).await.err(),
         release_tunnel_address(&store, "n1", Some(&second)).await.err(),
     ];
     for error in failed {
@@ -346,7 +346,7 @@ async fn a_repair_frees_no_ordinal_of_a_block_that_two_machines_share() {
             block["unallocated"].as_array_mut().unwrap().pop();
         });
         let left = repair(&store, Some(&empty_machine("first"))).await;
-        assert_eq!(kinds(&left), [Kind::BlockUnsound], "{owner}");
+        assert_eq!(kinds(&left), [DamageKind::BlockUnsound], "{owner}");
         // On the machine that has all of the block, and the name, it becomes free.
         let left = repair(&store, Some(&empty_machine("second"))).await;
         assert_eq!(left.is_empty(), owner == "second", "{left:?}");

@@ -8,14 +8,13 @@ use serde_json::json;
 use support::stores::*;
 use support::*;
 use weir_common::datastore::keys;
-use weir_common::ipam::audit::engine;
 use weir_common::ipam::map::draw;
-use weir_common::ipam::{Attribute, Block};
+use weir_common::ipam::{Attribute, Block, IpamSnapshot};
 use weir_datastore::Memory;
 
 async fn drawn(store: &Memory, width: usize) -> String {
-    let listing = engine::list(store).await.unwrap().listing;
-    let text = draw(&listing, width, |_, cell| cell.to_owned());
+    let snapshot = IpamSnapshot::list(store).await.unwrap();
+    let text = draw(&snapshot, width, |_, cell| cell.to_owned());
     assert!(text.lines().all(|line| line.chars().count() <= width), "{text}");
     assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
     text
@@ -71,9 +70,9 @@ async fn a_full_pool_of_a_million_blocks_is_drawn() {
 #[tokio::test]
 async fn colour_adds_nothing_but_colour() {
     let store = recorded("busy");
-    let listing = engine::list(&store).await.unwrap().listing;
-    let plain = draw(&listing, 80, |_, cell| cell.to_owned());
-    let painted = draw(&listing, 80, |host, cell| format!("\u{1}{host}\u{2}{cell}\u{3}"));
+    let snapshot = IpamSnapshot::list(&store).await.unwrap();
+    let plain = draw(&snapshot, 80, |_, cell| cell.to_owned());
+    let painted = draw(&snapshot, 80, |host, cell| format!("\u{1}{host}\u{2}{cell}\u{3}"));
     assert_ne!(painted, plain);
     let mut stripped = String::new();
     let mut hidden = false;

@@ -10,16 +10,16 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::*;
+use weir_common::audit::release_one::{self, SeenAddress, look_up};
 use weir_common::datastore::keys;
-use weir_common::ipam::release_one::{self, Seen, look_up};
 use weir_common::ipam::{Family, MachineId, PassedOver};
 use weir_common::node::{
-    Error, NodeAddresses, Standing, ensure_tunnel_address, register, release_tunnel_address,
+    Error, LocalFacts, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address,
     tunnel_handle_id,
 };
 use weir_common::resources::{AllowedUse, Birth};
 use weir_datastore::Memory;
-use weir_datastore::memory::{Call, CommitFault};
+use weir_datastore::memory::{CommitFault, MemoryCall};
 
 fn birth() -> Birth {
     Birth { uid: "uid-1".to_owned(), timestamp: "2026-11-23T03:40:20Z".to_owned() }
@@ -46,11 +46,11 @@ fn allocated(store: &Memory, node: &str) -> Vec<String> {
 }
 
 async fn ensure(store: &Memory, node: &str) -> Result<Ipv4Addr, Error> {
-    ensure_as(store, node, &Standing::default()).await
+    ensure_as(store, node, &LocalFacts::default()).await
 }
 
-async fn ensure_as(store: &Memory, node: &str, standing: &Standing) -> Result<Ipv4Addr, Error> {
-    let ensured = ensure_tunnel_address(store, node, standing, now()).await;
+async fn ensure_as(store: &Memory, node: &str, facts: &LocalFacts) -> Result<Ipv4Addr, Error> {
+    let ensured = ensure_tunnel_address(store, node, facts, now()).await;
     if let Ok(address) = &ensured {
         assert_eq!(noted(store, node).as_deref(), Some(address.to_string().as_str()));
         assert_eq!(allocated(store, node), [address.to_string()]);
@@ -156,50 +156,26 @@ async fn an_address_of_another_node_is_refused() {
     assert_eq!(store.dump(), before);
 }
 
-/// Another node registers `addresses` between what a node reads and what it writes.
-async fn overtaken(store: &Memory, addresses: NodeAddresses) -> Error {
-    store.before_each(Call::Commit, move |nth, other| async move {
-        if nth == 1 {
-            register(&other, "n2", addresses, Some(&birth()), None).await.unwrap();
-        }
-    });
-    register(store, "n1", addresses, Some(&birth()), None).await.unwrap_err()
-}
-
+/// Another node registers the address between what a node reads and what it writes.
 #[tokio::test]
-async fn of_two_nodes_at_once_the_later_one_takes_its_address_back() {
-    let address = |store: &Memory, node| stored(store, node)["spec"]["bgp"]["ipv4Address"].clone();
-    let is_taken =
-        |error: &Error| matches!(error, Error::AddressTaken { other, .. } if other == "n2");
+async fn of_two_nodes_at_once_one_gets_the_address() {
     let addresses = v4("172.16.1.11/24");
-    let store = Memory::new();
-    let error = overtaken(&store, addresses).await;
-    assert!(is_taken(&error), "{error}");
-    assert_eq!(
-        (address(&store, "n1"), address(&store, "n2")),
-        (Value::Null, "172.16.1.11/24".into())
-    );
-    let store = Memory::new();
-    register(&store, "n1", v4("172.16.1.7/24"), Some(&birth()), None).await.unwrap();
-    let error = overtaken(&store, addresses).await;
-    assert!(is_taken(&error), "{error}");
-    assert_eq!(address(&store, "n1"), "172.16.1.7/24");
-}
-
-/// The other one takes it back, and would find nobody to yield to if both did.
-#[tokio::test]
-async fn of_two_nodes_at_once_the_earlier_one_keeps_its_address() {
-    let addresses = v4("172.16.1.11/24");
-    let store = Memory::new();
-    store.before_each(Call::Read, move |nth, other| async move {
-        if nth == 2 {
-            let node = json!({"metadata": {"name": "n2"}, "spec": {"bgp": {"ipv4Address": "172.16.1.11/24"}}});
-            put(&other, keys::node("n2"), node);
+    for earlier in [None, Some("172.16.1.7/24")] {
+        let store = Memory::new();
+        if let Some(earlier) = earlier {
+            register(&store, "n1", v4(earlier), Some(&birth()), None).await.unwrap();
         }
-    });
-    let error = register(&store, "n1", addresses, Some(&birth()), None).await.unwrap_err();
-    assert!(matches!(error, Error::AddressTaken { .. }), "{error}");
-    assert_eq!(stored(&store, "n1")["spec"]["bgp"]["ipv4Address"], "172.16.1.11/24");
+        let before = store.dump().get(&keys::node("n1")).cloned();
+        store.before_each(MemoryCall::Commit, move |nth, other| async move {
+            if nth == 1 {
+                register(&other, "n2", addresses, Some(&birth()), None).await.unwrap();
+            }
+        });
+        let error = register(&store, "n1", addresses, Some(&birth()), None).await.unwrap_err();
+        assert!(matches!(&error, Error::AddressTaken { other, .. } if other == "n2"), "{error}");
+        assert_eq!(store.dump().get(&keys::node("n1")), before.as_ref(), "nothing is written");
+        assert_eq!(stored(&store, "n2")["spec"]["bgp"]["ipv4Address"], "172.16.1.11/24");
+    }
 }
 
 #[tokio::test]
@@ -389,23 +365,23 @@ async fn an_address_that_is_released_meanwhile_is_not_named() {
     let unnamed = stored(&store, "n1");
     ensure(&store, "n1").await.unwrap();
     put(&store, keys::node("n1"), unnamed);
-    store.before_each(Call::Commit, |nth, other| async move {
+    store.before_each(MemoryCall::Commit, |nth, other| async move {
         if nth == 1 {
             release_number(&other, "n1").await;
         }
     });
-    let address = ensure_tunnel_address(&store, "n1", &Standing::default(), now()).await.unwrap();
+    let address = ensure_tunnel_address(&store, "n1", &LocalFacts::default(), now()).await.unwrap();
     assert_eq!(noted(&store, "n1"), Some(address.to_string()));
     assert_eq!(allocated(&store, "n1"), [address.to_string()]);
 }
 
 /// What a node with these addresses of its device and its containers says.
-fn standing(tunnel: &[&str], containers: &[&str], is_holding: bool) -> Standing {
-    Standing {
+fn facts(tunnel: &[&str], containers: &[&str], is_holding: bool) -> LocalFacts {
+    LocalFacts {
         tunnel: tunnel.iter().map(|it| it.parse().unwrap()).collect(),
         containers: containers.iter().map(|it| it.parse().unwrap()).collect(),
         is_holding,
-        ..Standing::default()
+        ..LocalFacts::default()
     }
 }
 
@@ -415,12 +391,12 @@ async fn the_address_of_the_device_is_taken_again_when_the_datastore_has_forgott
         let store = tunnelling().await;
         // Of the node's own block, and of one that is not there either.
         for had in ["10.0.0.2", "10.0.0.13"] {
-            let address = ensure_as(&store, "n1", &standing(&[had], &[], is_holding)).await;
+            let address = ensure_as(&store, "n1", &facts(&[had], &[], is_holding)).await;
             assert_eq!(address.unwrap().to_string(), had);
             release_tunnel_address(&store, "n1", None).await.unwrap();
         }
         // What no pool has is none to keep.
-        let foreign = ensure_as(&store, "n1", &standing(&["10.99.0.1"], &[], is_holding)).await;
+        let foreign = ensure_as(&store, "n1", &facts(&["10.99.0.1"], &[], is_holding)).await;
         assert_eq!(foreign.is_ok(), !is_holding, "{foreign:?}");
     }
 }
@@ -428,16 +404,19 @@ async fn the_address_of_the_device_is_taken_again_when_the_datastore_has_forgott
 #[tokio::test]
 async fn nothing_new_is_taken_of_what_a_restored_datastore_calls_free() {
     let store = tunnelling().await;
-    let none = ensure_as(&store, "n1", &standing(&[], &[], true)).await.unwrap_err();
-    assert!(none.means_none_left() && none.to_string().contains("gone back in time"), "{none}");
+    let none = ensure_as(&store, "n1", &facts(&[], &[], true)).await.unwrap_err();
+    assert!(
+        matches!(none, Error::NothingNew { .. }) && none.to_string().contains("gone back in time"),
+        "{none}"
+    );
     assign(&store, &request("n2", "c", &[Family::V4])).await.unwrap();
     let (taken, _) = allocations(&store).into_iter().next().unwrap();
-    let had = standing(&[&taken.to_string()], &[], true);
+    let had = facts(&[&taken.to_string()], &[], true);
     let refused = ensure_as(&store, "n1", &had).await.unwrap_err().to_string();
     assert!(refused.contains(&format!("{taken} is taken by")), "{refused}");
     assert_eq!((noted(&store, "n1"), allocated(&store, "n1").len()), (None, 0));
     // Once all is known again, another one does.
-    ensure_as(&store, "n1", &Standing { is_holding: false, ..had }).await.unwrap();
+    ensure_as(&store, "n1", &LocalFacts { is_holding: false, ..had }).await.unwrap();
 }
 
 #[tokio::test]
@@ -445,14 +424,14 @@ async fn a_containers_address_is_never_the_tunnels() {
     let store = tunnelling().await;
     let first = ensure(&store, "n1").await.unwrap().to_string();
     release_tunnel_address(&store, "n1", None).await.unwrap();
-    let beside = standing(&[&first], &[&first], false);
+    let beside = facts(&[&first], &[&first], false);
     let second = ensure_as(&store, "n1", &beside).await.unwrap().to_string();
     assert_ne!(second, first);
     // It was given to the tunnel by mistake.
-    let mistaken = standing(&[&second], &[&first, &second], false);
+    let mistaken = facts(&[&second], &[&first, &second], false);
     let third = ensure_as(&store, "n1", &mistaken).await.unwrap().to_string();
     assert!(third != first && third != second, "{third}");
-    let holding = standing(&[&third], &[&first, &second, &third], true);
+    let holding = facts(&[&third], &[&first, &second, &third], true);
     ensure_as(&store, "n1", &holding).await.unwrap_err();
     assert_eq!((noted(&store, "n1"), allocated(&store, "n1").len()), (None, 0), "it is given back");
 }
@@ -499,7 +478,7 @@ fn fault() -> impl Strategy<Value = Option<(u64, CommitFault)>> {
 async fn release_number(store: &Memory, node: &str) {
     for address in allocated(store, node) {
         if let Ok(Some(found)) = look_up(store, address.parse().unwrap()).await {
-            drop(release_one::release(store, &Seen::from(&found)).await);
+            drop(release_one::release(store, &SeenAddress::from(&found)).await);
         }
     }
 }
@@ -508,7 +487,7 @@ async fn carry_out(store: &Memory, process: &Memory, operation: &Operation) {
     let name = |node: &u8| format!("n{node}");
     match operation {
         Operation::Ensure(node) => {
-            drop(ensure_tunnel_address(process, &name(node), &Standing::default(), now()).await);
+            drop(ensure_tunnel_address(process, &name(node), &LocalFacts::default(), now()).await);
         }
         Operation::Release(node) => drop(release_tunnel_address(process, &name(node), None).await),
         Operation::ReleaseNumber(node) => release_number(process, &name(node)).await,

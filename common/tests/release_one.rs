@@ -8,13 +8,13 @@ mod support;
 use serde_json::json;
 use support::stores::*;
 use support::*;
+use weir_common::audit::release_one::{Release, SeenAddress, look_up, release};
+use weir_common::audit::{self, AuditContext, Report, ReportToRelease, hosts_gone};
 use weir_common::datastore::keys;
-use weir_common::ipam::audit::{self, Circumstances, Record, Report};
 use weir_common::ipam::reclaim::{EmptyBlock, plan, reclaim};
-use weir_common::ipam::release_one::{Release, Seen, look_up, release};
-use weir_common::ipam::{Block, Error, Family, engine};
+use weir_common::ipam::{Block, Error, Family, IpamSnapshot, engine};
 use weir_datastore::Memory;
-use weir_datastore::memory::{Call, CommitFault};
+use weir_datastore::memory::{CommitFault, MemoryCall};
 
 const V4: &[Family] = &[Family::V4];
 
@@ -27,7 +27,7 @@ async fn an_address_is_released_with_its_handle() {
         panic!("two addresses")
     };
     for (address, handle_stays) in [(v4, true), (v6, false)] {
-        let seen = Seen::from(&look_up(&store, address).await.unwrap().unwrap());
+        let seen = SeenAddress::from(&look_up(&store, address).await.unwrap().unwrap());
         assert_eq!(seen.handle.as_deref(), Some("net.x"));
         assert_eq!(release(&store, &seen).await.unwrap(), Release::Released);
         assert_eq!(release(&store, &seen).await.unwrap(), Release::NotInUse);
@@ -43,7 +43,7 @@ async fn an_address_that_came_to_another_stays() {
     pool(&store, "one", "10.0.0.0/32", json!({"blockSize": 32}));
     let first = request("n1", "a", V4);
     let address = assign(&store, &first).await.unwrap()[0];
-    let seen = Seen::from(&look_up(&store, address).await.unwrap().unwrap());
+    let seen = SeenAddress::from(&look_up(&store, address).await.unwrap().unwrap());
     // Even the same container has it under another number now.
     engine::release(&store, &first.assignee).await.unwrap();
     assert_eq!(assign(&store, &first).await.unwrap(), [address]);
@@ -56,7 +56,7 @@ async fn an_address_that_came_to_another_stays() {
 async fn a_release_is_tried_again_and_waits_for_a_migration() {
     let (store, _) = healthy().await;
     let address = assign(&store, &request("n1", "x", V4)).await.unwrap()[0];
-    let seen = Seen::from(&look_up(&store, address).await.unwrap().unwrap());
+    let seen = SeenAddress::from(&look_up(&store, address).await.unwrap().unwrap());
     put(&store, keys::CLUSTER_INFORMATION.to_owned(), json!({"spec": {"datastoreReady": false}}));
     assert!(matches!(release(&store, &seen).await, Err(Error::NotReady)));
     put(&store, keys::CLUSTER_INFORMATION.to_owned(), json!({"spec": {"datastoreReady": true}}));
@@ -68,7 +68,7 @@ async fn a_release_is_tried_again_and_waits_for_a_migration() {
 async fn the_last_address_of_nobodys_block_takes_the_block_along() {
     let (store, _) = healthy().await;
     let seen = look_up(&store, "10.1.0.67".parse().unwrap()).await.unwrap().unwrap();
-    assert_eq!(release(&store, &Seen::from(&seen)).await.unwrap(), Release::Released);
+    assert_eq!(release(&store, &SeenAddress::from(&seen)).await.unwrap(), Release::Released);
     assert!(!store.dump().contains_key(&keys::block(cidr("10.1.0.64/29"))));
 }
 
@@ -78,26 +78,25 @@ async fn a_report_names_what_can_be_released() {
     let address = assign(&store, &request("n1", "x", V4)).await.unwrap()[0];
     here.attachments.retain(|attached| attached.identity.container_id() != "x");
     delete(&store, keys::handle("net.n2-a")).await;
-    let listing = audit::engine::list(&store).await.unwrap().listing;
-    let circumstances = Circumstances::new(Some(&here), later());
-    let findings = audit::audit(&listing, &circumstances);
-    let report = Report::new(&listing, &findings, circumstances.gone);
+    let snapshot = IpamSnapshot::list(&store).await.unwrap();
+    let context = AuditContext::new(Some(&here), later());
+    let findings = audit::audit(&snapshot, &context);
+    let report = Report::new(&snapshot, &findings, context.gone, None);
     let json = serde_json::to_string(&report).unwrap();
-    let again: Report = serde_json::from_str(&json).unwrap();
-    assert_eq!(again, report);
-    let [seen] = again.releasable().try_into().unwrap();
+    let again: ReportToRelease = serde_json::from_str(&json).unwrap();
+    let [seen] = again.addresses().try_into().unwrap();
     assert_eq!((seen.address, seen.handle.as_deref()), (address, Some("net.x")));
     assert_eq!(release(&store, &seen).await.unwrap(), Release::Released);
 }
 
 /// The form that scripts read.
 #[tokio::test]
-async fn a_record_has_a_stable_form() {
+async fn a_finding_has_a_stable_form() {
     let (store, here) = healthy().await;
     put(&store, keys::affinity("n1", cidr("10.1.0.224/29")), json!({"state": "confirmed"}));
     let [finding] = check(&store, Some(&here)).await.try_into().unwrap();
     assert_eq!(
-        serde_json::to_value(Record::from(&finding)).unwrap(),
+        serde_json::to_value(&finding).unwrap(),
         json!({
             "kind": "affinity-without-block",
             "keys": ["/calico/ipam/v2/host/n1/ipv4/block/10.1.0.224-29"],
@@ -146,20 +145,23 @@ async fn a_host_keeps_one_block_in_each_enabled_pool() {
     empty_block(&store, &free(4), None, "");
     empty_block(&store, &free(5), Some("n9"), "confirmed");
     empty_block(&store, "10.1.0.0/29", Some("n2"), "confirmed");
-    let listing = audit::engine::list(&store).await.unwrap().listing;
+    let snapshot = IpamSnapshot::list(&store).await.unwrap();
     let expected = [
         empty(&free(0), Some("n1")),
         empty(&free(2), Some("n2")),
         empty(&free(4), None),
         empty("10.1.0.0/29", Some("n2")),
     ];
-    assert_eq!(plan(&listing, &Circumstances::new(None, later())), expected);
+    assert_eq!(
+        plan(&snapshot, &hosts_gone(&snapshot, &AuditContext::new(None, later()))),
+        expected
+    );
     for block in &expected {
         assert!(reclaim(&store, block).await.unwrap());
         assert!(!reclaim(&store, block).await.unwrap(), "it is gone");
     }
-    let listing = audit::engine::list(&store).await.unwrap().listing;
-    assert_eq!(plan(&listing, &Circumstances::new(None, later())), []);
+    let snapshot = IpamSnapshot::list(&store).await.unwrap();
+    assert_eq!(plan(&snapshot, &hosts_gone(&snapshot, &AuditContext::new(None, later()))), []);
     assert_eq!(in_use(&store).into_keys().collect::<Vec<_>>(), [used]);
 }
 
@@ -182,7 +184,7 @@ async fn a_block_that_is_used_meanwhile_is_not_taken_back() {
 
 /// Somebody begins to move the store just before it is changed.
 fn move_meanwhile(store: &Memory) {
-    store.before_each(Call::Commit, async |_, other| {
+    store.before_each(MemoryCall::Commit, async |_, other| {
         let moving = json!({"spec": {"datastoreReady": false}});
         put(&other, keys::CLUSTER_INFORMATION.to_owned(), moving);
     });
@@ -193,7 +195,7 @@ fn move_meanwhile(store: &Memory) {
 async fn nothing_is_given_back_once_the_datastore_is_being_moved() {
     let (store, _) = healthy().await;
     let address = *in_use(&store).keys().next().unwrap();
-    let seen = Seen::from(&look_up(&store, address).await.unwrap().unwrap());
+    let seen = SeenAddress::from(&look_up(&store, address).await.unwrap().unwrap());
     move_meanwhile(&store);
     assert!(matches!(release(&store, &seen).await, Err(Error::NotReady)));
     assert!(look_up(&store, address).await.unwrap().is_some());

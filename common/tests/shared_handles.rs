@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use serde_json::json;
 use support::stores::{later, node};
 use support::*;
+use weir_common::audit::{Attached, AuditContext, DamageKind, Finding, ThisNode, audit};
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
-use weir_common::ipam::audit::{Attached, Circumstances, Finding, ThisNode, audit};
-use weir_common::ipam::collect::{Collection, Evidence, Rule, Scope, collect};
+use weir_common::ipam::collect::{CollectScope, Collection, Evidence, Rule, collect};
 use weir_common::ipam::{
     ATTRIBUTE_BOOT, ATTRIBUTE_NODE, Assignee, Attribute, Block, Error, Family, Handle, MachineId,
     engine,
@@ -122,7 +122,7 @@ async fn a_reboot_of_one_host_leaves_the_others() {
     let evidence = Evidence { boot_id: Some("now".to_owned()), ..Evidence::default() };
     let (host, network) = ("n1".to_owned(), "pods".to_owned());
     let collection = Collection { host, machine: None, network, rule: Rule::Proved(evidence) };
-    let collected = collect(&store, &collection, Scope::AllBlocks, &|_| true).await;
+    let collected = collect(&store, &collection, CollectScope::AllBlocks, &|_| true).await;
     let released: Vec<IpAddr> =
         collected.released.into_iter().map(|(address, _)| address).collect();
     assert_eq!(released, dead);
@@ -132,7 +132,7 @@ async fn a_reboot_of_one_host_leaves_the_others() {
     let (host, network) = ("n2".to_owned(), "pods".to_owned());
     let collection =
         Collection { host, machine: None, network, rule: Rule::Listed(BTreeSet::new()) };
-    collect(&store, &collection, Scope::AllBlocks, &|_| true).await;
+    collect(&store, &collection, CollectScope::AllBlocks, &|_| true).await;
     assert_eq!(handle(&store, "pods.web"), None);
     assert_consistent(&store);
 }
@@ -150,7 +150,9 @@ async fn an_allocation_without_a_node_is_of_who_names_its_handle() {
     let (host, network) = ("n1".to_owned(), "pods".to_owned());
     let collection =
         Collection { host, machine: None, network, rule: Rule::Listed(BTreeSet::new()) };
-    assert!(collect(&store, &collection, Scope::AllBlocks, &|_| true).await.released.is_empty());
+    assert!(
+        collect(&store, &collection, CollectScope::AllBlocks, &|_| true).await.released.is_empty()
+    );
     assert_eq!(assign(&store, &of(assignee.clone())).await.unwrap(), given);
     assert_eq!(addresses(&engine::release(&store, &assignee).await.unwrap()), given);
 }
@@ -178,13 +180,13 @@ fn this_node(host: &str, attachments: &[(&str, &str, &[IpAddr])]) -> ThisNode {
     }
 }
 
+const LEAK: DamageKind = DamageKind::AddressWithoutAttachment;
+
 async fn findings(store: &Memory, here: &ThisNode) -> Vec<Finding> {
-    let listed = weir_common::ipam::audit::engine::list(store).await.unwrap();
-    let circumstances = Circumstances::new(Some(here), later());
-    let found = audit(&listed.listing, &circumstances);
-    weir_common::ipam::audit::engine::confirm(store, &listed.listing, found, &circumstances)
-        .await
-        .unwrap()
+    let snapshot = weir_common::ipam::IpamSnapshot::list(store).await.unwrap();
+    let context = AuditContext::new(Some(here), later());
+    let found = audit(&snapshot, &context);
+    weir_common::audit::engine::confirm(store, &snapshot, found, &context).await.unwrap()
 }
 
 #[tokio::test]
@@ -199,13 +201,13 @@ async fn an_audit_tells_two_hosts_apart() {
     // the one in use is not its own.
     let found = findings(&store, &this_node("n2", &[("pods", "web", &first)])).await;
     assert!(
-        matches!(&found[..], [Finding::UnrecordedAttachment { addresses, .. }] if *addresses == first),
+        matches!(&found[..], [it] if it.attachment.as_ref().is_some_and(|it| it.addresses == first)),
         "{found:?}"
     );
     // Its container is gone: the one on n1 does not hide that.
     let found = findings(&store, &this_node("n2", &[])).await;
     assert!(
-        matches!(&found[..], [Finding::LeakedAddress(leaked)] if leaked.address == second[0]),
+        matches!(&found[..], [it] if it.kind == LEAK && it.addresses[0].address == second[0]),
         "{found:?}"
     );
 }
@@ -220,7 +222,7 @@ async fn an_audit_tells_two_networks_apart() {
     for (alive, gone) in [(("a", "b.c", &first[..]), &second), (("a.b", "c", &second), &first)] {
         let found = findings(&store, &this_node("n1", &[alive])).await;
         assert!(
-            matches!(&found[..], [Finding::LeakedAddress(leaked)] if leaked.address == gone[0]),
+            matches!(&found[..], [it] if it.kind == LEAK && it.addresses[0].address == gone[0]),
             "{found:?}"
         );
     }

@@ -189,7 +189,7 @@ pub enum CtlCommand {
     Get(commands::get::GetArgs),
     /// Check files of resources, without a datastore
     Validate(commands::validate::ValidateArgs),
-    /// See how addresses are used, mend and change it
+    /// See how addresses are used, repair and change it
     #[command(subcommand)]
     Ipam(IpamCommand),
     /// Run this node's agent, see what it does, or give a node another name

@@ -6,7 +6,7 @@ mod location;
 mod network;
 mod node;
 mod output;
-mod sameness;
+mod same_cluster;
 mod session;
 mod store;
 mod terminal;
@@ -19,19 +19,19 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use clap::error::ErrorKind;
+use weir_common::audit::ThisNode;
 use weir_common::cni::NodeName;
 use weir_common::datastore::{Datastore, DatastoreConfiguration, keys};
 use weir_common::ipam::MachineId;
-use weir_common::ipam::audit::ThisNode;
-use weir_common::network::{Present, Underlay};
+use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
 use weir_kernel::Kernel;
 
 use cli::{Cli, CtlCommand, DatastoreArgs, NodeCommand};
 use location::{Location, Settings};
 use network::Network;
-use sameness::Stores;
-use session::{Failure, OccupiedRange, Session, StillNode, Surroundings};
+use same_cluster::ComparedStores;
+use session::{Failure, HostEnvironment, OccupiedRange, Session, StillNode};
 use store::Observer;
 use terminal::Progress;
 use this_node::Networks;
@@ -51,7 +51,7 @@ struct LocalHost {
 
 impl LocalHost {
     /// Takes in the node's CNI configuration, as far as it is about the datastore in use.
-    fn learn(&mut self, cli: &Cli, files: &[(PathBuf, String)], stores: &Stores) {
+    fn learn(&mut self, cli: &Cli, files: &[(PathBuf, String)], stores: &ComparedStores) {
         self.networks = Networks::of(&cli.datastore.sources().network_directory, files, stores);
         if self.network.is_none() {
             self.network = Network::first_of(files, stores);
@@ -70,7 +70,7 @@ impl Observer for LocalHost {
 }
 
 #[async_trait]
-impl Surroundings for LocalHost {
+impl HostEnvironment for LocalHost {
     fn read_input(&self) -> std::io::Result<String> {
         commands::input::read_text(std::io::stdin())
     }
@@ -151,14 +151,14 @@ impl Surroundings for LocalHost {
         Ok(occupied.map(|it| OccupiedRange { range: it.range, what: it.what }).collect())
     }
 
-    async fn cluster(&self) -> Result<(Underlay, Present), Failure> {
+    async fn cluster(&self) -> Result<(Underlay, ActualState), Failure> {
         let failed = |error: weir_kernel::Error| {
             let message = session::chain(&error);
             Failure::new(format!("this node's links and routes cannot be read: {message}"))
         };
         let kernel = Kernel::open().map_err(failed)?;
         let underlay = kernel.underlay().await.map_err(failed)?;
-        Ok((underlay, kernel.cluster_present().await.map_err(failed)?))
+        Ok((underlay, kernel.actual_state().await.map_err(failed)?))
     }
 }
 
@@ -221,7 +221,7 @@ fn run(cli: Cli) -> Result<String, Failure> {
     }
     let files = location::read_network_directory(&cli.datastore.sources().network_directory);
     if let CtlCommand::Node(NodeCommand::Run(arguments)) = &cli.command {
-        process.learn(&cli, &files, &Stores::by_text(&location.configuration));
+        process.learn(&cli, &files, &ComparedStores::by_text(&location.configuration));
         node::run::run(arguments, &location, || this_node::name(&process.networks))?;
         return Ok(String::new());
     }
@@ -237,11 +237,11 @@ fn run(cli: Cli) -> Result<String, Failure> {
         let datastore = datastore.as_ref();
         let in_use = &location.configuration;
         let stores = match cli.command.asks_the_node() {
-            true => Stores::ask(in_use, datastore, Networks::datastores(&files)).await,
-            false => Stores::by_text(in_use),
+            true => ComparedStores::by_guid(in_use, datastore, Networks::datastores(&files)).await,
+            false => ComparedStores::by_text(in_use),
         };
         process.learn(&cli, &files, &stores);
-        let session = Session { datastore, surroundings: &process, style: terminal::style() };
+        let session = Session { datastore, environment: &process, style: terminal::style() };
         let result = commands::run(cli.command, &session).await;
         process.progress.end();
         result
@@ -281,7 +281,7 @@ fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location,
 /// what creates something; to everything else one that is not there `is_empty`.
 async fn open(location: &Location, is_empty: bool) -> Result<Box<dyn Datastore>, Failure> {
     if is_empty {
-        return Ok(Box::new(weir_datastore::Memory::new()));
+        return Ok(Box::new(store::DryRun::default()));
     }
     let opened = async {
         let datastore = weir_datastore::open(&location.configuration).await?;

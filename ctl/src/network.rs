@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 use weir_common::{cni, datastore};
 
-use crate::sameness::{Sameness, Stores};
+use crate::same_cluster::{ComparedStores, SameCluster};
 
 /// A network whose containers get their addresses from `weir-ipam`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,10 +16,10 @@ pub struct Network {
     pub plugin: Map<String, Value>,
 }
 
-/// Why a file is no such network.
+/// Why a file is not such a network.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// It cannot be understood.
+    /// Not JSON of this form.
     #[error("{path} is not a CNI network configuration", path = path.display())]
     Malformed {
         /// The file.
@@ -28,7 +28,7 @@ pub enum NetworkError {
         #[source]
         cause: serde_json::Error,
     },
-    /// It is somebody else's network.
+    /// Another program's network.
     #[error(
         "no plugin in {path} has an ipam section of type weir-ipam; \
          name a file of the CNI configuration that has one",
@@ -57,13 +57,13 @@ impl Network {
     }
 
     /// The first network among these files that keeps its addresses in the
-    /// datastore in use. A file that is not a network is somebody else's concern.
-    pub fn first_of(files: &[(PathBuf, String)], stores: &Stores) -> Option<Self> {
+    /// datastore in use. A file that is not a network is passed over.
+    pub fn first_of(files: &[(PathBuf, String)], stores: &ComparedStores) -> Option<Self> {
         let mut networks =
             files.iter().filter_map(|(path, text)| Self::read(path.clone(), text).ok());
         networks.find(|network| {
             datastore_of(&network.plugin)
-                .is_ok_and(|datastore| stores.sameness(&datastore) == Sameness::Same)
+                .is_ok_and(|datastore| stores.holds_cluster(&datastore) == SameCluster::Yes)
         })
     }
 }
@@ -143,7 +143,7 @@ mod tests {
         let files = [("a".into(), "{".into()), file("b", "/1"), file("c", "/2"), file("d", "/2")];
         let store = |path: &str| datastore::DatastoreConfiguration::Embedded { path: path.into() };
         let first = |path: &str| {
-            Network::first_of(&files, &Stores::by_text(&store(path))).map(|it| it.path)
+            Network::first_of(&files, &ComparedStores::by_text(&store(path))).map(|it| it.path)
         };
         assert_eq!(first("/2"), Some("c".into()));
         assert_eq!(first("/3"), None);

@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use jiff::Timestamp;
+use weir_common::audit::ThisNode;
 use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
-use weir_common::ipam::MachineId;
-use weir_common::ipam::audit::ThisNode;
-use weir_common::network::{Present, Underlay};
+use weir_common::ipam::{MachineId, ensure_cluster_guid};
+use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
 use weir_process::Lock;
 
@@ -20,7 +20,7 @@ use crate::store::Observer;
 
 /// What a command needs from outside besides the datastore.
 #[async_trait]
-pub trait Surroundings: Observer {
+pub trait HostEnvironment: Observer {
     /// All that is written to standard input.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ pub trait Surroundings: Observer {
     /// The same, while no address is handed out or given back on it.
     ///
     /// # Errors
-    /// As [`Surroundings::this_node`], and when the host's lock cannot be had.
+    /// As [`HostEnvironment::this_node`], and when the host's lock cannot be had.
     async fn still_node(&self) -> Result<StillNode, Failure>;
 
     /// The name of this node, found as a network's configuration says.
@@ -107,7 +107,7 @@ pub trait Surroundings: Observer {
     ///
     /// # Errors
     /// [`Failure`] when the kernel cannot be asked.
-    async fn cluster(&self) -> Result<(Underlay, Present), Failure>;
+    async fn cluster(&self) -> Result<(Underlay, ActualState), Failure>;
 }
 
 /// A node whose calls of `weir-ipam` wait until this is dropped.
@@ -128,15 +128,29 @@ pub struct OccupiedRange {
     pub what: String,
 }
 
-/// The datastore and the surroundings of one call.
+/// The datastore and the environment of one call.
 #[derive(Clone, Copy)]
 pub struct Session<'a> {
     /// The datastore.
     pub datastore: &'a dyn Datastore,
     /// Everything else.
-    pub surroundings: &'a dyn Surroundings,
+    pub environment: &'a dyn HostEnvironment,
     /// Room and means for showing results.
     pub style: Style,
+}
+
+impl Session<'_> {
+    /// Gives the cluster a GUID if it has none: done by what writes configuration. If that
+    /// fails, the next such command does it.
+    pub async fn ensure_cluster_guid(&self) {
+        let (birth, guid) = (self.environment.birth(), self.environment.birth().uid);
+        if let Err(error) = ensure_cluster_guid(self.datastore, &birth, &guid).await {
+            self.environment.warn(&format!(
+                "warning: the cluster has no clusterGUID: {}; add it later: weirctl init",
+                chain(&error)
+            ));
+        }
+    }
 }
 
 /// A command that did not do all that it was asked to: exit status 1.
@@ -163,17 +177,4 @@ impl Failure {
 /// What a command prints, or why it failed.
 pub type CommandResult = Result<String, Failure>;
 
-/// An error with its causes, each behind a colon. A cause that the error's
-/// own text already ends with is not repeated.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
-}
+pub use weir_common::error_chain as chain;

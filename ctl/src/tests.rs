@@ -22,11 +22,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use clap::Parser;
 use serde_json::Value;
+use weir_common::audit::ThisNode;
 use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::MachineId;
-use weir_common::ipam::audit::ThisNode;
-use weir_common::network::{Present, Underlay};
+use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
 
@@ -34,7 +34,7 @@ use crate::cli::Cli;
 use crate::commands;
 use crate::network::Network;
 use crate::output::Style;
-use crate::session::{Failure, OccupiedRange, Session, StillNode, Surroundings};
+use crate::session::{Failure, HostEnvironment, OccupiedRange, Session, StillNode};
 use crate::store::Observer;
 
 /// Input given beforehand, and a clock and UIDs that count.
@@ -49,7 +49,7 @@ struct Prepared {
     pauses: AtomicU32,
     network: Option<Network>,
     warnings: Mutex<Vec<String>>,
-    cluster: (Underlay, Present),
+    cluster: (Underlay, ActualState),
     agent_runs: bool,
     /// What Weir's file says that the node is called.
     kept_name: Mutex<String>,
@@ -91,7 +91,7 @@ impl Observer for Prepared {
 }
 
 #[async_trait]
-impl Surroundings for Prepared {
+impl HostEnvironment for Prepared {
     fn read_input(&self) -> std::io::Result<String> {
         Ok(self.input.clone())
     }
@@ -174,7 +174,7 @@ impl Surroundings for Prepared {
         Ok(())
     }
 
-    async fn cluster(&self) -> Result<(Underlay, Present), Failure> {
+    async fn cluster(&self) -> Result<(Underlay, ActualState), Failure> {
         Ok(self.cluster.clone())
     }
 }
@@ -216,11 +216,11 @@ async fn call_on(
     node: Option<ThisNode>,
     style: Style,
 ) -> Answer {
-    let mut surroundings = Prepared::new(input, node);
+    let mut environment = Prepared::new(input, node);
     // The network's file, where one is named, is what stands on the standard input.
     let named = parse(arguments).ok().and_then(|cli| cli.command.network_file().map(PathBuf::from));
-    surroundings.network = named.map(|path| Network::read(path, input).unwrap());
-    call_in(datastore, arguments, &surroundings, style).await
+    environment.network = named.map(|path| Network::read(path, input).unwrap());
+    call_in(datastore, arguments, &environment, style).await
 }
 
 fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
@@ -230,14 +230,14 @@ fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
 async fn call_in(
     datastore: &dyn Datastore,
     arguments: &[&str],
-    surroundings: &Prepared,
+    environment: &Prepared,
     style: Style,
 ) -> Answer {
     let cli = match parse(arguments) {
         Ok(cli) => cli,
         Err(error) => return Answer { exit: 1, output: error.to_string() },
     };
-    let session = Session { datastore, surroundings, style };
+    let session = Session { datastore, environment, style };
     match commands::run(cli.command, &session).await {
         Ok(output) => Answer { exit: 0, output },
         Err(failure) => {

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use weir_common::audit::{Attached, DamageKind, ThisNode, Unjudged};
 use weir_common::cni::{self, Arguments, NetworkConfiguration, NodeName, SpecVersion};
 use weir_common::datastore;
-use weir_common::ipam::audit::{Attached, Kind, ThisNode, Unjudged};
 use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::{DEFAULT_LOCK_FILE, FoundName, Limit, Lock, machine_id};
 
 use crate::network::{datastore_of, plugins};
-use crate::sameness::{Sameness, Stores};
+use crate::same_cluster::{ComparedStores, SameCluster};
 use crate::session::{Failure, chain};
 
 /// The networks of a node's CNI configuration.
@@ -35,8 +35,8 @@ pub struct Networks {
 
 impl Networks {
     /// Reads the networks out of the files of the CNI configuration. A file that
-    /// is not a network is somebody else's concern.
-    pub fn of(directory: &Path, files: &[(PathBuf, String)], stores: &Stores) -> Self {
+    /// is not a network is passed over.
+    pub fn of(directory: &Path, files: &[(PathBuf, String)], stores: &ComparedStores) -> Self {
         let mut networks = Self { directory: directory.to_owned(), ..Self::default() };
         for (path, text) in files {
             let Some((name, plugin)) = main_plugin(text) else { continue };
@@ -82,7 +82,7 @@ impl Networks {
         let tell = |(network, interfaces): (&str, usize)| Unjudged {
             network: network.to_owned(),
             file: None,
-            kinds: vec![Kind::AttachmentWithoutAddress.name().to_owned()],
+            kinds: vec![DamageKind::AttachmentWithoutAddress.name().to_owned()],
             reason: format!(
                 "{interfaces} containers' interfaces on this node belong to it, but no file in \
                  {directory} describes it; name the runtime's directory with --cni-directory"
@@ -96,22 +96,22 @@ impl Networks {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The kinds of damage that show only beside the kernel.
-const FROM_KERNEL: [Kind; 2] = [Kind::AddressWithoutAttachment, Kind::AttachmentWithoutAddress];
+const FROM_KERNEL: [DamageKind; 2] =
+    [DamageKind::AddressWithoutAttachment, DamageKind::AttachmentWithoutAddress];
 
 /// A network whose addresses are in the datastore in use, or why that is not known.
 fn belonging_here(
     own: NetworkConfiguration,
-    stores: &Stores,
+    stores: &ComparedStores,
 ) -> Result<NetworkConfiguration, String> {
     // What was validated has a datastore.
     let Ok(datastore) = &own.datastore else { return Ok(own) };
     let place = datastore.place();
-    match stores.sameness(datastore) {
-        Sameness::Same => Ok(own),
-        Sameness::Another => Err(format!("it names another datastore ({place})")),
-        Sameness::Untold(why) => Err(format!(
-            "whether its datastore ({place}) is the one in use cannot be told: {why}; use the \
-             datastore as it is named there"
+    match stores.holds_cluster(datastore) {
+        SameCluster::Yes => Ok(own),
+        SameCluster::No => Err(format!("it names another datastore ({place})")),
+        SameCluster::Unknown(why) => Err(format!(
+            "whether its datastore ({place}) holds the cluster in use cannot be judged: {why}"
         )),
     }
 }
@@ -244,7 +244,7 @@ mod tests {
             file(r#"{"plugins": []}"#),
         ];
         let networks_in = |store: &datastore::DatastoreConfiguration| {
-            Networks::of(Path::new("/etc/cni/net.d"), &files, &Stores::by_text(store))
+            Networks::of(Path::new("/etc/cni/net.d"), &files, &ComparedStores::by_text(store))
         };
         let networks = networks_in(&datastore::DatastoreConfiguration::default());
         assert_eq!(networks.own, ["ours".to_owned()].into());

@@ -40,7 +40,7 @@ fn survives(fleet: &mut Fleet, pods: &[Pod; 2], carry_on: impl FnOnce(&mut Etcd)
         fleet.underlay.cut(&server);
         fleet.etcd_mut().restore(SNAPSHOT);
         carry_on(fleet.etcd_mut());
-        assert!(!nodes(&fleet.store.entries()).contains(&"n1"), "it is forgotten");
+        assert!(!nodes(&fleet.store.entries()).contains(&"n1"), "it is lost");
         fleet.underlay.heal(&server);
         for member in &fleet.members {
             let held = || member.agent().metric("weir_node_held");

@@ -141,7 +141,7 @@ fn a_datastore_is_the_same_however_it_is_spelt() {
 fn what_cannot_be_judged_is_said() {
     let world = World::new(Cluster::etcd());
     for (endpoints, says) in [
-        ("http://127.0.0.1:4", "(http://127.0.0.1:4) is the one in use cannot be told"),
+        ("http://127.0.0.1:4", "(http://127.0.0.1:4) holds the cluster in use cannot be judged"),
         ("", "it names another datastore (/var/lib/weir/weir.db)"),
     ] {
         let mut plugin = world.cluster.plugin(Families::Dual);

@@ -3,18 +3,21 @@
 //!
 //! - [`embedded`]: one SQLite file on this host, the default.
 //! - [`etcd`]: an etcd cluster.
-//! - [`memory`]: for tests, with faults and others' doings on cue.
+//! - `memory`: for tests, with faults and other processes' doings on cue; behind the
+//!   feature of that name, which no program has.
 //!
 //! `docs/datastore.md` has the decisions behind them.
 #![warn(missing_docs)]
 
 pub mod embedded;
 pub mod etcd;
+#[cfg(feature = "memory")]
 pub mod memory;
 mod request;
 
 pub use embedded::Embedded;
 pub use etcd::Etcd;
+#[cfg(feature = "memory")]
 pub use memory::Memory;
 pub use request::OPERATIONS_LIMIT;
 

@@ -7,8 +7,9 @@ use std::io;
 use netlink_packet_route::route::RouteMessage;
 use weir_common::network::{AttachmentIdentity, Before, NatTable, Side, Step, Undo};
 
+use crate::error::Error;
 use crate::netlink::Netlink;
-use crate::{Error, Kernel, nft};
+use crate::{Kernel, nft};
 
 /// Is asked before and after every step of a plan, and may stop it there as if
 /// the step had failed: for tests of the undo.

@@ -6,10 +6,11 @@ use rtnetlink::LinkUnspec;
 use weir_common::link::SourceCheck;
 use weir_common::network::{AttachmentIdentity, AttachmentState, Families, NatTable, SourceFilter};
 
+use crate::error::Error;
 use crate::link::{Link, is};
 use crate::netlink::into_io;
 use crate::remove::OwnLink;
-use crate::{Error, Kernel, nft, sysctl};
+use crate::{Kernel, nft, sysctl};
 
 /// The group that links are put in to be deleted together; "weir" in ASCII. Any
 /// number does that nobody else uses, and whether somebody does is looked at.

@@ -7,10 +7,12 @@ use ipnet::IpNet;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
 use weir_common::network::{AttachmentIdentity, Expected, Families, Found, FoundLink, Route};
 
+use crate::error::Error;
 use crate::link::Link;
+use crate::message::{all_routes, destination, output, routes_by};
 use crate::netlink::Netlink;
-use crate::route::{all_routes, destination, in_plan_terms, output, routes_by};
-use crate::{Error, Kernel, sysctl};
+use crate::route::in_plan_terms;
+use crate::{Kernel, sysctl};
 
 impl Kernel {
     /// Whether the container has the attachment's interface already, made whole

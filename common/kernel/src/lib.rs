@@ -14,6 +14,7 @@ mod dump;
 mod error;
 mod inspect;
 mod link;
+mod message;
 mod monitor;
 mod namespace;
 mod netlink;

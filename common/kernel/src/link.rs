@@ -13,8 +13,9 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use weir_common::link::{MacAddress, SourceCheck};
 use weir_common::network::{AttachmentIdentity, HOST_MAC, Side, Step, UNCHECKED_GROUP, Veth};
 
+use crate::Kernel;
+use crate::error::Error;
 use crate::netlink::{Netlink, into_io};
-use crate::{Error, Kernel};
 
 /// What a link is, as far as Weir cares.
 #[derive(Clone, Debug)]

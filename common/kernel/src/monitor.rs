@@ -15,12 +15,13 @@ use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
 use weir_common::network::{NatTable, NftTable, ROUTE_PROTOCOL, SourceFilter, TunnelFilter};
 
-use crate::Error;
+use crate::Kernel;
 use crate::cluster::is_of_cluster;
+use crate::error::Error;
 use crate::link::{Link, is};
+use crate::message::{destination, table_of};
 use crate::nft;
 use crate::occupied::MAIN_TABLE;
-use crate::route::{destination, table_of};
 
 /// The groups that tell of links, addresses and routes.
 const GROUPS: [MulticastGroup; 5] = [
@@ -41,6 +42,8 @@ pub struct Monitor {
     routes: TokioSocket,
     /// `None` where the kernel has no nftables.
     tables: Option<TokioSocket>,
+    /// The socket whose changes of routes are left out.
+    ignored: Option<u32>,
 }
 
 impl Monitor {
@@ -55,14 +58,21 @@ impl Monitor {
         Ok(Self {
             routes: listen(NETLINK_ROUTE, &groups).map_err(failed)?,
             tables: listen(NETLINK_NETFILTER, &[NFTABLES_GROUP]).ok(),
+            ignored: None,
         })
+    }
+
+    /// Leaves out the changes of routes that `kernel` makes.
+    #[must_use]
+    pub fn ignoring(mut self, kernel: &Kernel) -> Self {
+        self.ignored = Some(kernel.host.port);
+        self
     }
 
     /// Waits until something has happened that may concern the node's part in
     /// the cluster: to a link, to an address of global scope, to a route in the
     /// main table, or to Weir's tables of nftables. What attachments come and go
-    /// with does not count. What Weir does itself does: comparing once more is
-    /// cheaper than telling it apart.
+    /// with does not count, nor do changes of routes by [`Monitor::ignoring`]'s kernel.
     ///
     /// All that has happened until then counts as one. So does what was lost,
     /// because more happened than the kernel keeps. Nothing is missed when the
@@ -76,7 +86,7 @@ impl Monitor {
     }
 
     fn poll_changed(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let routes = drain(&self.routes, context, concerns_routes)?;
+        let routes = drain(&self.routes, context, |it| concerns_routes(it, self.ignored))?;
         let tables = match &self.tables {
             Some(tables) => drain(tables, context, concerns_tables)?,
             None => false,
@@ -99,7 +109,7 @@ fn listen(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
 fn drain(
     socket: &TokioSocket,
     context: &mut Context<'_>,
-    concerns: fn(&[u8]) -> bool,
+    concerns: impl Fn(&[u8]) -> bool,
 ) -> io::Result<bool> {
     let mut changed = false;
     loop {
@@ -113,9 +123,9 @@ fn drain(
     }
 }
 
-/// Whether a datagram of rtnetlink tells of something that counts; also if it
-/// cannot be read.
-fn concerns_routes(datagram: &[u8]) -> bool {
+/// Whether a datagram of rtnetlink tells of something that counts; also if it cannot be read.
+/// Changes of routes that the socket of the number `ignored` asked for do not count.
+fn concerns_routes(datagram: &[u8], ignored: Option<u32>) -> bool {
     let mut rest = datagram;
     while !rest.is_empty() {
         let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) else {
@@ -123,13 +133,18 @@ fn concerns_routes(datagram: &[u8]) -> bool {
         };
         let length = (message.header.length as usize).next_multiple_of(4);
         rest = rest.get(length..).unwrap_or_default();
-        if let NetlinkPayload::InnerMessage(message) = message.payload
-            && is_of_concern(&message)
+        if let NetlinkPayload::InnerMessage(payload) = message.payload
+            && (!is_route(&payload) || Some(message.header.port_number) != ignored)
+            && is_of_concern(&payload)
         {
             return true;
         }
     }
     false
+}
+
+fn is_route(message: &RouteNetlinkMessage) -> bool {
+    matches!(message, RouteNetlinkMessage::NewRoute(_) | RouteNetlinkMessage::DelRoute(_))
 }
 
 fn is_of_concern(message: &RouteNetlinkMessage) -> bool {

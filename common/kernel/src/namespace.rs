@@ -10,7 +10,7 @@ use netns_rs::NetNs;
 use nix::errno::Errno;
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 
-use crate::Error;
+use crate::error::Error;
 
 /// The network namespace of the calling thread.
 const OWN_NAMESPACE: &str = "/proc/thread-self/ns/net";

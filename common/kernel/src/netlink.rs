@@ -8,10 +8,12 @@ use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::AsyncSocket;
 use rtnetlink::Handle;
 use tokio::task::JoinHandle;
 
-use crate::{Error, dump};
+use crate::dump;
+use crate::error::Error;
 
 /// A connection, bound to the namespace that the thread was in when it was
 /// opened.
@@ -19,15 +21,20 @@ use crate::{Error, dump};
 pub(crate) struct Netlink {
     handle: Handle,
     connection: JoinHandle<()>,
+    /// The socket's number, which the kernel's notifications name as their cause.
+    pub(crate) port: u32,
 }
 
 impl Netlink {
     /// Opens a connection to the thread's present namespace, with strict
     /// checking: the kernel then filters listings instead of sending all.
     pub(crate) fn open() -> Result<Self, Error> {
-        let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()
-            .map_err(|cause| Error::refused("open a netlink socket", cause))?;
-        Ok(Self { handle, connection: tokio::spawn(connection) })
+        let failed = |cause| Error::refused("open a netlink socket", cause);
+        let (mut connection, handle, _) =
+            rtnetlink::new_connection_with_strict_check().map_err(failed)?;
+        let address = connection.socket_mut().socket_mut().bind_auto().map_err(failed)?;
+        let port = address.port_number();
+        Ok(Self { handle, connection: tokio::spawn(connection), port })
     }
 
     /// The handle for requests that rtnetlink has a method for.

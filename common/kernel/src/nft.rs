@@ -14,7 +14,8 @@ use netlink_sys::{Socket, SocketAddr};
 use serde_json::{Value, json};
 use weir_common::network::{Before, NatTable, NftTable, OtherSources, SourceFilter, TunnelFilter};
 
-use crate::{Error, Kernel, dump};
+use crate::error::Error;
+use crate::{Kernel, dump};
 
 /// Where nft is looked for when PATH does not lead to it, as in a runtime's
 /// sparse environment.

@@ -7,10 +7,12 @@ use futures_util::StreamExt;
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
 use weir_common::network::{MtuCandidate, NodeState, choose_mtu};
 
+use crate::error::Error;
 use crate::link::Link;
+use crate::message::{all_routes, output};
 use crate::netlink::into_io;
-use crate::route::{all_routes, is_unreachable, output};
-use crate::{Error, Kernel, sysctl};
+use crate::route::is_unreachable;
+use crate::{Kernel, sysctl};
 
 /// Destinations that stand for the rest of the world: of the ranges for
 /// documentation (RFC 5737, RFC 3849), to which no node has a route of its own.

@@ -5,9 +5,10 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
 
+use crate::Kernel;
+use crate::error::Error;
 use crate::link::Link;
-use crate::route::{all_routes, destination, output, table_of};
-use crate::{Error, Kernel};
+use crate::message::{all_routes, destination, output, table_of};
 
 /// The kernel's main routing table, as an attribute of a route has it.
 pub(crate) const MAIN_TABLE: u32 = RouteHeader::RT_TABLE_MAIN as u32;

@@ -3,10 +3,11 @@
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
 use weir_common::network::{AttachmentIdentity, ROUTE_PROTOCOL};
 
+use crate::Kernel;
+use crate::error::Error;
 use crate::link::Link;
+use crate::message::{output, routes_by};
 use crate::netlink::Netlink;
-use crate::route::{output, routes_by};
-use crate::{Error, Kernel};
 
 /// The host link of an attachment, found and known to be Weir's.
 #[derive(Clone, Debug, PartialEq, Eq)]

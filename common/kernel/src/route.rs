@@ -1,9 +1,10 @@
 //! Routes, addresses and neighbours.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -12,16 +13,17 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
     RouteProtocol, RouteScope as KernelScope, RouteType,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use weir_common::link::MacAddress;
 use weir_common::network::{ROUTE_PROTOCOL, Route, RouteScope, Side, Step};
 
+use crate::Kernel;
 use crate::cluster::replaceable;
+use crate::error::Error;
 use crate::link::is;
+use crate::message::{all_routes, destination, output, table_of};
 use crate::netlink::{Netlink, into_io};
 use crate::occupied::MAIN_TABLE;
-use crate::{Error, Kernel};
 
 /// Whether a listing failed because there can be nothing: no IPv6 in the kernel,
 /// a routing table that was never used, or a link that is gone by now.
@@ -197,20 +199,6 @@ async fn routes_to(netlink: &Netlink, route: &Route) -> Result<Vec<RouteMessage>
     Ok(routes)
 }
 
-/// A filter that lets every route of a family through.
-pub(crate) fn all_routes(v6: bool) -> RouteMessage {
-    let mut filter = RouteMessage::default();
-    filter.header.address_family = if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
-    filter
-}
-
-/// A filter for the routes of a family by the link of that number.
-pub(crate) fn routes_by(v6: bool, index: u32) -> RouteMessage {
-    let mut filter = all_routes(v6);
-    filter.attributes.push(RouteAttribute::Oif(index));
-    filter
-}
-
 /// The same in Weir's terms; `None` for what Weir never makes (blackholes,
 /// local and multicast routes).
 pub(crate) fn in_plan_terms(message: &RouteMessage) -> Option<Route> {
@@ -293,38 +281,6 @@ fn permanent(message: &NeighbourMessage, index: u32) -> Option<(IpAddr, MacAddre
         _ => None,
     });
     Some((address.filter(|_| is_meant)?, mac?))
-}
-
-pub(crate) fn destination(message: &RouteMessage) -> IpNet {
-    let everything: IpAddr = match message.header.address_family {
-        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
-        _ => Ipv4Addr::UNSPECIFIED.into(),
-    };
-    let address = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(IpAddr::V4(*address)),
-        RouteAttribute::Destination(RouteAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
-        _ => None,
-    });
-    let address = address.unwrap_or(everything);
-    IpNet::new(address, message.header.destination_prefix_length).unwrap_or(address.into())
-}
-
-pub(crate) fn table_of(message: &RouteMessage) -> u32 {
-    let table = message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Table(table) => Some(*table),
-        _ => None,
-    });
-    table.unwrap_or(message.header.table.into())
-}
-
-/// The number of the link that a route goes by: its own, or its first next
-/// hop's.
-pub(crate) fn output(message: &RouteMessage) -> Option<u32> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        RouteAttribute::Oif(index) => Some(*index),
-        RouteAttribute::MultiPath(hops) => hops.first().map(|hop| hop.interface_index),
-        _ => None,
-    })
 }
 
 /// What an I/O error of a route lookup means: no route, or a failure.

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use weir_common::network::{Before, Side, Sysctl};
 
-use crate::{Error, Kernel};
+use crate::Kernel;
+use crate::error::Error;
 
 impl Kernel {
     /// Gives a parameter its value and tells what it was.

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use support::cluster::{address, assert_none, direct_v4, foreign, net};
 use support::{add_link, ip, on_a_node, run};
 use weir_common::network::{
-    Change, HOST_MAC, NatPool, NatTable, Step, TUNNEL_DEVICE, TunnelFilter, TunnelPlan, Way,
+    Change, HOST_MAC, NatPool, NatTable, RouteKind, Step, TUNNEL_DEVICE, TunnelFilter, TunnelPlan,
 };
 use weir_kernel::{Error, Kernel};
 
@@ -36,8 +36,8 @@ fn tunnel_changes() -> Vec<Change> {
     ]
 }
 
-fn tunnel_way() -> Way {
-    Way::Tunnel {
+fn tunnel_way() -> RouteKind {
+    RouteKind::Tunnel {
         next_hop: "203.0.113.9".parse().unwrap(),
         source: Some("10.0.0.1".parse().unwrap()),
     }
@@ -71,7 +71,7 @@ fn without_a_tunnel_there_is_one_error_and_direct_routes_are_made() {
         };
         assert_eq!(what, "ip link add tunl0 type ipip");
         assert!(error.to_string().contains(advice), "{error}");
-        let routes = kernel.cluster_present().await.unwrap().routes;
+        let routes = kernel.actual_state().await.unwrap().routes;
         assert_eq!(routes, [(net("10.2.0.0/26"), Some(direct_v4()))].into());
     });
 }
@@ -84,13 +84,13 @@ fn a_link_of_the_tunnels_name_that_is_none_stays_as_it_is() {
         ip("address add 10.0.0.7/32 dev tunl0");
         let before = foreign();
         let kernel = Kernel::open().unwrap();
-        assert_eq!(kernel.cluster_present().await.unwrap().tunnel, None);
+        assert_eq!(kernel.actual_state().await.unwrap().tunnel, None);
         let mut changes = tunnel_changes();
         changes.push(Change::AddRoute(net("10.1.0.0/26"), tunnel_way()));
         let failures = kernel.change(&changes).await;
         assert!(matches!(&failures[..], [(_, Error::NotATunnel { .. })]), "{failures:?}");
         assert_eq!(foreign(), before);
-        assert_eq!(kernel.cluster_present().await.unwrap().routes, BTreeMap::new());
+        assert_eq!(kernel.actual_state().await.unwrap().routes, BTreeMap::new());
     });
 }
 
@@ -183,7 +183,7 @@ fn strict_reverse_path_filters_are_seen_and_loosened() {
         let set = |link: &str, value: &str| {
             std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/rp_filter"), value).unwrap();
         };
-        let strict = async || kernel.cluster_present().await.unwrap().strict;
+        let strict = async || kernel.actual_state().await.unwrap().strict;
         let uplink: BTreeSet<String> = ["uplink".to_owned()].into();
         for (all, own, is_strict) in [
             ("0", "0", false),
@@ -211,7 +211,7 @@ fn filter(peers: impl IntoIterator<Item = Ipv4Addr>) -> TunnelFilter {
         address: None,
         mtu: 1480,
         peers: peers.into_iter().collect(),
-        lopsided: BTreeSet::new(),
+        asymmetric: BTreeSet::new(),
     })
 }
 

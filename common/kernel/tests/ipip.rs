@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use support::cluster::{assert_none, net};
 use support::{Other, ip, on_a_node, run, succeeds};
 use weir_common::network::{
-    Change, ClusterPlan, PresentTunnel, Problem, TUNNEL_DEVICE, TunnelFilter, TunnelPlan, Way,
-    difference,
+    ActualTunnel, Change, ClusterPlan, Problem, RouteKind, TUNNEL_DEVICE, TunnelFilter, TunnelPlan,
+    diff,
 };
 use weir_kernel::{Kernel, Monitor};
 
@@ -21,44 +21,45 @@ fn v4(text: &str) -> Ipv4Addr {
 }
 
 /// A plan with a tunnel that has this address.
-fn plan(address: Option<&str>, routes: &[(&str, Way)]) -> ClusterPlan {
+fn plan(address: Option<&str>, routes: &[(&str, RouteKind)]) -> ClusterPlan {
     ClusterPlan {
         tunnel: Some(TunnelPlan {
             address: address.map(v4),
             mtu: 1480,
             peers: [v4("198.51.100.2")].into(),
-            lopsided: BTreeSet::new(),
+            asymmetric: BTreeSet::new(),
         }),
         routes: routes.iter().map(|(range, way)| (net(range), way.clone())).collect(),
         nat: None,
         pod_mtu: 1480,
         problems: BTreeSet::new(),
+        with_problems: BTreeSet::new(),
         keeps_addresses: false,
         left_to_others: Default::default(),
         nodes: Default::default(),
     }
 }
 
-fn no_tunnel(routes: &[(&str, Way)]) -> ClusterPlan {
+fn no_tunnel(routes: &[(&str, RouteKind)]) -> ClusterPlan {
     ClusterPlan { tunnel: None, ..plan(None, routes) }
 }
 
-fn tunnel(next_hop: &str, source: Option<&str>) -> Way {
-    Way::Tunnel { next_hop: v4(next_hop), source: source.map(v4) }
+fn tunnel(next_hop: &str, source: Option<&str>) -> RouteKind {
+    RouteKind::Tunnel { next_hop: v4(next_hop), source: source.map(v4) }
 }
 
 /// Makes the kernel what `plan` says, without a failure, and looks whether it is
 /// that then.
 async fn converge(kernel: &Kernel, plan: &ClusterPlan) {
-    let present = kernel.cluster_present().await.unwrap();
-    let (changes, problems) = difference(plan, &present);
+    let present = kernel.actual_state().await.unwrap();
+    let (changes, problems) = diff(plan, &present);
     assert_eq!(problems, BTreeSet::<Problem>::new());
     assert_none(&kernel.change(&changes).await);
     kernel
         .ensure_tunnel_filter(plan.tunnel.as_ref().map(TunnelFilter::from_plan).as_ref())
         .unwrap();
-    let present = kernel.cluster_present().await.unwrap();
-    assert_eq!(difference(plan, &present), (Vec::new(), BTreeSet::new()));
+    let present = kernel.actual_state().await.unwrap();
+    assert_eq!(diff(plan, &present), (Vec::new(), BTreeSet::new()));
 }
 
 /// A link of the node to another one, which has two addresses there.
@@ -82,7 +83,7 @@ fn the_device_becomes_what_is_wanted_and_goes_out_of_service() {
             std::fs::write(format!("/proc/sys/net/ipv4/conf/{key}/rp_filter"), "1").unwrap();
         }
         let kernel = Kernel::open().unwrap();
-        let device = async || kernel.cluster_present().await.unwrap().tunnel;
+        let device = async || kernel.actual_state().await.unwrap().tunnel;
         // Nobody has asked for a tunnel yet: whatever is there is another program's.
         kernel.change(&[Change::CreateTunnel]).await;
         ip("address add 192.0.2.7/32 dev tunl0");
@@ -91,9 +92,9 @@ fn the_device_becomes_what_is_wanted_and_goes_out_of_service() {
         let others = device().await.unwrap();
         assert!(others.up && !others.addresses.is_empty() && !others.claimed, "{others:?}");
         converge(&kernel, &plan(None, &[])).await;
-        let bare = PresentTunnel { claimed: true, up: true, mtu: 1480, addresses: BTreeSet::new() };
+        let bare = ActualTunnel { claimed: true, up: true, mtu: 1480, addresses: BTreeSet::new() };
         assert_eq!(device().await, Some(bare.clone()));
-        let strict = kernel.cluster_present().await.unwrap().strict;
+        let strict = kernel.actual_state().await.unwrap().strict;
         assert_eq!(strict, ["uplink".to_owned()].into(), "the tunnel device is loose");
         converge(&kernel, &plan(Some("10.0.0.1"), &[])).await;
         let listed = ip("-4 -oneline address show dev tunl0");
@@ -109,7 +110,7 @@ fn the_device_becomes_what_is_wanted_and_goes_out_of_service() {
         }
         let wanted = plan(Some("10.0.0.1"), &[]);
         converge(&kernel, &wanted).await;
-        let own = PresentTunnel { addresses: ["10.0.0.1/32".parse().unwrap()].into(), ..bare };
+        let own = ActualTunnel { addresses: ["10.0.0.1/32".parse().unwrap()].into(), ..bare };
         assert_eq!(device().await, Some(own));
         // Another address of its own.
         converge(&kernel, &plan(Some("10.0.0.2"), &[])).await;
@@ -126,7 +127,7 @@ fn routes_through_the_tunnel_read_back_as_they_were_made() {
         let other = Other::new();
         connect(&other);
         let kernel = Kernel::open().unwrap();
-        let direct = Way::Direct {
+        let direct = RouteKind::Direct {
             next_hop: IpAddr::V4(v4("198.51.100.2")),
             link: "uplink".to_owned(),
             source: IpAddr::V4(v4("198.51.100.1")),
@@ -135,7 +136,7 @@ fn routes_through_the_tunnel_read_back_as_they_were_made() {
             tunnel("198.51.100.2", Some("10.0.0.1")),
             tunnel("203.0.113.9", Some("10.0.0.1")),
             direct,
-            Way::Blackhole,
+            RouteKind::Blackhole,
         ];
         // Every way to every other.
         for first in &ways {
@@ -143,7 +144,7 @@ fn routes_through_the_tunnel_read_back_as_they_were_made() {
                 for way in [first, second] {
                     let routes = [("10.1.0.0/26", way.clone()), ("10.2.0.1/32", way.clone())];
                     converge(&kernel, &plan(Some("10.0.0.1"), &routes)).await;
-                    let present = kernel.cluster_present().await.unwrap();
+                    let present = kernel.actual_state().await.unwrap();
                     assert_eq!(present.routes[&net("10.1.0.0/26")].as_ref(), Some(way));
                 }
             }
@@ -157,13 +158,13 @@ fn routes_through_the_tunnel_read_back_as_they_were_made() {
         for odd in ["src 10.0.0.2 metric 5", "src 10.0.0.2 mtu 1300"] {
             ip("route delete 10.1.0.0/26");
             ip(&format!("route add 10.1.0.0/26 via 203.0.113.9 dev tunl0 onlink proto 77 {odd}"));
-            let present = kernel.cluster_present().await.unwrap();
+            let present = kernel.actual_state().await.unwrap();
             assert_eq!(present.routes[&net("10.1.0.0/26")], None, "{odd}");
             let routes = [("10.1.0.0/26", tunnel("203.0.113.9", Some("10.0.0.2")))];
             converge(&kernel, &plan(Some("10.0.0.2"), &routes)).await;
         }
         converge(&kernel, &no_tunnel(&[])).await;
-        assert_eq!(kernel.cluster_present().await.unwrap().routes.len(), 0);
+        assert_eq!(kernel.actual_state().await.unwrap().routes.len(), 0);
     });
 }
 

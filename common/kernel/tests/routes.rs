@@ -13,7 +13,7 @@ use support::cluster::{
     address, assert_none, converge, direct, direct_v4, direct_v6, foreign, net, plan,
 };
 use support::{Other, add_link, attachment, ip, on_a_node, open, run};
-use weir_common::network::{Change, ClusterPlan, Way, difference, plan_attachment};
+use weir_common::network::{Change, ClusterPlan, RouteKind, diff, plan_attachment};
 use weir_kernel::{Error, Kernel};
 
 #[test]
@@ -23,11 +23,11 @@ fn routes_read_back_as_they_were_made_replaced_and_deleted() {
         let before = foreign();
         let kernel = Kernel::open().unwrap();
         let first = [
-            ("10.1.0.0/26", Way::Blackhole),
+            ("10.1.0.0/26", RouteKind::Blackhole),
             ("10.1.0.64/26", direct_v4()),
             ("10.1.9.9/32", direct_v4()),
             ("10.1.0.128/26", direct_v4()),
-            ("fd00:1::/122", Way::Blackhole),
+            ("fd00:1::/122", RouteKind::Blackhole),
             ("fd00:1::40/122", direct_v6()),
             ("fd00:1::9:9/128", direct_v6()),
             ("fd00:1::80/122", direct_v6()),
@@ -35,26 +35,26 @@ fn routes_read_back_as_they_were_made_replaced_and_deleted() {
         // Every kind to every other, one gone, one new.
         let second = [
             ("10.1.0.0/26", direct_v4()),
-            ("10.1.0.64/26", Way::Blackhole),
+            ("10.1.0.64/26", RouteKind::Blackhole),
             ("10.1.9.9/32", direct("198.51.100.8", "198.51.100.1")),
             ("10.1.0.192/26", direct_v4()),
             ("fd00:1::/122", direct_v6()),
-            ("fd00:1::40/122", Way::Blackhole),
+            ("fd00:1::40/122", RouteKind::Blackhole),
             ("fd00:1::9:9/128", direct("fd00:198::8", "fd00:198::1")),
             ("fd00:1::c0/122", direct_v6()),
         ];
         for routes in [&first, &second, &first] {
             let plan = plan(routes);
             assert_none(&converge(&kernel, &plan).await);
-            let present = kernel.cluster_present().await.unwrap();
-            let wanted: BTreeMap<IpNet, Option<Way>> =
+            let present = kernel.actual_state().await.unwrap();
+            let wanted: BTreeMap<IpNet, Option<RouteKind>> =
                 plan.routes.iter().map(|(range, way)| (*range, Some(way.clone()))).collect();
             assert_eq!(present.routes, wanted);
-            assert_eq!(difference(&plan, &present), (Vec::new(), BTreeSet::new()));
+            assert_eq!(diff(&plan, &present), (Vec::new(), BTreeSet::new()));
             assert_eq!(foreign(), before);
         }
         assert_none(&converge(&kernel, &plan(&[])).await);
-        assert_eq!(kernel.cluster_present().await.unwrap().routes, BTreeMap::new());
+        assert_eq!(kernel.actual_state().await.unwrap().routes, BTreeMap::new());
     });
 }
 
@@ -85,21 +85,21 @@ fn a_route_of_another_form_is_told_and_put_right() {
         for odd in odd {
             for plan in [&wanted, &plan(&[])] {
                 ip(&format!("route add {odd}"));
-                let present = kernel.cluster_present().await.unwrap();
+                let present = kernel.actual_state().await.unwrap();
                 let range = net(if odd.contains(':') { "fd00:1::/122" } else { "10.1.0.0/26" });
                 assert_eq!(present.routes, [(range, None)].into(), "{odd}");
                 assert_none(&converge(&kernel, plan).await);
-                let present = kernel.cluster_present().await.unwrap();
-                assert_eq!(difference(plan, &present), (Vec::new(), BTreeSet::new()), "{odd}");
+                let present = kernel.actual_state().await.unwrap();
+                assert_eq!(diff(plan, &present), (Vec::new(), BTreeSet::new()), "{odd}");
                 assert_none(&converge(&kernel, &support::cluster::plan(&[])).await);
             }
         }
         // By another link it has a form of Weir's, but another way.
         ip("route add 10.1.0.0/26 via 203.0.113.9 src 203.0.113.1 proto 77");
-        let present = kernel.cluster_present().await.unwrap();
+        let present = kernel.actual_state().await.unwrap();
         assert!(matches!(
             &present.routes[&net("10.1.0.0/26")],
-            Some(Way::Direct { link, .. }) if link == "other"
+            Some(RouteKind::Direct { link, .. }) if link == "other"
         ));
     });
 }
@@ -117,10 +117,10 @@ fn several_routes_of_weir_to_one_range_become_one() {
             ip("route add blackhole fd00:1::/122 proto 77");
             ip("route add fd00:1::/122 via fd00:198::9 proto 77 metric 5");
             assert_none(&converge(&kernel, &wanted).await);
-            let present = kernel.cluster_present().await.unwrap();
-            assert_eq!(difference(&wanted, &present), (Vec::new(), BTreeSet::new()));
+            let present = kernel.actual_state().await.unwrap();
+            assert_eq!(diff(&wanted, &present), (Vec::new(), BTreeSet::new()));
             assert_none(&converge(&kernel, &plan(&[])).await);
-            assert_eq!(kernel.cluster_present().await.unwrap().routes, BTreeMap::new());
+            assert_eq!(kernel.actual_state().await.unwrap().routes, BTreeMap::new());
         }
     });
 }
@@ -156,7 +156,7 @@ fn what_another_program_has_stays() {
             ip(&format!("-4 route show dev {host}")) + &ip(&format!("-6 route show dev {host}"))
         };
         let container_routes = containers();
-        let present = kernel.cluster_present().await.unwrap();
+        let present = kernel.actual_state().await.unwrap();
         assert_eq!(present.routes, BTreeMap::new());
         let taken = [
             "10.1.0.0/26",
@@ -167,9 +167,9 @@ fn what_another_program_has_stays() {
             "198.51.100.0/24",
             "fd00:1::/122",
         ];
-        assert_eq!(present.foreign, taken.iter().map(|range| net(range)).collect());
+        assert_eq!(present.occupied, taken.iter().map(|range| net(range)).collect());
         // Neither the subnets of links nor Weir's own.
-        let led = present.led_by_others.iter().map(|(range, next_hops)| {
+        let led = present.foreign_routes.iter().map(|(range, next_hops)| {
             let next_hops: Vec<_> = next_hops.iter().map(ToString::to_string).collect();
             format!("{range} {}", next_hops.join(","))
         });
@@ -183,24 +183,24 @@ fn what_another_program_has_stays() {
             "fd00:1::/122 fd00:198::5",
         ];
         assert_eq!(led.collect::<Vec<_>>(), expected);
-        assert_eq!(present.dropped_by_others, [net("fd00:1::40/122")].into());
+        assert_eq!(present.foreign_blackholes, [net("fd00:1::40/122")].into());
 
         // What `difference` would not ask for: the kernel edge refuses by itself.
         let mut changes = Vec::new();
         for range in ["10.1.0.0/26", "10.1.0.64/26", "10.1.0.7/32"] {
             changes.push(Change::AddRoute(net(range), direct_v4()));
             changes.push(Change::DeleteRoute(net(range), Some(direct_v4())));
-            changes.push(Change::DeleteRoute(net(range), Some(Way::Blackhole)));
+            changes.push(Change::DeleteRoute(net(range), Some(RouteKind::Blackhole)));
             changes.push(Change::DeleteRoute(net(range), None));
         }
         for range in ["fd00:1::/122", "fd00:1::7/128"] {
             changes.push(Change::AddRoute(net(range), direct_v6()));
             changes.push(Change::DeleteRoute(net(range), Some(direct_v6())));
-            changes.push(Change::DeleteRoute(net(range), Some(Way::Blackhole)));
+            changes.push(Change::DeleteRoute(net(range), Some(RouteKind::Blackhole)));
             changes.push(Change::DeleteRoute(net(range), None));
         }
         changes.push(Change::ReplaceRoute(net("10.1.0.0/26"), direct_v4()));
-        changes.push(Change::ReplaceRoute(net("fd00:1::/122"), Way::Blackhole));
+        changes.push(Change::ReplaceRoute(net("fd00:1::/122"), RouteKind::Blackhole));
         // A container's that has taken the place of a stale one meanwhile.
         changes.push(Change::ReplaceRoute(net("10.1.0.7/32"), direct_v4()));
         changes.push(Change::ReplaceRoute(net("fd00:1::7/128"), direct_v6()));
@@ -244,7 +244,7 @@ fn a_foreign_route_beside_weirs_own_survives_a_replacement() {
         // With IPv6 the kernel joins them, and lists them as the first one's.
         ip("route add fd00:2::/122 via fd00:198::9 src fd00:198::1 proto 77");
         ip("-6 route append fd00:2::/122 via fd00:198::5 proto static");
-        let change = Change::ReplaceRoute(net("fd00:2::/122"), Way::Blackhole);
+        let change = Change::ReplaceRoute(net("fd00:2::/122"), RouteKind::Blackhole);
         assert_eq!(kernel.change(&[change]).await.len(), 1);
         assert!(ip("-6 route show fd00:2::/122").contains("fd00:198::5"));
         assert_none(&kernel.change(&[Change::DeleteRoute(net("fd00:2::/122"), None)]).await);
@@ -260,7 +260,7 @@ fn a_change_that_fails_does_not_stop_the_others() {
     on_a_node(|| async {
         support::add_addressed_link();
         let kernel = Kernel::open().unwrap();
-        let gone = Way::Direct {
+        let gone = RouteKind::Direct {
             next_hop: address("203.0.113.9"),
             link: "gone".to_owned(),
             source: address("203.0.113.1"),
@@ -282,7 +282,7 @@ fn a_change_that_fails_does_not_stop_the_others() {
         let mut expected: Vec<String> = changes[..3].iter().map(ToString::to_string).collect();
         expected.sort();
         assert_eq!(what, expected);
-        assert_eq!(kernel.cluster_present().await.unwrap().routes.len(), 1);
+        assert_eq!(kernel.actual_state().await.unwrap().routes.len(), 1);
     });
 }
 
@@ -321,7 +321,8 @@ fn random_states() -> impl Strategy<Value = (Vec<String>, ClusterPlan)> {
     let found = |variants: &'static [&'static str]| {
         proptest::sample::subsequence(variants.to_vec(), 0..=3).prop_shuffle()
     };
-    let wanted = |way: Way| prop_oneof![Just(None), Just(Some(Way::Blackhole)), Just(Some(way))];
+    let wanted =
+        |way: RouteKind| prop_oneof![Just(None), Just(Some(RouteKind::Blackhole)), Just(Some(way))];
     let v4 = proptest::collection::vec((found(&FOUND_V4), wanted(direct_v4())), 8);
     let v6 = proptest::collection::vec((found(&FOUND_V6), wanted(direct_v6())), 8);
     (v4, v6).prop_map(|(v4, v6)| {
@@ -358,14 +359,14 @@ proptest! {
 async fn only_weirs_own_changes(plan: &ClusterPlan) {
     let kernel = Kernel::open().unwrap();
     let before = foreign();
-    let taken = kernel.cluster_present().await.unwrap().foreign;
+    let taken = kernel.actual_state().await.unwrap().occupied;
     for (what, error) in converge(&kernel, plan).await {
         assert!(matches!(error, Error::RouteExists { .. }), "{what}: {error}");
     }
     assert_eq!(foreign(), before);
     // Only what another program's route stands in the way of is left.
-    let present = kernel.cluster_present().await.unwrap();
-    for change in difference(plan, &present).0 {
+    let present = kernel.actual_state().await.unwrap();
+    for change in diff(plan, &present).0 {
         let Change::ReplaceRoute(range, _) = &change else {
             panic!("{change} is left");
         };
@@ -388,10 +389,10 @@ fn ten_thousand_routes_are_made_replaced_and_deleted() {
                 *way = direct(next_hop, "198.51.100.1");
             }
             assert_none(&converge(&kernel, &wanted).await);
-            let present = kernel.cluster_present().await.unwrap();
-            assert_eq!(difference(&wanted, &present), (Vec::new(), BTreeSet::new()));
+            let present = kernel.actual_state().await.unwrap();
+            assert_eq!(diff(&wanted, &present), (Vec::new(), BTreeSet::new()));
         }
         assert_none(&converge(&kernel, &plan(&[])).await);
-        assert_eq!(kernel.cluster_present().await.unwrap().routes, BTreeMap::new());
+        assert_eq!(kernel.actual_state().await.unwrap().routes, BTreeMap::new());
     });
 }

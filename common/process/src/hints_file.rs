@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use weir_common::ipam::Hints;
 
+use crate::boot::boot_id;
+use crate::files;
 use crate::lock::DEFAULT_LOCK_FILE;
-use crate::{boot_id, files};
 
 /// The file that belongs to IPAM's default lock.
 const DEFAULT_HINTS_FILE: &str = "/run/weir/ipam.json";
@@ -53,7 +54,7 @@ impl HintsFile {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::ipam::collect::Scope;
+    use weir_common::ipam::collect::CollectScope;
 
     use super::*;
 
@@ -63,7 +64,7 @@ mod tests {
         let lock = directory.path().join("mine.lock");
         let mut file = HintsFile::read(&lock);
         let mut hints = file.hints();
-        hints.note_swept("pods", Scope::OwnBlocks);
+        hints.note_swept("pods", CollectScope::OwnBlocks);
         file.leave(&hints);
         assert_eq!(HintsFile::read(&lock).hints(), hints);
         assert!(directory.path().join("mine.lock.json").exists());

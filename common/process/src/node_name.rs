@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use weir_common::cni::{Code, Error, NodeName, is_identifier};
 use weir_common::ipam::MachineId;
 
-use crate::machine_id;
+use crate::machine::machine_id;
 
 /// Where Weir keeps the node's name: the name, and on a second line the machine.
 pub const NODE_NAME_FILE: &str = "/var/lib/weir/nodename";

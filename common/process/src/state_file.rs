@@ -1,11 +1,12 @@
-//! The state file, which whoever keeps the node writes, an ADD or the agent, and all read.
+//! The state file: written by the agent, or by an ADD where no agent runs, and read by all.
 
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-use weir_common::network::{Follower, SavedState};
+use weir_common::network::{ClusterCache, SavedState};
 
-use crate::{boot_id, files};
+use crate::boot::boot_id;
+use crate::files;
 
 /// The file, on a file system that a reboot clears.
 pub const STATE_FILE: &str = "/run/weir/state.json";
@@ -20,7 +21,7 @@ pub fn read_state(file: &Path) -> Option<SavedState> {
 }
 
 /// The same, with what was known of the cluster.
-pub fn read_whole_state(file: &Path) -> Option<(SavedState, Follower)> {
+pub fn read_whole_state(file: &Path) -> Option<(SavedState, ClusterCache)> {
     SavedState::read_whole(&files::read(file).ok()?, boot_id())
 }
 
@@ -28,15 +29,15 @@ pub fn read_whole_state(file: &Path) -> Option<(SavedState, Follower)> {
 ///
 /// # Errors
 /// The file cannot be written; it is as it was.
-pub fn write_state(file: &Path, state: &SavedState, follower: &Follower) -> io::Result<()> {
-    files::replace(file, &state.text(follower))
+pub fn write_state(file: &Path, state: &SavedState, cache: &ClusterCache) -> io::Result<()> {
+    files::replace(file, &state.text(cache))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
 
-    use weir_common::network::{Inventory, NamedNode, Underlay, Writer, plan_cluster};
+    use weir_common::network::{NamedNode, TunnelNeed, Writer};
 
     use super::*;
 
@@ -47,12 +48,11 @@ mod tests {
         assert_eq!(read_state(&file), None);
         fs::write(&file, "nonsense").unwrap();
         assert_eq!(read_state(&file), None);
-        let plan = plan_cluster("n1", &Inventory::default(), &Underlay::default());
         let node = NamedNode { name: "n1".to_owned(), source: "nodename".to_owned() };
-        let (follower, boot_id) = (Follower::default(), boot_id());
-        let state = SavedState::new(Writer::Agent, node, "here", boot_id, &follower, &plan);
+        let (cache, boot_id) = (ClusterCache::default(), boot_id());
+        let state = SavedState::new(Writer::Agent, node, "here", boot_id, &cache, TunnelNeed::None);
         for _ in 0..2 {
-            write_state(&file, &state, &follower).unwrap();
+            write_state(&file, &state, &cache).unwrap();
             assert_eq!(read_state(&file), Some(state.clone()));
             assert_eq!(read_whole_state(&file).unwrap().0, state);
         }

@@ -1,6 +1,6 @@
 //! `CNI_ARGS`: what the user of a runtime adds to a call.
 
-use super::{Code, Error};
+use super::error::{Code, Error};
 
 /// What Kubernetes sends besides, which Weir has no use for.
 const WITHOUT_MEANING: [&str; 2] = ["K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID"];

@@ -6,8 +6,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::configuration::IpamConfiguration;
+use super::error::{Code, Error};
+use super::gateway::ip_configuration;
+use super::result::AddResult;
 use super::skeleton::Call;
-use super::{AddResult, Code, Error, IpamConfiguration, ip_configuration};
 use crate::ipam::assign::Request;
 use crate::ipam::engine::Assignment;
 use crate::ipam::{ATTRIBUTE_BOOT, Assigned, Assignee, MachineId};

@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::{Code, Error, TraceContext};
+use super::error::{Code, Error};
+use super::trace::TraceContext;
 
 /// The variables that name something: nothing else may be taken for it.
 const NAMES: [&str; 3] = ["CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"];

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::IpConfiguration;
+use super::result::IpConfiguration;
 use crate::ipam::Assigned;
 
 /// How an assigned address is given to the main plugin: with the first of the

@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Code, Error, SpecVersion};
+use super::error::{Code, Error};
+use super::version::SpecVersion;
 use crate::null::null_is_default;
 use crate::strict::Strict;
 

@@ -8,11 +8,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde_json::{Map, Value, json};
 
+use super::arguments::Arguments;
+use super::configuration::{Logging, NetworkConfiguration};
 use super::environment::is_identifier;
-use super::{
-    AddResult, Arguments, CniCommand, Code, Environment, Error, Logging, NetworkConfiguration,
-    SpecVersion, TraceContext,
-};
+use super::environment::{CniCommand, Environment};
+use super::error::{Code, Error};
+use super::result::AddResult;
+use super::trace::TraceContext;
+use super::version::SpecVersion;
 
 #[cfg(test)]
 mod tests;

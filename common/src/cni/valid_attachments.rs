@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Code, Error};
+use super::error::{Code, Error};
 use crate::ipam::collect::AttachmentName;
 use crate::strict::Strict;
 

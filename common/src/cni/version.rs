@@ -1,6 +1,6 @@
 //! The versions of the specification.
 
-use super::{Code, Error};
+use super::error::{Code, Error};
 
 /// A version of the CNI specification that Weir speaks, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -11,6 +11,8 @@ mod configuration;
 mod error;
 pub mod keys;
 mod paging;
+mod stored;
+mod transact;
 mod transaction;
 
 use async_trait::async_trait;
@@ -18,7 +20,9 @@ use serde::{Deserialize, Serialize};
 
 pub use configuration::{DatastoreConfiguration, EtcdConfiguration};
 pub use error::Error;
-pub use paging::Paging;
+pub use paging::{Pages, Paging};
+pub use stored::{Stored, Unreadable};
+pub use transact::{Attempts, Contended, Decision, MAX_ATTEMPTS, transact};
 pub use transaction::{Compare, Outcome, Transaction, Write};
 
 /// A point in the datastore's history. Revisions grow with every commit; zero

@@ -83,6 +83,14 @@ impl Transaction {
         self
     }
 
+    /// Creates `key`, or replaces what was there at the revision `replaces`.
+    pub fn put(&mut self, key: String, replaces: Option<Revision>, value: Vec<u8>) -> &mut Self {
+        match replaces {
+            None => self.create(key, value),
+            Some(revision) => self.update(key, revision, value),
+        }
+    }
+
     /// Deletes `key`, which must be as it was at `revision`.
     pub fn delete(&mut self, key: String, revision: Revision) -> &mut Self {
         self.compares.push(Compare::Unchanged { key: key.clone(), revision });
@@ -93,6 +101,20 @@ impl Transaction {
     /// Requires `key` to be as it was at `revision`, without changing it.
     pub fn unchanged(&mut self, key: String, revision: Revision) -> &mut Self {
         self.compares.push(Compare::Unchanged { key, revision });
+        self
+    }
+
+    /// Requires `key` to be as it was read: there with this revision, or not at all.
+    pub fn as_read(&mut self, key: String, revision: Option<Revision>) -> &mut Self {
+        match revision {
+            None => self.absent(key),
+            Some(revision) => self.unchanged(key, revision),
+        }
+    }
+
+    /// Requires that no key under `prefix` was created or changed after `revision`.
+    pub fn none_newer(&mut self, prefix: String, revision: Revision) -> &mut Self {
+        self.compares.push(Compare::NoneNewer { prefix, revision });
         self
     }
 

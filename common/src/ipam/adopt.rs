@@ -8,10 +8,13 @@
 use ipnet::IpNet;
 
 use super::block::{ATTRIBUTE_MACHINE, ATTRIBUTE_NODE};
-use super::engine::MAX_ATTEMPTS;
-use super::knowledge::{first, read_block};
-use super::{Attribute, Block, Error, MachineId, MachineRecord, ReadyFlag};
-use crate::datastore::{Datastore, Outcome, Paging, Selection, Transaction, keys};
+use super::block::{Attribute, Block};
+use super::error::Error;
+use super::knowledge::read_block;
+use super::machine::MachineId;
+use super::ownership::MachineRecord;
+use super::ready::Guarded;
+use crate::datastore::{Contended, Datastore, Decision, Pages, Selection, keys, transact};
 
 /// What became of a takeover.
 #[derive(Debug, Default)]
@@ -36,20 +39,16 @@ pub async fn adopt(
     node: &str,
     own: &MachineId,
 ) -> Result<Adopted, Error> {
-    let mut adopted =
-        Adopted { before: take_name(datastore, node, own).await?, ..Adopted::default() };
-    let (mut after, mut paging) = (None::<String>, Paging::default());
-    loop {
-        let page = datastore.list(keys::BLOCKS, after.as_deref(), paging.limit()).await?;
-        paging.learn(&page);
+    let before = transact(datastore, |_| take_name(datastore, node, own)).await?;
+    let mut adopted = Adopted { before, ..Adopted::default() };
+    let mut pages = Pages::new(datastore, keys::BLOCKS);
+    while let Some(page) = pages.next().await? {
         for entry in &page.entries {
             let Some(cidr) = keys::parse_block(&entry.key) else { continue };
-            let block = read_block(cidr, entry).map_err(Error::from);
-            let is_concerned = |block: &Block| rewritten(block, node, own).1 > 0;
-            let outcome = match block.map(|block| is_concerned(&block.value)) {
-                Ok(true) => adopt_block(datastore, node, own, cidr).await,
-                Ok(false) => continue,
-                Err(error) => Err(error),
+            let outcome = match read_block(entry) {
+                Ok(block) if rewritten(&block.value, node, own).1 == 0 => continue,
+                Ok(_) => transact(datastore, |_| adopt_block(datastore, node, own, cidr)).await,
+                Err(error) => Err(error.into()),
             };
             match outcome {
                 Ok(addresses) => adopted.addresses += addresses,
@@ -57,45 +56,31 @@ pub async fn adopt(
                 Err(error) => return Err(error),
             }
         }
-        match page.next {
-            None => return Ok(adopted),
-            next => after = next,
-        }
     }
+    Ok(adopted)
 }
 
-/// Records a node's name for this machine, whoever had it, and answers who that was. A
-/// record that cannot be read is replaced.
+/// Records a node's name for this machine, whichever had it, and answers which that was.
+/// A record that cannot be read is replaced.
 async fn take_name(
     datastore: &dyn Datastore,
     node: &str,
     own: &MachineId,
-) -> Result<Option<MachineId>, Error> {
+) -> Result<Decision<Option<MachineId>>, Error> {
     let key = keys::machine(node);
-    let selections = [ReadyFlag::selection(), Selection::Key(key.clone())];
-    for _ in 0..MAX_ATTEMPTS {
-        let snapshot = datastore.read(&selections).await?;
-        let ready = ReadyFlag::parse(first(&snapshot, 0))?;
-        ready.require()?;
-        let entry = first(&snapshot, 1);
-        let stored = entry.and_then(|entry| MachineRecord::from_json(&entry.value).ok());
-        let before = stored.as_ref().map(|record| record.machine.clone());
-        if before.as_ref() == Some(own) {
-            return Ok(before);
-        }
-        let new = || MachineRecord::new(own.clone());
-        let record = MachineRecord { machine: own.clone(), ..stored.unwrap_or_else(new) };
-        let mut transaction = Transaction::default();
-        match entry {
-            None => transaction.create(key.clone(), record.to_json()),
-            Some(entry) => transaction.update(key.clone(), entry.revision, record.to_json()),
-        };
-        ready.guard(&mut transaction);
-        if let Outcome::Committed(_) = datastore.commit(transaction).await? {
-            return Ok(before);
-        }
+    let guarded = Guarded::read(datastore, [Selection::Key(key.clone())]).await?;
+    let stored = guarded.stored(0, MachineRecord::from_json).ok().flatten();
+    let before = stored.as_ref().map(|record| record.value.machine.clone());
+    if before.as_ref() == Some(own) {
+        return Ok(Decision::Done(before));
     }
-    Err(Error::contended(vec![key]))
+    let record = match stored {
+        Some(stored) => MachineRecord { machine: own.clone(), ..stored.value },
+        None => MachineRecord::new(own.clone()),
+    };
+    let mut transaction = guarded.transaction();
+    transaction.put(key, guarded.entry(0).map(|entry| entry.revision), record.to_json());
+    Ok(Decision::Commit(transaction, before))
 }
 
 /// Takes over what is in one block, and answers how many addresses these were.
@@ -104,33 +89,24 @@ async fn adopt_block(
     node: &str,
     own: &MachineId,
     cidr: IpNet,
-) -> Result<usize, Error> {
+) -> Result<Decision<usize>, Error> {
     let (key, name) = (keys::block(cidr), keys::machine(node));
-    let selections =
-        [ReadyFlag::selection(), Selection::Key(name.clone()), Selection::Key(key.clone())];
-    for _ in 0..MAX_ATTEMPTS {
-        let snapshot = datastore.read(&selections).await?;
-        let ready = ReadyFlag::parse(first(&snapshot, 0))?;
-        ready.require()?;
-        // Another machine may take the name over at the same time: the last one wins.
-        let record = MachineRecord::read(first(&snapshot, 1))?;
-        let Some(record) = record.filter(|record| record.value.machine == *own) else {
-            return Err(Error::contended(vec![name]));
-        };
-        let Some(entry) = first(&snapshot, 2) else { return Ok(0) };
-        let (block, addresses) = rewritten(&read_block(cidr, entry)?.value, node, own);
-        if addresses == 0 {
-            return Ok(0);
-        }
-        let mut transaction = Transaction::default();
-        transaction.update(key.clone(), entry.revision, block.to_json());
-        transaction.unchanged(name.clone(), record.revision);
-        ready.guard(&mut transaction);
-        if let Outcome::Committed(_) = datastore.commit(transaction).await? {
-            return Ok(addresses);
-        }
+    let selections = [name.clone(), key.clone()].map(Selection::Key);
+    let guarded = Guarded::read(datastore, selections).await?;
+    // Another machine may take the name over at the same time: the last one wins.
+    let record = guarded.stored(0, MachineRecord::from_json)?;
+    let Some(record) = record.filter(|record| record.value.machine == *own) else {
+        return Err(Contended::new(vec![name]).into());
+    };
+    let Some(entry) = guarded.entry(1) else { return Ok(Decision::Done(0)) };
+    let (block, addresses) = rewritten(&read_block(entry)?.value, node, own);
+    if addresses == 0 {
+        return Ok(Decision::Done(0));
     }
-    Err(Error::contended(vec![key]))
+    let mut transaction = guarded.transaction();
+    transaction.update(key, entry.revision, block.to_json());
+    transaction.unchanged(name, record.revision);
+    Ok(Decision::Commit(transaction, addresses))
 }
 
 /// The block with all that `node` has on other machines made its own, and how many

@@ -4,64 +4,34 @@
 //! can claim; an address borrowed from another host's block.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 
+use super::assignee::Assignee;
 use super::block::{ATTRIBUTE_NODE, Attribute, Block, block_of};
-use super::draft::{Draft, Known};
-use super::kept_back::KeptBack;
+use super::error::Error;
+use super::family::Family;
+use super::knowledge::{Blocks, Stored, View};
+use super::pending_changes::{BlockState, PendingChanges};
 use super::pools::described;
-use super::{
-    Assigned, Assignee, Blocks, Error, Family, PoolReference, Step, Stored, View, choose, verdict,
-    walk,
-};
+use super::pools::{PoolReference, choose, verdict};
+use super::unavailable::UnavailableAddresses;
+use super::walk::{MAX_WALK, walk};
+use super::{Assigned, Decided};
 use crate::resources::{AllowedUse, IpPool};
+
+pub use super::request::{Request, Want};
 
 /// How many blocks are looked at in one round trip at the most.
 const MAX_BATCH: usize = 4096;
 
-/// How many blocks of one pool are considered at the most: all of an IPv4 /8. An
-/// IPv6 pool has more than can be walked, and where this many are taken or
-/// reserved the next ones are too.
-pub(super) const MAX_WALK: usize = 1 << 18;
-
-/// One address an attachment wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Want {
-    /// Any address of a family.
-    Any {
-        /// The family.
-        family: Family,
-        /// The pools to take it from; empty for all that serve the node.
-        pools: Vec<PoolReference>,
-    },
-    /// This very address.
-    Exactly(IpAddr),
-}
-
-/// What an attachment asks for.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Who asks.
-    pub assignee: Assignee,
-    /// More facts to record with the allocation: `namespace`, `pod`, `boot_id`.
-    pub facts: BTreeMap<String, String>,
-    /// The addresses; all are assigned or none.
-    pub wants: Vec<Want>,
-    /// The network's gateways. No container is given one of them, not even when it
-    /// asks for it, as it may for the addresses of an `IPReservation` (host-local:
-    /// `plugins/ipam/host-local/backend/allocator/allocator.go`, Get).
-    pub gateways: Vec<IpAddr>,
-}
-
 /// Decides on a request.
 ///
 /// `now` is recorded in the allocation and is where a new block's sequence
-/// number starts. An address that the attachment has already is stamped anew, so
-/// that nobody who saw the allocation before releases it while its container is
+/// number starts. An address that the attachment has already is stamped again, so
+/// that no program that saw the allocation before releases it while its container is
 /// being attached again (`docs/audit.md`).
 ///
 /// # Errors
@@ -71,22 +41,22 @@ pub fn decide(
     view: &View,
     blocks: &Blocks,
     now: Timestamp,
-) -> Result<Step, Error> {
+) -> Result<Decided, Error> {
     view.holdings.ready.require()?;
     let unread = view.holdings.unread(blocks)?;
     if !unread.is_empty() {
-        return Ok(Step::Read(unread));
+        return Ok(Decided::Read(unread));
     }
     let assignee = &request.assignee;
     let mut present = view.holdings.addresses(assignee, blocks);
-    let draft = Draft::new(request, view, blocks, now);
-    let mut search = Search { assignee, gateways: &request.gateways, view, blocks, draft };
+    let pending = PendingChanges::new(request, view, blocks, now);
+    let mut search = Search { assignee, gateways: &request.gateways, view, blocks, pending };
     let mut assigned = Vec::new();
     let mut missing = Vec::new();
     for want in &request.wants {
         if let Some(index) = present.iter().position(|has| want.is_met_by(has.address)) {
             let has = present.remove(index);
-            search.draft.renew(&has);
+            search.pending.renew(&has);
             assigned.push(has);
             continue;
         }
@@ -100,11 +70,11 @@ pub fn decide(
         }
     }
     Ok(if !missing.is_empty() {
-        Step::Read(missing)
-    } else if search.draft.is_empty() {
-        Step::Done(assigned)
+        Decided::Read(missing)
+    } else if search.pending.is_empty() {
+        Decided::Done(assigned)
     } else {
-        Step::Commit(search.draft.into_transaction(), assigned)
+        Decided::Commit(search.pending.into_transaction(), assigned)
     })
 }
 
@@ -130,13 +100,13 @@ enum Placement {
     NotKnownYet(Vec<IpNet>),
 }
 
-/// The search for an address, over what was read and has been drafted.
+/// The search for an address, over what was read and is pending.
 struct Search<'a> {
     assignee: &'a Assignee,
     gateways: &'a [IpAddr],
     view: &'a View,
     blocks: &'a Blocks,
-    draft: Draft<'a>,
+    pending: PendingChanges<'a>,
 }
 
 impl<'a> Search<'a> {
@@ -185,8 +155,9 @@ impl<'a> Search<'a> {
         }
         let node = self.assignee.host.clone();
         let claimed = view.config.auto_allocate_blocks && limit.is_none();
-        let kept_back = KeptBack::find(&node, (view, self.blocks), &pools, claimed).into();
-        Err(Error::Exhausted { family, node, pools: described(pools), limit, kept_back })
+        let unavailable =
+            UnavailableAddresses::find(&node, (view, self.blocks), &pools, claimed).into();
+        Err(Error::Exhausted { family, node, pools: described(pools), limit, unavailable })
     }
 
     /// The limit of blocks for a host, if this one has reached it.
@@ -201,21 +172,21 @@ impl<'a> Search<'a> {
     fn try_held(&mut self, pools: &[&'a Stored<IpPool>]) -> Result<Option<Placement>, Error> {
         let held = held_blocks(self.view, pools);
         for (looked_at, (pool, cidr)) in held.iter().enumerate() {
-            let found = match self.draft.known(*cidr) {
-                Known::Nothing => {
+            let found = match self.pending.known(*cidr) {
+                BlockState::Nothing => {
                     let ahead = held[looked_at..].iter().map(|(_, cidr)| *cidr);
                     return Ok(Some(self.look_at(ahead, 3 * looked_at + 1)));
                 }
-                Known::Unreadable(why) => return Err(why.clone().into()),
-                Known::Absent => self.draft.claim_next(pool, *cidr),
-                Known::Content(block) if block.host() == Some(&self.assignee.host) => {
-                    let taken = self.draft.take_next(pool, *cidr);
+                BlockState::Unreadable(why) => return Err(why.clone().into()),
+                BlockState::Absent => self.pending.claim_next(pool, *cidr),
+                BlockState::Content(block) if block.host() == Some(&self.assignee.host) => {
+                    let taken = self.pending.take_next(pool, *cidr);
                     if taken.is_none() {
-                        self.draft.note_full(*cidr);
+                        self.pending.note_full(*cidr);
                     }
                     taken
                 }
-                Known::Content(_) => None,
+                BlockState::Content(_) => None,
             };
             if let Some(assigned) = found {
                 return Ok(Some(Placement::At(assigned)));
@@ -224,19 +195,19 @@ impl<'a> Search<'a> {
         Ok(None)
     }
 
-    /// The first address of a block that nobody has claimed.
+    /// The first address of a block that no host has claimed.
     fn try_claim(&mut self, pools: &[&'a Stored<IpPool>]) -> Result<Option<Placement>, Error> {
         let reserved = &self.view.reserved;
         let open = |cidr: &IpNet| !reserved.iter().any(|it| it.range.contains(cidr));
-        self.try_walk(pools, open, |draft, pool, cidr| match draft.known(cidr) {
-            Known::Absent => draft.claim_next(pool, cidr),
+        self.try_walk(pools, open, |pending, pool, cidr| match pending.known(cidr) {
+            BlockState::Absent => pending.claim_next(pool, cidr),
             _ => None,
         })
     }
 
-    /// A free address in another host's block, or in one that is nobody's.
+    /// A free address in another host's block, or in one without a host.
     fn try_borrow(&mut self, pools: &[&'a Stored<IpPool>]) -> Result<Option<Placement>, Error> {
-        self.try_walk(pools, |_| true, |draft, pool, cidr| draft.take_next(pool, cidr))
+        self.try_walk(pools, |_| true, |pending, pool, cidr| pending.take_next(pool, cidr))
     }
 
     /// Tries the blocks of each pool in the host's order, as far as they are
@@ -245,21 +216,21 @@ impl<'a> Search<'a> {
         &mut self,
         pools: &[&'a Stored<IpPool>],
         open: impl Fn(&IpNet) -> bool,
-        take: impl Fn(&mut Draft<'a>, &'a Stored<IpPool>, IpNet) -> Option<Assigned>,
+        take: impl Fn(&mut PendingChanges<'a>, &'a Stored<IpPool>, IpNet) -> Option<Assigned>,
     ) -> Result<Option<Placement>, Error> {
         for pool in pools {
             let blocks = || walk(pool.value.cidr, pool.value.block_size, &self.assignee.host);
             let candidates = || blocks().take(MAX_WALK).filter(&open);
             for (looked_at, cidr) in candidates().enumerate() {
-                match self.draft.known(cidr) {
-                    Known::Nothing => {
+                match self.pending.known(cidr) {
+                    BlockState::Nothing => {
                         let ahead = candidates().skip(looked_at).take(MAX_BATCH);
                         return Ok(Some(self.look_at(ahead, 3 * looked_at + 4)));
                     }
-                    Known::Unreadable(why) => return Err(why.clone().into()),
-                    Known::Absent | Known::Content(_) => {}
+                    BlockState::Unreadable(why) => return Err(why.clone().into()),
+                    BlockState::Absent | BlockState::Content(_) => {}
                 }
-                if let Some(assigned) = take(&mut self.draft, pool, cidr) {
+                if let Some(assigned) = take(&mut self.pending, pool, cidr) {
                     return Ok(Some(Placement::At(assigned)));
                 }
             }
@@ -272,19 +243,19 @@ impl<'a> Search<'a> {
         let outside = || Error::OutsidePools { address, existing: described(&view.pools) };
         let pool = pool_of(view, address, self.assignee.purpose.allowed_use())?;
         let cidr = block_of(address, pool.value.block_size).ok_or_else(outside)?;
-        match self.draft.known(cidr) {
-            Known::Nothing => return Ok(Placement::NotKnownYet(vec![cidr])),
-            Known::Unreadable(why) => return Err(why.clone().into()),
-            Known::Absent => self.check_limit(Family::of(address), pool)?,
+        match self.pending.known(cidr) {
+            BlockState::Nothing => return Ok(Placement::NotKnownYet(vec![cidr])),
+            BlockState::Unreadable(why) => return Err(why.clone().into()),
+            BlockState::Absent => self.check_limit(Family::of(address), pool)?,
             // Assigned since the handle was read, or Calico lost the handle.
-            Known::Content(block) if self.is_own(block, address) => {
+            BlockState::Content(block) if self.is_own(block, address) => {
                 return Ok(Placement::At(Assigned { address, block: cidr }));
             }
-            Known::Content(block) => {
+            BlockState::Content(block) => {
                 check_takeable(block, address, &self.assignee.host, view.config.strict_affinity)?;
             }
         }
-        let taken = self.draft.take_exactly(pool, cidr, address);
+        let taken = self.pending.take_exactly(pool, cidr, address);
         taken.map(Placement::At).ok_or_else(outside)
     }
 
@@ -298,8 +269,8 @@ impl<'a> Search<'a> {
             None => Ok(()),
             limit => {
                 let (node, pools) = (self.assignee.host.clone(), described([pool]));
-                let kept_back = Box::default();
-                Err(Error::Exhausted { family, node, pools, limit, kept_back })
+                let unavailable = Box::default();
+                Err(Error::Exhausted { family, node, pools, limit, unavailable })
             }
         }
     }
@@ -374,7 +345,7 @@ fn check_takeable(block: &Block, address: IpAddr, host: &str, strict: bool) -> R
 fn describe(holder: &Attribute) -> String {
     let who = match (holder.fact("namespace"), holder.fact("pod")) {
         (Some(namespace), Some(pod)) => format!("pod {namespace}/{pod}"),
-        _ => format!("handle {}", holder.handle_id.as_deref().unwrap_or("of nobody")),
+        _ => format!("handle {}", holder.handle_id.as_deref().unwrap_or("without an id")),
     };
     match holder.fact(ATTRIBUTE_NODE) {
         Some(node) => format!("{who} on node {node}"),

@@ -1,7 +1,9 @@
 //! Whom addresses are assigned to.
 
 use super::block::{ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, Attribute};
-use super::{MachineId, Ownership, Purpose, handle_id};
+use super::handle_id;
+use super::machine::MachineId;
+use super::purpose::Purpose;
 
 /// Whom addresses are assigned to: an interface of a container in a network on a
 /// host, or the host's tunnel device.
@@ -51,7 +53,7 @@ impl Assignee {
     /// a container; one without a network by Calico too, or its handle leaves no doubt.
     /// Calico names the host always: an allocation without one was made by hand or long
     /// ago, and its handle is all that tells whose it is. If it were nobody's, no DEL
-    /// could ever give it back. Which machine it was made on counts as [`Ownership`] says.
+    /// could ever give it back. Which machine it was made on counts as [`super::Ownership`] says.
     pub fn has(&self, holder: &Attribute, recorded: Option<&MachineId>) -> bool {
         let named = Named {
             handle: holder.handle_id.as_deref(),
@@ -71,11 +73,6 @@ impl Assignee {
             && self.network.as_ref().is_none_or(|own| agrees(named.network, own))
             && agrees(named.interface, self.purpose.interface())
             && self.ownership(recorded).is_own(named.machine)
-    }
-
-    /// Whose an allocation of the host's name is, where that is `recorded` for a machine.
-    pub(super) fn ownership<'a>(&'a self, recorded: Option<&'a MachineId>) -> Ownership<'a> {
-        Ownership::new(self.machine.as_ref(), recorded)
     }
 
     /// The network, where the handle leaves it open.

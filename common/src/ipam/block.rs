@@ -36,7 +36,7 @@ pub const ATTRIBUTE_TIMESTAMP: &str = "timestamp";
 pub struct Attribute {
     /// The handle, `<network>.<container id>`; absent for reserved addresses.
     pub handle_id: Option<String>,
-    /// Facts about the holder: node, timestamp, interface, namespace, pod.
+    /// Fingerprints about the holder: node, timestamp, interface, namespace, pod.
     pub secondary: Option<BTreeMap<String, String>>,
     /// Fields Weir does not know, kept as they are.
     #[serde(flatten)]

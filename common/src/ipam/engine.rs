@@ -4,16 +4,14 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::assign::{self, Request};
-use super::{Assigned, Assignee, Blocks, Clash, Error, Holdings, Step, View, release};
-use crate::datastore::{self, Datastore, Outcome, Selection, Snapshot};
+use super::assignee::Assignee;
+use super::error::Error;
+use super::knowledge::{Blocks, Holdings, View};
+use super::ownership::Clash;
+use super::{Assigned, Decided, release};
+pub use crate::datastore::MAX_ATTEMPTS;
+use crate::datastore::{self, Datastore, Decision, Selection, Snapshot, transact};
 use crate::resources::IpPool;
-
-/// How often a decision is made again after others' changes overtook it
-/// (Calico's number, `libcalico-go/lib/ipam/ipam.go`, datastoreRetries).
-pub const MAX_ATTEMPTS: u32 = 100;
-
-/// How often an answer to a commit may be lost before it is given up.
-const MAX_LOST_ANSWERS: u32 = 3;
 
 /// What an assignment comes to.
 #[derive(Clone, Debug)]
@@ -78,9 +76,9 @@ pub async fn lookup(
     let decide = |holdings: &Holdings, blocks: &Blocks| {
         let unread = holdings.unread(blocks)?;
         Ok(if unread.is_empty() {
-            Step::Done(holdings.addresses(assignee, blocks))
+            Decided::Done(holdings.addresses(assignee, blocks))
         } else {
-            Step::Read(unread)
+            Decided::Read(unread)
         })
     };
     let selections = Holdings::selections(assignee);
@@ -88,49 +86,41 @@ pub async fn lookup(
     Ok(addresses)
 }
 
-/// Reads what a decision needs until it is made, commits it, and starts over
-/// when others were faster. Returns the addresses and what they were decided on.
+/// Reads what a decision needs until it is made, and commits it. Returns the addresses
+/// and what they were decided on.
 ///
 /// # Errors
 /// Those of `parse` and `decide`; [`Error::Contended`], [`Error::Datastore`].
-pub(crate) async fn settle<Known, Failed: From<Error>>(
+pub(crate) async fn settle<Known, Failed>(
     datastore: &dyn Datastore,
     mut selections: Vec<Selection>,
     likely: &[IpNet],
     parse: impl Fn(&Snapshot) -> Result<Known, Failed>,
-    decide: impl Fn(&Known, &Blocks) -> Result<Step, Failed>,
-) -> Result<(Vec<Assigned>, Known), Failed> {
+    decide: impl Fn(&Known, &Blocks) -> Result<Decided, Failed>,
+) -> Result<(Vec<Assigned>, Known), Failed>
+where
+    Failed: From<datastore::Error> + From<datastore::Contended>,
+{
     let in_advance = selections.len();
     selections.extend(Blocks::selections(likely));
-    let mut lost = 0;
-    let mut contended = Vec::new();
-    for _ in 0..MAX_ATTEMPTS {
-        let snapshot = datastore.read(&selections).await.map_err(Error::from)?;
+    let (selections, parse, decide) = (&selections, &parse, &decide);
+    transact(datastore, |_| async move {
+        let snapshot = datastore.read(selections).await?;
         let known = parse(&snapshot)?;
         let mut blocks = Blocks::default();
         blocks.learn(likely, &snapshot.selected[in_advance..]);
         loop {
             match decide(&known, &blocks)? {
-                Step::Done(addresses) => return Ok((addresses, known)),
-                Step::Read(cidrs) => {
-                    let answer = datastore.read(&Blocks::selections(&cidrs)).await;
-                    blocks.learn(&cidrs, &answer.map_err(Error::from)?.selected);
+                Decided::Done(addresses) => return Ok(Decision::Done((addresses, known))),
+                Decided::Commit(transaction, addresses) => {
+                    return Ok(Decision::Commit(transaction, (addresses, known)));
                 }
-                Step::Commit(transaction, addresses) => {
-                    contended = transaction.keys();
-                    match datastore.commit(transaction).await {
-                        Ok(Outcome::Committed(_)) => return Ok((addresses, known)),
-                        Ok(Outcome::Conflict) => break,
-                        // It may have taken effect: what is there tells.
-                        Err(datastore::Error::Unavailable { .. }) if lost < MAX_LOST_ANSWERS => {
-                            lost += 1;
-                            break;
-                        }
-                        Err(error) => return Err(Error::from(error).into()),
-                    }
+                Decided::Read(cidrs) => {
+                    let answer = datastore.read(&Blocks::selections(&cidrs)).await?;
+                    blocks.learn(&cidrs, &answer.selected);
                 }
             }
         }
-    }
-    Err(Error::contended(contended).into())
+    })
+    .await
 }

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::engine::MAX_ATTEMPTS;
-use super::{Family, KeptBack, PassedOver};
+use super::family::Family;
+use super::passed_over::PassedOver;
+use super::unavailable::UnavailableAddresses;
 use crate::datastore;
 
 /// A refused or failed operation. Nothing was changed, save that after
@@ -63,7 +64,7 @@ pub enum Error {
         /// The pools there are.
         existing: Vec<String>,
     },
-    /// An address was asked for that somebody has.
+    /// An address was asked for that is taken.
     #[error("address {address} is taken by {holder}; see: weirctl ipam show --ip={address}")]
     Taken {
         /// The address asked for.
@@ -107,7 +108,7 @@ pub enum Error {
     },
     /// No address is left.
     #[error(
-        "no {family} address is left for node {node} in {}{}{kept_back}; see: weirctl ipam show --show-blocks",
+        "no {family} address is left for node {node} in {}{}{unavailable}; see: weirctl ipam show --show-blocks",
         listed(pools.iter().cloned()),
         limit.map_or(String::new(), |limit| format!(
             " (the node holds {limit} blocks, the most that maxBlocksPerHost allows)"
@@ -123,26 +124,17 @@ pub enum Error {
         /// The limit of blocks, if it is what stopped the search.
         limit: Option<u32>,
         /// What is free, but not for this node.
-        kept_back: Box<KeptBack>,
+        unavailable: Box<UnavailableAddresses>,
     },
-    /// Somebody is moving the datastore; nobody may write.
+    /// The datastore is being moved; no program may write.
     #[error(
         "the datastore is locked for migration (datastoreReady is false); try again when it is \
          done: calicoctl datastore migrate unlock"
     )]
     NotReady,
     /// Others change the same data again and again.
-    #[error(
-        "others changed {} faster than it could be read: gave up after {attempts} attempts; try \
-         again, and if that does not help see whether it is sound: weirctl ipam check",
-        listed(keys.iter().cloned())
-    )]
-    Contended {
-        /// What was to be changed: keys of blocks, handles, affinities, nodes.
-        keys: Vec<String>,
-        /// How often it was tried.
-        attempts: u32,
-    },
+    #[error(transparent)]
+    Contended(#[from] datastore::Contended),
     /// A stored value cannot be used.
     #[error("the stored value of {key} cannot be used: {reason}; see: weirctl ipam check")]
     Malformed {
@@ -154,13 +146,6 @@ pub enum Error {
     /// The datastore failed.
     #[error(transparent)]
     Datastore(#[from] datastore::Error),
-}
-
-impl Error {
-    /// Gave up a transaction that changes these keys.
-    pub(crate) fn contended(keys: Vec<String>) -> Self {
-        Self::Contended { keys, attempts: MAX_ATTEMPTS }
-    }
 }
 
 fn listed(items: impl Iterator<Item = String>) -> String {

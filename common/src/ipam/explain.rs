@@ -10,10 +10,15 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::assign::{self, Request, Want, held_blocks, pool_of};
-use super::{
-    Assigned, Assignee, Block, Blocks, Error, Family, PassedOver, PoolReference, Purpose, Step,
-    Stored, Unreadable, View, choose, verdict,
-};
+use super::assignee::Assignee;
+use super::block::Block;
+use super::error::Error;
+use super::family::Family;
+use super::knowledge::{Blocks, Stored, Unreadable, View};
+use super::passed_over::PassedOver;
+use super::pools::{PoolReference, choose, verdict};
+use super::purpose::Purpose;
+use super::{Assigned, Decided};
 use crate::datastore::{self, Datastore};
 use crate::resources::{AllowedUse, IpPool};
 
@@ -93,13 +98,13 @@ pub struct Next {
     pub address: IpAddr,
     /// The block.
     pub block: IpNet,
-    /// How it is come by.
-    pub way: Way,
+    /// Where it comes from.
+    pub source: AddressSource,
 }
 
-/// How an address is come by.
+/// Where an address comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum AddressSource {
     /// From a block that the host has.
     Held,
     /// From a block that the host claims for it.
@@ -144,7 +149,7 @@ pub async fn explain(
     Ok(Explanation { host: host.to_owned(), wants: considered, outcome })
 }
 
-/// The request of an attachment that nobody knows. No handle has an empty id.
+/// The request of an attachment that is not known. No handle has an empty id.
 fn newcomer(host: &str, wants: Vec<Want>, gateways: Vec<IpAddr>) -> Request {
     Request {
         assignee: Assignee {
@@ -171,10 +176,10 @@ async fn foresee(
 ) -> Result<Result<Vec<Next>, Error>, datastore::Error> {
     loop {
         match assign::decide(request, view, &blocks, now) {
-            Ok(Step::Read(cidrs)) => read_blocks(datastore, &mut blocks, &cidrs).await?,
-            Ok(Step::Commit(_, assigned) | Step::Done(assigned)) => {
+            Ok(Decided::Read(cidrs)) => read_blocks(datastore, &mut blocks, &cidrs).await?,
+            Ok(Decided::Commit(_, assigned) | Decided::Done(assigned)) => {
                 let next =
-                    assigned.into_iter().map(|it| find_way(it, &blocks, &request.assignee.host));
+                    assigned.into_iter().map(|it| source_of(it, &blocks, &request.assignee.host));
                 return Ok(Ok(next.collect()));
             }
             Err(error) => return Ok(Err(error)),
@@ -192,14 +197,14 @@ async fn read_blocks(
     Ok(())
 }
 
-fn find_way(assigned: Assigned, blocks: &Blocks, host: &str) -> Next {
+fn source_of(assigned: Assigned, blocks: &Blocks, host: &str) -> Next {
     let Assigned { address, block } = assigned;
-    let way = match blocks.get(block).flatten().map(|stored| stored.value.host()) {
-        None => Way::Claimed,
-        Some(Some(owner)) if owner == host => Way::Held,
-        Some(owner) => Way::Borrowed(owner.map(str::to_owned)),
+    let source = match blocks.get(block).flatten().map(|stored| stored.value.host()) {
+        None => AddressSource::Claimed,
+        Some(Some(owner)) if owner == host => AddressSource::Held,
+        Some(owner) => AddressSource::Borrowed(owner.map(str::to_owned)),
     };
-    Next { address, block, way }
+    Next { address, block, source }
 }
 
 /// Says of each pool whether it is used, and of each block held what is free.
@@ -247,7 +252,7 @@ fn pools_used<'a>(want: &Want, view: &'a View, host: &str) -> Vec<&'a Stored<IpP
     }
 }
 
-/// Why a pool is not used; `None` for one of the other family that nobody asked
+/// Why a pool is not used; `None` for one of the other family that was not asked
 /// for.
 fn not_used(pool: &IpPool, want: &Want, view: &View) -> Option<NotUsed> {
     let family = want.family();

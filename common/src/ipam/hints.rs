@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::collect::Scope;
+use super::collect::CollectScope;
 
 /// The form of the hints. Hints of another form are passed over.
 const VERSION: u32 = 1;
@@ -19,7 +19,7 @@ pub struct Hints {
     boot_id: Option<String>,
     /// Blocks that likely have a free address.
     pub likely: Vec<IpNet>,
-    swept: BTreeMap<String, Scope>,
+    swept: BTreeMap<String, CollectScope>,
 }
 
 impl Hints {
@@ -42,13 +42,13 @@ impl Hints {
 
     /// Whether a network's allocations of earlier boots were given back in these
     /// blocks.
-    pub fn is_swept(&self, network: &str, scope: Scope) -> bool {
+    pub fn is_swept(&self, network: &str, scope: CollectScope) -> bool {
         let swept = self.swept.get(network);
-        swept.is_some_and(|swept| *swept == scope || *swept == Scope::AllBlocks)
+        swept.is_some_and(|swept| *swept == scope || *swept == CollectScope::AllBlocks)
     }
 
     /// Notes that they were.
-    pub fn note_swept(&mut self, network: &str, scope: Scope) {
+    pub fn note_swept(&mut self, network: &str, scope: CollectScope) {
         if !self.is_swept(network, scope) {
             self.swept.insert(network.to_owned(), scope);
         }
@@ -73,7 +73,7 @@ mod tests {
             let mut hints = Hints::read(&noise, Some(&boot));
             prop_assert!(hints.swept.is_empty());
             for (network, all) in &noted {
-                let scope = if *all { Scope::AllBlocks } else { Scope::OwnBlocks };
+                let scope = if *all { CollectScope::AllBlocks } else { CollectScope::OwnBlocks };
                 hints.note_swept(network, scope);
                 prop_assert!(hints.is_swept(network, scope));
             }
@@ -89,21 +89,22 @@ mod tests {
     fn a_reboot_voids_what_was_swept_and_nothing_else() {
         let mut hints = Hints::read("", Some("one"));
         hints.likely = vec!["10.0.0.0/26".parse().unwrap(), "fd00::/122".parse().unwrap()];
-        assert!(!hints.is_swept("pods", Scope::OwnBlocks));
-        hints.note_swept("pods", Scope::OwnBlocks);
-        hints.note_swept("blue", Scope::AllBlocks);
-        hints.note_swept("blue", Scope::OwnBlocks);
+        assert!(!hints.is_swept("pods", CollectScope::OwnBlocks));
+        hints.note_swept("pods", CollectScope::OwnBlocks);
+        hints.note_swept("blue", CollectScope::AllBlocks);
+        hints.note_swept("blue", CollectScope::OwnBlocks);
         let again = Hints::read(&hints.text(), Some("one"));
         assert_eq!(hints, again);
-        assert!(again.is_swept("pods", Scope::OwnBlocks));
-        assert!(!again.is_swept("pods", Scope::AllBlocks));
+        assert!(again.is_swept("pods", CollectScope::OwnBlocks));
+        assert!(!again.is_swept("pods", CollectScope::AllBlocks));
         assert!(
-            again.is_swept("blue", Scope::OwnBlocks) && again.is_swept("blue", Scope::AllBlocks)
+            again.is_swept("blue", CollectScope::OwnBlocks)
+                && again.is_swept("blue", CollectScope::AllBlocks)
         );
         for other in [Some("two"), None] {
             let rebooted = Hints::read(&hints.text(), other);
             assert_eq!(rebooted.likely, hints.likely);
-            assert!(!rebooted.is_swept("blue", Scope::OwnBlocks));
+            assert!(!rebooted.is_swept("blue", CollectScope::OwnBlocks));
         }
     }
 }

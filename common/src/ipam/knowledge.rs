@@ -5,90 +5,22 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Affinity, Assigned, Assignee, Block, Error, Handle, MachineId, MachineRecord};
-use crate::datastore::{Entry, Revision, Selection, Snapshot, Transaction, keys};
-use crate::resources::{ClusterInformation, IpPool, IpReservation, IpamConfig, Node};
-
-/// A value and the revision at which it was read.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Stored<T> {
-    /// The value.
-    pub value: T,
-    /// The revision that last changed it.
-    pub revision: Revision,
-}
-
-impl<T> Stored<T> {
-    pub(crate) fn read<E: std::error::Error>(
-        entry: &Entry,
-        parse: impl FnOnce(&[u8]) -> Result<T, E>,
-    ) -> Result<Self, Unreadable> {
-        match parse(&entry.value) {
-            Ok(value) => Ok(Self { value, revision: entry.revision }),
-            Err(error) => Err(Unreadable { key: entry.key.clone(), reason: reason(&error) }),
-        }
-    }
-}
-
-/// A stored value that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable {
-    /// Its key.
-    pub key: String,
-    /// What is wrong with it, and its causes.
-    pub reason: String,
-}
+use super::Assigned;
+use super::affinity::Affinity;
+use super::assignee::Assignee;
+use super::block::Block;
+use super::error::Error;
+use super::handle::Handle;
+use super::machine::MachineId;
+use super::ownership::MachineRecord;
+use super::ready::ReadyFlag;
+use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
+pub use crate::datastore::{Stored, Unreadable};
+use crate::resources::{IpPool, IpReservation, IpamConfig, Node};
 
 impl From<Unreadable> for Error {
     fn from(Unreadable { key, reason }: Unreadable) -> Self {
         Self::Malformed { key, reason }
-    }
-}
-
-/// An error and all its causes in one line.
-pub(super) fn reason(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// The flag that forbids all changes while somebody is moving the datastore.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ReadyFlag(Option<Stored<ClusterInformation>>);
-
-impl ReadyFlag {
-    /// What to read for it.
-    pub fn selection() -> Selection {
-        Selection::Key(keys::CLUSTER_INFORMATION.to_owned())
-    }
-
-    /// Understands what was found for [`ReadyFlag::selection`].
-    ///
-    /// # Errors
-    /// [`Error::Malformed`] when it cannot be used.
-    pub fn parse(entry: Option<&Entry>) -> Result<Self, Error> {
-        let read = |entry| Stored::read(entry, ClusterInformation::from_json);
-        Ok(Self(entry.map(read).transpose()?))
-    }
-
-    /// Refuses while somebody is moving the datastore. A cluster that never
-    /// had the flag is ready.
-    ///
-    /// # Errors
-    /// [`Error::NotReady`].
-    pub fn require(&self) -> Result<(), Error> {
-        match self.0.as_ref().and_then(|information| information.value.datastore_ready) {
-            Some(false) => Err(Error::NotReady),
-            _ => Ok(()),
-        }
-    }
-
-    /// Requires of a transaction that the flag is as it was read.
-    pub fn guard(&self, transaction: &mut Transaction) {
-        let key = keys::CLUSTER_INFORMATION.to_owned();
-        match &self.0 {
-            None => transaction.absent(key),
-            Some(information) => transaction.unchanged(key, information.revision),
-        };
     }
 }
 
@@ -117,11 +49,10 @@ impl Holdings {
     /// # Errors
     /// [`Error::Malformed`] with the key of a value that cannot be used.
     pub fn parse(snapshot: &Snapshot) -> Result<Self, Error> {
-        let handle = first(snapshot, 1);
         Ok(Self {
-            ready: ReadyFlag::parse(first(snapshot, 0))?,
-            handle: handle.map(|entry| Stored::read(entry, Handle::from_json)).transpose()?,
-            machine: MachineRecord::read(first(snapshot, 2))?,
+            ready: ReadyFlag::parse(snapshot.entry(0))?,
+            handle: snapshot.stored(1, Handle::from_json)?,
+            machine: snapshot.stored(2, MachineRecord::from_json)?,
         })
     }
 
@@ -159,14 +90,6 @@ impl Holdings {
         }
         addresses
     }
-}
-
-fn selected(snapshot: &Snapshot, index: usize) -> &[Entry] {
-    snapshot.selected.get(index).map_or(&[], Vec::as_slice)
-}
-
-pub(super) fn first(snapshot: &Snapshot, index: usize) -> Option<&Entry> {
-    selected(snapshot, index).first()
 }
 
 /// All that an assignment needs to know besides blocks; one round trip.
@@ -210,7 +133,7 @@ impl Reserved {
 }
 
 impl View {
-    /// The view of a network with these gateways, which nobody is given unasked.
+    /// The view of a network with these gateways, which are not handed out unasked.
     pub fn reserving(mut self, gateways: &[IpAddr]) -> Self {
         let reserved = |gateway: &IpAddr| Reserved { range: (*gateway).into(), reservation: None };
         self.reserved.extend(gateways.iter().map(reserved));
@@ -242,10 +165,10 @@ impl View {
     /// # Errors
     /// [`Error::Malformed`] with the key of a value that cannot be used.
     pub fn parse(snapshot: &Snapshot) -> Result<Self, Error> {
-        let config = first(snapshot, 3).map(|entry| Stored::read(entry, IpamConfig::from_json));
-        let node = first(snapshot, 4).map(|entry| Stored::read(entry, Node::from_json));
+        let config = snapshot.stored(3, IpamConfig::from_json)?;
+        let node = snapshot.stored(4, Node::from_json)?;
         let mut reserved = Vec::new();
-        for entry in selected(snapshot, 6) {
+        for entry in snapshot.entries(6) {
             let IpReservation { name, reserved_cidrs } =
                 Stored::read(entry, IpReservation::from_json)?.value;
             reserved.extend(
@@ -254,14 +177,14 @@ impl View {
                     .map(|range| Reserved { range, reservation: Some(name.clone()) }),
             );
         }
-        let pools = selected(snapshot, 5).iter();
-        let affinities = selected(snapshot, 7).iter();
-        let full = selected(snapshot, 8).iter();
+        let pools = snapshot.entries(5).iter();
+        let affinities = snapshot.entries(7).iter();
+        let full = snapshot.entries(8).iter();
         Ok(Self {
             holdings: Holdings::parse(snapshot)?,
-            config: config.transpose()?.map(|config| config.value).unwrap_or_default(),
+            config: config.map(|config| config.value).unwrap_or_default(),
             pools: pools.map(read_pool).collect::<Result<_, Unreadable>>()?,
-            labels: node.transpose()?.map(|node| node.value.labels).unwrap_or_default(),
+            labels: node.map(|node| node.value.labels).unwrap_or_default(),
             affinities: affinities.map(read_affinity).collect::<Result<_, Unreadable>>()?,
             full: full.filter_map(|entry| keys::parse_full(&entry.key)).collect(),
             reserved,
@@ -271,13 +194,13 @@ impl View {
 }
 
 /// Reads a pool that stands under its own name: the key is made of that again.
-pub(super) fn read_pool(entry: &Entry) -> Result<Stored<IpPool>, Unreadable> {
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn read_pool(entry: &Entry) -> Result<Stored<IpPool>, Unreadable> {
     let pool = Stored::read(entry, IpPool::from_json)?;
-    if keys::pool(&pool.value.name) == entry.key {
-        return Ok(pool);
-    }
-    let reason = format!("it holds pool {:?}", pool.value.name);
-    Err(Unreadable { key: entry.key.clone(), reason })
+    let name = pool.value.name.clone();
+    pool.under(&keys::pool(&name), format_args!("pool {name:?}"))
 }
 
 fn read_affinity(entry: &Entry) -> Result<(IpNet, Stored<Affinity>), Unreadable> {
@@ -321,17 +244,18 @@ impl Blocks {
     /// Takes in the answer to [`Blocks::selections`] for the same blocks.
     pub fn learn(&mut self, cidrs: &[IpNet], selected: &[Vec<Entry>]) {
         for (cidr, entries) in cidrs.iter().zip(selected) {
-            let block = entries.first().map(|entry| read_block(*cidr, entry)).transpose();
+            let block = entries.first().map(read_block).transpose();
             self.known.insert(*cidr, block);
         }
     }
 }
 
-pub(super) fn read_block(cidr: IpNet, entry: &Entry) -> Result<Stored<Block>, Unreadable> {
+/// Reads a block that stands under its own key.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn read_block(entry: &Entry) -> Result<Stored<Block>, Unreadable> {
     let block = Stored::read(entry, Block::from_json)?;
-    if block.value.cidr == cidr {
-        return Ok(block);
-    }
-    let reason = format!("it holds block {}", block.value.cidr);
-    Err(Unreadable { key: entry.key.clone(), reason })
+    let cidr = block.value.cidr;
+    block.under(&keys::block(cidr), format_args!("block {cidr}"))
 }

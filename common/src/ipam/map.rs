@@ -10,8 +10,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::audit::{Listing, Owner};
-use super::{block_bits, host_bits, nth_address};
+use super::block::{host_bits, nth_address};
+use super::snapshot::{IpamSnapshot, Owner};
+use super::walk::block_bits;
 use crate::resources::IpPool;
 
 /// The most rows drawn for one pool.
@@ -28,11 +29,15 @@ const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
 ///
 /// `paint` may colour a cell or a legend's letter of the host with this number;
 /// nothing that the drawing says depends on it.
-pub fn draw(listing: &Listing, width: usize, paint: impl Fn(usize, &str) -> String) -> String {
-    let hosts = Hosts::of(listing);
+pub fn draw(
+    snapshot: &IpamSnapshot,
+    width: usize,
+    paint: impl Fn(usize, &str) -> String,
+) -> String {
+    let hosts = Hosts::of(snapshot);
     let mut text = String::new();
-    for pool in listing.pools.iter() {
-        let pool_map = PoolMap::of(listing, pool, &hosts);
+    for pool in snapshot.pools.iter() {
+        let pool_map = PoolMap::of(snapshot, pool, &hosts);
         text.push_str(&pool_map.draw(width, &paint));
         text.push('\n');
     }
@@ -61,9 +66,9 @@ enum Holder {
 impl<'a> Hosts<'a> {
     /// Letters go to the hosts with the most blocks, in the order of their
     /// names.
-    fn of(listing: &'a Listing) -> Self {
+    fn of(snapshot: &'a IpamSnapshot) -> Self {
         let mut blocks: BTreeMap<&str, usize> = BTreeMap::new();
-        for host in listing.blocks.values().filter_map(|block| block.owner.host()) {
+        for host in snapshot.blocks.values().filter_map(|block| block.owner.host()) {
             *blocks.entry(host).or_default() += 1;
         }
         let without_letter = blocks.len().saturating_sub(LETTERS.len());
@@ -148,10 +153,10 @@ struct PoolMap<'a> {
 }
 
 impl<'a> PoolMap<'a> {
-    fn of(listing: &Listing, pool: &'a IpPool, hosts: &Hosts<'_>) -> Self {
+    fn of(snapshot: &IpamSnapshot, pool: &'a IpPool, hosts: &Hosts<'_>) -> Self {
         let bits = u32::from(block_bits(pool.cidr, pool.block_size));
         let mut map = Self { pool, bits, blocks: BTreeMap::new() };
-        for (block, content) in &listing.blocks {
+        for (block, content) in &snapshot.blocks {
             if pool.cidr.contains(block) {
                 let holder = hosts.holder(&content.owner);
                 let in_use = content.allocations.len() as u128;

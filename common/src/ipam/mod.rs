@@ -8,54 +8,65 @@
 
 pub mod adopt;
 mod affinity;
+mod allocation;
 pub mod assign;
 mod assignee;
-pub mod audit;
 mod block;
+mod cluster_guid;
 pub mod collect;
-mod draft;
 pub mod engine;
 mod error;
 pub mod explain;
 mod family;
+mod find_unavailable;
 mod handle;
 mod hints;
-mod kept_back;
 mod knowledge;
 mod machine;
 pub mod map;
 mod ownership;
+mod passed_over;
+mod pending_changes;
 mod pools;
 mod purpose;
+mod ready;
 pub mod reclaim;
 pub mod release;
-pub mod release_one;
+mod request;
+mod snapshot;
+mod unavailable;
 mod walk;
 
 use serde::Serialize;
 
 pub use affinity::{Affinity, AffinityState};
+pub use allocation::{Allocation, HolderFacts};
 pub use assignee::Assignee;
 pub use block::{
     ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE,
     ATTRIBUTE_TIMESTAMP, Attribute, Block, InvalidBlock, MAX_BLOCK_BITS, affinity_of_host,
     block_of, host_bits, nth_address,
 };
+pub use cluster_guid::{cluster_guid, ensure_cluster_guid};
 pub use error::Error;
 pub use family::Family;
 pub use handle::Handle;
 pub use hints::Hints;
-pub use kept_back::KeptBack;
-pub use knowledge::{Blocks, Holdings, ReadyFlag, Reserved, Stored, Unreadable, View};
+pub use knowledge::{Blocks, Holdings, Reserved, Stored, Unreadable, View, read_block, read_pool};
 pub use machine::MachineId;
 pub use ownership::{Clash, MachineRecord, Ownership, find_clash};
-pub use pools::{PassedOver, PoolReference, choose, verdict};
+pub use passed_over::PassedOver;
+pub use pools::{PoolReference, choose, verdict};
 pub use purpose::{ATTRIBUTE_TYPE, Purpose, TYPE_IPIP_TUNNEL};
+pub use ready::{Guarded, ReadyFlag};
+pub(crate) use snapshot::{BlockUse, Counts};
+pub use snapshot::{IpamSnapshot, Owner};
+pub use unavailable::UnavailableAddresses;
 pub use walk::{block_bits, walk};
 
 /// What a decision asks for next.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Step {
+pub enum Decided {
     /// Read these blocks and decide again.
     Read(Vec<ipnet::IpNet>),
     /// Commit this; the addresses are assigned, or released, once it is done.

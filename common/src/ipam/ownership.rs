@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Error, MachineId, Stored};
-use crate::datastore::{Datastore, Entry, Transaction, keys};
+use super::assignee::Assignee;
+use super::error::Error;
+use super::machine::MachineId;
+use crate::datastore::{Datastore, Entry, Stored, Transaction, keys};
 
 /// The machine that has a node's name, as stored under [`keys::machine`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,7 +74,7 @@ impl<'a> Ownership<'a> {
         Some(Clash { node: node.to_owned(), recorded: recorded.clone(), own: self.own.cloned() })
     }
 
-    /// Adds to a transaction that the name becomes this machine's, if it is nobody's.
+    /// Adds to a transaction that the name becomes this machine's, if it has none.
     pub(crate) fn claim(&self, node: &str, transaction: &mut Transaction) {
         if let (Some(own), None) = (self.own, self.recorded) {
             let record = MachineRecord::new(own.clone());
@@ -117,6 +119,13 @@ pub async fn find_clash(
     let record = MachineRecord::read(datastore.get(&keys::machine(node)).await?.as_ref())?;
     let recorded = record.as_ref().map(|record| &record.value.machine);
     Ok(Ownership::new(own, recorded).clash(node))
+}
+
+impl Assignee {
+    /// Whose an allocation of the host's name is, where that is `recorded` for a machine.
+    pub(super) fn ownership<'a>(&'a self, recorded: Option<&'a MachineId>) -> Ownership<'a> {
+        Ownership::new(self.machine.as_ref(), recorded)
+    }
 }
 
 #[cfg(test)]

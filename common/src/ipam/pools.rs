@@ -5,7 +5,10 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
-use super::{Error, Family, Stored};
+use super::error::Error;
+use super::family::Family;
+use super::passed_over::PassedOver;
+use crate::datastore::Stored;
 use crate::resources::{AllowedUse, AssignmentMode, IpPool, Selector};
 
 /// A pool as configuration names it.
@@ -42,29 +45,6 @@ impl PoolReference {
             Self::Cidr(cidr) => *cidr == pool.cidr,
         }
     }
-}
-
-/// Why a pool is not used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PassedOver {
-    /// New addresses are switched off.
-    #[error("is disabled")]
-    Disabled,
-    /// It has addresses of the other family.
-    #[error("is not of family {0}")]
-    OtherFamily(Family),
-    /// It is meant for something else.
-    #[error("is not allowed for {}s (allowedUses)", .0.to_string().to_lowercase())]
-    NotFor(AllowedUse),
-    /// It is used only when it is asked for.
-    #[error("must be asked for by name (assignmentMode is Manual)")]
-    Manual,
-    /// It is for some namespaces only, whose labels Weir does not know.
-    #[error("is for namespaces that match {0}, and must be asked for")]
-    ForNamespaces(String),
-    /// Its selector leaves this node out.
-    #[error("does not select this node ({0})")]
-    NotSelected(String),
 }
 
 /// Why `pool` is not used for addresses of this family and for this purpose on a

@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::audit::{Circumstances, Listing, Owner};
-use super::{Affinity, AffinityState, Block, Error, ReadyFlag, Stored};
-use crate::datastore::{Datastore, Entry, Outcome, Selection, Transaction, keys};
+use super::affinity::{Affinity, AffinityState};
+use super::block::Block;
+use super::error::Error;
+use super::knowledge::Stored;
+use super::ready::Guarded;
+use super::snapshot::{IpamSnapshot, Owner};
+use crate::datastore::{Datastore, Decision, Selection, keys, transact};
 use crate::resources::IpPool;
 
 /// A block to take back.
@@ -23,25 +27,24 @@ pub struct EmptyBlock {
 /// A host keeps one block in each enabled pool, so that its next address needs
 /// no claim: an empty one only if all of its blocks there are empty. (Calico
 /// keeps the last block of a node, whatever its pool.) Blocks that a claim or a
-/// release has not settled are left alone, and so are those of hosts that are
-/// gone: an audit finds these ([`super::audit::Kind::HostGone`]).
-pub fn plan(listing: &Listing, circumstances: &Circumstances<'_>) -> Vec<EmptyBlock> {
+/// release has not settled are left alone, and so are those of the hosts in `gone`: an
+/// audit finds these.
+pub fn plan(snapshot: &IpamSnapshot, gone: &BTreeSet<&str>) -> Vec<EmptyBlock> {
     let mut kept: BTreeSet<(&str, &str)> = BTreeSet::new();
     let mut empty: BTreeMap<IpNet, (Option<&str>, Option<&str>)> = BTreeMap::new();
-    for (block, content) in &listing.blocks {
-        let pool = enabled_pool(listing, *block).map(|pool| pool.name.as_str());
+    for (block, content) in &snapshot.blocks {
+        let pool = enabled_pool(snapshot, *block).map(|pool| pool.name.as_str());
         let host = match &content.owner {
             Owner::Host(host) => Some(host.as_ref()),
-            Owner::Nobody => None,
+            Owner::NoHost => None,
             Owner::Other => continue,
         };
         if !content.allocations.is_empty() {
             kept.extend(host.zip(pool));
-        } else if host.is_none_or(|host| is_settled(listing, *block, host)) {
+        } else if host.is_none_or(|host| is_settled(snapshot, *block, host)) {
             empty.insert(*block, (host, pool));
         }
     }
-    let gone = super::audit::hosts_gone(listing, circumstances);
     empty.retain(|_, (host, _)| !host.is_some_and(|host| gone.contains(host)));
     // The first empty block of a host without another one in the pool stays.
     empty.retain(|_, (host, pool)| match host.zip(*pool) {
@@ -55,15 +58,15 @@ pub fn plan(listing: &Listing, circumstances: &Circumstances<'_>) -> Vec<EmptyBl
     empty.into_iter().map(name).collect()
 }
 
-fn enabled_pool(listing: &Listing, block: IpNet) -> Option<&IpPool> {
+fn enabled_pool(snapshot: &IpamSnapshot, block: IpNet) -> Option<&IpPool> {
     let serves = |pool: &&IpPool| {
         !pool.disabled && pool.cidr.contains(&block) && pool.block_size == block.prefix_len()
     };
-    listing.pools.iter().find(serves)
+    snapshot.pools.iter().find(serves)
 }
 
-fn is_settled(listing: &Listing, block: IpNet, host: &str) -> bool {
-    let affinities = listing.affinities.get(&block).map_or(&[][..], Vec::as_slice);
+fn is_settled(snapshot: &IpamSnapshot, block: IpNet, host: &str) -> bool {
+    let affinities = snapshot.affinities.get(&block).map_or(&[][..], Vec::as_slice);
     affinities
         .iter()
         .any(|(holder, state)| holder.as_ref() == host && *state == AffinityState::Confirmed)
@@ -76,49 +79,29 @@ fn is_settled(listing: &Listing, block: IpNet, host: &str) -> bool {
 /// [`Error::NotReady`], [`Error::Contended`], [`Error::Malformed`],
 /// [`Error::Datastore`].
 pub async fn reclaim(datastore: &dyn Datastore, empty: &EmptyBlock) -> Result<bool, Error> {
-    let mut selections = vec![ReadyFlag::selection(), Selection::Key(keys::block(empty.block))];
-    selections
-        .extend(empty.host.iter().map(|host| Selection::Key(keys::affinity(host, empty.block))));
-    for _ in 0..super::engine::MAX_ATTEMPTS {
-        let snapshot = datastore.read(&selections).await?;
-        let entry = |index: usize| snapshot.selected.get(index).and_then(|found| found.first());
-        match decide(empty, entry(0), entry(1), entry(2))? {
-            None => return Ok(false),
-            Some(transaction) => {
-                if let Outcome::Committed(_) = datastore.commit(transaction).await? {
-                    return Ok(true);
-                }
-            }
-        }
-    }
-    Err(Error::contended(vec![keys::block(empty.block)]))
+    transact(datastore, |_| decide(datastore, empty)).await
 }
 
-/// The transaction, if the block is still empty and its host's.
-fn decide(
-    empty: &EmptyBlock,
-    information: Option<&Entry>,
-    block: Option<&Entry>,
-    affinity: Option<&Entry>,
-) -> Result<Option<Transaction>, Error> {
-    let ready = ReadyFlag::parse(information)?;
-    ready.require()?;
-    let block = block.map(|entry| Stored::read(entry, Block::from_json)).transpose()?;
-    let affinity = affinity.map(|entry| Stored::read(entry, Affinity::from_json)).transpose()?;
+/// Takes the block back if it is still empty and its host's.
+async fn decide(datastore: &dyn Datastore, empty: &EmptyBlock) -> Result<Decision<bool>, Error> {
+    let affinity_key = empty.host.as_ref().map(|host| keys::affinity(host, empty.block));
+    let keys = [Some(keys::block(empty.block)), affinity_key.clone()].into_iter().flatten();
+    let guarded = Guarded::read(datastore, keys.map(Selection::Key).collect::<Vec<_>>()).await?;
     let is_takeable = |block: &Stored<Block>| {
         block.value.is_empty() && block.value.host() == empty.host.as_deref()
     };
-    let Some(block) = block.filter(is_takeable) else { return Ok(None) };
-    let mut transaction = Transaction::default();
-    transaction.delete(keys::block(empty.block), block.revision);
-    if let Some(host) = &empty.host {
-        let key = keys::affinity(host, empty.block);
+    let Some(block) = guarded.stored(0, Block::from_json)?.filter(is_takeable) else {
+        return Ok(Decision::Done(false));
+    };
+    let affinity = guarded.stored(1, Affinity::from_json)?;
+    let mut transaction = guarded.transaction();
+    transaction.delete(block.key, block.revision);
+    if let Some((host, key)) = empty.host.as_ref().zip(affinity_key) {
         match affinity {
             Some(affinity) => transaction.delete(key, affinity.revision),
             None => transaction.absent(key),
         };
         super::release::forget_full(host, empty.block, &mut transaction);
     }
-    ready.guard(&mut transaction);
-    Ok(Some(transaction))
+    Ok(Decision::Commit(transaction, true))
 }

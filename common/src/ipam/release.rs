@@ -2,7 +2,13 @@
 
 use ipnet::IpNet;
 
-use super::{Assignee, Attribute, Block, Blocks, Error, Handle, Holdings, MachineId, Step, Stored};
+use super::Decided;
+use super::assignee::Assignee;
+use super::block::{Attribute, Block};
+use super::error::Error;
+use super::handle::Handle;
+use super::knowledge::{Blocks, Holdings, Stored};
+use super::machine::MachineId;
 use crate::datastore::{Transaction, Write, keys};
 
 /// Decides how to release all addresses of `assignee`. What others have under the same
@@ -13,14 +19,14 @@ use crate::datastore::{Transaction, Write, keys};
 ///
 /// # Errors
 /// [`Error::NotReady`], [`Error::Malformed`].
-pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Result<Step, Error> {
+pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Result<Decided, Error> {
     holdings.ready.require()?;
     let Some(handle) = &holdings.handle else {
-        return Ok(Step::Done(Vec::new()));
+        return Ok(Decided::Done(Vec::new()));
     };
     let unread = holdings.unread(blocks)?;
     if !unread.is_empty() {
-        return Ok(Step::Read(unread));
+        return Ok(Decided::Read(unread));
     }
     let released = holdings.addresses(assignee, blocks);
     let mut transaction = Transaction::default();
@@ -33,7 +39,7 @@ pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Resu
         remaining.set(cidr, count);
     }
     if remaining == handle.value {
-        return Ok(Step::Done(Vec::new()));
+        return Ok(Decided::Done(Vec::new()));
     }
     let key = keys::handle(&assignee.handle_id);
     if remaining.is_empty() {
@@ -42,7 +48,7 @@ pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Resu
         transaction.update(key, handle.revision, remaining.to_json());
     }
     holdings.ready.guard(&mut transaction);
-    Ok(Step::Commit(transaction, released))
+    Ok(Decided::Commit(transaction, released))
 }
 
 /// Releases the assignee's addresses in one block and returns how many the handle
@@ -85,8 +91,8 @@ pub fn give_back(
     block
 }
 
-/// Takes a block from its host: removes it when it is empty, else it becomes
-/// nobody's. Returns whether it is removed. Affinity and note
+/// Takes a block from its host: removes it when it is empty, else it stays
+/// without a host. Returns whether it is removed. Affinity and note
 /// ([`forget_full`]) are the caller's concern.
 pub fn abandon(stored: &Stored<Block>, transaction: &mut Transaction) -> bool {
     let mut block = Block { affinity: None, ..stored.value.clone() };

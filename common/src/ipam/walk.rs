@@ -5,6 +5,11 @@ use sha1::{Digest, Sha1};
 
 use super::block::{host_bits, nth_address};
 
+/// How many blocks of one pool are considered at the most: all of an IPv4 /8. An
+/// IPv6 pool has more than can be walked, and where this many are taken or
+/// reserved the next ones are too.
+pub(super) const MAX_WALK: usize = 1 << 18;
+
 /// All blocks of `prefix_length` in `pool`, each once, in an order that is the
 /// host's own.
 ///

@@ -31,7 +31,7 @@ pub enum Error {
         /// The other node.
         other: String,
     },
-    /// The node's name is another machine's.
+    /// Another machine is recorded for the node's name.
     #[error(transparent)]
     Clash(#[from] ipam::Clash),
     /// No pool may give an address to the node's tunnel device.
@@ -64,9 +64,9 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether there is no address to be had: asking again does not help before pools,
+    /// Whether there is no address: asking again does not help before pools,
     /// nodes, blocks or the machine of the node's name change.
-    pub fn means_none_left(&self) -> bool {
+    pub(super) fn means_none_left(&self) -> bool {
         matches!(
             self,
             Self::Clash(_)
@@ -79,6 +79,12 @@ impl Error {
 
 impl From<datastore::Error> for Error {
     fn from(error: datastore::Error) -> Self {
+        Self::Ipam(error.into())
+    }
+}
+
+impl From<datastore::Contended> for Error {
+    fn from(error: datastore::Contended) -> Self {
         Self::Ipam(error.into())
     }
 }

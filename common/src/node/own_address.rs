@@ -1,4 +1,4 @@
-//! When a node is registered with another address: its own one over time.
+//! Decides when a node's registered address must change.
 
 #[cfg(test)]
 mod tests;
@@ -28,41 +28,51 @@ pub struct Detection {
     /// By this method.
     pub method: AutodetectionMethod,
     /// Whether the address that the node is registered with comes first, as long as
-    /// the node has it, whatever the method would say of it. So nobody is routed to
-    /// the bridge of containers that another program has just made. (Calico, without
+    /// the node has it, whatever the method says of it: other nodes must not be routed
+    /// to a bridge of containers that another program has just made. (Calico, without
     /// `IP`: `node/pkg/lifecycle/startup`.)
     pub keeps_registered: bool,
 }
 
-/// The upkeep of a node's address of one family. Times are given to it, as what has
-/// passed since any one moment.
+/// A node's address of one family over time. Times are given to it, as what has passed
+/// since any one moment.
 #[derive(Clone, Debug)]
 pub struct OwnAddress {
     family: Family,
     detection: Detection,
     /// Whether it waits at all.
     is_patient: bool,
-    /// What the node was last rightly registered with, and the link that has it.
+    /// The right address that the node was last registered with, and the link that has it.
     own: Option<Detected>,
+    /// The address that this machine last wrote, or wanted to.
+    written: Option<IpNet>,
+    /// Whether the datastore went back in time since, so that an older address in it is
+    /// not another host's.
+    went_back: bool,
     /// What else is found, and since when.
     found: Option<(IpNet, Duration)>,
     /// The registered address that the node does not have, and since when.
     gone: Option<(IpNet, Duration)>,
 }
 
-/// What is to be done about a node's address.
+/// What to do about a node's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Nothing: it is registered with this one.
-    Stays(IpNet),
-    /// To register it with this one.
+pub enum AddressDecision {
+    /// Nothing: the node is registered with this one.
+    Keep(IpNet),
+    /// Register the node with this one.
     Register(Detected),
-    /// To register it again with the address that it had been registered with and
-    /// still has: somebody has written something else.
-    Restore(IpNet),
-    /// To look again at this time, when what is found may be steady.
+    /// Nothing but to tell of it: the node was registered with `own`, which it still has,
+    /// and another host or program has written `registered`, which it does not have.
+    Contested {
+        /// The address in the datastore.
+        registered: IpNet,
+        /// This machine's.
+        own: IpNet,
+    },
+    /// Look again at this time, when the address that was found may be steady.
     Unsteady(Duration),
-    /// To look again at this time: the registered address is gone, and may come back.
+    /// Look again at this time: the registered address is gone, and may come back.
     Gone {
         /// The registered address.
         registered: IpNet,
@@ -74,9 +84,15 @@ pub enum Verdict {
 }
 
 impl OwnAddress {
-    /// Of a family, found like this. Who is not `is_patient` waits for nothing.
+    /// Of a family, found like this. One that is not `is_patient` waits for nothing.
     pub fn new(family: Family, detection: Detection, is_patient: bool) -> Self {
-        Self { family, detection, is_patient, own: None, found: None, gone: None }
+        let (own, written, found, gone) = (None, None, None, None);
+        Self { family, detection, is_patient, own, written, went_back: false, found, gone }
+    }
+
+    /// The datastore went back in time: what it says of this node may be old.
+    pub fn datastore_went_back(&mut self) {
+        self.went_back = true;
     }
 
     /// The family.
@@ -89,41 +105,59 @@ impl OwnAddress {
         self.detection.method.destination()
     }
 
-    /// Decides what is to be done at the time `now`, where the datastore has the node
+    /// Decides what to do at the time `now`, where the datastore has the node
     /// `registered` like this, and the node has these `interfaces`. `source` is as for
     /// [`AutodetectionMethod::detect`].
     ///
-    /// - The registered address stays while the node has it, if nobody asked for
+    /// - The registered address stays while the node has it, unless the method asks for
     ///   another one; also while its link is down.
-    /// - If it does not stay, what it was before is restored if the node has that.
-    /// - Else what is found takes its place: after three seconds if it follows the
-    ///   registered one, which is to say on the same link, or in its subnet where the
+    /// - A node without an address gets the one back that it had, if it still has that.
+    ///   Where another host or program wrote another one, nothing is written.
+    /// - Else the address that is found takes its place: after three seconds if it follows
+    ///   the registered one, which is to say on the same link, or in its subnet where the
     ///   link is not known; else after the registered one has been gone for
-    ///   [`GRACE_TIME`]. A first address, and one that was given, is waited for by
-    ///   nobody.
+    ///   [`GRACE_TIME`]. A first address, and one that was given, is registered at once.
     ///
     /// # Errors
-    /// [`NotDetected`] when there is neither. What is registered then stays.
+    /// [`NotDetected`] when no address is found. What is registered then stays.
     pub fn decide(
         &mut self,
         registered: Option<IpNet>,
         interfaces: &[NodeInterface],
         source: Option<IpAddr>,
         now: Duration,
-    ) -> Result<Verdict, NotDetected> {
+    ) -> Result<AddressDecision, NotDetected> {
+        let decision = self.next(registered, interfaces, source, now)?;
+        if let AddressDecision::Register(address) = &decision {
+            self.written = Some(address.address);
+        }
+        Ok(decision)
+    }
+
+    fn next(
+        &mut self,
+        registered: Option<IpNet>,
+        interfaces: &[NodeInterface],
+        source: Option<IpAddr>,
+        now: Duration,
+    ) -> Result<AddressDecision, NotDetected> {
         let keep = |address: IpNet| self.keep(address, interfaces, source);
         if let Some(kept) = registered.and_then(keep) {
-            let verdict = if registered == Some(kept.address) {
-                Verdict::Stays(kept.address)
-            } else {
-                Verdict::Register(kept.clone())
+            let decision = match registered == Some(kept.address) {
+                true => AddressDecision::Keep(kept.address),
+                false => AddressDecision::Register(kept.clone()),
             };
             (self.own, self.found, self.gone) = (Some(kept), None, None);
-            return Ok(verdict);
+            self.went_back = false;
+            return Ok(decision);
         }
         if let Some(own) = self.own.as_ref().and_then(|own| keep(own.address)) {
             (self.found, self.gone) = (None, None);
-            return Ok(Verdict::Restore(own.address));
+            let is_own = registered == self.written || self.went_back;
+            return Ok(match registered.filter(|_| !is_own) {
+                Some(registered) => AddressDecision::Contested { registered, own: own.address },
+                None => AddressDecision::Register(own),
+            });
         }
         let is_there =
             |it: &IpNet| interfaces.iter().any(|interface| interface.find(it.addr()).is_some());
@@ -142,25 +176,25 @@ impl OwnAddress {
 
     /// What comes of an address that has been found since then, while the registered
     /// one cannot stay.
-    fn judge(&self, found: Detected, since: Duration, now: Duration) -> Verdict {
+    fn judge(&self, found: Detected, since: Duration, now: Duration) -> AddressDecision {
         let is_given = matches!(self.detection.method, AutodetectionMethod::Address(..));
         if !self.is_patient || is_given {
-            return Verdict::Register(found);
+            return AddressDecision::Register(found);
         }
         if let Some((registered, gone)) = self.gone
             && !self.follows(&found, registered)
         {
             let until = (gone + GRACE_TIME).max(since + STEADY_TIME);
             return match now >= until {
-                true => Verdict::Register(found),
-                false => Verdict::Gone { registered, next: found, until },
+                true => AddressDecision::Register(found),
+                false => AddressDecision::Gone { registered, next: found, until },
             };
         }
         let until = since + STEADY_TIME;
         if self.own.is_none() || now >= until {
-            Verdict::Register(found)
+            AddressDecision::Register(found)
         } else {
-            Verdict::Unsteady(until)
+            AddressDecision::Unsteady(until)
         }
     }
 

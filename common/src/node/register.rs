@@ -5,14 +5,18 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
-use super::Error;
+use super::error::Error;
 use super::stored::{StoredNode, object_in};
-use crate::datastore::{self, Datastore, Entry, Revision, Selection, Snapshot, Transaction, keys};
-use crate::ipam::{Family, MachineId, MachineRecord, Ownership, ReadyFlag, engine};
+use crate::datastore::{
+    Compare, Contended, Datastore, Decision, Entry, Selection, Snapshot, Transaction, keys,
+    transact,
+};
+use crate::ipam::{Family, Guarded, MachineId, MachineRecord, Ownership};
 use crate::resources::{Birth, Kind, Node, Resource};
 
-/// A field of `spec.bgp`, and its text if it has any.
-type Field = (&'static str, Option<String>);
+/// How often a registration that others overtake is tried at once. Thousands of nodes that
+/// start at the same moment overtake each other; the agent's pauses spread them.
+const MAX_ATTEMPTS: u32 = 10;
 
 /// The addresses by which other nodes reach a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,19 +52,19 @@ impl NodeAddresses {
     }
 }
 
-/// Registers a node with its addresses: makes its Node resource, or changes the
-/// addresses in it that differ and nothing else; and makes the name the machine's `own`, if
-/// it is nobody's. Answers whether anything was changed. `birth` is for a resource that is
-/// made; without it a Node that does not exist stays away, and nothing is written: so a
-/// caller who has seen the Node does not bring back one that was deleted since.
+/// Registers a node with its addresses: creates its Node resource, or changes only the
+/// addresses in it that differ; and records the machine `own` for the name if no machine
+/// is recorded. Answers whether anything was written. `birth` is for a resource that is
+/// created; without it a Node that does not exist is not created, so that a caller who has
+/// seen the Node does not bring back one that was deleted since.
 ///
-/// After a change everything is read again. Of two nodes that register the same
-/// address in one moment, that whose Node was written later takes it back: it has what
-/// it had before, or none.
+/// Of two nodes that register the same address at the same moment one succeeds: the
+/// commit compares that no Node was written since all were read.
 ///
 /// # Errors
-/// [`Error::Clash`] when the name is another machine's; [`Error::AddressTaken`] when another node is registered with one of the
-/// addresses; [`Error::Ipam`] with [`crate::ipam::Error::NotReady`],
+/// [`Error::Clash`] when another machine is recorded for the name;
+/// [`Error::AddressTaken`] when another node is registered with one of the addresses;
+/// [`Error::Ipam`] with [`crate::ipam::Error::NotReady`],
 /// [`crate::ipam::Error::Contended`], [`crate::ipam::Error::Malformed`] or
 /// [`crate::ipam::Error::Datastore`].
 pub async fn register(
@@ -70,110 +74,67 @@ pub async fn register(
     birth: Option<&Birth>,
     own: Option<&MachineId>,
 ) -> Result<bool, Error> {
-    let selections = [
-        ReadyFlag::selection(),
-        Selection::Key(keys::node(name)),
-        Selection::Prefix(keys::NODES.to_owned()),
-        Selection::Key(keys::machine(name)),
-    ];
-    let mut before = None;
-    for _ in 0..engine::MAX_ATTEMPTS {
-        let snapshot = datastore.read(&selections).await?;
-        let record = MachineRecord::read(snapshot.selected[3].first())?;
-        let recorded = record.as_ref().map(|record| &record.value.machine);
-        let ownership = Ownership::new(own, recorded);
-        if let Some(clash) = ownership.clash(name) {
-            return Err(clash.into());
+    let selections =
+        [Selection::Prefix(keys::NODES.to_owned()), Selection::Key(keys::machine(name))];
+    transact(datastore, async |attempts| {
+        if attempts == MAX_ATTEMPTS {
+            let keys = vec![keys::node(name)];
+            return Err(Contended { keys, attempts: MAX_ATTEMPTS }.into());
         }
-        let taken = taken(name, &addresses, &snapshot.selected[2]);
-        let transaction = match &taken {
-            None => decide(name, &addresses, birth, ownership, &snapshot)?,
-            Some((_, theirs)) => take_back(before.as_deref(), *theirs, &snapshot)?,
-        };
-        let is_done = transaction.writes.is_empty() || {
-            let had = texts(&addresses, &snapshot)?;
-            let outcome = datastore.commit(transaction).await?;
-            let is_committed = matches!(outcome, datastore::Outcome::Committed(_));
-            before = before.or(is_committed.then_some(had));
-            // A change is read once more.
-            is_committed && taken.is_some()
-        };
-        match taken {
-            Some((error, _)) if is_done => return Err(error),
-            None if is_done => return Ok(before.is_some()),
-            _ => {}
-        }
-    }
-    Err(crate::ipam::Error::contended(vec![keys::node(name)]).into())
+        let guarded = Guarded::read(datastore, selections.clone()).await?;
+        let mut transaction = guarded.transaction();
+        decide(name, &addresses, birth, own, &guarded, &mut transaction)?;
+        Ok(match transaction.writes.is_empty() {
+            true => Decision::Done(false),
+            false => Decision::Commit(transaction, true),
+        })
+    })
+    .await
 }
 
-/// The transaction that registers the node; without writes when it is
-/// registered as it should be.
+/// Adds to a transaction what registers the node; nothing when it is registered already.
 fn decide(
     name: &str,
     addresses: &NodeAddresses,
     birth: Option<&Birth>,
-    ownership: Ownership<'_>,
+    own: Option<&MachineId>,
     snapshot: &Snapshot,
-) -> Result<Transaction, Error> {
-    let mut transaction = Transaction::default();
-    match snapshot.selected[1].first() {
+    transaction: &mut Transaction,
+) -> Result<(), Error> {
+    let nodes = snapshot.entries(0);
+    let record = MachineRecord::read(snapshot.entry(1))?;
+    let ownership = Ownership::new(own, record.as_ref().map(|record| &record.value.machine));
+    if let Some(clash) = ownership.clash(name) {
+        return Err(clash.into());
+    }
+    if let Some(record) = &record {
+        transaction.unchanged(record.key.clone(), record.revision);
+    }
+    if let Some(taken) = taken(name, addresses, nodes) {
+        return Err(taken);
+    }
+    match nodes.iter().find(|entry| entry.key == keys::node(name)) {
         None => {
-            let Some(birth) = birth else { return Ok(transaction) };
+            let Some(birth) = birth else { return Ok(()) };
             let node = newborn(name, addresses).created(birth.clone());
             let value = crate::resources::to_go_json(&Value::Object(node.object));
             transaction.create(keys::node(name), value.into_bytes());
         }
         Some(entry) => {
             let node = StoredNode::read(entry)?;
-            // What is only written differently stays as it is.
+            // An address that is only spelt differently stays as it is.
             let differs = |(field, address): &(&str, IpNet)| {
                 node.bgp(field).and_then(read_address) != Some(*address)
             };
-            let fields: Vec<_> = addresses
-                .fields()
-                .filter(differs)
-                .map(|(field, address)| (field, Some(address.to_string())))
-                .collect();
-            node.set_bgp(&fields, &mut transaction);
+            let differing = addresses.fields().filter(differs);
+            let fields: Vec<_> =
+                differing.map(|(field, address)| (field, Some(address.to_string()))).collect();
+            node.set_bgp(&fields, transaction);
         }
     }
-    ownership.claim(name, &mut transaction);
-    require_ready(snapshot, &mut transaction)?;
-    Ok(transaction)
-}
-
-/// The transaction that gives a node back what it had `before` it was registered, as
-/// long as it is the later one of two with the same address, of which the other was
-/// written at `theirs`; else without writes.
-fn take_back(
-    before: Option<&[Field]>,
-    theirs: Revision,
-    snapshot: &Snapshot,
-) -> Result<Transaction, Error> {
-    let mut transaction = Transaction::default();
-    let own = snapshot.selected[1].first().filter(|own| own.revision > theirs);
-    if let (Some(before), Some(own)) = (before, own) {
-        StoredNode::read(own)?.set_bgp(before, &mut transaction);
-        require_ready(snapshot, &mut transaction)?;
-    }
-    Ok(transaction)
-}
-
-/// What the stored Node has in the fields of these addresses.
-fn texts(addresses: &NodeAddresses, snapshot: &Snapshot) -> Result<Vec<Field>, Error> {
-    let node = snapshot.selected[1].first().map(StoredNode::read).transpose()?;
-    let text = |field| node.as_ref().and_then(|node| node.bgp(field)).map(str::to_owned);
-    Ok(addresses.fields().map(|(field, _)| (field, text(field))).collect())
-}
-
-/// Nothing is written while the datastore is being moved.
-fn require_ready(snapshot: &Snapshot, transaction: &mut Transaction) -> Result<(), Error> {
-    if !transaction.writes.is_empty() {
-        let ready = ReadyFlag::parse(snapshot.selected[0].first())?;
-        ready.require()?;
-        ready.guard(transaction);
-    }
+    ownership.claim(name, transaction);
+    let (prefix, revision) = (keys::NODES.to_owned(), snapshot.revision);
+    transaction.compares.push(Compare::NoneNewer { prefix, revision });
     Ok(())
 }
 
@@ -192,19 +153,17 @@ fn read_address(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// Why an address is refused that another node is registered with, and the revision of
-/// that Node: routes to the two would be the same. (Calico:
-/// `node/pkg/lifecycle/startup/startup.go`, checkConflicts.) A node that cannot be read
-/// has no address.
-fn taken(name: &str, addresses: &NodeAddresses, nodes: &[Entry]) -> Option<(Error, Revision)> {
+/// Why an address is refused that another node is registered with: routes to the two would
+/// be the same. (Calico: `node/pkg/lifecycle/startup/startup.go`, checkConflicts.) A node
+/// that cannot be read has no address.
+fn taken(name: &str, addresses: &NodeAddresses, nodes: &[Entry]) -> Option<Error> {
     nodes.iter().filter(|entry| entry.key != keys::node(name)).find_map(|entry| {
-        let node = Node::from_json(&entry.value).ok()?;
-        let theirs = [node.ipv4_address, node.ipv6_address];
+        let other = Node::from_json(&entry.value).ok()?;
+        let theirs = [other.ipv4_address, other.ipv6_address];
         let is_theirs = |(_, own): &(&str, IpNet)| {
             theirs.iter().flatten().any(|address| address.addr() == own.addr())
         };
         let (_, address) = addresses.fields().find(is_theirs)?;
-        let (node, other) = (name.to_owned(), node.name);
-        Some((Error::AddressTaken { address, node, other }, entry.revision))
+        Some(Error::AddressTaken { address, node: name.to_owned(), other: other.name })
     })
 }

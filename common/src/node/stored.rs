@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Error;
+use super::error::Error;
 use crate::datastore::{Entry, Transaction};
 use crate::ipam::Stored;
 use crate::resources::{self, Kind, Resource, type_name};
@@ -17,8 +17,8 @@ impl StoredNode {
     /// Reads what is stored under a node's key.
     ///
     /// # Errors
-    /// [`crate::ipam::Error::Malformed`] when it is no resource's JSON, or one whose
-    /// parts are no objects: what others wrote there would be lost.
+    /// [`crate::ipam::Error::Malformed`] when it is not a resource's JSON, or one whose
+    /// parts are not objects: what others wrote there would be lost.
     pub(super) fn read(entry: &Entry) -> Result<Self, Error> {
         let parse = |value: &[u8]| Resource::from_stored(Kind::Node, value).and_then(check_parts);
         let stored = Stored::read(entry, parse).map_err(crate::ipam::Error::from)?;
@@ -53,7 +53,7 @@ impl StoredNode {
     }
 }
 
-/// The resource, if the parts that are written anew are objects or absent.
+/// The resource, if the parts that are written again are objects or absent.
 fn check_parts(node: Resource) -> Result<Resource, resources::Error> {
     let spec = node.object.get("spec");
     let parts = [

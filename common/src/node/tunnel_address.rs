@@ -1,23 +1,119 @@
 //! The address of a node's IPIP tunnel device: taken, kept and given back.
 //!
-//! The allocation and the field of the Node that names it change in one
-//! transaction, so that the two agree however a process ends.
+//! What a node should have is decided by the cluster's state and by [`LocalFacts`]. The
+//! allocation and the field of the Node that names it change in one transaction, so that
+//! the two agree however a process ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
 
+use super::error::Error;
 use super::stored::StoredNode;
-use super::tunnel::{FIELD, tunnel_handle_id};
-use super::{Error, Standing};
-use crate::datastore::{Datastore, Selection, Snapshot, Transaction, keys};
+use super::tunnel_handle::{FIELD, tunnel_handle_id};
+use crate::datastore::{Attempts, Datastore, Selection, Snapshot, Transaction, keys};
 use crate::ipam::assign::{self, Request, Want};
 use crate::ipam::{
-    self, Assigned, Assignee, Blocks, Family, Holdings, MachineId, Ownership, PassedOver,
-    PoolReference, Purpose, Step, Stored, View, engine, release, verdict,
+    self, Assigned, Assignee, Blocks, Decided, Family, Holdings, MachineId, Ownership, PassedOver,
+    PoolReference, Purpose, Stored, View, engine, release, verdict,
 };
+use crate::network::{ClusterState, needs_tunnel};
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
+
+/// What a node itself has, as far as its tunnel address depends on it. A datastore that
+/// was restored from a snapshot may have lost such things.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalFacts {
+    /// The machine; `None` where it has no identity.
+    pub machine: Option<MachineId>,
+    /// The addresses of its tunnel device.
+    pub tunnel: BTreeSet<Ipv4Addr>,
+    /// The addresses of the containers on it.
+    pub containers: BTreeSet<IpAddr>,
+    /// Whether anything is retained that a restored datastore has lost. Then what the
+    /// datastore calls free may be a container's, anywhere.
+    pub is_holding: bool,
+}
+
+/// What was done about a node's tunnel address.
+#[derive(Debug)]
+pub enum TunnelOutcome {
+    /// Nothing: it is right, or the node is not registered.
+    Unchanged,
+    /// The node has this one now.
+    Taken(Ipv4Addr),
+    /// It was given back: no pool needs it.
+    Released,
+    /// The node needs one and there is none. Asking again does not help before pools,
+    /// nodes, blocks or the machine of the node's name change.
+    Unavailable(Error),
+}
+
+/// Gives `node` a tunnel address if it needs one, by what `inventory` and `facts` say, and
+/// takes it back if it needs none. The datastore is asked in any case: the Node's field
+/// alone does not say whether the address is allocated.
+///
+/// # Errors
+/// As [`ensure_tunnel_address`] and [`release_tunnel_address`], except what
+/// [`TunnelOutcome::Unavailable`] tells.
+pub async fn reconcile_tunnel_address(
+    datastore: &dyn Datastore,
+    node: &str,
+    inventory: &ClusterState,
+    facts: &LocalFacts,
+    now: Timestamp,
+) -> Result<TunnelOutcome, Error> {
+    let Some(own) = inventory.nodes.get(node) else {
+        return Ok(TunnelOutcome::Unchanged);
+    };
+    let changed = if needs_tunnel(node, inventory) {
+        let mut facts = facts.clone();
+        facts.tunnel.retain(|address| !is_elsewhere(node, *address, inventory));
+        let ensured = ensure_tunnel_address(datastore, node, &facts, now).await;
+        ensured.map(|it| (own.tunnel != Some(it)).then_some(TunnelOutcome::Taken(it)))
+    } else {
+        let released = release_tunnel_address(datastore, node, facts.machine.as_ref()).await;
+        released.map(|it| it.map(|_| TunnelOutcome::Released))
+    };
+    match changed {
+        Ok(changed) => Ok(changed.unwrap_or(TunnelOutcome::Unchanged)),
+        Err(error) if error.means_none_left() => Ok(TunnelOutcome::Unavailable(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an address lies in another node's block. A restored datastore may have
+/// lost that block, and it is not to be claimed because of one borrowed address.
+fn is_elsewhere(node: &str, address: Ipv4Addr, inventory: &ClusterState) -> bool {
+    let of_others = inventory.blocks.iter().filter(|(_, hosts)| !hosts.contains(node));
+    let mut of_others = of_others.map(|(block, _)| block);
+    of_others.any(|block| block.contains(&IpAddr::V4(address)))
+}
+
+/// Whether `node` needs a tunnel address and is registered with none.
+pub fn lacks_tunnel_address(node: &str, inventory: &ClusterState) -> bool {
+    let named = inventory.nodes.get(node).and_then(|own| own.tunnel);
+    named.is_none() && needs_tunnel(node, inventory)
+}
+
+impl LocalFacts {
+    /// Lets `node` keep its device's address in an inventory that has none for it,
+    /// though it needs one ([`lacks_tunnel_address`]): one of a pool that has such
+    /// addresses, and no container's.
+    pub fn keep_tunnel_address(&self, node: &str, inventory: &mut ClusterState) {
+        let may_be_kept = |address: &&Ipv4Addr| {
+            let address = IpAddr::V4(**address);
+            let pool = inventory.pool_of(address.into());
+            pool.is_some_and(|(_, pool)| pool.has_tunnel_addresses)
+                && !self.containers.contains(&address)
+        };
+        let kept = self.tunnel.iter().find(may_be_kept).copied();
+        if let Some(own) = inventory.nodes.get_mut(node) {
+            own.tunnel = own.tunnel.or(kept);
+        }
+    }
+}
 
 /// Makes sure that a node has a tunnel address, and that its Node says so, and
 /// returns it.
@@ -26,8 +122,8 @@ use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
 /// and allows tunnels; that the pool is disabled or selects other nodes concerns
 /// new addresses only. (Calico gives the address up then.) Nor may a container on the
 /// node have it. Otherwise it is given back and another one taken: that of the node's
-/// tunnel device, which a restored datastore may have forgotten; else, unless such a
-/// datastore calls too much free ([`Standing::is_holding`]), one of the first pool that
+/// tunnel device, which a restored datastore may have lost; else, unless such a
+/// datastore calls too much free ([`LocalFacts::is_holding`]), one of the first pool that
 /// is enabled and selects the node.
 ///
 /// # Errors
@@ -37,21 +133,23 @@ use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
 pub async fn ensure_tunnel_address(
     datastore: &dyn Datastore,
     node: &str,
-    standing: &Standing,
+    facts: &LocalFacts,
     now: Timestamp,
 ) -> Result<Ipv4Addr, Error> {
-    let assignee = tunnel_of(node, standing.machine.as_ref());
+    let assignee = tunnel_of(node, facts.machine.as_ref());
     let mut selections = View::selections(&assignee);
+    let last = selections.len();
     selections.push(Selection::Key(keys::node(node)));
-    let last = selections.len() - 1;
-    let taken: Vec<IpAddr> = standing.containers.iter().copied().collect();
+    let taken: Vec<IpAddr> = facts.containers.iter().copied().collect();
     let parse = |snapshot: &Snapshot| -> Result<_, Error> {
         Ok((View::parse(snapshot)?.reserving(&taken), read_node(snapshot, last)?))
     };
-    for _ in 0..engine::MAX_ATTEMPTS {
+    let mut attempts = Attempts::default();
+    loop {
+        attempts.begin()?;
         let decide = |(view, stored): &(View, Option<StoredNode>), blocks: &Blocks| {
             let stored = stored.as_ref().ok_or_else(|| Error::NotRegistered(node.to_owned()))?;
-            Ensuring { assignee: &assignee, standing, view, stored, blocks }.decide(now)
+            TunnelDecision { assignee: &assignee, facts, view, stored, blocks }.decide(now)
         };
         let (assigned, _) =
             engine::settle(datastore, selections.clone(), &[], parse, decide).await?;
@@ -60,8 +158,6 @@ pub async fn ensure_tunnel_address(
             return Ok(address);
         }
     }
-    Err(crate::ipam::Error::contended(vec![keys::node(node), keys::handle(&assignee.handle_id)])
-        .into())
 }
 
 /// Gives back a node's tunnel address, and takes it out of its Node. Answers
@@ -76,8 +172,8 @@ pub async fn release_tunnel_address(
 ) -> Result<Option<IpAddr>, Error> {
     let assignee = tunnel_of(node, machine);
     let mut selections = Holdings::selections(&assignee);
+    let last = selections.len();
     selections.push(Selection::Key(keys::node(node)));
-    let last = selections.len() - 1;
     let parse = |snapshot: &Snapshot| -> Result<_, Error> {
         Ok((Holdings::parse(snapshot)?, read_node(snapshot, last)?))
     };
@@ -93,7 +189,7 @@ fn read_node(snapshot: &Snapshot, index: usize) -> Result<Option<StoredNode>, Er
     entry.map(StoredNode::read).transpose()
 }
 
-/// Whom a node's tunnel address is assigned to.
+/// What a node's tunnel address is assigned to.
 fn tunnel_of(node: &str, machine: Option<&MachineId>) -> Assignee {
     Assignee {
         host: node.to_owned(),
@@ -105,21 +201,21 @@ fn tunnel_of(node: &str, machine: Option<&MachineId>) -> Assignee {
 }
 
 /// What a decision about a node's tunnel address rests on.
-struct Ensuring<'a> {
+struct TunnelDecision<'a> {
     assignee: &'a Assignee,
-    standing: &'a Standing,
+    facts: &'a LocalFacts,
     view: &'a View,
     stored: &'a StoredNode,
     blocks: &'a Blocks,
 }
 
-impl Ensuring<'_> {
-    fn decide(&self, now: Timestamp) -> Result<Step, Error> {
+impl TunnelDecision<'_> {
+    fn decide(&self, now: Timestamp) -> Result<Decided, Error> {
         let holdings = &self.view.holdings;
         require_own_name(self.assignee, holdings)?;
         let unread = self.blocks.unknown(holdings.blocks().into_iter());
         if !unread.is_empty() {
-            return Ok(Step::Read(unread));
+            return Ok(Decided::Read(unread));
         }
         let present = holdings.addresses(self.assignee, self.blocks);
         let mut staying: Vec<&Assigned> =
@@ -127,11 +223,11 @@ impl Ensuring<'_> {
         // Of several the one in use.
         staying.sort_by_key(|has| self.stored.bgp(FIELD) != Some(&has.address.to_string()));
         match staying.first() {
-            Some(&has) => self.noted(Step::Done(vec![has.clone()])),
+            Some(&has) => self.noted(Decided::Done(vec![has.clone()])),
             None if !present.is_empty() => {
                 let step = give_back(self.assignee, holdings, Some(self.stored), self.blocks)?;
                 Ok(match step {
-                    Step::Commit(transaction, _) => Step::Commit(transaction, Vec::new()),
+                    Decided::Commit(transaction, _) => Decided::Commit(transaction, Vec::new()),
                     other => other,
                 })
             }
@@ -140,22 +236,22 @@ impl Ensuring<'_> {
     }
 
     /// Takes the address of the tunnel device, or a new one.
-    fn take(&self, now: Timestamp) -> Result<Step, Error> {
+    fn take(&self, now: Timestamp) -> Result<Decided, Error> {
         let mut had = None;
-        let kept = self.standing.tunnel.iter().filter(|it| self.may_stay(IpAddr::V4(**it)));
+        let kept = self.facts.tunnel.iter().filter(|it| self.may_stay(IpAddr::V4(**it)));
         for &address in kept {
             match self.assign(Want::Exactly(address.into()), now) {
                 Err(why) if is_refusal(&why) => had = Some(Box::new((address, why))),
                 outcome => return Ok(outcome?),
             }
         }
-        if self.standing.is_holding {
+        if self.facts.is_holding {
             return Err(Error::NothingNew { node: self.assignee.host.clone(), had });
         }
         self.take_new(now)
     }
 
-    fn take_new(&self, now: Timestamp) -> Result<Step, Error> {
+    fn take_new(&self, now: Timestamp) -> Result<Decided, Error> {
         let labels = &self.view.labels;
         let of_ipip = self.view.pools.iter().map(|pool| &pool.value).filter(|pool| is_ipip(pool));
         let (mut pools, mut passed_over) = (Vec::new(), Vec::new());
@@ -171,7 +267,7 @@ impl Ensuring<'_> {
         Ok(self.assign(Want::Any { family: Family::V4, pools }, now)?)
     }
 
-    fn assign(&self, want: Want, now: Timestamp) -> Result<Step, ipam::Error> {
+    fn assign(&self, want: Want, now: Timestamp) -> Result<Decided, ipam::Error> {
         let request = Request {
             assignee: self.assignee.clone(),
             facts: BTreeMap::new(),
@@ -182,12 +278,12 @@ impl Ensuring<'_> {
     }
 
     /// The step, with the node naming the address. An address that the node has
-    /// already must still be its own then: somebody may be releasing it.
-    fn noted(&self, step: Step) -> Result<Step, Error> {
+    /// already must still be its own then: another program may be releasing it.
+    fn noted(&self, step: Decided) -> Result<Decided, Error> {
         let (mut transaction, assigned) = match step {
-            Step::Read(blocks) => return Ok(Step::Read(blocks)),
-            Step::Commit(transaction, assigned) => (transaction, assigned),
-            Step::Done(assigned) => (self.unchanged_handle(), assigned),
+            Decided::Read(blocks) => return Ok(Decided::Read(blocks)),
+            Decided::Commit(transaction, assigned) => (transaction, assigned),
+            Decided::Done(assigned) => (self.unchanged_handle(), assigned),
         };
         let address = assigned.first().map(|assigned| assigned.address.to_string());
         note(Some(self.stored), address, &self.view.holdings, &mut transaction)?;
@@ -206,7 +302,7 @@ impl Ensuring<'_> {
         let around = |pool: &&Stored<IpPool>| pool.value.cidr.contains(&address);
         let pool = self.view.pools.iter().find(around).map(|pool| &pool.value);
         pool.is_some_and(|pool| is_ipip(pool) && pool.allows(AllowedUse::Tunnel))
-            && !self.standing.is_containers(address)
+            && !self.facts.containers.contains(&address)
     }
 }
 
@@ -222,12 +318,12 @@ fn give_back(
     holdings: &Holdings,
     stored: Option<&StoredNode>,
     blocks: &Blocks,
-) -> Result<Step, Error> {
+) -> Result<Decided, Error> {
     require_own_name(assignee, holdings)?;
     let (mut transaction, released) = match release::decide(assignee, holdings, blocks)? {
-        Step::Read(blocks) => return Ok(Step::Read(blocks)),
-        Step::Commit(transaction, released) => (transaction, released),
-        Step::Done(_) => (Transaction::default(), Vec::new()),
+        Decided::Read(blocks) => return Ok(Decided::Read(blocks)),
+        Decided::Commit(transaction, released) => (transaction, released),
+        Decided::Done(_) => (Transaction::default(), Vec::new()),
     };
     note(stored, None, holdings, &mut transaction)?;
     Ok(commit_or_done(transaction, released))
@@ -252,11 +348,11 @@ fn note(
     Ok(())
 }
 
-fn commit_or_done(transaction: Transaction, addresses: Vec<Assigned>) -> Step {
+fn commit_or_done(transaction: Transaction, addresses: Vec<Assigned>) -> Decided {
     if transaction.writes.is_empty() {
-        Step::Done(addresses)
+        Decided::Done(addresses)
     } else {
-        Step::Commit(transaction, addresses)
+        Decided::Commit(transaction, addresses)
     }
 }
 

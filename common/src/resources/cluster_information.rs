@@ -1,28 +1,65 @@
 //! What Calico stores about the cluster as a whole.
 
-use super::Error;
+use serde_json::{Map, Value, json};
+
+use super::error::Error;
 use super::fields::{self, Fields, Problems};
+use super::resource::{API_VERSION, Birth, to_go_json};
 
 /// The cluster's information.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterInformation {
-    /// `false` while someone moves the datastore: nobody may write then.
+    /// `false` while the datastore is being moved: nothing may be written then.
     pub datastore_ready: Option<bool>,
+    /// What identifies the cluster, in whatever datastore it is.
+    pub guid: Option<String>,
+    /// The document, to keep what Weir does not know.
+    document: Map<String, Value>,
 }
 
 impl ClusterInformation {
-    /// Reads it from its stored JSON (v3). Other fields are passed over.
+    /// Reads it from its stored JSON (v3).
     ///
     /// # Errors
     /// [`Error::NotJson`], [`Error::NotAnObject`], or [`Error::Invalid`] when
     /// the flag is not a flag.
     pub fn from_json(value: &[u8]) -> Result<Self, Error> {
-        let object = fields::object("ClusterInformation", value)?;
+        let document = fields::object("ClusterInformation", value)?;
         let mut problems = Problems::default();
         let spec =
-            Fields::new(&object, "").object("spec", "ClusterInformation.Spec", &mut problems);
+            Fields::new(&document, "").object("spec", "ClusterInformation.Spec", &mut problems);
         let datastore_ready = spec.boolean("datastoreReady", "DatastoreReady", &mut problems);
-        problems.into_result(Some(Self { datastore_ready }))
+        let guid = spec.any("clusterGUID").and_then(Value::as_str).filter(|it| !it.is_empty());
+        let guid = guid.map(str::to_owned);
+        problems.into_result(Some(()))?;
+        Ok(Self { datastore_ready, guid, document })
+    }
+
+    /// What to store so that the cluster has a GUID and is ready, as Calico does
+    /// (`libcalico-go/lib/clientv3/client.go`, ensureClusterInformation): a random UUID as
+    /// 32 hexadecimal digits. `None` when it has a GUID. `birth` is for a new document,
+    /// `guid` a random UUID.
+    pub fn with_guid(&self, birth: &Birth, guid: &str) -> Option<Vec<u8>> {
+        if self.guid.is_some() {
+            return None;
+        }
+        let mut document = self.document.clone();
+        let head = [("kind", json!("ClusterInformation")), ("apiVersion", json!(API_VERSION))];
+        for (field, value) in head {
+            document.entry(field).or_insert(value);
+        }
+        let (uid, time) = (&birth.uid, &birth.timestamp);
+        let metadata = json!({"name": "default", "uid": uid, "creationTimestamp": time});
+        document.entry("metadata").or_insert(metadata);
+        let spec = document.entry("spec").or_insert_with(|| json!({}));
+        if spec.is_null() {
+            *spec = json!({});
+        }
+        spec["clusterGUID"] = guid.replace('-', "").into();
+        if self.datastore_ready.is_none() {
+            spec["datastoreReady"] = true.into();
+        }
+        Some(to_go_json(&Value::Object(document)).into_bytes())
     }
 }
 
@@ -38,5 +75,31 @@ mod tests {
         assert_eq!(ready(br#"{"spec":{}}"#), None);
         assert_eq!(ready(b"{}"), None);
         assert!(ClusterInformation::from_json(br#"{"spec":{"datastoreReady":"no"}}"#).is_err());
+    }
+
+    #[test]
+    fn a_guid_is_added_as_calico_does_and_everything_else_is_kept() {
+        let birth = Birth { uid: "u".to_owned(), timestamp: "2026-11-23T03:40:17Z".to_owned() };
+        let guid = "b809cb15-a978-4cae-b604-7af0d1a4b8cb";
+        let with_guid = |value: &str| {
+            let information = ClusterInformation::from_json(value.as_bytes()).unwrap();
+            information.with_guid(&birth, guid).map(|value| String::from_utf8(value).unwrap())
+        };
+        let made = concat!(
+            r#"{"kind":"ClusterInformation","apiVersion":"projectcalico.org/v3","#,
+            r#""metadata":{"name":"default","uid":"u","creationTimestamp":"2026-11-23T03:40:17Z"},"#,
+            r#""spec":{"clusterGUID":"b809cb15a9784caeb6047af0d1a4b8cb","datastoreReady":true}}"#
+        );
+        let information = ClusterInformation::default();
+        assert_eq!(information.with_guid(&birth, guid).as_deref(), Some(made.as_bytes()));
+        assert_eq!(with_guid(made), None);
+        let found = r#"{"metadata":{"name":"default"},"spec":{"x":1,"datastoreReady":false}}"#;
+        let value: Value = serde_json::from_str(&with_guid(found).unwrap()).unwrap();
+        assert_eq!(
+            (&value["spec"]["x"], &value["spec"]["datastoreReady"]),
+            (&1.into(), &false.into())
+        );
+        assert_eq!(value["metadata"], json!({"name": "default"}));
+        assert_eq!(value["spec"]["clusterGUID"], "b809cb15a9784caeb6047af0d1a4b8cb");
     }
 }

@@ -7,7 +7,9 @@ mod weight;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{API_VERSION, Kind, Resource, schema, types, v1};
+use super::kind::Kind;
+use super::resource::{API_VERSION, Resource};
+use super::{schema, types, v1};
 
 /// What some editors put in front of a text (RFC 3629, section 6).
 const BYTE_ORDER_MARK: char = '\u{feff}';

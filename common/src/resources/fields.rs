@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
-use super::{Error, FieldError};
+use super::error::{Error, FieldError};
 
 /// What was found wrong so far.
 #[derive(Debug, Default)]

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value};
 
+use super::error::{Error, FieldError};
 use super::fields::{self, Fields, Problems};
 use super::kind::IPAM_CONFIG_NAME;
-use super::{Error, FieldError};
 
 /// How addresses are assigned in the whole cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

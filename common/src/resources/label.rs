@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{FieldError, Kind, Resource, metadata};
+use super::error::FieldError;
+use super::kind::Kind;
+use super::metadata;
+use super::resource::Resource;
 
 /// A change of one label.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 
 use serde_json::{Map, Value};
 
+use super::error::FieldError;
 use super::fields::is_subdomain;
-use super::{FieldError, Kind};
+use super::kind::Kind;
 
 /// The longest label value, and the longest name in a key without its prefix
 /// (Kubernetes' `apimachinery/pkg/util/validation`), in bytes.

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::cidr;
+use super::error::{Error, FieldError};
 use super::fields::{self, Fields, Problems};
-use super::{Error, FieldError};
 
 /// Where a node names its addresses.
 const ADDRESSES: [&str; 2] = ["Node.Spec.BGP.IPv4Address", "Node.Spec.BGP.IPv6Address"];

@@ -3,8 +3,9 @@
 use ipnet::IpNet;
 
 use super::cidr;
+use super::error::{Error, FieldError};
 use super::fields::{self, Fields, Problems};
-use super::{Error, FieldError, Selector};
+use super::selector::Selector;
 
 mod modes;
 mod rules;

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::cidr::{self, NoCidr};
+use super::error::{Error, FieldError};
 use super::fields::{self, Fields, Problems};
-use super::{Error, FieldError};
 
 /// Addresses that no attachment gets unless it asks for them by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

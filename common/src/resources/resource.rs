@@ -3,11 +3,14 @@
 
 use serde_json::{Map, Value, json};
 
+use super::error::{Error, FieldError};
+use super::ipam_config::IpamConfig;
 use super::kind::IPAM_CONFIG_NAME;
-use super::{
-    Error, FieldError, IpPool, IpReservation, IpamConfig, Kind, Node, fields, ipam_config,
-    metadata, node, schema, types,
-};
+use super::kind::Kind;
+use super::node::Node;
+use super::pool::IpPool;
+use super::reservation::IpReservation;
+use super::{fields, ipam_config, metadata, node, schema, types};
 
 /// The `apiVersion` of the present form.
 pub const API_VERSION: &str = "projectcalico.org/v3";

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::Kind;
+use super::kind::Kind;
 
 /// One field of an object.
 pub(super) struct Field {

@@ -10,9 +10,10 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
+use super::error::FieldError;
 use super::fields::{self, shown, type_name};
+use super::kind::Kind;
 use super::schema::{self, Field, Shape};
-use super::{FieldError, Kind};
 
 /// The words that YAML 1.1, which calicoctl reads, has for true and false
 /// besides these two.

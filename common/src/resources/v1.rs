@@ -3,8 +3,10 @@
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
+use super::error::FieldError;
 use super::fields::{Fields, Problems};
-use super::{FieldError, Kind, Resource};
+use super::kind::Kind;
+use super::resource::Resource;
 
 /// Turns a v1 pool into a v3 one (`libcalico-go/lib/upgrade/converters`): its
 /// name is made of its CIDR. Values of a wrong type and an unknown IPIP mode

@@ -8,12 +8,13 @@ use std::sync::LazyLock;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use weir_common::datastore::{Datastore, Transaction, Write, keys};
-use weir_common::ipam::audit::engine::{self, Listed, Repair, Repaired};
-use weir_common::ipam::audit::{
-    Attached, Circumstances, Evidence, Finding, Kind, Mend, ThisNode, audit, mend,
+use weir_common::audit::engine::{self, RepairOutcome, RepairRun};
+use weir_common::audit::{
+    Attached, AuditContext, CurrentValues, DamageKind, Finding, RepairPlan, ThisNode, audit,
+    plan_repair,
 };
-use weir_common::ipam::{Block, Error, Family};
+use weir_common::datastore::{Datastore, Transaction, Write, keys};
+use weir_common::ipam::{Block, Error, Family, IpamSnapshot};
 use weir_common::network::AttachmentIdentity;
 use weir_datastore::Memory;
 
@@ -113,50 +114,50 @@ pub fn cidr(text: &str) -> IpNet {
 
 /// What an audit finds, after a second look.
 pub async fn check(store: &Memory, here: Option<&ThisNode>) -> Vec<Finding> {
-    check_in(store, &Circumstances::new(here, later())).await
+    check_in(store, &AuditContext::new(here, later())).await
 }
 
-/// As [`check`], in these circumstances.
-pub async fn check_in(store: &Memory, circumstances: &Circumstances<'_>) -> Vec<Finding> {
-    let listing = engine::list(store).await.unwrap().listing;
-    let findings = audit(&listing, circumstances);
-    engine::confirm(store, &listing, findings, circumstances).await.unwrap()
+/// As [`check`], in these context.
+pub async fn check_in(store: &Memory, context: &AuditContext<'_>) -> Vec<Finding> {
+    let snapshot = IpamSnapshot::list(store).await.unwrap();
+    let findings = audit(&snapshot, context);
+    engine::confirm(store, &snapshot, findings, context).await.unwrap()
 }
 
-/// Repairs until nothing is mended any more, and returns what is left.
+/// Repairs until nothing is repaired any more, and returns what is left.
 pub async fn repair(store: &Memory, here: Option<&ThisNode>) -> Vec<Finding> {
-    repair_in(store, &Circumstances::new(here, later())).await
+    repair_in(store, &AuditContext::new(here, later())).await
 }
 
-/// As [`repair`], in these circumstances.
-pub async fn repair_in(store: &Memory, circumstances: &Circumstances<'_>) -> Vec<Finding> {
+/// As [`repair`], in these context.
+pub async fn repair_in(store: &Memory, context: &AuditContext<'_>) -> Vec<Finding> {
     for _ in 0..6 {
-        let done = repair_once(store, circumstances).await.unwrap();
-        if !done.iter().any(|(_, done)| *done == Repaired::Mended) {
+        let done = repair_once(store, context).await.unwrap();
+        if !done.iter().any(|(_, done)| *done == RepairOutcome::Repaired) {
             return done.into_iter().map(|(finding, _)| finding).collect();
         }
     }
     panic!("repair does not come to an end");
 }
 
-/// Mends what one look finds, as far as it goes.
+/// Repairs what one look finds, as far as it goes.
 pub async fn repair_once(
     store: &Memory,
-    circumstances: &Circumstances<'_>,
-) -> Result<Vec<(Finding, Repaired)>, Error> {
-    let Listed { listing, revision, .. } = engine::list(store).await.unwrap();
-    let mut repair = Repair::new(store, &listing, revision);
+    context: &AuditContext<'_>,
+) -> Result<Vec<(Finding, RepairOutcome)>, Error> {
+    let snapshot = IpamSnapshot::list(store).await.unwrap();
+    let mut repair = RepairRun::new(store, &snapshot, snapshot.revision);
     let mut done = Vec::new();
-    for finding in engine::in_turn(audit(&listing, circumstances)) {
-        let repaired = repair.mend(&finding, circumstances).await?;
+    for finding in engine::in_turn(audit(&snapshot, context)) {
+        let repaired = repair.repair(&finding, context).await?;
         done.push((finding, repaired));
     }
     Ok(done)
 }
 
 /// The kinds among the findings.
-pub fn kinds(findings: &[Finding]) -> Vec<Kind> {
-    let mut kinds: Vec<Kind> = findings.iter().map(Finding::kind).collect();
+pub fn kinds(findings: &[Finding]) -> Vec<DamageKind> {
+    let mut kinds: Vec<DamageKind> = findings.iter().map(|it| it.kind).collect();
     kinds.dedup();
     kinds
 }
@@ -202,8 +203,8 @@ pub fn in_use(store: &Memory) -> BTreeMap<std::net::IpAddr, (Option<String>, Opt
 pub static GONE: LazyLock<BTreeSet<String>> = LazyLock::new(|| ["n9".to_owned()].into());
 
 /// On the first node, where it is known that the host is gone.
-pub fn at_n1(here: &ThisNode) -> Circumstances<'_> {
-    Circumstances { gone: &GONE, ..Circumstances::new(Some(here), later()) }
+pub fn at_n1(here: &ThisNode) -> AuditContext<'_> {
+    AuditContext { gone: &GONE, ..AuditContext::new(Some(here), later()) }
 }
 
 /// An address.
@@ -241,15 +242,14 @@ pub fn held_block(store: &Memory, block: &str, owner: &str, handle: &str, node: 
     put(store, keys::handle(handle), json!({"block": {block: 1}}));
 }
 
-/// The transactions that mend what is found.
-pub async fn mends(store: &Memory, circumstances: &Circumstances<'_>) -> Vec<Transaction> {
-    let listing = engine::list(store).await.unwrap().listing;
+/// The transactions that repair what is found.
+pub async fn plans(store: &Memory, context: &AuditContext<'_>) -> Vec<Transaction> {
+    let snapshot = IpamSnapshot::list(store).await.unwrap();
     let mut transactions = Vec::new();
-    for finding in audit(&listing, circumstances) {
-        let snapshot = store.read(&Evidence::selections(&finding)).await.unwrap();
-        let evidence = Evidence::parse(&finding, &snapshot, &listing).unwrap();
-        match mend(&finding, &evidence, circumstances) {
-            Mend::Commit(transaction) => transactions.push(transaction),
+    for finding in audit(&snapshot, context) {
+        let values = CurrentValues::read(store, &finding, &snapshot).await.unwrap();
+        match plan_repair(&finding, &values, context) {
+            RepairPlan::Commit(transaction) => transactions.push(transaction),
             other => panic!("{finding:?}: {other:?}"),
         }
     }

@@ -1,9 +1,7 @@
 //! `weirctl completion`
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, ValueEnum};
 use clap_complete::Shell;
-
-use crate::cli::Cli;
 
 /// Arguments of `weirctl completion`.
 #[derive(Args, Clone, Debug)]
@@ -26,14 +24,14 @@ pub enum ShellName {
     Fish,
 }
 
-/// The shell's code that completes weirctl's command lines.
-pub fn text(arguments: &CompletionArgs) -> String {
+/// The shell's code that completes the command lines of `weirctl`.
+pub fn text(arguments: &CompletionArgs, mut weirctl: clap::Command) -> String {
     let shell = match arguments.shell {
         ShellName::Bash => Shell::Bash,
         ShellName::Zsh => Shell::Zsh,
         ShellName::Fish => Shell::Fish,
     };
     let mut code = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "weirctl", &mut code);
+    clap_complete::generate(shell, &mut weirctl, "weirctl", &mut code);
     String::from_utf8_lossy(&code).into_owned()
 }

@@ -6,7 +6,7 @@ use weir_common::resources::{Kind, Resource};
 
 use super::change::ChangeArgs;
 use super::input::FileArgs;
-use super::report::{Report, Verb};
+use super::report::{ChangeReport, Verb};
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::{Deleted, Deletion, StoreError};
 
@@ -45,9 +45,9 @@ pub struct DeleteArgs {
 pub async fn run(arguments: DeleteArgs, session: &Session<'_>) -> CommandResult {
     let targets = match &arguments.kind {
         Some(kind) => named(super::parse_kind(kind)?, &arguments.names)?,
-        None => arguments.files.read(session.surroundings)?,
+        None => arguments.files.read(session.environment)?,
     };
-    let mut report = Report::new(Verb { infinitive: "delete", participle: "deleted" });
+    let mut report = ChangeReport::new(Verb { infinitive: "delete", participle: "deleted" });
     for target in targets {
         let result = match delete(session, &target, arguments.force).await {
             Ok(deleted) => {
@@ -87,7 +87,7 @@ async fn delete(
         name: &name,
         resource_version: resource.resource_version(),
         force,
-        observer: session.surroundings,
+        observer: session.environment,
     };
     deletion.run().await
 }

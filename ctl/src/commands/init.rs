@@ -58,7 +58,8 @@ pub enum IpipMode {
     CrossSubnet,
 }
 
-/// Makes the pools of a new cluster, unless there is a pool already.
+/// Makes the pools of a new cluster, unless there is a pool already; and the cluster's
+/// GUID, unless there is one.
 ///
 /// # Errors
 /// [`Failure`] when a pool breaks a rule or overlaps an address or a route of
@@ -74,9 +75,12 @@ pub async fn run(arguments: InitArgs, session: &Session<'_>) -> CommandResult {
         check_node(&ranges, session).await?;
     }
     let names: Vec<_> = pools.iter().map(|pool| pool.name().to_owned()).collect();
-    let pools: Vec<_> =
-        pools.into_iter().map(|pool| (pool, session.surroundings.birth())).collect();
-    match store::initialize(session.datastore, &pools).await {
+    let pools: Vec<_> = pools.into_iter().map(|pool| (pool, session.environment.birth())).collect();
+    let made = store::initialize(session.datastore, &pools).await;
+    if made.is_ok() {
+        session.ensure_cluster_guid().await;
+    }
+    match made {
         Ok(existing) if existing.is_empty() => {
             let made = names.iter().zip(&ranges).map(|(name, range)| format!("{name} ({range})"));
             let count = names.len();
@@ -138,7 +142,7 @@ fn range(resource: &Resource) -> Result<IpNet, Failure> {
 
 /// Checks that the pools take none of the addresses that this node uses.
 async fn check_node(ranges: &[IpNet], session: &Session<'_>) -> Result<(), Failure> {
-    let occupied = session.surroundings.occupied().await?;
+    let occupied = session.environment.occupied().await?;
     for range in ranges {
         let overlap = |used: &IpNet| range.contains(used) || used.contains(range);
         if let Some(in_the_way) = occupied.iter().find(|occupied| overlap(&occupied.range)) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use weir_common::resources::{DocumentError, Resource, document};
 
-use crate::session::{Failure, Surroundings};
+use crate::session::{Failure, HostEnvironment};
 
 /// Which resources a command works on.
 #[derive(Args, Clone, Debug, Default)]
@@ -71,16 +71,16 @@ impl FileArgs {
     /// # Errors
     /// [`Failure`] when a file cannot be read, is not a document or, unless that
     /// is accepted, is empty.
-    pub fn read(&self, surroundings: &dyn Surroundings) -> Result<Vec<Resource>, Failure> {
-        self.try_read(surroundings).map_err(|error| Failure::new(error.to_string()))
+    pub fn read(&self, environment: &dyn HostEnvironment) -> Result<Vec<Resource>, Failure> {
+        self.try_read(environment).map_err(|error| Failure::new(error.to_string()))
     }
 
-    fn try_read(&self, surroundings: &dyn Surroundings) -> Result<Vec<Resource>, InputError> {
+    fn try_read(&self, environment: &dyn HostEnvironment) -> Result<Vec<Resource>, InputError> {
         let path = self.filename.as_ref().ok_or(InputError::NoFile)?;
         if path == Path::new("-") {
             let unreadable =
                 |cause| InputError::Unreadable { path: "standard input".into(), cause };
-            return self.parse(path, &surroundings.read_input().map_err(unreadable)?);
+            return self.parse(path, &environment.read_input().map_err(unreadable)?);
         }
         let mut files = Vec::new();
         collect_files(path, self.recursive, true, &mut files)?;

@@ -1,14 +1,15 @@
 //! `weirctl ipam check`
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use weir_common::ipam::audit::engine::{Repaired, seen_twice};
-use weir_common::ipam::audit::{Finding, Report, Unjudged};
+use weir_common::audit::engine::{RepairOutcome, seen_twice};
+use weir_common::audit::{Finding, Report, Unjudged};
 
-use super::mending::{GoneHostArgs, Look};
+use super::repair::{GoneHostArgs, Scan};
 use super::{ipam_show, report};
 use crate::output::json;
 use crate::session::{CommandResult, Failure, Session};
@@ -16,16 +17,16 @@ use crate::session::{CommandResult, Failure, Session};
 /// Arguments of `weirctl ipam check`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Exit status 0 when nothing is damaged, or all of it was mended; else 1.\n\n\
+    after_help = "Exit status 0 when nothing is damaged, or all of it was repaired; else 1.\n\n\
                   Examples:\n  weirctl ipam check\n  weirctl ipam check --repair\n  \
                   weirctl ipam check --repair --gone-host n9 --dry-run\n  \
                   weirctl ipam check -o report.json"
 )]
 pub struct CheckArgs {
-    /// Mend what is safe to mend
+    /// Repair what is safe to repair
     #[arg(long)]
     pub repair: bool,
-    /// Report what a repair would mend, but change nothing
+    /// Report what a repair would change, but change nothing
     #[arg(long, requires = "repair")]
     pub dry_run: bool,
     #[command(flatten)]
@@ -64,30 +65,29 @@ fn parse_output(text: &str) -> Result<Output, String> {
 }
 
 /// What others do step by step looks like damage for a moment: only what two
-/// looks saw that lie this far apart is mended.
+/// scans found that lie this far apart is repaired.
 const SETTLING_TIME: Duration = Duration::from_secs(2);
 
-/// How often a repair looks again after it has mended something; what one
+/// How often a repair scans again after it has repaired something; what one
 /// finding hides shows after one or two times.
 const MAX_ROUNDS: usize = 8;
 
-/// Why something is left that only the last look saw.
+/// Why something is left that only the last scan found.
 const APPEARED: &str = "it appeared during the repair";
 
-/// Compares everything, and mends it if asked to.
+/// Compares everything, and repairs it if asked to.
 ///
 /// # Errors
 /// [`Failure`] when something is damaged still, or the datastore fails.
 pub async fn run(arguments: CheckArgs, session: &Session<'_>) -> CommandResult {
     let gone = arguments.gone.names();
-    let mut look = Look::take(session, &gone).await?;
-    let report =
-        Report::new(&look.listing, &look.findings, &gone).on(look.node.as_ref(), &look.listing);
+    let mut scan = Scan::run(session, &gone).await?;
+    let report = Report::new(&scan.snapshot, &scan.findings, &gone, scan.node.as_ref());
     let mut repairs = Repairs::default();
     if arguments.repair {
-        (look, repairs) = repair(look, session, &arguments.gone).await?;
+        (scan, repairs) = repair(scan, session, &gone).await?;
     }
-    let words = || in_words(&report, &look, &repairs, arguments.repair);
+    let words = || in_words(&report, &scan, &repairs, arguments.repair);
     let json = || in_json(&report, &repairs, &arguments);
     let mut output = match &arguments.output {
         Some(Output::Json) => json(),
@@ -102,14 +102,14 @@ pub async fn run(arguments: CheckArgs, session: &Session<'_>) -> CommandResult {
         let addresses = addresses.map_err(|error| Failure::new(report::with_advice(&error)))?;
         output.insert_str(0, &addresses);
     }
-    if look.findings.is_empty() {
+    if scan.findings.is_empty() {
         return Ok(output);
     }
-    Err(Failure { output, message: advise(&look.findings, arguments.repair) })
+    Err(Failure { output, message: advise(&scan.findings, arguments.repair) })
 }
 
 fn write(session: &Session<'_>, file: &Path, report: &str) -> Result<(), Failure> {
-    session.surroundings.write_file(file, report).map_err(|error| {
+    session.environment.write_file(file, report).map_err(|error| {
         let file = file.display();
         Failure::new(format!("{file} cannot be written: {error}; name a file that can be, with -o"))
     })
@@ -118,68 +118,68 @@ fn write(session: &Session<'_>, file: &Path, report: &str) -> Result<(), Failure
 /// What a repair did.
 #[derive(Default)]
 struct Repairs {
-    /// What it mended, or found gone by itself.
-    done: Vec<(Finding, Repaired)>,
+    /// What it repaired, or found gone by itself.
+    done: Vec<(Finding, RepairOutcome)>,
     /// What it left at last, and why.
     left: Vec<(Finding, String)>,
 }
 
 impl Repairs {
     /// Takes in what became of the findings of one round; returns whether one was
-    /// mended.
-    fn learn(&mut self, round: Vec<(Finding, Repaired)>) -> bool {
+    /// repaired.
+    fn learn(&mut self, round: Vec<(Finding, RepairOutcome)>) -> bool {
         self.left.clear();
-        let mut mended = false;
-        for (finding, done) in round {
-            mended |= done == Repaired::Mended;
-            match done {
-                Repaired::Left(reason) => self.left.push((finding, reason)),
+        let is_repaired =
+            |(_, outcome): &(Finding, RepairOutcome)| *outcome == RepairOutcome::Repaired;
+        let any = round.iter().any(is_repaired);
+        for (finding, outcome) in round {
+            match outcome {
+                RepairOutcome::Left(reason) => self.left.push((finding, reason)),
                 done => self.done.push((finding, done)),
             }
         }
-        mended
+        any
     }
 
     /// Why a finding is left.
     fn reason(&self, finding: &Finding) -> String {
         let left = self.left.iter().find(|(left, _)| left.is_alike(finding));
         let known = || left.map(|(_, reason)| reason.clone());
-        finding.obstacle().or_else(known).unwrap_or_else(|| APPEARED.to_owned())
+        finding.obstacle.clone().or_else(known).unwrap_or_else(|| APPEARED.to_owned())
     }
 }
 
-/// Mends until nothing is mended any more; returns the last look.
+/// Repairs until nothing is repaired any more; returns the last scan.
 async fn repair(
-    mut look: Look,
+    mut scan: Scan,
     session: &Session<'_>,
-    gone: &GoneHostArgs,
-) -> Result<(Look, Repairs), Failure> {
-    let gone = gone.names();
+    gone: &BTreeSet<String>,
+) -> Result<(Scan, Repairs), Failure> {
     let mut repairs = Repairs::default();
     for _ in 0..MAX_ROUNDS {
-        if look.findings.is_empty() {
+        if scan.findings.is_empty() {
             break;
         }
-        session.surroundings.pause(SETTLING_TIME).await;
-        let second = Look::take(session, &gone).await?;
-        let settled: Vec<Finding> = seen_twice(&look.findings, &second.findings).cloned().collect();
+        session.environment.pause(SETTLING_TIME).await;
+        let (earlier, since) = (scan.findings, scan.snapshot.revision);
+        let second = Scan::run(session, gone).await?;
+        let settled: Vec<Finding> = seen_twice(&earlier, &second.findings).cloned().collect();
         let all_seen = settled.len() == second.findings.len();
-        let round = second.mend(settled, look.revision, session, &gone).await?;
-        let mended = repairs.learn(round);
-        look = Look::take(session, &gone).await?;
-        if !mended && all_seen {
+        let repaired = repairs.learn(second.repair(settled, since, session, gone).await?);
+        scan = Scan::run(session, gone).await?;
+        if !repaired && all_seen {
             break;
         }
     }
-    Ok((look, repairs))
+    Ok((scan, repairs))
 }
 
-fn in_words(report: &Report, look: &Look, repairs: &Repairs, was_asked: bool) -> String {
+fn in_words(report: &Report, scan: &Scan, repairs: &Repairs, was_asked: bool) -> String {
     let mut text = format!(
         "Looked at {} pools, {} blocks, {} affinities, {} handles and {} addresses",
         report.pools, report.blocks, report.affinities, report.handles, report.addresses
     );
-    match &look.node {
+    match &scan.node {
         None => text.push_str("; no containers on this machine to compare with\n"),
         Some(node) => text.push_str(&format!(
             ", and at {} containers' interfaces on node {}\n",
@@ -187,31 +187,31 @@ fn in_words(report: &Report, look: &Look, repairs: &Repairs, was_asked: bool) ->
             node.host
         )),
     }
-    for unjudged in look.node.iter().flat_map(|node| &node.unjudged) {
+    for unjudged in scan.node.iter().flat_map(|node| &node.unjudged) {
         text.push_str(&format!("{}\n", not_judged(unjudged)));
     }
-    if let Some(node) = look.node.as_ref().filter(|_| report.of_other_machines > 0) {
+    if let Some(node) = scan.node.as_ref().filter(|_| report.of_other_machines > 0) {
         text.push_str(&format!(
             "Not judged: {} addresses of node {}, which belong to another machine of that name; \
              see: weirctl node status\n",
             report.of_other_machines, node.host
         ));
     }
-    for (finding, done) in &repairs.done {
-        let done = match done {
-            Repaired::Mended => format!("mended: {}", finding.remedy()),
+    for (finding, outcome) in &repairs.done {
+        let done = match outcome {
+            RepairOutcome::Repaired => format!("repaired: {}", finding.remedy),
             _ => "gone by itself".to_owned(),
         };
         text.push_str(&format!("{}\n  {done}\n", heading(finding)));
     }
-    for finding in &look.findings {
+    for finding in &scan.findings {
         text.push_str(&format!("{}\n", heading(finding)));
-        match finding.obstacle() {
-            None if !was_asked => text.push_str(&format!("  repair: {}\n", finding.remedy())),
+        match finding.obstacle {
+            None if !was_asked => text.push_str(&format!("  repair: {}\n", finding.remedy)),
             _ => text.push_str(&format!("  not repaired: {}\n", repairs.reason(finding))),
         }
     }
-    text + &format!("Check complete; found {} problems.\n", look.findings.len())
+    text + &format!("Check complete; found {} problems.\n", scan.findings.len())
 }
 
 fn not_judged(unjudged: &Unjudged) -> String {
@@ -221,7 +221,7 @@ fn not_judged(unjudged: &Unjudged) -> String {
 }
 
 fn heading(finding: &Finding) -> String {
-    format!("[{}] {}", finding.kind(), finding.problem())
+    format!("[{}] {}", finding.kind, finding.problem)
 }
 
 /// The report as it was before a repair, and what the repair did.
@@ -229,13 +229,13 @@ fn in_json(report: &Report, repairs: &Repairs, arguments: &CheckArgs) -> String 
     // Serialising plain data does not fail.
     let mut value = serde_json::to_value(report).unwrap_or_default();
     if arguments.repair {
-        let entry = |(finding, done): &(Finding, Repaired)| {
-            let done = if *done == Repaired::Mended { "mended" } else { "gone" };
-            json!({"kind": finding.kind().name(), "keys": finding.keys(), "done": done})
+        let entry = |(finding, outcome): &(Finding, RepairOutcome)| {
+            let done = if *outcome == RepairOutcome::Repaired { "repaired" } else { "gone" };
+            json!({"kind": finding.kind.name(), "keys": finding.keys, "done": done})
         };
         let left = |(finding, reason): &(Finding, String)| {
-            let kind = finding.kind().name();
-            json!({"kind": kind, "keys": finding.keys(), "done": "left", "reason": reason})
+            let kind = finding.kind.name();
+            json!({"kind": kind, "keys": finding.keys, "done": "left", "reason": reason})
         };
         let done = repairs.done.iter().map(entry);
         value["repairs"] = done.chain(repairs.left.iter().map(left)).collect();
@@ -247,10 +247,10 @@ fn in_json(report: &Report, repairs: &Repairs, arguments: &CheckArgs) -> String 
 }
 
 fn advise(findings: &[Finding], was_asked: bool) -> String {
-    let safe = findings.iter().filter(|finding| finding.obstacle().is_none()).count();
+    let safe = findings.iter().filter(|finding| finding.obstacle.is_none()).count();
     match (safe, was_asked) {
-        (0, _) => format!("{} problems are not safe to mend; see above", findings.len()),
-        (safe, false) => format!("{safe} of them can be mended: weirctl ipam check --repair"),
+        (0, _) => format!("{} problems are not safe to repair; see above", findings.len()),
+        (safe, false) => format!("{safe} of them can be repaired: weirctl ipam check --repair"),
         (safe, true) => format!(
             "{safe} problems are left for the reasons above; try again: weirctl ipam check --repair"
         ),

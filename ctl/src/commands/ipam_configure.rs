@@ -51,6 +51,7 @@ pub async fn run(arguments: ConfigureArgs, session: &Session<'_>) -> CommandResu
     })
     .await
     .map_err(|error| Failure::new(report::with_advice(&error)))?;
+    session.ensure_cluster_guid().await;
     let strict = strictaffinity
         .map(|strict| format!("Successfully set StrictAffinity to: {strict}\n"))
         .unwrap_or_default();

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use clap::Args;
 use weir_common::datastore::{self, keys};
 use weir_common::ipam::Error;
-use weir_common::ipam::explain::{Considered, Explanation, HeldBlock, HeldState, Way, explain};
+use weir_common::ipam::explain::{
+    AddressSource, Considered, Explanation, HeldBlock, HeldState, explain,
+};
 
 use crate::session::{CommandResult, Failure, Session};
 
@@ -44,11 +46,11 @@ pub struct ExplainArgs {
 /// [`Failure`] when it gets none, or the datastore fails.
 pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult {
     let asked = request::read(&arguments, session).await?;
-    let now = session.surroundings.now();
+    let now = session.environment.now();
     let (wants, gateways) = (asked.wants.clone(), asked.gateways.clone());
     let explained = explain(session.datastore, &asked.node, wants, gateways, now)
         .await
-        .map_err(|error| super::mending::explain(error.into()))?;
+        .map_err(|error| super::repair::explain(error.into()))?;
     let note = note_on(&asked.node, session).await?;
     let output = asked.in_words() + &note + &in_words(&explained);
     match explained.outcome {
@@ -59,7 +61,7 @@ pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult
 
 /// What there is to say of the node's name: nothing when it is registered, or no node is.
 async fn note_on(node: &str, session: &Session<'_>) -> Result<String, Failure> {
-    let failed = |error: datastore::Error| super::mending::explain(error.into());
+    let failed = |error: datastore::Error| super::repair::explain(error.into());
     let any = session.datastore.list(keys::NODES, None, 1).await.map_err(failed)?;
     let own = session.datastore.get(&keys::node(node)).await.map_err(failed)?;
     let is_unknown = own.is_none() && !any.entries.is_empty();
@@ -110,13 +112,13 @@ fn state(held: &HeldBlock) -> String {
 fn outcome(explained: &Explanation) -> String {
     let Ok(next) = &explained.outcome else { return String::new() };
     let line = |next: &weir_common::ipam::explain::Next| {
-        let way = match &next.way {
-            Way::Held => "which the node holds".to_owned(),
-            Way::Claimed => "which the node claims".to_owned(),
-            Way::Borrowed(Some(owner)) => format!("borrowed from host {owner}"),
-            Way::Borrowed(None) => "borrowed from a block of no host".to_owned(),
+        let source = match &next.source {
+            AddressSource::Held => "which the node holds".to_owned(),
+            AddressSource::Claimed => "which the node claims".to_owned(),
+            AddressSource::Borrowed(Some(owner)) => format!("borrowed from host {owner}"),
+            AddressSource::Borrowed(None) => "borrowed from a block of no host".to_owned(),
         };
-        format!("Next: {} from block {}, {way}\n", next.address, next.block)
+        format!("Next: {} from block {}, {source}\n", next.address, next.block)
     };
     next.iter().map(line).collect()
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use weir_common::ipam::audit::engine::Repaired;
-use weir_common::ipam::audit::{Circumstances, Finding, Kind};
+use weir_common::audit::engine::RepairOutcome;
+use weir_common::audit::{AuditContext, DamageKind, Finding, hosts_gone};
 use weir_common::ipam::reclaim::{EmptyBlock, plan, reclaim};
 
 use super::change::ChangeArgs;
-use super::mending::{GoneHostArgs, Look, explain};
+use super::repair::{GoneHostArgs, Scan, explain};
 use crate::session::{CommandResult, Failure, Session};
 
 /// Arguments of `weirctl ipam reclaim`.
@@ -33,25 +33,25 @@ pub struct ReclaimArgs {
 /// [`Failure`] when something cannot be taken back, or the datastore fails.
 pub async fn run(arguments: ReclaimArgs, session: &Session<'_>) -> CommandResult {
     let gone = arguments.gone.names();
-    let mut look = Look::take(session, &gone).await?;
-    let (findings, unnamed): (Vec<Finding>, Vec<Finding>) = std::mem::take(&mut look.findings)
+    let mut scan = Scan::run(session, &gone).await?;
+    let (findings, unnamed): (Vec<Finding>, Vec<Finding>) = std::mem::take(&mut scan.findings)
         .into_iter()
-        .filter(|finding| finding.kind() == Kind::HostGone)
-        .partition(|finding| finding.host().is_some_and(|host| gone.contains(host)));
+        .filter(|finding| finding.kind == DamageKind::HostGone)
+        .partition(|finding| finding.obstacle.is_none());
     let (mut output, mut failures) = (String::new(), Vec::new());
-    for (finding, done) in look.mend(findings, look.revision, session, &gone).await? {
-        let problem = finding.problem();
+    for (finding, done) in scan.repair(findings, scan.snapshot.revision, session, &gone).await? {
+        let problem = &finding.problem;
         match done {
-            Repaired::Mended => output.push_str(&format!("{problem}: {}\n", finding.remedy())),
-            Repaired::Gone => {}
-            Repaired::Left(reason) => failures.push(format!("{problem}: left: {reason}")),
+            RepairOutcome::Repaired => output.push_str(&format!("{problem}: {}\n", finding.remedy)),
+            RepairOutcome::Gone => {}
+            RepairOutcome::Left(reason) => failures.push(format!("{problem}: left: {reason}")),
         }
     }
-    let now = session.surroundings.now();
-    let circumstances = Circumstances { node: look.node.as_ref(), gone: &gone, now };
-    let plan = plan(&look.listing, &circumstances);
+    let now = session.environment.now();
+    let context = AuditContext { node: scan.node.as_ref(), gone: &gone, now };
+    let plan = plan(&scan.snapshot, &hosts_gone(&scan.snapshot, &context));
     for (done, empty) in plan.iter().enumerate() {
-        session.surroundings.progress(done, plan.len());
+        session.environment.progress(done, plan.len());
         if reclaim(session.datastore, empty).await.map_err(explain)? {
             output.push_str(&tell_block(empty));
         }
@@ -77,10 +77,11 @@ fn tell_block(empty: &EmptyBlock) -> String {
 fn tell_unnamed(findings: &[Finding]) -> String {
     let mut hosts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for finding in findings {
-        let (addresses, blocks) = hosts.entry(finding.host().unwrap_or_default()).or_default();
-        match finding {
-            Finding::BlockOfGoneHost { .. } => *blocks += 1,
-            _ => *addresses += 1,
+        let (addresses, blocks) =
+            hosts.entry(finding.host.as_deref().unwrap_or_default()).or_default();
+        match finding.addresses.is_empty() {
+            true => *blocks += 1,
+            false => *addresses += 1,
         }
     }
     let line = |(host, (addresses, blocks)): (&str, (usize, usize))| {

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
-use weir_common::ipam::audit::engine::Repaired;
-use weir_common::ipam::audit::{Attached, Finding, Kind, Report};
-use weir_common::ipam::release_one::{Release, Seen, look_up, release};
+use weir_common::audit::engine::RepairOutcome;
+use weir_common::audit::release_one::{Release, SeenAddress, look_up, release};
+use weir_common::audit::{Attached, DamageKind, Finding, ReportToRelease};
 
 use super::change::ChangeArgs;
-use super::mending::{Look, explain};
+use super::repair::{Scan, explain};
 use crate::session::{CommandResult, Failure, Session};
 
 /// Arguments of `weirctl ipam release`.
@@ -57,7 +57,7 @@ async fn release_address(text: &str, session: &Session<'_>) -> CommandResult {
         .await
         .map_err(explain)?
         .ok_or_else(|| not_assigned(address))?;
-    match release(session.datastore, &Seen::from(&found)).await.map_err(explain)? {
+    match release(session.datastore, &SeenAddress::from(&found)).await.map_err(explain)? {
         Release::Released => {
             warn_of_users(address, session).await;
             Ok(released(address))
@@ -70,12 +70,12 @@ async fn release_address(text: &str, session: &Session<'_>) -> CommandResult {
 /// Warns of containers of this node that go on using an address that was released. A
 /// node that cannot be looked at has none that could be named.
 async fn warn_of_users(address: IpAddr, session: &Session<'_>) {
-    let Ok(Some(node)) = session.surroundings.this_node().await else { return };
+    let Ok(Some(node)) = session.environment.this_node().await else { return };
     let uses = |it: &&Attached| {
         it.addresses.contains(&address) && !node.other_networks.contains(it.identity.network())
     };
     for Attached { identity, .. } in node.attachments.iter().filter(uses) {
-        session.surroundings.warn(&format!(
+        session.environment.warn(&format!(
             "warning: {address} is still in use on this node: by interface {} of container {} in \
              network {}; the next ADD that draws it fails until that container is gone",
             identity.interface(),
@@ -93,24 +93,21 @@ async fn release_reported(files: &[PathBuf], session: &Session<'_>) -> CommandRe
         reports.push(read(file, session)?);
     }
     let (wanted, gone) = in_all(&reports);
-    let look = Look::take(session, &gone).await?;
+    let scan = Scan::run(session, &gone).await?;
     let is_unused = |finding: &&Finding| {
-        matches!(finding.kind(), Kind::AddressWithoutAttachment | Kind::HostGone)
+        matches!(finding.kind, DamageKind::AddressWithoutAttachment | DamageKind::HostGone)
     };
-    let findings = || look.findings.iter().filter(is_unused);
-    let found =
-        |seen: &Seen| findings().find(|it| it.allocations().iter().any(|it| *seen == it.into()));
+    let findings = || scan.findings.iter().filter(is_unused);
+    let found = |seen: &SeenAddress| findings().find(|it| it.addresses.contains(seen));
     let still: Vec<Finding> = wanted.iter().filter_map(found).cloned().collect();
-    let mended = look.mend(still, look.revision, session, &gone).await?;
+    let repaired = scan.repair(still, scan.snapshot.revision, session, &gone).await?;
     let (mut output, mut failures) = (String::new(), Vec::new());
     for seen in &wanted {
-        let is_of = |(finding, _): &&(Finding, Repaired)| {
-            finding.allocations().iter().any(|it| *seen == it.into())
-        };
-        match mended.iter().find(is_of).map(|(_, done)| done) {
-            Some(Repaired::Mended) => output.push_str(&released(seen.address)),
-            Some(Repaired::Left(reason)) => failures.push(not_released(seen.address, reason)),
-            Some(Repaired::Gone) | None => match why_not(seen, session).await? {
+        let is_of = |(finding, _): &&(Finding, _)| finding.addresses.contains(seen);
+        match repaired.iter().find(is_of).map(|(_, outcome)| outcome) {
+            Some(RepairOutcome::Repaired) => output.push_str(&released(seen.address)),
+            Some(RepairOutcome::Left(reason)) => failures.push(not_released(seen.address, reason)),
+            Some(RepairOutcome::Gone) | None => match why_not(seen, session).await? {
                 Ok(line) => output.push_str(&line),
                 Err(line) => failures.push(line),
             },
@@ -126,18 +123,19 @@ async fn release_reported(files: &[PathBuf], session: &Session<'_>) -> CommandRe
 }
 
 /// The addresses that are in all reports, and the hosts that all call gone.
-fn in_all(reports: &[Report]) -> (Vec<Seen>, BTreeSet<String>) {
-    let releasable: Vec<Vec<Seen>> = reports.iter().map(Report::releasable).collect();
-    let is_in_all = |seen: &&Seen| releasable.iter().all(|seens| seens.contains(seen));
+fn in_all(reports: &[ReportToRelease]) -> (Vec<SeenAddress>, BTreeSet<String>) {
+    let releasable: Vec<Vec<SeenAddress>> =
+        reports.iter().map(ReportToRelease::addresses).collect();
+    let is_in_all = |seen: &&SeenAddress| releasable.iter().all(|all| all.contains(seen));
     let wanted = releasable.first().into_iter().flatten().filter(is_in_all).cloned().collect();
     let mut gone = reports.first().map(|report| report.gone_hosts.clone()).unwrap_or_default();
     gone.retain(|host| reports.iter().all(|report| report.gone_hosts.contains(host)));
     (wanted, gone)
 }
 
-fn read(file: &Path, session: &Session<'_>) -> Result<Report, Failure> {
+fn read(file: &Path, session: &Session<'_>) -> Result<ReportToRelease, Failure> {
     let shown = file.display();
-    let text = session.surroundings.read_file(file).map_err(|error| {
+    let text = session.environment.read_file(file).map_err(|error| {
         Failure::new(format!("{shown} cannot be read: {error}; name a file that can be"))
     })?;
     serde_json::from_str(&text).map_err(|error| {
@@ -149,13 +147,16 @@ fn read(file: &Path, session: &Session<'_>) -> Result<Report, Failure> {
 
 /// What became of an address that is not found unused any more: a line of
 /// output, or of failure.
-async fn why_not(seen: &Seen, session: &Session<'_>) -> Result<Result<String, String>, Failure> {
+async fn why_not(
+    seen: &SeenAddress,
+    session: &Session<'_>,
+) -> Result<Result<String, String>, Failure> {
     let address = seen.address;
     Ok(match look_up(session.datastore, address).await.map_err(explain)? {
         None => Ok(format!("IP address {address} is released already\n")),
-        Some(now) if *seen != Seen::from(&now) => Err(reassigned(&Seen::from(&now))),
+        Some(now) if *seen != SeenAddress::from(&now) => Err(reassigned(&SeenAddress::from(&now))),
         Some(now) => {
-            let node = now.node.as_deref().unwrap_or("its holder");
+            let node = now.node().unwrap_or("its holder");
             Err(not_released(
                 address,
                 &format!("nothing here shows that it is unused; run the same command on {node}"),
@@ -175,7 +176,7 @@ fn released(address: IpAddr) -> String {
     format!("Successfully released IP address {address}\n")
 }
 
-fn reassigned(now: &Seen) -> String {
+fn reassigned(now: &SeenAddress) -> String {
     let address = now.address;
     let handle = now.handle.as_deref().unwrap_or("none");
     not_released(

@@ -5,6 +5,7 @@ mod change;
 pub mod completion;
 pub mod create;
 pub mod delete;
+mod dry_run;
 pub mod get;
 pub mod init;
 pub mod input;
@@ -15,23 +16,24 @@ pub mod ipam_reclaim;
 pub mod ipam_release;
 pub mod ipam_show;
 pub mod label;
-mod mending;
 pub mod node_adopt;
 pub mod node_rename;
 pub mod node_status;
 pub mod patch;
+mod repair;
 pub mod replace;
 pub mod report;
 pub mod validate;
 pub mod version;
 mod write;
 
-pub use change::is_dry_run;
+pub use dry_run::is_dry_run;
 
+use clap::CommandFactory;
 use weir_common::resources::{Kind, Resource};
 
-use crate::cli::{CtlCommand, IpamCommand, NodeCommand};
-use crate::session::{CommandResult, Failure, Session, Surroundings};
+use crate::cli::{Cli, CtlCommand, IpamCommand, NodeCommand};
+use crate::session::{CommandResult, Failure, HostEnvironment, Session};
 use crate::store::{self, StoreError};
 
 /// Runs a command.
@@ -40,17 +42,20 @@ use crate::store::{self, StoreError};
 /// [`Failure`] with what to print when the command did not do all that it was
 /// asked to.
 pub async fn run(command: CtlCommand, session: &Session<'_>) -> CommandResult {
-    if change::is_dry_run(&command) {
-        return change::rehearse(command, session).await;
+    if is_dry_run(&command) {
+        return dry_run::dry_run(command, session).await;
     }
     run_on(command, session).await
 }
 
 /// Runs a command that needs no datastore; `None` when it needs one.
-pub fn run_offline(command: &CtlCommand, surroundings: &dyn Surroundings) -> Option<CommandResult> {
+pub fn run_offline(
+    command: &CtlCommand,
+    environment: &dyn HostEnvironment,
+) -> Option<CommandResult> {
     match command {
-        CtlCommand::Validate(arguments) => Some(validate::run(arguments, surroundings)),
-        CtlCommand::Completion(arguments) => Some(Ok(completion::text(arguments))),
+        CtlCommand::Validate(arguments) => Some(validate::run(arguments, environment)),
+        CtlCommand::Completion(arguments) => Some(Ok(completion::text(arguments, Cli::command()))),
         CtlCommand::Version => Some(Ok(version::text())),
         _ => None,
     }
@@ -79,8 +84,8 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         CtlCommand::Node(NodeCommand::Adopt(arguments)) => {
             node_adopt::run(arguments, session).await
         }
-        CtlCommand::Validate(arguments) => validate::run(&arguments, session.surroundings),
-        CtlCommand::Completion(arguments) => Ok(completion::text(&arguments)),
+        CtlCommand::Validate(arguments) => validate::run(&arguments, session.environment),
+        CtlCommand::Completion(arguments) => Ok(completion::text(&arguments, Cli::command())),
         CtlCommand::Version => Ok(version::text()),
     }
 }

@@ -6,7 +6,7 @@ use weir_common::ipam::MachineId;
 use weir_common::ipam::adopt::{Adopted, adopt};
 
 use super::change::ChangeArgs;
-use super::mending::explain;
+use super::repair::explain;
 use crate::session::{CommandResult, Failure, Session, chain};
 
 /// Arguments of `weirctl node adopt`.
@@ -32,14 +32,14 @@ pub struct AdoptArgs {
 /// or the datastore fails.
 pub async fn run(arguments: AdoptArgs, session: &Session<'_>) -> CommandResult {
     let name = &arguments.name;
-    let own_name = session.surroundings.own_name()?;
+    let own_name = session.environment.own_name()?;
     if *name != own_name {
         return Err(Failure::new(format!(
             "this host runs under the node name {own_name}, not {name}; run this command on the \
              host that is to be {name}"
         )));
     }
-    take_over(session.datastore, name, session.surroundings.machine().as_ref()).await
+    take_over(session.datastore, name, session.environment.machine().as_ref()).await
 }
 
 /// Takes over, and says what was done.

@@ -5,7 +5,7 @@ use weir_common::cni::is_identifier;
 use weir_common::ipam::find_clash;
 
 use super::change::ChangeArgs;
-use super::mending::explain;
+use super::repair::explain;
 use super::report;
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::{Moved, Rename, StoreError};
@@ -35,18 +35,18 @@ pub struct RenameArgs {
 /// [`Failure`] when the node cannot have the name, its agent runs, or the datastore fails.
 pub async fn run(arguments: RenameArgs, session: &Session<'_>) -> CommandResult {
     let RenameArgs { old, new, change } = &arguments;
-    let surroundings = session.surroundings;
+    let environment = session.environment;
     check(old, new)?;
     // Of a rename that was cut off, this node may have the new name already. A machine
     // without a name is not the node.
-    let is_here = surroundings.own_name().is_ok_and(|own| own == *old || own == *new);
-    if is_here && surroundings.agent_runs() {
+    let is_here = environment.own_name().is_ok_and(|own| own == *old || own == *new);
+    if is_here && environment.agent_runs() {
         return Err(Failure::new(format!(
             "the agent of this node runs, and would register {old} again; stop it first: \
              systemctl stop weir-node; start it when the node is renamed"
         )));
     }
-    let machine = surroundings.machine();
+    let machine = environment.machine();
     if is_here
         && let Some(clash) =
             find_clash(session.datastore, old, machine.as_ref()).await.map_err(explain)?
@@ -57,14 +57,14 @@ pub async fn run(arguments: RenameArgs, session: &Session<'_>) -> CommandResult 
             weir_process::NODE_NAME_FILE
         )));
     }
-    let _still = if is_here { Some(surroundings.still_node().await?) } else { None };
+    let _still = if is_here { Some(environment.still_node().await?) } else { None };
     let rename = Rename { datastore: session.datastore, old, new };
     let failed = |error: StoreError| Failure::new(report::with_advice(&error));
     let rest = if rename.begin().await.map_err(failed)? { "what was left of it: " } else { "" };
     let file = weir_process::NODE_NAME_FILE;
     // While the marker is there, so that the same command makes up for it.
     let is_kept = !change.dry_run
-        && surroundings.rename_kept_name(old, new).map_err(|error| {
+        && environment.rename_kept_name(old, new).map_err(|error| {
             Failure::new(format!(
                 "{file} cannot be written: {error}; see to that, then run the same command again"
             ))

@@ -6,7 +6,7 @@ mod words;
 use clap::Args;
 use serde_json::json;
 use weir_common::ipam::Ownership;
-use weir_common::network::{Listing, difference, plan_cluster};
+use weir_common::network::{ClusterSnapshot, diff, plan_cluster};
 
 use crate::output::json;
 use crate::session::{CommandResult, Failure, Session};
@@ -36,16 +36,16 @@ pub struct StatusArgs {
 pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult {
     let name = match arguments.node {
         Some(node) => node,
-        None => session.surroundings.own_name()?,
+        None => session.environment.own_name()?,
     };
-    let listed = Listing::read(session.datastore, usize::MAX).await;
-    let inventory = listed.map_err(|error| Failure::caused_by(&error))?.inventory;
-    let (underlay, present) = session.surroundings.cluster().await?;
+    let listed = ClusterSnapshot::read(session.datastore, usize::MAX).await;
+    let inventory = listed.map_err(|error| Failure::caused_by(&error))?.state;
+    let (underlay, present) = session.environment.cluster().await?;
     let mut plan = plan_cluster(&name, &inventory, &underlay);
-    let (changes, in_the_way) = difference(&plan, &present);
+    let (changes, in_the_way) = diff(&plan, &present);
     plan.problems.extend(in_the_way);
     let mut status = Status::new(&name, &inventory, &underlay, &plan, (&present, &changes));
-    let (own, recorded) = (session.surroundings.machine(), inventory.machines.get(&name));
+    let (own, recorded) = (session.environment.machine(), inventory.machines.get(&name));
     let clash = Ownership::new(own.as_ref(), recorded).clash(&name);
     status.problems.extend(clash.map(|clash| clash.to_string()));
     let output = match arguments.output {

@@ -16,14 +16,14 @@ pub struct Verb {
 }
 
 /// What became of each resource.
-pub struct Report {
+pub struct ChangeReport {
     verb: Verb,
     done: Vec<(Kind, String)>,
     failed: Vec<(Kind, String, StoreError)>,
     notes: String,
 }
 
-impl Report {
+impl ChangeReport {
     /// A report about nothing yet.
     pub fn new(verb: Verb) -> Self {
         Self { verb, done: Vec::new(), failed: Vec::new(), notes: String::new() }
@@ -78,7 +78,7 @@ impl Report {
     /// The report of a deletion, which calicoctl words in another way.
     ///
     /// # Errors
-    /// As [`Report::finish`].
+    /// As [`ChangeReport::finish`].
     pub fn finish_deletion(self) -> CommandResult {
         if self.failed.is_empty() {
             return self.finish();

@@ -4,8 +4,8 @@ use clap::Args;
 use weir_common::resources::{self, IpPool, Kind, Resource, check_overlap};
 
 use super::input::FileArgs;
-use super::report::{Report, Verb};
-use crate::session::{CommandResult, Surroundings};
+use super::report::{ChangeReport, Verb};
+use crate::session::{CommandResult, HostEnvironment};
 
 /// Arguments of `weirctl validate`.
 #[derive(Args, Clone, Debug)]
@@ -23,9 +23,9 @@ pub struct ValidateArgs {
 /// # Errors
 /// [`Failure`](crate::session::Failure) when the input is wrong or a resource
 /// breaks a rule.
-pub fn run(arguments: &ValidateArgs, surroundings: &dyn Surroundings) -> CommandResult {
-    let resources = arguments.files.read(surroundings)?;
-    let mut report = Report::new(Verb { infinitive: "validate", participle: "validated" });
+pub fn run(arguments: &ValidateArgs, environment: &dyn HostEnvironment) -> CommandResult {
+    let resources = arguments.files.read(environment)?;
+    let mut report = ChangeReport::new(Verb { infinitive: "validate", participle: "validated" });
     let mut pools: Vec<IpPool> = Vec::new();
     for resource in &resources {
         report.add(resource, check(resource, &mut pools).map_err(Into::into));

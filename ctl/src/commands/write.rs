@@ -3,7 +3,7 @@
 use weir_common::resources::Resource;
 
 use super::input::FileArgs;
-use super::report::{Report, Verb};
+use super::report::{ChangeReport, Verb};
 use crate::session::{CommandResult, Session};
 use crate::store::{self, StoreError};
 
@@ -38,12 +38,17 @@ impl WriteMode {
 /// [`Failure`](crate::session::Failure) when the file is wrong or a resource
 /// could not be written.
 pub async fn run(mode: WriteMode, files: &FileArgs, session: &Session<'_>) -> CommandResult {
-    let resources = files.read(session.surroundings)?;
-    let mut report = Report::new(mode.verb());
-    let total = resources.len();
+    let resources = files.read(session.environment)?;
+    let mut report = ChangeReport::new(mode.verb());
+    let (total, mut is_changed) = (resources.len(), false);
     for (done, resource) in resources.iter().enumerate() {
-        session.surroundings.progress(done, total);
-        report.add(resource, write(mode, resource, session).await);
+        session.environment.progress(done, total);
+        let written = write(mode, resource, session).await;
+        is_changed |= written.is_ok();
+        report.add(resource, written);
+    }
+    if is_changed {
+        session.ensure_cluster_guid().await;
     }
     report.finish()
 }
@@ -53,7 +58,7 @@ async fn write(
     resource: &Resource,
     session: &Session<'_>,
 ) -> Result<(), StoreError> {
-    let (datastore, birth) = (session.datastore, || session.surroundings.birth());
+    let (datastore, birth) = (session.datastore, || session.environment.birth());
     match mode {
         WriteMode::Create { skip_exists } => {
             match store::create(datastore, resource, &birth()).await {

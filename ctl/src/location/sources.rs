@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Candidates, LocationError, Settings};
+use super::settings::Settings;
+use super::{Candidates, LocationError};
 
 /// Weir's own configuration file.
 pub const DEFAULT_CONFIG_FILE: &str = "/etc/weir/weirctl.yaml";

@@ -1,24 +1,27 @@
-//! The agent's loop: it takes in what the datastore and the kernel tell, and
-//! compares soon after.
+//! The agent's loop: it receives events of the datastore and the kernel, and reconciles the node
+//! soon after.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
-use weir_common::network::{Follower, Problem};
+use weir_common::network::{
+    Change, ClusterCache, ClusterPlan, Problem, StateDiff, TunnelPlan, Underlay,
+};
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::AgentLock;
 
-use super::feed::News;
 use super::metrics::Metrics;
-use super::pace::Pace;
+use super::pace::ReconcileTimer;
 use super::registration::Registration;
 use super::service::Service;
 use super::state_file::StateFile;
+use super::watch::WatchEvent;
 use crate::session::chain;
 
 /// A running agent.
@@ -35,31 +38,35 @@ pub struct Agent {
     pub service: Service,
     /// Told when the kernel changed.
     pub kernel_changed: Arc<Notify>,
-    /// How often the kernel is compared although it told of no change. What it does
+    /// How often everything is compared although nothing told of a change. What the kernel does
     /// not tell of is repaired by then.
     pub drift_interval: Duration,
     state_file: StateFile,
-    follower: Follower,
+    cache: ClusterCache,
     listed: bool,
-    /// Whether the kernel has been compared with what was listed.
-    compared: bool,
+    /// What has changed since the last reconcile.
+    pending: StateDiff,
+    /// What the kernel has, if the last reconcile left nothing to do.
+    applied: Option<(ClusterPlan, Underlay)>,
+    /// Whether the node has been reconciled with the datastore.
+    reconciled: bool,
     lost: Option<String>,
     problems: BTreeSet<Problem>,
     failures: Vec<String>,
-    pace: Pace,
+    timer: ReconcileTimer,
 }
 
 /// When the agent is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// When somebody ends it.
+    /// On a signal.
     Ended,
-    /// When the kernel has been made what the plan says, once.
-    Converged,
+    /// Once the kernel has what the plan says.
+    Reconciled,
 }
 
 impl Agent {
-    /// An agent that knows nothing yet but what was left to it.
+    /// An agent that knows only what the state file says.
     pub async fn new(
         registration: Registration,
         kernel: Kernel,
@@ -70,7 +77,7 @@ impl Agent {
         state_file: StateFile,
     ) -> Self {
         Self {
-            follower: state_file.take_over().await,
+            cache: state_file.take_over().await,
             state_file,
             drift_interval,
             registration,
@@ -80,23 +87,25 @@ impl Agent {
             service: Service::default(),
             kernel_changed,
             listed: false,
-            compared: false,
+            pending: StateDiff::default(),
+            applied: None,
+            reconciled: false,
             lost: None,
             problems: BTreeSet::new(),
             failures: Vec::new(),
-            pace: Pace::default(),
+            timer: ReconcileTimer::default(),
         }
     }
 
     /// Runs until it is ended by SIGTERM or SIGINT, or as `until` says. What is in
-    /// the kernel stays: containers go on without the agent. Returns what is wrong
-    /// in the end.
+    /// the kernel stays: containers go on without the agent. Returns what makes the node
+    /// unhealthy in the end.
     ///
     /// # Errors
     /// Signals cannot be had.
     pub async fn run(
         mut self,
-        mut news: Receiver<News>,
+        mut events: Receiver<WatchEvent>,
         until: Until,
     ) -> std::io::Result<Vec<String>> {
         let mut end = Ends::new()?;
@@ -106,62 +115,67 @@ impl Agent {
         let kernel_changed = Arc::clone(&self.kernel_changed);
         loop {
             self.metrics.turn(Instant::now());
-            let due = self.pace.due();
+            let due = self.timer.due();
             tokio::select! {
-                told = news.recv() => {
-                    let Some(told) = told else { break };
-                    let is_lost = matches!(told, News::Lost(_));
-                    self.hear(told);
-                    if is_lost && until == Until::Converged {
+                event = events.recv() => {
+                    let Some(event) = event else { break };
+                    let is_lost = matches!(event, WatchEvent::Lost(_));
+                    self.handle(event);
+                    if is_lost && until == Until::Reconciled {
                         break;
                     }
                 }
-                () = kernel_changed.notified() => self.pace.kernel_changed(Instant::now()),
+                () = kernel_changed.notified() => {
+                    self.pending.whole = true;
+                    self.timer.kernel_changed(Instant::now());
+                }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    // Left off anywhere, it is finished by the next comparison.
+                    // Stopped anywhere, it is finished by the next reconcile.
                     tokio::select! {
-                        () = self.compare() => {}
+                        () = self.reconcile() => {}
                         () = end.wait() => break,
                     }
-                    if until == Until::Converged && self.is_settled() {
+                    if until == Until::Reconciled && self.is_settled() {
                         break;
                     }
                 }
-                _ = drift.tick() => self.expect_changes(),
+                _ = drift.tick() => self.expect_changes(StateDiff::everything()),
                 _ = watchdog.tick() => self.service.is_alive(),
                 () = end.wait() => break,
             }
         }
         self.service.is_stopping();
+        self.state_file.flush(&self.cache).await;
         tracing::info!("ended; routes, tunnel and NAT stay as they are");
-        Ok(self.ailments())
+        Ok(self.unhealthy())
     }
 
-    /// Takes in what the datastore told.
-    fn hear(&mut self, news: News) {
-        match news {
-            News::Listed(inventory, seen) => {
-                let went_back = self.follower.relist(*inventory, &seen);
-                let revision = seen.revision;
-                if went_back {
+    fn handle(&mut self, event: WatchEvent) {
+        match event {
+            WatchEvent::Listed(state, observed) => {
+                let was_restored = self.cache.replace(*state, &observed);
+                let revision = observed.revision;
+                if was_restored {
+                    self.registration.datastore_went_back();
                     tracing::warn!(
-                        held = self.follower.held(),
+                        retained = self.cache.retained(),
                         "the datastore has gone back in time (restored from a snapshot?); what it \
-                         has forgotten is kept; run \"weirctl ipam check --repair\" on each node"
+                         has lost is kept; run \"weirctl ipam check --repair\" on each node"
                     );
                 }
                 if self.lost.take().is_some() || !self.listed {
                     tracing::info!(%revision, "the datastore was read");
                 }
                 self.listed = true;
-                self.expect_changes();
+                self.expect_changes(StateDiff::everything());
             }
-            News::Changed(events) => {
-                if self.follower.take(&events) {
-                    self.expect_changes();
+            WatchEvent::Changed(events) => {
+                let diff = self.cache.apply(&events);
+                if !diff.is_empty() {
+                    self.expect_changes(diff);
                 }
             }
-            News::Lost(error) => {
+            WatchEvent::Lost(error) => {
                 self.metrics.datastore_losses.inc();
                 let error = chain(&error);
                 if self.lost.as_ref() != Some(&error) {
@@ -171,33 +185,62 @@ impl Agent {
             }
         }
         self.metrics.datastore_up.set((self.listed && self.lost.is_none()).into());
-        self.metrics.set_ailments(self.ailments());
+        self.metrics.set_unhealthy(self.unhealthy());
     }
 
-    fn expect_changes(&mut self) {
-        self.pace.expect_changes(Instant::now());
+    fn expect_changes(&mut self, diff: StateDiff) {
+        self.pending.extend(diff);
+        self.timer.expect_changes(Instant::now());
     }
 
-    /// Compares the kernel with the plan, and makes it what the plan says. Before
-    /// the datastore was read there is no plan.
-    async fn compare(&mut self) {
-        self.pace.begin();
+    /// Reconciles what has changed, or everything. Before the datastore was read there is no
+    /// plan.
+    async fn reconcile(&mut self) {
+        self.timer.begin();
         if !self.listed {
             return;
         }
         let started = Instant::now();
-        let inventory = self.follower.inventory();
-        let forgotten = self.follower.has_forgotten(self.registration.node());
-        let is_holding = self.follower.held() > 0;
+        let pending = std::mem::take(&mut self.pending);
+        if pending.whole || !self.reconcile_ranges(&pending.ranges).await {
+            self.reconcile_everything().await;
+        }
+        self.metrics.observe(started.elapsed());
+    }
+
+    /// Changes the routes to `ranges`, and reads nothing from the kernel. Returns whether that
+    /// is all there is to do.
+    async fn reconcile_ranges(&mut self, ranges: &BTreeSet<IpNet>) -> bool {
+        let Some((mut plan, underlay)) = self.applied.take() else { return false };
+        let (node, state) = (self.registration.node(), self.cache.state());
+        let Some(changes) = plan.update(node, &state, &underlay, ranges) else { return false };
+        drop(state);
+        if !self.kernel.change(&changes).await.is_empty() {
+            return false;
+        }
+        self.report_changes(&changes, &plan);
+        self.applied = Some((plan, underlay));
+        self.timer.end(Instant::now(), false);
+        self.note_failures(Vec::new());
+        true
+    }
+
+    /// Compares the kernel with the whole plan, and applies the difference.
+    async fn reconcile_everything(&mut self) {
+        self.applied = None;
+        let state = self.cache.state();
+        let forgotten = self.cache.has_lost(self.registration.node());
+        let is_retaining = self.cache.retained() > 0;
         let (mut failures, mut problems) = (Vec::new(), BTreeSet::new());
         // A datastore that is away would be waited for, and nothing else done.
-        let clash = self.registration.clash(&inventory);
+        let clash = self.registration.clash(&state);
+        let mut due = None;
         if self.lost.is_none() && clash.is_none() {
             let renewed =
-                self.registration.renew(&self.kernel, &inventory, forgotten, is_holding).await;
+                self.registration.renew(&self.kernel, &state, forgotten, is_retaining).await;
             problems.extend(renewed.problem);
             failures.extend(renewed.failures);
-            renewed.due.into_iter().for_each(|due| self.pace.look_again(due));
+            due = renewed.due;
         }
         failures.extend(clash.map(|clash| clash.to_string()));
         if self.registration.is_deleted() {
@@ -207,51 +250,66 @@ impl Agent {
                 self.registration.node()
             ));
         }
-        let nodes = inventory.nodes.len();
-        // Where it is told that there is no address, somebody else may have that one.
+        let nodes = state.nodes.len();
+        let own_tunnel = state.nodes.get(self.registration.node()).and_then(|own| own.tunnel);
+        // Where it is told that there is no address, another node may have that one.
         let keep = Keep { tunnel_address: problems.is_empty(), borrowed: false };
-        let outcome = self.kernel.reconcile(self.registration.node(), inventory, keep).await;
-        self.metrics.observe(started.elapsed());
+        let outcome = self.kernel.reconcile(self.registration.node(), state, keep).await;
         self.metrics.nodes.set(nodes as i64);
-        self.metrics.held.set(self.follower.held() as i64);
+        self.metrics.retained.set(self.cache.retained() as i64);
         match outcome {
             Ok(mut outcome) => {
                 if self.registration.is_awaited() {
                     let is_it = |it: &Problem| matches!(it, Problem::NotRegistered { .. });
                     outcome.problems.retain(|problem| !is_it(problem));
                 }
+                let has_own_tunnel =
+                    |tunnel: &TunnelPlan| problems.is_empty() && tunnel.address == own_tunnel;
+                let is_whole = !outcome.has_conflicts
+                    && outcome.plan.tunnel.as_ref().is_none_or(has_own_tunnel);
                 outcome.problems.append(&mut problems);
-                failures.extend(self.note(outcome).await);
+                let (more, applied) = self.note(outcome).await;
+                failures.extend(more);
+                self.applied = Some(applied).filter(|_| is_whole && failures.is_empty());
             }
             Err(error) => failures.push(chain(&error)),
         }
-        self.compared = true;
-        self.pace.end(Instant::now(), !failures.is_empty());
+        self.reconciled = true;
+        self.timer.end(Instant::now(), !failures.is_empty());
+        if let Some(due) = due {
+            self.timer.look_again(due);
+        }
+        self.pending.whole |= due.is_some() || !failures.is_empty();
         self.note_failures(failures);
         self.service.is_ready(&format!("{nodes} nodes, {} problems", self.problems.len()));
     }
 
-    /// Tells of what was done, and returns what failed.
-    async fn note(&mut self, outcome: Reconciled) -> Vec<String> {
-        let Reconciled { plan, changes, failures, problems } = outcome;
+    fn report_changes(&self, changes: &[Change], plan: &ClusterPlan) {
         self.metrics.changes.inc_by(changes.len() as u64);
+        self.metrics.routes.set(plan.routes.len() as i64);
         if !changes.is_empty() {
             let (changes, routes) = (changes.len(), plan.routes.len());
             tracing::info!(changes, routes, "changed the kernel");
         }
-        for change in &changes {
+        for change in changes {
             tracing::debug!("{change}");
         }
+    }
+
+    /// Reports what was done. Returns what failed, and what was applied.
+    async fn note(&mut self, outcome: Reconciled) -> (Vec<String>, (ClusterPlan, Underlay)) {
+        let Reconciled { plan, underlay, changes, failures, problems, has_conflicts: _ } = outcome;
+        // First: what is reported may be relied on.
+        self.state_file.write(&self.cache, &plan).await;
+        self.report_changes(&changes, &plan);
         for problem in problems.difference(&self.problems) {
             tracing::warn!("{problem}");
         }
         self.problems = problems;
-        self.metrics.routes.set(plan.routes.len() as i64);
         self.metrics.problems.set(self.problems.len() as i64);
         self.metrics.tunnel.set(plan.tunnel.is_some().into());
         self.metrics.pod_mtu.set(plan.pod_mtu.into());
-        self.state_file.write(&self.follower, &plan).await;
-        failures.iter().map(|error| chain(error.as_ref())).collect()
+        (failures.iter().map(|error| chain(error.as_ref())).collect(), (plan, underlay))
     }
 
     fn note_failures(&mut self, failures: Vec<String>) {
@@ -263,15 +321,15 @@ impl Agent {
             self.metrics.last_success.set(jiff::Timestamp::now().as_millisecond() as f64 / 1e3);
         }
         self.failures = failures;
-        self.metrics.set_ailments(self.ailments());
+        self.metrics.set_unhealthy(self.unhealthy());
     }
 
-    /// What keeps this node from what it should be. Problems of the pools or of
-    /// other nodes are told by a metric and the log, not here; those of its own
-    /// registration are, since others cannot reach it.
-    fn ailments(&self) -> Vec<String> {
+    /// Everything that makes this node unhealthy. Problems of the pools or of other nodes are
+    /// in a metric and the log, not here; those of its own registration are, since others
+    /// cannot reach it.
+    fn unhealthy(&self) -> Vec<String> {
         let unread = (!self.listed).then(|| "the datastore has not been read yet".to_owned());
-        let waits = self.listed && !self.compared;
+        let waits = self.listed && !self.reconciled;
         let waits = waits.then(|| "the kernel has not been compared with it yet".to_owned());
         let unread = unread.into_iter().chain(waits);
         let lost = self.lost.iter().map(|error| format!("the datastore is away: {error}"));
@@ -284,8 +342,7 @@ impl Agent {
     /// back from the datastore.
     fn is_settled(&self) -> bool {
         self.listed
-            && (!self.failures.is_empty()
-                || self.registration.is_settled(&self.follower.inventory()))
+            && (!self.failures.is_empty() || self.registration.is_settled(&self.cache.state()))
     }
 }
 

@@ -66,7 +66,7 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => respond(StatusCode::OK, OPEN_METRICS, metrics.text()),
         // The names that Felix has for the two.
-        (&Method::GET, "/health" | "/readiness") => health(&metrics.ailments()),
+        (&Method::GET, "/health" | "/readiness") => health(&metrics.unhealthy()),
         (&Method::GET, "/liveness") => health(metrics.standstill(Instant::now()).as_slice()),
         (&Method::GET, _) => {
             let paths = "try /health, /readiness, /liveness or /metrics\n";
@@ -76,11 +76,11 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes
     }
 }
 
-fn health(ailments: &[String]) -> Response<Full<Bytes>> {
-    if ailments.is_empty() {
+fn health(reasons: &[String]) -> Response<Full<Bytes>> {
+    if reasons.is_empty() {
         return respond(StatusCode::OK, "text/plain", "ok\n".to_owned());
     }
-    respond(StatusCode::SERVICE_UNAVAILABLE, "text/plain", ailments.join("\n") + "\n")
+    respond(StatusCode::SERVICE_UNAVAILABLE, "text/plain", reasons.join("\n") + "\n")
 }
 
 fn respond(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {

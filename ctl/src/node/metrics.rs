@@ -11,7 +11,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
-/// The metrics, and why the agent is not well where it is not.
+/// The metrics, and everything that makes this node unhealthy.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -25,8 +25,8 @@ pub struct Metrics {
     pub routes: Gauge,
     /// What could not be done as the pools ask.
     pub problems: Gauge,
-    /// What counts although the datastore has forgotten it.
-    pub held: Gauge,
+    /// What counts although the datastore has lost it.
+    pub retained: Gauge,
     /// Whether the tunnel device is in service.
     pub tunnel: Gauge,
     /// The MTU for containers.
@@ -35,11 +35,11 @@ pub struct Metrics {
     pub changes: Counter,
     /// Changes that the kernel refused.
     pub failures: Counter,
-    /// How long the kernel was compared and changed.
-    pub converge_seconds: Histogram,
+    /// How long a reconcile took.
+    pub reconcile_seconds: Histogram,
     /// The time of the last success, in seconds since 1970.
     pub last_success: Gauge<f64, AtomicU64>,
-    ailments: Mutex<Vec<String>>,
+    unhealthy: Mutex<Vec<String>>,
     turned: Mutex<Instant>,
 }
 
@@ -56,14 +56,14 @@ impl Metrics {
             nodes: Gauge::default(),
             routes: Gauge::default(),
             problems: Gauge::default(),
-            held: Gauge::default(),
+            retained: Gauge::default(),
             tunnel: Gauge::default(),
             pod_mtu: Gauge::default(),
             changes: Counter::default(),
             failures: Counter::default(),
-            converge_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
+            reconcile_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
             last_success: Gauge::default(),
-            ailments: Mutex::new(vec!["the datastore has not been read yet".to_owned()]),
+            unhealthy: Mutex::new(vec!["the datastore has not been read yet".to_owned()]),
             turned: Mutex::new(Instant::now()),
         };
         metrics.register();
@@ -79,7 +79,11 @@ impl Metrics {
         gauge("nodes", "Nodes that are registered", &self.nodes);
         gauge("routes", "Routes to blocks and addresses that there should be", &self.routes);
         gauge("problems", "What could not be done as the pools ask", &self.problems);
-        gauge("held", "Nodes, pools and blocks the datastore has forgotten", &self.held);
+        gauge(
+            "held",
+            "Nodes, pools and blocks that count although the datastore has lost them",
+            &self.retained,
+        );
         gauge("tunnel_up", "Whether the tunnel device is in service", &self.tunnel);
         gauge("pod_mtu_bytes", "The MTU for containers", &self.pod_mtu);
         let mut counter = |name: &str, help: &str, metric: &Counter| {
@@ -94,8 +98,8 @@ impl Metrics {
         );
         registry.register(
             "converge_seconds",
-            "How long the kernel was compared and changed",
-            self.converge_seconds.clone(),
+            "How long a reconcile took",
+            self.reconcile_seconds.clone(),
         );
         registry.register(
             "last_success_timestamp_seconds",
@@ -104,21 +108,21 @@ impl Metrics {
         );
     }
 
-    /// Notes how long a comparison took.
+    /// Records how long a reconcile took.
     pub fn observe(&self, time: Duration) {
-        self.converge_seconds.observe(time.as_secs_f64());
+        self.reconcile_seconds.observe(time.as_secs_f64());
     }
 
-    /// Says what is wrong now; nothing when all is well.
-    pub fn set_ailments(&self, ailments: Vec<String>) {
-        if let Ok(mut present) = self.ailments.lock() {
-            *present = ailments;
+    /// Sets what makes the node unhealthy; nothing when all is well.
+    pub fn set_unhealthy(&self, reasons: Vec<String>) {
+        if let Ok(mut present) = self.unhealthy.lock() {
+            *present = reasons;
         }
     }
 
-    /// What is wrong now.
-    pub fn ailments(&self) -> Vec<String> {
-        self.ailments.lock().map(|present| present.clone()).unwrap_or_default()
+    /// What makes the node unhealthy now.
+    pub fn unhealthy(&self) -> Vec<String> {
+        self.unhealthy.lock().map(|present| present.clone()).unwrap_or_default()
     }
 
     /// Notes that the agent's loop turns.
@@ -128,7 +132,7 @@ impl Metrics {
         }
     }
 
-    /// Why the agent should be started anew; `None` as long as its loop turns. That
+    /// Why the agent should be restarted; `None` as long as its loop turns. That
     /// the datastore is away is no reason.
     pub fn standstill(&self, now: Instant) -> Option<String> {
         let turned = self.turned.lock().map_or(now, |turned| *turned);

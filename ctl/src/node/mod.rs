@@ -1,12 +1,11 @@
 //! The node agent: `weirctl node run`.
 //!
-//! [`feed`] lists and watches the datastore, [`agent`] is the loop that takes in
+//! [`watch`] lists and watches the datastore, [`agent`] is the loop that takes in
 //! what it and the kernel tell, `weir_kernel` reconciles the node with it. What is
 //! decided is decided in `weir_common::network`.
 //! `docs/cluster.md` gives the reasons.
 
 mod agent;
-mod feed;
 mod http;
 mod metrics;
 mod pace;
@@ -15,3 +14,4 @@ pub mod run;
 mod service;
 mod state_file;
 mod tunnel_address;
+mod watch;

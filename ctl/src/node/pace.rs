@@ -1,13 +1,12 @@
-//! When the kernel is compared with the plan, and how often a node's address is
-//! written.
+//! When the next reconcile is due (debounce and backoff).
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// How long the agent waits for more after something has changed, so that a
-/// burst of changes costs one comparison.
-const GATHERING_TIME: Duration = Duration::from_millis(20);
+/// burst of changes costs one reconcile.
+const DEBOUNCE_TIME: Duration = Duration::from_millis(20);
 
 /// The pauses between a comparison and one that changes of the kernel ask for.
 /// Each lists the main table, and other programs may change it all the time.
@@ -18,14 +17,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(8);
 
-/// The pauses between writes of a node's address. Where two hosts have one node's name,
-/// each write moves routes on every node of the cluster.
-const FIRST_WRITE_PAUSE: Duration = Duration::from_secs(4);
-const LONGEST_WRITE_PAUSE: Duration = Duration::from_secs(60);
-
-/// Decides when the next comparison is due. Times are given to it.
+/// Decides when the next reconcile is due. Times are given to it.
 #[derive(Debug, Default)]
-pub struct Pace {
+pub struct ReconcileTimer {
     due: Option<Instant>,
     /// Whether nothing but the kernel asks for the comparison that is due.
     for_kernel: bool,
@@ -34,8 +28,8 @@ pub struct Pace {
     retry: Duration,
 }
 
-impl Pace {
-    /// When the next comparison is due, if one is.
+impl ReconcileTimer {
+    /// When the next reconcile is due, if one is.
     pub fn due(&self) -> Option<Instant> {
         self.due
     }
@@ -43,7 +37,7 @@ impl Pace {
     /// The datastore told of a change, or it is time to look at the kernel.
     pub fn expect_changes(&mut self, now: Instant) {
         self.for_kernel = false;
-        self.no_later_than(now + GATHERING_TIME);
+        self.no_later_than(now + DEBOUNCE_TIME);
     }
 
     /// The kernel told of a change. After a rest it is looked at without delay;
@@ -55,7 +49,7 @@ impl Pace {
         }
         self.for_kernel |= self.due.is_none();
         let allowed = self.ended.map_or(now, |ended| ended + self.pause);
-        self.no_later_than(allowed.max(now + GATHERING_TIME));
+        self.no_later_than(allowed.max(now + DEBOUNCE_TIME));
     }
 
     /// The comparison that was due begins.
@@ -87,28 +81,6 @@ impl Pace {
     }
 }
 
-/// Decides when a node's address may be written again. Times are given to it.
-#[derive(Debug, Default)]
-pub struct WritePace {
-    last: Option<Instant>,
-    pause: Duration,
-}
-
-impl WritePace {
-    /// Until when to wait; `None` if nothing has to be waited for.
-    pub fn wait(&self, now: Instant) -> Option<Instant> {
-        self.last.map(|last| last + self.pause).filter(|due| *due > now)
-    }
-
-    /// It was written. After a rest the pauses begin anew.
-    pub fn written(&mut self, now: Instant) {
-        let rested = self.last.is_none_or(|last| now > last + self.pause + LONGEST_WRITE_PAUSE);
-        self.pause =
-            if rested { FIRST_WRITE_PAUSE } else { (self.pause * 2).min(LONGEST_WRITE_PAUSE) };
-        self.last = Some(now);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,7 +89,7 @@ mod tests {
     /// something every `step`, and returns how often.
     fn comparisons_in_a_minute(step: Duration) -> usize {
         let begin = Instant::now();
-        let (mut pace, mut count) = (Pace::default(), 0);
+        let (mut pace, mut count) = (ReconcileTimer::default(), 0);
         let mut now = begin;
         while now < begin + Duration::from_secs(60) {
             pace.kernel_changed(now);
@@ -142,13 +114,13 @@ mod tests {
     #[test]
     fn the_first_change_of_the_kernel_is_looked_at_at_once() {
         let now = Instant::now();
-        let mut pace = Pace::default();
+        let mut pace = ReconcileTimer::default();
         for second in [0, 10, 20] {
             let now = now + Duration::from_secs(second);
             pace.kernel_changed(now);
-            assert_eq!(pace.due(), Some(now + GATHERING_TIME));
+            assert_eq!(pace.due(), Some(now + DEBOUNCE_TIME));
             pace.begin();
-            pace.end(now + GATHERING_TIME, false);
+            pace.end(now + DEBOUNCE_TIME, false);
             assert_eq!(pace.due(), None);
         }
     }
@@ -156,22 +128,22 @@ mod tests {
     #[test]
     fn the_datastore_does_not_wait_for_the_kernels_pause() {
         let now = Instant::now();
-        let mut pace = Pace::default();
+        let mut pace = ReconcileTimer::default();
         pace.expect_changes(now);
         pace.begin();
         pace.end(now, false);
         pace.kernel_changed(now);
         assert_eq!(pace.due(), Some(now + FIRST_PAUSE), "it tells of what was just changed");
         pace.expect_changes(now);
-        assert_eq!(pace.due(), Some(now + GATHERING_TIME));
+        assert_eq!(pace.due(), Some(now + DEBOUNCE_TIME));
         pace.kernel_changed(now);
-        assert_eq!(pace.due(), Some(now + GATHERING_TIME), "nothing is put off");
+        assert_eq!(pace.due(), Some(now + DEBOUNCE_TIME), "nothing is put off");
     }
 
     #[test]
     fn what_failed_is_tried_again_soon_and_ever_more_rarely() {
         let now = Instant::now();
-        let mut pace = Pace::default();
+        let mut pace = ReconcileTimer::default();
         for pause in [500, 1000, 2000, 4000, 8000, 8000] {
             pace.begin();
             pace.end(now, true);
@@ -180,24 +152,5 @@ mod tests {
         pace.begin();
         pace.end(now, false);
         assert_eq!(pace.due(), None);
-    }
-
-    #[test]
-    fn two_hosts_of_one_name_write_once_a_minute_at_most() {
-        let begin = Instant::now();
-        let mut pace = WritePace::default();
-        assert_eq!(pace.wait(begin), None);
-        let mut now = begin;
-        for pause in [4, 8, 16, 32, 60, 60] {
-            pace.written(now);
-            let due = now + Duration::from_secs(pause);
-            assert_eq!(pace.wait(due - Duration::from_millis(1)), Some(due));
-            assert_eq!(pace.wait(due), None);
-            now = due;
-        }
-        // A minute more than it had to be.
-        now += Duration::from_secs(61);
-        pace.written(now);
-        assert_eq!(pace.wait(now), Some(now + FIRST_WRITE_PAUSE));
     }
 }

@@ -20,13 +20,13 @@ use super::agent::{Agent, Until};
 use super::metrics::Metrics;
 use super::registration::Registration;
 use super::state_file::StateFile;
-use super::{feed, http};
+use super::{http, watch};
 use crate::commands::node_adopt::take_over;
 use crate::location::Location;
 use crate::session::{Failure, chain};
 
 /// How many messages of the datastore may wait to be taken in.
-const WAITING_NEWS: usize = 64;
+const WAITING_EVENTS: usize = 64;
 
 /// Arguments of `weirctl node run`.
 #[derive(Args, Clone, Debug)]
@@ -70,13 +70,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LevelFilter,
     /// How often the kernel is compared although it told of no change, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 8, hide = true,
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, hide = true,
           value_parser = clap::value_parser!(u64).range(1..))]
     pub drift_interval: u64,
 }
 
 /// The arguments, as validated.
-struct Settings {
+struct AgentSettings {
     node: FoundName,
     machine: Option<MachineId>,
     adopt: bool,
@@ -110,16 +110,16 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
-    let until = if arguments.once { Until::Converged } else { Until::Ended };
-    let ailments = runtime.block_on(serve(settings, location, lock, until))?;
-    if arguments.once && !ailments.is_empty() {
-        return Err(Failure::new(ailments.join("\n")));
+    let until = if arguments.once { Until::Reconciled } else { Until::Ended };
+    let unhealthy = runtime.block_on(serve(settings, location, lock, until))?;
+    if arguments.once && !unhealthy.is_empty() {
+        return Err(Failure::new(unhealthy.join("\n")));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(
-    settings: Settings,
+    settings: AgentSettings,
     location: &Location,
     lock: AgentLock,
     until: Until,
@@ -140,12 +140,13 @@ async fn serve(
         }
     }
     let kernel_changed = Arc::new(Notify::new());
-    let monitor = Monitor::open().map_err(|error| failed(&error))?;
+    let monitor = Monitor::open().map_err(|error| failed(&error))?.ignoring(&kernel);
     tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed)));
-    let (sender, news) = mpsc::channel(WAITING_NEWS);
-    tokio::spawn(feed::follow(Arc::clone(&datastore), sender));
+    let (sender, events) = mpsc::channel(WAITING_EVENTS);
+    tokio::spawn(watch::list_and_watch(Arc::clone(&datastore), sender));
     tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
-    let Settings { node, machine, adopt, addresses, drift_interval, metrics_address: _ } = settings;
+    let AgentSettings { node, machine, adopt, addresses, drift_interval, metrics_address: _ } =
+        settings;
     if adopt {
         let told = take_over(datastore.as_ref(), &node.name, machine.as_ref()).await?;
         told.lines().for_each(|line| tracing::info!("{line}"));
@@ -156,7 +157,7 @@ async fn serve(
     let agent =
         Agent::new(registration, kernel, metrics, lock, kernel_changed, drift_interval, state_file)
             .await;
-    agent.run(news, until).await.map_err(|error| failed(&error))
+    agent.run(events, until).await.map_err(|error| failed(&error))
 }
 
 async fn watch_kernel(mut monitor: Monitor, changed: Arc<Notify>) {
@@ -184,7 +185,7 @@ fn start_log(level: LevelFilter) {
 fn validate(
     arguments: &RunArgs,
     node_name: impl FnOnce() -> Result<FoundName, Failure>,
-) -> Result<Settings, Failure> {
+) -> Result<AgentSettings, Failure> {
     let method = |flag: &str, text: &str| match text {
         "none" => Ok(None),
         text => text
@@ -197,7 +198,7 @@ fn validate(
         "none" => None,
         text => Some(text.parse().map_err(|_| {
             Failure::new(format!(
-                "--metrics-address {text} is no address with a port; write 127.0.0.1:9098, or none"
+                "--metrics-address {text} is not an address with a port; write 127.0.0.1:9098, or none"
             ))
         })?),
     };
@@ -207,7 +208,7 @@ fn validate(
         }
         Some(node) => {
             return Err(Failure::new(format!(
-                "--node {node:?} is no node's name; use letters, digits, '_', '.', '-'"
+                "--node {node:?} is not a valid node name; use letters, digits, '_', '.', '-'"
             )));
         }
         None => node_name()?,
@@ -222,7 +223,7 @@ fn validate(
     let address = |(family, detection): (_, Option<_>)| {
         Some(OwnAddress::new(family, detection?, !arguments.once))
     };
-    Ok(Settings {
+    Ok(AgentSettings {
         node,
         machine: machine_id(),
         adopt: arguments.adopt,

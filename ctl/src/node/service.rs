@@ -45,8 +45,7 @@ impl Service {
     }
 }
 
-/// Without systemd there is nobody to tell; and where it does not listen the
-/// agent works all the same.
+/// Without systemd, or where it does not listen, the agent works all the same.
 fn notify(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use weir_common::network::{ClusterPlan, Follower, NamedNode, SavedState, TunnelNeed, Writer};
+use tokio::time::Instant;
+use weir_common::network::{ClusterCache, ClusterPlan, NamedNode, SavedState, TunnelNeed, Writer};
 use weir_process::{
     Limit, Lock, NODE_LOCK, STATE_FILE, boot_id, read_state, read_whole_state, write_state,
 };
@@ -11,16 +12,26 @@ use weir_process::{
 /// How long a call that has begun before this agent may still hold the node's lock.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What of the state plugins go by, and how often what counts has changed.
-type Written = (u64, TunnelNeed, u32);
+/// The shortest time between two writes that nothing waits for: the file may be megabytes.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Writes the state file while the agent keeps the node.
+/// Writes the state file while the agent runs.
 #[derive(Debug)]
 pub struct StateFile {
     node: NamedNode,
     /// The place of the datastore.
     datastore: String,
-    written: Option<Written>,
+    written: Option<WrittenState>,
+}
+
+/// What was written last.
+#[derive(Debug)]
+struct WrittenState {
+    at: Instant,
+    /// How often the cluster's state had changed.
+    changes: u64,
+    tunnel: TunnelNeed,
+    pod_mtu: u32,
 }
 
 impl StateFile {
@@ -29,46 +40,60 @@ impl StateFile {
         Self { node, datastore, written: None }
     }
 
-    /// What was known of the cluster by whoever kept this node before. That the agent keeps
-    /// it is not said again before it has made the node what it should be.
-    pub async fn take_over(&self) -> Follower {
-        let Some((mut state, follower)) = read_whole_state(Path::new(STATE_FILE)) else {
-            return Follower::default();
+    /// What the agent or ADD before knew of the cluster. The file does not name this agent as
+    /// its writer before the node is reconciled.
+    pub async fn take_over(&self) -> ClusterCache {
+        let Some((mut state, cache)) = read_whole_state(Path::new(STATE_FILE)) else {
+            return ClusterCache::default();
         };
         let is_ours = state.datastore == self.datastore;
         if state.writer == Writer::Agent {
             state.writer = Writer::Plugin;
-            replace(&state, &follower).await;
+            replace(&state, &cache).await;
         }
-        if is_ours { follower } else { Follower::default() }
+        if is_ours { cache } else { ClusterCache::default() }
     }
 
-    /// Writes what counts, whenever that has changed, or the file is no longer the agent's:
-    /// this process may be killed. Who goes on from it reads the datastore first.
-    pub async fn write(&mut self, follower: &Follower, plan: &ClusterPlan) {
-        let written = Some((follower.changes(), TunnelNeed::of(plan), plan.pod_mtu));
+    /// Writes what has changed: at once what plugins go by and what the datastore does not have
+    /// (any more), since this process may be killed; else once a second at most.
+    pub async fn write(&mut self, cache: &ClusterCache, plan: &ClusterPlan) {
+        let (tunnel, pod_mtu) = (TunnelNeed::of(plan), plan.pod_mtu);
         let is_agents =
             || read_state(Path::new(STATE_FILE)).is_some_and(|state| state.writer == Writer::Agent);
-        if self.written == written && is_agents() {
-            return;
+        let is_current = self.written.as_ref().is_some_and(|written| {
+            let may_wait = cache.retained() == 0 && cache.state().unreadable.is_empty();
+            let is_early = may_wait && written.at.elapsed() < WRITE_INTERVAL;
+            (written.tunnel, written.pod_mtu) == (tunnel, pod_mtu)
+                && (written.changes == cache.changes() || is_early)
+        });
+        if !is_current || !is_agents() {
+            self.replace(cache, tunnel, pod_mtu).await;
         }
-        let boot_id = boot_id();
+    }
+
+    /// Writes what has changed since the last write, before the agent ends.
+    pub async fn flush(&mut self, cache: &ClusterCache) {
+        let written = self.written.as_ref().filter(|it| it.changes != cache.changes());
+        if let Some(&WrittenState { tunnel, pod_mtu, .. }) = written {
+            self.replace(cache, tunnel, pod_mtu).await;
+        }
+    }
+
+    async fn replace(&mut self, cache: &ClusterCache, tunnel: TunnelNeed, pod_mtu: u32) {
         let (node, datastore) = (self.node.clone(), self.datastore.as_str());
-        let writer = Writer::Agent;
-        let mut state = SavedState::new(writer, node, datastore, boot_id, follower, plan);
-        state.pod_mtu = Some(plan.pod_mtu);
-        if replace(&state, &follower.left_behind()).await {
-            self.written = written;
+        let mut state = SavedState::new(Writer::Agent, node, datastore, boot_id(), cache, tunnel);
+        state.pod_mtu = Some(pod_mtu);
+        if replace(&state, cache).await {
+            let (at, changes) = (Instant::now(), cache.changes());
+            self.written = Some(WrittenState { at, changes, tunnel, pod_mtu });
         }
     }
 }
 
-/// Replaces the file, and says whether that could be done.
-async fn replace(state: &SavedState, follower: &Follower) -> bool {
+/// Replaces the file, and returns whether that succeeded.
+async fn replace(state: &SavedState, cache: &ClusterCache) -> bool {
     let outcome = match Lock::wait(Path::new(NODE_LOCK), Limit::of(PATIENCE)).await {
-        Ok(_lock) => {
-            write_state(Path::new(STATE_FILE), state, follower).map_err(|it| it.to_string())
-        }
+        Ok(_lock) => write_state(Path::new(STATE_FILE), state, cache).map_err(|it| it.to_string()),
         Err(error) => Err(error.to_string()),
     };
     let file = STATE_FILE;

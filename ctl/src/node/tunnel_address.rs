@@ -1,64 +1,55 @@
-//! The upkeep of the tunnel device's address in the datastore.
+//! When the agent asks the datastore about the tunnel device's address.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::time::Instant;
 use weir_common::datastore::{Datastore, keys};
-use weir_common::network::{ClusterPool, Inventory, Peer, Problem, has_settled_tunnel};
-use weir_common::node::{self, Settled, Standing, settle_tunnel_address};
+use weir_common::network::{
+    ClusterPool, ClusterState, Peer, Problem, has_settled_tunnel, needs_tunnel,
+};
+use weir_common::node::{LocalFacts, TunnelOutcome, reconcile_tunnel_address};
 
 use crate::session::chain;
 
-/// How long a refusal stands while nothing changes that it may depend on. (A
-/// node's labels, and the addresses that others release, are among what the agent
-/// does not follow.)
-const REFUSAL_TIME: Duration = Duration::from_secs(60);
+/// How long it is taken for granted that there is no address, while nothing changes that
+/// it may depend on. (A node's labels, and the addresses that others release, are among
+/// what the agent does not follow.)
+const UNAVAILABLE_TIME: Duration = Duration::from_secs(60);
 
-/// How long a failure stands. Looking for an address may take many requests, and
-/// routes wait for it.
+/// How long a failure is taken for granted. Looking for an address may take many
+/// requests, and routes wait for it.
 const FAILURE_TIME: Duration = Duration::from_secs(5);
 
-/// What decides on a tunnel address, as far as the agent follows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Grounds {
+/// A node's tunnel address, as the datastore was last asked about it. The Node's field
+/// alone does not say that it is allocated: any program can write there.
+#[derive(Default)]
+pub struct TunnelAddress {
+    last: Option<CachedOutcome>,
+}
+
+/// What the datastore answered, and for how long that is not asked again.
+struct CachedOutcome {
+    key: CacheKey,
+    /// Until when, where there is no address, and the node's blocks: of a new one it may
+    /// get an address. Without it as long as the key stays the same.
+    until: Option<(Instant, Vec<IpNet>)>,
+    result: Result<Option<Problem>, String>,
+}
+
+/// What a tunnel address depends on, as far as the agent follows it.
+#[derive(PartialEq, Eq)]
+struct CacheKey {
     own: Peer,
     /// What cannot be read in the Node: it may be the address.
     flaw: Option<String>,
     pools: BTreeMap<String, ClusterPool>,
-    /// Whether anything is held that a restored datastore has forgotten.
+    is_needed: bool,
     is_holding: bool,
 }
 
-/// A node's tunnel address.
-#[derive(Default)]
-pub struct TunnelAddress {
-    /// The grounds on which the allocation was last found to be right. The
-    /// Node's field alone does not say so: anybody can write there.
-    settled: Option<Grounds>,
-    refused: Option<Refusal>,
-}
-
-/// Why there is no address, and until when that is taken for granted.
-struct Refusal {
-    grounds: Grounds,
-    /// The node's blocks: of a new one it may get an address.
-    blocks: Vec<IpNet>,
-    until: Instant,
-    why: Result<Problem, String>,
-}
-
-impl Refusal {
-    fn stands(&self, grounds: &Grounds, node: &str, inventory: &Inventory) -> bool {
-        Instant::now() < self.until
-            && self.grounds == *grounds
-            && self.blocks == blocks_of(node, inventory)
-    }
-}
-
-fn blocks_of(node: &str, inventory: &Inventory) -> Vec<IpNet> {
+fn blocks_of(node: &str, inventory: &ClusterState) -> Vec<IpNet> {
     let own = inventory.blocks.iter().filter(|(_, hosts)| hosts.contains(node));
     own.map(|(block, _)| *block).collect()
 }
@@ -67,77 +58,67 @@ impl TunnelAddress {
     /// Takes an address if `node` needs one, and gives it back if not. Asks the
     /// datastore only when something changed. Returns why a node that needs an
     /// address gets none: its containers reach others all the same. `is_holding` says
-    /// whether anything is held that a restored datastore has forgotten; `standing` is
-    /// asked when the datastore is.
+    /// whether anything is retained that a restored datastore has lost; `facts` are
+    /// asked for when the datastore is.
     ///
     /// # Errors
     /// What went wrong, in words. It is tried again.
     pub async fn renew(
         &mut self,
-        datastore: &Arc<dyn Datastore>,
+        datastore: &dyn Datastore,
         node: &str,
-        inventory: &Inventory,
+        inventory: &ClusterState,
         is_holding: bool,
-        standing: impl AsyncFnOnce() -> Result<Standing, String>,
+        facts: impl AsyncFnOnce() -> Result<LocalFacts, String>,
     ) -> Result<Option<Problem>, String> {
         let Some(own) = inventory.nodes.get(node) else {
             return Ok(None);
         };
-        let grounds = Grounds {
+        let key = CacheKey {
             own: own.clone(),
             flaw: inventory.flawed.get(&keys::node(node)).cloned(),
             pools: inventory.pools.clone(),
+            is_needed: needs_tunnel(node, inventory),
             is_holding,
         };
-        if has_settled_tunnel(node, inventory) && self.settled.as_ref() == Some(&grounds) {
-            return Ok(None);
+        let lasts = |(until, blocks): &(Instant, Vec<IpNet>)| {
+            Instant::now() < *until && *blocks == blocks_of(node, inventory)
+        };
+        let is_known = |it: &&CachedOutcome| it.key == key && it.until.as_ref().is_none_or(lasts);
+        if let Some(cached) = self.last.as_ref().filter(is_known) {
+            return cached.result.clone();
         }
-        if let Some(refused) = &self.refused
-            && refused.stands(&grounds, node, inventory)
-        {
-            return refused.why.clone().map(Some);
-        }
-        self.refused = None;
-        let (standing, now) = (standing().await?, jiff::Timestamp::now());
-        let datastore = datastore.as_ref();
-        match settle_tunnel_address(datastore, node, inventory, &standing, now).await {
-            Ok(Settled::AsItWas) => {}
-            Ok(Settled::Taken(address)) => tracing::info!(%address, "has a tunnel address"),
-            Ok(Settled::GivenBack) => {
-                tracing::info!("gave the tunnel address back: no pool needs it");
+        let (facts, now) = (facts().await?, jiff::Timestamp::now());
+        let outcome = reconcile_tunnel_address(datastore, node, inventory, &facts, now).await;
+        let (time, result) = match outcome {
+            Ok(TunnelOutcome::Unavailable(error)) => {
+                let (node, reason) = (node.to_owned(), error.to_string());
+                (Some(UNAVAILABLE_TIME), Ok(Some(Problem::NoTunnelAddress { node, reason })))
             }
-            Err(error) => {
-                let (time, why) = judge(node, &error);
-                let (blocks, until) = (blocks_of(node, inventory), Instant::now() + time);
-                self.refused = Some(Refusal { grounds, blocks, until, why: why.clone() });
-                return why.map(Some);
+            Ok(outcome) => {
+                if let TunnelOutcome::Taken(_) | TunnelOutcome::Released = outcome {
+                    tracing::info!(?outcome, "changed the tunnel address");
+                }
+                (None, Ok(None))
             }
-        }
-        self.settled = Some(grounds);
-        Ok(None)
+            Err(error) => (Some(FAILURE_TIME), Err(chain(&error))),
+        };
+        let until = time.map(|time| (Instant::now() + time, blocks_of(node, inventory)));
+        self.last = Some(CachedOutcome { key, until, result: result.clone() });
+        result
     }
 
-    /// Whether nothing is on its way: the datastore has what it should have of
-    /// `node`, or will not get it.
-    pub fn is_settled(&self, inventory: &Inventory, node: &str) -> bool {
-        self.refused.is_some() || has_settled_tunnel(node, inventory)
+    /// Whether the datastore has what it should have of `node`, or will not get it.
+    pub fn is_settled(&self, inventory: &ClusterState, node: &str) -> bool {
+        let is_unavailable = self.last.as_ref().is_some_and(|cached| cached.until.is_some());
+        is_unavailable || has_settled_tunnel(node, inventory)
     }
-}
-
-/// What an error comes to, and how long it is to stand: that there is no address to
-/// be had is a problem of the pools, everything else a failure.
-fn judge(node: &str, error: &node::Error) -> (Duration, Result<Problem, String>) {
-    if !error.means_none_left() {
-        return (FAILURE_TIME, Err(chain(error)));
-    }
-    let problem = Problem::NoTunnelAddress { node: node.to_owned(), reason: error.to_string() };
-    (REFUSAL_TIME, Ok(problem))
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use weir_common::network::Listing;
+    use weir_common::network::ClusterSnapshot;
     use weir_datastore::Memory;
 
     use super::*;
@@ -173,20 +154,20 @@ mod tests {
 
     async fn renew(
         tunnel: &mut TunnelAddress,
-        store: &Arc<dyn Datastore>,
-        inventory: &Inventory,
+        store: &dyn Datastore,
+        inventory: &ClusterState,
     ) -> Result<Option<Problem>, String> {
-        tunnel.renew(store, "n1", inventory, false, async || Ok(Standing::default())).await
+        tunnel.renew(store, "n1", inventory, false, async || Ok(LocalFacts::default())).await
     }
 
-    async fn inventory(store: &Arc<dyn Datastore>) -> Inventory {
-        Listing::read(store.as_ref(), usize::MAX).await.unwrap().inventory
+    async fn inventory(store: &dyn Datastore) -> ClusterState {
+        ClusterSnapshot::read(store, usize::MAX).await.unwrap().state
     }
 
     #[tokio::test]
     async fn an_exhausted_pool_is_a_problem_and_not_asked_again_until_something_changes() {
         let store = exhausted();
-        let shared: Arc<dyn Datastore> = Arc::new(store.another_process());
+        let shared = store.another_process();
         let mut tunnel = TunnelAddress::default();
         let before = inventory(&shared).await;
         let problem = renew(&mut tunnel, &shared, &before).await.unwrap().unwrap();

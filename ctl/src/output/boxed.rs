@@ -1,8 +1,9 @@
 //! Tables in a box of `+`, `-` and `|`, as calicoctl's IPAM commands print
 //! them: titles centred, numbers to the right, all else to the left.
 
+use super::records;
+use super::style::Style;
 use super::width::{width, widths};
-use super::{Style, records};
 
 /// The table with its header; records where there is no room for a table.
 pub fn table(header: &[&str], rows: &[Vec<String>], style: Style) -> String {

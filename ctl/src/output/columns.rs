@@ -2,8 +2,9 @@
 //! minimal width of 5 and a padding of 3: every cell, the last one too, is
 //! padded.
 
+use super::records;
+use super::style::Style;
 use super::width::widths;
-use super::{Style, records};
 
 const MINIMAL_WIDTH: usize = 5;
 const PADDING: usize = 3;

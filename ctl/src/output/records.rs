@@ -1,7 +1,7 @@
 //! Tables that are too wide for the terminal: each row as a record with a line
 //! for each column.
 
-use super::Style;
+use super::style::Style;
 use super::width::width;
 
 /// The rows, each followed by an empty line.

@@ -1,33 +1,14 @@
 //! Reading blocks.
 
 use ipnet::IpNet;
-use weir_common::datastore::{Datastore, Entry, Revision, keys};
-use weir_common::ipam::{Block, Stored};
+use weir_common::datastore::{Datastore, Entry, Pages, Revision, keys};
+use weir_common::ipam::{Block, Stored, read_block};
 
-use super::StoreError;
-
-/// How many blocks are read at once.
-const PAGE: usize = 500;
+use super::error::StoreError;
 
 /// No IPv4 block is larger than this (Calico's rule for block sizes): all
 /// addresses in one have this many bits in common.
 const SHORTEST_IPV4_BLOCK: u8 = 20;
-
-/// Reads a stored block, which must be the one that its key names.
-///
-/// # Errors
-/// [`StoreError::Unreadable`].
-pub(super) fn read_block(entry: Entry) -> Result<Stored<Block>, StoreError> {
-    let Entry { key, value, revision } = entry;
-    match Block::from_json(&value) {
-        Ok(block) if keys::block(block.cidr) == key => Ok(Stored { value: block, revision }),
-        Ok(block) => {
-            let cause = format!("it holds block {}", block.cidr).into();
-            Err(StoreError::Unreadable { key, cause })
-        }
-        Err(cause) => Err(StoreError::Unreadable { key, cause: Box::new(cause) }),
-    }
-}
 
 /// How many of a block's addresses are in use.
 pub fn in_use(block: &Block) -> usize {
@@ -45,7 +26,7 @@ pub async fn blocks_in(
     range: Option<IpNet>,
 ) -> Result<(Vec<Stored<Block>>, Revision), StoreError> {
     let (entries, revision) = entries_in(datastore, range).await?;
-    let blocks = entries.into_iter().map(|(_, entry)| read_block(entry));
+    let blocks = entries.iter().map(|(_, entry)| read_block(entry));
     Ok((blocks.collect::<Result<_, _>>()?, revision))
 }
 
@@ -56,22 +37,15 @@ pub(super) async fn entries_in(
 ) -> Result<(Vec<(IpNet, Entry)>, Revision), StoreError> {
     let prefix = range.map_or_else(|| keys::BLOCKS.to_owned(), key_prefix);
     let is_wanted = |cidr: &IpNet| range.is_none_or(|range| overlap(range, *cidr));
-    let mut found = Vec::new();
-    let mut after = None;
-    let mut first_revision = None;
-    loop {
-        let page = datastore.list(&prefix, after.as_deref(), PAGE).await?;
+    let (mut found, mut first_revision) = (Vec::new(), None);
+    let mut pages = Pages::new(datastore, prefix);
+    while let Some(page) = pages.next().await? {
         first_revision.get_or_insert(page.revision);
-        let named = page
-            .entries
-            .into_iter()
-            .filter_map(|entry| Some((keys::parse_block(&entry.key)?, entry)));
+        let named = |entry: Entry| Some((keys::parse_block(&entry.key)?, entry));
+        let named = page.entries.into_iter().filter_map(named);
         found.extend(named.filter(|(cidr, _)| is_wanted(cidr)));
-        after = page.next;
-        if after.is_none() {
-            return Ok((found, first_revision.unwrap_or_default()));
-        }
     }
+    Ok((found, first_revision.unwrap_or_default()))
 }
 
 /// What the keys of all blocks with addresses in `range` begin with: for IPv4

@@ -1,10 +1,10 @@
 //! Changing the configuration of IPAM.
 
-use weir_common::datastore::{Datastore, Outcome, Selection, keys};
-use weir_common::resources::{IPAM_CONFIG_NAME, IpamConfig, Kind};
+use weir_common::datastore::{Datastore, Decision, Selection, keys, transact};
+use weir_common::ipam::Guarded;
+use weir_common::resources::IpamConfig;
 
-use super::guard::Guard;
-use super::{ATTEMPTS, StoreError};
+use super::error::StoreError;
 
 /// Changes the configuration of IPAM, which is made when it is not there.
 ///
@@ -15,25 +15,20 @@ pub async fn configure(
     datastore: &dyn Datastore,
     change: impl Fn(&mut IpamConfig),
 ) -> Result<(), StoreError> {
-    let key = || keys::IPAM_CONFIG.to_owned();
-    for _ in 0..ATTEMPTS {
-        let mut guard = Guard::read(datastore, vec![Selection::Key(key())]).await?;
-        let stored = guard.take_one(0);
-        let mut config = match &stored {
+    let change = &change;
+    transact(datastore, |_| async move {
+        let key = keys::IPAM_CONFIG.to_owned();
+        let guarded = Guarded::read(datastore, [Selection::Key(key.clone())]).await?;
+        let entry = guarded.entry(0);
+        let mut config = match entry {
             Some(entry) => IpamConfig::from_json(&entry.value)?,
             None => IpamConfig::default(),
         };
         change(&mut config);
         config.check()?;
-        let mut transaction = guard.transaction();
-        match stored {
-            Some(entry) => transaction.update(key(), entry.revision, config.to_json()),
-            None => transaction.create(key(), config.to_json()),
-        };
-        if let Outcome::Committed(_) = datastore.commit(transaction).await? {
-            return Ok(());
-        }
-    }
-    let name = IPAM_CONFIG_NAME.to_owned();
-    Err(StoreError::Contended { kind: Kind::IpamConfig, name, attempts: ATTEMPTS })
+        let mut transaction = guarded.transaction();
+        transaction.put(key, entry.map(|entry| entry.revision), config.to_json());
+        Ok(Decision::Commit(transaction, ()))
+    })
+    .await
 }

@@ -1,12 +1,13 @@
 //! Creating resources.
 
 use ipnet::IpNet;
-use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, keys};
+use weir_common::datastore::{Datastore, Decision, Entry, Selection, keys, transact};
+use weir_common::ipam::Guarded;
 use weir_common::resources::{self, Birth, IpPool, Kind, Resource, check_blocks, check_overlap};
 
 use super::blocks::entries_in;
-use super::guard::Guard;
-use super::{ATTEMPTS, StoreError, read_stored_pool};
+use super::error::StoreError;
+use super::read::read_stored_pool;
 
 /// Creates a resource.
 ///
@@ -25,40 +26,33 @@ pub async fn create(
     birth: &Birth,
 ) -> Result<(), StoreError> {
     resource.check()?;
-    for _ in 0..ATTEMPTS {
-        if let Outcome::Committed(_) = try_create(datastore, resource, birth).await? {
-            return Ok(());
-        }
-    }
-    let name = resource.name().to_owned();
-    Err(StoreError::Contended { kind: resource.kind, name, attempts: ATTEMPTS })
+    transact(datastore, |_| decide(datastore, resource, birth)).await
 }
 
-async fn try_create(
+async fn decide(
     datastore: &dyn Datastore,
     resource: &Resource,
     birth: &Birth,
-) -> Result<Outcome, StoreError> {
+) -> Result<Decision<()>, StoreError> {
     let (kind, name) = (resource.kind, resource.name());
     let key = kind.key(name);
-    let mut selections = vec![Selection::Key(key.clone())];
-    if kind == Kind::IpPool {
-        selections.push(Selection::Prefix(keys::POOLS.to_owned()));
-    }
-    let mut guard = Guard::read(datastore, selections).await?;
-    if guard.take_one(0).is_some() {
+    let guarded = Guarded::read(datastore, selections(kind, &key)).await?;
+    if guarded.entry(0).is_some() {
         return Err(StoreError::AlreadyExists { kind, name: name.to_owned() });
     }
-    let mut transaction = guard.transaction();
+    let mut transaction = guarded.transaction();
     if kind == Kind::IpPool {
-        let pools = guard.selected.pop().unwrap_or_default();
-        check_pool(datastore, &resource.pool()?, &pools).await?;
-        let prefix = keys::POOLS.to_owned();
-        transaction.compares.push(Compare::NoneNewer { prefix, revision: guard.revision });
+        check_pool(datastore, &resource.pool()?, guarded.entries(1)).await?;
+        transaction.none_newer(keys::POOLS.to_owned(), guarded.revision);
     }
-    let value = resource.clone().created(birth.clone()).to_stored(None)?;
-    transaction.create(key, value);
-    Ok(datastore.commit(transaction).await?)
+    transaction.create(key, resource.clone().created(birth.clone()).to_stored(None)?);
+    Ok(Decision::Commit(transaction, ()))
+}
+
+/// What a change of a resource rests on: itself, and for a pool all pools.
+pub(super) fn selections(kind: Kind, key: &str) -> Vec<Selection> {
+    let pools = (kind == Kind::IpPool).then(|| Selection::Prefix(keys::POOLS.to_owned()));
+    std::iter::once(Selection::Key(key.to_owned())).chain(pools).collect()
 }
 
 /// Checks a new pool against the pools there are, then against the blocks

@@ -9,72 +9,75 @@
 //! deleting again.
 
 use ipnet::IpNet;
-use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, Write, keys};
+use weir_common::datastore::{Attempts, Datastore, Entry, Selection, Transaction, Write, keys};
 use weir_common::ipam::release::{abandon, forget_full, give_back};
-use weir_common::ipam::{Attribute, Block, Stored};
+use weir_common::ipam::{Attribute, Block, Blocks, Guarded, Stored, read_block};
 use weir_common::node::TUNNEL_HANDLES;
 
-use super::blocks::{in_use, read_block};
-use super::delete::{Deleted, Deletion};
-use super::guard::Guard;
-use super::{StoreError, release};
+use super::blocks::in_use;
+use super::deletion::{Deleted, Deletion};
+use super::error::StoreError;
+use super::release::read_handles;
 
 /// How many affinities are given up in one transaction: each takes three writes.
 const AFFINITIES_AT_ONCE: usize = 40;
 
-/// Tries to delete the node in `entry`.
+/// Tries to delete the node in `entry`; answers whether it is gone.
 ///
 /// # Errors
 /// [`StoreError::Unreadable`]; [`StoreError::Datastore`].
 pub(super) async fn delete_node(
     deletion: &Deletion<'_>,
-    guard: &Guard,
+    attempts: &mut Attempts,
+    guarded: &Guarded,
     entry: Entry,
     deleted: &mut Deleted,
-) -> Result<Outcome, StoreError> {
+) -> Result<bool, StoreError> {
     let (datastore, host) = (deletion.datastore, deletion.name);
-    if release_tunnel_addresses(datastore, guard, host, deleted).await? == Outcome::Conflict {
-        return Ok(Outcome::Conflict);
+    let (transaction, addresses) = release_tunnel_addresses(datastore, guarded, host).await?;
+    if !transaction.writes.is_empty() {
+        if !attempts.commit(datastore, transaction).await? {
+            return Ok(false);
+        }
+        deleted.addresses += addresses;
     }
     let prefix = keys::affinities_of(host);
-    let mut snapshot = datastore.read(&[Selection::Prefix(prefix.clone())]).await?;
-    let affinities = snapshot.selected.pop().unwrap_or_default();
+    let snapshot = datastore.read(&[Selection::Prefix(prefix.clone())]).await?;
+    let affinities = snapshot.entries(0);
     for (number, batch) in affinities.chunks(AFFINITIES_AT_ONCE).enumerate() {
         deletion.observer.progress(number * AFFINITIES_AT_ONCE, affinities.len());
-        if give_up(datastore, guard, host, batch, deleted).await? == Outcome::Conflict {
-            return Ok(Outcome::Conflict);
+        let (transaction, given_up) = give_up(datastore, guarded, host, batch).await?;
+        if !attempts.commit(datastore, transaction).await? {
+            return Ok(false);
         }
+        deleted.blocks += given_up.blocks;
+        deleted.blocks_without_host += given_up.blocks_without_host;
+        deleted.addresses_without_host += given_up.addresses_without_host;
     }
-    let mut transaction = guard.transaction();
-    transaction.compares.push(Compare::NoneNewer { prefix, revision: snapshot.revision });
+    let mut transaction = guarded.transaction();
+    transaction.none_newer(prefix, snapshot.revision);
     transaction.delete(entry.key, entry.revision);
     transaction.writes.push(Write::Delete { key: keys::machine(host) });
-    Ok(datastore.commit(transaction).await?)
+    Ok(attempts.commit(datastore, transaction).await?)
 }
 
-/// Releases the addresses of the node's tunnel devices, in one transaction.
+/// The transaction that releases the addresses of the node's tunnel devices, and how many
+/// these are; without writes when it has none.
 async fn release_tunnel_addresses(
     datastore: &dyn Datastore,
-    guard: &Guard,
+    guarded: &Guarded,
     host: &str,
-    deleted: &mut Deleted,
-) -> Result<Outcome, StoreError> {
+) -> Result<(Transaction, usize), StoreError> {
     let ids = TUNNEL_HANDLES.map(|handle| format!("{handle}{host}"));
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-    let mut transaction = guard.transaction();
+    let (mut transaction, mut addresses) = (guarded.transaction(), 0);
     let mut cidrs: Vec<IpNet> = Vec::new();
-    let handles = release::read_handles(datastore, &ids).await?;
-    for (id, handle) in ids.iter().zip(handles) {
-        let Some(handle) = handle else { continue };
+    for handle in read_handles(datastore, &ids).await?.into_iter().flatten() {
         cidrs.extend(handle.value.blocks());
-        transaction.delete(keys::handle(id), handle.revision);
-    }
-    if transaction.writes.is_empty() {
-        return Ok(Outcome::Committed(guard.revision));
+        transaction.delete(handle.key, handle.revision);
     }
     cidrs.sort();
     cidrs.dedup();
-    let mut addresses = 0;
     for stored in read_blocks(datastore, &cidrs).await?.into_iter().flatten() {
         let of_tunnel =
             |holder: &Attribute| holder.handle_id.as_deref().is_some_and(|id| ids.contains(&id));
@@ -84,61 +87,43 @@ async fn release_tunnel_addresses(
             give_back(&stored, &ordinals, &mut transaction);
         }
     }
-    let outcome = datastore.commit(transaction).await?;
-    if let Outcome::Committed(_) = outcome {
-        deleted.addresses += addresses;
-    }
-    Ok(outcome)
+    Ok((transaction, addresses))
 }
 
-/// Deletes these affinities of the host, and their blocks or the host's name
-/// in them.
+/// The transaction that deletes these affinities of the host, and their blocks or the
+/// host's name in them; and what went by it.
 async fn give_up(
     datastore: &dyn Datastore,
-    guard: &Guard,
+    guarded: &Guarded,
     host: &str,
     affinities: &[Entry],
-    deleted: &mut Deleted,
-) -> Result<Outcome, StoreError> {
-    let mut transaction = guard.transaction();
+) -> Result<(Transaction, Deleted), StoreError> {
+    let (mut transaction, mut deleted) = (guarded.transaction(), Deleted::default());
+    let mut cidrs: Vec<IpNet> = Vec::new();
     for affinity in affinities {
         transaction.delete(affinity.key.clone(), affinity.revision);
         if let Some((_, cidr)) = keys::parse_affinity(&affinity.key) {
             forget_full(host, cidr, &mut transaction);
+            cidrs.push(cidr);
         }
     }
-    let cidrs: Vec<IpNet> = affinities
-        .iter()
-        .filter_map(|affinity| keys::parse_affinity(&affinity.key))
-        .map(|(_, cidr)| cidr)
-        .collect();
-    let (mut removed, mut kept, mut addresses) = (0, 0, 0);
-    for stored in read_blocks(datastore, &cidrs).await?.into_iter().flatten() {
-        if stored.value.host() != Some(host) {
-            continue;
-        }
+    let of_host = |stored: &Stored<Block>| stored.value.host() == Some(host);
+    for stored in read_blocks(datastore, &cidrs).await?.into_iter().flatten().filter(of_host) {
         if abandon(&stored, &mut transaction) {
-            removed += 1
+            deleted.blocks += 1;
         } else {
-            kept += 1
+            deleted.blocks_without_host += 1;
         }
-        addresses += in_use(&stored.value);
+        deleted.addresses_without_host += in_use(&stored.value);
     }
-    let outcome = datastore.commit(transaction).await?;
-    if let Outcome::Committed(_) = outcome {
-        deleted.blocks += removed;
-        deleted.blocks_without_host += kept;
-        deleted.addresses_without_host += addresses;
-    }
-    Ok(outcome)
+    Ok((transaction, deleted))
 }
 
 async fn read_blocks(
     datastore: &dyn Datastore,
     cidrs: &[IpNet],
 ) -> Result<Vec<Option<Stored<Block>>>, StoreError> {
-    let selections: Vec<_> = cidrs.iter().map(|cidr| Selection::Key(keys::block(*cidr))).collect();
-    let snapshot = datastore.read(&selections).await?;
-    let entries = snapshot.selected.into_iter().map(|mut entries| entries.pop());
-    entries.map(|entry| entry.map(read_block).transpose()).collect()
+    let snapshot = datastore.read(&Blocks::selections(cidrs)).await?;
+    let blocks = snapshot.selected.iter().map(|found| found.first().map(read_block).transpose());
+    Ok(blocks.collect::<Result<_, _>>()?)
 }

@@ -7,7 +7,7 @@
 //! - What fits into one transaction is deleted in one. It compares that no
 //!   block near the pool's range was made or changed since it was read.
 //! - Else, and when that was in vain because others change blocks there all
-//!   the time, the pool is disabled first. From then on nobody takes an address
+//!   the time, the pool is disabled first. From then on no program takes an address
 //!   from it, and its blocks can be deleted one batch after the other, each
 //!   only if it and the pool are still as they were read; what happens in
 //!   other pools does not matter. If an address turns up nevertheless, or
@@ -23,28 +23,25 @@
 use ipnet::IpNet;
 use serde_json::Value;
 use weir_common::datastore::{
-    Compare, Datastore, Entry, Outcome, Revision, Selection, Transaction, keys,
+    Attempts, Datastore, Decision, Entry, Pages, Revision, Transaction, keys, transact,
 };
 use weir_common::ipam::release::forget_full;
-use weir_common::ipam::{Block, Stored};
+use weir_common::ipam::{Block, Guarded, Stored};
 use weir_common::node::is_tunnel_address;
 use weir_common::resources::{Kind, Resource};
 
 use super::blocks::{self, blocks_in, in_use};
-use super::delete::{Deleted, Deletion};
-use super::guard::Guard;
+use super::deletion::{Deleted, Deletion};
+use super::error::StoreError;
+use super::read::read_stored_pool;
 use super::release::release_all;
-use super::{ATTEMPTS, StoreError, read_stored_pool};
 
 /// After so many attempts in one transaction the pool is disabled first.
-const ATTEMPTS_AT_ONCE: usize = 5;
+const ATTEMPTS_AT_ONCE: u32 = 5;
 
 /// The most keys deleted in one transaction. An affinity takes what its host
 /// noted about the block along; etcd allows 128 writes.
 const BATCH: usize = 60;
-
-/// How many affinities are read at once.
-const PAGE: usize = 500;
 
 /// Deletes a pool. When that fails the pool becomes what it was; what was
 /// deleted or released in it by then stays so.
@@ -53,7 +50,12 @@ const PAGE: usize = 500;
 /// As [`Deletion::run`]; [`StoreError::LeftDisabled`] when the pool could not
 /// be made what it was.
 pub(super) async fn delete_pool(deletion: &Deletion<'_>) -> Result<Deleted, StoreError> {
-    let mut removal = Removal { deletion, disabled: None, deleted: Deleted::default() };
+    let mut removal = Removal {
+        deletion,
+        attempts: Attempts::default(),
+        disabled: None,
+        deleted: Deleted::default(),
+    };
     match removal.run().await {
         Ok(()) => Ok(removal.deleted),
         Err(error) => Err(removal.restore(error).await),
@@ -69,193 +71,180 @@ struct Disabled {
 /// A pool on its way out.
 struct Removal<'a> {
     deletion: &'a Deletion<'a>,
+    attempts: Attempts,
     /// Set as soon as the pool may have been disabled here.
     disabled: Option<Disabled>,
     deleted: Deleted,
 }
 
-/// The pool and what it had in the datastore at one step.
-struct Step {
-    guard: Guard,
+/// The pool and what it had in the datastore when it was last read.
+struct State {
+    guarded: Guarded,
     entry: Entry,
     contents: Contents,
 }
 
 impl Removal<'_> {
     async fn run(&mut self) -> Result<(), StoreError> {
-        for attempt in 0..ATTEMPTS {
-            if let Outcome::Committed(_) = self.step(attempt).await? {
-                return Ok(());
-            }
-        }
-        let name = self.deletion.name.to_owned();
-        Err(StoreError::Contended { kind: Kind::IpPool, name, attempts: ATTEMPTS })
+        while !self.try_remove().await? {}
+        Ok(())
     }
 
-    /// Takes the next step; the last one is committed, after all others, and
-    /// after a conflict, everything is read again.
-    async fn step(&mut self, attempt: usize) -> Result<Outcome, StoreError> {
+    /// Reads everything and goes as far as possible; answers whether the pool is gone.
+    async fn try_remove(&mut self) -> Result<bool, StoreError> {
         let (datastore, name) = (self.deletion.datastore, self.deletion.name);
-        let selection = Selection::Key(Kind::IpPool.key(name));
-        let mut guard = Guard::read(datastore, vec![selection]).await?;
-        let Some(entry) = guard.take_one(0) else {
-            return Err(StoreError::DoesNotExist { kind: Kind::IpPool, name: name.to_owned() });
-        };
+        let attempt = self.attempts.begin()?;
+        let (guarded, entry) = self.deletion.read().await?;
         if attempt == 0 {
             self.deletion.check_version(&entry)?;
         }
         let Some(pool) = read_stored_pool(&entry) else {
             // Without a range there is nothing that could be in it.
-            let mut transaction = guard.transaction();
-            transaction.delete(entry.key, entry.revision);
-            return Ok(datastore.commit(transaction).await?);
+            return self.delete_itself(&guarded, entry).await;
         };
         let contents = Contents::read(datastore, pool.cidr).await?;
         if !self.deletion.force {
             contents.check_unused(name, pool.cidr)?;
         }
-        let few = contents.addresses() == 0 && contents.doomed.len() < BATCH;
-        let step = Step { guard, entry, contents };
-        if is_disabled(&step.entry) {
-            return self.empty(&step).await;
+        let few = contents.addresses() == 0 && contents.to_delete.len() < BATCH;
+        let state = State { guarded, entry, contents };
+        if is_disabled(&state.entry) && state.contents.addresses() > 0 {
+            self.release(&state).await?;
+            Ok(false)
+        } else if is_disabled(&state.entry) {
+            self.delete_in_batches(state).await
+        } else if few && attempt < ATTEMPTS_AT_ONCE {
+            self.delete_at_once(state, pool.cidr).await
+        } else {
+            self.disable(state).await?;
+            Ok(false)
         }
-        if few && attempt < ATTEMPTS_AT_ONCE {
-            return self.delete_at_once(step, pool.cidr).await;
-        }
-        self.disable(step).await?;
-        Ok(Outcome::Conflict)
     }
 
     /// Deletes everything in one transaction.
-    async fn delete_at_once(&mut self, step: Step, range: IpNet) -> Result<Outcome, StoreError> {
-        let Step { guard, entry, contents } = step;
-        let mut transaction = guard.transaction();
-        contents.compare_range(range, &mut transaction);
-        delete_all(&contents.doomed, &mut transaction);
+    async fn delete_at_once(&mut self, state: State, range: IpNet) -> Result<bool, StoreError> {
+        let State { guarded, entry, contents } = state;
+        let mut transaction = guarded.transaction();
+        // More keys than those of the range begin alike, so that others can make this fail.
+        transaction.none_newer(blocks::key_prefix(range), contents.revision);
+        delete_all(&contents.to_delete, &mut transaction);
         transaction.delete(entry.key, entry.revision);
-        let outcome = self.deletion.datastore.commit(transaction).await?;
-        if let Outcome::Committed(_) = outcome {
-            self.deleted.blocks += contents.blocks.len();
-        }
-        Ok(outcome)
+        let is_done = self.commit(transaction).await?;
+        self.deleted.blocks += if is_done { contents.blocks.len() } else { 0 };
+        Ok(is_done)
     }
 
     /// Disables the pool, unless it was changed meanwhile.
-    async fn disable(&mut self, step: Step) -> Result<(), StoreError> {
-        let Step { guard, entry, .. } = step;
+    async fn disable(&mut self, state: State) -> Result<(), StoreError> {
+        let State { guarded, entry, .. } = state;
         let written = with_disabled(&entry, Some(true.into()))?;
-        let mut transaction = guard.transaction();
+        let mut transaction = guarded.transaction();
         transaction.update(entry.key, entry.revision, written.clone());
         // Before the commit: its answer may get lost.
         let before = self.disabled.replace(Disabled { original: entry.value, written });
-        if self.deletion.datastore.commit(transaction).await? == Outcome::Conflict {
+        if !self.commit(transaction).await? {
             self.disabled = before;
         }
         Ok(())
     }
 
-    /// Releases what is in use in a disabled pool, or else deletes what is
-    /// left, and with the last of it the pool.
-    async fn empty(&mut self, step: &Step) -> Result<Outcome, StoreError> {
-        if step.contents.addresses() > 0 {
-            self.release(step).await?;
-            return Ok(Outcome::Conflict);
-        }
-        self.delete_in_batches(step).await
-    }
-
-    /// Releases the addresses in use, as far as nobody changes their blocks
+    /// Releases the addresses in use, as far as no other program changes their blocks
     /// meanwhile.
-    async fn release(&mut self, step: &Step) -> Result<(), StoreError> {
-        let (mut done, total) = (0, step.contents.addresses());
-        for block in step.contents.blocks.iter().filter(|block| in_use(&block.value) > 0) {
-            let pool = (step.entry.key.as_str(), step.entry.revision);
-            let released = release_all(self.deletion.datastore, &step.guard, pool, block).await?;
-            if let Outcome::Committed(_) = released {
-                self.deleted.addresses += in_use(&block.value);
+    async fn release(&mut self, state: &State) -> Result<(), StoreError> {
+        let (datastore, State { guarded, entry, contents }) = (self.deletion.datastore, state);
+        let (mut done, total) = (0, contents.addresses());
+        for block in contents.blocks.iter().filter(|block| in_use(&block.value) > 0) {
+            let addresses = in_use(&block.value);
+            if release_all(datastore, &mut self.attempts, guarded, entry, block).await? {
+                self.deleted.addresses += addresses;
             }
-            done += in_use(&block.value);
+            done += addresses;
             self.deletion.observer.progress(done, total);
         }
         Ok(())
     }
 
-    /// Deletes blocks and affinities. The pool goes once a look found none:
-    /// who does not compare pools (Calico) may have made one even so.
-    async fn delete_in_batches(&mut self, step: &Step) -> Result<Outcome, StoreError> {
-        let Step { guard, entry, contents } = step;
-        let datastore = self.deletion.datastore;
-        if contents.doomed.is_empty() {
-            let mut transaction = guard.transaction();
-            transaction.delete(entry.key.clone(), entry.revision);
-            return Ok(datastore.commit(transaction).await?);
+    /// Deletes blocks and affinities. The pool goes once none was found: a program that
+    /// does not compare pools (Calico) may have made one even so.
+    async fn delete_in_batches(&mut self, state: State) -> Result<bool, StoreError> {
+        let State { guarded, entry, contents } = state;
+        if contents.to_delete.is_empty() {
+            return self.delete_itself(&guarded, entry).await;
         }
-        for (number, batch) in contents.doomed.chunks(BATCH).enumerate() {
-            self.deletion.observer.progress(number * BATCH, contents.doomed.len());
-            let mut transaction = guard.transaction();
+        for (number, batch) in contents.to_delete.chunks(BATCH).enumerate() {
+            self.deletion.observer.progress(number * BATCH, contents.to_delete.len());
+            let mut transaction = guarded.transaction();
             transaction.unchanged(entry.key.clone(), entry.revision);
             delete_all(batch, &mut transaction);
-            if datastore.commit(transaction).await? == Outcome::Conflict {
+            if !self.commit(transaction).await? {
                 break;
             }
-            let is_block = |(key, _): &&Doomed| keys::parse_block(key).is_some();
+            let is_block = |(key, _): &&KeyToDelete| keys::parse_block(key).is_some();
             self.deleted.blocks += batch.iter().filter(is_block).count();
         }
-        Ok(Outcome::Conflict)
+        Ok(false)
+    }
+
+    async fn delete_itself(&mut self, guarded: &Guarded, pool: Entry) -> Result<bool, StoreError> {
+        let mut transaction = guarded.transaction();
+        transaction.delete(pool.key, pool.revision);
+        self.commit(transaction).await
+    }
+
+    async fn commit(&mut self, transaction: Transaction) -> Result<bool, StoreError> {
+        Ok(self.attempts.commit(self.deletion.datastore, transaction).await?)
     }
 
     /// Makes the pool what it was, if it was disabled here; gives the error to
     /// report.
     async fn restore(&self, error: StoreError) -> StoreError {
         let Some(disabled) = &self.disabled else { return error };
-        for _ in 0..ATTEMPTS {
-            match self.try_restore(disabled).await {
-                Ok(Outcome::Committed(_)) => return error,
-                Ok(Outcome::Conflict) => {}
-                Err(_) => break,
+        let restored =
+            transact(self.deletion.datastore, |_| self.decide_to_restore(disabled)).await;
+        match restored {
+            Ok(()) | Err(StoreError::DoesNotExist { .. }) => error,
+            Err(_) => {
+                let name = self.deletion.name.to_owned();
+                StoreError::LeftDisabled { name, cause: Box::new(error) }
             }
         }
-        let name = self.deletion.name.to_owned();
-        StoreError::LeftDisabled { name, cause: Box::new(error) }
     }
 
-    async fn try_restore(&self, disabled: &Disabled) -> Result<Outcome, StoreError> {
-        let datastore = self.deletion.datastore;
-        let selection = Selection::Key(Kind::IpPool.key(self.deletion.name));
-        let mut guard = Guard::read(datastore, vec![selection]).await?;
-        let Some(entry) = guard.take_one(0).filter(is_disabled) else {
-            return Ok(Outcome::Committed(guard.revision));
-        };
+    async fn decide_to_restore(&self, disabled: &Disabled) -> Result<Decision<()>, StoreError> {
+        let (guarded, entry) = self.deletion.read().await?;
+        if !is_disabled(&entry) {
+            return Ok(Decision::Done(()));
+        }
         let value = if entry.value == disabled.written {
             disabled.original.clone()
         } else {
-            // Somebody else changed the pool after it was disabled here: that
-            // change stays.
+            // Another program changed the pool after it was disabled here: that change
+            // stays.
             with_disabled(&entry, flag(&disabled.original))?
         };
-        let mut transaction = guard.transaction();
+        let mut transaction = guarded.transaction();
         transaction.update(entry.key, entry.revision, value);
-        Ok(datastore.commit(transaction).await?)
+        Ok(Decision::Commit(transaction, ()))
     }
 }
 
 /// A key to delete, and when it was last written.
-type Doomed = (String, Revision);
+type KeyToDelete = (String, Revision);
 
 /// What a pool has in the datastore besides itself.
 struct Contents {
     blocks: Vec<Stored<Block>>,
-    doomed: Vec<Doomed>,
+    to_delete: Vec<KeyToDelete>,
     revision: Revision,
 }
 
 impl Contents {
     async fn read(datastore: &dyn Datastore, range: IpNet) -> Result<Self, StoreError> {
         let (blocks, revision) = blocks_in(datastore, Some(range)).await?;
-        let mut doomed: Vec<Doomed> =
+        let mut to_delete: Vec<KeyToDelete> =
             blocks.iter().map(|block| (keys::block(block.value.cidr), block.revision)).collect();
-        doomed.extend(affinities_in(datastore, range).await?);
-        Ok(Self { blocks, doomed, revision })
+        to_delete.extend(affinities_in(datastore, range).await?);
+        Ok(Self { blocks, to_delete, revision })
     }
 
     /// How many addresses are in use.
@@ -274,17 +263,10 @@ impl Contents {
             }
         }
     }
-
-    /// Requires that no block in the range is new or changed. More keys than
-    /// those of the range begin alike, so that others can make this fail.
-    fn compare_range(&self, range: IpNet, transaction: &mut Transaction) {
-        let prefix = blocks::key_prefix(range);
-        transaction.compares.push(Compare::NoneNewer { prefix, revision: self.revision });
-    }
 }
 
-fn delete_all(doomed: &[Doomed], transaction: &mut Transaction) {
-    for (key, revision) in doomed {
+fn delete_all(to_delete: &[KeyToDelete], transaction: &mut Transaction) {
+    for (key, revision) in to_delete {
         transaction.delete(key.clone(), *revision);
         if let Some((host, block)) = keys::parse_affinity(key) {
             forget_full(host, block, transaction);
@@ -292,22 +274,20 @@ fn delete_all(doomed: &[Doomed], transaction: &mut Transaction) {
     }
 }
 
-async fn affinities_in(datastore: &dyn Datastore, range: IpNet) -> Result<Vec<Doomed>, StoreError> {
-    let mut found = Vec::new();
-    let mut after = None;
-    loop {
-        let page = datastore.list(keys::HOSTS, after.as_deref(), PAGE).await?;
-        for entry in page.entries {
+async fn affinities_in(
+    datastore: &dyn Datastore,
+    range: IpNet,
+) -> Result<Vec<KeyToDelete>, StoreError> {
+    let (mut found, mut pages) = (Vec::new(), Pages::new(datastore, keys::HOSTS));
+    while let Some(page) = pages.next().await? {
+        let is_in = |entry: &Entry| {
             let block = keys::parse_affinity(&entry.key).map(|(_, block)| block);
-            if block.is_some_and(|block| blocks::overlap(range, block)) {
-                found.push((entry.key, entry.revision));
-            }
-        }
-        after = page.next;
-        if after.is_none() {
-            return Ok(found);
-        }
+            block.is_some_and(|block| blocks::overlap(range, block))
+        };
+        let concerned = page.entries.into_iter().filter(is_in);
+        found.extend(concerned.map(|entry| (entry.key, entry.revision)));
     }
+    Ok(found)
 }
 
 /// What the stored pool says about being disabled, if anything.
@@ -316,7 +296,7 @@ fn flag(value: &[u8]) -> Option<Value> {
     value.get("spec")?.get("disabled").cloned()
 }
 
-/// Whether nobody takes an address from the stored pool.
+/// Whether the stored pool gives no new address.
 fn is_disabled(entry: &Entry) -> bool {
     flag(&entry.value) == Some(Value::Bool(true))
 }

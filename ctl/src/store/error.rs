@@ -1,6 +1,8 @@
 //! Why a resource could not be read or changed.
 
 use ipnet::IpNet;
+use weir_common::datastore::{Contended, Unreadable};
+use weir_common::ipam;
 use weir_common::resources::{self, Kind, LabelError, PatchError};
 
 /// Why a resource could not be read or changed.
@@ -75,28 +77,33 @@ pub enum StoreError {
     /// Someone is moving the datastore.
     #[error("the datastore is locked: its ClusterInformation says datastoreReady: false")]
     Locked,
-    /// Others changed the same things again and again.
-    #[error("{kind}({name}) was changed by others {attempts} times in a row; try again")]
-    Contended {
-        /// Its kind.
-        kind: Kind,
-        /// Its name.
-        name: String,
-        /// How often it was tried.
-        attempts: usize,
-    },
+    /// Others changed the same keys again and again.
+    #[error(transparent)]
+    Contended(#[from] Contended),
     /// A stored value cannot be read.
-    #[error("the value under {key} cannot be read")]
-    Unreadable {
-        /// The key.
-        key: String,
-        /// What is wrong with it.
-        #[source]
-        cause: Box<dyn std::error::Error + Send + Sync>,
-    },
+    #[error("the value under {} cannot be read: {}", .0.key, .0.reason)]
+    Unreadable(Unreadable),
     /// The datastore failed.
     #[error(transparent)]
     Datastore(#[from] weir_common::datastore::Error),
+}
+
+impl From<Unreadable> for StoreError {
+    fn from(unreadable: Unreadable) -> Self {
+        Self::Unreadable(unreadable)
+    }
+}
+
+impl From<ipam::Error> for StoreError {
+    fn from(error: ipam::Error) -> Self {
+        match error {
+            ipam::Error::NotReady => Self::Locked,
+            ipam::Error::Malformed { key, reason } => Unreadable { key, reason }.into(),
+            ipam::Error::Contended(contended) => contended.into(),
+            ipam::Error::Datastore(error) => error.into(),
+            other => Self::Refused(other.to_string()),
+        }
+    }
 }
 
 impl StoreError {
@@ -124,12 +131,7 @@ impl StoreError {
             Self::Locked => "wait until the migration is over, or end it with: \
                              calicoctl datastore migrate unlock"
                 .to_owned(),
-            Self::Contended { kind, name, .. } => format!(
-                "see what becomes of it with: weirctl get {} {name} -o yaml; then run the same \
-                 command again",
-                kind.alias()
-            ),
-            Self::Unreadable { key, .. } => unreadable(key),
+            Self::Unreadable(Unreadable { key, .. }) => unreadable(key),
             Self::Datastore(_) => "see which datastore that is, and who named it, with: \
                                    weirctl get ippool -v"
                 .to_owned(),
@@ -141,6 +143,7 @@ impl StoreError {
             | Self::Patch(_)
             | Self::Label(_)
             | Self::LeftDisabled { .. }
+            | Self::Contended(_)
             | Self::Refused(_) => return None,
         })
     }
@@ -175,7 +178,8 @@ mod tests {
     fn one_of_each() -> Vec<StoreError> {
         let (kind, name) = (Kind::Node, String::from("n1"));
         let invalid = || Error::Invalid(vec![FieldError::new("Spec", "wrong").value(5)]);
-        let unreadable = |key: String| StoreError::Unreadable { key, cause: "no JSON".into() };
+        let unreadable =
+            |key: String| StoreError::from(Unreadable { key, reason: "no JSON".into() });
         let failed = || datastore::Error::Unavailable {
             location: "127.0.0.1:2379".into(),
             cause: "refused".into(),
@@ -198,7 +202,7 @@ mod tests {
             StoreError::LeftDisabled { name: name.clone(), cause },
             StoreError::Refused("first: weirctl get nodes".into()),
             StoreError::Locked,
-            StoreError::Contended { kind, name, attempts: 500 },
+            Contended::new(vec![kind.key(&name)]).into(),
             unreadable(Kind::Node.key("n1")),
             unreadable(Kind::IpPool.key("blue")),
             StoreError::Datastore(failed()),

@@ -1,11 +1,11 @@
 //! The pools of a new cluster.
 
-use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, keys};
+use weir_common::datastore::{Datastore, Decision, Entry, Selection, keys, transact};
+use weir_common::ipam::Guarded;
 use weir_common::resources::{Birth, Kind, Resource};
 
 use super::create::check_pool;
-use super::guard::Guard;
-use super::{ATTEMPTS, StoreError};
+use super::error::StoreError;
 
 /// Creates these pools, all in one transaction, unless there is a pool
 /// already: then nothing is changed, and the names of the pools there are come
@@ -19,26 +19,22 @@ pub async fn initialize(
     datastore: &dyn Datastore,
     pools: &[(Resource, Birth)],
 ) -> Result<Vec<String>, StoreError> {
-    for _ in 0..ATTEMPTS {
-        let selection = Selection::Prefix(keys::POOLS.to_owned());
-        let mut guard = Guard::read(datastore, vec![selection]).await?;
-        let existing = guard.selected.pop().unwrap_or_default();
+    transact(datastore, |_| async move {
+        let prefix = keys::POOLS.to_owned();
+        let guarded = Guarded::read(datastore, [Selection::Prefix(prefix.clone())]).await?;
+        let existing = guarded.entries(0);
         if !existing.is_empty() {
             let name = |entry: &Entry| Kind::IpPool.name_of(&entry.key).map(str::to_owned);
-            return Ok(existing.iter().filter_map(name).collect());
+            return Ok(Decision::Done(existing.iter().filter_map(name).collect()));
         }
-        let mut transaction = guard.transaction();
-        let prefix = keys::POOLS.to_owned();
-        transaction.compares.push(Compare::NoneNewer { prefix, revision: guard.revision });
+        let mut transaction = guarded.transaction();
+        transaction.none_newer(prefix, guarded.revision);
         for (pool, birth) in pools {
             check_pool(datastore, &pool.pool()?, &[]).await?;
             let value = pool.clone().created(birth.clone()).to_stored(None)?;
             transaction.create(pool.kind.key(pool.name()), value);
         }
-        if let Outcome::Committed(_) = datastore.commit(transaction).await? {
-            return Ok(Vec::new());
-        }
-    }
-    let name = pools.first().map(|(pool, _)| pool.name().to_owned()).unwrap_or_default();
-    Err(StoreError::Contended { kind: Kind::IpPool, name, attempts: ATTEMPTS })
+        Ok(Decision::Commit(transaction, Vec::new()))
+    })
+    .await
 }

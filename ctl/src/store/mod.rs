@@ -7,11 +7,11 @@ mod create;
 mod delete;
 mod delete_node;
 mod delete_pool;
+mod deletion;
+mod dry_run;
 mod error;
-mod guard;
 mod initialize;
 mod read;
-mod rehearsal;
 mod release;
 mod rename_node;
 mod update;
@@ -19,11 +19,11 @@ mod update;
 pub use blocks::{blocks_in, in_use};
 pub use configure::configure;
 pub use create::create;
-pub use delete::{Deleted, Deletion};
+pub use deletion::{Deleted, Deletion};
+pub use dry_run::DryRun;
 pub use error::StoreError;
 pub use initialize::initialize;
 pub use read::{List, find_pool_by_cidr, get, list, read_stored_pool};
-pub use rehearsal::Rehearsal;
 pub use rename_node::{Moved, Rename};
 pub use update::{apply, modify, replace};
 
@@ -35,8 +35,3 @@ pub trait Observer: Send + Sync {
     /// So many entries of the datastore are read, of a number that is not known.
     fn reading(&self, entries: usize);
 }
-
-/// How often a change is decided anew because something it rests on changed
-/// meanwhile. Each time somebody else's change got through, so that only a
-/// crowd of this size can wear one out.
-const ATTEMPTS: usize = 500;

@@ -1,10 +1,10 @@
 //! Reading resources.
 
 use ipnet::IpNet;
-use weir_common::datastore::{Datastore, Entry, Revision, Selection, keys};
+use weir_common::datastore::{Datastore, Entry, Revision, Selection, Stored, keys};
 use weir_common::resources::{IpPool, Kind, Resource};
 
-use super::StoreError;
+use super::error::StoreError;
 
 /// All resources of a kind as of one moment.
 pub struct List {
@@ -85,9 +85,8 @@ pub fn read_stored_pool(entry: &Entry) -> Option<IpPool> {
 }
 
 pub(super) fn to_resource(kind: Kind, entry: &Entry) -> Result<Resource, StoreError> {
-    let resource = Resource::from_stored(kind, &entry.value).map_err(|cause| {
-        StoreError::Unreadable { key: entry.key.clone(), cause: Box::new(cause) }
-    })?;
+    let parse = |value: &[u8]| Resource::from_stored(kind, value);
+    let resource = Stored::read(entry, parse)?.value;
     // By the name of its key it can be asked for, and deleted.
     let named = match kind.name_of(&entry.key) {
         Some(name) if resource.name().is_empty() => resource.renamed(name),

@@ -6,22 +6,19 @@
 //! nodes keep their routes meanwhile, and the same command finishes a rename that was cut
 //! off.
 
-use std::error::Error;
-
 use serde::Deserialize;
 use serde_json::json;
 use weir_common::datastore::{
-    Compare, Datastore, Entry, Outcome, Paging, Revision, Selection, Transaction, Write, keys,
+    Attempts, Datastore, Decision, Entry, Pages, Selection, Transaction, Write, keys, transact,
 };
 use weir_common::ipam::release::count_again;
-use weir_common::ipam::{ATTRIBUTE_NODE, Attribute, Block, Handle, Stored, affinity_of_host};
+use weir_common::ipam::{
+    ATTRIBUTE_NODE, Attribute, Block, Guarded, Handle, Stored, affinity_of_host, read_block,
+};
 use weir_common::node::TUNNEL_HANDLES;
 use weir_common::resources::{Kind, Resource};
 
-use super::blocks::read_block;
-use super::guard::Guard;
-use super::release::read_handle;
-use super::{ATTEMPTS, StoreError};
+use super::error::StoreError;
 
 /// How many keys are moved in one transaction: each takes two writes and a comparison.
 const KEYS_AT_ONCE: usize = 40;
@@ -65,32 +62,33 @@ impl Rename<'_> {
             [keys::RENAMES.to_owned(), keys::affinities_of(new), keys::affinities_of(old)];
         let selections = keys.into_iter().map(Selection::Key);
         let selections: Vec<_> = selections.chain(prefixes.map(Selection::Prefix)).collect();
-        for _ in 0..ATTEMPTS {
-            let guard = Guard::read(self.datastore, selections.clone()).await?;
-            if self.goes_on(&guard.selected[4])? {
-                return Ok(true);
-            }
-            self.check(&guard.selected)?;
-            let mut transaction = guard.transaction();
-            let marker = json!({"to": new}).to_string().into_bytes();
-            transaction.create(keys::rename(old), marker);
-            let [node, machine] = [0, 1].map(|index| guard.selected[index].first());
-            for entry in [node, machine].into_iter().flatten() {
-                transaction.unchanged(entry.key.clone(), entry.revision);
-            }
-            if let Some(node) = node {
-                transaction.create(keys::node(new), renamed_node(node, new)?);
-            }
-            if let Some(machine) = machine.filter(|_| guard.selected[3].is_empty()) {
-                transaction.create(keys::machine(new), machine.value.clone());
-            }
-            let (prefix, revision) = (keys::affinities_of(new), guard.revision);
-            transaction.compares.push(Compare::NoneNewer { prefix, revision });
-            if let Outcome::Committed(_) = self.datastore.commit(transaction).await? {
-                return Ok(false);
-            }
+        transact(self.datastore, |_| self.decide_to_begin(selections.clone())).await
+    }
+
+    async fn decide_to_begin(
+        &self,
+        selections: Vec<Selection>,
+    ) -> Result<Decision<bool>, StoreError> {
+        let (old, new) = (self.old, self.new);
+        let guarded = Guarded::read(self.datastore, selections).await?;
+        if self.goes_on(guarded.entries(4))? {
+            return Ok(Decision::Done(true));
         }
-        Err(self.contended())
+        self.check(&guarded.selected)?;
+        let mut transaction = guarded.transaction();
+        transaction.create(keys::rename(old), json!({"to": new}).to_string().into_bytes());
+        let [node, machine] = [0, 1].map(|index| guarded.entry(index));
+        for entry in [node, machine].into_iter().flatten() {
+            transaction.unchanged(entry.key.clone(), entry.revision);
+        }
+        if let Some(node) = node {
+            transaction.create(keys::node(new), renamed_node(node, new)?);
+        }
+        if let Some(machine) = machine.filter(|_| guarded.entry(3).is_none()) {
+            transaction.create(keys::machine(new), machine.value.clone());
+        }
+        transaction.none_newer(keys::affinities_of(new), guarded.revision);
+        Ok(Decision::Commit(transaction, false))
     }
 
     /// Whether the marker of this very rename is there.
@@ -100,8 +98,8 @@ impl Rename<'_> {
     /// [`StoreError::Unreadable`].
     fn goes_on(&self, markers: &[Entry]) -> Result<bool, StoreError> {
         for entry in markers {
-            let marker: Marker =
-                serde_json::from_slice(&entry.value).map_err(|cause| unreadable(entry, cause))?;
+            let parse = |value: &[u8]| serde_json::from_slice::<Marker>(value);
+            let marker = Stored::read(entry, parse)?.value;
             let (from, to) = (&entry.key[keys::RENAMES.len()..], marker.to.as_str());
             if (from, to) == (self.old, self.new) {
                 return Ok(true);
@@ -148,80 +146,73 @@ impl Rename<'_> {
     /// # Errors
     /// As [`Rename::begin`]; the marker is still there then.
     pub async fn finish(&self) -> Result<Moved, StoreError> {
-        let mut moved = Moved::default();
-        for _ in 0..ATTEMPTS {
-            let mut outcome = self.move_blocks(&mut moved).await?;
+        let (mut moved, mut attempts) = (Moved::default(), Attempts::default());
+        loop {
+            attempts.begin()?;
+            let is_moved = self.move_blocks(&mut attempts, &mut moved).await?;
             // Affinities without their block, and notes.
             for prefix in [keys::affinities_of, keys::full_of] {
-                while self.move_keys(prefix(self.old), &prefix(self.new)).await? {}
+                let (old, new) = (prefix(self.old), prefix(self.new));
+                while self.move_keys(&mut attempts, &old, &new).await? {}
             }
-            if let Outcome::Committed(_) = outcome {
-                outcome = self.end().await?;
-            }
-            if let Outcome::Committed(_) = outcome {
+            if is_moved && self.end(&mut attempts).await? {
                 return Ok(moved);
             }
         }
-        Err(self.contended())
     }
 
-    /// Moves all blocks but those that somebody else changed meanwhile: then it is a conflict.
-    async fn move_blocks(&self, moved: &mut Moved) -> Result<Outcome, StoreError> {
-        let (mut after, mut paging) = (None, Paging::default());
-        let mut outcome = Outcome::Committed(Revision::default());
-        loop {
-            let page = self.datastore.list(keys::BLOCKS, after.as_deref(), paging.limit()).await?;
-            paging.learn(&page);
-            let named = |entry: &Entry| keys::parse_block(&entry.key).is_some();
-            for entry in page.entries.into_iter().filter(named) {
+    /// Moves the blocks; answers whether all were, which those are not that another program
+    /// changed meanwhile.
+    async fn move_blocks(
+        &self,
+        attempts: &mut Attempts,
+        moved: &mut Moved,
+    ) -> Result<bool, StoreError> {
+        let (mut pages, mut all) = (Pages::new(self.datastore, keys::BLOCKS), true);
+        while let Some(page) = pages.next().await? {
+            let named = |entry: &&Entry| keys::parse_block(&entry.key).is_some();
+            for entry in page.entries.iter().filter(named) {
                 let stored = read_block(entry)?;
-                if let Some(changed) = self.renamed(&stored.value)
-                    && self.move_block(&stored, changed, moved).await? == Outcome::Conflict
-                {
-                    outcome = Outcome::Conflict;
+                let Some((block, addresses)) = self.renamed(&stored.value) else { continue };
+                let transaction = self.move_block(&stored, &block).await?;
+                if attempts.commit(self.datastore, transaction).await? {
+                    moved.blocks += usize::from(stored.value.host() == Some(self.old));
+                    moved.addresses += addresses;
+                } else {
+                    all = false;
                 }
             }
-            after = page.next;
-            if after.is_none() {
-                return Ok(outcome);
-            }
         }
+        Ok(all)
     }
 
     /// Moves a block, with its affinity, its note and the handles of tunnels.
     async fn move_block(
         &self,
         stored: &Stored<Block>,
-        (block, addresses): (Block, usize),
-        moved: &mut Moved,
-    ) -> Result<Outcome, StoreError> {
+        block: &Block,
+    ) -> Result<Transaction, StoreError> {
         let (old, new, cidr) = (self.old, self.new, block.cidr);
         let pairs = TUNNEL_HANDLES.map(|id| [format!("{id}{old}"), format!("{id}{new}")]);
-        let pairs = pairs.iter().filter(|[id, _]| held(&stored.value, id) != held(&block, id));
+        let pairs = pairs.iter().filter(|[id, _]| held(&stored.value, id) != held(block, id));
         let own = [keys::affinity(old, cidr), keys::full(old, cidr)];
         let handles = pairs.clone().flatten().map(|id| keys::handle(id));
-        let selections = own.into_iter().chain(handles).map(Selection::Key).collect();
-        let mut guard = Guard::read(self.datastore, selections).await?;
-        let mut transaction = guard.transaction();
+        let selections: Vec<_> = own.into_iter().chain(handles).map(Selection::Key).collect();
+        let guarded = Guarded::read(self.datastore, selections).await?;
+        let mut transaction = guarded.transaction();
         transaction.update(keys::block(cidr), stored.revision, block.to_json());
         let is_own = stored.value.host() == Some(old);
         for (at, key) in [keys::affinity(new, cidr), keys::full(new, cidr)].into_iter().enumerate()
         {
-            if let Some(entry) = guard.take_one(at).filter(|_| is_own) {
+            if let Some(entry) = guarded.entry(at).filter(|_| is_own) {
                 move_key(entry, key, &mut transaction);
             }
         }
         for (at, pair) in pairs.enumerate() {
-            let mut read = |at: usize| guard.take_one(at).map(read_handle).transpose();
-            let handles = [read(2 + 2 * at)?, read(3 + 2 * at)?];
-            move_handle(pair, handles, &block, &mut transaction);
+            let read = |at: usize| guarded.stored(at, Handle::from_json);
+            move_handle(pair, [read(2 + 2 * at)?, read(3 + 2 * at)?], block, &mut transaction);
         }
-        let outcome = self.datastore.commit(transaction).await?;
-        if let Outcome::Committed(_) = outcome {
-            moved.blocks += usize::from(is_own);
-            moved.addresses += addresses;
-        }
-        Ok(outcome)
+        Ok(transaction)
     }
 
     /// The block with the new name in the place of the old one, and how many of its
@@ -258,42 +249,42 @@ impl Rename<'_> {
 
     /// Moves keys that begin with `old`, as many as one transaction takes. Answers whether
     /// there were any.
-    async fn move_keys(&self, old: String, new: &str) -> Result<bool, StoreError> {
-        let guard = Guard::read(self.datastore, vec![Selection::Prefix(old.clone())]).await?;
-        let mut transaction = guard.transaction();
-        for entry in guard.selected[0].iter().take(KEYS_AT_ONCE) {
+    async fn move_keys(
+        &self,
+        attempts: &mut Attempts,
+        old: &str,
+        new: &str,
+    ) -> Result<bool, StoreError> {
+        let guarded = Guarded::read(self.datastore, [Selection::Prefix(old.to_owned())]).await?;
+        let mut transaction = guarded.transaction();
+        for entry in guarded.entries(0).iter().take(KEYS_AT_ONCE) {
             let key = format!("{new}{}", &entry.key[old.len()..]);
-            move_key(entry.clone(), key, &mut transaction);
+            move_key(entry, key, &mut transaction);
         }
         if transaction.writes.is_empty() {
             return Ok(false);
         }
-        // What somebody else changed meanwhile is read again.
-        self.datastore.commit(transaction).await?;
+        // What another program changed meanwhile is read again.
+        attempts.commit(self.datastore, transaction).await?;
         Ok(true)
     }
 
     /// Removes the marker and what else has the old name, if the node got no further block.
-    async fn end(&self) -> Result<Outcome, StoreError> {
+    async fn end(&self, attempts: &mut Attempts) -> Result<bool, StoreError> {
         let keys = [keys::rename(self.old), keys::node(self.old), keys::machine(self.old)];
-        let mut selections = keys.map(Selection::Key).to_vec();
         let prefix = keys::affinities_of(self.old);
+        let mut selections = keys.map(Selection::Key).to_vec();
         selections.push(Selection::Prefix(prefix.clone()));
-        let guard = Guard::read(self.datastore, selections).await?;
-        if !guard.selected[3].is_empty() {
-            return Ok(Outcome::Conflict);
+        let guarded = Guarded::read(self.datastore, selections).await?;
+        if guarded.entry(3).is_some() {
+            return Ok(false);
         }
-        let mut transaction = guard.transaction();
-        for entry in guard.selected.iter().flatten() {
+        let mut transaction = guarded.transaction();
+        for entry in guarded.selected.iter().flatten() {
             transaction.delete(entry.key.clone(), entry.revision);
         }
-        transaction.compares.push(Compare::NoneNewer { prefix, revision: guard.revision });
-        Ok(self.datastore.commit(transaction).await?)
-    }
-
-    fn contended(&self) -> StoreError {
-        let name = self.old.to_owned();
-        StoreError::Contended { kind: Kind::Node, name, attempts: ATTEMPTS }
+        transaction.none_newer(prefix, guarded.revision);
+        Ok(attempts.commit(self.datastore, transaction).await?)
     }
 }
 
@@ -316,24 +307,17 @@ fn move_handle(
         handle.block.clear();
     }
     handle.set(block.cidr, held(block, new));
-    match there {
-        Some(it) => transaction.update(keys::handle(new), it.revision, handle.to_json()),
-        None => transaction.create(keys::handle(new), handle.to_json()),
-    };
+    transaction.put(keys::handle(new), there.map(|it| it.revision), handle.to_json());
 }
 
 /// Moves what is under a key to another one.
-fn move_key(entry: Entry, key: String, transaction: &mut Transaction) {
-    transaction.delete(entry.key, entry.revision);
-    transaction.writes.push(Write::Put { key, value: entry.value });
+fn move_key(entry: &Entry, key: String, transaction: &mut Transaction) {
+    transaction.delete(entry.key.clone(), entry.revision);
+    transaction.writes.push(Write::Put { key, value: entry.value.clone() });
 }
 
 /// What to store for a node under its new name.
 fn renamed_node(entry: &Entry, name: &str) -> Result<Vec<u8>, StoreError> {
-    let node = Resource::from_stored(Kind::Node, &entry.value);
-    Ok(node.map_err(|cause| unreadable(entry, cause))?.renamed(name).to_stored(None)?)
-}
-
-fn unreadable(entry: &Entry, cause: impl Error + Send + Sync + 'static) -> StoreError {
-    StoreError::Unreadable { key: entry.key.clone(), cause: Box::new(cause) }
+    let parse = |value: &[u8]| Resource::from_stored(Kind::Node, value);
+    Ok(Stored::read(entry, parse)?.value.renamed(name).to_stored(None)?)
 }

@@ -1,11 +1,13 @@
 //! Changing resources.
 
-use weir_common::datastore::{Compare, Datastore, Entry, Outcome, Selection, keys};
+use weir_common::datastore::{Attempts, Datastore, Decision, Entry, keys, transact};
+use weir_common::ipam::Guarded;
 use weir_common::resources::{self, Birth, IpPool, Kind, Resource, check_update};
 
-use super::create::check_pool;
-use super::guard::Guard;
-use super::{ATTEMPTS, StoreError, create, read, read_stored_pool};
+use super::create::{check_pool, selections};
+use super::error::StoreError;
+use super::read::read_stored_pool;
+use super::{create, read};
 
 /// Replaces a resource that is there.
 ///
@@ -31,7 +33,9 @@ pub async fn apply(
     resource: &Resource,
     birth: &Birth,
 ) -> Result<(), StoreError> {
-    for _ in 0..ATTEMPTS {
+    let mut attempts = Attempts::default();
+    loop {
+        attempts.begin()?;
         match replace(datastore, resource).await {
             Err(StoreError::DoesNotExist { .. }) => {}
             result => return result,
@@ -41,12 +45,10 @@ pub async fn apply(
             result => return result,
         }
     }
-    let name = resource.name().to_owned();
-    Err(StoreError::Contended { kind: resource.kind, name, attempts: ATTEMPTS })
 }
 
 /// Changes a resource that is there by `change`, which is given the resource
-/// as it is and says what becomes of it; anew each time somebody else changed
+/// as it is and says what becomes of it; again each time another program changed
 /// it meanwhile.
 ///
 /// # Errors
@@ -57,31 +59,23 @@ pub async fn modify<T>(
     name: &str,
     change: impl Fn(&Resource) -> Result<(Resource, T), StoreError>,
 ) -> Result<T, StoreError> {
-    for _ in 0..ATTEMPTS {
-        let key = read::key_of(kind, name)?;
-        let mut selections = vec![Selection::Key(key.clone())];
-        if kind == Kind::IpPool {
-            selections.push(Selection::Prefix(keys::POOLS.to_owned()));
-        }
-        let mut guard = Guard::read(datastore, selections).await?;
-        let Some(entry) = guard.take_one(0) else {
+    let (key, change) = (&read::key_of(kind, name)?, &change);
+    transact(datastore, |_| async move {
+        let guarded = Guarded::read(datastore, selections(kind, key)).await?;
+        let Some(entry) = guarded.entry(0) else {
             return Err(StoreError::DoesNotExist { kind, name: name.to_owned() });
         };
-        let (new, result) = change(&read::to_resource(kind, &entry)?)?;
-        let value = replacement(&entry, &new)?;
-        let mut transaction = guard.transaction();
-        if kind == Kind::IpPool && !keeps_addresses(&entry, &new.pool()?)? {
-            let pools = guard.selected.pop().unwrap_or_default();
-            check_pool(datastore, &new.pool()?, &pools).await?;
-            let prefix = keys::POOLS.to_owned();
-            transaction.compares.push(Compare::NoneNewer { prefix, revision: guard.revision });
+        let (new, result) = change(&read::to_resource(kind, entry)?)?;
+        let value = replacement(entry, &new)?;
+        let mut transaction = guarded.transaction();
+        if kind == Kind::IpPool && !keeps_addresses(entry, &new.pool()?)? {
+            check_pool(datastore, &new.pool()?, guarded.entries(1)).await?;
+            transaction.none_newer(keys::POOLS.to_owned(), guarded.revision);
         }
-        transaction.update(key, entry.revision, value);
-        if let Outcome::Committed(_) = datastore.commit(transaction).await? {
-            return Ok(result);
-        }
-    }
-    Err(StoreError::Contended { kind, name: name.to_owned(), attempts: ATTEMPTS })
+        transaction.update(key.clone(), entry.revision, value);
+        Ok(Decision::Commit(transaction, result))
+    })
+    .await
 }
 
 /// What to store in the place of `entry`.

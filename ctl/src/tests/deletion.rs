@@ -2,7 +2,7 @@
 
 use super::*;
 use weir_common::datastore::{Compare, Outcome, Transaction, Write, keys};
-use weir_datastore::memory::{Call, CommitFault};
+use weir_datastore::memory::{CommitFault, MemoryCall};
 
 const BLOCKS: &str = "/calico/ipam/v2/assignment/ipv4/block/";
 
@@ -62,7 +62,7 @@ async fn empty_blocks_and_affinities_go_with_their_pool_and_no_others() {
 
 /// Lets somebody write a block just before each of the first commits, so many.
 fn interfere(memory: &Memory, taken: (String, Vec<u8>), times: u64) {
-    memory.before_each(Call::Commit, move |nth, other| {
+    memory.before_each(MemoryCall::Commit, move |nth, other| {
         if nth <= times {
             other.seed([taken.clone()]);
         }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde_json::json;
 use weir_common::datastore::keys;
 use weir_common::ipam::{Affinity, Attribute, Block, Handle, affinity_of_host};
-use weir_datastore::memory::{Call, CommitFault};
+use weir_datastore::memory::{CommitFault, MemoryCall};
 
 use super::*;
 
@@ -319,7 +319,8 @@ async fn a_tunnels_address_that_goes_with_its_pool_is_taken_from_the_node() {
             }
             assert_eq!(call(&memory, line).await.exit, 0, "{line}");
             assert_eq!(spec_of_node(&memory), left);
-            assert_eq!(memory.dump().keys().collect::<Vec<_>>(), [&keys::node("n1")]);
+            let keys = [keys::CLUSTER_INFORMATION, &keys::node("n1")];
+            assert_eq!(memory.dump().keys().collect::<Vec<_>>(), keys);
         }
     }
 }
@@ -397,7 +398,7 @@ async fn a_container_that_comes_meanwhile_keeps_its_address_and_the_pool() {
     for nth in 1..=3 {
         let memory = tunnel_in_pool("10.1.0.3").await;
         let pool = memory.dump()[&keys::pool("p")].clone();
-        memory.before_each(Call::Commit, move |commit, other| async move {
+        memory.before_each(MemoryCall::Commit, move |commit, other| async move {
             if commit == nth {
                 take(&other);
             }

@@ -1,5 +1,8 @@
 //! The pools of a new cluster.
 
+use serde_json::json;
+use weir_common::datastore::keys;
+
 use super::*;
 
 #[tokio::test]
@@ -17,7 +20,38 @@ async fn a_new_cluster_gets_calicos_default_pool() {
     let answer = call(&memory, "init --cidr 10.0.0.0/8").await;
     assert_eq!(answer.exit, 0);
     assert_eq!(answer.output, "Nothing to do: there is a pool already (default-ipv4-ippool)\n");
-    assert_eq!(memory.dump().len(), 1);
+    assert_eq!(memory.dump().len(), 2, "the pool, and the cluster's information");
+}
+
+/// Calico's programs refuse to work without the flag, and tell clusters by the GUID.
+#[tokio::test]
+async fn the_first_writer_gives_the_cluster_a_guid() {
+    let information = |memory: &Memory| -> Value {
+        serde_json::from_slice(&memory.dump()[keys::CLUSTER_INFORMATION]).unwrap()
+    };
+    let memory = Memory::new();
+    assert_eq!(call(&memory, "init --dry-run").await.exit, 0);
+    assert!(memory.dump().is_empty());
+    call(&memory, "init").await;
+    let made = information(&memory);
+    assert_eq!(
+        (&made["kind"], &made["metadata"]["name"]),
+        (&json!("ClusterInformation"), &json!("default"))
+    );
+    assert_eq!(made["spec"]["datastoreReady"], true);
+    assert!(made["spec"]["clusterGUID"].as_str().is_some_and(|guid| !guid.contains('-')), "{made}");
+    call(&memory, "ipam configure --strictaffinity true").await;
+    assert_eq!(information(&memory), made, "it stays");
+    // An earlier version made pools alone, and Calico may have written other things.
+    for line in ["init", "ipam configure --strictaffinity true"] {
+        let memory = recorded_store("small");
+        let old = json!({"metadata": {"name": "default"}, "spec": {"calicoVersion": "v3"}});
+        memory.seed([(keys::CLUSTER_INFORMATION.to_owned(), old.to_string().into_bytes())]);
+        assert_eq!(call(&memory, line).await.exit, 0);
+        let made = information(&memory);
+        assert!(made["spec"]["clusterGUID"].is_string(), "{line}: {made}");
+        assert_eq!(made["spec"]["calicoVersion"], "v3");
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! The commands that look into the use of addresses and mend it.
 
 use serde_json::json;
+use weir_common::audit::{Attached, ThisNode};
 use weir_common::datastore::keys;
-use weir_common::ipam::audit::{Attached, ThisNode};
 use weir_common::ipam::{Assignee, Block};
 use weir_common::network::AttachmentIdentity;
 
@@ -33,7 +33,7 @@ async fn a_recorded_store_has_no_problems() {
 }
 
 #[tokio::test]
-async fn what_is_damaged_is_reported_and_mended() {
+async fn what_is_damaged_is_reported_and_repaired() {
     let memory = recorded_store("busy");
     put(&memory, keys::handle("pods.lost"), &json!({"block": {"10.7.0.0/30": 1}}));
     put(&memory, keys::affinity("n1", cidr("10.9.0.32/29")), &json!({"state": "pending"}));
@@ -47,16 +47,16 @@ async fn what_is_damaged_is_reported_and_mended() {
          [affinity-unsettled] host n1 has left the claim of block 10.9.0.32/29 halfway\n\
          \x20 repair: delete the affinity: the block is not the host's\n\
          Check complete; found 2 problems.\n\
-         2 of them can be mended: weirctl ipam check --repair\n"
+         2 of them can be repaired: weirctl ipam check --repair\n"
     );
     assert_eq!(answer.exit, 1);
     let answer = call(&memory, "ipam check --repair").await;
     assert_eq!(
         answer.output.split_once('\n').unwrap().1,
         "[affinity-unsettled] host n1 has left the claim of block 10.9.0.32/29 halfway\n\
-         \x20 mended: delete the affinity: the block is not the host's\n\
+         \x20 repaired: delete the affinity: the block is not the host's\n\
          [handle-without-address] handle pods.lost has no address\n\
-         \x20 mended: delete the handle\n\
+         \x20 repaired: delete the handle\n\
          Check complete; found 0 problems.\n"
     );
     assert_eq!(answer.exit, 0);
@@ -85,7 +85,7 @@ async fn a_report_in_json_is_read_back_to_release_what_leaked() {
     let arguments = ["ipam", "check", "-o", "json"];
     let answer = call_on_node(&memory, &arguments, "", Some(node.clone())).await;
     let (report, advice) = answer.output.rsplit_once("}\n").unwrap();
-    assert_eq!(advice, "2 of them can be mended: weirctl ipam check --repair\n");
+    assert_eq!(advice, "2 of them can be repaired: weirctl ipam check --repair\n");
     let report = format!("{report}}}\n");
     let value: Value = serde_json::from_str(&report).unwrap();
     assert_eq!(value["findings"][0]["kind"], "address-without-attachment");
@@ -99,7 +99,7 @@ async fn a_report_in_json_is_read_back_to_release_what_leaked() {
     let arguments = ["ipam", "check", "--repair", "-o", "json"];
     let answer = call_on_node(&memory, &arguments, "", Some(node)).await;
     let value: Value = serde_json::from_str(&answer.output).unwrap();
-    assert_eq!((answer.exit, &value["repairs"][0]["done"]), (0, &json!("mended")));
+    assert_eq!((answer.exit, &value["repairs"][0]["done"]), (0, &json!("repaired")));
     let answer = call(&memory, "ipam show --ip=10.1.0.9").await;
     assert!(answer.output.contains("Handle ID: net.alive\n"), "{}", answer.output);
 }

@@ -4,7 +4,9 @@ use serde_json::json;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::Want;
 use weir_common::ipam::{Assignee, Family, engine};
-use weir_common::network::{Listing, PresentTunnel, UnderlayLink, Way, difference, plan_cluster};
+use weir_common::network::{
+    ActualTunnel, ClusterSnapshot, RouteKind, UnderlayLink, diff, plan_cluster,
+};
 
 use super::golden::{WIDTHS, check, style};
 use super::*;
@@ -33,31 +35,31 @@ fn underlay() -> Underlay {
 }
 
 /// A kernel that has all that n1 should have.
-async fn agreeing(memory: &Memory) -> Present {
-    let inventory = Listing::read(memory, usize::MAX).await.unwrap().inventory;
+async fn agreeing(memory: &Memory) -> ActualState {
+    let inventory = ClusterSnapshot::read(memory, usize::MAX).await.unwrap().state;
     let plan = plan_cluster("n1", &inventory, &underlay());
-    let tunnel = plan.tunnel.as_ref().map(|tunnel| PresentTunnel {
+    let tunnel = plan.tunnel.as_ref().map(|tunnel| ActualTunnel {
         claimed: true,
         up: true,
         mtu: tunnel.mtu,
         addresses: tunnel.address.iter().map(|address| (*address).into()).collect(),
     });
     let routes = plan.routes.iter().map(|(range, way)| (*range, Some(way.clone()))).collect();
-    let present = Present { tunnel, routes, ..Present::default() };
-    assert_eq!(difference(&plan, &present).0, []);
+    let present = ActualState { tunnel, routes, ..ActualState::default() };
+    assert_eq!(diff(&plan, &present).0, []);
     present
 }
 
-async fn status(memory: &Memory, line: &str, present: Present, style: Style) -> Answer {
-    let mut surroundings = Prepared::new("", None);
-    surroundings.cluster = (underlay(), present);
+async fn status(memory: &Memory, line: &str, present: ActualState, style: Style) -> Answer {
+    let mut environment = Prepared::new("", None);
+    environment.cluster = (underlay(), present);
     let arguments: Vec<&str> = line.split(' ').collect();
-    call_in(memory, &arguments, &surroundings, style).await
+    call_in(memory, &arguments, &environment, style).await
 }
 
 /// Breaks what the kernel has, in each way there is.
-fn disturb(present: &mut Present) {
-    let by_hand = Way::Direct {
+fn disturb(present: &mut ActualState) {
+    let by_hand = RouteKind::Direct {
         next_hop: "172.16.1.99".parse().unwrap(),
         link: "eth0".to_owned(),
         source: "172.16.1.11".parse().unwrap(),
@@ -66,7 +68,7 @@ fn disturb(present: &mut Present) {
     present.routes.remove(&ranges[0]);
     present.routes.insert(ranges[1], Some(by_hand.clone()));
     present.routes.remove(&ranges[2]);
-    present.foreign.insert(ranges[2]);
+    present.occupied.insert(ranges[2]);
     present.routes.insert("10.99.0.0/26".parse().unwrap(), Some(by_hand));
     if let Some(tunnel) = &mut present.tunnel {
         tunnel.mtu = 1400;
@@ -87,7 +89,7 @@ async fn a_node_s_part_in_the_cluster_is_shown() {
             (&memory, "node status", good),
             (&memory, "node status", bad.clone()),
             (&memory, "node status -o json", bad),
-            (&empty, "node status", Present::default()),
+            (&empty, "node status", ActualState::default()),
         ];
         for (memory, line, present) in cases {
             let answer = status(memory, line, present, style(width)).await;
@@ -125,7 +127,7 @@ async fn a_routing_daemons_routes_are_no_problem() {
     let memory = recorded_store("small");
     set(&memory, "n1", "ipv4Address", "172.16.1.11/24");
     set(&memory, "n2", "ipv4Address", "172.16.2.12/24");
-    let inventory = Listing::read(&memory, usize::MAX).await.unwrap().inventory;
+    let inventory = ClusterSnapshot::read(&memory, usize::MAX).await.unwrap().state;
     let plan = plan_cluster("n1", &inventory, &underlay());
     let left: Vec<_> = plan.left_to_others.keys().copied().collect();
     assert!(!left.is_empty());
@@ -133,7 +135,7 @@ async fn a_routing_daemons_routes_are_no_problem() {
     let answer = status(&memory, "node status", present.clone(), Style::default()).await;
     assert_eq!(answer.exit, 1, "{}", answer.output);
     assert!(answer.output.contains("is not on a link of this node"), "{}", answer.output);
-    present.led_by_others.extend(left.iter().map(|range| (*range, Default::default())));
+    present.foreign_routes.extend(left.iter().map(|range| (*range, Default::default())));
     let answer = status(&memory, "node status", present.clone(), Style::default()).await;
     assert_eq!(answer.exit, 0, "{}", answer.output);
     assert!(answer.output.contains("another program's route"), "{}", answer.output);
@@ -149,7 +151,7 @@ async fn a_routing_daemons_routes_are_no_problem() {
 async fn looking_at_a_node_changes_nothing() {
     let memory = busy();
     let before = memory.dump();
-    status(&memory, "node status", Present::default(), Style::default()).await;
+    status(&memory, "node status", ActualState::default(), Style::default()).await;
     assert_eq!(memory.dump(), before);
 }
 
@@ -164,13 +166,14 @@ async fn a_name_that_is_not_registered_is_noted() {
         ("ipam explain --node typo", true),
         ("ipam explain --node n1", false),
     ] {
-        let answer = status(&memory, line, Present::default(), Style::default()).await;
+        let answer = status(&memory, line, ActualState::default(), Style::default()).await;
         assert_eq!(answer.output.contains(note), noted, "{line}: {}", answer.output);
     }
     let line = "node status --node typo -o json";
-    let answer = status(&memory, line, Present::default(), Style::default()).await;
+    let answer = status(&memory, line, ActualState::default(), Style::default()).await;
     assert!(answer.output.contains("\"known\": false"), "{}", answer.output);
-    let empty = status(&Memory::new(), "node status", Present::default(), Style::default()).await;
+    let empty =
+        status(&Memory::new(), "node status", ActualState::default(), Style::default()).await;
     assert!(!empty.output.contains("Note:"), "{}", empty.output);
 }
 
@@ -228,7 +231,7 @@ async fn a_name_is_not_taken_over_by_mistake() {
 async fn a_clash_is_a_problem_of_the_node_and_no_reason_to_rename_the_other() {
     let memory = clashing().await;
     let other = MachineId::from_source("another machine");
-    let answer = status(&memory, "node status", Present::default(), Style::default()).await;
+    let answer = status(&memory, "node status", ActualState::default(), Style::default()).await;
     assert_eq!(answer.exit, 1);
     for words in [other.as_str(), "weirctl node adopt n1"] {
         assert!(answer.output.contains(words), "{}", answer.output);
@@ -256,7 +259,7 @@ async fn a_clash_is_a_problem_of_the_node_and_no_reason_to_rename_the_other() {
     // Taken over, it is.
     assert_eq!(call(&memory, "node adopt n1").await.exit, 0);
     let text = check(&["ipam", "check", "--repair"]).await;
-    assert!(text.contains("mended: ") && !text.contains("Not judged"), "{text}");
+    assert!(text.contains("repaired: ") && !text.contains("Not judged"), "{text}");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ async fn a_pool_is_stored_as_calico_stores_it() {
         String::from_utf8_lossy(&stored["/calico/resources/v3/projectcalico.org/ippools/blue"]),
         r#"{"kind":"IPPool","apiVersion":"projectcalico.org/v3","metadata":{"name":"blue","uid":"uid-0","creationTimestamp":"2026-01-02T03:04:05Z"},"spec":{"cidr":"10.7.0.0/16","vxlanMode":"Never","ipipMode":"CrossSubnet","natOutgoing":true,"blockSize":26,"nodeSelector":"all()","allowedUses":["Workload","Tunnel"],"assignmentMode":"Automatic"}}"#
     );
-    assert_eq!(stored.len(), 1);
+    assert_eq!(stored.len(), 2, "the pool, and the cluster's information");
 }
 
 #[tokio::test]
@@ -168,10 +168,10 @@ async fn the_ipam_configuration_is_a_resource_too() {
 async fn a_nameless_pool_shows_under_its_key() {
     let memory = Memory::new();
     memory.seed([(weir_common::datastore::keys::pool("odd"), b"{}".to_vec())]);
-    let surroundings = Prepared::new("", None);
-    let answer = call_in(&memory, &["get", "ippool"], &surroundings, Style::default()).await;
+    let environment = Prepared::new("", None);
+    let answer = call_in(&memory, &["get", "ippool"], &environment, Style::default()).await;
     assert!(answer.exit == 0 && answer.output.contains("odd"), "{}", answer.output);
-    let warnings = surroundings.warnings.into_inner().unwrap();
+    let warnings = environment.warnings.into_inner().unwrap();
     let says = "warning: IPPool(odd) cannot be used: error with field IPPool.Spec.CIDR";
     assert!(warnings.len() == 1 && warnings[0].starts_with(says), "{warnings:?}");
 }

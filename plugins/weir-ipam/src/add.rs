@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use weir_common::cni::{Error, request_of};
 use weir_common::ipam::assign::Request;
-use weir_common::ipam::collect::Scope;
+use weir_common::ipam::collect::CollectScope;
 use weir_common::ipam::engine::Assignment;
 use weir_common::ipam::{Assigned, Error as IpamError, Hints, engine};
 use weir_process::{HintsFile, Timing, keep_node_name, within_ipam};
@@ -56,15 +56,15 @@ impl Ipam<'_> {
     /// own blocks and, where there are few, in all, of which it may have borrowed addresses;
     /// where there are many, in all only when there is no other address to be had.
     async fn assign(&self, request: &Request, hints: &mut Hints) -> Result<Assignment, IpamError> {
-        self.sweep(Scope::OwnBlocks, hints).await;
+        self.sweep(CollectScope::OwnBlocks, hints).await;
         let _timing = Timing::of("assign");
         let (datastore, likely) = (self.datastore.as_ref(), hints.likely.clone());
         let now = Timestamp::now();
         match engine::assign(datastore, request, &likely, now).await {
             Err(IpamError::Exhausted { .. })
-                if !hints.is_swept(&self.call.configuration.network, Scope::AllBlocks) =>
+                if !hints.is_swept(&self.call.configuration.network, CollectScope::AllBlocks) =>
             {
-                self.sweep(Scope::AllBlocks, hints).await;
+                self.sweep(CollectScope::AllBlocks, hints).await;
                 engine::assign(datastore, request, &likely, now).await
             }
             assigned => assigned,

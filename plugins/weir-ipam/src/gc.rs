@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use weir_common::cni::{Code, Error};
-use weir_common::ipam::collect::{AttachmentName, Rule, Scope, collect};
+use weir_common::ipam::collect::{AttachmentName, CollectScope, Rule, collect};
 use weir_common::network::AttachmentIdentity;
 use weir_kernel::has_link;
 use weir_process::{AttachmentLocks, LockError, within_ipam};
@@ -87,7 +87,8 @@ impl Ipam<'_> {
         };
         let collection = self.collection(rule);
         let claim = |attachment: &AttachmentName| claims.claim(attachment);
-        let collecting = collect(self.datastore.as_ref(), &collection, Scope::AllBlocks, &claim);
+        let collecting =
+            collect(self.datastore.as_ref(), &collection, CollectScope::AllBlocks, &claim);
         let collected = collecting.await;
         self.log_collected(&collected, "its attachment is gone");
         let errors = collected.errors.into_iter().map(Error::from);

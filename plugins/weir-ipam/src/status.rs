@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
-use weir_common::ipam::collect::Scope;
+use weir_common::ipam::collect::CollectScope;
 use weir_common::ipam::explain::explain;
 use weir_common::ipam::{Clash, Error as IpamError, find_clash};
 use weir_process::{HintsFile, Limit, within_ipam};
@@ -39,7 +39,7 @@ impl Ipam<'_> {
                 let _lock = self.lock().await?;
                 let mut file = HintsFile::read(self.lock_file());
                 let mut hints = file.hints();
-                self.sweep(Scope::AllBlocks, &mut hints).await;
+                self.sweep(CollectScope::AllBlocks, &mut hints).await;
                 file.leave(&hints);
                 Ok(self.would_add().await?)
             }

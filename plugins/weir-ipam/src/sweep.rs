@@ -6,17 +6,18 @@
 use jiff::Timestamp;
 use weir_common::ipam::Hints;
 use weir_common::ipam::collect::{
-    AttachmentName, Collected, Collection, Evidence, Rule, Scope, collect, collect_few,
+    AttachmentName, CollectScope, Collected, Collection, Evidence, Rule, collect, collect_few,
 };
 use weir_process::{SWEEP, SWEEP_OF_OTHERS, Timing};
 
-use crate::{Claims, Ipam, evidence};
+use crate::gc::Claims;
+use crate::{Ipam, evidence};
 
 impl Ipam<'_> {
     /// Gives back what was assigned under earlier boots of this host, unless that was
     /// done under this one. A failure is logged: the ADD goes on, and the next one tries
     /// again. The host's lock must be held.
-    pub(crate) async fn sweep(&self, scope: Scope, hints: &mut Hints) {
+    pub(crate) async fn sweep(&self, scope: CollectScope, hints: &mut Hints) {
         let network = self.call.configuration.network.as_str();
         if self.boot_id.is_none() || hints.is_swept(network, scope) {
             return;
@@ -49,13 +50,13 @@ impl Ipam<'_> {
         &self,
         collection: &Collection,
         claims: &Claims,
-        scope: Scope,
-    ) -> Option<(Collected, Option<Scope>)> {
+        scope: CollectScope,
+    ) -> Option<(Collected, Option<CollectScope>)> {
         let datastore = self.datastore.as_ref();
         let claim = |attachment: &AttachmentName| claims.claim(attachment);
         let collecting = collect(datastore, collection, scope, &claim);
         let mut collected = tokio::time::timeout(SWEEP, collecting).await.ok()?;
-        if !collected.errors.is_empty() || scope == Scope::AllBlocks {
+        if !collected.errors.is_empty() || scope == CollectScope::AllBlocks {
             let done = collected.errors.is_empty().then_some(scope);
             return Some((collected, done));
         }
@@ -67,7 +68,7 @@ impl Ipam<'_> {
         collected.of_other_machines = collected.of_other_machines.max(others.of_other_machines);
         // What could not be done there is left to the sweep of all blocks.
         collected.errors.extend(others.errors);
-        let done = if all && collected.errors.is_empty() { Scope::AllBlocks } else { scope };
+        let done = if all && collected.errors.is_empty() { CollectScope::AllBlocks } else { scope };
         Some((collected, Some(done)))
     }
 

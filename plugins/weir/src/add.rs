@@ -14,7 +14,7 @@ use weir_kernel::{Applied, Kernel, is_same_namespace};
 use weir_process::{CLEAN_UP, Limit, Lock, NODE_LOCK, Timing, WORK};
 
 use crate::attachment::{attachment_of, identity_of, result_of};
-use crate::node::{Cluster, Node};
+use crate::node::{ClusterReading, LocalNode};
 use crate::source::{Given, IpamSource, is_own_ipam};
 use crate::{del, failure, forwarding, lock};
 
@@ -30,7 +30,7 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let identity = identity_of(call)?;
     let kernel = open(call)?;
     let _locks = lock(&identity, limit).await?;
-    let node = Node::find(call);
+    let node = LocalNode::find(call);
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
     let checked = match expected_families(call).is_some_and(|families| families.ipv6) {
         true => Some(mtu(call, &kernel, &node).await?),
@@ -54,10 +54,10 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
 async fn attach(
     call: &Call,
     kernel: &Kernel,
-    (node, source): (&Node, &IpamSource<'_>),
+    (node, source): (&LocalNode, &IpamSource<'_>),
     link: impl Future<Output = Result<ContainerLink, Error>>,
     limit: Limit,
-) -> Result<(AddResult, Option<Cluster>), Error> {
+) -> Result<(AddResult, Option<ClusterReading>), Error> {
     // While addresses are assigned, what needs none is done.
     let assign = async {
         let _timing = Timing::of("addresses");
@@ -104,7 +104,7 @@ fn open(call: &Call) -> Result<Kernel, Error> {
 /// # Errors
 /// [`Code::InvalidConfiguration`] when it will not do for the IP versions that are
 /// wanted, as far as that is known beforehand.
-pub async fn mtu(call: &Call, kernel: &Kernel, node: &Node) -> Result<Mtu, Error> {
+pub async fn mtu(call: &Call, kernel: &Kernel, node: &LocalNode) -> Result<Mtu, Error> {
     let with_ipv6 = expected_families(call).is_some_and(|families| families.ipv6);
     let known = call.configuration.mtu.map(Mtu::configured).or(node.pod_mtu());
     let mtu = match known {
@@ -139,7 +139,7 @@ struct ContainerLink {
 }
 
 impl ContainerLink {
-    fn with_mtu_of(self, call: &Call, cluster: Option<&Cluster>) -> Self {
+    fn with_mtu_of(self, call: &Call, cluster: Option<&ClusterReading>) -> Self {
         let of_cluster = cluster.and_then(|cluster| cluster.pod_mtu);
         let is_open = call.configuration.mtu.is_none();
         let mtu = of_cluster.filter(|_| is_open).unwrap_or(self.mtu);
@@ -150,7 +150,7 @@ impl ContainerLink {
 async fn prepare(
     call: &Call,
     kernel: &Kernel,
-    node: &Node,
+    node: &LocalNode,
     checked: Option<Mtu>,
     (identity, present): (&AttachmentIdentity, bool),
     limit: Limit,
@@ -201,7 +201,7 @@ fn expected_families(call: &Call) -> Option<Families> {
 async fn connect(
     call: &Call,
     kernel: &Kernel,
-    (node, nat): (&Node, Nat),
+    (node, nat): (&LocalNode, Nat),
     addresses: AddResult,
     (link, limit): (ContainerLink, Limit),
 ) -> Result<(AddResult, Applied), Error> {

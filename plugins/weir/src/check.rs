@@ -11,7 +11,7 @@ use weir_kernel::Kernel;
 use weir_process::{Limit, WORK};
 
 use crate::attachment::{expected_of, identity_of};
-use crate::node::Node;
+use crate::node::LocalNode;
 use crate::source::{IpamSource, is_own_ipam};
 use crate::{failure, forwarding, lock};
 
@@ -68,7 +68,7 @@ fn nat(call: &Call, kernel: &Kernel, addresses: &[IpAddr]) -> Result<(), Error> 
     if !is_own_ipam(call) {
         return Ok(());
     }
-    let pools = Node::find(call).pools_without_nat(kernel).map_err(failure::of_kernel)?;
+    let pools = LocalNode::find(call).pools_without_nat(kernel).map_err(failure::of_kernel)?;
     if addresses.iter().any(|&address| needs_nat(&pools, address)) {
         return Err(Error::new(Code::CheckFailed, HealthProblem::NatMissing.to_string()));
     }

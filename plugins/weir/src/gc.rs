@@ -14,7 +14,7 @@ use weir_process::{AttachmentLocks, Limit, Lock, NODE_LOCK, Timing, WORK};
 
 use crate::del::part_sources;
 use crate::failure;
-use crate::node::{Cluster, Node};
+use crate::node::{ClusterReading, LocalNode};
 use crate::source::IpamSource;
 
 /// Removes the links of the network that the runtime does not list, and has their
@@ -29,7 +29,7 @@ use crate::source::IpamSource;
 /// be listed nothing is tried: nobody knows which addresses the node still routes.
 pub async fn gc(call: &Call) -> Result<(), Error> {
     let limit = Limit::of(WORK);
-    let node = Node::find(call);
+    let node = LocalNode::find(call);
     let claims = Claims::new(&call.configuration.network, AttachmentLocks::open()?);
     let Some(valid) = &call.configuration.valid_attachments else {
         let kernel = Kernel::open().map_err(failure::of_kernel)?;
@@ -54,11 +54,11 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
 /// that has changed and no agent sees to it.
 async fn give_back(
     call: &Call,
-    node: &Node,
+    node: &LocalNode,
     left: &BTreeSet<AttachmentName>,
     claims: &Claims,
     limit: Limit,
-) -> Result<Option<Cluster>, Error> {
+) -> Result<Option<ClusterReading>, Error> {
     let _timing = Timing::of("addresses");
     match IpamSource::find(call)? {
         IpamSource::Own => {
@@ -89,7 +89,7 @@ fn input<'a>(call: &'a Call, left: &BTreeSet<AttachmentName>) -> Result<Cow<'a, 
     Ok(Cow::Owned(json))
 }
 
-async fn follow(kernel: &Kernel, node: &Node, cluster: Option<Cluster>, limit: Limit) {
+async fn follow(kernel: &Kernel, node: &LocalNode, cluster: Option<ClusterReading>, limit: Limit) {
     if let Some(cluster) = cluster {
         node.reconcile(kernel, cluster, limit).await;
     }
@@ -163,7 +163,7 @@ impl Links {
     /// Removes the NAT of a node without attachments, where no agent sees to it. An ADD
     /// makes its link first and looks at the NAT afterwards, under the same lock: either
     /// its link is seen here, or it finds that the NAT is gone.
-    async fn remove_nat(&self, node: &Node, limit: Limit) -> Result<(), Error> {
+    async fn remove_nat(&self, node: &LocalNode, limit: Limit) -> Result<(), Error> {
         let is_empty = async || {
             let made = self.kernel.made_links().await.map_err(failure::of_kernel)?;
             Ok::<_, Error>(made.iter().all(|made| made.identity.is_none()))

@@ -2,11 +2,10 @@
 //!
 //! A plugin runs for a moment only, so each call leaves what it made of the node in the
 //! state file. As long as nothing has changed in the datastore since, nothing is done here.
-//! [`Node::find`] says who keeps the node, [`Node::is_outdated`] whether anything changed,
-//! [`Node::read_cluster`] reads what there is, and [`Node::reconcile`] makes the kernel
+//! [`LocalNode::find`] says who keeps the node, [`LocalNode::is_outdated`] whether anything changed,
+//! [`LocalNode::read_cluster`] reads what there is, and [`LocalNode::reconcile`] makes the kernel
 //! what that asks for. `docs/cluster.md` gives the reasons.
 
-use std::net::Ipv4Addr;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -14,10 +13,11 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
 use weir_common::datastore::{Datastore, DatastoreConfiguration, Revision};
 use weir_common::network::{
-    ClusterPool, Follower, Inventory, Listing, Mtu, MtuSource, NamedNode, Nat, NatPool, NatTable,
-    SavedState, TunnelNeed, Writer, any_tunnels, needs_tunnel, plan_cluster, pod_mtu,
+    ClusterCache, ClusterPool, ClusterSnapshot, ClusterState, Mtu, MtuSource, NamedNode, Nat,
+    NatPool, NatTable, SavedState, TunnelNeed, Writer, any_tunnels, needs_tunnel, plan_cluster,
+    pod_mtu,
 };
-use weir_common::node::{Settled, Standing, settle_tunnel_address};
+use weir_common::node::{LocalFacts, TunnelOutcome, reconcile_tunnel_address};
 use weir_common::resources::IpPool;
 use weir_ipam::Ipam;
 use weir_kernel::{Keep, Kernel, Reconciled};
@@ -32,7 +32,7 @@ const MOST_BLOCKS: usize = 1000;
 
 /// Who keeps the node, and what was made of it last.
 #[derive(Clone)]
-pub struct Node {
+pub struct LocalNode {
     /// Whether the agent keeps it, and not each call.
     by_agent: bool,
     /// The datastore of the call's network, by its place.
@@ -43,26 +43,17 @@ pub struct Node {
 }
 
 /// What there is in the cluster, after the node has taken its tunnel address.
-pub struct Cluster {
+pub struct ClusterReading {
     node: NamedNode,
-    listing: Listing,
-    tunnel_address: TunnelAddress,
+    listing: ClusterSnapshot,
+    /// What became of the node's tunnel address; `None` if that failed, which the next
+    /// call tries again.
+    tunnel: Option<TunnelOutcome>,
     /// The MTU for containers, where the cluster decides it.
     pub pod_mtu: Option<Mtu>,
 }
 
-/// What became of the node's tunnel address.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum TunnelAddress {
-    /// It is as it should be.
-    Settled,
-    /// The node needs one and can have none. Asking again does not help.
-    Refused,
-    /// It is not as it should be; the next call tries again.
-    Failed,
-}
-
-impl Node {
+impl LocalNode {
     /// Who keeps it at this moment. An agent that has not reconciled the node yet does not:
     /// until then the calls do.
     pub fn find(call: &Call) -> Self {
@@ -134,18 +125,18 @@ impl Node {
 
     /// What there was in the cluster when it was read last; nothing where the agent keeps
     /// the node.
-    fn known_inventory(&self) -> Inventory {
+    fn known_inventory(&self) -> ClusterState {
         match self.by_agent {
-            true => Inventory::default(),
-            false => self.left_behind().inventory().into_owned(),
+            true => ClusterState::default(),
+            false => self.left_behind().state().into_owned(),
         }
     }
 
     /// What was known of the cluster by whoever kept the node before, on this datastore.
-    fn left_behind(&self) -> Follower {
+    fn left_behind(&self) -> ClusterCache {
         let whole = read_whole_state(Path::new(STATE_FILE));
         let whole = whole.filter(|(state, _)| state.datastore == self.datastore);
-        whole.map(|(_, follower)| follower).unwrap_or_default()
+        whole.map(|(_, cache)| cache).unwrap_or_default()
     }
 
     /// Refuses an ADD under another name than that of the agent which keeps this machine on
@@ -173,21 +164,21 @@ impl Node {
         if self.by_agent {
             return false;
         }
-        let Some(seen) = self.state.as_ref().and_then(|state| state.seen.as_ref()) else {
+        let Some(observed) = self.state.as_ref().and_then(|state| state.observed.as_ref()) else {
             return true;
         };
         let _timing = Timing::of("changes");
-        seen.is_outdated(datastore).await.unwrap_or(true)
+        observed.is_outdated(datastore).await.unwrap_or(true)
     }
 
     /// Reads what there is in the cluster, and takes a tunnel address if the node needs
     /// one. `None` when it cannot be read, which is logged: the addresses of an ADD are
     /// good without.
-    pub async fn read_cluster(&self, ipam: &Ipam<'_>, limit: Limit) -> Option<Cluster> {
+    pub async fn read_cluster(&self, ipam: &Ipam<'_>, limit: Limit) -> Option<ClusterReading> {
         let _timing = Timing::of("inventory");
         let datastore = ipam.datastore.as_ref();
         let reading = async {
-            let listing = Listing::read(datastore, MOST_BLOCKS).await;
+            let listing = ClusterSnapshot::read(datastore, MOST_BLOCKS).await;
             listing.map_err(|error| Error::caused(Code::TryAgainLater, &error))
         };
         let limit = limit.at_most(CLUSTER);
@@ -212,10 +203,10 @@ impl Node {
         }
         let completed = async {
             let kernel = Kernel::open()?;
-            let tunnel_address = self.settle_tunnel_address(&kernel, ipam, &mut listing).await;
+            let tunnel = self.ensure_tunnel_address(&kernel, ipam, &mut listing).await;
             let node = named(&ipam.node);
-            let pod_mtu = cluster_mtu(&kernel, &node.name, &listing.inventory).await?;
-            Ok::<_, weir_kernel::Error>(Cluster { node, listing, tunnel_address, pod_mtu })
+            let pod_mtu = cluster_mtu(&kernel, &node.name, &listing.state).await?;
+            Ok::<_, weir_kernel::Error>(ClusterReading { node, listing, tunnel, pod_mtu })
         };
         let completed = completed.await.inspect_err(|error| {
             tracing::warn!(%error, "the routes to other nodes stay as they are");
@@ -223,74 +214,53 @@ impl Node {
         completed.ok()
     }
 
-    /// Takes a tunnel address if the node needs one. Giving it back is left to the agent: it
-    /// knows what a restored datastore has lost, and may still need the tunnel for.
-    async fn settle_tunnel_address(
+    /// Takes a tunnel address if the node needs one, also for what a restored datastore has
+    /// lost, and notes it in the listing. `None` if that failed. Giving it back is left to
+    /// the agent: it knows what such a datastore has lost, and may still need the tunnel for.
+    async fn ensure_tunnel_address(
         &self,
         kernel: &Kernel,
         ipam: &Ipam<'_>,
-        listing: &mut Listing,
-    ) -> TunnelAddress {
-        match self.take_tunnel_address(kernel, ipam, listing).await {
-            Ok(None) => TunnelAddress::Settled,
-            Ok(Some(Ok(address))) => {
-                if let Some(own) = listing.inventory.nodes.get_mut(&ipam.node.name) {
-                    own.tunnel = Some(address);
-                }
-                TunnelAddress::Settled
-            }
-            Ok(Some(Err(error))) => {
-                tracing::warn!("{error}");
-                TunnelAddress::Refused
-            }
-            Err(error) => {
-                tracing::warn!(
-                    %error,
-                    details = error.details,
-                    "the tunnel address is not as it should be; the next ADD tries again"
-                );
-                TunnelAddress::Failed
-            }
-        }
-    }
-
-    /// The address that was taken, or why none is to be had; `None` where none is needed,
-    /// or it is there already. Also for what a restored datastore has lost.
-    async fn take_tunnel_address(
-        &self,
-        kernel: &Kernel,
-        ipam: &Ipam<'_>,
-        listing: &Listing,
-    ) -> Result<Option<Result<Ipv4Addr, weir_common::node::Error>>, Error> {
+        listing: &mut ClusterSnapshot,
+    ) -> Option<TunnelOutcome> {
         let node = ipam.node.name.as_str();
-        if !listing.inventory.nodes.contains_key(node) {
-            return Ok(None);
-        }
-        let mut follower = self.left_behind();
-        follower.relist(listing.inventory.clone(), &listing.seen);
-        let (inventory, is_retaining) = (follower.inventory(), follower.held() > 0);
-        if !needs_tunnel(node, &inventory) {
-            return Ok(None);
+        let mut cache = self.left_behind();
+        cache.replace(listing.state.clone(), &listing.observed);
+        let (state, is_holding) = (cache.state(), cache.retained() > 0);
+        if !listing.state.nodes.contains_key(node) || !needs_tunnel(node, &state) {
+            return Some(TunnelOutcome::Unchanged);
         }
         let taking = async {
             let failed = |error: weir_kernel::Error| Error::caused(Code::TryAgainLater, &error);
-            let standing = kernel.standing(is_retaining).await.map_err(failed)?;
-            let standing = Standing { machine: ipam.machine.clone(), ..standing };
+            let facts = kernel.local_facts(is_holding).await.map_err(failed)?;
+            let facts = LocalFacts { machine: ipam.machine.clone(), ..facts };
             let (datastore, now) = (ipam.datastore.as_ref(), Timestamp::now());
-            match settle_tunnel_address(datastore, node, &inventory, &standing, now).await {
-                Ok(Settled::Taken(address)) => Ok(Some(Ok(address))),
-                Ok(_) => Ok(None),
-                Err(error) if error.means_none_left() => Ok(Some(Err(error))),
-                Err(error) => Err(Error::caused(Code::TryAgainLater, &error)),
-            }
+            let outcome = reconcile_tunnel_address(datastore, node, &state, &facts, now).await;
+            outcome.map_err(|error| Error::caused(Code::TryAgainLater, &error))
         };
-        within("taking a tunnel address", NEXT_ADD, Limit::of(TUNNEL_ADDRESS), taking).await
+        let limit = Limit::of(TUNNEL_ADDRESS);
+        let outcome = within("taking a tunnel address", NEXT_ADD, limit, taking).await;
+        match &outcome {
+            Ok(TunnelOutcome::Taken(address)) => {
+                if let Some(own) = listing.state.nodes.get_mut(node) {
+                    own.tunnel = Some(*address);
+                }
+            }
+            Ok(TunnelOutcome::Unavailable(error)) => tracing::warn!("{error}"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(
+                %error,
+                details = error.details,
+                "the tunnel address is not as it should be; the next ADD tries again"
+            ),
+        }
+        outcome.ok()
     }
 
     /// Makes the kernel what `cluster` asks for, and leaves the state to the next call.
     /// What cannot be done is logged, and tried again by the next ADD: the container that
     /// is being added can be reached on its node all the same.
-    pub async fn reconcile(&self, kernel: &Kernel, cluster: Cluster, limit: Limit) {
+    pub async fn reconcile(&self, kernel: &Kernel, cluster: ClusterReading, limit: Limit) {
         let _timing = Timing::of("cluster");
         let _lock = match Lock::wait(Path::new(NODE_LOCK), limit).await {
             Ok(lock) => lock,
@@ -303,7 +273,7 @@ impl Node {
         if is_agents(state.as_ref()) {
             return;
         }
-        let (before, listed) = (self.revision(), cluster.listing.seen.revision);
+        let (before, listed) = (self.revision(), cluster.listing.observed.revision);
         let state = state.filter(|state| state.datastore == self.datastore);
         if state.is_some_and(|state| state.overtakes(before, listed)) {
             return tracing::debug!(%listed, "another ADD has made the node newer");
@@ -312,21 +282,21 @@ impl Node {
     }
 
     /// The node's lock must be held.
-    async fn reconcile_alone(&self, kernel: &Kernel, cluster: Cluster) {
-        let Cluster { node, listing, tunnel_address, pod_mtu } = cluster;
-        let mut follower = self.left_behind();
-        if follower.relist(listing.inventory, &listing.seen) {
+    async fn reconcile_alone(&self, kernel: &Kernel, cluster: ClusterReading) {
+        let ClusterReading { node, listing, tunnel, pod_mtu } = cluster;
+        let mut cache = self.left_behind();
+        if cache.replace(listing.state, &listing.observed) {
             tracing::warn!(
-                retained = follower.held(),
+                retained = cache.retained(),
                 "the datastore has gone back in time (restored from a snapshot?); what it has \
                  lost is kept; run \"weirctl ipam check --repair\" on each node"
             );
         }
         let keep = Keep {
-            tunnel_address: tunnel_address != TunnelAddress::Refused,
+            tunnel_address: !matches!(tunnel, Some(TunnelOutcome::Unavailable(_))),
             borrowed: listing.without_blocks,
         };
-        let done = match kernel.reconcile(&node.name, follower.inventory(), keep).await {
+        let done = match kernel.reconcile(&node.name, cache.state(), keep).await {
             Ok(done) => done,
             Err(error) => {
                 return tracing::warn!(%error, "the routes to other nodes stay as they are");
@@ -334,13 +304,13 @@ impl Node {
         };
         log(&done);
         let boot_id = boot_id();
-        let (datastore, plan) = (self.datastore.as_str(), &done.plan);
-        let mut state = SavedState::new(Writer::Plugin, node, datastore, boot_id, &follower, plan);
+        let (datastore, need) = (self.datastore.as_str(), TunnelNeed::of(&done.plan));
+        let mut state = SavedState::new(Writer::Plugin, node, datastore, boot_id, &cache, need);
         state.pod_mtu = pod_mtu.map(|mtu| mtu.bytes);
-        if tunnel_address != TunnelAddress::Failed && done.failures.is_empty() {
-            state.seen = Some(listing.seen);
+        if tunnel.is_some() && done.failures.is_empty() {
+            state.observed = Some(listing.observed);
         }
-        if let Err(error) = write_state(Path::new(STATE_FILE), &state, &follower) {
+        if let Err(error) = write_state(Path::new(STATE_FILE), &state, &cache) {
             let file = STATE_FILE;
             tracing::warn!(file, %error, "it cannot be written: every ADD reads the whole cluster");
         }
@@ -372,7 +342,7 @@ fn of_cluster(bytes: u32) -> Mtu {
 async fn cluster_mtu(
     kernel: &Kernel,
     node: &str,
-    inventory: &Inventory,
+    inventory: &ClusterState,
 ) -> Result<Option<Mtu>, weir_kernel::Error> {
     let modes = || inventory.pools.values().map(|pool| pool.ipip_mode);
     let bytes = if inventory.nodes.contains_key(node) {

@@ -7,7 +7,7 @@ use weir_ipam::Ipam;
 use weir_process::{Limit, block_on};
 
 use crate::delegate::{Delegate, Running};
-use crate::node::{Cluster, Node};
+use crate::node::{ClusterReading, LocalNode};
 
 /// The IPAM plugin whose work is done in this process.
 const OWN_IPAM: &str = "weir-ipam";
@@ -32,7 +32,7 @@ pub struct Given<'a> {
     /// All pools as they were at that moment; `None` under another IPAM plugin.
     pub pools: Option<Vec<IpPool>>,
     /// What there is in the cluster, where the node is to be brought up to date.
-    pub cluster: Option<Cluster>,
+    pub cluster: Option<ClusterReading>,
     /// The other plugin, which may not have ended yet. Only then does its answer count.
     pub running: Option<Running<'a>>,
 }
@@ -57,7 +57,7 @@ impl<'a> IpamSource<'a> {
     pub async fn assign(
         &'a self,
         call: &Call,
-        node: &Node,
+        node: &LocalNode,
         limit: Limit,
     ) -> Result<Given<'a>, Error> {
         match self {
@@ -107,7 +107,11 @@ impl<'a> IpamSource<'a> {
 /// Weir's own IPAM, on a thread of its own: its work takes about as long as the kernel's,
 /// and both are done within their calls.
 /// `docs/performance.md` compares it with one thread.
-async fn assign_beside<'a>(call: &Call, node: &Node, limit: Limit) -> Result<Given<'a>, Error> {
+async fn assign_beside<'a>(
+    call: &Call,
+    node: &LocalNode,
+    limit: Limit,
+) -> Result<Given<'a>, Error> {
     let (call, node, span) = (call.clone(), node.clone(), tracing::Span::current());
     // The new thread is born in the network namespace of this one.
     let assigning = tokio::task::spawn_blocking(move || {
@@ -123,9 +127,9 @@ async fn assign_beside<'a>(call: &Call, node: &Node, limit: Limit) -> Result<Giv
 /// has claimed may not have been seen by that.
 async fn assign(
     call: &Call,
-    node: &Node,
+    node: &LocalNode,
     limit: Limit,
-) -> Result<(AddResult, Vec<IpPool>, Option<Cluster>), Error> {
+) -> Result<(AddResult, Vec<IpPool>, Option<ClusterReading>), Error> {
     let ipam = Ipam::open(call, limit).await?;
     node.require_agents_name(&ipam.node)?;
     let datastore = ipam.datastore.as_ref();

@@ -8,7 +8,7 @@ use weir_common::network::{HealthProblem, NodeHealth, find_problems};
 use weir_kernel::Kernel;
 use weir_process::{Limit, WORK};
 
-use crate::node::Node;
+use crate::node::LocalNode;
 use crate::source::IpamSource;
 use crate::{add, failure};
 
@@ -30,7 +30,7 @@ pub async fn status(call: &Call) -> Result<(), Error> {
     let source = IpamSource::find(call)?;
     let kernel = Kernel::open().map_err(failure::of_kernel)?;
     let unfit = |error| Error { code: Code::NotAvailable, ..error };
-    add::mtu(call, &kernel, &Node::find(call)).await.map_err(unfit)?;
+    add::mtu(call, &kernel, &LocalNode::find(call)).await.map_err(unfit)?;
     let (available, connected) =
         tokio::join!(source.status(call, Limit::of(WORK)), connectivity(call, &kernel));
     match (available, connected) {
@@ -71,7 +71,7 @@ async fn look(call: &Call, kernel: &Kernel) -> Result<Vec<HealthProblem>, Error>
     };
     let state = kernel.node_state(attachments.iter().any(has_ipv6)).map_err(failure::of_kernel)?;
     let tunnel = kernel.tunnel_device().await.map_err(failure::of_kernel)?;
-    let node = Node::find(call);
+    let node = LocalNode::find(call);
     let need = node.tunnel();
     let without_nat = node.pools_without_nat(kernel).map_err(failure::of_kernel)?;
     let without_source_filter = !kernel.has_source_filter().map_err(failure::of_kernel)?;

@@ -14,7 +14,7 @@ use weir_common::cni::{
     AddResult, Code, Error, NodeName, SpecVersion, assigned, assignee_of, check_held, request_of,
 };
 use weir_common::datastore::keys;
-use weir_common::ipam::collect::{Collection, Evidence, Rule, Scope, collect};
+use weir_common::ipam::collect::{CollectScope, Collection, Evidence, Rule, collect};
 use weir_common::ipam::engine;
 use weir_common::ipam::explain::explain;
 use weir_common::network::{Expected, Found, Mtu, MtuSource, compare, plan_attachment};
@@ -154,7 +154,7 @@ impl Plugin for Pure {
                 None => Rule::Proved(Evidence { boot_id, ..Evidence::default() }),
             },
         };
-        let collected = finish(collect(&self.0, &collection, Scope::AllBlocks, &|_| true));
+        let collected = finish(collect(&self.0, &collection, CollectScope::AllBlocks, &|_| true));
         Error::joined(collected.errors.into_iter().map(Error::from)).map_or(Ok(()), Err)
     }
 

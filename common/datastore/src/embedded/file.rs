@@ -1,7 +1,7 @@
 //! The database file: opening it, and making it when it is missing.
 //!
 //! A database is made whole under another name and then renamed, which fails
-//! if another process was quicker: nobody ever sees a half-made one, and no
+//! if another process was quicker: no process ever sees a half-made one, and no
 //! lock is needed.
 
 use std::collections::hash_map::RandomState;

@@ -255,7 +255,7 @@ impl Endpoint {
     }
 
     /// How to connect after a failure: with the certificates that there are by now, since
-    /// somebody may have renewed them. While they cannot be used, as in the moment when
+    /// an operator may have renewed them. While they cannot be used, as in the moment when
     /// they are written, those of before are.
     fn renewed(&self) -> Option<ConnectOptions> {
         let tls = is_https(&self.url).then(|| tls::options(&self.configuration))?;

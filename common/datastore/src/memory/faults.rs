@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use weir_common::datastore::{Error, Outcome};
 
 use super::LOCATION;
-use super::others::{Call, Others};
+use super::others::{MemoryCall, Others};
 
 /// What is to go wrong with one commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub(super) struct Process {
     pub(super) crashed: bool,
     pub(super) available: bool,
     pub(super) counters: Counters,
-    pub(super) others: BTreeMap<Call, Others>,
+    pub(super) others: BTreeMap<MemoryCall, Others>,
     commits_begun: u64,
     reads_begun: u64,
     commit_faults: BTreeMap<u64, CommitFault>,

@@ -24,7 +24,7 @@ use weir_common::datastore::{
 use crate::request;
 pub use faults::{CommitFault, Counters, Crashed};
 use faults::{CommitPlan, Process};
-pub use others::Call;
+pub use others::MemoryCall;
 use others::Others;
 use store::Store;
 
@@ -66,10 +66,13 @@ impl Memory {
     /// now on, even of one that then fails: the call waits until they are done.
     ///
     /// `act` gets the number of the call, 1 for the next one, and another process over
-    /// the same store, whose calls nobody precedes. At most one `act` a kind of call:
+    /// the same store, whose calls no other precedes. At most one `act` a kind of call:
     /// the last one counts.
-    pub fn before_each<F>(&self, call: Call, act: impl Fn(u64, Self) -> F + Send + Sync + 'static)
-    where
+    pub fn before_each<F>(
+        &self,
+        call: MemoryCall,
+        act: impl Fn(u64, Self) -> F + Send + Sync + 'static,
+    ) where
         F: Future<Output = ()> + Send + 'static,
     {
         self.process().others.insert(call, Others::new(act));
@@ -116,7 +119,7 @@ impl Memory {
 
     /// Tasks of one thread would otherwise never meet between two calls, and races
     /// would stay hidden.
-    async fn let_others_run(&self, call: Call) {
+    async fn let_others_run(&self, call: MemoryCall) {
         tokio::task::yield_now().await;
         let turn = self.process().others.get_mut(&call).map(Others::take_turn);
         if let Some((nth, act)) = turn {
@@ -136,7 +139,7 @@ impl Memory {
 #[async_trait]
 impl Datastore for Memory {
     async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error> {
-        self.let_others_run(Call::Read).await;
+        self.let_others_run(MemoryCall::Read).await;
         self.process().begin_read()?;
         let snapshot = self.store().read(selections);
         let counters = &mut self.process().counters;
@@ -146,7 +149,7 @@ impl Datastore for Memory {
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
-        self.let_others_run(Call::Read).await;
+        self.let_others_run(MemoryCall::Read).await;
         self.process().begin_read()?;
         let page = self.store().list(prefix, after, limit.max(1));
         let counters = &mut self.process().counters;
@@ -156,7 +159,7 @@ impl Datastore for Memory {
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
-        self.let_others_run(Call::Commit).await;
+        self.let_others_run(MemoryCall::Commit).await;
         request::check(&transaction, LOCATION)?;
         let plan = self.process().begin_commit()?;
         let outcome = match plan {

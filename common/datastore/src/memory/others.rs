@@ -7,7 +7,7 @@ use super::Memory;
 
 /// The calls that others can be quicker than.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Call {
+pub enum MemoryCall {
     /// A `read` (`get` and `tally` are such), or a page of a listing.
     Read,
     /// A `commit`.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use weir_common::datastore::{Datastore, Error, Outcome, Revision, Selection};
-use weir_datastore::memory::{Call, CommitFault, Crashed, Memory};
+use weir_datastore::memory::{CommitFault, Crashed, Memory, MemoryCall};
 
 use crate::suite::{self, Place, put, transaction, value};
 
@@ -101,12 +101,12 @@ async fn reads_fail_on_cue() {
 async fn others_are_quicker_on_cue() {
     let store = Memory::new();
     assert!(store.commit(create("/a")).await.is_ok());
-    store.before_each(Call::Commit, |nth, other| async move {
+    store.before_each(MemoryCall::Commit, |nth, other| async move {
         if nth == 2 {
             put(&other, &[("/c", "theirs")]).await;
         }
     });
-    store.before_each(Call::Read, |nth, other| async move {
+    store.before_each(MemoryCall::Read, |nth, other| async move {
         put(&other, &[("/read", &nth.to_string())]).await;
     });
     assert!(matches!(store.commit(create("/b")).await, Ok(Outcome::Committed(_))));

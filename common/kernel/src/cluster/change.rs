@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use weir_common::network::{Change, Side, TUNNEL_ALIAS, TUNNEL_DEVICE, Way};
+use weir_common::network::{Change, RouteKind, Side, TUNNEL_ALIAS, TUNNEL_DEVICE};
 
-use super::way::link_of;
-use crate::{Error, Kernel};
+use super::route_message::link_of;
+use crate::Kernel;
+use crate::error::Error;
 
 impl Kernel {
     /// Carries out `changes` in order, going on past those that fail, and
@@ -138,7 +139,7 @@ impl<'a> Run<'a> {
 
     /// The number of the link that a way goes by, where it goes by one;
     /// `Ok(None)` if it is known already that this is missing.
-    pub(super) fn index_of(&mut self, way: &Way) -> Result<Option<LinkIndex>, Error> {
+    pub(super) fn index_of(&mut self, way: &RouteKind) -> Result<Option<LinkIndex>, Error> {
         match link_of(way) {
             None => Ok(Some(None)),
             Some(TUNNEL_DEVICE) if self.no_tunnel => Ok(None),

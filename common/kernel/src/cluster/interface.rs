@@ -10,9 +10,10 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessa
 use netlink_packet_route::route::{RouteAddress, RouteAttribute};
 use weir_common::network::{NodeInterface, TUNNEL_DEVICE, Underlay, UnderlayLink};
 
+use crate::Kernel;
+use crate::error::Error;
 use crate::link::Link;
 use crate::occupied::subnet;
-use crate::{Error, Kernel};
 
 impl Kernel {
     /// All of the node's links in the order in which they were made, with their
@@ -30,10 +31,10 @@ impl Kernel {
             .filter(|message| flags(message).contains(AddressFlags::Deprecated))
             .filter_map(|message| Some((message.header.index, subnet(message)?)))
             .collect();
-        let interface = |(link, addresses): (Link, Vec<IpNet>)| {
+        let interface = |(link, addresses): (&Link, Vec<IpNet>)| {
             let is_deprecated = |address: &IpNet| deprecated.contains(&(link.index, *address));
             let (deprecated, addresses) = addresses.into_iter().partition(is_deprecated);
-            NodeInterface { name: link.name, up: link.up, addresses, deprecated }
+            NodeInterface { name: link.name.clone(), up: link.up, addresses, deprecated }
         };
         Ok(all.usable().map(interface).collect())
     }
@@ -85,19 +86,19 @@ pub(super) struct LinksAndAddresses {
 
 impl LinksAndAddresses {
     /// Every link with its usable addresses of global scope.
-    fn usable(self) -> impl Iterator<Item = (Link, Vec<IpNet>)> {
+    fn usable(&self) -> impl Iterator<Item = (&Link, Vec<IpNet>)> {
         let mut by_link: HashMap<u32, Vec<IpNet>> = HashMap::new();
         for message in self.addresses.iter().filter(|message| is_usable(message)) {
             by_link.entry(message.header.index).or_default().extend(subnet(message));
         }
-        self.links.into_iter().map(move |link| {
+        self.links.iter().map(move |link| {
             let addresses = by_link.remove(&link.index).unwrap_or_default();
             (link, addresses)
         })
     }
 
     /// The underlay among them.
-    pub(super) fn underlay(self) -> Underlay {
+    pub(super) fn underlay(&self) -> Underlay {
         let links = self.usable().filter(|(link, addresses)| {
             link.up
                 && !addresses.is_empty()
@@ -105,8 +106,8 @@ impl LinksAndAddresses {
                 && link.name != TUNNEL_DEVICE
                 && !link.is_host_end()
         });
-        let part = |(link, addresses): (Link, _)| UnderlayLink {
-            name: link.name,
+        let part = |(link, addresses): (&Link, _)| UnderlayLink {
+            name: link.name.clone(),
             mtu: link.mtu,
             addresses,
         };

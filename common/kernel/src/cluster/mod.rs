@@ -2,14 +2,14 @@
 //!
 //! `weir_common::network` plans it; `docs/cluster.md` gives the reasons.
 
+mod actual;
 mod change;
 mod interface;
-mod present;
+mod local_facts;
 mod reconcile;
+mod route_message;
 mod routes;
-mod standing;
 mod tunnel;
-mod way;
 
 pub use reconcile::{Keep, PlanOutcome, Reconciled};
-pub(crate) use way::{is_of_cluster, replaceable};
+pub(crate) use route_message::{is_of_cluster, replaceable};

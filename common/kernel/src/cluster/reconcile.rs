@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use std::error::Error as StdError;
 
 use weir_common::network::{
-    Change, ClusterPlan, Inventory, Nat, NodeNeeds, Problem, TunnelFilter, difference,
+    Change, ClusterPlan, ClusterState, Nat, NodeNeeds, Problem, TunnelFilter, Underlay, diff,
     plan_cluster, plan_node,
 };
 
-use crate::{Error, Kernel};
+use super::interface::LinksAndAddresses;
+use crate::Kernel;
+use crate::error::Error;
 
 /// What a reconcile leaves as it is, because what is known of the cluster may not say all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,11 +27,15 @@ pub struct Keep {
 pub struct Reconciled {
     /// What the node should have.
     pub plan: ClusterPlan,
+    /// The links that the plan rests on.
+    pub underlay: Underlay,
+    /// Whether another program's routes conflict with the plan's, or are missing.
+    pub has_conflicts: bool,
     /// What was changed in the kernel.
     pub changes: Vec<Change>,
     /// What it refused. It is tried again by the next reconcile.
     pub failures: Vec<Box<dyn StdError + Send + Sync>>,
-    /// What could not be done as the pools ask, and where another program is in the way.
+    /// What could not be done as the pools ask, and where another program's routes conflict.
     pub problems: BTreeSet<Problem>,
 }
 
@@ -40,7 +46,7 @@ pub struct PlanOutcome {
     pub changes: Vec<Change>,
     /// What it refused.
     pub failures: Vec<Error>,
-    /// Where another program is in the way.
+    /// Where another program's routes conflict.
     pub problems: BTreeSet<Problem>,
 }
 
@@ -55,26 +61,35 @@ impl Kernel {
     pub async fn reconcile(
         &self,
         node: &str,
-        mut inventory: Cow<'_, Inventory>,
+        mut state: Cow<'_, ClusterState>,
         keep: Keep,
     ) -> Result<Reconciled, Error> {
-        let underlay = self.underlay().await?;
+        let links = self.links_and_addresses().await?;
+        let underlay = links.underlay();
         if keep.tunnel_address {
-            inventory = self.keeping_tunnel_address(node, inventory).await?;
+            state = self.keeping_tunnel_address(node, state).await?;
         }
-        let mut plan = plan_cluster(node, &inventory, &underlay);
+        let mut plan = plan_cluster(node, &state, &underlay);
         plan.keeps_addresses = keep.borrowed;
         let mut failures = Vec::new();
-        let has = |v4: bool| inventory.pools.values().any(|pool| pool.cidr.addr().is_ipv4() == v4);
+        let has = |v4: bool| state.pools.values().any(|pool| pool.cidr.addr().is_ipv4() == v4);
         let forwarding = NodeNeeds { ipv4: has(true), ipv6: has(false), nat: Nat::AsItIs };
         failures.extend(self.ensure_node(&forwarding).await.err());
         let nat = NodeNeeds { nat: Nat::Exactly(plan.nat.clone()), ..NodeNeeds::default() };
         failures.extend(self.ensure_node(&nat).await.err());
         failures.extend(self.guard_sources().await.err().map(Into::into));
-        let applied = self.apply_cluster(&plan).await;
+        let applied = self.apply_cluster_with(&plan, &links).await;
+        let has_conflicts = !applied.problems.is_empty();
         failures.extend(applied.failures.into_iter().map(Into::into));
         let problems = plan.problems.union(&applied.problems).cloned().collect();
-        Ok(Reconciled { plan, changes: applied.changes, failures, problems })
+        Ok(Reconciled {
+            plan,
+            underlay,
+            has_conflicts,
+            changes: applied.changes,
+            failures,
+            problems,
+        })
     }
 
     /// Keeps the filter of what containers send, where any are checked.
@@ -99,9 +114,20 @@ impl Kernel {
     /// tunnel never takes packets from others than nodes. Without its filter a tunnel that
     /// is not in service yet stays out of it.
     pub async fn apply_cluster(&self, plan: &ClusterPlan) -> PlanOutcome {
+        match self.links_and_addresses().await {
+            Ok(links) => self.apply_cluster_with(plan, &links).await,
+            Err(error) => PlanOutcome { failures: vec![error], ..PlanOutcome::default() },
+        }
+    }
+
+    async fn apply_cluster_with(
+        &self,
+        plan: &ClusterPlan,
+        links: &LinksAndAddresses,
+    ) -> PlanOutcome {
         let mut outcome = PlanOutcome::default();
-        let present = match self.cluster_present().await {
-            Ok(present) => present,
+        let actual = match self.actual_state_with(links).await {
+            Ok(actual) => actual,
             Err(error) => {
                 outcome.failures.push(error);
                 return outcome;
@@ -113,17 +139,17 @@ impl Kernel {
             && let Err(error) = self.ensure_tunnel_filter(filter.as_ref())
         {
             outcome.failures.push(error);
-            if !present.tunnel.as_ref().is_some_and(|tunnel| tunnel.claimed) {
+            if !actual.tunnel.as_ref().is_some_and(|tunnel| tunnel.claimed) {
                 plan = Cow::Owned(plan.into_owned().without_tunnel());
             }
         }
-        let (changes, in_the_way) = difference(&plan, &present);
+        let (changes, problems) = diff(&plan, &actual);
         let run = self.run(&changes).await;
         let changes = run.made(changes);
         outcome.failures.extend(run.failures.into_iter().map(|(_, error)| error));
         if filter.is_none() {
             outcome.failures.extend(self.ensure_tunnel_filter(None).err());
         }
-        PlanOutcome { changes, problems: in_the_way, ..outcome }
+        PlanOutcome { changes, problems, ..outcome }
     }
 }

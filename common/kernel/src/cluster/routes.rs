@@ -7,30 +7,31 @@ use futures_util::{StreamExt, stream};
 use ipnet::IpNet;
 use netlink_packet_route::route::RouteMessage;
 use nix::errno::Errno;
-use weir_common::network::{Change, Way};
+use weir_common::network::{Change, RouteKind};
 
+use super::actual::MainTable;
 use super::change::Run;
-use super::present::MainTable;
-use super::way::{message, takes_the_place};
+use super::route_message::{message, takes_the_place};
+use crate::Kernel;
+use crate::error::Error;
 use crate::link::is;
 use crate::netlink::into_io;
-use crate::{Error, Kernel};
 
 /// How many requests are under way at a time. The kernel takes them in order.
 const IN_FLIGHT: usize = 64;
 
 /// What is asked of the kernel.
 #[derive(Clone, Copy, Debug)]
-enum Verb {
+enum RouteVerb {
     Add,
     Replace,
     Delete,
 }
 
 /// One request, and the change that it is for.
-struct Request<'a> {
+struct RouteRequest<'a> {
     change: &'a Change,
-    verb: Verb,
+    verb: RouteVerb,
     message: RouteMessage,
 }
 
@@ -79,15 +80,15 @@ impl Run<'_> {
         &mut self,
         change: &'a Change,
         known: &Known,
-    ) -> Result<Option<Vec<Request<'a>>>, Error> {
-        let request = |verb, message| Request { change, verb, message };
-        let delete = |route: &RouteMessage| request(Verb::Delete, route.clone());
+    ) -> Result<Option<Vec<RouteRequest<'a>>>, Error> {
+        let request = |verb, message| RouteRequest { change, verb, message };
+        let delete = |route: &RouteMessage| request(RouteVerb::Delete, route.clone());
         Ok(Some(match change {
             Change::AddRoute(range, way) => {
                 let route = self.route(*range, way)?;
-                route.map(|route| request(Verb::Add, route)).into_iter().collect()
+                route.map(|route| request(RouteVerb::Add, route)).into_iter().collect()
             }
-            Change::ReplaceRoute(range, _) if known.foreign.contains(range) => return Ok(None),
+            Change::ReplaceRoute(range, _) if known.occupied.contains(range) => return Ok(None),
             Change::ReplaceRoute(range, way) => {
                 let Some(route) = self.route(*range, way)? else {
                     return Ok(Some(Vec::new()));
@@ -96,7 +97,7 @@ impl Run<'_> {
                 let (same, other): (Vec<_>, Vec<_>) =
                     known.own(*range).partition(|route| takes_the_place(route));
                 // A container's route may have taken its place meanwhile.
-                let verb = if same.is_empty() { Verb::Add } else { Verb::Replace };
+                let verb = if same.is_empty() { RouteVerb::Add } else { RouteVerb::Replace };
                 let replace = request(verb, route);
                 let same = same.into_iter().skip(1).map(delete);
                 same.chain([replace]).chain(other.into_iter().map(delete)).collect()
@@ -114,7 +115,7 @@ impl Run<'_> {
 
     /// The route by `way`; `None` if it needs the tunnel device and that is
     /// known to be missing.
-    fn route(&mut self, range: IpNet, way: &Way) -> Result<Option<RouteMessage>, Error> {
+    fn route(&mut self, range: IpNet, way: &RouteKind) -> Result<Option<RouteMessage>, Error> {
         Ok(self.index_of(way)?.map(|index| message(range, way, index)))
     }
 }
@@ -124,7 +125,7 @@ impl Run<'_> {
 #[derive(Default)]
 struct Known {
     table: Option<MainTable>,
-    foreign: BTreeSet<IpNet>,
+    occupied: BTreeSet<IpNet>,
 }
 
 impl Known {
@@ -142,19 +143,21 @@ impl Kernel {
             return Ok(Known::default());
         }
         let table = self.main_table(&self.host.links().await?).await?;
-        Ok(Known { foreign: table.foreign(), table: Some(table) })
+        Ok(Known { occupied: table.occupied(), table: Some(table) })
     }
 
-    async fn request<'a>(&self, request: Request<'a>) -> (&'a Change, io::Result<()>) {
-        let Request { change, verb, message } = request;
+    async fn request<'a>(&self, request: RouteRequest<'a>) -> (&'a Change, io::Result<()>) {
+        let RouteRequest { change, verb, message } = request;
         let route = self.host.handle().route();
         let outcome = match verb {
-            Verb::Add => route.add(message).execute().await,
-            Verb::Replace => route.add(message).replace().execute().await,
-            Verb::Delete => route.del(message).execute().await,
+            RouteVerb::Add => route.add(message).execute().await,
+            RouteVerb::Replace => route.add(message).replace().execute().await,
+            RouteVerb::Delete => route.del(message).execute().await,
         };
         let outcome = match (verb, outcome.map_err(into_io)) {
-            (Verb::Delete, Err(cause)) if is(&cause, Errno::ESRCH) || is(&cause, Errno::ENODEV) => {
+            (RouteVerb::Delete, Err(cause))
+                if is(&cause, Errno::ESRCH) || is(&cause, Errno::ENODEV) =>
+            {
                 Ok(())
             }
             (_, outcome) => outcome,

@@ -11,11 +11,12 @@ use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use weir_common::network::{Before, Change, Side, Sysctl, TUNNEL_DEVICE};
 
-use super::present::TUNNEL_KIND;
+use super::actual::TUNNEL_KIND;
+use crate::Kernel;
+use crate::error::Error;
 use crate::link::is;
 use crate::netlink::into_io;
 use crate::occupied::subnet;
-use crate::{Error, Kernel};
 
 impl Kernel {
     /// Makes the tunnel device. The request alone makes the kernel load the

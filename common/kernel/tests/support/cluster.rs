@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use weir_common::network::{ClusterPlan, Way, difference};
+use weir_common::network::{ClusterPlan, RouteKind, diff};
 use weir_kernel::{Error, Kernel};
 
 use super::{ip, run};
@@ -17,27 +17,28 @@ pub fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-pub fn direct(next_hop: &str, source: &str) -> Way {
+pub fn direct(next_hop: &str, source: &str) -> RouteKind {
     let link = "uplink".to_owned();
-    Way::Direct { next_hop: address(next_hop), link, source: address(source) }
+    RouteKind::Direct { next_hop: address(next_hop), link, source: address(source) }
 }
 
-pub fn direct_v4() -> Way {
+pub fn direct_v4() -> RouteKind {
     direct("198.51.100.9", "198.51.100.1")
 }
 
-pub fn direct_v6() -> Way {
+pub fn direct_v6() -> RouteKind {
     direct("fd00:198::9", "fd00:198::1")
 }
 
 /// A plan of nothing but routes.
-pub fn plan(routes: &[(&str, Way)]) -> ClusterPlan {
+pub fn plan(routes: &[(&str, RouteKind)]) -> ClusterPlan {
     ClusterPlan {
         tunnel: None,
         routes: routes.iter().map(|(range, way)| (net(range), way.clone())).collect(),
         nat: None,
         pod_mtu: 1500,
         problems: BTreeSet::new(),
+        with_problems: BTreeSet::new(),
         keeps_addresses: false,
         left_to_others: Default::default(),
         nodes: Default::default(),
@@ -46,8 +47,8 @@ pub fn plan(routes: &[(&str, Way)]) -> ClusterPlan {
 
 /// Makes the kernel what `plan` says and returns what could not be done.
 pub async fn converge(kernel: &Kernel, plan: &ClusterPlan) -> Vec<(String, Error)> {
-    let present = kernel.cluster_present().await.unwrap();
-    kernel.change(&difference(plan, &present).0).await
+    let present = kernel.actual_state().await.unwrap();
+    kernel.change(&diff(plan, &present).0).await
 }
 
 pub fn assert_none(failures: &[(String, Error)]) {

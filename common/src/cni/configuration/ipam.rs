@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::super::{Arguments, CniRoute, Error};
+use super::super::arguments::Arguments;
+use super::super::error::Error;
+use super::super::result::CniRoute;
 use super::value::{invalid, parse_address, parse_mac, read_flag};
 use super::written::{Requested, WrittenConfiguration, WrittenIpam};
 use crate::ipam::assign::Want;

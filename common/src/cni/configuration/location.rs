@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::super::Error;
+use super::super::error::Error;
 use super::value::{invalid, unsupported};
 use super::written::WrittenConfiguration;
 use crate::datastore::{self, EtcdConfiguration};

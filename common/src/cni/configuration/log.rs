@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::super::Error;
+use super::super::error::Error;
 use super::value::invalid;
 use super::written::{WrittenConfiguration, decode};
 

@@ -18,8 +18,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use super::arguments::Arguments;
+use super::error::{Code, Error};
+use super::result::AddResult;
 use super::valid_attachments::valid_attachments;
-use super::{AddResult, Arguments, Code, Error, SpecVersion};
+use super::version::SpecVersion;
 use crate::datastore;
 use crate::ipam::collect::AttachmentName;
 use crate::link::{MacAddress, SourceCheck};

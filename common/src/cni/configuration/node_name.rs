@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::super::Error;
 use super::super::environment::is_identifier;
+use super::super::error::Error;
 use super::value::invalid;
 use super::written::WrittenConfiguration;
 

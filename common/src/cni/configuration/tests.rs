@@ -58,7 +58,7 @@ fn calicos_etcd_conflist() {
 }
 
 #[test]
-fn addresses_asked_for_replace_a_familys_own() {
+fn addresses_asked_for_replace_those_of_their_family() {
     let arguments = Arguments { ip: Some("10.0.0.9".to_owned()), ..Arguments::default() };
     let both = json!({"type": "weir-ipam", "assign_ipv6": true});
     let wants = |json| validate_with(json, &arguments).unwrap().ipam.unwrap().wants;

@@ -3,10 +3,18 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::Deserialize;
 
-use super::super::{Code, Error};
-use super::written::Flag;
+use super::super::error::{Code, Error};
 use crate::link::{InvalidMac, MAXIMUM_MTU, MINIMUM_MTU_V4, MacAddress, SourceCheck};
+
+/// A boolean, which Calico writes as text.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Flag {
+    Boolean(bool),
+    Text(String),
+}
 
 pub(super) fn invalid(key: &str, value: &str, advice: &str) -> Error {
     Error::new(Code::InvalidConfiguration, format!("{key} {value:?} is invalid: {advice}"))

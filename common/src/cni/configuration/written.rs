@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::super::{CniRoute, Code, Error};
-use super::value::unsupported;
+use super::super::error::{Code, Error};
+use super::super::result::CniRoute;
+use super::value::{Flag, unsupported};
 use crate::null::null_is_default;
 use crate::strict::Strict;
 
@@ -118,14 +119,6 @@ pub(super) struct Requested {
 pub(super) struct ContainerSettings {
     #[serde(deserialize_with = "null_is_default")]
     pub(super) allow_ip_forwarding: bool,
-}
-
-/// A boolean, which Calico writes as text.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(super) enum Flag {
-    Boolean(bool),
-    Text(String),
 }
 
 pub(super) fn decode(json: &Map<String, Value>) -> Result<WrittenConfiguration, Error> {

@@ -6,26 +6,29 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::super::engine::MAX_ATTEMPTS;
-use super::super::knowledge::{first, read_block};
-use super::super::release::count_again;
-use super::super::release::give_back;
-use super::super::{Block, Error, Handle, MachineId, MachineRecord, ReadyFlag, Stored};
+use super::super::block::Block;
+use super::super::error::Error;
+use super::super::handle::Handle;
+use super::super::knowledge::read_block;
+use super::super::machine::MachineId;
+use super::super::ownership::MachineRecord;
+use super::super::ready::Guarded;
+use super::super::release::{count_again, give_back};
 use super::{AttachmentName, Collection};
-use crate::datastore::{self, Datastore, Entry, Outcome, Selection, Snapshot, Transaction, keys};
+use crate::datastore::{Datastore, Decision, Entry, Pages, Selection, keys, transact};
 
 /// How many handles change in one transaction at the most: with the block, the
 /// ready flag and a note it stays within the 128 operations that etcd allows.
 const MAX_HANDLES: usize = 100;
 /// How many blocks are read in one round trip.
-const PAGE: usize = 64;
-/// How many pages of blocks [`collect_few`] looks into.
-const FEW_PAGES: usize = 8;
+const BATCH: usize = 64;
+/// How many blocks [`collect_few`] looks into.
+const FEW_BLOCKS: usize = 512;
 
 /// Which blocks are looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Scope {
+pub enum CollectScope {
     /// The host's own: what a host that never borrowed an address has.
     OwnBlocks,
     /// All there are: a host may have borrowed from any.
@@ -53,16 +56,16 @@ pub type Claim<'a> = &'a dyn Fn(&AttachmentName) -> bool;
 pub async fn collect(
     datastore: &dyn Datastore,
     collection: &Collection,
-    scope: Scope,
+    scope: CollectScope,
     claim: Claim<'_>,
 ) -> Collected {
-    let mut run = Run::new(datastore, collection, claim);
+    let mut collector = Collector::new(datastore, collection, claim);
     let outcome = match scope {
-        Scope::OwnBlocks => run.collect_own().await,
-        Scope::AllBlocks => run.collect_pages(usize::MAX).await.map(|_| ()),
+        CollectScope::OwnBlocks => collector.collect_own().await,
+        CollectScope::AllBlocks => collector.collect_listed(usize::MAX).await.map(|_| ()),
     };
-    run.collected.errors.extend(outcome.err());
-    run.collected
+    collector.collected.errors.extend(outcome.err());
+    collector.collected
 }
 
 /// As [`collect`] in all blocks, but in the first 512 alone. Answers also whether these
@@ -72,30 +75,26 @@ pub async fn collect_few(
     collection: &Collection,
     claim: Claim<'_>,
 ) -> (Collected, bool) {
-    let mut run = Run::new(datastore, collection, claim);
-    let outcome = run.collect_pages(FEW_PAGES).await;
+    let mut collector = Collector::new(datastore, collection, claim);
+    let outcome = collector.collect_listed(FEW_BLOCKS).await;
     let all = *outcome.as_ref().unwrap_or(&false);
-    run.collected.errors.extend(outcome.err());
-    (run.collected, all)
+    collector.collected.errors.extend(outcome.err());
+    (collector.collected, all)
 }
 
 /// A collection at work.
-struct Run<'a> {
+struct Collector<'a> {
     datastore: &'a dyn Datastore,
     collection: &'a Collection,
     claim: Claim<'a>,
-    /// The machine that has the host's name, as last read.
-    machine: Option<Stored<MachineRecord>>,
+    /// The machine that has the host's name, as first read.
+    machine: Option<MachineId>,
     collected: Collected,
 }
 
-impl<'a> Run<'a> {
+impl<'a> Collector<'a> {
     fn new(datastore: &'a dyn Datastore, collection: &'a Collection, claim: Claim<'a>) -> Self {
         Self { datastore, collection, claim, machine: None, collected: Collected::default() }
-    }
-
-    fn recorded(&self) -> Option<&MachineId> {
-        self.machine.as_ref().map(|record| &record.value.machine)
     }
 
     async fn collect_own(&mut self) -> Result<(), Error> {
@@ -103,47 +102,41 @@ impl<'a> Run<'a> {
         let selections =
             [Selection::Key(keys::machine(host)), Selection::Prefix(keys::affinities_of(host))];
         let snapshot = self.datastore.read(&selections).await?;
-        self.machine = MachineRecord::read(first(&snapshot, 0))?;
-        let entries = snapshot.selected.iter().skip(1).flatten();
-        let blocks: Vec<IpNet> =
-            entries.filter_map(|entry| Some(keys::parse_affinity(&entry.key)?.1)).collect();
-        for part in blocks.chunks(PAGE) {
-            let selections: Vec<Selection> =
-                part.iter().map(|block| Selection::Key(keys::block(*block))).collect();
-            let snapshot = self.datastore.read(&selections).await?;
-            let entries: Vec<Entry> = snapshot.selected.into_iter().flatten().collect();
-            self.collect_in(&entries).await?;
+        let record = snapshot.stored(0, MachineRecord::from_json)?;
+        self.machine = record.map(|record| record.value.machine);
+        let named = |entry: &Entry| Some(Selection::Key(keys::block(block_of(entry)?)));
+        let selections: Vec<Selection> = snapshot.entries(1).iter().filter_map(named).collect();
+        for batch in selections.chunks(BATCH) {
+            let blocks = self.datastore.read(batch).await?;
+            self.collect_in(blocks.selected.iter().flatten()).await?;
         }
         Ok(())
     }
 
     /// Answers whether all blocks there are were looked into.
-    async fn collect_pages(&mut self, most: usize) -> Result<bool, Error> {
+    async fn collect_listed(&mut self, most: usize) -> Result<bool, Error> {
         let record = self.datastore.get(&keys::machine(&self.collection.host)).await?;
-        self.machine = MachineRecord::read(record.as_ref())?;
-        let mut after = None;
-        for _ in 0..most {
-            let page = self.datastore.list(keys::BLOCKS, after.as_deref(), PAGE).await?;
-            self.collect_in(&page.entries).await?;
-            match page.next {
-                None => return Ok(true),
-                next => after = next,
+        self.machine = MachineRecord::read(record.as_ref())?.map(|record| record.value.machine);
+        let (mut pages, mut left) = (Pages::new(self.datastore, keys::BLOCKS), most);
+        while let Some(page) = pages.next().await? {
+            let few = &page.entries[..page.entries.len().min(left)];
+            self.collect_in(few.iter()).await?;
+            left -= few.len();
+            if left == 0 {
+                return Ok(few.len() == page.entries.len() && page.next.is_none());
             }
         }
-        Ok(false)
+        Ok(true)
     }
 
     /// Goes through blocks that were read.
     ///
     /// # Errors
     /// Those that every other block would meet too.
-    async fn collect_in(&mut self, entries: &[Entry]) -> Result<(), Error> {
+    async fn collect_in(&mut self, entries: impl Iterator<Item = &Entry>) -> Result<(), Error> {
         for entry in entries {
-            let outcome = match keys::parse_block(&entry.key) {
-                None => continue,
-                Some(cidr) => self.collect_block(cidr, entry).await,
-            };
-            match outcome {
+            let Some(cidr) = keys::parse_block(&entry.key) else { continue };
+            match self.collect_block(cidr, entry).await {
                 Err(error @ (Error::Datastore(_) | Error::NotReady)) => return Err(error),
                 outcome => self.collected.errors.extend(outcome.err()),
             }
@@ -152,43 +145,59 @@ impl<'a> Run<'a> {
     }
 
     async fn collect_block(&mut self, cidr: IpNet, entry: &Entry) -> Result<(), Error> {
-        let mut entry = Some(entry.clone());
+        let block = read_block(entry)?.value;
+        let others = self.collection.of_other_machines(&block, self.machine.as_ref());
         let mut unreadable = BTreeSet::new();
-        let mut conflicts = 0;
-        let mut others = 0;
-        while let Some(found) = &entry {
-            let block = read_block(cidr, found)?;
-            others = self.collection.of_other_machines(&block.value, self.recorded());
-            let Some(share) = Share::of(self, &block, &unreadable) else { break };
-            let snapshot = self.datastore.read(&share.selections(&self.collection.host)).await?;
-            let machine = MachineRecord::read(first(&snapshot, 1))?;
-            if machine != self.machine {
-                self.machine = machine;
-                continue;
-            }
-            let transaction = match share.transaction(self, &block, &snapshot) {
-                Err(Error::Malformed { key, reason }) if share.reads(&key) => {
+        let mut is_stale = Share::of(self, &block, self.machine.as_ref(), &unreadable).is_some();
+        while is_stale {
+            match transact(self.datastore, |_| decide(self, cidr, &unreadable)).await {
+                Ok(released) => {
+                    is_stale = !released.is_empty();
+                    self.collected.released.extend(released);
+                }
+                Err(Error::Malformed { key, reason }) if keys::parse_handle(&key).is_some() => {
                     unreadable.extend(keys::parse_handle(&key).map(str::to_owned));
                     self.collected.errors.push(Error::Malformed { key, reason });
-                    continue;
                 }
-                transaction => transaction?,
-            };
-            match self.datastore.commit(transaction).await {
-                Ok(Outcome::Committed(_)) => self.collected.released.extend(share.released),
-                Ok(Outcome::Conflict) => conflicts += 1,
-                // It may have taken effect: what is there tells.
-                Err(datastore::Error::Unavailable { .. }) if conflicts == 0 => conflicts += 1,
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
-            if conflicts == MAX_ATTEMPTS {
-                return Err(Error::contended(vec![keys::block(cidr)]));
-            }
-            entry = self.datastore.get(&keys::block(cidr)).await?;
         }
         self.collected.of_other_machines += others;
         Ok(())
     }
+}
+
+fn block_of(affinity: &Entry) -> Option<IpNet> {
+    Some(keys::parse_affinity(&affinity.key)?.1)
+}
+
+/// Gives back one share of what is stale in a block; the result is empty when nothing is.
+async fn decide(
+    collector: &Collector<'_>,
+    cidr: IpNet,
+    unreadable: &BTreeSet<String>,
+) -> Result<Decision<Vec<(IpAddr, String)>>, Error> {
+    let (datastore, name) = (collector.datastore, keys::machine(&collector.collection.host));
+    let selections = [name.clone(), keys::block(cidr)].map(Selection::Key);
+    let guarded = Guarded::read(datastore, selections).await?;
+    let machine = guarded.stored(0, MachineRecord::from_json)?;
+    let recorded = machine.as_ref().map(|record| &record.value.machine);
+    let Some(entry) = guarded.entry(1) else { return Ok(Decision::Done(Vec::new())) };
+    let block = read_block(entry)?;
+    let Some(share) = Share::of(collector, &block.value, recorded, unreadable) else {
+        return Ok(Decision::Done(Vec::new()));
+    };
+    let selections: Vec<Selection> =
+        share.handles.iter().map(|id| Selection::Key(keys::handle(id))).collect();
+    let handles = datastore.read(&selections).await?;
+    let mut transaction = guarded.transaction();
+    let left = give_back(&block, &share.ordinals, &mut transaction);
+    for (index, id) in share.handles.iter().enumerate() {
+        let handle = handles.stored(index, Handle::from_json)?;
+        count_again(id, handle.as_ref(), &left, &mut transaction);
+    }
+    transaction.as_read(name, machine.map(|record| record.revision));
+    Ok(Decision::Commit(transaction, share.released))
 }
 
 /// What of a block is given back in one transaction.
@@ -201,11 +210,15 @@ struct Share {
 impl Share {
     /// `None` when nothing is stale, but for what has one of the `unreadable`
     /// handles, and what may not be claimed.
-    fn of(run: &Run<'_>, block: &Stored<Block>, unreadable: &BTreeSet<String>) -> Option<Self> {
-        let block = &block.value;
+    fn of(
+        collector: &Collector<'_>,
+        block: &Block,
+        recorded: Option<&MachineId>,
+        unreadable: &BTreeSet<String>,
+    ) -> Option<Self> {
         let mut share =
             Self { ordinals: Vec::new(), handles: BTreeSet::new(), released: Vec::new() };
-        for ordinal in run.collection.stale(block, run.recorded()) {
+        for ordinal in collector.collection.stale(block, recorded) {
             let holder = block.holder(ordinal);
             let Some(handle) = holder
                 .and_then(|holder| holder.handle_id.clone())
@@ -213,8 +226,8 @@ impl Share {
             else {
                 continue;
             };
-            let attachment = holder.and_then(|holder| run.collection.attachment(holder));
-            if attachment.is_some_and(|attachment| !(run.claim)(&attachment)) {
+            let attachment = holder.and_then(|holder| collector.collection.attachment(holder));
+            if attachment.is_some_and(|attachment| !(collector.claim)(&attachment)) {
                 continue;
             }
             if share.handles.len() == MAX_HANDLES && !share.handles.contains(&handle) {
@@ -225,40 +238,5 @@ impl Share {
             share.handles.insert(handle);
         }
         (!share.ordinals.is_empty()).then_some(share)
-    }
-
-    fn reads(&self, key: &str) -> bool {
-        keys::parse_handle(key).is_some_and(|id| self.handles.contains(id))
-    }
-
-    fn selections(&self, host: &str) -> Vec<Selection> {
-        let mut selections = vec![ReadyFlag::selection(), Selection::Key(keys::machine(host))];
-        selections.extend(self.handles.iter().map(|id| Selection::Key(keys::handle(id))));
-        selections
-    }
-
-    /// The transaction, from the answer to [`Share::selections`].
-    fn transaction(
-        &self,
-        run: &Run<'_>,
-        block: &Stored<Block>,
-        snapshot: &Snapshot,
-    ) -> Result<Transaction, Error> {
-        let ready = ReadyFlag::parse(first(snapshot, 0))?;
-        ready.require()?;
-        let mut transaction = Transaction::default();
-        let left = give_back(block, &self.ordinals, &mut transaction);
-        for (index, id) in self.handles.iter().enumerate() {
-            let handle =
-                first(snapshot, index + 2).map(|entry| Stored::read(entry, Handle::from_json));
-            count_again(id, handle.transpose()?.as_ref(), &left, &mut transaction);
-        }
-        let name = keys::machine(&run.collection.host);
-        match &run.machine {
-            None => transaction.absent(name),
-            Some(record) => transaction.unchanged(name, record.revision),
-        };
-        ready.guard(&mut transaction);
-        Ok(transaction)
     }
 }

@@ -8,17 +8,21 @@ mod engine;
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
+use super::allocation::Allocation;
 use super::assignee::is_ambiguous;
-use super::audit::Allocation;
 use super::block::{
     ATTRIBUTE_BOOT, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE, Attribute, Block,
 };
-use super::{MachineId, Ownership};
+use super::machine::MachineId;
+use super::ownership::Ownership;
 
-pub use super::audit::CALL_DEADLINE;
-pub use engine::{Claim, Collected, Scope, collect, collect_few};
+pub use engine::{Claim, CollectScope, Collected, collect, collect_few};
+
+/// The longest that one ADD takes (`docs/ipam.md`): an address that is younger
+/// may still be on its way into the kernel.
+pub const CALL_DEADLINE: SignedDuration = SignedDuration::from_secs(60);
 
 /// An attachment as the runtime names it within one network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,7 +78,7 @@ impl Collection {
         let of_machine =
             |holder: &Attribute| self.is_of_host(holder) && self.is_own(holder, recorded);
         let is_stale = |ordinal: &usize| {
-            let allocation = Allocation::read(block, *ordinal, |name| name.into());
+            let allocation = Allocation::read(block, *ordinal);
             let made = allocation.and_then(|allocation| allocation.made);
             block.holder(*ordinal).is_some_and(|holder| self.is_stale(holder, made))
         };

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::plan::{Attachment, AttachmentRequest, GATEWAY_V4, GATEWAY_V6};
+use super::plan::{Attachment, GATEWAY_V4, GATEWAY_V6};
 use crate::network::route::{Route, RouteScope};
 
 /// The main routing table.
@@ -114,23 +114,6 @@ fn with_free_metric(route: Route, others: &[Route]) -> Route {
     (metric + 1..).map(with).find(|route| !taken(route)).unwrap_or(route)
 }
 
-/// The gateways of a request that the host's end is to answer for, each once, besides
-/// its own.
-pub(super) fn next_hops(request: &AttachmentRequest) -> Vec<IpAddr> {
-    let own = [IpAddr::V4(GATEWAY_V4), IpAddr::V6(GATEWAY_V6)];
-    let mut next_hops = Vec::new();
-    for &gateway in &request.gateways {
-        let of_family = |address: &IpAddr| address.is_ipv4() == gateway.is_ipv4();
-        let is_host =
-            !(gateway.is_unspecified() || gateway.is_loopback() || gateway.is_multicast());
-        let is_known = [&own[..], &request.addresses, &next_hops].concat().contains(&gateway);
-        if is_host && !is_known && request.addresses.iter().any(of_family) {
-            next_hops.push(gateway);
-        }
-    }
-    next_hops
-}
-
 fn everything(family_of: IpAddr) -> IpNet {
     match family_of {
         IpAddr::V4(_) => Ipv4Net::default().into(),
@@ -146,7 +129,7 @@ mod tests {
 
     use super::super::identity::AttachmentIdentity;
     use super::super::mtu::Mtu;
-    use super::super::plan::RequestedRoute;
+    use super::super::plan::{AttachmentRequest, RequestedRoute};
     use super::*;
     use crate::link::SourceCheck;
 

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use super::identity::AttachmentIdentity;
 use super::node_needs::NodeState;
 use super::plan::Families;
-use crate::network::cluster::{PresentTunnel, TUNNEL_DEVICE, TunnelNeed};
+use crate::network::cluster::{ActualTunnel, TUNNEL_DEVICE, TunnelNeed};
 use crate::network::nat::{NatPool, needs_nat};
 
 /// An attachment as the node's kernel has it.
@@ -141,7 +141,7 @@ const AGAIN: &str = "run \"weirctl node run --once\", or start the agent (weirct
 
 /// What keeps a node's tunnel from carrying what it should. That no pool gives it
 /// an address does not: containers reach each other without.
-fn tunnel_trouble(need: TunnelNeed, device: Option<&PresentTunnel>) -> Option<HealthProblem> {
+fn tunnel_trouble(need: TunnelNeed, device: Option<&ActualTunnel>) -> Option<HealthProblem> {
     let (address, device) = match (need, device) {
         (TunnelNeed::None, _) => return None,
         (_, None) => return Some(HealthProblem::TunnelMissing),
@@ -155,7 +155,7 @@ fn tunnel_trouble(need: TunnelNeed, device: Option<&PresentTunnel>) -> Option<He
     missing.map(HealthProblem::TunnelWithoutAddress)
 }
 
-/// What of the node's surroundings decides whether containers can be reached.
+/// What of the node's environment decides whether containers can be reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NodeHealth {
     /// What it forwards.
@@ -163,7 +163,7 @@ pub struct NodeHealth {
     /// Whether its tunnel device should be in service, as who sees to it says.
     pub need: TunnelNeed,
     /// Its tunnel device, where there is one.
-    pub tunnel: Option<PresentTunnel>,
+    pub tunnel: Option<ActualTunnel>,
     /// The pools for which its NAT was made; none where it has NAT, or somebody else
     /// sees to that.
     pub without_nat: Vec<NatPool>,
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn a_tunnel_counts_where_a_pool_needs_it() {
         let own = Ipv4Addr::new(10, 0, 0, 9);
-        let told = |need, tunnel: Option<PresentTunnel>, addresses: &[&str]| {
+        let told = |need, tunnel: Option<ActualTunnel>, addresses: &[&str]| {
             let state =
                 NodeState { ipv4_forwarding: true, ipv6_forwarding: true, ..NodeState::default() };
             find_problems(
@@ -298,7 +298,7 @@ mod tests {
         };
         let device = |up, addresses: &[Ipv4Addr]| {
             let addresses = addresses.iter().map(|address| Ipv4Net::from(*address)).collect();
-            Some(PresentTunnel { claimed: true, up, mtu: 1480, addresses })
+            Some(ActualTunnel { claimed: true, up, mtu: 1480, addresses })
         };
         let need = TunnelNeed::Assigned(own);
         let (v4, v6) = (&["10.0.0.1"][..], &["fd00::1"][..]);

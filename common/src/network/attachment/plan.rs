@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 
-use super::container_routes::next_hops;
 use super::identity::AttachmentIdentity;
 use super::mtu::{InvalidMtu, Mtu};
 use super::step::{Side, Step, Sysctl, Veth};
@@ -237,6 +236,23 @@ impl Attachment {
     pub fn host_routes(&self) -> Vec<Route> {
         self.request.addresses.iter().map(|&address| Route::on_link(address.into())).collect()
     }
+}
+
+/// The gateways of a request that the host's end is to answer for, each once, besides
+/// its own.
+fn next_hops(request: &AttachmentRequest) -> Vec<IpAddr> {
+    let own = [IpAddr::V4(GATEWAY_V4), IpAddr::V6(GATEWAY_V6)];
+    let mut next_hops = Vec::new();
+    for &gateway in &request.gateways {
+        let of_family = |address: &IpAddr| address.is_ipv4() == gateway.is_ipv4();
+        let is_host =
+            !(gateway.is_unspecified() || gateway.is_loopback() || gateway.is_multicast());
+        let is_known = [&own[..], &request.addresses, &next_hops].concat().contains(&gateway);
+        if is_host && !is_known && request.addresses.iter().any(of_family) {
+            next_hops.push(gateway);
+        }
+    }
+    next_hops
 }
 
 fn unusable(address: IpAddr, before: &[IpAddr]) -> Option<&'static str> {

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
-use super::{TUNNEL_DEVICE, TunnelPlan};
+use super::plan::{TUNNEL_DEVICE, TunnelPlan};
 use crate::network::nft::{NftTable, chain, matches, rule};
 
 /// The name of the set of the nodes from which IPIP is accepted.
@@ -101,7 +101,7 @@ mod tests {
             address: None,
             mtu: 1480,
             peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
-            lopsided: BTreeSet::new(),
+            asymmetric: BTreeSet::new(),
         };
         TunnelFilter::from_plan(&plan)
     }

@@ -1,35 +1,36 @@
-//! A node's part in the cluster: the ways to other nodes' containers.
+//! One node among many: the routes, tunnel and NAT by which its containers reach those of other
+//! nodes.
 //!
-//! [`Inventory`] is what the datastore says, [`Underlay`] what the node's own
-//! links are like; [`plan_cluster`] makes of both the [`ClusterPlan`], which
-//! tunnel device, routes and NAT the node should have. [`difference`] says what
-//! to change where the kernel has something else. All of it is data; the crate
-//! `weir-kernel` reads what is present and carries changes out.
+//! [`ClusterState`] is what the datastore says, [`Underlay`] what the node's own links are
+//! like; [`plan_cluster`] makes the [`ClusterPlan`] of both: the desired tunnel device, routes
+//! and NAT. [`diff`] returns the changes from the [`ActualState`] of the kernel to the plan. All
+//! of it is data; the crate `weir-kernel` reads the actual state and carries changes out.
 //! `docs/cluster.md` gives the reasons.
 
-mod difference;
-mod facts;
+mod cache;
+mod cluster_state;
+mod diff;
 mod filter;
-mod follower;
-mod inventory;
-mod listing;
+mod fingerprints;
 mod plan;
 mod problem;
-mod state;
+mod saved_state;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod underlay;
+mod update;
 
-pub use difference::{Change, Present, PresentTunnel, TUNNEL_ALIAS, difference};
-pub use facts::Facts;
+pub use cache::{ClusterCache, StateDiff};
+pub use cluster_state::{ClusterPool, ClusterState, Peer};
+pub use diff::{ActualState, ActualTunnel, Change, TUNNEL_ALIAS, diff};
 pub use filter::TunnelFilter;
-pub use follower::Follower;
-pub use inventory::{ClusterPool, Inventory, Peer};
-pub use listing::{Listing, Seen};
+pub use fingerprints::Fingerprints;
 pub use plan::{
-    ClusterPlan, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, Way, any_tunnels, has_settled_tunnel,
-    needs_tunnel, plan_cluster, pod_mtu,
+    ClusterPlan, RouteKind, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, any_tunnels,
+    has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use problem::Problem;
-pub use state::{NamedNode, SavedState, TunnelNeed, Writer};
+pub use saved_state::{NamedNode, SavedState, TunnelNeed, Writer};
+pub use snapshot::{ClusterSnapshot, ObservedRevision};
 pub use underlay::{Underlay, UnderlayLink};

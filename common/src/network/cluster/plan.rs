@@ -1,11 +1,13 @@
-//! The plan: which tunnel device, routes and NAT a node should have.
+//! The plan: the tunnel device, routes and NAT that a node should have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::{ClusterPool, Inventory, Peer, Problem, Underlay};
+use super::cluster_state::{ClusterPool, ClusterState, Peer};
+use super::problem::Problem;
+use super::underlay::Underlay;
 use crate::ipam::Family;
 use crate::network::nat::{NatPool, NatTable};
 use crate::resources::EncapsulationMode;
@@ -21,14 +23,14 @@ impl ClusterPlan {
     /// The plan without its tunnel, and without the routes that need it.
     pub fn without_tunnel(mut self) -> Self {
         self.tunnel = None;
-        self.routes.retain(|_, way| !matches!(way, Way::Tunnel { .. }));
+        self.routes.retain(|_, way| !matches!(way, RouteKind::Tunnel { .. }));
         self
     }
 }
 
 /// How packets get to a range of addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum RouteKind {
     /// They are dropped: the range is this node's own block, and addresses in
     /// use there have routes of their own.
     Blackhole,
@@ -63,7 +65,7 @@ pub struct TunnelPlan {
     /// The underlay links on which packets may come in that this node would
     /// answer through the tunnel, because the other node sees both in one
     /// subnet and this one does not.
-    pub lopsided: BTreeSet<String>,
+    pub asymmetric: BTreeSet<String>,
 }
 
 /// What a node should have for its part in the cluster.
@@ -72,13 +74,15 @@ pub struct ClusterPlan {
     /// The tunnel device, where one is needed.
     pub tunnel: Option<TunnelPlan>,
     /// The routes, by destination.
-    pub routes: BTreeMap<IpNet, Way>,
+    pub routes: BTreeMap<IpNet, RouteKind>,
     /// The NAT table, where a pool asks for NAT.
     pub nat: Option<NatTable>,
     /// The MTU in bytes for containers.
     pub pod_mtu: u32,
     /// What could not be done as the pools ask.
     pub problems: BTreeSet<Problem>,
+    /// The ranges that `problems` tell of.
+    pub with_problems: BTreeSet<IpNet>,
     /// Whether routes of Weir's to single addresses stay although they are not in
     /// the plan, because it is not known which addresses are borrowed.
     pub keeps_addresses: bool,
@@ -98,41 +102,33 @@ pub struct ClusterPlan {
 /// through the tunnel; with `CrossSubnet` through the tunnel unless the other
 /// node's address lies in this node's own subnet, as this node is registered
 /// (Calico: `felix/calc/l3_route_resolver.go`).
-pub fn plan_cluster(node: &str, inventory: &Inventory, underlay: &Underlay) -> ClusterPlan {
-    let own = inventory.nodes.get(node);
+pub fn plan_cluster(node: &str, state: &ClusterState, underlay: &Underlay) -> ClusterPlan {
+    let planner = Planner::new(node, state, underlay);
+    let own = planner.own;
     let parent = own.and_then(|own| underlay.owner(own.ipv4?.addr()));
-    let mut planner = Planner {
-        node,
-        own,
-        inventory,
-        underlay,
-        tunnel_source: own.and_then(|own| own.tunnel),
-        routes: BTreeMap::new(),
-        left_to_others: BTreeMap::new(),
-        problems: general_problems(node, inventory, underlay),
-    };
-    planner.route_blocks();
-    planner.route_borrowed();
     let mtu = parent.map_or_else(|| underlay.smallest_mtu(), |link| link.mtu);
-    let tunnel = own.filter(|_| needs_tunnel(node, inventory)).map(|own| TunnelPlan {
+    let tunnel = own.filter(|_| needs_tunnel(node, state)).map(|own| TunnelPlan {
         address: own.tunnel,
         mtu: mtu.saturating_sub(TUNNEL_OVERHEAD),
-        peers: peers(node, inventory).filter_map(|(_, peer)| v4(peer.ipv4)).collect(),
-        lopsided: lopsided(node, own, inventory, underlay),
+        peers: peers(node, state).filter_map(|(_, peer)| v4(peer.ipv4)).collect(),
+        asymmetric: asymmetric(node, own, state, underlay),
     });
     let nat_pool =
         |pool: &ClusterPool| NatPool { cidr: pool.cidr, nat_outgoing: pool.nat_outgoing };
-    let nat_pools: Vec<NatPool> = inventory.pools.values().map(nat_pool).collect();
-    ClusterPlan {
+    let nat_pools: Vec<NatPool> = state.pools.values().map(nat_pool).collect();
+    let mut plan = ClusterPlan {
         tunnel,
-        routes: planner.routes,
+        routes: BTreeMap::new(),
         nat: NatTable::from_pools(&nat_pools),
-        pod_mtu: pod_mtu(mtu, inventory.pools.values().map(|pool| pool.ipip_mode)),
-        problems: planner.problems,
+        pod_mtu: pod_mtu(mtu, state.pools.values().map(|pool| pool.ipip_mode)),
+        problems: general_problems(node, state, underlay),
+        with_problems: BTreeSet::new(),
         keeps_addresses: false,
-        left_to_others: planner.left_to_others,
-        nodes: addresses_of_peers(node, inventory),
-    }
+        left_to_others: BTreeMap::new(),
+        nodes: addresses_of_peers(node, state),
+    };
+    planner.plan_ranges(&mut plan);
+    plan
 }
 
 /// The MTU in bytes for containers on a node whose uplink has `uplink_mtu`, with
@@ -150,11 +146,11 @@ pub fn any_tunnels(modes: impl IntoIterator<Item = EncapsulationMode>) -> bool {
 /// Whether `node` tunnels to another node or another one to it, were there a
 /// block of every pool on both. In a cluster whose IPIP pools are all
 /// `CrossSubnet`, nodes whose peers share their subnet need no tunnel.
-pub fn needs_tunnel(node: &str, inventory: &Inventory) -> bool {
-    let Some(own) = inventory.nodes.get(node) else {
+pub fn needs_tunnel(node: &str, state: &ClusterState) -> bool {
+    let Some(own) = state.nodes.get(node) else {
         return false;
     };
-    let modes: BTreeSet<bool> = inventory
+    let modes: BTreeSet<bool> = state
         .pools
         .values()
         .filter(|pool| pool.ipip_mode != EncapsulationMode::Never && pool.cidr.addr().is_ipv4())
@@ -166,122 +162,188 @@ pub fn needs_tunnel(node: &str, inventory: &Inventory) -> bool {
         }
         _ => false,
     };
-    peers(node, inventory).any(|(_, peer)| tunnels(own, peer) || tunnels(peer, own))
+    peers(node, state).any(|(_, peer)| tunnels(own, peer) || tunnels(peer, own))
 }
 
 /// Whether `node` is registered with a tunnel address that it can keep if it needs
 /// one, and with none if it does not. Of a node that is not registered nothing is
 /// asked.
-pub fn has_settled_tunnel(node: &str, inventory: &Inventory) -> bool {
-    if needs_tunnel(node, inventory) {
-        has_tunnel_address(node, inventory)
+pub fn has_settled_tunnel(node: &str, state: &ClusterState) -> bool {
+    if needs_tunnel(node, state) {
+        has_tunnel_address(node, state)
     } else {
-        inventory.nodes.get(node).is_none_or(|own| own.tunnel.is_none())
+        state.nodes.get(node).is_none_or(|own| own.tunnel.is_none())
     }
 }
 
 /// Whether `node` is registered with a tunnel address that it can keep: one of a
 /// pool that has such addresses.
-fn has_tunnel_address(node: &str, inventory: &Inventory) -> bool {
-    let address = inventory.nodes.get(node).and_then(|own| own.tunnel);
-    let pool = address.and_then(|address| inventory.pool_of(IpAddr::V4(address).into()));
+fn has_tunnel_address(node: &str, state: &ClusterState) -> bool {
+    let address = state.nodes.get(node).and_then(|own| own.tunnel);
+    let pool = address.and_then(|address| state.pool_of(IpAddr::V4(address).into()));
     pool.is_some_and(|(_, pool)| pool.has_tunnel_addresses)
 }
 
-struct Planner<'a> {
+pub(super) struct Planner<'a> {
     node: &'a str,
     own: Option<&'a Peer>,
-    inventory: &'a Inventory,
+    state: &'a ClusterState,
     underlay: &'a Underlay,
-    tunnel_source: Option<Ipv4Addr>,
-    routes: BTreeMap<IpNet, Way>,
-    left_to_others: BTreeMap<IpNet, Problem>,
+}
+
+/// What is planned for one range.
+#[derive(Default)]
+pub(super) struct RangePlan {
+    pub(super) route: Option<RouteKind>,
+    /// The range is left to another program's route, with the problem if there is none.
+    left_to_others: Option<Problem>,
     problems: BTreeSet<Problem>,
 }
 
-impl Planner<'_> {
-    fn route_blocks(&mut self) {
-        for (&block, hosts) in &self.inventory.blocks {
-            let listed = || hosts.iter().cloned().collect::<Vec<_>>().join(", ");
-            let Some(host) = host_of(block, hosts, self.inventory) else {
-                self.problems.insert(Problem::Contested { block, hosts: listed() });
-                continue;
-            };
-            if !hosts.contains(host) {
-                let node = host.to_owned();
-                self.problems.insert(Problem::StaleAffinity { block, node, hosts: listed() });
-            }
-            if host == self.node {
-                self.route_own(block);
-            } else {
-                self.route_remote(block, host);
-            }
-        }
+impl RangePlan {
+    /// Whether it is a route, or none, and nothing else.
+    pub(super) fn is_plain(&self) -> bool {
+        self.left_to_others.is_none() && self.problems.is_empty()
+    }
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(node: &'a str, state: &'a ClusterState, underlay: &'a Underlay) -> Self {
+        Self { node, own: state.nodes.get(node), state, underlay }
     }
 
-    /// A block of one address has no blackhole: it would take the place of the
-    /// container's own route (Felix, `routeIsLocalBlock`).
-    fn route_own(&mut self, block: IpNet) {
-        if block.prefix_len() < block.max_prefix_len() {
-            self.routes.insert(block, Way::Blackhole);
+    fn plan_ranges(&self, plan: &mut ClusterPlan) {
+        let (state, blocks) = (self.state, self.state.blocks.keys());
+        let unclaimed = state.homes.keys().filter(|block| !state.blocks.contains_key(block));
+        let borrowed = state.borrowed.values().flat_map(BTreeMap::keys);
+        let is_block =
+            |range: &IpNet| state.blocks.contains_key(range) || state.homes.contains_key(range);
+        let borrowed = borrowed.map(|address| IpNet::from(*address)).filter(|it| !is_block(it));
+        let (mut no_pool, mut no_affinity) = (0, 0);
+        for range in blocks.chain(unclaimed).copied().chain(borrowed) {
+            let RangePlan { route, left_to_others, problems } = self.range(range);
+            plan.routes.extend(route.map(|route| (range, route)));
+            plan.left_to_others.extend(left_to_others.map(|problem| (range, problem)));
+            plan.with_problems.extend((!problems.is_empty()).then_some(range));
+            for problem in problems {
+                match &problem {
+                    // One for all of them, which names the first.
+                    Problem::NoPool { .. } => no_pool += 1,
+                    Problem::NoAffinity { .. } => no_affinity += 1,
+                    _ => {}
+                }
+                plan.problems.insert(problem);
+            }
         }
+        summarize(&mut plan.problems, no_pool, no_affinity);
     }
 
-    fn route_borrowed(&mut self) {
-        for (&address, host) in self.inventory.borrowed.values().flatten() {
-            // Its block may be of this one address.
-            let range = address.into();
-            self.routes.remove(&range);
-            self.left_to_others.remove(&range);
+    pub(super) fn range(&self, range: IpNet) -> RangePlan {
+        let mut plan = self.block(range);
+        // A block may be of this one address.
+        if let Some(host) = self.borrower(range) {
+            (plan.route, plan.left_to_others) = (None, None);
             // An address on this node has the route that ADD made.
             if host != self.node {
-                self.route_remote(range, host);
+                self.route_remote(range, host, &mut plan);
             }
+        }
+        plan
+    }
+
+    /// The node that uses a single address of another node's block.
+    fn borrower(&self, range: IpNet) -> Option<&'a String> {
+        if self.state.borrowed.is_empty() || range.prefix_len() < range.max_prefix_len() {
+            return None;
+        }
+        let mut around = std::iter::successors(Some(range), IpNet::supernet);
+        around.find_map(|block| self.state.borrowed.get(&block)?.get(&range.addr()))
+    }
+
+    fn block(&self, block: IpNet) -> RangePlan {
+        let mut plan = RangePlan::default();
+        let Some(hosts) = self.state.blocks.get(&block) else {
+            let home = self.state.homes.get(&block).cloned();
+            plan.problems.extend(home.map(|node| Problem::NoAffinity { block, node, more: 0 }));
+            return plan;
+        };
+        if self.state.pool_of(block).is_none() {
+            plan.problems.insert(Problem::NoPool { block, more: 0 });
+        }
+        let listed = || hosts.iter().cloned().collect::<Vec<_>>().join(", ");
+        let Some(host) = host_of(block, hosts, self.state) else {
+            plan.problems.insert(Problem::Contested { block, hosts: listed() });
+            return plan;
+        };
+        if !hosts.contains(host) {
+            let node = host.to_owned();
+            plan.problems.insert(Problem::StaleAffinity { block, node, hosts: listed() });
+        }
+        if host != self.node {
+            self.route_remote(block, host, &mut plan);
+        } else if block.prefix_len() < block.max_prefix_len() {
+            // The blackhole of a block of one address would take the place of the container's
+            // own route (Felix, `routeIsLocalBlock`).
+            plan.route = Some(RouteKind::Blackhole);
+        }
+        plan
+    }
+
+    fn route_remote(&self, range: IpNet, host: &str, plan: &mut RangePlan) {
+        match self.next_hop(range, host) {
+            Ok(Ok(route)) => plan.route = Some(route),
+            Ok(Err(problem)) => plan.left_to_others = Some(problem),
+            Err(problem) => drop(plan.problems.insert(problem)),
         }
     }
 
-    fn route_remote(&mut self, range: IpNet, host: &str) {
+    /// The route to a range on another node; or the problem if no other program has one; or
+    /// the problem that leaves it without any.
+    fn next_hop(&self, range: IpNet, host: &str) -> Result<Result<RouteKind, Problem>, Problem> {
         let Some(own) = self.own.filter(|own| own.address(range.addr()).is_some()) else {
             let family = Family::of(range.addr());
-            self.problems.insert(Problem::NotRegistered { node: self.node.to_owned(), family });
-            return;
+            return Err(Problem::NotRegistered { node: self.node.to_owned(), family });
         };
-        let next_hop = self.inventory.nodes.get(host).and_then(|peer| peer.address(range.addr()));
+        let next_hop = self.state.nodes.get(host).and_then(|peer| peer.address(range.addr()));
         let Some(next_hop) = next_hop.map(|address| address.addr()) else {
-            self.problems.insert(Problem::NoNextHop { node: host.to_owned(), range });
-            return;
+            return Err(Problem::NoNextHop { node: host.to_owned(), range });
         };
-        let pool = self.inventory.pool_of(range);
+        let pool = self.state.pool_of(range);
         if let Some((name, _)) = pool.filter(|(_, pool)| pool.vxlan) {
-            self.problems.insert(Problem::Vxlan { pool: name.to_owned() });
-            return;
+            return Err(Problem::Vxlan { pool: name.to_owned() });
         }
         let mode = pool.map_or(EncapsulationMode::Never, |(_, pool)| pool.ipip_mode);
-        let way = match next_hop {
-            IpAddr::V4(next_hop) if is_tunnelled(mode, own, next_hop) => {
-                Some(Way::Tunnel { next_hop, source: self.tunnel_source })
-            }
-            _ => {
-                let towards = self.underlay.towards(next_hop, own.address(next_hop));
-                towards.map(|(link, source)| Way::Direct {
-                    next_hop,
-                    link: link.name.clone(),
-                    source,
-                })
-            }
-        };
-        match way {
-            Some(way) => {
-                self.routes.insert(range, way);
+        if let IpAddr::V4(next_hop) = next_hop
+            && is_tunnelled(mode, own, next_hop)
+        {
+            return Ok(Ok(RouteKind::Tunnel { next_hop, source: own.tunnel }));
+        }
+        Ok(match self.underlay.towards(next_hop, own.address(next_hop)) {
+            Some((link, source)) => {
+                Ok(RouteKind::Direct { next_hop, link: link.name.clone(), source })
             }
             None => {
-                let node = host.to_owned();
                 let cross_subnet = mode == EncapsulationMode::CrossSubnet;
-                let problem = Problem::NextHopNotOnLink { node, next_hop, cross_subnet };
-                self.left_to_others.insert(range, problem);
+                Err(Problem::NextHopNotOnLink { node: host.to_owned(), next_hop, cross_subnet })
             }
-        }
+        })
     }
+}
+
+/// Leaves one problem for all blocks without a pool, and one for those without an affinity:
+/// the first, with the number of the others.
+fn summarize(problems: &mut BTreeSet<Problem>, no_pool: usize, no_affinity: usize) {
+    let (mut no_pool, mut no_affinity) = (Some(no_pool), Some(no_affinity));
+    let all = std::mem::take(problems);
+    problems.extend(all.into_iter().filter_map(|problem| match problem {
+        Problem::NoPool { block, .. } => {
+            no_pool.take().map(|all| Problem::NoPool { block, more: all - 1 })
+        }
+        Problem::NoAffinity { block, node, .. } => {
+            no_affinity.take().map(|all| Problem::NoAffinity { block, node, more: all - 1 })
+        }
+        problem => Some(problem),
+    }));
 }
 
 /// The host that a block itself names, as IPAM goes by it: Calico leaves affinities
@@ -289,10 +351,10 @@ impl Planner<'_> {
 fn host_of<'a>(
     block: IpNet,
     hosts: &'a BTreeSet<String>,
-    inventory: &'a Inventory,
+    state: &'a ClusterState,
 ) -> Option<&'a String> {
     let only = hosts.first().filter(|_| hosts.len() == 1);
-    inventory.homes.get(&block).or(only)
+    state.homes.get(&block).or(only)
 }
 
 /// Whether packets to a node at `next_hop` are wrapped.
@@ -309,25 +371,25 @@ fn is_tunnelled(mode: EncapsulationMode, own: &Peer, next_hop: Ipv4Addr) -> bool
 /// The other nodes.
 fn peers<'a>(
     node: &'a str,
-    inventory: &'a Inventory,
+    state: &'a ClusterState,
 ) -> impl Iterator<Item = (&'a String, &'a Peer)> {
-    inventory.nodes.iter().filter(move |(name, _)| *name != node)
+    state.nodes.iter().filter(move |(name, _)| *name != node)
 }
 
-fn addresses_of_peers(node: &str, inventory: &Inventory) -> BTreeMap<IpAddr, String> {
+fn addresses_of_peers(node: &str, state: &ClusterState) -> BTreeMap<IpAddr, String> {
     let addresses = |(name, peer): (&String, &Peer)| {
         let both = [peer.ipv4, peer.ipv6].into_iter().flatten();
         both.map(|address| (address.addr(), name.clone())).collect::<Vec<_>>()
     };
-    peers(node, inventory).flat_map(addresses).collect()
+    peers(node, state).flat_map(addresses).collect()
 }
 
 /// The links by which a node is near that sees this one in its subnet, while
 /// this one does not see it in its own.
-fn lopsided(
+fn asymmetric(
     node: &str,
     own: &Peer,
-    inventory: &Inventory,
+    state: &ClusterState,
     underlay: &Underlay,
 ) -> BTreeSet<String> {
     let Some(own_address) = own.ipv4 else {
@@ -338,32 +400,30 @@ fn lopsided(
             theirs.contains(&own_address.addr()) && !own_address.contains(&theirs.addr())
         })
     };
-    let is_any = peers(node, inventory).any(|(_, peer)| sees_only_us(peer));
+    let is_any = peers(node, state).any(|(_, peer)| sees_only_us(peer));
     let parent = underlay.owner(own_address.addr()).filter(|_| is_any);
     parent.map(|link| link.name.clone()).into_iter().collect()
 }
 
-fn general_problems(node: &str, inventory: &Inventory, underlay: &Underlay) -> BTreeSet<Problem> {
+fn general_problems(node: &str, state: &ClusterState, underlay: &Underlay) -> BTreeSet<Problem> {
     let mut problems = BTreeSet::new();
-    for (key, reason) in &inventory.unreadable {
+    for (key, reason) in &state.unreadable {
         problems.insert(Problem::Unreadable { key: key.clone(), reason: reason.clone() });
     }
-    problems.extend(without_pool(inventory));
-    problems.extend(without_affinity(inventory));
-    for (key, reason) in &inventory.flawed {
+    for (key, reason) in &state.flawed {
         problems.insert(Problem::Flawed { key: key.clone(), reason: reason.clone() });
     }
-    if let Some(own) = inventory.nodes.get(node) {
+    if let Some(own) = state.nodes.get(node) {
         let is_cross_subnet = |pool: &ClusterPool| pool.ipip_mode == EncapsulationMode::CrossSubnet;
         let alone = own.ipv4.filter(|address| address.prefix_len() == 32);
-        if let Some(address) = alone.filter(|_| inventory.pools.values().any(is_cross_subnet)) {
+        if let Some(address) = alone.filter(|_| state.pools.values().any(is_cross_subnet)) {
             problems.insert(Problem::AloneInSubnet { node: node.to_owned(), address });
         }
         let missing = |address: &IpNet| underlay.owner(address.addr()).is_none();
         for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(missing) {
             problems.insert(Problem::AddressNotHere { node: node.to_owned(), address });
         }
-        for (other, peer) in peers(node, inventory) {
+        for (other, peer) in peers(node, state) {
             let shared =
                 |own: &IpNet| peer.address(own.addr()).map(|it| it.addr()) == Some(own.addr());
             for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(shared) {
@@ -371,30 +431,13 @@ fn general_problems(node: &str, inventory: &Inventory, underlay: &Underlay) -> B
                 problems.insert(Problem::AddressShared { node, address, other });
             }
         }
-        let registered = own.ipv4.filter(|_| needs_tunnel(node, inventory));
+        let registered = own.ipv4.filter(|_| needs_tunnel(node, state));
         if let Some((address, primary)) = registered.and_then(|it| underlay.primary_to(it)) {
             let node = node.to_owned();
             problems.insert(Problem::SecondaryAddress { node, address, primary });
         }
     }
     problems
-}
-
-/// That blocks lie in no pool; once for all of them.
-fn without_pool(inventory: &Inventory) -> Option<Problem> {
-    let mut blocks = inventory.blocks.keys().filter(|block| inventory.pool_of(**block).is_none());
-    let block = *blocks.next()?;
-    Some(Problem::NoPool { block, more: blocks.count() })
-}
-
-/// That blocks name hosts that have no confirmed affinity to them, nor has any other; once
-/// for all of them. Such a block may have been claimed or given up only half, so nobody is
-/// sent there.
-fn without_affinity(inventory: &Inventory) -> Option<Problem> {
-    let is_claimed = |block: &&IpNet| inventory.blocks.contains_key(*block);
-    let mut homes = inventory.homes.iter().filter(|(block, _)| !is_claimed(block));
-    let (block, node) = homes.next()?;
-    Some(Problem::NoAffinity { block: *block, node: node.clone(), more: homes.count() })
 }
 
 fn v4(address: Option<IpNet>) -> Option<Ipv4Addr> {

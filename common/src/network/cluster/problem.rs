@@ -1,4 +1,4 @@
-//! What keeps a node from reaching others, in words.
+//! The problems of a node's part in the cluster, in words.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::ipam::Family;
 /// holds all the same.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Problem {
-    /// This node is not registered with an address, so that nobody can reach it
+    /// This node is not registered with an address, so that no node can reach it
     /// and it does not know its own subnet.
     NotRegistered {
         /// This node's name.
@@ -37,8 +37,8 @@ pub enum Problem {
         /// The one it sends from.
         primary: IpAddr,
     },
-    /// Another node is registered with an address of this one, so that what is for
-    /// either goes to whoever answers first.
+    /// Another node is registered with an address of this one, so that packets for
+    /// either go to the one that answers first.
     AddressShared {
         /// This node's name.
         node: String,
@@ -86,7 +86,7 @@ pub enum Problem {
         /// The others, separated by commas.
         hosts: String,
     },
-    /// Nobody has a confirmed affinity to blocks that name a host.
+    /// No host has a confirmed affinity to blocks that name a host.
     NoAffinity {
         /// The first of them.
         block: IpNet,
@@ -138,7 +138,7 @@ pub enum Problem {
         destination: IpNet,
     },
     /// Another program's route leads to another node than that which has the range.
-    LedAstray {
+    Misrouted {
         /// The range.
         range: IpNet,
         /// The address of the node that has it.
@@ -153,9 +153,8 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// Whether it keeps all others from this node, because of what this node itself is
-    /// registered with.
-    pub fn keeps_others_away(&self) -> bool {
+    /// Whether no other node can reach this one, because of what it is registered with.
+    pub fn isolates_node(&self) -> bool {
         matches!(
             self,
             Self::NotRegistered { .. } | Self::AddressNotHere { .. } | Self::AddressShared { .. }
@@ -264,7 +263,7 @@ impl fmt::Display for Problem {
                 "another program has a route to {destination} and Weir leaves it; look at it \
                  with \"ip route show {destination}\""
             ),
-            Self::LedAstray { range, wanted, route, next_hop, node } => write!(
+            Self::Misrouted { range, wanted, route, next_hop, node } => write!(
                 formatter,
                 "{range} is on the node at {wanted}, and another program's route leads to node \
                  {node} ({next_hop}) instead; look at it with \"ip route show {route}\", and \

@@ -1,5 +1,5 @@
-//! Examples of the plan; in modules those of the difference, properties, and what the
-//! datastore makes of an inventory.
+//! Examples of the plan; in modules those of the diff, properties, and what the
+//! datastore makes of an state.
 
 mod changes;
 mod from_the_datastore;
@@ -35,21 +35,21 @@ fn pool(cidr: &str, ipip_mode: EncapsulationMode) -> ClusterPool {
 
 /// Two nodes in 172.16.1.0/24 and two in 172.16.2.0/24; a pool of each mode; a
 /// block of each pool on every node.
-fn four_nodes(modes: &[EncapsulationMode]) -> Inventory {
-    let mut inventory = Inventory::default();
+fn four_nodes(modes: &[EncapsulationMode]) -> ClusterState {
+    let mut state = ClusterState::default();
     for (number, address) in
         ["172.16.1.1/24", "172.16.1.2/24", "172.16.2.1/24", "172.16.2.2/24"].iter().enumerate()
     {
-        inventory.nodes.insert(format!("n{}", number + 1), peer(address));
+        state.nodes.insert(format!("n{}", number + 1), peer(address));
     }
     for (index, mode) in modes.iter().enumerate() {
-        inventory.pools.insert(format!("p{index}"), pool(&format!("10.{index}.0.0/16"), *mode));
+        state.pools.insert(format!("p{index}"), pool(&format!("10.{index}.0.0/16"), *mode));
         for number in 1..=4 {
             let block = net(&format!("10.{index}.{number}.0/26"));
-            inventory.blocks.insert(block, BTreeSet::from([format!("n{number}")]));
+            state.blocks.insert(block, BTreeSet::from([format!("n{number}")]));
         }
     }
-    inventory
+    state
 }
 
 fn underlay(address: &str) -> Underlay {
@@ -57,34 +57,34 @@ fn underlay(address: &str) -> Underlay {
     Underlay { links: vec![link] }
 }
 
-fn plan_of_n1(inventory: &Inventory) -> ClusterPlan {
-    plan_cluster("n1", inventory, &underlay("172.16.1.1/24"))
+fn plan_of_n1(state: &ClusterState) -> ClusterPlan {
+    plan_cluster("n1", state, &underlay("172.16.1.1/24"))
 }
 
-fn way<'a>(plan: &'a ClusterPlan, destination: &str) -> Option<&'a Way> {
+fn way<'a>(plan: &'a ClusterPlan, destination: &str) -> Option<&'a RouteKind> {
     plan.routes.get(&net(destination))
 }
 
 fn is_tunnel(plan: &ClusterPlan, destination: &str) -> bool {
-    matches!(way(plan, destination), Some(Way::Tunnel { .. }))
+    matches!(way(plan, destination), Some(RouteKind::Tunnel { .. }))
 }
 
 fn is_direct(plan: &ClusterPlan, destination: &str) -> bool {
-    matches!(way(plan, destination), Some(Way::Direct { .. }))
+    matches!(way(plan, destination), Some(RouteKind::Direct { .. }))
 }
 
 #[test]
 fn a_pool_without_ipip_goes_by_the_shared_link_and_is_left_to_bgp_elsewhere() {
     let plan = plan_of_n1(&four_nodes(&[Never]));
     assert_eq!(plan.tunnel, None);
-    let direct = Way::Direct {
+    let direct = RouteKind::Direct {
         next_hop: "172.16.1.2".parse().unwrap(),
         link: "eth0".into(),
         source: "172.16.1.1".parse().unwrap(),
     };
     assert_eq!(way(&plan, "10.0.2.0/26"), Some(&direct));
     assert_eq!(way(&plan, "10.0.3.0/26"), None);
-    let (_, problems) = difference(&plan, &Present::default());
+    let (_, problems) = diff(&plan, &ActualState::default());
     let named = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(named.contains("node n3 (172.16.2.1) is not on a link"), "{named}");
     assert_eq!(plan.pod_mtu, 1500);
@@ -92,13 +92,13 @@ fn a_pool_without_ipip_goes_by_the_shared_link_and_is_left_to_bgp_elsewhere() {
 
 #[test]
 fn of_several_addresses_in_one_subnet_the_registered_one_sends_or_else_the_first() {
-    let inventory = four_nodes(&[Never]);
+    let state = four_nodes(&[Never]);
     let source = |addresses: &[&str]| {
         let addresses = addresses.iter().map(|address| net(address)).collect();
         let link = UnderlayLink { name: "eth0".into(), mtu: 1500, addresses };
-        let plan = plan_cluster("n1", &inventory, &Underlay { links: vec![link] });
+        let plan = plan_cluster("n1", &state, &Underlay { links: vec![link] });
         match way(&plan, "10.0.2.0/26") {
-            Some(Way::Direct { source, .. }) => source.to_string(),
+            Some(RouteKind::Direct { source, .. }) => source.to_string(),
             other => panic!("{other:?}"),
         }
     };
@@ -135,13 +135,13 @@ fn a_cross_subnet_pool_is_tunnelled_to_other_subnets_alone() {
 
 #[test]
 fn cross_subnet_goes_by_this_nodes_own_prefix() {
-    let mut inventory = four_nodes(&[CrossSubnet]);
-    inventory.nodes.insert("n1".into(), peer("172.16.1.1/32"));
-    assert!(is_tunnel(&plan_of_n1(&inventory), "10.0.2.0/26"), "a /32 has no neighbours");
+    let mut state = four_nodes(&[CrossSubnet]);
+    state.nodes.insert("n1".into(), peer("172.16.1.1/32"));
+    assert!(is_tunnel(&plan_of_n1(&state), "10.0.2.0/26"), "a /32 has no neighbours");
     // The other side still sees both in its /24, sends directly, and must be let in.
-    let tunnel = plan_of_n1(&inventory).tunnel.unwrap();
-    assert_eq!(tunnel.lopsided, BTreeSet::from(["eth0".to_owned()]));
-    let theirs = plan_cluster("n2", &inventory, &underlay("172.16.1.2/24"));
+    let tunnel = plan_of_n1(&state).tunnel.unwrap();
+    assert_eq!(tunnel.asymmetric, BTreeSet::from(["eth0".to_owned()]));
+    let theirs = plan_cluster("n2", &state, &underlay("172.16.1.2/24"));
     assert!(is_direct(&theirs, "10.0.1.0/26"));
     assert!(theirs.tunnel.is_some(), "n1 tunnels to it");
 }
@@ -162,15 +162,15 @@ fn a_tunnel_from_a_secondary_address_is_reported() {
 
 #[test]
 fn two_nodes_of_one_address_are_reported_as_long_as_there_are_two() {
-    let mut inventory = four_nodes(&[Never]);
-    assert!(!plan_of_n1(&inventory).problems.iter().any(Problem::keeps_others_away));
+    let mut state = four_nodes(&[Never]);
+    assert!(!plan_of_n1(&state).problems.iter().any(Problem::isolates_node));
     for (other, address) in [("n3", "172.16.1.1/20"), ("n2", "172.16.1.1/24")] {
-        inventory.nodes.insert(other.to_owned(), peer(address));
+        state.nodes.insert(other.to_owned(), peer(address));
     }
-    let problems = plan_of_n1(&inventory).problems;
+    let problems = plan_of_n1(&state).problems;
     let told: Vec<String> = problems
         .iter()
-        .filter(|problem| problem.keeps_others_away())
+        .filter(|problem| problem.isolates_node())
         .map(ToString::to_string)
         .collect();
     assert_eq!(told.len(), 2, "{told:?}");
@@ -179,35 +179,35 @@ fn two_nodes_of_one_address_are_reported_as_long_as_there_are_two() {
 
 #[test]
 fn no_tunnel_without_a_peer_behind_it() {
-    let mut inventory = four_nodes(&[CrossSubnet]);
-    inventory.nodes.retain(|name, _| name == "n1" || name == "n2");
-    assert!(!needs_tunnel("n1", &inventory));
-    inventory.pools.insert("always".into(), pool("10.9.0.0/16", Always));
-    assert!(needs_tunnel("n1", &inventory));
-    inventory.nodes.retain(|name, _| name == "n1");
-    assert!(!needs_tunnel("n1", &inventory), "there is nobody to tunnel to");
+    let mut state = four_nodes(&[CrossSubnet]);
+    state.nodes.retain(|name, _| name == "n1" || name == "n2");
+    assert!(!needs_tunnel("n1", &state));
+    state.pools.insert("always".into(), pool("10.9.0.0/16", Always));
+    assert!(needs_tunnel("n1", &state));
+    state.nodes.retain(|name, _| name == "n1");
+    assert!(!needs_tunnel("n1", &state), "there is no node to tunnel to");
 }
 
 #[test]
 fn own_blocks_are_blackholes_unless_of_one_address() {
-    let mut inventory = four_nodes(&[Never]);
-    inventory.blocks.insert(net("10.0.200.7/32"), BTreeSet::from(["n1".into()]));
-    let plan = plan_of_n1(&inventory);
-    assert_eq!(way(&plan, "10.0.1.0/26"), Some(&Way::Blackhole));
+    let mut state = four_nodes(&[Never]);
+    state.blocks.insert(net("10.0.200.7/32"), BTreeSet::from(["n1".into()]));
+    let plan = plan_of_n1(&state);
+    assert_eq!(way(&plan, "10.0.1.0/26"), Some(&RouteKind::Blackhole));
     assert_eq!(way(&plan, "10.0.200.7/32"), None);
 }
 
 #[test]
 fn a_borrowed_address_has_a_route_of_its_own() {
-    let mut inventory = four_nodes(&[Never, Always]);
+    let mut state = four_nodes(&[Never, Always]);
     let borrow = |address: &str, node: &str| {
         BTreeMap::from([(address.parse::<IpAddr>().unwrap(), node.to_owned())])
     };
     // n2 has an address of n1's block, n3 one of n2's, and n1 itself one of n4's.
-    inventory.borrowed.insert(net("10.0.1.0/26"), borrow("10.0.1.9", "n2"));
-    inventory.borrowed.insert(net("10.1.2.0/26"), borrow("10.1.2.9", "n3"));
-    inventory.borrowed.insert(net("10.1.4.0/26"), borrow("10.1.4.9", "n1"));
-    let plan = plan_of_n1(&inventory);
+    state.borrowed.insert(net("10.0.1.0/26"), borrow("10.0.1.9", "n2"));
+    state.borrowed.insert(net("10.1.2.0/26"), borrow("10.1.2.9", "n3"));
+    state.borrowed.insert(net("10.1.4.0/26"), borrow("10.1.4.9", "n1"));
+    let plan = plan_of_n1(&state);
     assert!(is_direct(&plan, "10.0.1.9/32"));
     assert!(is_tunnel(&plan, "10.1.2.9/32"));
     assert_eq!(way(&plan, "10.1.4.9/32"), None, "ADD made the container's own route");
@@ -215,12 +215,12 @@ fn a_borrowed_address_has_a_route_of_its_own() {
 
 #[test]
 fn the_only_address_of_a_block_is_where_it_is_borrowed() {
-    let mut inventory = four_nodes(&[Never]);
+    let mut state = four_nodes(&[Never]);
     let (block, address) = (net("10.0.200.7/32"), IpAddr::from([10, 0, 200, 7]));
     let mut lent = |owner: &str, borrower: &str| {
-        inventory.blocks.insert(block, BTreeSet::from([owner.to_owned()]));
-        inventory.borrowed.insert(block, BTreeMap::from([(address, borrower.to_owned())]));
-        plan_of_n1(&inventory)
+        state.blocks.insert(block, BTreeSet::from([owner.to_owned()]));
+        state.borrowed.insert(block, BTreeMap::from([(address, borrower.to_owned())]));
+        plan_of_n1(&state)
     };
     assert_eq!(way(&lent("n2", "n1"), "10.0.200.7/32"), None, "ADD made the container's own route");
     assert!(is_direct(&lent("n1", "n2"), "10.0.200.7/32"));
@@ -252,9 +252,9 @@ fn the_mtu_is_that_of_the_link_with_the_nodes_address() {
                 assert_eq!(tunnel, (mode != Never).then_some(own - 20), "{mode:?}");
             }
             // Without its address here the smallest is safe.
-            let mut inventory = four_nodes(&[Always]);
-            inventory.nodes.insert("n1".into(), peer("172.16.9.9/24"));
-            let plan = plan_cluster("n1", &inventory, &Underlay { links });
+            let mut state = four_nodes(&[Always]);
+            state.nodes.insert("n1".into(), peer("172.16.9.9/24"));
+            let plan = plan_cluster("n1", &state, &Underlay { links });
             assert_eq!(plan.pod_mtu, own.min(other) - 20);
             assert_eq!(plan.tunnel.map(|tunnel| tunnel.mtu), Some(own.min(other) - 20));
         }
@@ -263,24 +263,24 @@ fn the_mtu_is_that_of_the_link_with_the_nodes_address() {
 
 #[test]
 fn ipv6_never_tunnels() {
-    let mut inventory = four_nodes(&[Always]);
-    inventory.pools.insert("v6".into(), pool("fd00::/48", Always));
+    let mut state = four_nodes(&[Always]);
+    state.pools.insert("v6".into(), pool("fd00::/48", Always));
     for (name, address) in [("n1", "fd01::1/64"), ("n2", "fd01::2/64")] {
-        inventory.nodes.get_mut(name).unwrap().ipv6 = Some(net(address));
+        state.nodes.get_mut(name).unwrap().ipv6 = Some(net(address));
     }
-    inventory.blocks.insert(net("fd00::40/122"), BTreeSet::from(["n2".into()]));
+    state.blocks.insert(net("fd00::40/122"), BTreeSet::from(["n2".into()]));
     let mut underlay = underlay("172.16.1.1/24");
     underlay.links[0].addresses.push(net("fd01::1/64"));
-    assert!(is_direct(&plan_cluster("n1", &inventory, &underlay), "fd00::40/122"));
+    assert!(is_direct(&plan_cluster("n1", &state, &underlay), "fd00::40/122"));
 }
 
 #[test]
 fn what_cannot_be_routed_is_named_and_the_rest_goes_on() {
-    let mut inventory = four_nodes(&[Never, Always]);
-    inventory.nodes.remove("n2");
-    inventory.blocks.insert(net("10.1.3.0/26"), BTreeSet::from(["n3".into(), "n4".into()]));
-    inventory.pools.get_mut("p0").unwrap().vxlan = true;
-    let plan = plan_of_n1(&inventory);
+    let mut state = four_nodes(&[Never, Always]);
+    state.nodes.remove("n2");
+    state.blocks.insert(net("10.1.3.0/26"), BTreeSet::from(["n3".into(), "n4".into()]));
+    state.pools.get_mut("p0").unwrap().vxlan = true;
+    let plan = plan_of_n1(&state);
     let kinds = plan.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     for part in ["is on node n2, which has no address", "several hosts (n3, n4)", "asks for VXLAN"]
     {
@@ -291,10 +291,10 @@ fn what_cannot_be_routed_is_named_and_the_rest_goes_on() {
 
 #[test]
 fn blocks_of_a_pool_whose_key_is_gone_are_routed_without_tunnel_and_reported() {
-    let mut inventory = four_nodes(&[Always, Never]);
-    assert!(!told(&plan_of_n1(&inventory)).contains("in no pool"));
-    inventory.pools.remove("p0");
-    let plan = plan_of_n1(&inventory);
+    let mut state = four_nodes(&[Always, Never]);
+    assert!(!told(&plan_of_n1(&state)).contains("in no pool"));
+    state.pools.remove("p0");
+    let plan = plan_of_n1(&state);
     assert_eq!(plan.tunnel, None);
     assert!(is_direct(&plan, "10.0.2.0/26"));
     assert!(plan.left_to_others.contains_key(&net("10.0.3.0/26")));
@@ -304,16 +304,16 @@ fn blocks_of_a_pool_whose_key_is_gone_are_routed_without_tunnel_and_reported() {
 
 #[test]
 fn of_several_hosts_of_a_block_the_one_that_it_names_counts() {
-    let mut inventory = four_nodes(&[Never]);
+    let mut state = four_nodes(&[Never]);
     let block = net("10.0.2.0/26");
-    inventory.blocks.insert(block, ["n1", "n2", "n3"].map(str::to_owned).into());
+    state.blocks.insert(block, ["n1", "n2", "n3"].map(str::to_owned).into());
     let mut named = |home: Option<&str>| {
-        inventory.homes = home.map(|home| (block, home.to_owned())).into_iter().collect();
-        let plan = plan_of_n1(&inventory);
+        state.homes = home.map(|home| (block, home.to_owned())).into_iter().collect();
+        let plan = plan_of_n1(&state);
         (plan.routes.get(&block).cloned(), told(&plan).contains("several hosts (n1, n2, n3)"))
     };
-    assert!(matches!(named(Some("n2")), (Some(Way::Direct { .. }), false)));
-    assert_eq!(named(Some("n1")), (Some(Way::Blackhole), false));
+    assert!(matches!(named(Some("n2")), (Some(RouteKind::Direct { .. }), false)));
+    assert_eq!(named(Some("n1")), (Some(RouteKind::Blackhole), false));
     // Nobody's, or not read.
     assert_eq!(named(None), (None, true));
 }
@@ -321,40 +321,41 @@ fn of_several_hosts_of_a_block_the_one_that_it_names_counts() {
 /// IPAM takes addresses on the host that the block names, whatever affinities say.
 #[test]
 fn the_host_that_a_block_names_counts_more_than_affinities() {
-    let mut inventory = four_nodes(&[Never]);
+    let mut state = four_nodes(&[Never]);
     let block = net("10.0.2.0/26");
-    let plan = |inventory: &Inventory| {
-        let plan = plan_of_n1(inventory);
+    let plan = |state: &ClusterState| {
+        let plan = plan_of_n1(state);
         (plan.routes.get(&block).cloned(), told(&plan))
     };
-    inventory.blocks.insert(block, ["n2".to_owned()].into());
-    let (to_n2, _) = plan(&inventory);
+    state.blocks.insert(block, ["n2".to_owned()].into());
+    let (to_n2, _) = plan(&state);
     for stale in ["n1", "n4"] {
-        inventory.blocks.insert(block, [stale.to_owned()].into());
-        inventory.homes.insert(block, "n2".to_owned());
-        let (way, told) = plan(&inventory);
+        state.blocks.insert(block, [stale.to_owned()].into());
+        state.homes.insert(block, "n2".to_owned());
+        let (way, told) = plan(&state);
         assert_eq!(way, to_n2, "{stale}");
         assert!(told.contains(&format!("{block} belongs to host n2")), "{told}");
         assert!(told.contains(&format!("only {stale} has a confirmed affinity")), "{told}");
     }
     // A claim or a release may have stopped halfway.
-    inventory.blocks.remove(&block);
-    let (way, told) = plan(&inventory);
+    state.blocks.remove(&block);
+    let (way, told) = plan(&state);
     assert!(way.is_none() && told.contains("has no confirmed affinity to it"), "{way:?} {told}");
     // The datastore's word about a block counts more than what is held of it.
-    inventory.blocks.insert(block, ["n2".to_owned()].into());
-    let seen = |revision| Seen { revision: Revision(revision), ..Seen::default() };
-    let mut follower = Follower::default();
-    follower.relist(inventory, &seen(9));
+    state.blocks.insert(block, ["n2".to_owned()].into());
+    let seen =
+        |revision| ObservedRevision { revision: Revision(revision), ..ObservedRevision::default() };
+    let mut cache = ClusterCache::default();
+    cache.replace(state, &seen(9));
     let mut fresh = four_nodes(&[Never]);
     fresh.blocks.insert(block, ["n4".to_owned()].into());
-    assert!(follower.relist(fresh, &seen(1)));
-    assert!(!follower.inventory().homes.contains_key(&block));
+    assert!(cache.replace(fresh, &seen(1)));
+    assert!(!cache.state().homes.contains_key(&block));
 }
 
 /// What is said of this plan's problems, in an empty kernel.
 fn told(plan: &ClusterPlan) -> String {
-    let (_, problems) = difference(plan, &Present::default());
+    let (_, problems) = diff(plan, &ActualState::default());
     let all = plan.problems.iter().chain(&problems);
     all.map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
@@ -369,25 +370,25 @@ fn advice_fits_the_family_and_the_mode() {
         "{never}"
     );
     // The registered subnet reaches further than the link.
-    let mut inventory = four_nodes(&[CrossSubnet]);
-    inventory.nodes.insert("n1".into(), peer("172.16.1.1/16"));
-    let cross = told(&plan_of_n1(&inventory));
+    let mut state = four_nodes(&[CrossSubnet]);
+    state.nodes.insert("n1".into(), peer("172.16.1.1/16"));
+    let cross = told(&plan_of_n1(&state));
     assert!(
         cross.contains(&format!("{bgp}, or give spec.bgp.ipv4Address of this Node")),
         "{cross}"
     );
     assert!(!cross.contains("set ipipMode"), "{cross}");
 
-    let mut inventory = four_nodes(&[Always]);
-    inventory.pools.insert("v6".into(), pool("fd00::/48", Never));
-    inventory.nodes.get_mut("n2").unwrap().ipv6 = Some(net("fd02::2/64"));
-    inventory.blocks.insert(net("fd00::40/122"), BTreeSet::from(["n2".into()]));
-    let unregistered = told(&plan_of_n1(&inventory));
+    let mut state = four_nodes(&[Always]);
+    state.pools.insert("v6".into(), pool("fd00::/48", Never));
+    state.nodes.get_mut("n2").unwrap().ipv6 = Some(net("fd02::2/64"));
+    state.blocks.insert(net("fd00::40/122"), BTreeSet::from(["n2".into()]));
+    let unregistered = told(&plan_of_n1(&state));
     let option = "weirctl node run --ip6-autodetection-method first-found\", or restart it";
     assert!(unregistered.contains(option), "{unregistered}");
     assert!(unregistered.contains("ipv6Address in spec.bgp"), "{unregistered}");
-    inventory.nodes.get_mut("n1").unwrap().ipv6 = Some(net("fd01::1/64"));
-    let v6 = told(&plan_of_n1(&inventory));
+    state.nodes.get_mut("n1").unwrap().ipv6 = Some(net("fd01::1/64"));
+    let v6 = told(&plan_of_n1(&state));
     assert!(v6.contains("correct spec.bgp.ipv6Address of the Node"), "{v6}");
     assert!(v6.contains("must provide the routes"), "{v6}");
     assert!(!v6.contains("ipv4Address") && !v6.contains("ipipMode"), "{v6}");
@@ -395,9 +396,9 @@ fn advice_fits_the_family_and_the_mode() {
 
 #[test]
 fn an_unregistered_node_keeps_its_own_blocks_and_nothing_else() {
-    let mut inventory = four_nodes(&[Always]);
-    inventory.nodes.remove("n1");
-    let plan = plan_of_n1(&inventory);
+    let mut state = four_nodes(&[Always]);
+    state.nodes.remove("n1");
+    let plan = plan_of_n1(&state);
     assert_eq!(plan.routes.len(), 1);
     assert_eq!(plan.tunnel, None);
     let problem = Problem::NotRegistered { node: "n1".into(), family: Family::V4 };

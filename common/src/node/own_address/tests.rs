@@ -36,11 +36,13 @@ fn v6(method: &str) -> OwnAddress {
 fn decide(own: &mut OwnAddress, registered: &str, links: &[NodeInterface], now: u64) -> String {
     let registered = (!registered.is_empty()).then(|| net(registered));
     match own.decide(registered, links, None, seconds(now)) {
-        Ok(Verdict::Stays(address)) => format!("stays {address}"),
-        Ok(Verdict::Register(found)) => format!("register {}", found.address),
-        Ok(Verdict::Restore(address)) => format!("restore {address}"),
-        Ok(Verdict::Unsteady(until)) => format!("unsteady {}", until.as_secs()),
-        Ok(Verdict::Gone { next, until, .. }) => {
+        Ok(AddressDecision::Keep(address)) => format!("stays {address}"),
+        Ok(AddressDecision::Register(found)) => format!("register {}", found.address),
+        Ok(AddressDecision::Contested { registered, own }) => {
+            format!("{registered} instead of {own}")
+        }
+        Ok(AddressDecision::Unsteady(until)) => format!("unsteady {}", until.as_secs()),
+        Ok(AddressDecision::Gone { next, until, .. }) => {
             format!("gone {} {}", next.address, until.as_secs())
         }
         Err(_) => "nothing".to_owned(),
@@ -53,14 +55,20 @@ fn two() -> [NodeInterface; 2] {
 }
 
 #[test]
-fn what_others_wrote_is_put_right() {
+fn a_lost_address_comes_back_and_another_one_is_left_alone() {
     for method in [by_default(), address("first-found", false), address("172.16.1.1/24", false)] {
         let mut own = method;
         assert_eq!(decide(&mut own, "172.16.1.1/24", &two(), 0), "stays 172.16.1.1/24");
-        assert_eq!(decide(&mut own, "", &two(), 1), "restore 172.16.1.1/24");
-        assert_eq!(decide(&mut own, "172.16.1.9/24", &two(), 2), "restore 172.16.1.1/24");
-        assert_eq!(decide(&mut own, "127.0.0.1/8", &two(), 3), "restore 172.16.1.1/24");
-        assert_eq!(decide(&mut own, "172.16.1.1/24", &two(), 4), "stays 172.16.1.1/24");
+        assert_eq!(decide(&mut own, "", &two(), 1), "register 172.16.1.1/24");
+        for other in ["172.16.1.9/24", "127.0.0.1/8"] {
+            let told = format!("{other} instead of 172.16.1.1/24");
+            assert_eq!(decide(&mut own, other, &two(), 2), told);
+            assert_eq!(decide(&mut own, other, &two(), 999), told);
+        }
+        assert_eq!(decide(&mut own, "172.16.1.1/24", &two(), 1000), "stays 172.16.1.1/24");
+        // What a restored datastore says is older than what is known here.
+        own.datastore_went_back();
+        assert_eq!(decide(&mut own, "172.16.1.9/24", &two(), 1001), "register 172.16.1.1/24");
     }
 }
 
@@ -69,11 +77,12 @@ fn an_edit_to_another_address_of_the_node_stays_unless_one_was_given() {
     let mut own = by_default();
     decide(&mut own, "172.16.1.1/24", &two(), 0);
     assert_eq!(decide(&mut own, "192.168.7.1/20", &two(), 1), "stays 192.168.7.1/20");
-    assert_eq!(decide(&mut own, "", &two(), 2), "restore 192.168.7.1/20");
+    assert_eq!(decide(&mut own, "", &two(), 2), "register 192.168.7.1/20");
     for method in ["interface=eth0", "172.16.1.1"] {
         let mut own = address(method, false);
         decide(&mut own, "172.16.1.1/24", &two(), 0);
-        assert_eq!(decide(&mut own, "192.168.7.1/24", &two(), 1), "restore 172.16.1.1/24");
+        let told = "192.168.7.1/24 instead of 172.16.1.1/24";
+        assert_eq!(decide(&mut own, "192.168.7.1/24", &two(), 1), told);
         let mut own = address(method, false);
         assert_eq!(decide(&mut own, "192.168.7.1/24", &two(), 1), "register 172.16.1.1/24");
     }
@@ -171,9 +180,9 @@ fn who_reaches_by_a_link_keeps_its_address_there() {
         let source = source.map(|source| source.parse().unwrap());
         own.decide(Some(net("fd00::1/64")), &links, source, seconds(0)).unwrap()
     };
-    assert_eq!(by(Some("fd00::100")), Verdict::Stays(net("fd00::1/64")));
-    assert_eq!(by(None), Verdict::Stays(net("fd00::1/64")));
-    assert_eq!(by(Some("fd01::1")), Verdict::Unsteady(seconds(3)));
+    assert_eq!(by(Some("fd00::100")), AddressDecision::Keep(net("fd00::1/64")));
+    assert_eq!(by(None), AddressDecision::Keep(net("fd00::1/64")));
+    assert_eq!(by(Some("fd01::1")), AddressDecision::Unsteady(seconds(3)));
 }
 
 fn links() -> impl Strategy<Value = Vec<NodeInterface>> {
@@ -212,12 +221,12 @@ proptest! {
             now += seconds(*pause);
             let has = |it: IpNet| links.iter().any(|link| link.find(it.addr()).is_some());
             let is_there = registered.is_some_and(has);
-            let verdict = own.decide(registered, links, None, now);
-            if let Ok(Verdict::Stays(_)) = verdict {
+            let decision = own.decide(registered, links, None, now);
+            if let Ok(AddressDecision::Keep(_)) = decision {
                 let link = own.own.as_ref().and_then(|own| own.interface.clone());
                 last_seen = link.map(|link| (link, now));
             }
-            if let Ok(Verdict::Register(found)) = verdict {
+            if let Ok(AddressDecision::Register(found)) = decision {
                 prop_assert!(!(by_default && is_there), "{found:?}");
                 let to_other = last_seen.as_ref().filter(|(link, _)| {
                     !is_there && Some(link) != found.interface.as_ref()
@@ -234,12 +243,12 @@ proptest! {
         for _ in 0..4 {
             now += GRACE_TIME;
             match own.decide(registered, links, None, now) {
-                Ok(Verdict::Register(found)) => registered = Some(found.address),
-                Ok(Verdict::Restore(address)) => registered = Some(address),
+                Ok(AddressDecision::Register(found)) => registered = Some(found.address),
+                Ok(AddressDecision::Contested { .. }) => prop_assert!(false, "with itself"),
                 _ => {}
             }
         }
         let last = own.decide(registered, links, None, now);
-        prop_assert!(matches!(last, Ok(Verdict::Stays(_)) | Err(_)), "{last:?}");
+        prop_assert!(matches!(last, Ok(AddressDecision::Keep(_)) | Err(_)), "{last:?}");
     }
 }

@@ -8,8 +8,10 @@ use serde_json::{Map, Value};
 
 use self::operation::Operation;
 use super::document::{self, DocumentError};
+use super::error::{Error, FieldError};
 use super::fields::type_name;
-use super::{Error, FieldError, Resource, schema, types};
+use super::resource::Resource;
+use super::{schema, types};
 
 /// The form of a patch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::fmt::{Display, Formatter};
 
 use serde::{Deserialize, Serialize};
 
-use crate::resources::FieldError;
+use crate::resources::error::FieldError;
 use crate::resources::fields::{Fields, Problems};
 
 /// When packets between nodes are encapsulated.

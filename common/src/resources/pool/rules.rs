@@ -3,8 +3,9 @@
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{AllowedUse, EncapsulationMode, IpPool, default_block_size};
-use crate::resources::FieldError;
+use super::modes::{AllowedUse, EncapsulationMode};
+use super::{IpPool, default_block_size};
+use crate::resources::error::FieldError;
 use crate::resources::fields::{Fields, Problems};
 
 const CIDR: &str = "IPPool.Spec.CIDR";

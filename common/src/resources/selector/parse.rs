@@ -6,7 +6,8 @@
 //! condition = { "!" } ( "(" or ")" | "all()" | "global()" | "has(" key ")" | key comparison )
 //! ```
 
-use super::{Expression, Operator, SelectorError};
+use super::SelectorError;
+use super::expression::{Expression, Operator};
 
 /// How deep parentheses may nest: beyond any use, and far from the end of the
 /// stack.

@@ -69,7 +69,7 @@ pub async fn run(arguments: GetArgs, session: &Session<'_>) -> CommandResult {
 /// Shows the resources that the files name, each kind by itself.
 async fn get_of_files(arguments: &GetArgs, session: &Session<'_>) -> CommandResult {
     let (mut got, mut asked) = (Got::default(), BTreeMap::<Kind, usize>::new());
-    for written in arguments.files.read(session.surroundings)? {
+    for written in arguments.files.read(session.environment)? {
         let written = super::resolve(session, written).await.map_err(as_failure)?;
         got.add(arguments, written.kind, written.name(), session).await;
         *asked.entry(written.kind).or_default() += 1;
@@ -148,7 +148,7 @@ fn warn_of_damage(resource: &Resource, session: &Session<'_>) {
     }
     if let Err(error) = resource.pool() {
         let name = resource.name();
-        session.surroundings.warn(&format!("warning: IPPool({name}) cannot be used: {error}"));
+        session.environment.warn(&format!("warning: IPPool({name}) cannot be used: {error}"));
     }
 }
 

@@ -36,7 +36,7 @@ pub struct Asked {
 /// [`Failure`] when the plugins would refuse the configuration, or the node's
 /// name or a pool cannot be read.
 pub async fn read(arguments: &ExplainArgs, session: &Session<'_>) -> Result<Asked, Failure> {
-    let network = session.surroundings.network();
+    let network = session.environment.network();
     let by = who(network.as_ref(), arguments);
     let mut plugin = network.map_or_else(default_plugin, |network| network.plugin);
     set_families(&mut plugin, arguments);
@@ -55,7 +55,7 @@ pub async fn read(arguments: &ExplainArgs, session: &Session<'_>) -> Result<Aske
         None => {
             let node_name =
                 configuration.node_name.as_ref().map_err(|error| refused(&by, error))?;
-            session.surroundings.node_name(node_name)?
+            session.environment.node_name(node_name)?
         }
     };
     let ipam = require_ipam(&configuration, &by)?;

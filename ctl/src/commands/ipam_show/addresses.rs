@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
+use weir_common::audit::release_one::holder;
 use weir_common::datastore::{Datastore, Selection, keys};
-use weir_common::ipam::release_one::holder;
 use weir_common::ipam::{Attribute, Block};
 use weir_common::resources::{IpPool, Kind};
 
-use crate::commands::mending::explain;
+use crate::commands::repair::explain;
 use crate::output::{boxed, json};
 use crate::session::{CommandResult, Session};
 use crate::store::{self, StoreError};

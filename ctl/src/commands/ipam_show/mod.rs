@@ -6,11 +6,10 @@ mod usage;
 use clap::Args;
 use serde_json::json;
 use weir_common::datastore::keys;
-use weir_common::ipam::audit::engine;
-use weir_common::ipam::map;
+use weir_common::ipam::{IpamSnapshot, map};
 use weir_common::resources::IpamConfig;
 
-use super::mending::explain;
+use super::repair::explain;
 use super::report;
 use crate::output::{boxed, json};
 use crate::session::{CommandResult, Failure, Session};
@@ -78,11 +77,11 @@ pub async fn run(arguments: ShowArgs, session: &Session<'_>) -> CommandResult {
 }
 
 async fn draw_map(session: &Session<'_>) -> CommandResult {
-    let told = |entries| session.surroundings.reading(entries);
-    let listed = engine::list_telling(session.datastore, &told).await;
-    let listing = listed.map_err(explain)?.listing;
-    let width = session.style.width.unwrap_or_else(|| session.surroundings.width());
-    Ok(map::draw(&listing, width, |host, cell| session.style.tint(host, cell)))
+    let told = |entries| session.environment.reading(entries);
+    let snapshot = IpamSnapshot::list_telling(session.datastore, &told).await;
+    let snapshot = snapshot.map_err(explain)?;
+    let width = session.style.width.unwrap_or_else(|| session.environment.width());
+    Ok(map::draw(&snapshot, width, |host, cell| session.style.tint(host, cell)))
 }
 
 async fn show_configuration(session: &Session<'_>, as_json: bool) -> Result<String, StoreError> {

@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 use weir_common::datastore::keys;
 use weir_common::network::{
-    Change, ClusterPlan, Inventory, Peer, Present, Problem, TUNNEL_DEVICE, Underlay, Way,
+    ActualState, Change, ClusterPlan, ClusterState, Peer, Problem, RouteKind, TUNNEL_DEVICE,
+    Underlay,
 };
 
 /// A node's part in the cluster.
@@ -133,10 +134,10 @@ impl Status {
     /// the changes that it needs say.
     pub fn new(
         name: &str,
-        inventory: &Inventory,
+        inventory: &ClusterState,
         underlay: &Underlay,
         plan: &ClusterPlan,
-        (present, changes): (&Present, &[Change]),
+        (present, changes): (&ActualState, &[Change]),
     ) -> Self {
         let own = inventory.nodes.get(name).cloned().unwrap_or_default();
         let tunnel = plan.tunnel.as_ref().map(|tunnel| Tunnel {
@@ -180,7 +181,7 @@ impl Status {
 }
 
 /// A node that cannot be read is registered all the same.
-fn is_known(name: &str, inventory: &Inventory) -> bool {
+fn is_known(name: &str, inventory: &ClusterState) -> bool {
     inventory.nodes.is_empty()
         || inventory.nodes.contains_key(name)
         || inventory.unreadable.contains_key(&keys::node(name))
@@ -207,7 +208,7 @@ fn located(address: IpNet, underlay: &Underlay) -> Address {
     Address { address, link: link.map(|link| link.name.clone()) }
 }
 
-fn peers(name: &str, own: &Peer, inventory: &Inventory) -> Vec<PeerStatus> {
+fn peers(name: &str, own: &Peer, inventory: &ClusterState) -> Vec<PeerStatus> {
     let mut blocks: BTreeMap<&str, usize> = BTreeMap::new();
     for host in inventory.blocks.values().flatten() {
         *blocks.entry(host).or_default() += 1;
@@ -226,11 +227,11 @@ fn peers(name: &str, own: &Peer, inventory: &Inventory) -> Vec<PeerStatus> {
     others.map(status).collect()
 }
 
-/// Every range that somebody has, or that the kernel has a route to.
+/// Every range that a node has, or that the kernel has a route to.
 fn ranges(
-    inventory: &Inventory,
+    inventory: &ClusterState,
     plan: &ClusterPlan,
-    present: &Present,
+    present: &ActualState,
     changes: &[&Change],
 ) -> Vec<Range> {
     let mut nodes: BTreeMap<IpNet, Vec<String>> = BTreeMap::new();
@@ -241,9 +242,9 @@ fn ranges(
         nodes.entry((*address).into()).or_default().push(host.clone());
     }
     let mut kernel: BTreeMap<IpNet, InKernel> = BTreeMap::new();
-    let kept_out = plan.routes.iter().filter(|(range, way)| present.is_kept_out(**range, way));
+    let kept_out = plan.routes.iter().filter(|(range, way)| present.is_occupied(**range, way));
     kernel.extend(kept_out.map(|(range, _)| (*range, InKernel::Foreign)));
-    let led = plan.left_to_others.keys().filter(|range| present.is_led_by_others(**range));
+    let led = plan.left_to_others.keys().filter(|range| present.has_foreign_route(**range));
     kernel.extend(led.map(|range| (*range, InKernel::Foreign)));
     for (range, state) in changes.iter().filter_map(|change| range_of(change)) {
         nodes.entry(range).or_default();
@@ -269,14 +270,14 @@ fn range_of(change: &Change) -> Option<(IpNet, InKernel)> {
     }
 }
 
-impl From<&Way> for WayThere {
-    fn from(way: &Way) -> Self {
+impl From<&RouteKind> for WayThere {
+    fn from(way: &RouteKind) -> Self {
         match way {
-            Way::Blackhole => Self::Blackhole,
-            Way::Direct { next_hop, link, .. } => {
+            RouteKind::Blackhole => Self::Blackhole,
+            RouteKind::Direct { next_hop, link, .. } => {
                 Self::Direct { next_hop: *next_hop, link: link.clone() }
             }
-            Way::Tunnel { next_hop, .. } => Self::Tunnel { next_hop: *next_hop },
+            RouteKind::Tunnel { next_hop, .. } => Self::Tunnel { next_hop: *next_hop },
         }
     }
 }

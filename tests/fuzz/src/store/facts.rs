@@ -11,7 +11,7 @@ use weir_common::ipam::{Affinity, Block, Handle};
 use weir_common::resources::{ClusterInformation, IpPool, IpReservation, IpamConfig};
 
 /// A store at one moment.
-pub struct Facts {
+pub struct Fingerprints {
     /// Keys and values.
     pub dump: BTreeMap<String, Vec<u8>>,
     /// The addresses in use by the blocks that can be taken apart as JSON.
@@ -58,7 +58,7 @@ pub fn forget() {
     READ.take();
 }
 
-impl Facts {
+impl Fingerprints {
     pub fn of(dump: BTreeMap<String, Vec<u8>>) -> Self {
         let (mut taken, mut unreadable) = (BTreeMap::new(), BTreeSet::new());
         for (key, value) in &dump {

@@ -4,22 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::SignedDuration;
+use weir_common::audit::engine as audit_engine;
+use weir_common::audit::engine::{RepairOutcome, RepairRun};
+use weir_common::audit::release_one::{SeenAddress, look_up, release};
+use weir_common::audit::{AuditContext, DamageKind, Finding, Report, audit, hosts_gone};
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
-use weir_common::ipam::audit::engine as audit_engine;
-use weir_common::ipam::audit::engine::{Repair, Repaired};
-use weir_common::ipam::audit::{Circumstances, Finding, Report, audit};
-use weir_common::ipam::collect::{Collection, Rule, Scope, collect};
+use weir_common::ipam::collect::{CollectScope, Collection, Rule, collect};
 use weir_common::ipam::explain::explain;
-use weir_common::ipam::release_one::{Seen, look_up, release};
-use weir_common::ipam::{Assigned, Assignee, Error, Purpose, engine, map, reclaim};
+use weir_common::ipam::{Assigned, Assignee, Error, IpamSnapshot, Purpose, engine, map, reclaim};
 use weir_common::node::{
-    NodeAddresses, Standing, ensure_tunnel_address, register, release_tunnel_address,
+    LocalFacts, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address,
 };
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
 
-use super::facts::{Facts, Holder};
+use super::facts::{Fingerprints, Holder};
 use super::input::Input;
 use crate::call::NOW;
 
@@ -50,12 +50,12 @@ fn request(input: &Input, number: u8, wants: &[Want]) -> Request {
 }
 
 /// What an operation did is what it may have done.
-fn compare(before: &Facts, after: &Facts, succeeded: bool, may_lose: MayLose<'_>) {
+fn compare(before: &Fingerprints, after: &Fingerprints, succeeded: bool, may_lose: MayLose<'_>) {
     if !succeeded {
         assert!(before.dump == after.dump, "an operation that failed changed the store");
     }
     for key in &before.unreadable {
-        let shown = |facts: &Facts| {
+        let shown = |facts: &Fingerprints| {
             facts.dump.get(key).map(|value| String::from_utf8_lossy(value).into_owned())
         };
         assert_eq!(shown(before), shown(after), "{key} was overwritten");
@@ -67,7 +67,7 @@ fn compare(before: &Facts, after: &Facts, succeeded: bool, may_lose: MayLose<'_>
 }
 
 /// An error is one that has a reason.
-fn assert_explained(error: &Error, before: &Facts) {
+fn assert_explained(error: &Error, before: &Fingerprints) {
     assert!(!error.to_string().is_empty());
     match error {
         Error::Malformed { key, .. } => {
@@ -93,7 +93,7 @@ async fn add_and_delete(input: &Input) {
 
 /// One ADD, repeated, and foretold by an explanation.
 async fn add(store: &Memory, request: &Request) {
-    let before = Facts::of(store.dump());
+    let before = Fingerprints::of(store.dump());
     let handle_id = &request.assignee.handle_id;
     let known = before.taken.values().any(|it| it.handle == *handle_id || it.handle.is_empty());
     let has_handle = before.dump.contains_key(&keys::handle(handle_id));
@@ -101,7 +101,7 @@ async fn add(store: &Memory, request: &Request) {
         explain(store, &request.assignee.host, request.wants.clone(), vec![], NOW).await;
     let explained = explained.expect("the store is there").outcome;
     let assigned = engine::assign(store, request, &[], NOW).await.map(|it| it.addresses);
-    let after = Facts::of(store.dump());
+    let after = Fingerprints::of(store.dump());
     compare(&before, &after, assigned.is_ok(), &|_, holder| is_of(holder, &request.assignee));
     if !known && !has_handle {
         let foretold = explained.map(|next| next.iter().map(|it| it.address).collect());
@@ -118,7 +118,12 @@ async fn add(store: &Memory, request: &Request) {
     }
 }
 
-fn assert_new(assigned: &[Assigned], request: &Request, before: &Facts, after: &Facts) {
+fn assert_new(
+    assigned: &[Assigned],
+    request: &Request,
+    before: &Fingerprints,
+    after: &Fingerprints,
+) {
     let mut seen = BTreeSet::new();
     for Assigned { address, block } in assigned {
         assert!(seen.insert(address), "{address} twice");
@@ -157,9 +162,9 @@ fn is_of(holder: &Holder, assignee: &Assignee) -> bool {
 }
 
 async fn delete(store: &Memory, assignee: &Assignee) {
-    let before = Facts::of(store.dump());
+    let before = Fingerprints::of(store.dump());
     let released = engine::release(store, assignee).await;
-    let after = Facts::of(store.dump());
+    let after = Fingerprints::of(store.dump());
     compare(&before, &after, released.is_ok(), &|_, holder| is_of(holder, assignee));
     match released {
         Ok(released) => {
@@ -177,14 +182,14 @@ async fn delete(store: &Memory, assignee: &Assignee) {
 /// Of two ADDs at the same moment none gets what the other one gets.
 async fn two_at_once(input: &Input) {
     let store = input.store();
-    let before = Facts::of(store.dump());
+    let before = Fingerprints::of(store.dump());
     let requests = [request(input, 1, &input.wants), request(input, 2, &input.wants)];
     let (one, other) = (store.another_process(), store.another_process());
     let (one, other) = tokio::join!(
         engine::assign(&one, &requests[0], &[], NOW),
         engine::assign(&other, &requests[1], &[], NOW),
     );
-    let after = Facts::of(store.dump());
+    let after = Fingerprints::of(store.dump());
     compare(&before, &after, true, &|_, holder| {
         requests.iter().any(|it| is_of(holder, &it.assignee))
     });
@@ -197,7 +202,7 @@ async fn two_at_once(input: &Input) {
 
 /// Who asks for an address in a block that cannot be read is told its key.
 async fn refuse_damaged_blocks(input: &Input) {
-    let facts = Facts::of(input.entries.clone());
+    let facts = Fingerprints::of(input.entries.clone());
     for (key, block) in facts.damaged_blocks().take(4) {
         let store = input.store();
         let want = Want::Exactly(block.network());
@@ -210,7 +215,7 @@ async fn refuse_damaged_blocks(input: &Input) {
             }
             Err(error) => assert_explained(&error, &facts),
         }
-        compare(&facts, &Facts::of(store.dump()), true, &|_, _| false);
+        compare(&facts, &Fingerprints::of(store.dump()), true, &|_, _| false);
     }
 }
 
@@ -226,9 +231,9 @@ async fn delete_what_is_there(input: &Input) {
 }
 
 async fn collect_garbage(input: &Input) {
-    for scope in [Scope::OwnBlocks, Scope::AllBlocks] {
+    for scope in [CollectScope::OwnBlocks, CollectScope::AllBlocks] {
         let store = input.store();
-        let before = Facts::of(store.dump());
+        let before = Fingerprints::of(store.dump());
         let collection = Collection {
             host: input.host.clone(),
             machine: None,
@@ -237,7 +242,7 @@ async fn collect_garbage(input: &Input) {
         };
         let collected = collect(&store, &collection, scope, &|_| true).await;
         collected.errors.iter().for_each(|error| assert_explained(error, &before));
-        let after = Facts::of(store.dump());
+        let after = Fingerprints::of(store.dump());
         let own = |_: &IpAddr, holder: &Holder| {
             holder.node == input.host && holder.handle.starts_with("net.")
         };
@@ -248,9 +253,10 @@ async fn collect_garbage(input: &Input) {
 
 async fn release_single_addresses(input: &Input) {
     let store = input.store();
-    let addresses: Vec<IpAddr> = Facts::of(store.dump()).taken.keys().copied().take(3).collect();
+    let addresses: Vec<IpAddr> =
+        Fingerprints::of(store.dump()).taken.keys().copied().take(3).collect();
     for address in addresses {
-        let before = Facts::of(store.dump());
+        let before = Fingerprints::of(store.dump());
         let allocation = match look_up(&store, address).await {
             Ok(Some(allocation)) => allocation,
             Ok(None) => continue,
@@ -259,8 +265,8 @@ async fn release_single_addresses(input: &Input) {
                 continue;
             }
         };
-        let released = release(&store, &Seen::from(&allocation)).await;
-        let after = Facts::of(store.dump());
+        let released = release(&store, &SeenAddress::from(&allocation)).await;
+        let after = Fingerprints::of(store.dump());
         compare(&before, &after, released.is_ok(), &|lost, _| *lost == address);
         if let Err(error) = released {
             assert_explained(&error, &before);
@@ -271,65 +277,66 @@ async fn release_single_addresses(input: &Input) {
 /// What a node writes about itself.
 async fn own_node(input: &Input) {
     let store = input.store();
-    let before = Facts::of(store.dump());
+    let before = Fingerprints::of(store.dump());
     let birth = Birth { uid: "0".to_owned(), timestamp: "2026-11-23T03:36:01Z".to_owned() };
     let addresses = NodeAddresses { ipv4: "172.31.1.1/24".parse().ok(), ipv6: None };
     if let Err(error) = register(&store, &input.host, addresses, Some(&birth), None).await {
         assert!(!error.to_string().is_empty());
         assert!(before.dump == store.dump(), "a registration that failed changed the store");
     }
-    if let Ok(address) = ensure_tunnel_address(&store, &input.host, &Standing::default(), NOW).await
+    if let Ok(address) =
+        ensure_tunnel_address(&store, &input.host, &LocalFacts::default(), NOW).await
     {
-        let again = ensure_tunnel_address(&store, &input.host, &Standing::default(), NOW).await;
+        let again = ensure_tunnel_address(&store, &input.host, &LocalFacts::default(), NOW).await;
         assert_eq!(again.ok(), Some(address), "another tunnel address");
     }
     let _ = release_tunnel_address(&store, &input.host, None).await;
     let own = format!("ipip-tunnel-addr-{}", input.host);
-    compare(&before, &Facts::of(store.dump()), true, &|_, holder| holder.handle == own);
+    compare(&before, &Fingerprints::of(store.dump()), true, &|_, holder| holder.handle == own);
 }
 
 async fn check_and_repair(input: &Input) {
     let store = input.store();
-    let before = Facts::of(store.dump());
-    let circumstances = Circumstances::new(None, NOW + SignedDuration::from_hours(1));
-    let listed = audit_engine::list(&store).await.expect("the store is there");
-    let findings = audit(&listed.listing, &circumstances);
+    let before = Fingerprints::of(store.dump());
+    let context = AuditContext::new(None, NOW + SignedDuration::from_hours(1));
+    let snapshot = IpamSnapshot::list(&store).await.expect("the store is there");
+    let findings = audit(&snapshot, &context);
     for (key, _) in before.damaged_blocks() {
         let named =
-            |it: &Finding| matches!(it, Finding::Unreadable { key: named, .. } if named == key);
+            |it: &Finding| it.kind == DamageKind::Unreadable && it.keys.iter().any(|it| it == key);
         assert!(findings.iter().any(named), "{key} is damaged and not reported");
     }
     for finding in &findings {
-        assert!(!finding.problem().is_empty() && !finding.remedy().is_empty());
+        assert!(!finding.problem.is_empty() && !finding.remedy.is_empty());
     }
-    let report = Report::new(&listed.listing, &findings, &BTreeSet::new());
+    let report = Report::new(&snapshot, &findings, &BTreeSet::new(), None);
     assert!(serde_json::to_string(&report).is_ok());
     for width in [24, 80] {
-        map::draw(&listed.listing, width, |_, text| text.to_owned());
+        map::draw(&snapshot, width, |_, text| text.to_owned());
     }
-    repair(&store, &circumstances, &before).await;
-    let repaired = Facts::of(store.dump());
+    repair(&store, &context, &before).await;
+    let repaired = Fingerprints::of(store.dump());
     compare(&before, &repaired, true, &|_, _| false);
-    let listed = audit_engine::list(&store).await.expect("the store is there");
-    for empty in reclaim::plan(&listed.listing, &circumstances) {
+    let snapshot = IpamSnapshot::list(&store).await.expect("the store is there");
+    for empty in reclaim::plan(&snapshot, &hosts_gone(&snapshot, &context)) {
         if let Err(error) = reclaim::reclaim(&store, &empty).await {
             assert_explained(&error, &repaired);
         }
     }
-    compare(&before, &Facts::of(store.dump()), true, &|_, _| false);
+    compare(&before, &Fingerprints::of(store.dump()), true, &|_, _| false);
     add(&store, &request(input, 5, &input.wants)).await;
 }
 
 /// Repairs until nothing is mended any more.
-async fn repair(store: &Memory, circumstances: &Circumstances<'_>, before: &Facts) {
+async fn repair(store: &Memory, context: &AuditContext<'_>, before: &Fingerprints) {
     for _ in 0..MOST_ROUNDS {
-        let listed = audit_engine::list(store).await.expect("the store is there");
-        let findings = audit(&listed.listing, circumstances);
-        let mut repair = Repair::new(store, &listed.listing, listed.revision);
+        let snapshot = IpamSnapshot::list(store).await.expect("the store is there");
+        let findings = audit(&snapshot, context);
+        let mut repair = RepairRun::new(store, &snapshot, snapshot.revision);
         let mut mended = false;
         for finding in audit_engine::in_turn(findings) {
-            match repair.mend(&finding, circumstances).await {
-                Ok(done) => mended |= done == Repaired::Mended,
+            match repair.repair(&finding, context).await {
+                Ok(done) => mended |= done == RepairOutcome::Repaired,
                 Err(error) => assert_explained(&error, before),
             }
         }

@@ -1,4 +1,4 @@
-//! Examples of the difference, and the kernel that its changes are made to.
+//! Examples of the diff, and the kernel that its changes are made to.
 
 use super::*;
 
@@ -7,18 +7,18 @@ use super::*;
 fn what_another_programs_routes_do_as_well_is_no_problem() {
     let plan = plan_of_n1(&four_nodes(&[Never]));
     let nets = |ranges: &[&str]| ranges.iter().map(|range| net(range)).collect::<BTreeSet<_>>();
-    let daemon = |led: &[&str]| Present {
-        foreign: nets(&["10.0.1.0/26", "10.0.2.0/26", "10.0.3.0/26"]),
-        dropped_by_others: nets(&["10.0.1.0/26"]),
-        led_by_others: led.iter().map(|range| (net(range), BTreeSet::new())).collect(),
-        ..Present::default()
+    let daemon = |led: &[&str]| ActualState {
+        occupied: nets(&["10.0.1.0/26", "10.0.2.0/26", "10.0.3.0/26"]),
+        foreign_blackholes: nets(&["10.0.1.0/26"]),
+        foreign_routes: led.iter().map(|range| (net(range), BTreeSet::new())).collect(),
+        ..ActualState::default()
     };
     // By each block, or by a range around some of them.
     for led in [&["10.0.2.0/26", "10.0.3.0/26", "10.0.4.0/26"][..], &["10.0.2.0/26", "10.0.0.0/16"]]
     {
-        assert_eq!(difference(&plan, &daemon(led)), Default::default());
+        assert_eq!(diff(&plan, &daemon(led)), Default::default());
     }
-    let (_, problems) = difference(&plan, &daemon(&["10.0.3.0/26", "10.0.4.0/27"]));
+    let (_, problems) = diff(&plan, &daemon(&["10.0.3.0/26", "10.0.4.0/27"]));
     let (node, next_hop) = ("n4".to_owned(), "172.16.2.2".parse().unwrap());
     let expected = [
         Problem::NextHopNotOnLink { node, next_hop, cross_subnet: false },
@@ -27,7 +27,7 @@ fn what_another_programs_routes_do_as_well_is_no_problem() {
     assert_eq!(problems, expected.into(), "a part of a block is not enough");
     // What is to be tunnelled is not reached as the pool asks.
     let plan = plan_of_n1(&four_nodes(&[Always]));
-    let (_, problems) = difference(&plan, &daemon(&["10.0.2.0/26", "10.0.3.0/26"]));
+    let (_, problems) = diff(&plan, &daemon(&["10.0.2.0/26", "10.0.3.0/26"]));
     let expected = ["10.0.2.0/26", "10.0.3.0/26"].map(net);
     assert_eq!(problems, expected.map(|destination| Problem::ForeignRoute { destination }).into());
 }
@@ -39,12 +39,12 @@ fn another_programs_route_to_another_node_than_the_blocks_is_reported() {
     let told = |route: &str, next_hops: &[&str]| {
         let next_hops = next_hops.iter().map(|it| it.parse().unwrap()).collect();
         // All others are served.
-        let mut led_by_others: BTreeMap<_, _> =
+        let mut foreign_routes: BTreeMap<_, _> =
             ["10.0.3.0/26", "10.0.4.0/26"].map(|range| (net(range), BTreeSet::new())).into();
-        led_by_others.insert(net(route), next_hops);
-        let foreign = BTreeSet::from([net(route)]);
-        let present = Present { foreign, led_by_others, ..Present::default() };
-        let (_, problems) = difference(&plan, &present);
+        foreign_routes.insert(net(route), next_hops);
+        let occupied = BTreeSet::from([net(route)]);
+        let actual = ActualState { occupied, foreign_routes, ..ActualState::default() };
+        let (_, problems) = diff(&plan, &actual);
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
     // To where the block is, by a router, or by a link.
@@ -54,17 +54,17 @@ fn another_programs_route_to_another_node_than_the_blocks_is_reported() {
     for next_hops in [&["172.16.2.1"][..], &["172.16.2.1", "172.16.1.254"], &[]] {
         assert_eq!(told("10.0.3.0/26", next_hops), "");
     }
-    let astray = "10.0.2.0/26 is on the node at 172.16.1.2, and another program's route leads to \
+    let misrouted = "10.0.2.0/26 is on the node at 172.16.1.2, and another program's route leads to \
                   node n4 (172.16.2.2) instead; look at it with \"ip route show 10.0.2.0/26\"";
-    assert!(told("10.0.2.0/26", &["172.16.2.2"]).starts_with(astray));
-    assert!(told("10.0.2.0/26", &["172.16.1.2", "172.16.2.2"]).starts_with(astray));
+    assert!(told("10.0.2.0/26", &["172.16.2.2"]).starts_with(misrouted));
+    assert!(told("10.0.2.0/26", &["172.16.1.2", "172.16.2.2"]).starts_with(misrouted));
     let left = told("10.0.3.0/26", &["172.16.1.2"]);
     assert!(left.starts_with("10.0.3.0/26 is on the node at 172.16.2.1"), "{left}");
     // A range around is looked at where there is none of the block's own.
     assert_eq!(told("10.0.0.0/16", &["172.16.1.2"]), "");
-    let mut present = Present::default();
-    present.led_by_others.insert(net("10.0.0.0/16"), ["172.16.1.2".parse().unwrap()].into());
-    let (_, problems) = difference(&plan, &present);
+    let mut actual = ActualState::default();
+    actual.foreign_routes.insert(net("10.0.0.0/16"), ["172.16.1.2".parse().unwrap()].into());
+    let (_, problems) = diff(&plan, &actual);
     let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[0].contains("look at it with \"ip route show 10.0.0.0/16\""), "{problems:?}");
@@ -72,17 +72,17 @@ fn another_programs_route_to_another_node_than_the_blocks_is_reported() {
 
 #[test]
 fn a_new_tunnel_address_is_there_before_the_old_one_goes() {
-    let mut inventory = four_nodes(&[Always]);
+    let mut state = four_nodes(&[Always]);
     let mut with_address = |host: u8| {
         let tunnel = Some(Ipv4Addr::new(10, 0, 1, host));
-        inventory.nodes.get_mut("n1").unwrap().tunnel = tunnel;
-        plan_of_n1(&inventory)
+        state.nodes.get_mut("n1").unwrap().tunnel = tunnel;
+        plan_of_n1(&state)
     };
-    let mut present = Present::default();
-    for change in difference(&with_address(1), &present).0 {
-        carry_out(&mut present, &change);
+    let mut actual = ActualState::default();
+    for change in diff(&with_address(1), &actual).0 {
+        carry_out(&mut actual, &change);
     }
-    let changes = difference(&with_address(2), &present).0;
+    let changes = diff(&with_address(2), &actual).0;
     let place = |wanted: &Change| changes.iter().position(|change| change == wanted).unwrap();
     let added = place(&Change::AddTunnelAddress(Ipv4Addr::new(10, 0, 1, 2)));
     let removed = place(&Change::RemoveTunnelAddress(Ipv4Addr::new(10, 0, 1, 1).into()));
@@ -95,65 +95,66 @@ fn a_new_tunnel_address_is_there_before_the_old_one_goes() {
 fn addresses_that_may_be_borrowed_stay() {
     let mut plan = plan_of_n1(&four_nodes(&[Never]));
     plan.keeps_addresses = true;
-    let routes = ["10.0.9.9/32", "10.0.9.0/26"].map(|range| (net(range), Some(Way::Blackhole)));
-    let present = Present { routes: routes.clone().into(), ..Present::default() };
+    let routes =
+        ["10.0.9.9/32", "10.0.9.0/26"].map(|range| (net(range), Some(RouteKind::Blackhole)));
+    let actual = ActualState { routes: routes.clone().into(), ..ActualState::default() };
     let deleted = |change: &Change| matches!(change, Change::DeleteRoute(..));
-    let changes = difference(&plan, &present).0;
+    let changes = diff(&plan, &actual).0;
     let deletions: Vec<_> = changes.into_iter().filter(deleted).collect();
-    assert_eq!(deletions, [Change::DeleteRoute(routes[1].0, Some(Way::Blackhole))]);
+    assert_eq!(deletions, [Change::DeleteRoute(routes[1].0, Some(RouteKind::Blackhole))]);
 }
 
 /// The kernel, as far as changes go.
-pub(super) fn carry_out(present: &mut Present, change: &Change) {
+pub(super) fn carry_out(actual: &mut ActualState, change: &Change) {
     let missing = "the tunnel device is there before it is used";
     match change {
         Change::CreateTunnel => {
-            assert!(present.tunnel.is_none());
-            present.tunnel = Some(PresentTunnel { mtu: 1480, ..PresentTunnel::default() });
+            assert!(actual.tunnel.is_none());
+            actual.tunnel = Some(ActualTunnel { mtu: 1480, ..ActualTunnel::default() });
         }
-        Change::ClaimTunnel => present.tunnel.as_mut().expect(missing).claimed = true,
-        Change::DisclaimTunnel => present.tunnel.as_mut().expect(missing).claimed = false,
-        Change::SetTunnelMtu(mtu) => present.tunnel.as_mut().expect(missing).mtu = *mtu,
+        Change::ClaimTunnel => actual.tunnel.as_mut().expect(missing).claimed = true,
+        Change::DisclaimTunnel => actual.tunnel.as_mut().expect(missing).claimed = false,
+        Change::SetTunnelMtu(mtu) => actual.tunnel.as_mut().expect(missing).mtu = *mtu,
         Change::AddTunnelAddress(address) => {
-            let added = present.tunnel.as_mut().expect(missing).addresses.insert((*address).into());
+            let added = actual.tunnel.as_mut().expect(missing).addresses.insert((*address).into());
             assert!(added, "{address} is there already");
         }
         Change::RemoveTunnelAddress(address) => {
-            assert!(present.tunnel.as_mut().expect(missing).addresses.remove(address));
-            let sends_from_it = |way: &Option<Way>| {
-                matches!(way, Some(Way::Tunnel { source: Some(source), .. })
+            assert!(actual.tunnel.as_mut().expect(missing).addresses.remove(address));
+            let sends_from_it = |way: &Option<RouteKind>| {
+                matches!(way, Some(RouteKind::Tunnel { source: Some(source), .. })
                     if *source == address.addr())
             };
-            present.routes.retain(|_, way| !sends_from_it(way));
+            actual.routes.retain(|_, way| !sends_from_it(way));
         }
-        Change::SetTunnelUp => present.tunnel.as_mut().expect(missing).up = true,
+        Change::SetTunnelUp => actual.tunnel.as_mut().expect(missing).up = true,
         Change::SetTunnelDown => {
-            present.tunnel.as_mut().expect(missing).up = false;
-            present.routes.retain(|_, way| !matches!(way, Some(Way::Tunnel { .. })));
+            actual.tunnel.as_mut().expect(missing).up = false;
+            actual.routes.retain(|_, way| !matches!(way, Some(RouteKind::Tunnel { .. })));
         }
         Change::LoosenReversePath(link) => {
-            present.strict.remove(link);
+            actual.strict.remove(link);
         }
         Change::AddRoute(destination, way) => {
-            assert!(!present.foreign.contains(destination), "{destination} is somebody else's");
-            assert_usable(present, way);
-            let before = present.routes.insert(*destination, Some(way.clone()));
+            assert!(!actual.occupied.contains(destination), "{destination} is another program's");
+            assert_usable(actual, way);
+            let before = actual.routes.insert(*destination, Some(way.clone()));
             assert_eq!(before, None, "{destination} had a route");
         }
         Change::ReplaceRoute(destination, way) => {
-            assert_usable(present, way);
-            let before = present.routes.insert(*destination, Some(way.clone()));
+            assert_usable(actual, way);
+            let before = actual.routes.insert(*destination, Some(way.clone()));
             assert!(before.is_some(), "{destination} had no route of Weir's");
         }
         Change::DeleteRoute(destination, way) => {
-            assert_eq!(present.routes.remove(destination).as_ref(), Some(way));
+            assert_eq!(actual.routes.remove(destination).as_ref(), Some(way));
         }
     }
 }
 
-fn assert_usable(present: &Present, way: &Way) {
-    if let Way::Tunnel { source, .. } = way {
-        let tunnel = present.tunnel.as_ref().expect("a tunnel route needs the device");
+fn assert_usable(actual: &ActualState, way: &RouteKind) {
+    if let RouteKind::Tunnel { source, .. } = way {
+        let tunnel = actual.tunnel.as_ref().expect("a tunnel route needs the device");
         assert!(tunnel.up, "a tunnel route needs the device up");
         let has = |source: Ipv4Addr| tunnel.addresses.contains(&Ipv4Net::from(source));
         assert!(source.is_none_or(has), "the route's source is on the device");

@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::changes::carry_out;
 use super::*;
+use crate::datastore::{Entry, Event, keys};
+use crate::ipam::{Attribute, Block};
 
 fn some_node() -> impl Strategy<Value = Peer> {
     let address = (1u8..=2, 1u8..=4, prop::sample::select(vec![16u8, 24, 32]));
@@ -18,7 +20,7 @@ fn some_node() -> impl Strategy<Value = Peer> {
     )
 }
 
-fn some_inventory() -> impl Strategy<Value = Inventory> {
+fn some_state() -> impl Strategy<Value = ClusterState> {
     let mode = prop::sample::select(vec![Never, Always, CrossSubnet]);
     let node_name = || (1u8..=4).prop_map(|number| format!("n{number}"));
     let address = (0u8..4, 0u8..4, 0u8..64)
@@ -30,42 +32,42 @@ fn some_inventory() -> impl Strategy<Value = Inventory> {
         prop::collection::btree_map(address, node_name(), 0..6),
     )
         .prop_map(|(nodes, pools, blocks, borrowed)| {
-            let mut inventory = Inventory { nodes, ..Inventory::default() };
+            let mut state = ClusterState { nodes, ..ClusterState::default() };
             for (index, (mode, nat_outgoing, vxlan)) in pools {
                 let pool = ClusterPool {
                     nat_outgoing,
                     vxlan: vxlan && mode == Never,
                     ..pool(&format!("10.{index}.0.0/16"), mode)
                 };
-                inventory.pools.insert(format!("p{index}"), pool);
+                state.pools.insert(format!("p{index}"), pool);
             }
             for ((pool, block), host) in blocks {
                 let cidr = net(&format!("10.{pool}.{block}.0/26"));
-                inventory.blocks.insert(cidr, BTreeSet::from([host]));
+                state.blocks.insert(cidr, BTreeSet::from([host]));
             }
             for (address, host) in borrowed {
                 let block = IpNet::new(address, 26).unwrap().trunc();
-                inventory.borrowed.entry(block).or_default().insert(address, host);
+                state.borrowed.entry(block).or_default().insert(address, host);
             }
-            inventory
+            state
         })
 }
 
-fn some_way() -> impl Strategy<Value = Way> {
+fn some_way() -> impl Strategy<Value = RouteKind> {
     let next_hop = || (1u8..=2, 1u8..=4).prop_map(|(a, b)| Ipv4Addr::new(172, 16, a, b));
     let source = prop::option::of((1u8..4).prop_map(|host| Ipv4Addr::new(10, 3, 0, host)));
     prop_oneof![
-        Just(Way::Blackhole),
-        next_hop().prop_map(|next_hop| Way::Direct {
+        Just(RouteKind::Blackhole),
+        next_hop().prop_map(|next_hop| RouteKind::Direct {
             next_hop: next_hop.into(),
             link: "eth0".into(),
             source: Ipv4Addr::new(172, 16, 1, 1).into(),
         }),
-        (next_hop(), source).prop_map(|(next_hop, source)| Way::Tunnel { next_hop, source }),
+        (next_hop(), source).prop_map(|(next_hop, source)| RouteKind::Tunnel { next_hop, source }),
     ]
 }
 
-fn some_present() -> impl Strategy<Value = Present> {
+fn some_actual() -> impl Strategy<Value = ActualState> {
     let range =
         || (0u8..4, 0u8..4).prop_map(|(pool, block)| net(&format!("10.{pool}.{block}.0/26")));
     let tunnel = (
@@ -76,7 +78,7 @@ fn some_present() -> impl Strategy<Value = Present> {
     );
     let tunnel = tunnel.prop_map(|(claimed, up, mtu, addresses): (_, _, _, BTreeSet<Ipv4Addr>)| {
         let addresses = addresses.into_iter().map(Ipv4Net::from).collect();
-        PresentTunnel { claimed, up, mtu, addresses }
+        ActualTunnel { claimed, up, mtu, addresses }
     });
     let strict = prop::sample::subsequence(vec!["eth0".to_owned(), "tunl0".to_owned()], 0..=2);
     (
@@ -85,102 +87,102 @@ fn some_present() -> impl Strategy<Value = Present> {
         prop::collection::btree_set(range(), 0..4),
         strict,
     )
-        .prop_map(|(tunnel, routes, foreign, strict)| {
-            let usable = |way: &Option<Way>| match (way, &tunnel) {
-                (Some(Way::Tunnel { source, .. }), Some(tunnel)) => {
+        .prop_map(|(tunnel, routes, occupied, strict)| {
+            let usable = |way: &Option<RouteKind>| match (way, &tunnel) {
+                (Some(RouteKind::Tunnel { source, .. }), Some(tunnel)) => {
                     tunnel.up
                         && source.is_none_or(|source| tunnel.addresses.contains(&source.into()))
                 }
-                (Some(Way::Tunnel { .. }), None) => false,
+                (Some(RouteKind::Tunnel { .. }), None) => false,
                 _ => true,
             };
             let routes: BTreeMap<_, _> = routes
                 .into_iter()
-                .filter(|(destination, way)| !foreign.contains(destination) && usable(way))
+                .filter(|(destination, way)| !occupied.contains(destination) && usable(way))
                 .collect();
             let strict = strict.into_iter().collect();
-            Present { tunnel, routes, foreign, strict, ..Present::default() }
+            ActualState { tunnel, routes, occupied, strict, ..ActualState::default() }
         })
 }
 
 proptest! {
     /// Whatever the kernel has, the changes lead to what the plan says, touch
-    /// nothing of anybody else's, and leave nothing to change.
+    /// nothing of another program's, and leave nothing to change.
     #[test]
     fn the_difference_leads_to_the_plan(
-        inventory in some_inventory(),
-        before in some_present(),
+        state in some_state(),
+        before in some_actual(),
     ) {
-        let plan = plan_of_n1(&inventory);
-        let (changes, problems) = difference(&plan, &before);
-        let mut present = before.clone();
+        let plan = plan_of_n1(&state);
+        let (changes, problems) = diff(&plan, &before);
+        let mut actual = before.clone();
         for change in &changes {
-            carry_out(&mut present, change);
+            carry_out(&mut actual, change);
         }
-        let wanted: BTreeMap<IpNet, Option<Way>> = plan
+        let wanted: BTreeMap<IpNet, Option<RouteKind>> = plan
             .routes
             .iter()
-            .filter(|(destination, _)| !before.foreign.contains(*destination))
+            .filter(|(destination, _)| !before.occupied.contains(*destination))
             .map(|(destination, way)| (*destination, Some(way.clone())))
             .collect();
-        prop_assert_eq!(&present.routes, &wanted);
-        prop_assert_eq!(&present.foreign, &before.foreign);
-        let in_the_way = plan.routes.keys().filter(|range| before.foreign.contains(*range));
+        prop_assert_eq!(&actual.routes, &wanted);
+        prop_assert_eq!(&actual.occupied, &before.occupied);
+        let conflicting = plan.routes.keys().filter(|range| before.occupied.contains(*range));
         let unled: BTreeSet<&Problem> = plan.left_to_others.values().collect();
-        prop_assert_eq!(problems.len(), in_the_way.count() + unled.len());
+        prop_assert_eq!(problems.len(), conflicting.count() + unled.len());
         match &plan.tunnel {
             Some(wanted) => {
-                let tunnel = present.tunnel.as_ref().unwrap();
+                let tunnel = actual.tunnel.as_ref().unwrap();
                 prop_assert!(tunnel.up && tunnel.claimed);
                 prop_assert_eq!(tunnel.mtu, wanted.mtu);
                 let address: BTreeSet<Ipv4Net> =
                     wanted.address.into_iter().map(Ipv4Net::from).collect();
                 prop_assert_eq!(&tunnel.addresses, &address);
-                prop_assert!(!present.strict.contains(TUNNEL_DEVICE));
+                prop_assert!(!actual.strict.contains(TUNNEL_DEVICE));
             }
             None => match before.tunnel.as_ref().filter(|tunnel| tunnel.claimed) {
                 Some(_) => {
-                    let tunnel = present.tunnel.as_ref().unwrap();
+                    let tunnel = actual.tunnel.as_ref().unwrap();
                     prop_assert!(!tunnel.up && !tunnel.claimed && tunnel.addresses.is_empty());
                 }
-                None => prop_assert_eq!(&present.tunnel, &before.tunnel),
+                None => prop_assert_eq!(&actual.tunnel, &before.tunnel),
             },
         }
-        prop_assert_eq!(difference(&plan, &present).0, Vec::new());
+        prop_assert_eq!(diff(&plan, &actual).0, Vec::new());
     }
 
     /// Where both nodes' prefixes are the same subnet, or apart, one sends by
     /// the tunnel if and only if the other does; and whoever uses a tunnel has
     /// one, on both sides.
     #[test]
-    fn symmetric_subnets_give_symmetric_ways(inventory in some_inventory()) {
-        let mut inventory = inventory;
-        for peer in inventory.nodes.values_mut() {
+    fn symmetric_subnets_give_symmetric_ways(state in some_state()) {
+        let mut state = state;
+        for peer in state.nodes.values_mut() {
             peer.ipv4 = peer.ipv4.map(|address| IpNet::new(address.addr(), 24).unwrap());
         }
-        let plans: BTreeMap<&String, ClusterPlan> = inventory
+        let plans: BTreeMap<&String, ClusterPlan> = state
             .nodes
             .iter()
             .map(|(name, peer)| {
                 let addresses = peer.ipv4.into_iter().collect();
                 let link = UnderlayLink { name: "eth0".into(), mtu: 1500, addresses };
-                (name, plan_cluster(name, &inventory, &Underlay { links: vec![link] }))
+                (name, plan_cluster(name, &state, &Underlay { links: vec![link] }))
             })
             .collect();
         let node_of = |address: IpAddr| {
-            let mut nodes = inventory.nodes.iter();
+            let mut nodes = state.nodes.iter();
             nodes.find(|(_, peer)| peer.ipv4.is_some_and(|own| own.addr() == address))
         };
         for (from, plan) in &plans {
             for (range, way) in &plan.routes {
-                let Way::Tunnel { next_hop, .. } = way else { continue };
+                let RouteKind::Tunnel { next_hop, .. } = way else { continue };
                 prop_assert!(plan.tunnel.is_some(), "{} sends by a tunnel it has not", from);
                 let Some((to, _)) = node_of((*next_hop).into()) else { continue };
                 prop_assert!(plans[to].tunnel.is_some(), "{} cannot receive from {}", to, from);
-                let pool = inventory.pool_of(*range).map(|(name, _)| name);
+                let pool = state.pool_of(*range).map(|(name, _)| name);
                 let back = plans[to].routes.iter().find(|(range, way)| {
-                    inventory.pool_of(**range).map(|(name, _)| name) == pool
-                        && matches!(way, Way::Direct { next_hop, .. }
+                    state.pool_of(**range).map(|(name, _)| name) == pool
+                        && matches!(way, RouteKind::Direct { next_hop, .. }
                             if node_of(*next_hop).is_some_and(|(name, _)| name == *from))
                 });
                 prop_assert!(back.is_none(), "{} answers {} directly", to, from);
@@ -201,25 +203,125 @@ proptest! {
         let own = Ipv4Addr::new(172, 16, 1, 1);
         let bit = 1 << (31 - differs);
         let other = Ipv4Addr::from_bits(own.to_bits() ^ bit ^ (rest & (bit - 1)));
-        let mut inventory = four_nodes(&[CrossSubnet]);
+        let mut state = four_nodes(&[CrossSubnet]);
         let registered = |address, length| {
             let ipv4 = Some(IpNet::new(IpAddr::V4(address), length).unwrap());
             Peer { ipv4, ..Peer::default() }
         };
-        inventory.nodes.insert("n1".into(), registered(own, length));
-        inventory.nodes.insert("n2".into(), registered(other, theirs));
+        state.nodes.insert("n1".into(), registered(own, length));
+        state.nodes.insert("n2".into(), registered(other, theirs));
         // The link reaches everybody.
-        let plan = plan_cluster("n1", &inventory, &underlay("172.16.1.1/0"));
+        let plan = plan_cluster("n1", &state, &underlay("172.16.1.1/0"));
         let near = differs >= length.into();
         prop_assert_eq!(is_direct(&plan, "10.0.2.0/26"), near);
         prop_assert_eq!(is_tunnel(&plan, "10.0.2.0/26"), !near);
     }
 
-    /// An inventory that took the changes one by one is the one that is read
+    /// An state that took the changes one by one is the one that is read
     /// at once: values survive their transport to `weir` too.
     #[test]
-    fn an_inventory_survives_its_json(inventory in some_inventory()) {
-        let json = serde_json::to_string(&inventory).unwrap();
-        prop_assert_eq!(serde_json::from_str::<Inventory>(&json).unwrap(), inventory);
+    fn an_state_survives_its_json(state in some_state()) {
+        let json = serde_json::to_string(&state).unwrap();
+        prop_assert_eq!(serde_json::from_str::<ClusterState>(&json).unwrap(), state);
     }
+    /// Whatever happens, in whatever order: an updated plan is the one that is made as a whole,
+    /// and the changes lead from the routes of before to those of now.
+    #[test]
+    fn an_updated_plan_is_the_whole_plan(
+        before in some_state(),
+        events in prop::collection::vec(some_event(), 0..24),
+        batch in 1usize..4,
+    ) {
+        let underlay = underlay("172.16.1.1/24");
+        let mut cache = ClusterCache::default();
+        cache.replace(before, &ObservedRevision::default());
+        let mut plan = plan_cluster("n1", &cache.state(), &underlay);
+        for events in events.chunks(batch) {
+            let diff = cache.apply(events);
+            let (state, mut routes) = (cache.state(), plan.routes.clone());
+            let whole = plan_cluster("n1", &state, &underlay);
+            let changes = (!diff.whole)
+                .then(|| plan.update("n1", &state, &underlay, &diff.ranges))
+                .flatten();
+            match changes {
+                None => plan = whole,
+                Some(changes) => {
+                    prop_assert_eq!(&plan, &whole);
+                    let first_deletion = changes.iter().position(is_deletion);
+                    let deletions = &changes[first_deletion.unwrap_or(changes.len())..];
+                    prop_assert!(deletions.iter().all(is_deletion), "{:?}", changes);
+                    changes.iter().for_each(|change| apply_to(&mut routes, change));
+                    prop_assert_eq!(routes, whole.routes);
+                }
+            }
+        }
+    }
+}
+
+fn is_deletion(change: &Change) -> bool {
+    matches!(change, Change::DeleteRoute(..))
+}
+
+fn apply_to(routes: &mut BTreeMap<IpNet, RouteKind>, change: &Change) {
+    match change {
+        Change::AddRoute(range, route) => {
+            assert_eq!(routes.insert(*range, route.clone()), None, "{range} had a route");
+        }
+        Change::ReplaceRoute(range, route) => {
+            assert!(routes.insert(*range, route.clone()).is_some(), "{range} had no route");
+        }
+        Change::DeleteRoute(range, route) => assert_eq!(routes.remove(range), *route),
+        other => panic!("{other} changes no route"),
+    }
+}
+
+/// A change of an affinity or a block of /26 or of one address, sometimes of a pool or a node.
+fn some_event() -> impl Strategy<Value = Event> {
+    let block = (0u8..4, 0u8..3, prop::sample::select(vec!["0/26", "9/32"]))
+        .prop_map(|(pool, block, rest)| net(&format!("10.{pool}.{block}.{rest}")));
+    let node = || (1u8..=4).prop_map(|number| format!("n{number}"));
+    let affinity = (
+        node(),
+        block.clone(),
+        prop::sample::select(vec![
+            Some(r#"{"state":"confirmed"}"#),
+            Some(r#"{"state":"pending"}"#),
+            None,
+            Some("{"),
+        ]),
+    );
+    let affinity = affinity.prop_map(|(node, block, value)| {
+        event(keys::affinity(&node, block), value.map(str::to_owned))
+    });
+    let home = prop::option::weighted(0.8, (node(), prop::option::of((0usize..1, node()))));
+    let block = (block, home).prop_map(|(cidr, home)| {
+        let value = home.map(|(home, borrowed)| block_value(cidr, &home, borrowed));
+        event(keys::block(cidr), value)
+    });
+    let pool = (0u8..4, any::<bool>()).prop_map(|(number, is_there)| {
+        let spec = format!(r#"{{"cidr":"10.{number}.0.0/16","ipipMode":"CrossSubnet"}}"#);
+        let value = format!(r#"{{"metadata":{{"name":"p{number}"}},"spec":{spec}}}"#);
+        event(keys::pool(&format!("p{number}")), is_there.then_some(value))
+    });
+    let peer = node().prop_map(|name| event(keys::node(&name), None));
+    prop_oneof![8 => affinity, 8 => block, 1 => pool, 1 => peer]
+}
+
+fn event(key: String, value: Option<String>) -> Event {
+    let revision = Revision(1);
+    match value {
+        Some(value) => Event::Put(Entry { key, value: value.into(), revision }),
+        None => Event::Delete { key, revision },
+    }
+}
+
+/// A block of one node, in which another one may have an address.
+fn block_value(cidr: IpNet, home: &str, borrowed: Option<(usize, String)>) -> String {
+    let mut block = Block::new(cidr, home, 1);
+    if let Some((ordinal, node)) = borrowed {
+        let secondary = Some(BTreeMap::from([("node".to_owned(), node)]));
+        block.attributes = vec![Attribute { handle_id: None, secondary, ..Attribute::default() }];
+        block.allocations[ordinal] = Some(0);
+    }
+    serde_json::to_string(&block).unwrap()
 }

@@ -1,0 +1,183 @@
+//! What the kernel has of the node's part in the cluster.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+
+use ipnet::{IpNet, Ipv4Net};
+use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
+use weir_common::network::{
+    ActualState, ActualTunnel, ROUTE_PROTOCOL, RouteKind, TUNNEL_ALIAS, TUNNEL_DEVICE, Underlay,
+};
+
+use super::interface::LinksAndAddresses;
+use super::route_message::{is_joined, is_of_cluster, next_hops, takes_the_place, way};
+use crate::error::Error;
+use crate::link::Link;
+use crate::message::{all_routes, destination, table_of};
+use crate::occupied::{MAIN_TABLE, subnet};
+use crate::{Kernel, sysctl};
+
+/// The kind of the tunnel device.
+pub(super) const TUNNEL_KIND: &str = "ipip";
+
+impl Kernel {
+    /// What `weir_common::network::diff` compares a plan with: the tunnel device, Weir's
+    /// routes of the main table except those to containers, the destinations of other
+    /// programs' routes, and which links have a strict reverse path filter. A device called
+    /// `tunl0` of another kind counts as none.
+    ///
+    /// # Errors
+    /// The kernel refuses a list, or `/proc/sys` cannot be read.
+    pub async fn actual_state(&self) -> Result<ActualState, Error> {
+        self.actual_state_with(&self.links_and_addresses().await?).await
+    }
+
+    /// The same, with the links that were listed already.
+    pub(super) async fn actual_state_with(
+        &self,
+        links: &LinksAndAddresses,
+    ) -> Result<ActualState, Error> {
+        let routes = self.main_table(&links.links).await?;
+        let tunnel = tunnel(links);
+        let device = tunnel.as_ref().map(|_| TUNNEL_DEVICE.to_owned());
+        Ok(ActualState {
+            tunnel,
+            routes: routes.ways(),
+            occupied: routes.occupied(),
+            foreign_routes: routes
+                .of_others(RouteType::Unicast)
+                .map(|(range, route)| (range, next_hops(route)))
+                .collect(),
+            foreign_blackholes: routes
+                .of_others(RouteType::BlackHole)
+                .map(|(range, _)| range)
+                .collect(),
+            strict: strict(device, links.underlay())?,
+        })
+    }
+
+    /// The tunnel device, where there is one.
+    ///
+    /// # Errors
+    /// The kernel refuses a list.
+    pub async fn tunnel_device(&self) -> Result<Option<ActualTunnel>, Error> {
+        Ok(tunnel(&self.links_and_addresses().await?))
+    }
+
+    /// The main table, of both families.
+    pub(super) async fn main_table(&self, links: &[Link]) -> Result<MainTable, Error> {
+        let mut routes: BTreeMap<IpNet, Vec<RouteMessage>> = BTreeMap::new();
+        for v6 in [false, true] {
+            let mut filter = all_routes(v6);
+            filter.header.table = RouteHeader::RT_TABLE_MAIN;
+            let listed = self.host.routes(filter).await?;
+            // Looked at again: not every kernel filters as it is asked to.
+            for route in listed.into_iter().filter(|route| table_of(route) == MAIN_TABLE) {
+                routes.entry(destination(&route)).or_default().push(route);
+            }
+        }
+        let names = links.iter().map(|link| (link.index, link.name.clone())).collect();
+        Ok(MainTable { routes, names })
+    }
+}
+
+/// The routes of the main table.
+pub(super) struct MainTable {
+    /// By destination, in the kernel's order.
+    routes: BTreeMap<IpNet, Vec<RouteMessage>>,
+    names: HashMap<u32, String>,
+}
+
+impl MainTable {
+    /// The destinations of Weir's routes with the ways that they lead: `None`
+    /// also where there are several.
+    fn ways(&self) -> BTreeMap<IpNet, Option<RouteKind>> {
+        let way = |&range: &IpNet| {
+            let mut own = self.own(range);
+            let way = self.way(own.next()?);
+            Some((range, way.filter(|_| own.next().is_none())))
+        };
+        self.routes.keys().filter_map(way).collect()
+    }
+
+    /// The destinations at which other programs have what a route of Weir's
+    /// would collide with.
+    pub(super) fn occupied(&self) -> BTreeSet<IpNet> {
+        let is_foreign = |route: &RouteMessage| {
+            let own = route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL);
+            is_joined(route) || (!own && takes_the_place(route))
+        };
+        let foreign = self.routes.iter().filter(|(_, routes)| routes.iter().any(is_foreign));
+        foreign.map(|(range, _)| *range).collect()
+    }
+
+    /// The first of other programs' routes of this type to each destination; neither
+    /// default routes nor the kernel's own, for the subnets of links.
+    fn of_others(&self, kind: RouteType) -> impl Iterator<Item = (IpNet, &RouteMessage)> {
+        let is_others = move |route: &&RouteMessage| {
+            let not = [RouteProtocol::Other(ROUTE_PROTOCOL), RouteProtocol::Kernel];
+            route.header.kind == kind && !not.contains(&route.header.protocol)
+        };
+        let others = self.routes.iter().filter(|(range, _)| range.prefix_len() > 0);
+        others.filter_map(move |(range, routes)| Some((*range, routes.iter().find(is_others)?)))
+    }
+
+    /// Weir's routes, those of containers aside, that lead to `range`.
+    pub(super) fn own(&self, range: IpNet) -> impl Iterator<Item = &RouteMessage> {
+        self.to(range).iter().filter(|route| is_of_cluster(route))
+    }
+
+    /// The routes to `range`, whoever's, of which the kernel holds one.
+    pub(super) fn in_place_of(&self, range: IpNet) -> Vec<&RouteMessage> {
+        self.to(range).iter().filter(|route| takes_the_place(route)).collect()
+    }
+
+    /// The way that a route leads, if it is exactly as Weir would make it.
+    pub(super) fn way(&self, route: &RouteMessage) -> Option<RouteKind> {
+        way(route, &self.names)
+    }
+
+    fn to(&self, range: IpNet) -> &[RouteMessage] {
+        self.routes.get(&range).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+fn tunnel(links: &LinksAndAddresses) -> Option<ActualTunnel> {
+    let link = links
+        .links
+        .iter()
+        .find(|link| link.name == TUNNEL_DEVICE && link.kind.as_deref() == Some(TUNNEL_KIND))?;
+    let of_tunnel = links.addresses.iter().filter(|message| message.header.index == link.index);
+    let addresses: BTreeSet<Ipv4Net> = of_tunnel
+        .filter_map(|message| match subnet(message) {
+            Some(IpNet::V4(address)) => Some(address),
+            _ => None,
+        })
+        .collect();
+    let claimed = link.alias.as_deref() == Some(TUNNEL_ALIAS);
+    Some(ActualTunnel { claimed, up: link.up, mtu: link.mtu, addresses })
+}
+
+/// The links whose reverse path filter is strict: of the value for all links
+/// and its own the greater one counts (`Documentation/networking/ip-sysctl.rst`).
+fn strict(tunnel: Option<String>, underlay: Underlay) -> Result<BTreeSet<String>, Error> {
+    let all = reverse_path_filter("all")?;
+    let names = underlay.links.into_iter().map(|link| link.name).chain(tunnel);
+    let mut strict = BTreeSet::new();
+    for name in names {
+        if all.max(reverse_path_filter(&name)?) == Some(1) {
+            strict.insert(name);
+        }
+    }
+    Ok(strict)
+}
+
+/// A link's value; none for a link that has gone meanwhile.
+fn reverse_path_filter(link: &str) -> Result<Option<u8>, Error> {
+    let key = format!("net/ipv4/conf/{link}/rp_filter");
+    match sysctl::read(&key) {
+        Ok(value) => Ok(value.parse().ok()),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(Error::refused(format!("sysctl {key}"), cause)),
+    }
+}

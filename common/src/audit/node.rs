@@ -1,0 +1,174 @@
+//! What an audit knows of the node it runs on.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::ipam::collect::CALL_DEADLINE;
+use crate::ipam::{Allocation, Assignee, BlockUse, IpamSnapshot, MachineId, Ownership};
+use crate::network::AttachmentIdentity;
+
+/// An attachment in this node's kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Which it is.
+    pub identity: AttachmentIdentity,
+    /// The addresses routed to it; empty where they are not known.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// This node, as its kernel and its CNI configuration have it.
+///
+/// The kernel must be read after the store: then an ADD in between
+/// shows as an attachment without address, which another look at the store
+/// refutes, and a DEL in between as an address that is about to be released
+/// anyway. For a repair it is read again, while no address is assigned on this
+/// host ([`super::engine::RepairRun::repair`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ThisNode {
+    /// The host name under which it takes addresses.
+    pub host: String,
+    /// The machine; `None` where it has no identity.
+    pub machine: Option<MachineId>,
+    /// The attachments in its kernel.
+    pub attachments: Vec<Attached>,
+    /// Every single address that the node has or has a route to, whoever set
+    /// it up.
+    pub routed: BTreeSet<IpAddr>,
+    /// The networks that `weir` wires with addresses from this store.
+    pub networks: BTreeSet<String>,
+    /// The other networks configured on it. Their containers' interfaces carry
+    /// no mark of Weir's, so that nothing can be said about their addresses.
+    pub other_networks: BTreeSet<String>,
+    /// Networks of Weir's that are not, or not fully, compared with this store.
+    pub unjudged: Vec<Unjudged>,
+}
+
+/// A network of Weir's whose attachments are not, or not fully, compared with a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Unjudged {
+    /// The network's name.
+    pub network: String,
+    /// The file of the CNI configuration that describes it, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The kinds of damage that were not looked for ([`super::DamageKind::name`]).
+    pub kinds: Vec<String>,
+    /// Why not, and what to do.
+    pub reason: String,
+}
+
+impl ThisNode {
+    /// How many attachments are compared with this store.
+    pub fn judged(&self) -> usize {
+        self.attachments.iter().filter(|it| self.takes_addresses(&it.identity)).count()
+    }
+
+    /// How many addresses of the node's name belong to another machine, and are not judged.
+    pub fn of_other_machines(&self, snapshot: &IpamSnapshot) -> usize {
+        let is_others = |it: &&Allocation| self.is_other_machines(it, snapshot);
+        snapshot.allocations().filter(is_others).count()
+    }
+
+    fn is_other_machines(&self, allocation: &Allocation, snapshot: &IpamSnapshot) -> bool {
+        let ownership = || Ownership::new(self.machine.as_ref(), snapshot.machine(&self.host));
+        allocation.node() == Some(self.host.as_str())
+            && !ownership().is_own(allocation.holder.machine.as_deref())
+    }
+
+    /// Whom the addresses of one of its attachments are assigned to.
+    pub(super) fn assignee(&self, identity: &AttachmentIdentity) -> Assignee {
+        let (network, container_id) = (identity.network(), identity.container_id());
+        Assignee::interface(&self.host, network, container_id, identity.interface())
+            .on(self.machine.clone())
+    }
+
+    /// Whether this allocation must have an attachment in this node's kernel:
+    /// it was made by Weir, on this machine and for a network that `weir` wires, and
+    /// its ADD is over.
+    pub(super) fn must_be_attached(
+        &self,
+        allocation: &Allocation,
+        snapshot: &IpamSnapshot,
+        now: Timestamp,
+    ) -> bool {
+        let Some(handle) = allocation.handle.as_deref() else { return false };
+        let in_progress = |made: Timestamp| now.duration_since(made) < CALL_DEADLINE;
+        allocation.node() == Some(self.host.as_str())
+            && !self.is_other_machines(allocation, snapshot)
+            && allocation.holder.interface.is_some()
+            && !allocation.cooling_down
+            && !allocation.made.is_some_and(in_progress)
+            && match allocation.holder.network.as_deref() {
+                Some(network) => self.wires(network) && !self.other_networks.contains(network),
+                None => self.is_wired(handle),
+            }
+    }
+
+    fn wires(&self, network: &str) -> bool {
+        let mut attachments = self.attachments.iter();
+        self.networks.contains(network) || attachments.any(|it| it.identity.network() == network)
+    }
+
+    /// Whether the handle is of a network that `weir` wires, and cannot be read
+    /// as one of another network; for an allocation that does not name its network.
+    ///
+    /// A handle is network, dot, container id, and both may hold dots. No runtime
+    /// writes dots into an id, so that the last one ends the network's name; where
+    /// a network that is not wired would explain the handle as well, nothing is
+    /// said about it.
+    fn is_wired(&self, handle: &str) -> bool {
+        let Some((network, _)) = handle.rsplit_once('.') else { return false };
+        let could_be_of =
+            |other: &str| handle.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'));
+        self.wires(network) && !self.other_networks.iter().any(|other| could_be_of(other))
+    }
+
+    /// Whether a repair may call an address of this block free that is neither
+    /// free nor taken in the store: only in this node's own block, of which no other
+    /// machine has a part, and when the node has no route to it.
+    pub(super) fn may_free(
+        &self,
+        block: &BlockUse,
+        snapshot: &IpamSnapshot,
+        address: IpAddr,
+    ) -> bool {
+        let ownership = Ownership::new(self.machine.as_ref(), snapshot.machine(&self.host));
+        block.owner.host().is_some_and(|host| **host == *self.host)
+            && ownership.clash(&self.host).is_none()
+            && !block.allocations.iter().any(|it| self.is_other_machines(it, snapshot))
+            && !self.routed.contains(&address)
+    }
+
+    /// Whether this store should have this attachment's addresses.
+    pub(super) fn takes_addresses(&self, identity: &AttachmentIdentity) -> bool {
+        self.networks.contains(identity.network())
+            && !self.other_networks.contains(identity.network())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_told_apart_by_their_whole_names() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let node = |own: &[&str], others: &[&str]| ThisNode {
+            networks: names(own),
+            other_networks: names(others),
+            ..ThisNode::default()
+        };
+        let pods = node(&["pods"], &[]);
+        assert!(pods.is_wired("pods.0a1b"));
+        assert!(!pods.is_wired("pods.edge.0a1b"), "a network that is not configured here");
+        assert!(!pods.is_wired("podsedge.0a1b") && !pods.is_wired("pods"));
+        assert!(node(&["pods", "pods.edge"], &[]).is_wired("pods.edge.0a1b"));
+        assert!(node(&["pods"], &["pods.edge"]).is_wired("pods.0a1b"));
+        // A container `edge.0a1b` of the other network would have this handle, too.
+        assert!(!node(&["pods.edge"], &["pods"]).is_wired("pods.edge.0a1b"));
+    }
+}

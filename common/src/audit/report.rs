@@ -1,0 +1,95 @@
+//! What an audit found, in the form that scripts read.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::finding::Finding;
+use super::kind::DamageKind;
+use super::node::{ThisNode, Unjudged};
+use super::release_one::SeenAddress;
+use crate::ipam::IpamSnapshot;
+
+/// A report, as `weirctl ipam check -o json` prints it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// How many pools were looked at.
+    pub pools: usize,
+    /// How many blocks.
+    pub blocks: usize,
+    /// How many affinities.
+    pub affinities: usize,
+    /// How many handles.
+    pub handles: usize,
+    /// How many addresses are in use.
+    pub addresses: usize,
+    /// The hosts that were named as gone.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub gone_hosts: BTreeSet<String>,
+    /// The networks of this node whose attachments were not, or not fully, compared.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_judged: Vec<Unjudged>,
+    /// How many addresses of this node's name belong to another machine, and were not
+    /// judged.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub of_other_machines: usize,
+    /// What is damaged.
+    pub findings: Vec<Finding>,
+}
+
+/// What `weirctl ipam release --from-report` reads of a report.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReportToRelease {
+    /// The hosts that were named as gone.
+    #[serde(default)]
+    pub gone_hosts: BTreeSet<String>,
+    findings: Vec<FindingToRelease>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct FindingToRelease {
+    kind: String,
+    safe: bool,
+    #[serde(default)]
+    addresses: Vec<SeenAddress>,
+}
+
+impl Report {
+    /// The report on a snapshot and what was found in it, these hosts being gone, on this
+    /// node, if on any.
+    pub fn new(
+        snapshot: &IpamSnapshot,
+        findings: &[Finding],
+        gone: &BTreeSet<String>,
+        node: Option<&ThisNode>,
+    ) -> Self {
+        Self {
+            pools: snapshot.pools.len(),
+            blocks: snapshot.blocks.len(),
+            affinities: snapshot.affinities.values().map(Vec::len).sum(),
+            handles: snapshot.handle_count,
+            addresses: snapshot.allocations().count(),
+            gone_hosts: gone.clone(),
+            not_judged: node.map(|node| node.unjudged.clone()).unwrap_or_default(),
+            of_other_machines: node.map_or(0, |node| node.of_other_machines(snapshot)),
+            findings: findings.to_vec(),
+        }
+    }
+}
+
+impl ReportToRelease {
+    /// The addresses that are not in use, as they were seen. Of an address without a
+    /// handle that cannot be told, so that it is none of them.
+    pub fn addresses(&self) -> Vec<SeenAddress> {
+        let unused = [DamageKind::AddressWithoutAttachment.name(), DamageKind::HostGone.name()];
+        let is_unused = |it: &&FindingToRelease| it.safe && unused.contains(&it.kind.as_str());
+        let findings = self.findings.iter().filter(is_unused);
+        findings.flat_map(|it| it.addresses.clone()).collect()
+    }
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}

@@ -1,0 +1,305 @@
+//! The cluster as the datastore has it, as far as routes depend on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::fingerprints::Fingerprints;
+use crate::datastore::{Entry, Event, keys};
+use crate::ipam::{
+    ATTRIBUTE_NODE, Affinity, AffinityState, Block, Family, MachineId, MachineRecord,
+    affinity_of_host, nth_address,
+};
+use crate::resources::{AllowedUse, EncapsulationMode, IpPool, Node};
+
+/// The addresses of a node, as registered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its IPv4 address with the prefix length of its subnet.
+    pub ipv4: Option<IpNet>,
+    /// Its IPv6 address, likewise.
+    pub ipv6: Option<IpNet>,
+    /// The address of its IPIP tunnel device.
+    pub tunnel: Option<Ipv4Addr>,
+}
+
+impl Peer {
+    /// Its address in the family of `like`.
+    pub fn address(&self, like: IpAddr) -> Option<IpNet> {
+        match like {
+            IpAddr::V4(_) => self.ipv4,
+            IpAddr::V6(_) => self.ipv6,
+        }
+    }
+}
+
+/// What a pool means for the routes between nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterPool {
+    /// Its range.
+    pub cidr: IpNet,
+    /// When packets between nodes are wrapped in IPIP.
+    pub ipip_mode: EncapsulationMode,
+    /// Whether it asks for VXLAN, which Weir does not build.
+    pub vxlan: bool,
+    /// Whether what leaves it for outside of all pools is masqueraded.
+    pub nat_outgoing: bool,
+    /// Whether nodes may have the addresses of their tunnel devices out of it.
+    pub has_tunnel_addresses: bool,
+}
+
+impl From<&IpPool> for ClusterPool {
+    fn from(pool: &IpPool) -> Self {
+        Self {
+            cidr: pool.cidr,
+            ipip_mode: pool.ipip_mode,
+            vxlan: pool.vxlan_mode != EncapsulationMode::Never,
+            nat_outgoing: pool.nat_outgoing,
+            has_tunnel_addresses: pool.ipip_mode != EncapsulationMode::Never
+                && pool.allows(AllowedUse::Tunnel),
+        }
+    }
+}
+
+/// Nodes, pools, and who has which block, condensed from the values of the
+/// datastore.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// The nodes by name.
+    pub nodes: BTreeMap<String, Peer>,
+    /// The pools by name; disabled ones too, since their containers live on.
+    pub pools: BTreeMap<String, ClusterPool>,
+    /// The hosts with a confirmed affinity to each block: one, unless the store
+    /// is damaged.
+    pub blocks: BTreeMap<IpNet, BTreeSet<String>>,
+    /// The host that each block itself names, which decides between several in
+    /// `blocks`; none where the blocks were not read.
+    #[serde(default)]
+    pub homes: BTreeMap<IpNet, String>,
+    /// By block, the addresses in use on another node than the block's.
+    pub borrowed: BTreeMap<IpNet, BTreeMap<IpAddr, String>>,
+    /// The machines that nodes' names are recorded for.
+    #[serde(default)]
+    pub machines: BTreeMap<String, MachineId>,
+    /// Values that cannot be read, by key, and why. What the value was before
+    /// still counts.
+    pub unreadable: BTreeMap<String, String>,
+    /// The addresses among `nodes` that are wrong in the datastore: what they were
+    /// before still counts.
+    #[serde(default)]
+    pub wrong: BTreeSet<(String, Family)>,
+    /// Values with fields that cannot be read and are not needed here, by key, and
+    /// what is wrong with them.
+    #[serde(default)]
+    pub flawed: BTreeMap<String, String>,
+    /// Fingerprints of the entries that all of this comes from.
+    #[serde(default)]
+    pub fingerprints: Fingerprints,
+}
+
+impl ClusterState {
+    /// The prefixes of all keys that the state is made of, pools and nodes
+    /// first: together they say how a block is reached once it is known.
+    pub const PREFIXES: [&'static str; 5] =
+        [keys::POOLS, keys::NODES, keys::HOSTS, keys::BLOCKS, keys::MACHINES];
+
+    /// Applies a change, and returns whether it made a difference.
+    pub fn apply(&mut self, event: &Event) -> bool {
+        match event {
+            Event::Put(entry) => self.put(entry),
+            Event::Delete { key, .. } => self.delete(key),
+        }
+    }
+
+    /// Records what a key has now, and returns whether that made a difference.
+    /// A value that cannot be read leaves what was known before, and is listed
+    /// in `unreadable`: a route is not withdrawn because of a typing error.
+    pub fn put(&mut self, entry: &Entry) -> bool {
+        self.fingerprints.put(entry);
+        let before = self.flawed.remove(&entry.key);
+        let (changed, unread) = match self.try_put(&entry.key, &entry.value) {
+            Ok(put) => put,
+            Err(error) => (false, Some(error)),
+        };
+        let is_new = match unread {
+            None => self.unreadable.remove(&entry.key).is_some(),
+            Some(why) => self.unreadable.insert(entry.key.clone(), why.clone()) != Some(why),
+        };
+        changed | is_new | (self.flawed.get(&entry.key) != before.as_ref())
+    }
+
+    /// Records that a key is gone, and returns whether that made a difference.
+    pub fn delete(&mut self, key: &str) -> bool {
+        self.fingerprints.delete(key);
+        let was_unreadable =
+            self.unreadable.remove(key).is_some() | self.flawed.remove(key).is_some();
+        let changed = if let Some(name) = key.strip_prefix(keys::POOLS) {
+            self.pools.remove(name).is_some()
+        } else if let Some(name) = key.strip_prefix(keys::NODES) {
+            self.wrong.retain(|(node, _)| node != name);
+            self.nodes.remove(name).is_some()
+        } else if let Some(node) = key.strip_prefix(keys::MACHINES) {
+            self.machines.remove(node).is_some()
+        } else if let Some((host, block)) = keys::parse_affinity(key) {
+            self.set_affinity(block, host, false)
+        } else if let Some(block) = keys::parse_block(key) {
+            self.homes.remove(&block).is_some() | self.borrowed.remove(&block).is_some()
+        } else {
+            false
+        };
+        changed | was_unreadable
+    }
+
+    /// Takes over from an earlier state what the values said that cannot be
+    /// read now.
+    pub(super) fn carry_over(&mut self, earlier: &Self) {
+        let unreadable: Vec<String> = self.unreadable.keys().cloned().collect();
+        for key in &unreadable {
+            if self.carry_addresses_over(key, earlier) {
+                continue;
+            }
+            if let Some(name) = key.strip_prefix(keys::POOLS) {
+                let pool = earlier.pools.get(name);
+                self.pools.extend(pool.map(|pool| (name.to_owned(), pool.clone())));
+            } else if let Some(name) = key.strip_prefix(keys::NODES) {
+                let peer = earlier.nodes.get(name);
+                self.nodes.extend(peer.map(|peer| (name.to_owned(), peer.clone())));
+            } else if let Some((host, block)) = keys::parse_affinity(key) {
+                let has = earlier.blocks.get(&block).is_some_and(|hosts| hosts.contains(host));
+                if has {
+                    self.blocks.entry(block).or_default().insert(host.to_owned());
+                }
+            } else if let Some(block) = keys::parse_block(key) {
+                let home = earlier.homes.get(&block);
+                self.homes.extend(home.map(|home| (block, home.clone())));
+                let borrowed = earlier.borrowed.get(&block);
+                self.borrowed.extend(borrowed.map(|borrowed| (block, borrowed.clone())));
+            }
+        }
+    }
+
+    /// Takes over those addresses of the node at `key` that are wrong, and says whether
+    /// that was all that cannot be read of it.
+    pub(super) fn carry_addresses_over(&mut self, key: &str, earlier: &Self) -> bool {
+        let Some(name) = key.strip_prefix(keys::NODES) else { return false };
+        let is_wrong = |family| self.wrong.contains(&(name.to_owned(), family));
+        let [v4, v6] = [Family::V4, Family::V6].map(is_wrong);
+        if let (Some(peer), Some(earlier)) = (self.nodes.get_mut(name), earlier.nodes.get(name)) {
+            peer.ipv4 = if v4 { earlier.ipv4 } else { peer.ipv4 };
+            peer.ipv6 = if v6 { earlier.ipv6 } else { peer.ipv6 };
+        }
+        v4 || v6
+    }
+
+    /// The pool that an address or block lies in.
+    pub fn pool_of(&self, range: IpNet) -> Option<(&str, &ClusterPool)> {
+        let mut pools = self.pools.iter();
+        pools.find(|(_, pool)| pool.cidr.contains(&range)).map(|(name, pool)| (name.as_str(), pool))
+    }
+
+    /// Whether it made a diff, and what of it cannot be read.
+    fn try_put(&mut self, key: &str, value: &[u8]) -> Result<(bool, Option<String>), String> {
+        if let Some(name) = key.strip_prefix(keys::NODES) {
+            return self.try_put_node(key, name, value);
+        }
+        Ok((self.try_put_whole(key, value)?, None))
+    }
+
+    fn try_put_node(
+        &mut self,
+        key: &str,
+        name: &str,
+        value: &[u8],
+    ) -> Result<(bool, Option<String>), String> {
+        self.wrong.retain(|(node, _)| node != name);
+        let read = Node::for_routes(value).map_err(|error| error.to_string())?;
+        let [v4, v6] = read.wrong;
+        let known = self.nodes.get(name).cloned().unwrap_or_default();
+        let peer = Peer {
+            ipv4: if v4 { known.ipv4 } else { read.node.ipv4_address },
+            ipv6: if v6 { known.ipv6 } else { read.node.ipv6_address },
+            tunnel: read.node.ipip_tunnel_address,
+        };
+        let changed = replace(&mut self.nodes, name, peer);
+        let wrong = [(v4, Family::V4), (v6, Family::V6)].into_iter().filter(|(is, _)| *is);
+        self.wrong.extend(wrong.map(|(_, family)| (name.to_owned(), family)));
+        let flaw = read.flaw.map(|flaw| flaw.to_string());
+        if v4 || v6 {
+            return Ok((changed, flaw));
+        }
+        self.flawed.extend(flaw.map(|flaw| (key.to_owned(), flaw)));
+        Ok((changed, None))
+    }
+
+    fn try_put_whole(&mut self, key: &str, value: &[u8]) -> Result<bool, String> {
+        let text = |error: &dyn std::fmt::Display| error.to_string();
+        if let Some(name) = key.strip_prefix(keys::POOLS) {
+            let (pool, flaw) = IpPool::for_routes(value).map_err(|error| text(&error))?;
+            self.flawed.extend(flaw.map(|flaw| (key.to_owned(), flaw.to_string())));
+            Ok(replace(&mut self.pools, name, ClusterPool::from(&pool)))
+        } else if let Some(node) = key.strip_prefix(keys::MACHINES) {
+            let record = MachineRecord::from_json(value).map_err(|error| text(&error))?;
+            Ok(replace(&mut self.machines, node, record.machine))
+        } else if let Some((host, block)) = keys::parse_affinity(key) {
+            let affinity = Affinity::from_json(value).map_err(|error| text(&error))?;
+            let confirmed = affinity.state == AffinityState::Confirmed && !affinity.deleted;
+            Ok(self.set_affinity(block, host, confirmed))
+        } else if let Some(cidr) = keys::parse_block(key) {
+            let block = Block::from_json(value).map_err(|error| text(&error))?;
+            let borrowed = Some(borrowed_addresses(&block)).filter(|borrowed| !borrowed.is_empty());
+            let home = block.host().map(str::to_owned);
+            Ok(settle(&mut self.homes, cidr, home) | settle(&mut self.borrowed, cidr, borrowed))
+        } else {
+            Ok(false)
+        }
+    }
+
+    fn set_affinity(&mut self, block: IpNet, host: &str, confirmed: bool) -> bool {
+        if confirmed {
+            return self.blocks.entry(block).or_default().insert(host.to_owned());
+        }
+        let Some(hosts) = self.blocks.get_mut(&block) else {
+            return false;
+        };
+        let removed = hosts.remove(host);
+        if hosts.is_empty() {
+            self.blocks.remove(&block);
+        }
+        removed
+    }
+}
+
+fn replace<T: PartialEq>(map: &mut BTreeMap<String, T>, name: &str, value: T) -> bool {
+    if map.get(name) == Some(&value) {
+        return false;
+    }
+    map.insert(name.to_owned(), value);
+    true
+}
+
+/// Lets a block have a value or none, and says whether that made a difference.
+fn settle<T: PartialEq>(map: &mut BTreeMap<IpNet, T>, block: IpNet, value: Option<T>) -> bool {
+    if map.get(&block) == value.as_ref() {
+        return false;
+    }
+    match value {
+        Some(value) => drop(map.insert(block, value)),
+        None => drop(map.remove(&block)),
+    }
+    true
+}
+
+/// The addresses of a block that are in use on another node than the block's
+/// host, each with that node. In a block without a host that is every address.
+fn borrowed_addresses(block: &Block) -> BTreeMap<IpAddr, String> {
+    let holders = block.allocations.iter().enumerate();
+    holders
+        .filter_map(|(ordinal, holder)| {
+            let node = block.attributes.get((*holder)?)?.fact(ATTRIBUTE_NODE)?;
+            let at_home = block.affinity.as_deref() == Some(&affinity_of_host(node));
+            (!at_home).then(|| (nth_address(block.cidr, ordinal as u128), node.to_owned()))
+        })
+        .collect()
+}

@@ -1,0 +1,104 @@
+//! Reading the cluster's state, and asking whether it is still current.
+
+use serde::{Deserialize, Serialize};
+
+use super::cluster_state::ClusterState;
+use crate::datastore::{Datastore, Error, History, Paging, Revision, Tally, keys};
+
+/// The cluster's state as it was read.
+#[derive(Clone, Debug)]
+pub struct ClusterSnapshot {
+    /// The state.
+    pub state: ClusterState,
+    /// The revision that it is of.
+    pub observed: ObservedRevision,
+    /// Whether blocks were left out, because there were too many.
+    pub without_blocks: bool,
+}
+
+/// How far the datastore was read: enough to ask whether pools, nodes or affinities have
+/// changed since.
+///
+/// Blocks are left out, since every ADD and DEL in the cluster changes one. What
+/// they tell beyond the affinities is which addresses are borrowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedRevision {
+    /// Changes after this one have not been seen, or not all of them.
+    pub revision: Revision,
+    /// In which history that is.
+    #[serde(default)]
+    pub history: History,
+    /// How many pools, nodes and affinities there were: a deletion leaves
+    /// no other trace.
+    pub counts: [usize; 3],
+}
+
+impl ObservedRevision {
+    const PREFIXES: [&'static str; 3] = [keys::POOLS, keys::NODES, keys::HOSTS];
+
+    /// Whether something changed since. One round trip without values. A datastore
+    /// that was restored counts as changed: one whose revision is lower, or whose
+    /// history is another one.
+    ///
+    /// # Errors
+    /// As [`Datastore::tally`].
+    pub async fn is_outdated(&self, datastore: &dyn Datastore) -> Result<bool, Error> {
+        let tally = datastore.tally(&Self::PREFIXES, self.revision).await?;
+        let Tally { counts, newer, revision, history } = tally;
+        let was_restored = revision < self.revision || !self.history.goes_on_in(history);
+        Ok(newer || was_restored || counts != self.counts)
+    }
+}
+
+impl ClusterSnapshot {
+    /// Reads everything that the state is made of; blocks, which are by far the
+    /// most of it, only if there are at most `most_blocks` affinities. The revision
+    /// is that of the first page, so that a watch from there misses nothing.
+    ///
+    /// # Errors
+    /// As [`Datastore::list`].
+    pub async fn read(datastore: &dyn Datastore, most_blocks: usize) -> Result<Self, Error> {
+        let mut snapshot = Self {
+            state: ClusterState::default(),
+            observed: ObservedRevision::default(),
+            without_blocks: false,
+        };
+        let mut first = None;
+        for (index, prefix) in ObservedRevision::PREFIXES.into_iter().enumerate() {
+            let (count, read) = snapshot.read_prefix(datastore, prefix).await?;
+            snapshot.observed.counts[index] = count;
+            (snapshot.observed.revision, snapshot.observed.history) = *first.get_or_insert(read);
+        }
+        snapshot.read_prefix(datastore, keys::MACHINES).await?;
+        snapshot.without_blocks = snapshot.observed.counts[2] > most_blocks;
+        if !snapshot.without_blocks {
+            snapshot.read_prefix(datastore, keys::BLOCKS).await?;
+        }
+        Ok(snapshot)
+    }
+
+    /// Reads all under a prefix: how much it was, and the first page's revision and
+    /// history.
+    async fn read_prefix(
+        &mut self,
+        datastore: &dyn Datastore,
+        prefix: &str,
+    ) -> Result<(usize, (Revision, History)), Error> {
+        let (mut count, mut first) = (0, None);
+        let mut after: Option<String> = None;
+        let mut paging = Paging::default();
+        loop {
+            let page = datastore.list(prefix, after.as_deref(), paging.limit()).await?;
+            paging.learn(&page);
+            count += page.entries.len();
+            let first = *first.get_or_insert((page.revision, page.history));
+            for entry in &page.entries {
+                self.state.put(entry);
+            }
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok((count, first)),
+            }
+        }
+    }
+}
