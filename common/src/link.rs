@@ -1,10 +1,21 @@
-//! What an interface can be given: its hardware address and its MTU.
+//! What an interface can be given: its hardware address, its MTU, and the check of its
+//! sources.
 
 use std::fmt;
 use std::str::FromStr;
 
 /// The MTU where the node tells nothing, in bytes: Ethernet's.
 pub const DEFAULT_MTU: u32 = 1500;
+
+/// What a container may give as the source of its packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceCheck {
+    /// Its own addresses only: those that the node routes to it.
+    #[default]
+    Strict,
+    /// Any address.
+    Off,
+}
 
 /// The smallest MTU of an interface with IPv4 (RFC 791), in bytes.
 pub const MINIMUM_MTU_V4: u32 = 68;

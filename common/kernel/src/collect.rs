@@ -3,7 +3,8 @@
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
-use weir_common::network::{AttachmentIdentity, AttachmentState, Families, NatTable};
+use weir_common::link::SourceCheck;
+use weir_common::network::{AttachmentIdentity, AttachmentState, Families, NatTable, SourceFilter};
 
 use crate::error::Error;
 use crate::link::{Link, is};
@@ -29,12 +30,14 @@ pub struct MadeLink {
 /// `routed`, and others whose parameters are as the plan sets them. Two of each, since an
 /// administrator may have made one of them the default.
 fn ready_for(host: &str, routed: Families) -> Families {
-    let is = |key: &str, name: &str, value: &str| {
-        sysctl::read(&format!("net/{key}/conf/{host}/{name}")).is_ok_and(|found| found == value)
+    let is = |key: &str, kind: &str, name: &str, value: &str| {
+        sysctl::read(&format!("net/{key}/{kind}/{host}/{name}")).is_ok_and(|found| found == value)
     };
     Families {
-        ipv4: routed.ipv4 || is("ipv4", "proxy_arp", "1") && is("ipv4", "route_localnet", "1"),
-        ipv6: routed.ipv6 || is("ipv6", "proxy_ndp", "1") && is("ipv6", "accept_dad", "0"),
+        ipv4: routed.ipv4
+            || is("ipv4", "conf", "proxy_arp", "1") && is("ipv4", "neigh", "proxy_delay", "0"),
+        ipv6: routed.ipv6
+            || is("ipv6", "conf", "proxy_ndp", "1") && is("ipv6", "conf", "accept_dad", "0"),
     }
 }
 
@@ -69,6 +72,7 @@ impl Kernel {
                 identity: link.identity()?,
                 up: link.up,
                 carrier: link.carrier,
+                is_checked: link.source_check() == SourceCheck::Strict,
                 addresses: addresses.remove(&link.index).unwrap_or_default(),
                 ready_for: Families::default(),
             };
@@ -99,12 +103,13 @@ impl Kernel {
         errors
     }
 
-    /// Removes the node's NAT table, there or not.
+    /// Removes the node's NAT table and the filter of sources, there or not.
     ///
     /// # Errors
     /// nft is missing or refuses.
-    pub fn remove_nat(&self) -> Result<(), Error> {
-        nft::remove::<NatTable>()
+    pub fn remove_tables(&self) -> Result<(), Error> {
+        nft::remove::<NatTable>()?;
+        nft::remove::<SourceFilter>()
     }
 
     async fn remove_as_group(&self, links: &[OwnLink]) -> Result<(), Error> {

@@ -23,6 +23,7 @@ mod node;
 mod occupied;
 mod remove;
 mod route;
+mod sources;
 mod sysctl;
 
 use std::path::Path;

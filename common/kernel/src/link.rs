@@ -10,8 +10,8 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
-use weir_common::link::MacAddress;
-use weir_common::network::{AttachmentIdentity, HOST_MAC, Side, Step, Veth};
+use weir_common::link::{MacAddress, SourceCheck};
+use weir_common::network::{AttachmentIdentity, HOST_MAC, Side, Step, UNCHECKED_GROUP, Veth};
 
 use crate::Kernel;
 use crate::error::Error;
@@ -77,6 +77,11 @@ impl Link {
         AttachmentIdentity::may_name_host_interface(&self.name)
             && self.kind.as_deref() == Some("veth")
             && self.mac == Some(HOST_MAC)
+    }
+
+    /// What its container may send, where it is a host end.
+    pub(crate) fn source_check(&self) -> SourceCheck {
+        if self.group == UNCHECKED_GROUP { SourceCheck::Off } else { SourceCheck::Strict }
     }
 
     /// Whether it is the host's end of `identity`'s veth: its alias says so, or
@@ -196,8 +201,14 @@ impl Kernel {
             .address(veth.host_mac.0.to_vec())
             .mtu(veth.mtu)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .up()
-            .build();
+            .up();
+        let message = match veth.source_check {
+            SourceCheck::Strict => message,
+            SourceCheck::Off => {
+                message.append_extra_attribute(LinkAttribute::Group(UNCHECKED_GROUP))
+            }
+        };
+        let message = message.build();
         self.host.handle().link().add(message).execute().await.map_err(into_io)
     }
 

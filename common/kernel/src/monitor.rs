@@ -13,7 +13,7 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
-use weir_common::network::{NatTable, NftTable, ROUTE_PROTOCOL, TunnelFilter};
+use weir_common::network::{NatTable, NftTable, ROUTE_PROTOCOL, SourceFilter, TunnelFilter};
 
 use crate::Kernel;
 use crate::cluster::is_of_cluster;
@@ -180,5 +180,7 @@ fn comes_with_attachments(route: &RouteMessage) -> bool {
 
 /// Whether a datagram of nftables tells of a table of Weir's.
 fn concerns_tables(datagram: &[u8]) -> bool {
-    [NatTable::NAME, TunnelFilter::NAME].iter().any(|table| nft::tells_of(datagram, table))
+    [NatTable::NAME, TunnelFilter::NAME, SourceFilter::NAME]
+        .iter()
+        .any(|table| nft::tells_of(datagram, table))
 }

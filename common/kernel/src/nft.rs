@@ -12,7 +12,7 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use serde_json::{Value, json};
-use weir_common::network::{Before, NatTable, NftTable, TunnelFilter};
+use weir_common::network::{Before, NatTable, NftTable, OtherSources, SourceFilter, TunnelFilter};
 
 use crate::error::Error;
 use crate::{Kernel, dump};
@@ -27,10 +27,12 @@ const NFT: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 mod abi {
     pub(super) const GET_TABLE: u16 = 10 << 8 | 1;
     pub(super) const GET_RULE: u16 = 10 << 8 | 7;
+    pub(super) const GET_ELEMENT: u16 = 10 << 8 | 13;
     pub(super) const TYPE_ERROR: u16 = 2;
     pub(super) const TYPE_DONE: u16 = 3;
     pub(super) const FAMILY_INET: u8 = 1;
     pub(super) const TABLE: u16 = 1;
+    pub(super) const SET: u16 = 2;
     pub(super) const HEADER: usize = 16;
     pub(super) const FAMILY_HEADER: usize = 4;
 }
@@ -42,9 +44,43 @@ impl Kernel {
     /// # Errors
     /// The kernel cannot be asked.
     pub fn has_nat(&self) -> Result<bool, Error> {
-        let rules = listed(abi::GET_RULE, NatTable::NAME);
+        let rules = listed(abi::GET_RULE, NatTable::NAME, None);
         let refused = |cause| Error::refused("nft list table inet weir", cause);
         rules.map(|rules| !rules.is_empty()).map_err(refused)
+    }
+
+    /// Whether the filter of what containers send is installed as it should be.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn has_source_filter(&self) -> Result<bool, Error> {
+        let refused = |cause| Error::refused("nft list table inet weir-sources", cause);
+        let rules = listed(abi::GET_RULE, SourceFilter::NAME, None).map_err(refused)?;
+        Ok(is_installed(Some(&SourceFilter), &rules))
+    }
+
+    /// Whether the filter of what containers send knows a container with several host ends.
+    /// One that cannot be asked knows none.
+    pub fn has_other_sources(&self) -> bool {
+        let has_elements = |set: &String| {
+            let header = abi::FAMILY_HEADER
+                + name_attribute(abi::TABLE, SourceFilter::NAME).len()
+                + name_attribute(abi::SET, set).len();
+            // The list of elements has a header too.
+            let is_filled = |body: &Vec<u8>| body.len() > header + 4;
+            let listed = listed(abi::GET_ELEMENT, SourceFilter::NAME, Some(set));
+            listed.is_ok_and(|bodies| bodies.iter().any(is_filled))
+        };
+        SourceFilter::sets().iter().any(has_elements)
+    }
+
+    /// Fills the sets of the filter of what containers send.
+    ///
+    /// # Errors
+    /// The filter is not installed, or the program nft refuses.
+    pub(crate) fn fill_source_filter(&self, sources: &OtherSources) -> Result<(), Error> {
+        let action = "nft add element inet weir-sources";
+        install::<SourceFilter>(&SourceFilter::fill(sources), action)
     }
 
     /// Sees to it that the filter of the tunnel is `wanted`, or that there is
@@ -61,7 +97,7 @@ impl Kernel {
 /// Sees to it that `wanted` is installed; without one, that a table of its name
 /// that is there is retired.
 pub(crate) fn ensure<T: NftTable>(wanted: Option<&T>) -> Result<Before, Error> {
-    let rules = match listed(abi::GET_RULE, T::NAME) {
+    let rules = match listed(abi::GET_RULE, T::NAME, None) {
         Ok(rules) => rules,
         // A kernel without nftables has no table to remove; nft will say more
         // where one is wanted.
@@ -82,7 +118,7 @@ pub(crate) fn ensure<T: NftTable>(wanted: Option<&T>) -> Result<Before, Error> {
 /// Removes the table; without one nothing is asked of nft.
 pub(crate) fn remove<T: NftTable>() -> Result<(), Error> {
     // A kernel without nftables has no table to remove.
-    match listed(abi::GET_TABLE, T::NAME) {
+    match listed(abi::GET_TABLE, T::NAME, None) {
         Ok(tables) if !tables.is_empty() => {
             install::<T>(&T::removal(), &format!("nft delete table inet {}", T::NAME))
         }
@@ -121,13 +157,13 @@ fn is_installed<T: NftTable>(wanted: Option<&T>, rules: &[Vec<u8>]) -> bool {
     rules.len() == wanted.rules() && rules.iter().all(has_fingerprint)
 }
 
-/// The rules of a table, or the table itself, as raw messages, whichever the
-/// `request` lists; none without the table. A rule's comment, and so the
-/// fingerprint, stands in it as text.
-fn listed(request: u16, table: &str) -> io::Result<Vec<Vec<u8>>> {
+/// The rules of a table, the table itself, or the elements of a `set` of it, as raw
+/// messages, whichever the `request` lists; none without the table. A rule's comment, and
+/// so the fingerprint, stands in it as text.
+fn listed(request: u16, table: &str, set: Option<&str>) -> io::Result<Vec<Vec<u8>>> {
     let socket = Socket::new(NETLINK_NETFILTER)?;
     let mut answers = dump::repeat(|| {
-        socket.send_to(&dump_request(request, table), &SocketAddr::new(0, 0), 0)?;
+        socket.send_to(&dump_request(request, table, set), &SocketAddr::new(0, 0), 0)?;
         read_answers(|| socket.recv_from_full().map(|(datagram, _)| datagram))
     })?;
     // Tables are all listed, whatever was asked for.
@@ -152,24 +188,26 @@ pub(crate) fn tells_of(datagram: &[u8], table: &str) -> bool {
 /// the table first (`nf_tables_fill_*` in `net/netfilter/nf_tables_api.c`).
 fn is_of(body: &[u8], table: &str) -> bool {
     let attributes = body.get(abi::FAMILY_HEADER..).unwrap_or_default();
-    body.first() == Some(&abi::FAMILY_INET) && attributes.starts_with(&table_attribute(table))
+    body.first() == Some(&abi::FAMILY_INET)
+        && attributes.starts_with(&name_attribute(abi::TABLE, table))
 }
 
-/// The attribute that names a table.
-fn table_attribute(table: &str) -> Vec<u8> {
-    let length = 4 + table.len() + 1;
+/// The attribute that names a table or a set.
+fn name_attribute(kind: u16, name: &str) -> Vec<u8> {
+    let length = 4 + name.len() + 1;
     let mut attribute = Vec::with_capacity(length.next_multiple_of(4));
     attribute.extend((length as u16).to_ne_bytes());
-    attribute.extend(abi::TABLE.to_ne_bytes());
-    attribute.extend(table.as_bytes());
+    attribute.extend(kind.to_ne_bytes());
+    attribute.extend(name.as_bytes());
     attribute.resize(length.next_multiple_of(4), 0);
     attribute
 }
 
-fn dump_request(kind: u16, table: &str) -> Vec<u8> {
+fn dump_request(kind: u16, table: &str, set: Option<&str>) -> Vec<u8> {
     // nfgenmsg: family, version, resource id.
     let mut body = vec![abi::FAMILY_INET, 0, 0, 0];
-    body.extend(table_attribute(table));
+    body.extend(name_attribute(abi::TABLE, table));
+    body.extend(set.into_iter().flat_map(|set| name_attribute(abi::SET, set)));
     let mut message = Vec::with_capacity(abi::HEADER + body.len());
     message.extend(((abi::HEADER + body.len()) as u32).to_ne_bytes());
     message.extend(kind.to_ne_bytes());

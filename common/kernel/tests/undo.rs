@@ -7,6 +7,7 @@ mod support;
 use std::io;
 
 use support::{Other, add_addressed_link, attachment, ip, on_a_node, open, request, snapshot};
+use weir_common::link::SourceCheck;
 use weir_common::network::{
     Attachment, AttachmentRequest, Nat, NatPool, NatTable, NodeNeeds, Route, Side, Step,
     plan_attachment, plan_node,
@@ -53,6 +54,7 @@ fn whole_plan(kernel: &Kernel, attachment: &Attachment) -> Vec<Step> {
 async fn fails_everywhere_without_a_trace(container: &Other) {
     let attachment = Attachment::new(AttachmentRequest {
         allow_ip_forwarding: Some(true),
+        source_check: SourceCheck::Strict,
         ..request("one", &["10.1.0.1", "fd00:1::1"])
     })
     .unwrap();

@@ -6,6 +6,7 @@
 //! - `cluster`: one node among many, the routes to other nodes' containers:
 //!   [`plan_cluster`], [`diff`].
 //! - `route`, `nat`, `nft`: what both plan with.
+//! - `source_filter`: which sources containers may send from.
 //! - `autodetect`: the address by which other nodes reach a node.
 
 mod attachment;
@@ -14,6 +15,7 @@ mod cluster;
 mod nat;
 mod nft;
 mod route;
+mod source_filter;
 
 pub use attachment::*;
 pub(crate) use autodetect::is_global_unicast;
@@ -25,3 +27,4 @@ pub use cluster::*;
 pub use nat::*;
 pub use nft::NftTable;
 pub use route::*;
+pub use source_filter::{OtherSources, SourceFilter, UNCHECKED_GROUP, other_sources};

@@ -5,6 +5,7 @@ use std::path::Path;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error};
 use weir_common::ipam::Family;
+use weir_common::link::SourceCheck;
 use weir_common::network::{
     Attachment, AttachmentIdentity, Expected, Families, Mtu, MtuSource, Nat, NodeNeeds, Route,
     Step, compare, plan_addresses, plan_attachment, plan_link, plan_node, plan_parameters,
@@ -36,7 +37,7 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
         // Nothing is too small for IPv4: it is looked up meanwhile.
         false => None,
     };
-    let link = prepare(call, &kernel, &node, checked, &identity, present);
+    let link = prepare(call, &kernel, &node, checked, (&identity, present), limit);
     match attach(call, &kernel, (&node, &source), link, limit).await {
         Ok((result, cluster)) => {
             if let Some(cluster) = cluster {
@@ -151,25 +152,42 @@ async fn prepare(
     kernel: &Kernel,
     node: &LocalNode,
     checked: Option<Mtu>,
-    identity: &AttachmentIdentity,
-    present: bool,
+    (identity, present): (&AttachmentIdentity, bool),
+    limit: Limit,
 ) -> Result<ContainerLink, Error> {
     let _timing = Timing::of("link");
     let mtu = match checked {
         Some(mtu) => mtu,
         None => mtu(call, kernel, node).await?,
     };
+    let sources = call.configuration.source_check;
+    if sources == SourceCheck::Strict {
+        // Before the container can send anything.
+        ensure_source_filter(kernel, limit).await?;
+    }
     let ready_for = expected_families(call).filter(|_| !present);
-    let mut steps =
-        if present { Vec::new() } else { plan_link(identity, call.configuration.mac, mtu.bytes) };
+    let mut steps = match present {
+        true => Vec::new(),
+        false => plan_link(identity, call.configuration.mac, mtu.bytes, sources),
+    };
     if let Some(families) = ready_for {
-        steps.extend(plan_parameters(identity, families, forwarding(call)));
+        steps.extend(plan_parameters(identity, families, forwarding(call), sources));
     }
     let families = expected_families(call).unwrap_or(Families { ipv4: true, ipv6: true });
     let beside = kernel.routes_beside(identity, present, families).await;
     let beside = beside.map_err(failure::of_kernel)?;
     let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
     Ok(ContainerLink { mtu, is_of_other_mtu: false, ready_for, present, beside, applied })
+}
+
+/// Sees to it that the filter of what containers send is there. An agent does too, but
+/// this container must not send before.
+async fn ensure_source_filter(kernel: &Kernel, limit: Limit) -> Result<(), Error> {
+    if kernel.has_source_filter().unwrap_or_default() {
+        return Ok(());
+    }
+    let _lock = Lock::wait(Path::new(NODE_LOCK), limit).await?;
+    kernel.ensure_source_filter().await.map_err(failure::of_kernel)
 }
 
 /// The IP versions that the result will have, where that is known beforehand.
@@ -192,14 +210,35 @@ async fn connect(
         Ok(planned) => planned,
         Err(error) => return Err(undo(kernel, link.applied, error).await),
     };
+    let link_beside = link.beside;
     let applied = kernel.apply_after(link.applied, &steps).await;
     let mut applied = applied.map_err(|error| failure::of_plan(&error))?;
+    if !link_beside.is_empty() {
+        applied = join_sources(kernel, attachment.identity(), applied, limit).await?;
+    }
     if !node.is_kept_by_agent() {
         applied = make_node(kernel, attachment.families(), nat, (applied, limit)).await?;
     }
     let host_interface = attachment.identity().host_interface();
     tracing::info!(host_interface, addresses = ?attachment.addresses(), "attached");
     Ok((result_of(call, &attachment, addresses), applied))
+}
+
+/// Lets a container with other interfaces send from the addresses of all of them.
+async fn join_sources(
+    kernel: &Kernel,
+    identity: &AttachmentIdentity,
+    applied: Applied,
+    limit: Limit,
+) -> Result<Applied, Error> {
+    let joined = match Lock::wait(Path::new(NODE_LOCK), limit).await {
+        Ok(_lock) => kernel.join_sources(identity).await.map_err(failure::of_kernel),
+        Err(error) => Err(error.into()),
+    };
+    match joined {
+        Ok(()) => Ok(applied),
+        Err(error) => Err(undo(kernel, applied, error).await),
+    }
 }
 
 /// Gives the node what its attachments need, where no agent sees to it.
@@ -252,7 +291,8 @@ async fn plan(
         plan_addresses(&attachment)
     } else {
         let forwarding = forwarding(call);
-        let mut steps = plan_parameters(attachment.identity(), families, forwarding);
+        let sources = call.configuration.source_check;
+        let mut steps = plan_parameters(attachment.identity(), families, forwarding, sources);
         steps.extend(plan_addresses(&attachment));
         steps
     };

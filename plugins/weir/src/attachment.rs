@@ -53,6 +53,7 @@ fn with_default_routes(
         mtu,
         mac: call.configuration.mac,
         allow_ip_forwarding: forwarding,
+        source_check: call.configuration.source_check,
         routes: result.routes.iter().map(requested_route).collect(),
         default_routes,
         gateways: result.ips.iter().filter_map(|ip| ip.gateway).collect(),

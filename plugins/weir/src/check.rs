@@ -5,6 +5,7 @@ use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
+use weir_common::link::SourceCheck;
 use weir_common::network::{Families, HealthProblem, Mismatch, compare, needs_nat, not_forwarding};
 use weir_kernel::Kernel;
 use weir_process::{Limit, WORK};
@@ -35,7 +36,9 @@ pub async fn check(call: &Call) -> Result<(), Error> {
         let message = format!("{}; delete and add the container again", differences.join("; "));
         Error::new(Code::CheckFailed, message)
     });
-    let of_node = [forwards(&kernel, &expected.addresses), nat(call, &kernel, &expected.addresses)];
+    let addresses = &expected.addresses;
+    let of_node =
+        [forwards(&kernel, addresses), nat(call, &kernel, addresses), sources(call, &kernel)];
     let errors = differs.into_iter().chain(of_node.into_iter().filter_map(Result::err));
     Error::joined(errors).map_or(Ok(()), Err)
 }
@@ -47,6 +50,16 @@ fn forwards(kernel: &Kernel, addresses: &[IpAddr]) -> Result<(), Error> {
     let state = kernel.node_state(families.ipv6).map_err(failure::of_kernel)?;
     let failed = |trouble: &HealthProblem| Error::new(Code::CheckFailed, trouble.to_string());
     Error::joined(not_forwarding(families, &state).iter().map(failed)).map_or(Ok(()), Err)
+}
+
+/// Whether what the container sends is checked as the configuration asks.
+fn sources(call: &Call, kernel: &Kernel) -> Result<(), Error> {
+    let is_strict = call.configuration.source_check == SourceCheck::Strict;
+    if is_strict && !kernel.has_source_filter().map_err(failure::of_kernel)? {
+        let problem = HealthProblem::SourceFilterMissing;
+        return Err(Error::new(Code::CheckFailed, problem.to_string()));
+    }
+    Ok(())
 }
 
 /// Whether the NAT is there that the pools of these addresses asked for when an ADD

@@ -1,10 +1,12 @@
 //! DEL: detach a container.
 
+use std::path::Path;
+
 use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
 use weir_common::network::AttachmentIdentity;
 use weir_kernel::{Kernel, OwnLink};
-use weir_process::{Limit, Timing, WORK};
+use weir_process::{Limit, Lock, NODE_LOCK, Timing, WORK};
 
 use crate::attachment::identity_of;
 use crate::source::IpamSource;
@@ -38,6 +40,10 @@ pub async fn del(call: &Call) -> Result<(), Error> {
         // An address is not released while a route to it may be left.
         Err(error) => (Err(error), Ok(())),
     };
+    let removed = match removed {
+        Ok(()) => part_sources(&kernel, limit).await,
+        failed => failed,
+    };
     match (removed, released) {
         (Ok(()), released) => released,
         (removed, Ok(())) => removed,
@@ -60,6 +66,19 @@ async fn remove_link(kernel: &Kernel, link: Option<OwnLink>) -> Result<(), Error
         None => Ok(()),
         Some(link) => kernel.remove_link(link).await.map_err(failure::of_kernel),
     }
+}
+
+/// Takes the addresses of host ends that are gone from what the other interfaces of their
+/// containers may send.
+///
+/// # Errors
+/// The filter cannot be filled again, or the node's lock cannot be had.
+pub async fn part_sources(kernel: &Kernel, limit: Limit) -> Result<(), Error> {
+    if !kernel.has_other_sources() {
+        return Ok(());
+    }
+    let _lock = Lock::wait(Path::new(NODE_LOCK), limit).await?;
+    kernel.fill_other_sources().await.map_err(failure::of_kernel)
 }
 
 async fn release(call: &Call, limit: Limit) -> Result<(), Error> {

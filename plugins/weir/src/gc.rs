@@ -12,6 +12,7 @@ use weir_ipam::{Claims, Ipam};
 use weir_kernel::{Kernel, OwnLink};
 use weir_process::{AttachmentLocks, Limit, Lock, NODE_LOCK, Timing, WORK};
 
+use crate::del::part_sources;
 use crate::failure;
 use crate::node::{ClusterReading, LocalNode};
 use crate::source::IpamSource;
@@ -43,6 +44,7 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
         Ok(cluster) => follow(&links.kernel, &node, cluster, limit).await,
         Err(error) => errors.push(error),
     }
+    errors.extend(part_sources(&links.kernel, limit).await.err());
     errors.extend(links.remove_nat(&node, limit).await.err());
     Error::joined(errors).map_or(Ok(()), Err)
 }
@@ -173,6 +175,6 @@ impl Links {
         if !is_empty().await? {
             return Ok(());
         }
-        self.kernel.remove_nat().map_err(failure::of_kernel)
+        self.kernel.remove_tables().map_err(failure::of_kernel)
     }
 }

@@ -77,6 +77,7 @@ impl Kernel {
         failures.extend(self.ensure_node(&forwarding).await.err());
         let nat = NodeNeeds { nat: Nat::Exactly(plan.nat.clone()), ..NodeNeeds::default() };
         failures.extend(self.ensure_node(&nat).await.err());
+        failures.extend(self.guard_sources().await.err().map(Into::into));
         let applied = self.apply_cluster_with(&plan, &links).await;
         let has_conflicts = !applied.problems.is_empty();
         failures.extend(applied.failures.into_iter().map(Into::into));
@@ -89,6 +90,14 @@ impl Kernel {
             failures,
             problems,
         })
+    }
+
+    /// Keeps the filter of what containers send, where any are checked.
+    async fn guard_sources(&self) -> Result<(), Error> {
+        match self.checks_sources().await? {
+            true => self.ensure_source_filter().await,
+            false => Ok(()),
+        }
     }
 
     /// What was applied stays, whatever fails later: there is nothing to undo it for.

@@ -18,6 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
+use weir_common::link::SourceCheck;
 use weir_common::network::{Attachment, AttachmentIdentity, AttachmentRequest, Mtu};
 use weir_kernel::{Namespace, OwnLink, is_same_namespace};
 
@@ -190,6 +191,7 @@ pub fn request(container_id: &str, addresses: &[&str]) -> AttachmentRequest {
         mtu: Mtu::configured(1450),
         mac: None,
         allow_ip_forwarding: Some(false),
+        source_check: SourceCheck::Strict,
         routes: Vec::new(),
         default_routes: true,
         gateways: Vec::new(),

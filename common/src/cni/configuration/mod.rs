@@ -2,7 +2,7 @@
 //!
 //! Keys have Calico's names and meaning (`cni-plugin/pkg/types/types.go`), so
 //! that a conflist written for Calico works with the two types changed. Weir's
-//! own keys are `datastore_path`, `etcd_username`, `etcd_password`,
+//! own keys are `datastore_path`, `etcd_username`, `etcd_password`, `source_check`,
 //! `ipam.gateways` and `ipam.routes`.
 
 mod ipam;
@@ -25,14 +25,14 @@ use super::valid_attachments::valid_attachments;
 use super::version::SpecVersion;
 use crate::datastore;
 use crate::ipam::collect::AttachmentName;
-use crate::link::MacAddress;
+use crate::link::{MacAddress, SourceCheck};
 
 pub use ipam::IpamConfiguration;
 pub use log::{LogFile, LogLevel, Logging};
 pub use node_name::NodeName;
 
 use log::is_usable;
-use value::check_mtu;
+use value::{check_mtu, source_check};
 use written::{WrittenConfiguration, decode, without_meaning};
 
 /// The keys that DEL goes by, besides those of the datastore and the node's name.
@@ -73,6 +73,8 @@ pub struct NetworkConfiguration {
     /// Whether the container gets a default route besides the routes that the
     /// IPAM plugin gives it.
     pub include_default_routes: bool,
+    /// What the container may give as the source of its packets.
+    pub source_check: SourceCheck,
     /// Facts about the container to record: `namespace`, `pod`.
     pub facts: BTreeMap<String, String>,
     /// Replaces the DNS settings of the IPAM plugin.
@@ -210,6 +212,7 @@ impl NetworkConfiguration {
             mac: written.mac(arguments)?,
             allow_ip_forwarding: written.container_settings.allow_ip_forwarding,
             include_default_routes: written.include_default_routes,
+            source_check: source_check(written.source_check.as_deref())?,
             facts: facts(arguments),
             logging: written.logging()?,
             without_meaning: without_meaning(json),

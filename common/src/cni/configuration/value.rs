@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::super::error::{Code, Error};
-use crate::link::{InvalidMac, MAXIMUM_MTU, MINIMUM_MTU_V4, MacAddress};
+use crate::link::{InvalidMac, MAXIMUM_MTU, MINIMUM_MTU_V4, MacAddress, SourceCheck};
 
 /// A boolean, which Calico writes as text.
 #[derive(Debug, Deserialize)]
@@ -46,6 +46,14 @@ pub(super) fn parse_address(key: &str, text: &str) -> Result<IpAddr, Error> {
 
 pub(super) fn parse_mac(key: &str, text: &str) -> Result<MacAddress, Error> {
     text.parse().map_err(|error: InvalidMac| invalid(key, text, error.reason))
+}
+
+pub(super) fn source_check(written: Option<&str>) -> Result<SourceCheck, Error> {
+    match written {
+        None | Some("strict") => Ok(SourceCheck::Strict),
+        Some("off") => Ok(SourceCheck::Off),
+        Some(other) => Err(invalid("source_check", other, "write \"strict\" or \"off\"")),
+    }
 }
 
 pub(super) fn check_mtu(mtu: Option<i64>) -> Result<Option<u32>, Error> {

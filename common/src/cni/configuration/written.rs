@@ -74,6 +74,7 @@ pub(super) struct WrittenConfiguration {
     pub(super) device_type: Option<String>,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) include_default_routes: bool,
+    pub(super) source_check: Option<String>,
     pub(super) dns: Option<Map<String, Value>>,
     #[serde(rename = "prevResult")]
     pub(super) prev_result: Option<Value>,

@@ -131,6 +131,7 @@ mod tests {
     use super::super::mtu::Mtu;
     use super::super::plan::{AttachmentRequest, RequestedRoute};
     use super::*;
+    use crate::link::SourceCheck;
 
     fn attachment(addresses: &[&str], gateways: &[&str], metric: Option<u32>) -> Attachment {
         let route = RequestedRoute {
@@ -149,6 +150,7 @@ mod tests {
             mtu: Mtu::configured(1500),
             mac: None,
             allow_ip_forwarding: Some(false),
+            source_check: SourceCheck::Strict,
             routes: vec![route],
             default_routes: true,
             gateways: parse(gateways),

@@ -21,6 +21,8 @@ pub struct AttachmentState {
     /// Whether the container's end is up: without, nothing is expected to pass. An
     /// ADD brings it up after it has given the node its routes.
     pub carrier: bool,
+    /// Whether the container may send from its own addresses only (`source_check`).
+    pub is_checked: bool,
     /// The addresses that the node routes to it.
     pub addresses: Vec<IpAddr>,
     /// The IP versions that its link was made ready for. Of interest only where a route
@@ -69,6 +71,8 @@ pub enum HealthProblem {
     },
     /// Pools of containers ask for NAT, and the node has none.
     NatMissing,
+    /// Containers may send from their own addresses only, and the filter is gone.
+    SourceFilterMissing,
     /// A pool tunnels, and there is no tunnel device.
     TunnelMissing,
     /// The tunnel device is down.
@@ -106,6 +110,12 @@ impl fmt::Display for HealthProblem {
                 "pools ask for NAT (natOutgoing) and the node's is gone: their containers do not \
                  reach the world outside; {AGAIN}, and look for what removed \"table inet weir\" \
                  (nft flush ruleset?)"
+            ),
+            Self::SourceFilterMissing => write!(
+                formatter,
+                "the filter of what containers send is gone, so they can send with the addresses \
+                 of others; {AGAIN}, and look for what removed \"table inet weir-sources\" (nft \
+                 flush ruleset?)"
             ),
             Self::TunnelMissing => write!(
                 formatter,
@@ -157,6 +167,8 @@ pub struct NodeHealth {
     /// The pools for which its NAT was made; none where it has NAT, or somebody else
     /// sees to that.
     pub without_nat: Vec<NatPool>,
+    /// Whether the filter of what containers send is gone.
+    pub without_source_filter: bool,
 }
 
 /// What keeps addresses of these IP versions from the world because the node does not
@@ -181,6 +193,9 @@ pub fn find_problems(attachments: &[AttachmentState], health: &NodeHealth) -> Ve
     problems.extend(not_forwarding(Families { ipv4: has(true), ipv6: has(false) }, node));
     if has(true) {
         problems.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
+    }
+    if health.without_source_filter && attachments.iter().any(|attachment| attachment.is_checked) {
+        problems.push(HealthProblem::SourceFilterMissing);
     }
     let mut addresses = attachments.iter().flat_map(|attachment| &attachment.addresses);
     if addresses.any(|&address| needs_nat(&health.without_nat, address)) {
@@ -207,6 +222,7 @@ mod tests {
             identity: AttachmentIdentity::new("pods", "c1", "eth0").unwrap(),
             up: true,
             carrier: true,
+            is_checked: true,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             ready_for: Families::default(),
         }

@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv6Net};
 use super::identity::AttachmentIdentity;
 use super::mtu::{InvalidMtu, Mtu};
 use super::step::{Side, Step, Sysctl, Veth};
-use crate::link::MacAddress;
+use crate::link::{MacAddress, SourceCheck};
 use crate::network::route::Route;
 
 /// The next hop of every IPv4 route in a container, Calico's. Nobody holds it:
@@ -37,6 +37,8 @@ pub struct AttachmentRequest {
     /// `container_settings.allow_ip_forwarding`); `None` to leave that as it is, where
     /// its namespace is the node's own.
     pub allow_ip_forwarding: Option<bool>,
+    /// What the container may give as the source of its packets.
+    pub source_check: SourceCheck,
     /// Routes of the IPAM result. Those of a family that the container has no
     /// address of are left out.
     pub routes: Vec<RequestedRoute>,
@@ -270,19 +272,26 @@ fn unusable(address: IpAddr, before: &[IpAddr]) -> Option<&'static str> {
 /// The steps that make the veth pair of an attachment: with its addresses still
 /// unknown, `mac` the container's hardware address if one is asked for, and
 /// `mtu` in bytes. [`plan_parameters`] and [`plan_addresses`] go on from there.
-pub fn plan_link(identity: &AttachmentIdentity, mac: Option<MacAddress>, mtu: u32) -> Vec<Step> {
+pub fn plan_link(
+    identity: &AttachmentIdentity,
+    mac: Option<MacAddress>,
+    mtu: u32,
+    source_check: SourceCheck,
+) -> Vec<Step> {
     let container_mac = mac.unwrap_or_else(|| identity.container_mac());
-    let veth = Veth { identity: identity.clone(), host_mac: HOST_MAC, container_mac, mtu };
-    let (link, alias) = (identity.host_interface(), identity.alias());
+    let identity = identity.clone();
+    let veth = Veth { identity, host_mac: HOST_MAC, container_mac, mtu, source_check };
+    let (link, alias) = (veth.identity.host_interface(), veth.identity.alias());
     vec![Step::CreateVeth(veth), Step::SetAlias { link, alias }]
 }
 
 /// All steps that make `attachment`, in order.
 pub fn plan_attachment(attachment: &Attachment) -> Vec<Step> {
-    let mut steps =
-        plan_link(attachment.identity(), Some(attachment.container_mac()), attachment.mtu());
-    let forwarding = attachment.request.allow_ip_forwarding;
-    steps.extend(plan_parameters(attachment.identity(), attachment.families(), forwarding));
+    let (identity, mac) = (attachment.identity(), attachment.container_mac());
+    let AttachmentRequest { allow_ip_forwarding, source_check, .. } = attachment.request;
+    let mut steps = plan_link(identity, Some(mac), attachment.mtu(), source_check);
+    let families = attachment.families();
+    steps.extend(plan_parameters(identity, families, allow_ip_forwarding, source_check));
     steps.extend(plan_addresses(attachment));
     steps
 }
@@ -309,9 +318,16 @@ pub fn plan_parameters(
     identity: &AttachmentIdentity,
     families: Families,
     allow_ip_forwarding: Option<bool>,
+    source_check: SourceCheck,
 ) -> Vec<Step> {
     let container = identity.interface();
-    let mut steps = host_sysctls(families, &identity.host_interface());
+    let host = identity.host_interface();
+    let mut steps = host_sysctls(families, &host);
+    if families.ipv4 && source_check == SourceCheck::Strict {
+        // The filter decides; this holds where another program flushes nftables.
+        let key = format!("net/ipv4/conf/{host}/rp_filter");
+        steps.push(of_veth(Side::Host, key, "1", false));
+    }
     steps.extend(container_sysctls(families, allow_ip_forwarding, container));
     steps
 }
@@ -361,7 +377,6 @@ fn container_reach(attachment: &Attachment, container: &str) -> Vec<Step> {
 
 fn host_sysctls(families: Families, host: &str) -> Vec<Step> {
     let v4 = [
-        (format!("net/ipv4/conf/{host}/route_localnet"), "1"),
         (format!("net/ipv4/neigh/{host}/proxy_delay"), "0"),
         (format!("net/ipv4/conf/{host}/proxy_arp"), "1"),
         (format!("net/ipv4/conf/{host}/forwarding"), "1"),

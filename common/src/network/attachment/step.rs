@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::identity::AttachmentIdentity;
-use crate::link::MacAddress;
+use crate::link::{MacAddress, SourceCheck};
 use crate::network::nat::NatTable;
 use crate::network::route::{ROUTE_PROTOCOL, Route, RouteScope};
 
@@ -88,6 +88,8 @@ pub struct Veth {
     pub container_mac: MacAddress,
     /// The MTU of both ends, in bytes.
     pub mtu: u32,
+    /// What the container may give as the source of its packets.
+    pub source_check: SourceCheck,
 }
 
 /// A kernel parameter and the value it should have.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::link::MacAddress;
+use crate::link::{MacAddress, SourceCheck};
 use crate::network::nat::{NatPool, NatTable};
 use crate::network::route::Route;
 
@@ -108,6 +108,7 @@ fn request(addresses: &[&str]) -> AttachmentRequest {
         mtu: Mtu::configured(1500),
         mac: None,
         allow_ip_forwarding: Some(false),
+        source_check: SourceCheck::Strict,
         routes: Vec::new(),
         default_routes: true,
         gateways: Vec::new(),
@@ -164,6 +165,7 @@ proptest! {
         let attachment = Attachment::new(AttachmentRequest {
             addresses,
             allow_ip_forwarding,
+            source_check: SourceCheck::Strict,
             default_routes,
             routes: vec![requested("192.0.2.0/24"), requested("fd00:2::/64")],
             ..request(&[])
@@ -302,7 +304,7 @@ fn forwarding_can_be_left_alone() {
                 && ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"]
                     .contains(&sysctl.key.as_str()))
         };
-        let steps = plan_parameters(&identity(), all, allowed);
+        let steps = plan_parameters(&identity(), all, allowed, SourceCheck::Strict);
         assert_eq!(steps.iter().filter(|step| is_forwarding(step)).count(), written);
     }
 }

@@ -1,0 +1,147 @@
+//! Containers send with their own addresses only, and never to the node's loopback.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use serde_json::Value;
+use weir_tests::{Cluster, Container, Families, Place, host_interface};
+
+/// How long nothing must come for a packet to count as dropped: what comes, comes at once.
+const SILENCE: Duration = Duration::from_millis(300);
+
+const PORT: u16 = 4000;
+
+/// The addresses of a result, of IPv4 first.
+fn addresses(result: &Value) -> Vec<IpAddr> {
+    let ips = result["ips"].as_array().expect("a result lists addresses");
+    let address = |ip: &Value| {
+        let text = ip["address"].as_str().expect("an address").split('/').next();
+        text.expect("an address").parse().expect("an address")
+    };
+    ips.iter().map(address).collect()
+}
+
+/// Whether what `sender` sends with this source reaches `receiver`. The sender takes the
+/// source on its loopback first, as whoever means to deceive would.
+fn arrives(
+    (sender, source): (&impl Place, IpAddr),
+    (receiver, destination): (&impl Place, IpAddr),
+) -> bool {
+    let prefix = if source.is_ipv4() { 32 } else { 128 };
+    let on_loopback = format!("{source}/{prefix}");
+    sender.run(&["ip", "address", "replace", &on_loopback, "dev", "lo", "nodad"]);
+    let to = SocketAddr::new(destination, PORT);
+    let listening = receiver.enter(|| UdpSocket::bind(to)).expect("a port to listen at");
+    listening.set_read_timeout(Some(SILENCE)).expect("a time limit");
+    let sending = sender.enter(|| UdpSocket::bind(SocketAddr::new(source, 0)));
+    sending.expect("a port to send from").send_to(b"hello", to).expect("sending");
+    let received = listening.recv_from(&mut [0; 16]);
+    match received {
+        Ok((_, from)) => from.ip() == source,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Two containers and their addresses.
+fn pair(cluster: &Cluster) -> [(Container, Vec<IpAddr>); 2] {
+    ["one", "two"].map(|name| {
+        let container = cluster.node.container(name);
+        let result = cluster.weir(Families::Dual, &container).add(&cluster.node);
+        (container, addresses(&result))
+    })
+}
+
+#[test]
+fn a_container_sends_with_its_own_addresses_only() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    let [(one, own), (two, others)] = pair(&cluster);
+    let third = cluster.node.container("three");
+    let victims = addresses(&cluster.weir(Families::Dual, &third).add(&cluster.node));
+    // The node's defaults are the loosest.
+    cluster.node.run(&["sysctl", "-w", "net.ipv4.conf.all.rp_filter=0"]);
+    for family in 0..2 {
+        let to = (&two, others[family]);
+        assert!(arrives((&one, own[family]), to), "{}", own[family]);
+        assert!(!arrives((&one, victims[family]), to), "{}", victims[family]);
+    }
+    // Nor to the node itself, nor as the node.
+    let node_v4: IpAddr = "172.31.9.1".parse().unwrap();
+    cluster.node.run(&["ip", "address", "add", "172.31.9.1/32", "dev", "lo"]);
+    assert!(arrives((&one, own[0]), (&cluster.node, node_v4)));
+    assert!(!arrives((&one, victims[0]), (&cluster.node, node_v4)));
+    assert!(!arrives((&one, "172.31.9.1".parse().unwrap()), (&two, others[0])));
+    assert!(!arrives((&one, "fd00:99::1".parse().unwrap()), (&two, others[1])));
+}
+
+#[test]
+fn where_the_check_is_off_any_source_passes() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    let [_, (two, others)] = pair(&cluster);
+    let free = cluster.node.container("free");
+    let call = cluster.weir(Families::Dual, &free).configure("/source_check", "off".into());
+    call.add(&cluster.node);
+    cluster.node.run(&["sysctl", "-w", "net.ipv4.conf.all.rp_filter=0"]);
+    assert!(arrives((&free, "192.0.2.7".parse().unwrap()), (&two, others[0])));
+    assert!(arrives((&free, "2001:db8::7".parse().unwrap()), (&two, others[1])));
+    let refused = cluster.weir(Families::Dual, &free).configure("/source_check", "of".into());
+    refused.run(&cluster.node, "ADD").failure().expect(7, &["source_check", "\"of\"", "strict"]);
+}
+
+#[test]
+fn a_container_with_two_interfaces_sends_with_the_addresses_of_both_by_each() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    let [(one, first), (two, others)] = pair(&cluster);
+    let second = cluster.weir(Families::Dual, &one).with("CNI_IFNAME", "net1");
+    let result = second.add(&cluster.node);
+    let more = addresses(&result);
+    for (family, address) in more.iter().enumerate() {
+        let to = (&two, others[family]);
+        // By the first interface, as its routes have it.
+        let link = one.run(&["ip", "route", "get", &others[family].to_string()]);
+        assert!(link.contains("eth0"), "{link}");
+        assert!(arrives((&one, *address), to), "{address}");
+        assert!(arrives((&one, first[family]), to), "{}", first[family]);
+    }
+    // Another program flushes all tables: the next ADD brings everything back.
+    cluster.node.run(&["nft", "flush", "ruleset"]);
+    let status = cluster.weir(Families::Dual, &one).configure("/cniVersion", "1.1.0".into());
+    let status = status.run(&cluster.node, "STATUS");
+    status.failure().expect(51, &["weir-sources"]);
+    let third = cluster.node.container("three");
+    let victims = addresses(&cluster.weir(Families::Dual, &third).add(&cluster.node));
+    assert!(arrives((&one, more[1]), (&two, others[1])));
+    assert!(!arrives((&one, victims[1]), (&two, others[1])));
+    // Once the second interface is gone its address is as strange as any.
+    second.delete(&cluster.node);
+    assert!(!arrives((&one, more[1]), (&two, others[1])));
+}
+
+#[test]
+fn the_nodes_loopback_is_out_of_reach() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let container = cluster.node.container("web");
+    let result = cluster.weir(Families::V4, &container).add(&cluster.node);
+    let host_end = host_interface(&result);
+    let parameter = format!("/proc/sys/net/ipv4/conf/{host_end}/route_localnet");
+    assert_eq!(cluster.node.run(&["cat", &parameter]).trim(), "0");
+    let own = addresses(&result)[0];
+    let loopback: IpAddr = "127.0.0.1".parse().unwrap();
+    let send = |container: &Container| {
+        // A container can make its own kernel send to it.
+        container.run(&["sysctl", "-w", "net.ipv4.conf.all.route_localnet=1"]);
+        container.run(&["ip", "rule", "add", "priority", "0", "to", "127.0.0.1", "lookup", "100"]);
+        let gateway = ["via", "169.254.1.1", "dev", "eth0", "table", "100"];
+        container.run(&[&["ip", "route", "add", "127.0.0.1/32"][..], &gateway].concat());
+        container.run(&["ip", "rule", "add", "priority", "1", "lookup", "local"]);
+        container.run(&["ip", "rule", "delete", "priority", "0", "lookup", "local"]);
+    };
+    send(&container);
+    assert!(!arrives((&container, own), (&cluster.node, loopback)));
+    // Another program (portmap) may have it routed.
+    cluster.node.run(&["sysctl", "-w", &format!("net.ipv4.conf.{host_end}.route_localnet=1")]);
+    assert!(!arrives((&container, own), (&cluster.node, loopback)));
+    cluster.node.run(&["nft", "delete", "table", "inet", "weir-sources"]);
+    assert!(arrives((&container, own), (&cluster.node, loopback)), "the test reaches it without");
+}
