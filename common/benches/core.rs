@@ -81,7 +81,10 @@ fn cache() -> ClusterCache {
 
 fn underlay() -> Underlay {
     let addresses = vec!["172.16.0.1/16".parse().unwrap()];
-    Underlay { links: vec![UnderlayLink { name: "eth0".to_owned(), mtu: 1500, addresses }] }
+    Underlay {
+        links: vec![UnderlayLink { name: "eth0".to_owned(), mtu: 1500, addresses }],
+        ..Underlay::default()
+    }
 }
 
 /// Reading 21,001 entries into the cluster's state.

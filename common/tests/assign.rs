@@ -13,8 +13,8 @@ use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
 use weir_common::ipam::{
-    Affinity, Assignee, Attribute, Block, Error, Family, PassedOver, PoolReference, engine,
-    handle_id, walk,
+    Affinity, Assignee, Attribute, Block, Error, Family, PassedOver, PoolReference, Reserved,
+    ReservedBy, Surroundings, engine, handle_id, walk,
 };
 use weir_common::resources::AllowedUse;
 use weir_datastore::Memory;
@@ -621,10 +621,11 @@ async fn a_gateway_is_passed_over_and_refused() {
     let store = store_with_pool();
     let first = assign(&store, &request("n1", "first", V4)).await.unwrap()[0];
     let next = cidr(&format!("{first}/31")).hosts().find(|address| *address != first).unwrap();
-    let second = Request { gateways: vec![next], ..request("n1", "second", V4) };
+    let second = Request { gateways: vec![next.into()], ..request("n1", "second", V4) };
     assert_ne!(assign(&store, &second).await.unwrap(), [next]);
     let before = store.dump();
-    let asked = Request { gateways: vec![next], ..exactly("n1", "third", &next.to_string()) };
+    let asked =
+        Request { gateways: vec![next.into()], ..exactly("n1", "third", &next.to_string()) };
     let refused = assign(&store, &asked).await.unwrap_err();
     assert!(refused.to_string().contains(&format!("address {next} is a gateway")), "{refused}");
     assert_eq!(store.dump(), before);
@@ -637,7 +638,10 @@ async fn a_gateway_is_passed_over_and_refused() {
 async fn a_gateway_is_not_taken_from_who_has_it() {
     let store = store_with_pool();
     let first = assign(&store, &request("n1", "first", V4)).await.unwrap();
-    let again = Request { gateways: first.clone(), ..request("n1", "first", V4) };
+    let again = Request {
+        gateways: first.iter().copied().map(IpNet::from).collect(),
+        ..request("n1", "first", V4)
+    };
     assert_eq!(assign(&store, &again).await.unwrap(), first);
 }
 
@@ -658,4 +662,54 @@ async fn who_is_overtaken_again_and_again_says_where() {
             assert!(said.contains(named), "{named}: {said}");
         }
     }
+}
+
+/// A network whose router and some nodes have these addresses.
+struct Lan(Vec<IpAddr>);
+
+#[async_trait::async_trait]
+impl Surroundings for Lan {
+    async fn reserved_near(&self, addresses: &[IpAddr]) -> Result<Vec<Reserved>, Error> {
+        let by = || ReservedBy::NextHop { link: "eth0".to_owned() };
+        let near = |address: &IpAddr| self.0.contains(address);
+        let all = self.0.iter().map(|address| Reserved { range: (*address).into(), by: by() });
+        Ok(if addresses.iter().any(near) { all.collect() } else { Vec::new() })
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_use_around_the_node_is_passed_over_and_refused() {
+    let store = store_with_pool();
+    let first = assign(&store, &request("n1", "first", V4)).await.unwrap();
+    let block = cidr(&format!("{}/26", first[0]));
+    let in_use: Vec<IpAddr> = block.hosts().filter(|it| !first.contains(it)).take(3).collect();
+    let lan = Lan(in_use.clone());
+    let around = async |request: Request| {
+        let assigned = engine::assign_around(&store, &request, &[], now(), Some(&lan)).await;
+        assigned.map(|it| addresses(&it.addresses))
+    };
+    for number in 0..60 {
+        let got = around(request("n1", &format!("c{number}"), V4)).await.unwrap();
+        assert!(!in_use.contains(&got[0]), "{got:?}");
+    }
+    let asked = exactly("n1", "asks", &in_use[0].to_string());
+    let refused = around(asked).await.unwrap_err();
+    assert!(matches!(refused, Error::Withheld { .. }), "{refused}");
+    assert_consistent(&store);
+    // What an attachment has stays, whoever else has it.
+    let lan = Lan(first.clone());
+    let again = request("n1", "first", V4);
+    let again = engine::assign_around(&store, &again, &[], now(), Some(&lan)).await.unwrap();
+    assert_eq!(addresses(&again.addresses), first);
+}
+
+#[tokio::test]
+async fn addresses_that_are_no_containers_are_never_given() {
+    let store = Memory::new();
+    pool(&store, "odd", "126.0.0.0/7", json!({"blockSize": 26}));
+    let exact = exactly("n1", "a", "127.0.0.7");
+    let refused = assign(&store, &exact).await.unwrap_err();
+    assert!(refused.to_string().contains("never a container's: loopback"), "{refused}");
+    let got = assign(&store, &request("n1", "b", V4)).await.unwrap();
+    assert!(!cidr("127.0.0.0/8").contains(&got[0]), "{got:?}");
 }

@@ -22,7 +22,7 @@ use clap::error::ErrorKind;
 use weir_common::audit::ThisNode;
 use weir_common::cni::NodeName;
 use weir_common::datastore::{Datastore, DatastoreConfiguration, keys};
-use weir_common::ipam::MachineId;
+use weir_common::ipam::{LocalNetwork, MachineId};
 use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
 use weir_kernel::Kernel;
@@ -151,6 +151,11 @@ impl HostEnvironment for LocalHost {
         Ok(occupied.map(|it| OccupiedRange { range: it.range, what: it.what }).collect())
     }
 
+    async fn local_network(&self) -> Result<LocalNetwork, Failure> {
+        let failed = |error: weir_kernel::Error| Failure::caused_by(&error);
+        Kernel::open().map_err(failed)?.local_network().await.map_err(failed)
+    }
+
     async fn cluster(&self) -> Result<(Underlay, ActualState), Failure> {
         let failed = |error: weir_kernel::Error| {
             let message = session::chain(&error);
@@ -208,10 +213,15 @@ fn explain(error: &clap::Error, arguments: &[String]) -> ExitCode {
     }
 }
 
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("the runtime does not start: {error}")))
+}
+
 fn run(cli: Cli) -> Result<String, Failure> {
     cli.calicoctl.check()?;
     let mut process = LocalHost::default();
-    if let Some(result) = commands::run_offline(&cli.command, &process) {
+    if let Some(result) = runtime()?.block_on(commands::run_offline(&cli.command, &process)) {
         return result;
     }
     process.network = cli.command.network_file().map(read_network).transpose()?;
@@ -225,10 +235,7 @@ fn run(cli: Cli) -> Result<String, Failure> {
         node::run::run(arguments, &location, || this_node::name(&process.networks))?;
         return Ok(String::new());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
+    let runtime = runtime()?;
     let missing = missing_file(&location.configuration);
     let creates = cli.command.creates();
     let is_empty = missing.is_some() && (!creates || commands::is_dry_run(&cli.command));

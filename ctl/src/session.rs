@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use weir_common::audit::ThisNode;
 use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
-use weir_common::ipam::{MachineId, ensure_cluster_guid};
+use weir_common::ipam::{LocalNetwork, MachineId, ensure_cluster_guid};
 use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
 use weir_process::Lock;
@@ -101,6 +101,12 @@ pub trait HostEnvironment: Observer {
     /// # Errors
     /// [`Failure`] when the node cannot be asked.
     async fn occupied(&self) -> Result<Vec<OccupiedRange>, Failure>;
+
+    /// What this node's kernel says of the addresses around it.
+    ///
+    /// # Errors
+    /// [`Failure`] when the kernel cannot be asked.
+    async fn local_network(&self) -> Result<LocalNetwork, Failure>;
 
     /// What this node's kernel has: the links to other nodes, and the node's
     /// part in the cluster.

@@ -25,7 +25,7 @@ use serde_json::Value;
 use weir_common::audit::ThisNode;
 use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
-use weir_common::ipam::MachineId;
+use weir_common::ipam::{LocalNetwork, MachineId};
 use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
@@ -172,6 +172,10 @@ impl HostEnvironment for Prepared {
 
     fn write_file(&self, _: &Path, _: &str) -> std::io::Result<()> {
         Ok(())
+    }
+
+    async fn local_network(&self) -> Result<LocalNetwork, Failure> {
+        Ok(LocalNetwork::default())
     }
 
     async fn cluster(&self) -> Result<(Underlay, ActualState), Failure> {

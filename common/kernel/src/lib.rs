@@ -24,6 +24,7 @@ mod occupied;
 mod remove;
 mod route;
 mod sources;
+mod surroundings;
 mod sysctl;
 
 use std::path::Path;

@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-
 use super::configuration::IpamConfiguration;
 use super::error::{Code, Error};
 use super::gateway::ip_configuration;
@@ -41,7 +39,7 @@ pub fn request_of(
         assignee: assignee_of(call, host, machine),
         facts,
         wants: ipam.wants.clone(),
-        gateways: ipam.gateways.iter().map(IpNet::addr).collect(),
+        gateways: ipam.gateways.clone(),
     })
 }
 

@@ -155,11 +155,12 @@ impl From<ipam::Error> for Error {
             }
             ipam::Error::OutsidePools { .. }
             | ipam::Error::Taken { .. }
-            | ipam::Error::Gateway { .. }
+            | ipam::Error::Withheld { .. }
             | ipam::Error::OtherHost { .. }
             | ipam::Error::HoldsOther { .. } => Code::AddressRefused,
             ipam::Error::NotReady | ipam::Error::Contended { .. } => Code::TryAgainLater,
             ipam::Error::Malformed { .. } => Code::Malformed,
+            ipam::Error::Surroundings(_) => Code::Kernel,
             ipam::Error::Datastore(error) => code_of_datastore(error),
         };
         Self::caused(code, &error)

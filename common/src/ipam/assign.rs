@@ -50,9 +50,9 @@ pub fn decide(
     let assignee = &request.assignee;
     let mut present = view.holdings.addresses(assignee, blocks);
     let pending = PendingChanges::new(request, view, blocks, now);
-    let mut search = Search { assignee, gateways: &request.gateways, view, blocks, pending };
+    let mut search = Search { assignee, view, blocks, pending };
     let mut assigned = Vec::new();
-    let mut missing = Vec::new();
+    let (mut missing, mut new) = (Vec::new(), Vec::new());
     for want in &request.wants {
         if let Some(index) = present.iter().position(|has| want.is_met_by(has.address)) {
             let has = present.remove(index);
@@ -61,7 +61,11 @@ pub fn decide(
             continue;
         }
         match search.place(want, &present) {
-            Ok(Placement::At(address)) => assigned.push(address),
+            Ok(Placement::At(at)) => {
+                new.push(at.address);
+                assigned.push(at);
+            }
+            Ok(Placement::NotLookedUp(address)) => return Ok(Decided::LookUp(vec![address])),
             Ok(Placement::NotKnownYet(blocks)) => missing.extend(blocks),
             Err(error) if missing.is_empty() => return Err(error),
             // Of several wants that cannot be met the first is named, whatever
@@ -69,8 +73,11 @@ pub fn decide(
             Err(_) => break,
         }
     }
+    let unknown = view.to_look_up(new.into_iter());
     Ok(if !missing.is_empty() {
         Decided::Read(missing)
+    } else if !unknown.is_empty() {
+        Decided::LookUp(unknown)
     } else if search.pending.is_empty() {
         Decided::Done(assigned)
     } else {
@@ -98,12 +105,13 @@ impl Want {
 enum Placement {
     At(Assigned),
     NotKnownYet(Vec<IpNet>),
+    /// It is not known yet whether this address is in use on the network.
+    NotLookedUp(IpAddr),
 }
 
 /// The search for an address, over what was read and is pending.
 struct Search<'a> {
     assignee: &'a Assignee,
-    gateways: &'a [IpAddr],
     view: &'a View,
     blocks: &'a Blocks,
     pending: PendingChanges<'a>,
@@ -119,9 +127,6 @@ impl<'a> Search<'a> {
                     present.iter().filter(of_family).map(|has| has.address).collect();
                 if !holds.is_empty() {
                     return Err(Error::HoldsOther { address: *address, holds });
-                }
-                if self.gateways.contains(address) {
-                    return Err(Error::Gateway { address: *address });
                 }
                 self.place_exactly(*address)
             }
@@ -240,6 +245,9 @@ impl<'a> Search<'a> {
 
     fn place_exactly(&mut self, address: IpAddr) -> Result<Placement, Error> {
         let view = self.view;
+        if let Some(by) = view.withholds(address) {
+            return Err(Error::Withheld { address, by: by.clone() });
+        }
         let outside = || Error::OutsidePools { address, existing: described(&view.pools) };
         let pool = pool_of(view, address, self.assignee.purpose.allowed_use())?;
         let cidr = block_of(address, pool.value.block_size).ok_or_else(outside)?;
@@ -254,6 +262,9 @@ impl<'a> Search<'a> {
             BlockState::Content(block) => {
                 check_takeable(block, address, &self.assignee.host, view.config.strict_affinity)?;
             }
+        }
+        if !view.to_look_up([address].into_iter()).is_empty() {
+            return Ok(Placement::NotLookedUp(address));
         }
         let taken = self.pending.take_exactly(pool, cidr, address);
         taken.map(Placement::At).ok_or_else(outside)

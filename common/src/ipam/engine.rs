@@ -1,5 +1,7 @@
 //! Carries decisions out against a datastore.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -8,6 +10,7 @@ use super::assignee::Assignee;
 use super::error::Error;
 use super::knowledge::{Blocks, Holdings, View};
 use super::ownership::Clash;
+use super::surroundings::{Reserved, Surroundings};
 use super::{Assigned, Decided, release};
 pub use crate::datastore::MAX_ATTEMPTS;
 use crate::datastore::{self, Datastore, Decision, Selection, Snapshot, transact};
@@ -41,10 +44,30 @@ pub async fn assign(
     likely: &[IpNet],
     now: Timestamp,
 ) -> Result<Assignment, Error> {
+    assign_around(datastore, request, likely, now, None).await
+}
+
+/// As [`assign`], and nothing that is in use on the network around the node.
+///
+/// # Errors
+/// As [`assign`], and [`Error::Surroundings`].
+pub async fn assign_around(
+    datastore: &dyn Datastore,
+    request: &Request,
+    likely: &[IpNet],
+    now: Timestamp,
+    surroundings: Option<&dyn Surroundings>,
+) -> Result<Assignment, Error> {
     let selections = View::selections(&request.assignee);
-    let parse = |snapshot: &Snapshot| Ok(View::parse(snapshot)?.reserving(&request.gateways));
+    let parse = |snapshot: &Snapshot| {
+        let view = View::parse(snapshot)?.reserving_gateways(&request.gateways);
+        Ok(if surroundings.is_some() { view.looking_up([]) } else { view })
+    };
     let decide = |view: &View, blocks: &Blocks| assign::decide(request, view, blocks, now);
-    let (addresses, view) = settle(datastore, selections, likely, parse, decide).await?;
+    let look_up =
+        surroundings.map(|it| LookUp { surroundings: it, learn: View::learn_surroundings });
+    let settled = settle_looking_up(datastore, (selections, likely), parse, decide, look_up);
+    let (addresses, view) = settled.await?;
     let assignee = &request.assignee;
     let clash = assignee.ownership(view.holdings.machine()).clash(&assignee.host);
     let pools = view.pools.into_iter().map(|pool| pool.value).collect();
@@ -93,20 +116,40 @@ pub async fn lookup(
 /// Those of `parse` and `decide`; [`Error::Contended`], [`Error::Datastore`].
 pub(crate) async fn settle<Known, Failed>(
     datastore: &dyn Datastore,
-    mut selections: Vec<Selection>,
+    selections: Vec<Selection>,
     likely: &[IpNet],
     parse: impl Fn(&Snapshot) -> Result<Known, Failed>,
     decide: impl Fn(&Known, &Blocks) -> Result<Decided, Failed>,
 ) -> Result<(Vec<Assigned>, Known), Failed>
 where
-    Failed: From<datastore::Error> + From<datastore::Contended>,
+    Failed: From<datastore::Error> + From<datastore::Contended> + From<Error>,
+{
+    settle_looking_up(datastore, (selections, likely), parse, decide, None).await
+}
+
+/// Where addresses are looked up, and how what is known takes in what was found.
+struct LookUp<'a, Known> {
+    surroundings: &'a dyn Surroundings,
+    learn: fn(&mut Known, Vec<IpAddr>, Vec<Reserved>),
+}
+
+/// The same for a decision that may ask for addresses to be looked up.
+async fn settle_looking_up<Known, Failed>(
+    datastore: &dyn Datastore,
+    (mut selections, likely): (Vec<Selection>, &[IpNet]),
+    parse: impl Fn(&Snapshot) -> Result<Known, Failed>,
+    decide: impl Fn(&Known, &Blocks) -> Result<Decided, Failed>,
+    look_up: Option<LookUp<'_, Known>>,
+) -> Result<(Vec<Assigned>, Known), Failed>
+where
+    Failed: From<datastore::Error> + From<datastore::Contended> + From<Error>,
 {
     let in_advance = selections.len();
     selections.extend(Blocks::selections(likely));
-    let (selections, parse, decide) = (&selections, &parse, &decide);
+    let (selections, parse, decide, look_up) = (&selections, &parse, &decide, &look_up);
     transact(datastore, |_| async move {
         let snapshot = datastore.read(selections).await?;
-        let known = parse(&snapshot)?;
+        let mut known = parse(&snapshot)?;
         let mut blocks = Blocks::default();
         blocks.learn(likely, &snapshot.selected[in_advance..]);
         loop {
@@ -118,6 +161,12 @@ where
                 Decided::Read(cidrs) => {
                     let answer = datastore.read(&Blocks::selections(&cidrs)).await?;
                     blocks.learn(&cidrs, &answer.selected);
+                }
+                Decided::LookUp(addresses) => {
+                    if let Some(LookUp { surroundings, learn }) = look_up {
+                        let found = surroundings.reserved_near(&addresses).await?;
+                        learn(&mut known, addresses, found);
+                    }
                 }
             }
         }

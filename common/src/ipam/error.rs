@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::family::Family;
 use super::passed_over::PassedOver;
+use super::surroundings::ReservedBy;
 use super::unavailable::UnavailableAddresses;
 use crate::datastore;
 
@@ -72,15 +73,17 @@ pub enum Error {
         /// Its holder.
         holder: String,
     },
-    /// A gateway of the network was asked for.
-    #[error(
-        "address {address} is a gateway of the network (ipam.gateways), which no container is \
-         given; ask for another one"
-    )]
-    Gateway {
+    /// An address was asked for that no container is given.
+    #[error("address {address} is {}, which no container is given; ask for another one", by.what_it_is())]
+    Withheld {
         /// The address asked for.
         address: IpAddr,
+        /// What it is.
+        by: ReservedBy,
     },
+    /// The network around the node cannot be looked at.
+    #[error("it cannot be told which addresses are in use on this node's network")]
+    Surroundings(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// An address was asked for in a block of another host, and addresses may
     /// not be borrowed.
     #[error(

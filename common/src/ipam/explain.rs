@@ -11,13 +11,14 @@ use jiff::Timestamp;
 
 use super::assign::{self, Request, Want, held_blocks, pool_of};
 use super::assignee::Assignee;
-use super::block::Block;
+use super::block::{Block, nth_address};
 use super::error::Error;
 use super::family::Family;
 use super::knowledge::{Blocks, Stored, Unreadable, View};
 use super::passed_over::PassedOver;
 use super::pools::{PoolReference, choose, verdict};
 use super::purpose::Purpose;
+use super::surroundings::{Reserved, ReservedBy};
 use super::{Assigned, Decided};
 use crate::datastore::{self, Datastore};
 use crate::resources::{AllowedUse, IpPool};
@@ -100,6 +101,8 @@ pub struct Next {
     pub block: IpNet,
     /// Where it comes from.
     pub source: AddressSource,
+    /// The free addresses of the block that come before it, and what reserves each.
+    pub passed_over: Vec<(IpAddr, ReservedBy)>,
 }
 
 /// Where an address comes from.
@@ -114,7 +117,7 @@ pub enum AddressSource {
 }
 
 /// Explains what an attachment to `host` that has nothing yet would get, in a
-/// network with these `gateways`.
+/// network with these `gateways`, where `surroundings` are reserved around the host.
 ///
 /// The store may change until the ADD comes; nothing is changed here.
 ///
@@ -125,13 +128,13 @@ pub async fn explain(
     datastore: &dyn Datastore,
     host: &str,
     wants: Vec<Want>,
-    gateways: Vec<IpAddr>,
+    (gateways, surroundings): (Vec<IpNet>, Vec<Reserved>),
     now: Timestamp,
 ) -> Result<Explanation, datastore::Error> {
     let request = newcomer(host, wants, gateways);
     let selections = View::selections(&request.assignee);
     let view = match View::parse(&datastore.read(&selections).await?) {
-        Ok(view) => view.reserving(&request.gateways),
+        Ok(view) => view.reserving_gateways(&request.gateways).reserving(surroundings),
         Err(error) => {
             return Ok(Explanation {
                 host: host.to_owned(),
@@ -145,12 +148,12 @@ pub async fn explain(
     for want in &request.wants {
         considered.push(consider(datastore, want, &view, &mut blocks, host).await?);
     }
-    let outcome = foresee(datastore, &request, &view, blocks, now).await?;
+    let outcome = foresee(datastore, &request, view, blocks, now).await?;
     Ok(Explanation { host: host.to_owned(), wants: considered, outcome })
 }
 
 /// The request of an attachment that is not known. No handle has an empty id.
-fn newcomer(host: &str, wants: Vec<Want>, gateways: Vec<IpAddr>) -> Request {
+fn newcomer(host: &str, wants: Vec<Want>, gateways: Vec<IpNet>) -> Request {
     Request {
         assignee: Assignee {
             host: host.to_owned(),
@@ -170,18 +173,22 @@ fn newcomer(host: &str, wants: Vec<Want>, gateways: Vec<IpAddr>) -> Request {
 async fn foresee(
     datastore: &dyn Datastore,
     request: &Request,
-    view: &View,
+    mut view: View,
     mut blocks: Blocks,
     now: Timestamp,
 ) -> Result<Result<Vec<Next>, Error>, datastore::Error> {
     loop {
-        match assign::decide(request, view, &blocks, now) {
+        match assign::decide(request, &view, &blocks, now) {
             Ok(Decided::Read(cidrs)) => read_blocks(datastore, &mut blocks, &cidrs).await?,
             Ok(Decided::Commit(_, assigned) | Decided::Done(assigned)) => {
-                let next =
-                    assigned.into_iter().map(|it| source_of(it, &blocks, &request.assignee.host));
+                let next = assigned.into_iter().map(|assigned| {
+                    let passed_over = passed_over(&assigned, &blocks, &view);
+                    Next { passed_over, ..source_of(assigned, &blocks, &request.assignee.host) }
+                });
                 return Ok(Ok(next.collect()));
             }
+            // All that is reserved around the node is in the view already.
+            Ok(Decided::LookUp(addresses)) => view.learn_surroundings(addresses, Vec::new()),
             Err(error) => return Ok(Err(error)),
         }
     }
@@ -204,7 +211,25 @@ fn source_of(assigned: Assigned, blocks: &Blocks, host: &str) -> Next {
         Some(Some(owner)) if owner == host => AddressSource::Held,
         Some(owner) => AddressSource::Borrowed(owner.map(str::to_owned)),
     };
-    Next { address, block, source }
+    Next { address, block, source, passed_over: Vec::new() }
+}
+
+/// The free addresses of a block that come before the assigned one, and what reserves each.
+fn passed_over(assigned: &Assigned, blocks: &Blocks, view: &View) -> Vec<(IpAddr, ReservedBy)> {
+    let is_reserved = |address: IpAddr| Some((address, view.reserves(address)?.clone()));
+    match blocks.get(assigned.block).flatten() {
+        Some(stored) => {
+            let block = &stored.value;
+            let free = block.free().map(|ordinal| block.address(ordinal));
+            free.take_while(|address| *address != assigned.address)
+                .filter_map(is_reserved)
+                .collect()
+        }
+        None => {
+            let all = (0..).map(|ordinal| nth_address(assigned.block, ordinal));
+            all.take_while(|address| *address != assigned.address).filter_map(is_reserved).collect()
+        }
+    }
 }
 
 /// Says of each pool whether it is used, and of each block held what is free.
@@ -291,7 +316,7 @@ fn state_of_own(block: &Block, view: &View) -> HeldState {
     let mut free = 0;
     for ordinal in block.free() {
         match view.reserves(block.address(ordinal)) {
-            Some(reserved) => drop(by.insert(reserved.by())),
+            Some(reserved) => drop(by.insert(reserved.to_string())),
             None => free += 1,
         }
     }

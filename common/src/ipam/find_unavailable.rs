@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::block::Block;
-use super::knowledge::{Blocks, Reserved, Stored, View};
+use super::knowledge::{Blocks, Stored, View};
+use super::surroundings::Reserved;
 use super::unavailable::UnavailableAddresses;
 use super::walk::{MAX_WALK, walk};
 use crate::resources::IpPool;
@@ -20,6 +21,7 @@ impl UnavailableAddresses {
         pools: &[&Stored<IpPool>],
         claimed: bool,
     ) -> Self {
+        let name = |reserved: &Reserved| reserved.by.to_string();
         let mut found = Self { is_all: claimed, node: node.to_owned(), ..Self::default() };
         let pools: BTreeSet<_> =
             pools.iter().map(|pool| (pool.value.cidr, pool.value.block_size)).collect();
@@ -34,10 +36,10 @@ impl UnavailableAddresses {
                     Some(Some(block)) => found.learn(&block.value, view),
                     _ if !claimed => {}
                     // It could have been claimed: all of it is reserved.
-                    _ if is_whole => found.reserved_by.extend(whole().map(Reserved::by)),
+                    _ if is_whole => found.reserved_by.extend(whole().map(name)),
                     _ => {
                         let parts = view.reserved.iter().filter(|it| cidr.contains(&it.range));
-                        found.reserved_by.extend(parts.map(Reserved::by));
+                        found.reserved_by.extend(parts.map(name));
                     }
                 }
             }
@@ -49,7 +51,7 @@ impl UnavailableAddresses {
         let mut is_free = false;
         for ordinal in block.free() {
             match view.reserves(block.address(ordinal)) {
-                Some(reserved) => drop(self.reserved_by.insert(reserved.by())),
+                Some(by) => drop(self.reserved_by.insert(by.to_string())),
                 None if block.host() != Some(&self.node) => {
                     self.free_at_hosts += 1;
                     is_free = true;

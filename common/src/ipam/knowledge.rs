@@ -14,9 +14,10 @@ use super::handle::Handle;
 use super::machine::MachineId;
 use super::ownership::MachineRecord;
 use super::ready::ReadyFlag;
+use super::surroundings::{Reserved, ReservedBy, edges_of};
 use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
 pub use crate::datastore::{Stored, Unreadable};
-use crate::resources::{IpPool, IpReservation, IpamConfig, Node};
+use crate::resources::{IpPool, IpReservation, IpamConfig, Node, special_ranges};
 
 impl From<Unreadable> for Error {
     fn from(Unreadable { key, reason }: Unreadable) -> Self {
@@ -109,40 +110,64 @@ pub struct View {
     pub full: BTreeSet<IpNet>,
     /// Ranges from which no address is handed out by itself.
     pub reserved: Vec<Reserved>,
+    /// The addresses that have been looked up on the network around the node; `None` where
+    /// none need be.
+    pub looked_up: Option<BTreeSet<IpAddr>>,
     /// The datastore's revision when this was read.
     pub revision: Revision,
 }
 
-/// A range from which no address is handed out by itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reserved {
-    /// The range.
-    pub range: IpNet,
-    /// The reservation's name; `None` for a gateway of the network.
-    pub reservation: Option<String>,
-}
-
-impl Reserved {
-    /// What reserves it, in words.
-    pub(super) fn by(&self) -> String {
-        match &self.reservation {
-            Some(name) => format!("IPReservation {name}"),
-            None => "the network's gateways".to_owned(),
-        }
-    }
-}
-
 impl View {
-    /// The view of a network with these gateways, which are not handed out unasked.
-    pub fn reserving(mut self, gateways: &[IpAddr]) -> Self {
-        let reserved = |gateway: &IpAddr| Reserved { range: (*gateway).into(), reservation: None };
-        self.reserved.extend(gateways.iter().map(reserved));
+    /// The view of a network with these gateways, which no container is given.
+    pub fn reserving_gateways(self, gateways: &[IpNet]) -> Self {
+        let by = ReservedBy::Gateway;
+        let own = gateways.iter().map(|it| Reserved { range: it.addr().into(), by: by.clone() });
+        let edges = gateways.iter().flat_map(|gateway| edges_of(*gateway));
+        self.reserving(own.chain(edges))
+    }
+
+    /// The view in which these are not handed out.
+    pub fn reserving(mut self, more: impl IntoIterator<Item = Reserved>) -> Self {
+        self.reserved.extend(more);
         self
     }
 
+    /// The view for a decision that looks up what it hands out on the network around the node,
+    /// except what is `known` to be good.
+    pub fn looking_up(mut self, known: impl IntoIterator<Item = IpAddr>) -> Self {
+        self.looked_up = Some(known.into_iter().collect());
+        self
+    }
+
+    /// Takes in what was found when `addresses` were looked up.
+    pub fn learn_surroundings(&mut self, addresses: Vec<IpAddr>, found: Vec<Reserved>) {
+        if let Some(looked_up) = &mut self.looked_up {
+            looked_up.extend(addresses);
+        }
+        let new: Vec<Reserved> =
+            found.into_iter().filter(|it| !self.reserved.contains(it)).collect();
+        self.reserved.extend(new);
+    }
+
+    /// Those of these addresses that are still to be looked up.
+    pub(super) fn to_look_up(&self, addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+        let Some(looked_up) = &self.looked_up else { return Vec::new() };
+        addresses.filter(|address| !looked_up.contains(address)).collect()
+    }
+
     /// What reserves an address, if anything does.
-    pub(super) fn reserves(&self, address: IpAddr) -> Option<&Reserved> {
-        self.reserved.iter().find(|reserved| reserved.range.contains(&address))
+    pub(super) fn reserves(&self, address: IpAddr) -> Option<&ReservedBy> {
+        self.reserving_it(address).next()
+    }
+
+    /// What keeps an address even from a container that asks for it.
+    pub(super) fn withholds(&self, address: IpAddr) -> Option<&ReservedBy> {
+        self.reserving_it(address).find(|by| !by.may_be_asked_for())
+    }
+
+    fn reserving_it(&self, address: IpAddr) -> impl Iterator<Item = &ReservedBy> {
+        let around = self.reserved.iter().filter(move |it| it.range.contains(&address));
+        around.map(|reserved| &reserved.by)
     }
 
     /// What to read for an assignee.
@@ -174,20 +199,26 @@ impl View {
             reserved.extend(
                 reserved_cidrs
                     .into_iter()
-                    .map(|range| Reserved { range, reservation: Some(name.clone()) }),
+                    .map(|range| Reserved { range, by: ReservedBy::Reservation(name.clone()) }),
             );
         }
         let pools = snapshot.entries(5).iter();
+        let pools = pools.map(read_pool).collect::<Result<Vec<_>, Unreadable>>()?;
+        let special = pools.iter().flat_map(|pool| special_ranges(pool.value.cidr));
+        reserved.extend(
+            special.map(|(range, purpose)| Reserved { range, by: ReservedBy::Special(purpose) }),
+        );
         let affinities = snapshot.entries(7).iter();
         let full = snapshot.entries(8).iter();
         Ok(Self {
             holdings: Holdings::parse(snapshot)?,
             config: config.map(|config| config.value).unwrap_or_default(),
-            pools: pools.map(read_pool).collect::<Result<_, Unreadable>>()?,
+            pools,
             labels: node.map(|node| node.value.labels).unwrap_or_default(),
             affinities: affinities.map(read_affinity).collect::<Result<_, Unreadable>>()?,
             full: full.filter_map(|entry| keys::parse_full(&entry.key)).collect(),
             reserved,
+            looked_up: None,
             revision: snapshot.revision,
         })
     }

@@ -34,6 +34,7 @@ pub mod reclaim;
 pub mod release;
 mod request;
 mod snapshot;
+mod surroundings;
 mod unavailable;
 mod walk;
 
@@ -52,7 +53,7 @@ pub use error::Error;
 pub use family::Family;
 pub use handle::Handle;
 pub use hints::Hints;
-pub use knowledge::{Blocks, Holdings, Reserved, Stored, Unreadable, View, read_block, read_pool};
+pub use knowledge::{Blocks, Holdings, Stored, Unreadable, View, read_block, read_pool};
 pub use machine::MachineId;
 pub use ownership::{Clash, MachineRecord, Ownership, find_clash};
 pub use passed_over::PassedOver;
@@ -61,6 +62,7 @@ pub use purpose::{ATTRIBUTE_TYPE, Purpose, TYPE_IPIP_TUNNEL};
 pub use ready::{Guarded, ReadyFlag};
 pub(crate) use snapshot::{BlockUse, Counts};
 pub use snapshot::{IpamSnapshot, Owner};
+pub use surroundings::{LocalNetwork, Reserved, ReservedBy, Surroundings};
 pub use unavailable::UnavailableAddresses;
 pub use walk::{block_bits, walk};
 
@@ -69,6 +71,8 @@ pub use walk::{block_bits, walk};
 pub enum Decided {
     /// Read these blocks and decide again.
     Read(Vec<ipnet::IpNet>),
+    /// Look these addresses up on the network around the node and decide again.
+    LookUp(Vec<std::net::IpAddr>),
     /// Commit this; the addresses are assigned, or released, once it is done.
     Commit(crate::datastore::Transaction, Vec<Assigned>),
     /// Nothing to change: the addresses that the attachment has already.

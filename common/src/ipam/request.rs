@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::assignee::Assignee;
 use super::family::Family;
 use super::pools::PoolReference;
@@ -30,8 +32,9 @@ pub struct Request {
     pub facts: BTreeMap<String, String>,
     /// The addresses; all are assigned or none.
     pub wants: Vec<Want>,
-    /// The network's gateways. No container is given one of them, not even when it
-    /// asks for it, as it may for the addresses of an `IPReservation` (host-local:
+    /// The network's gateways, each with the prefix length of its subnet. No container is
+    /// given one of them or an edge of their subnets, not even when it asks for it, as it may
+    /// for the addresses of an `IPReservation` (host-local:
     /// `plugins/ipam/host-local/backend/allocator/allocator.go`, Get).
-    pub gateways: Vec<IpAddr>,
+    pub gateways: Vec<IpNet>,
 }

@@ -16,7 +16,7 @@ use crate::datastore::{Attempts, Datastore, Selection, Snapshot, Transaction, ke
 use crate::ipam::assign::{self, Request, Want};
 use crate::ipam::{
     self, Assigned, Assignee, Blocks, Decided, Family, Holdings, MachineId, Ownership, PassedOver,
-    PoolReference, Purpose, Stored, View, engine, release, verdict,
+    PoolReference, Purpose, Reserved, ReservedBy, Stored, View, engine, release, verdict,
 };
 use crate::network::{ClusterState, needs_tunnel};
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool};
@@ -31,6 +31,8 @@ pub struct LocalFacts {
     pub tunnel: BTreeSet<Ipv4Addr>,
     /// The addresses of the containers on it.
     pub containers: BTreeSet<IpAddr>,
+    /// What is reserved on the network around it, when a new address may be taken.
+    pub surroundings: Vec<Reserved>,
     /// Whether anything is retained that a restored datastore has lost. Then what the
     /// datastore calls free may be a container's, anywhere.
     pub is_holding: bool,
@@ -98,6 +100,21 @@ pub fn lacks_tunnel_address(node: &str, inventory: &ClusterState) -> bool {
 }
 
 impl LocalFacts {
+    /// What no tunnel device is given: what the network around the node has, and its
+    /// containers' addresses; not those that the device has already.
+    fn reserved(&self) -> impl Iterator<Item = Reserved> {
+        let is_own = |reserved: &&Reserved| match reserved.range.addr() {
+            IpAddr::V4(address) => self.tunnel.contains(&address),
+            IpAddr::V6(_) => false,
+        };
+        let around = self.surroundings.iter().filter(move |it| !is_own(it)).cloned();
+        let of_containers = self.containers.iter().map(|address| {
+            let link = "of a container".to_owned();
+            Reserved { range: (*address).into(), by: ReservedBy::Reached { link } }
+        });
+        around.chain(of_containers)
+    }
+
     /// Lets `node` keep its device's address in an inventory that has none for it,
     /// though it needs one ([`lacks_tunnel_address`]): one of a pool that has such
     /// addresses, and no container's.
@@ -140,9 +157,8 @@ pub async fn ensure_tunnel_address(
     let mut selections = View::selections(&assignee);
     let last = selections.len();
     selections.push(Selection::Key(keys::node(node)));
-    let taken: Vec<IpAddr> = facts.containers.iter().copied().collect();
     let parse = |snapshot: &Snapshot| -> Result<_, Error> {
-        Ok((View::parse(snapshot)?.reserving(&taken), read_node(snapshot, last)?))
+        Ok((View::parse(snapshot)?.reserving(facts.reserved()), read_node(snapshot, last)?))
     };
     let mut attempts = Attempts::default();
     loop {
@@ -281,9 +297,9 @@ impl TunnelDecision<'_> {
     /// already must still be its own then: another program may be releasing it.
     fn noted(&self, step: Decided) -> Result<Decided, Error> {
         let (mut transaction, assigned) = match step {
-            Decided::Read(blocks) => return Ok(Decided::Read(blocks)),
             Decided::Commit(transaction, assigned) => (transaction, assigned),
             Decided::Done(assigned) => (self.unchanged_handle(), assigned),
+            to_read => return Ok(to_read),
         };
         let address = assigned.first().map(|assigned| assigned.address.to_string());
         note(Some(self.stored), address, &self.view.holdings, &mut transaction)?;
@@ -321,9 +337,9 @@ fn give_back(
 ) -> Result<Decided, Error> {
     require_own_name(assignee, holdings)?;
     let (mut transaction, released) = match release::decide(assignee, holdings, blocks)? {
-        Decided::Read(blocks) => return Ok(Decided::Read(blocks)),
         Decided::Commit(transaction, released) => (transaction, released),
         Decided::Done(_) => (Transaction::default(), Vec::new()),
+        to_read => return Ok(to_read),
     };
     note(stored, None, holdings, &mut transaction)?;
     Ok(commit_or_done(transaction, released))

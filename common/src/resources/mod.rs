@@ -21,6 +21,7 @@ mod reservation;
 mod resource;
 mod schema;
 pub mod selector;
+mod special;
 mod types;
 mod v1;
 
@@ -36,11 +37,12 @@ pub use node::{Node, NodeForRoutes};
 pub use patch::{Patch, PatchError, PatchType};
 pub use pool::{
     AllowedUse, AssignmentMode, EncapsulationMode, IpPool, check_blocks, check_overlap,
-    check_update,
+    check_range, check_update,
 };
 pub use reservation::IpReservation;
 pub use resource::{API_VERSION, Birth, Resource, escape_as_go, to_go_json};
 pub use selector::{Selector, SelectorError};
+pub use special::{special_ranges, unusual_ranges};
 pub use v1::pool_name;
 
 #[cfg(test)]

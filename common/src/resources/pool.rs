@@ -11,7 +11,7 @@ mod modes;
 mod rules;
 
 pub use modes::{AllowedUse, AssignmentMode, EncapsulationMode};
-pub use rules::{check_blocks, check_overlap, check_update};
+pub use rules::{check_blocks, check_overlap, check_range, check_update};
 
 /// The longest node or namespace selector (Calico's
 /// `api/pkg/apis/projectcalico/v3/ippool.go`), in characters.

@@ -39,6 +39,9 @@ pub struct InitArgs {
     /// Let packets leave the cluster with the containers' own addresses
     #[arg(long)]
     pub no_nat: bool,
+    /// Make the pools although they overlap addresses or routes of this node
+    #[arg(long)]
+    pub force: bool,
     /// How the change is made.
     #[command(flatten)]
     pub change: ChangeArgs,
@@ -71,7 +74,7 @@ pub async fn run(arguments: InitArgs, session: &Session<'_>) -> CommandResult {
     // A cluster with pools is left alone, whatever its nodes' addresses are.
     let list = store::list(session.datastore, Kind::IpPool).await;
     let list = list.map_err(|error| Failure::new(report::with_advice(&error)))?;
-    if list.resources.is_empty() {
+    if list.resources.is_empty() && !arguments.force {
         check_node(&ranges, session).await?;
     }
     let names: Vec<_> = pools.iter().map(|pool| pool.name().to_owned()).collect();
@@ -148,7 +151,7 @@ async fn check_node(ranges: &[IpNet], session: &Session<'_>) -> Result<(), Failu
             let flag = if range.addr().is_ipv4() { "--cidr" } else { "--ipv6-cidr" };
             return Err(Failure::new(format!(
                 "the pool {range} would overlap this node's {}; \
-                 choose another range: weirctl init {flag} CIDR",
+                 choose another range: weirctl init {flag} CIDR; or, if that is meant, add --force",
                 in_the_way.what
             )));
         }

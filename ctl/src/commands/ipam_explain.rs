@@ -6,11 +6,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use weir_common::datastore::{self, keys};
-use weir_common::ipam::Error;
 use weir_common::ipam::explain::{
     AddressSource, Considered, Explanation, HeldBlock, HeldState, explain,
 };
+use weir_common::ipam::{Error, Reserved};
+use weir_common::network::{addresses_of_nodes, read_nodes};
 
+use self::request::Asked;
 use crate::session::{CommandResult, Failure, Session};
 
 /// Arguments of `weirctl ipam explain`.
@@ -48,15 +50,40 @@ pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult
     let asked = request::read(&arguments, session).await?;
     let now = session.environment.now();
     let (wants, gateways) = (asked.wants.clone(), asked.gateways.clone());
-    let explained = explain(session.datastore, &asked.node, wants, gateways, now)
+    let surroundings = surroundings(&asked, session).await?;
+    let is_seen = surroundings.is_some();
+    let reserved = (gateways, surroundings.unwrap_or_default());
+    let explained = explain(session.datastore, &asked.node, wants, reserved, now)
         .await
         .map_err(|error| super::repair::explain(error.into()))?;
     let note = note_on(&asked.node, session).await?;
-    let output = asked.in_words() + &note + &in_words(&explained);
+    let unseen = if is_seen { String::new() } else { not_seen(&asked.node) };
+    let output = asked.in_words() + &note + &unseen + &in_words(&explained);
     match explained.outcome {
         Ok(_) => Ok(output),
         Err(error) => Err(Failure { output, message: refused(&error) }),
     }
+}
+
+/// What is reserved on the network around the node; `None` for another machine.
+async fn surroundings(
+    asked: &Asked,
+    session: &Session<'_>,
+) -> Result<Option<Vec<Reserved>>, Failure> {
+    if !asked.is_here {
+        return Ok(None);
+    }
+    let failed = |error: datastore::Error| super::repair::explain(error.into());
+    let nodes = read_nodes(session.datastore).await.map_err(failed)?;
+    let network = session.environment.local_network().await?;
+    Ok(Some(network.reserved(&addresses_of_nodes(&asked.node, &nodes))))
+}
+
+fn not_seen(node: &str) -> String {
+    format!(
+        "Note: what is in use on the network around {node} (its own addresses, routers, other \
+         nodes) cannot be seen from here\n"
+    )
 }
 
 /// What there is to say of the node's name: nothing when it is registered, or no node is.
@@ -118,7 +145,11 @@ fn outcome(explained: &Explanation) -> String {
             AddressSource::Borrowed(Some(owner)) => format!("borrowed from host {owner}"),
             AddressSource::Borrowed(None) => "borrowed from a block of no host".to_owned(),
         };
-        format!("Next: {} from block {}, {source}\n", next.address, next.block)
+        let passed_over = next.passed_over.iter();
+        let passed_over: String = passed_over
+            .map(|(address, by)| format!("Passed over: {address} is {}\n", by.what_it_is()))
+            .collect();
+        format!("{passed_over}Next: {} from block {}, {source}\n", next.address, next.block)
     };
     next.iter().map(line).collect()
 }

@@ -20,6 +20,7 @@ pub mod node_adopt;
 pub mod node_rename;
 pub mod node_status;
 pub mod patch;
+mod range;
 mod repair;
 pub mod replace;
 pub mod report;
@@ -49,12 +50,12 @@ pub async fn run(command: CtlCommand, session: &Session<'_>) -> CommandResult {
 }
 
 /// Runs a command that needs no datastore; `None` when it needs one.
-pub fn run_offline(
+pub async fn run_offline(
     command: &CtlCommand,
     environment: &dyn HostEnvironment,
 ) -> Option<CommandResult> {
     match command {
-        CtlCommand::Validate(arguments) => Some(validate::run(arguments, environment)),
+        CtlCommand::Validate(arguments) => Some(validate::run(arguments, environment).await),
         CtlCommand::Completion(arguments) => Some(Ok(completion::text(arguments, Cli::command()))),
         CtlCommand::Version => Some(Ok(version::text())),
         _ => None,
@@ -84,7 +85,7 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         CtlCommand::Node(NodeCommand::Adopt(arguments)) => {
             node_adopt::run(arguments, session).await
         }
-        CtlCommand::Validate(arguments) => validate::run(&arguments, session.environment),
+        CtlCommand::Validate(arguments) => validate::run(&arguments, session.environment).await,
         CtlCommand::Completion(arguments) => Ok(completion::text(&arguments, Cli::command())),
         CtlCommand::Version => Ok(version::text()),
     }

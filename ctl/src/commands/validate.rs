@@ -1,9 +1,10 @@
 //! `weirctl validate`
 
 use clap::Args;
-use weir_common::resources::{self, IpPool, Kind, Resource, check_overlap};
+use weir_common::resources::{self, IpPool, Kind, Resource, check_overlap, check_range};
 
 use super::input::FileArgs;
+use super::range;
 use super::report::{ChangeReport, Verb};
 use crate::session::{CommandResult, HostEnvironment};
 
@@ -23,12 +24,16 @@ pub struct ValidateArgs {
 /// # Errors
 /// [`Failure`](crate::session::Failure) when the input is wrong or a resource
 /// breaks a rule.
-pub fn run(arguments: &ValidateArgs, environment: &dyn HostEnvironment) -> CommandResult {
+pub async fn run(arguments: &ValidateArgs, environment: &dyn HostEnvironment) -> CommandResult {
     let resources = arguments.files.read(environment)?;
     let mut report = ChangeReport::new(Verb { infinitive: "validate", participle: "validated" });
     let mut pools: Vec<IpPool> = Vec::new();
     for resource in &resources {
-        report.add(resource, check(resource, &mut pools).map_err(Into::into));
+        let checked = check(resource, &mut pools);
+        if checked.is_ok() {
+            range::warn_of_alone(resource, environment).await;
+        }
+        report.add(resource, checked.map_err(Into::into));
     }
     report.finish()
 }
@@ -39,6 +44,7 @@ fn check(resource: &Resource, pools: &mut Vec<IpPool>) -> Result<(), resources::
     resource.check()?;
     if resource.kind == Kind::IpPool {
         let pool = resource.pool()?;
+        check_range(&pool).map_err(resources::Error::Invalid)?;
         check_overlap(&pool, pools).map_err(resources::Error::Invalid)?;
         pools.push(pool);
     }

@@ -3,12 +3,13 @@
 use weir_common::resources::Resource;
 
 use super::input::FileArgs;
+use super::range;
 use super::report::{ChangeReport, Verb};
 use crate::session::{CommandResult, Session};
 use crate::store::{self, StoreError};
 
 /// What is done with a resource.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteMode {
     /// It is created.
     Create {
@@ -44,6 +45,9 @@ pub async fn run(mode: WriteMode, files: &FileArgs, session: &Session<'_>) -> Co
     for (done, resource) in resources.iter().enumerate() {
         session.environment.progress(done, total);
         let written = write(mode, resource, session).await;
+        if written.is_ok() && mode != WriteMode::Replace {
+            range::warn_of(resource, session).await;
+        }
         is_changed |= written.is_ok();
         report.add(resource, written);
     }

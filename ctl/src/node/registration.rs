@@ -137,7 +137,7 @@ impl Registration {
             renewed.look_again(since + TELLING_TIME + Duration::from_millis(1));
         }
         let machine = self.machine.clone();
-        let facts = async || match kernel.local_facts(is_holding).await {
+        let facts = async || match kernel.local_facts(&self.node, inventory, is_holding).await {
             Ok(facts) => Ok(LocalFacts { machine, ..facts }),
             Err(error) => Err(chain(&error)),
         };

@@ -3,7 +3,9 @@
 use ipnet::IpNet;
 use weir_common::datastore::{Datastore, Decision, Entry, Selection, keys, transact};
 use weir_common::ipam::Guarded;
-use weir_common::resources::{self, Birth, IpPool, Kind, Resource, check_blocks, check_overlap};
+use weir_common::resources::{
+    self, Birth, IpPool, Kind, Resource, check_blocks, check_overlap, check_range,
+};
 
 use super::blocks::entries_in;
 use super::error::StoreError;
@@ -63,6 +65,7 @@ pub(super) async fn check_pool(
     pools: &[Entry],
 ) -> Result<(), StoreError> {
     let existing: Vec<IpPool> = pools.iter().filter_map(read_stored_pool).collect();
+    check_range(pool).map_err(resources::Error::Invalid)?;
     check_overlap(pool, &existing).map_err(resources::Error::Invalid)?;
     let (blocks, _) = entries_in(datastore, Some(pool.cidr)).await?;
     let blocks: Vec<IpNet> = blocks.into_iter().map(|(cidr, _)| cidr).collect();

@@ -31,7 +31,10 @@ fn set(memory: &Memory, name: &str, field: &str, value: &str) {
 fn underlay() -> Underlay {
     let addresses = ["172.16.1.11/24", "2001:db8::1/64"];
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    Underlay { links: vec![UnderlayLink { name: "eth0".into(), mtu: 1500, addresses }] }
+    Underlay {
+        links: vec![UnderlayLink { name: "eth0".into(), mtu: 1500, addresses }],
+        ..Underlay::default()
+    }
 }
 
 /// A kernel that has all that n1 should have.

@@ -4,11 +4,12 @@ use jiff::Timestamp;
 use weir_common::cni::{Error, request_of};
 use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::CollectScope;
-use weir_common::ipam::engine::Assignment;
-use weir_common::ipam::{Assigned, Error as IpamError, Hints, engine};
+use weir_common::ipam::engine::{Assignment, assign_around};
+use weir_common::ipam::{Assigned, Error as IpamError, Hints};
 use weir_process::{HintsFile, Timing, keep_node_name, within_ipam};
 
 use crate::Ipam;
+use crate::surroundings::NodeNetwork;
 
 /// What an ADD comes to.
 #[derive(Debug)]
@@ -60,12 +61,14 @@ impl Ipam<'_> {
         let _timing = Timing::of("assign");
         let (datastore, likely) = (self.datastore.as_ref(), hints.likely.clone());
         let now = Timestamp::now();
-        match engine::assign(datastore, request, &likely, now).await {
+        let network = NodeNetwork::open(datastore, &self.call.configuration, &self.node.name)?;
+        let assign = || assign_around(datastore, request, &likely, now, Some(&network));
+        match assign().await {
             Err(IpamError::Exhausted { .. })
                 if !hints.is_swept(&self.call.configuration.network, CollectScope::AllBlocks) =>
             {
                 self.sweep(CollectScope::AllBlocks, hints).await;
-                engine::assign(datastore, request, &likely, now).await
+                assign().await
             }
             assigned => assigned,
         }

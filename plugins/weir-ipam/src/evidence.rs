@@ -8,7 +8,7 @@ use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::boot_id;
 
 /// The main plugin whose links say which attachments live.
-const OWN_MAIN_PLUGIN: &str = "weir";
+pub const OWN_MAIN_PLUGIN: &str = "weir";
 
 /// The attachment of a call.
 pub fn name_of(call: &Call) -> AttachmentName {

@@ -11,6 +11,7 @@ mod del;
 mod evidence;
 mod gc;
 mod status;
+mod surroundings;
 mod sweep;
 
 use std::path::Path;

@@ -1,15 +1,17 @@
 //! STATUS: would the next ADD get an address?
 
-use ipnet::IpNet;
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
 use weir_common::ipam::collect::CollectScope;
 use weir_common::ipam::explain::explain;
-use weir_common::ipam::{Clash, Error as IpamError, find_clash};
+use weir_common::ipam::{Clash, Error as IpamError, Reserved, Surroundings, find_clash};
 use weir_process::{HintsFile, Limit, within_ipam};
 
 use crate::Ipam;
+use crate::surroundings::NodeNetwork;
 
 impl Ipam<'_> {
     /// Makes the decision that an ADD on this node would make, and stops before it is
@@ -49,10 +51,18 @@ impl Ipam<'_> {
 
     async fn would_add(&self) -> Result<(), IpamError> {
         let ipam = self.configuration;
-        let gateways = ipam.gateways.iter().map(IpNet::addr).collect();
-        let (wants, now) = (ipam.wants.clone(), Timestamp::now());
-        let foretold =
-            explain(self.datastore.as_ref(), &self.node.name, wants, gateways, now).await?;
-        foretold.outcome.map(|_| ())
+        let datastore = self.datastore.as_ref();
+        let network = NodeNetwork::open(datastore, &self.call.configuration, &self.node.name)?;
+        let foresee = async |reserved: Vec<Reserved>| {
+            let (wants, gateways) = (ipam.wants.clone(), ipam.gateways.clone());
+            let (node, now) = (&self.node.name, Timestamp::now());
+            explain(datastore, node, wants, (gateways, reserved), now).await?.outcome
+        };
+        let next: Vec<IpAddr> = foresee(Vec::new()).await?.iter().map(|it| it.address).collect();
+        let reserved = network.reserved_near(&next).await?;
+        if !reserved.is_empty() {
+            foresee(reserved).await?;
+        }
+        Ok(())
     }
 }

@@ -229,7 +229,7 @@ impl LocalNode {
         }
         let taking = async {
             let failed = |error: weir_kernel::Error| Error::caused(Code::TryAgainLater, &error);
-            let facts = kernel.local_facts(is_holding).await.map_err(failed)?;
+            let facts = kernel.local_facts(node, &state, is_holding).await.map_err(failed)?;
             let facts = LocalFacts { machine: ipam.machine.clone(), ..facts };
             let (datastore, now) = (ipam.datastore.as_ref(), Timestamp::now());
             let outcome = reconcile_tunnel_address(datastore, node, &state, &facts, now).await;

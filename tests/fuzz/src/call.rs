@@ -160,7 +160,7 @@ impl Plugin for Pure {
 
     fn status(&self, call: &Call) -> Result<(), Error> {
         let ipam = call.configuration.require_ipam()?;
-        let gateways = ipam.gateways.iter().map(ipnet::IpNet::addr).collect();
+        let gateways = (ipam.gateways.clone(), Vec::new());
         let wants = ipam.wants.clone();
         let explanation = finish(explain(&self.0, &host(call), wants, gateways, NOW))?;
         explanation.outcome?;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
@@ -29,15 +30,17 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses a list, or `/proc/sys` cannot be read.
     pub async fn actual_state(&self) -> Result<ActualState, Error> {
-        self.actual_state_with(&self.links_and_addresses().await?).await
+        let links = self.links_and_addresses().await?;
+        let routes = self.main_table(&links.links).await?;
+        self.actual_state_with(&links, &routes).await
     }
 
-    /// The same, with the links that were listed already.
+    /// The same, with the links and routes that were listed already.
     pub(super) async fn actual_state_with(
         &self,
         links: &LinksAndAddresses,
+        routes: &MainTable,
     ) -> Result<ActualState, Error> {
-        let routes = self.main_table(&links.links).await?;
         let tunnel = tunnel(links);
         let device = tunnel.as_ref().map(|_| TUNNEL_DEVICE.to_owned());
         Ok(ActualState {
@@ -109,6 +112,13 @@ impl MainTable {
         };
         let foreign = self.routes.iter().filter(|(_, routes)| routes.iter().any(is_foreign));
         foreign.map(|(range, _)| *range).collect()
+    }
+
+    /// The next hops of other programs' routes.
+    pub(super) fn next_hops(&self) -> BTreeSet<IpAddr> {
+        let own = RouteProtocol::Other(ROUTE_PROTOCOL);
+        let others = self.routes.values().flatten().filter(|it| it.header.protocol != own);
+        others.flat_map(next_hops).collect()
     }
 
     /// The first of other programs' routes of this type to each destination; neither

@@ -1,7 +1,7 @@
 //! The node's links and addresses: its underlay, and what its own address can
 //! be found by.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -47,7 +47,9 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses a list.
     pub async fn underlay(&self) -> Result<Underlay, Error> {
-        Ok(self.links_and_addresses().await?.underlay())
+        let links = self.links_and_addresses().await?;
+        let next_hops = self.main_table(&links.links).await?.next_hops();
+        Ok(Underlay { next_hops, ..links.underlay() })
     }
 
     /// The address that the node would send from to `destination`, with the
@@ -97,7 +99,7 @@ impl LinksAndAddresses {
         })
     }
 
-    /// The underlay among them.
+    /// The underlay among them, without next hops.
     pub(super) fn underlay(&self) -> Underlay {
         let links = self.usable().filter(|(link, addresses)| {
             link.up
@@ -111,7 +113,7 @@ impl LinksAndAddresses {
             mtu: link.mtu,
             addresses,
         };
-        Underlay { links: links.map(part).collect() }
+        Underlay { links: links.map(part).collect(), next_hops: BTreeSet::new() }
     }
 }
 

@@ -9,18 +9,25 @@ use crate::Kernel;
 use crate::error::Error;
 
 impl Kernel {
-    /// The addresses of the tunnel device and of the node's containers. `is_holding`
-    /// says whether anything is retained that a restored datastore has lost.
+    /// The addresses of the tunnel device and of the node's containers, and what is reserved
+    /// around `node` where `inventory` has the other nodes. `is_holding` says whether anything
+    /// is retained that a restored datastore has lost.
     ///
     /// # Errors
     /// The kernel refuses a list.
-    pub async fn local_facts(&self, is_holding: bool) -> Result<LocalFacts, Error> {
+    pub async fn local_facts(
+        &self,
+        node: &str,
+        inventory: &ClusterState,
+        is_holding: bool,
+    ) -> Result<LocalFacts, Error> {
         let device = self.tunnel_device().await?;
         let addresses = device.map(|device| device.addresses).unwrap_or_default();
         let containers = self.attachment_states().await?.into_iter();
         Ok(LocalFacts {
             tunnel: addresses.into_iter().map(|address| address.addr()).collect(),
             containers: containers.flat_map(|it: AttachmentState| it.addresses).collect(),
+            surroundings: self.surroundings(node, inventory).await?,
             is_holding,
             ..LocalFacts::default()
         })
@@ -37,7 +44,9 @@ impl Kernel {
         mut inventory: Cow<'a, ClusterState>,
     ) -> Result<Cow<'a, ClusterState>, Error> {
         if lacks_tunnel_address(node, &inventory) {
-            self.local_facts(true).await?.keep_tunnel_address(node, inventory.to_mut());
+            self.local_facts(node, &inventory, true)
+                .await?
+                .keep_tunnel_address(node, inventory.to_mut());
         }
         Ok(inventory)
     }

@@ -12,4 +12,4 @@ mod routes;
 mod tunnel;
 
 pub use reconcile::{Keep, PlanOutcome, Reconciled};
-pub(crate) use route_message::{is_of_cluster, replaceable};
+pub(crate) use route_message::{is_of_cluster, next_hops, replaceable};

@@ -9,6 +9,7 @@ use weir_common::network::{
     plan_cluster, plan_node,
 };
 
+use super::actual::MainTable;
 use super::interface::LinksAndAddresses;
 use crate::Kernel;
 use crate::error::Error;
@@ -65,7 +66,10 @@ impl Kernel {
         keep: Keep,
     ) -> Result<Reconciled, Error> {
         let links = self.links_and_addresses().await?;
-        let underlay = links.underlay();
+        let table = self.main_table(&links.links).await;
+        // Without them a plan is good for the NAT, and not applied to routes.
+        let next_hops = table.as_ref().map(MainTable::next_hops).unwrap_or_default();
+        let underlay = Underlay { next_hops, ..links.underlay() };
         if keep.tunnel_address {
             state = self.keeping_tunnel_address(node, state).await?;
         }
@@ -78,7 +82,10 @@ impl Kernel {
         let nat = NodeNeeds { nat: Nat::Exactly(plan.nat.clone()), ..NodeNeeds::default() };
         failures.extend(self.ensure_node(&nat).await.err());
         failures.extend(self.guard_sources().await.err().map(Into::into));
-        let applied = self.apply_cluster_with(&plan, &links).await;
+        let applied = match table {
+            Ok(table) => self.apply_cluster_with(&plan, &links, &table).await,
+            Err(error) => PlanOutcome { failures: vec![error], ..PlanOutcome::default() },
+        };
         let has_conflicts = !applied.problems.is_empty();
         failures.extend(applied.failures.into_iter().map(Into::into));
         let problems = plan.problems.union(&applied.problems).cloned().collect();
@@ -114,8 +121,13 @@ impl Kernel {
     /// tunnel never takes packets from others than nodes. Without its filter a tunnel that
     /// is not in service yet stays out of it.
     pub async fn apply_cluster(&self, plan: &ClusterPlan) -> PlanOutcome {
-        match self.links_and_addresses().await {
-            Ok(links) => self.apply_cluster_with(plan, &links).await,
+        let listed = async {
+            let links = self.links_and_addresses().await?;
+            let table = self.main_table(&links.links).await?;
+            Ok((links, table))
+        };
+        match listed.await {
+            Ok((links, table)) => self.apply_cluster_with(plan, &links, &table).await,
             Err(error) => PlanOutcome { failures: vec![error], ..PlanOutcome::default() },
         }
     }
@@ -124,9 +136,10 @@ impl Kernel {
         &self,
         plan: &ClusterPlan,
         links: &LinksAndAddresses,
+        table: &MainTable,
     ) -> PlanOutcome {
         let mut outcome = PlanOutcome::default();
-        let actual = match self.actual_state_with(links).await {
+        let actual = match self.actual_state_with(links, table).await {
             Ok(actual) => actual,
             Err(error) => {
                 outcome.failures.push(error);

@@ -83,7 +83,7 @@ fn has_next_hop(route: &RouteMessage) -> bool {
 }
 
 /// The addresses of a route's next hops; none where it goes by a link alone.
-pub(super) fn next_hops(route: &RouteMessage) -> BTreeSet<IpAddr> {
+pub(crate) fn next_hops(route: &RouteMessage) -> BTreeSet<IpAddr> {
     let via = |attributes: &[RouteAttribute]| {
         attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Gateway(address) => address_in(address),

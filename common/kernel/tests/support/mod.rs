@@ -154,7 +154,16 @@ pub fn snapshot(container: &Other) -> String {
     )
 }
 
+/// Waits until the kernel has checked the link-local addresses that it gave to links.
+fn until_addresses_settle() {
+    let end = Instant::now() + Duration::from_secs(3);
+    while ip("address").contains(" tentative") && Instant::now() < end {
+        thread::yield_now();
+    }
+}
+
 fn namespace_snapshot() -> String {
+    until_addresses_settle();
     let mut text = String::new();
     for question in
         ["-details address", "-4 route show table all", "-6 route show table all", "neighbour"]

@@ -67,9 +67,9 @@ impl ClusterCache {
             || self.known.fingerprints.contradict(&fresh.fingerprints, self.revision);
         if was_restored {
             let before = self.state().into_owned();
-            let ClusterState { nodes, pools, blocks, homes, borrowed, .. } = before;
-            self.retained =
-                ClusterState { nodes, pools, blocks, homes, borrowed, ..ClusterState::default() };
+            let ClusterState { nodes, pools, blocks, homes, borrowed, used, .. } = before;
+            let none = ClusterState::default();
+            self.retained = ClusterState { nodes, pools, blocks, homes, borrowed, used, ..none };
         }
         self.known = fresh;
         self.retained.drop_present_in(&self.known);
@@ -118,6 +118,7 @@ impl ClusterCache {
         }
         let borrowed = self.retained.borrowed.remove(&block);
         let home = self.retained.homes.remove(&block);
+        self.retained.used.remove(&block);
         borrowed.is_some() || home.is_some()
     }
 
@@ -149,6 +150,7 @@ impl ClusterCache {
         all.blocks.extend(retained.blocks);
         all.homes.extend(retained.homes);
         all.borrowed.extend(retained.borrowed);
+        all.used.extend(retained.used);
         Cow::Owned(all)
     }
 }
@@ -159,6 +161,10 @@ impl ClusterState {
     fn ranges_at(&self, key: &str) -> Option<Vec<IpNet>> {
         let of_affinity = || keys::parse_affinity(key).map(|(_, block)| block);
         let block = of_affinity().or_else(|| keys::parse_block(key))?;
+        if self.used.contains_key(&block) {
+            // It may have routes to any of its addresses.
+            return None;
+        }
         let borrowed = self.borrowed.get(&block).into_iter().flat_map(|of_block| of_block.keys());
         let ranges = borrowed.map(|address| IpNet::from(*address)).chain([block]).collect();
         (!self.unreadable.contains_key(key)).then_some(ranges)
@@ -174,6 +180,7 @@ impl ClusterState {
         self.blocks.retain(|block, _| !has_block(block));
         self.homes.retain(|block, _| !has_block(block) && !present.homes.contains_key(block));
         self.borrowed.retain(|block, _| !present.borrowed.contains_key(block));
+        self.used.retain(|block, _| !present.used.contains_key(block));
     }
 }
 

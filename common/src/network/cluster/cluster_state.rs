@@ -13,7 +13,7 @@ use crate::ipam::{
     affinity_of_host, nth_address,
 };
 use crate::network::nat::NatPool;
-use crate::resources::{AllowedUse, EncapsulationMode, IpPool, Node};
+use crate::resources::{AllowedUse, EncapsulationMode, IpPool, Node, overlap};
 
 /// The addresses of a node, as registered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,13 @@ pub struct ClusterState {
     pub homes: BTreeMap<IpNet, String>,
     /// By block, the addresses in use on another node than the block's.
     pub borrowed: BTreeMap<IpNet, BTreeMap<IpAddr, String>>,
+    /// The addresses in use in the blocks that lie in a node's subnet, or around it: where
+    /// such a block has the address of a node or a router in it, it is not routed as a whole.
+    #[serde(default)]
+    pub used: BTreeMap<IpNet, BTreeSet<IpAddr>>,
+    /// The subnets that nodes are registered in, or were since the state was read.
+    #[serde(skip)]
+    pub subnets: BTreeSet<IpNet>,
     /// The machines that nodes' names are recorded for.
     #[serde(default)]
     pub machines: BTreeMap<String, MachineId>,
@@ -152,7 +159,9 @@ impl ClusterState {
         } else if let Some((host, block)) = keys::parse_affinity(key) {
             self.set_affinity(block, host, false)
         } else if let Some(block) = keys::parse_block(key) {
-            self.homes.remove(&block).is_some() | self.borrowed.remove(&block).is_some()
+            self.homes.remove(&block).is_some()
+                | self.borrowed.remove(&block).is_some()
+                | self.used.remove(&block).is_some()
         } else {
             false
         };
@@ -162,6 +171,7 @@ impl ClusterState {
     /// Takes over from an earlier state what the values said that cannot be
     /// read now.
     pub(super) fn carry_over(&mut self, earlier: &Self) {
+        self.subnets.extend(&earlier.subnets);
         let unreadable: Vec<String> = self.unreadable.keys().cloned().collect();
         for key in &unreadable {
             if self.carry_addresses_over(key, earlier) {
@@ -183,6 +193,8 @@ impl ClusterState {
                 self.homes.extend(home.map(|home| (block, home.clone())));
                 let borrowed = earlier.borrowed.get(&block);
                 self.borrowed.extend(borrowed.map(|borrowed| (block, borrowed.clone())));
+                let used = earlier.used.get(&block);
+                self.used.extend(used.map(|used| (block, used.clone())));
             }
         }
     }
@@ -229,6 +241,8 @@ impl ClusterState {
             ipv6: if v6 { known.ipv6 } else { read.node.ipv6_address },
             tunnel: read.node.ipip_tunnel_address,
         };
+        let subnets = [peer.ipv4, peer.ipv6].into_iter().flatten().map(|it| it.trunc());
+        self.subnets.extend(subnets);
         let changed = replace(&mut self.nodes, name, peer);
         let wrong = [(v4, Family::V4), (v6, Family::V6)].into_iter().filter(|(is, _)| *is);
         self.wrong.extend(wrong.map(|(_, family)| (name.to_owned(), family)));
@@ -257,7 +271,11 @@ impl ClusterState {
             let block = Block::from_json(value).map_err(|error| text(&error))?;
             let borrowed = Some(borrowed_addresses(&block)).filter(|borrowed| !borrowed.is_empty());
             let home = block.host().map(str::to_owned);
-            Ok(settle(&mut self.homes, cidr, home) | settle(&mut self.borrowed, cidr, borrowed))
+            let used = self.subnets.iter().any(|subnet| overlap(*subnet, cidr));
+            let used = used.then(|| used_addresses(&block));
+            Ok(settle(&mut self.homes, cidr, home)
+                | settle(&mut self.borrowed, cidr, borrowed)
+                | settle(&mut self.used, cidr, used))
         } else {
             Ok(false)
         }
@@ -296,6 +314,13 @@ fn settle<T: PartialEq>(map: &mut BTreeMap<IpNet, T>, block: IpNet, value: Optio
         None => drop(map.remove(&block)),
     }
     true
+}
+
+/// The addresses of a block that are in use.
+fn used_addresses(block: &Block) -> BTreeSet<IpAddr> {
+    let holders = block.allocations.iter().enumerate();
+    let used = holders.filter(|(_, holder)| holder.is_some());
+    used.map(|(ordinal, _)| nth_address(block.cidr, ordinal as u128)).collect()
 }
 
 /// The addresses of a block that are in use on another node than the block's

@@ -27,10 +27,10 @@ pub use diff::{ActualState, ActualTunnel, Change, TUNNEL_ALIAS, diff};
 pub use filter::TunnelFilter;
 pub use fingerprints::Fingerprints;
 pub use plan::{
-    ClusterPlan, RouteKind, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, any_tunnels,
-    has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
+    ClusterPlan, RouteKind, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, addresses_of_nodes,
+    any_tunnels, has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use problem::Problem;
 pub use saved_state::{NamedNode, SavedState, TunnelNeed, Writer};
-pub use snapshot::{ClusterSnapshot, ObservedRevision};
+pub use snapshot::{ClusterSnapshot, ObservedRevision, read_nodes};
 pub use underlay::{Underlay, UnderlayLink};

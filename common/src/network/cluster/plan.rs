@@ -10,7 +10,7 @@ use super::problem::Problem;
 use super::underlay::Underlay;
 use crate::ipam::Family;
 use crate::network::nat::{NatPool, NatTable};
-use crate::resources::EncapsulationMode;
+use crate::resources::{EncapsulationMode, overlap};
 
 /// The tunnel device's name: the one that the kernel's module makes by itself
 /// in every namespace, and Calico uses (`felix/dataplane/linux/ipip_mgr.go`).
@@ -196,12 +196,14 @@ pub(super) struct RangePlan {
     /// The range is left to another program's route, with the problem if there is none.
     left_to_others: Option<Problem>,
     problems: BTreeSet<Problem>,
+    /// Routes to single addresses of the range, which is not routed as a whole.
+    singles: BTreeMap<IpNet, RouteKind>,
 }
 
 impl RangePlan {
     /// Whether it is a route, or none, and nothing else.
     pub(super) fn is_plain(&self) -> bool {
-        self.left_to_others.is_none() && self.problems.is_empty()
+        self.left_to_others.is_none() && self.problems.is_empty() && self.singles.is_empty()
     }
 }
 
@@ -219,7 +221,8 @@ impl<'a> Planner<'a> {
         let borrowed = borrowed.map(|address| IpNet::from(*address)).filter(|it| !is_block(it));
         let (mut no_pool, mut no_affinity) = (0, 0);
         for range in blocks.chain(unclaimed).copied().chain(borrowed) {
-            let RangePlan { route, left_to_others, problems } = self.range(range);
+            let RangePlan { route, left_to_others, problems, singles } = self.range(range);
+            plan.routes.extend(singles);
             plan.routes.extend(route.map(|route| (range, route)));
             plan.left_to_others.extend(left_to_others.map(|problem| (range, problem)));
             plan.with_problems.extend((!problems.is_empty()).then_some(range));
@@ -279,12 +282,41 @@ impl<'a> Planner<'a> {
         }
         if host != self.node {
             self.route_remote(block, host, &mut plan);
-        } else if block.prefix_len() < block.max_prefix_len() {
+            if self.has_hosts_in(block) {
+                self.route_singly(block, &mut plan);
+            }
+        } else if block.prefix_len() < block.max_prefix_len() && !self.underlay.is_hidden_by(block)
+        {
             // The blackhole of a block of one address would take the place of the container's
             // own route (Felix, `routeIsLocalBlock`).
             plan.route = Some(RouteKind::Blackhole);
         }
         plan
+    }
+
+    /// Whether a node's address or a next hop lies in a block: a route to the block would take
+    /// packets from it.
+    fn has_hosts_in(&self, block: IpNet) -> bool {
+        let is_in = |address: Option<IpNet>| address.is_some_and(|it| block.contains(&it.addr()));
+        let mut near = self.state.nodes.values().filter(|_| self.state.used.contains_key(&block));
+        self.underlay.has_hosts_in(block) || near.any(|it| is_in(it.ipv4) || is_in(it.ipv6))
+    }
+
+    /// Routes only the addresses of a block that are in use, as the block would be.
+    fn route_singly(&self, block: IpNet, plan: &mut RangePlan) {
+        let Some(route) = plan.route.take() else { return };
+        if block.prefix_len() == block.max_prefix_len() {
+            // Its only address is a node's or a next hop.
+            return;
+        }
+        let used = self.state.used.get(&block).into_iter().flatten();
+        let is_block = |range: &IpNet| self.state.blocks.contains_key(range);
+        let borrowed = self.state.borrowed.get(&block);
+        let is_borrowed = |address: &IpAddr| borrowed.is_some_and(|it| it.contains_key(address));
+        let singles = used.filter(|address| !is_borrowed(address)).map(|it| IpNet::from(*it));
+        let next_hop = |range: &IpNet| self.underlay.has_hosts_in(*range);
+        let singles = singles.filter(|range| !is_block(range) && !next_hop(range));
+        plan.singles = singles.map(|range| (range, route.clone())).collect();
     }
 
     fn route_remote(&self, range: IpNet, host: &str, plan: &mut RangePlan) {
@@ -374,6 +406,14 @@ fn peers<'a>(
     state.nodes.iter().filter(move |(name, _)| *name != node)
 }
 
+/// The addresses that other nodes than `node` are registered with, those of their tunnel
+/// devices too, each with its node.
+pub fn addresses_of_nodes(node: &str, state: &ClusterState) -> BTreeMap<IpAddr, String> {
+    let tunnels = peers(node, state)
+        .filter_map(|(name, peer)| Some((IpAddr::V4(peer.tunnel?), name.clone())));
+    addresses_of_peers(node, state).into_iter().chain(tunnels).collect()
+}
+
 fn addresses_of_peers(node: &str, state: &ClusterState) -> BTreeMap<IpAddr, String> {
     let addresses = |(name, peer): (&String, &Peer)| {
         let both = [peer.ipv4, peer.ipv6].into_iter().flatten();
@@ -410,6 +450,12 @@ fn general_problems(node: &str, state: &ClusterState, underlay: &Underlay) -> BT
     }
     for (key, reason) in &state.flawed {
         problems.insert(Problem::Flawed { key: key.clone(), reason: reason.clone() });
+    }
+    for (subnet, link) in underlay.subnets() {
+        for (name, _) in state.pools.iter().filter(|(_, pool)| overlap(pool.cidr, subnet)) {
+            let (pool, link) = (name.clone(), link.name.clone());
+            problems.insert(Problem::PoolInSubnet { pool, subnet, link });
+        }
     }
     if let Some(own) = state.nodes.get(node) {
         let is_cross_subnet = |pool: &ClusterPool| pool.ipip_mode == EncapsulationMode::CrossSubnet;

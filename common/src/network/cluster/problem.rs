@@ -132,6 +132,15 @@ pub enum Problem {
         /// Why not.
         reason: String,
     },
+    /// A pool has addresses of a subnet that the node is in.
+    PoolInSubnet {
+        /// The pool's name.
+        pool: String,
+        /// The subnet.
+        subnet: IpNet,
+        /// The node's link there.
+        link: String,
+    },
     /// Another program has a route where Weir's belongs.
     ForeignRoute {
         /// Where it leads.
@@ -258,6 +267,13 @@ impl fmt::Display for Problem {
                 address.addr()
             ),
             Self::NoTunnelAddress { reason, node: _ } => formatter.write_str(reason),
+            Self::PoolInSubnet { pool, subnet, link } => write!(
+                formatter,
+                "pool {pool} has addresses of {subnet}, the subnet of this node's link {link}; \
+                 containers get those that no node and no router has there, and other machines \
+                 of the subnet reach them only through a node that answers for them (proxy ARP); \
+                 choose another range unless this is meant"
+            ),
             Self::ForeignRoute { destination } => write!(
                 formatter,
                 "another program has a route to {destination} and Weir leaves it; look at it \

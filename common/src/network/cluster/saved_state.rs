@@ -10,7 +10,7 @@ use super::snapshot::ObservedRevision;
 use crate::datastore::Revision;
 
 /// The form of the file. A file of another form is passed over.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// Whether a node should have its tunnel device in service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::cluster_state::ClusterState;
-use crate::datastore::{Datastore, Error, History, Paging, Revision, Tally, keys};
+use crate::datastore::{Datastore, Error, History, Pages, Paging, Revision, Tally, keys};
 
 /// The cluster's state as it was read.
 #[derive(Clone, Debug)]
@@ -48,6 +48,20 @@ impl ObservedRevision {
         let was_restored = revision < self.revision || !self.history.goes_on_in(history);
         Ok(newer || was_restored || counts != self.counts)
     }
+}
+
+/// Reads the nodes alone.
+///
+/// # Errors
+/// When the datastore fails.
+pub async fn read_nodes(datastore: &dyn Datastore) -> Result<ClusterState, Error> {
+    let (mut state, mut pages) = (ClusterState::default(), Pages::new(datastore, keys::NODES));
+    while let Some(page) = pages.next().await? {
+        for entry in &page.entries {
+            state.put(entry);
+        }
+    }
+    Ok(state)
 }
 
 impl ClusterSnapshot {

@@ -54,7 +54,7 @@ fn four_nodes(modes: &[EncapsulationMode]) -> ClusterState {
 
 fn underlay(address: &str) -> Underlay {
     let link = UnderlayLink { name: "eth0".into(), mtu: 1500, addresses: vec![net(address)] };
-    Underlay { links: vec![link] }
+    Underlay { links: vec![link], ..Underlay::default() }
 }
 
 fn plan_of_n1(state: &ClusterState) -> ClusterPlan {
@@ -96,7 +96,8 @@ fn of_several_addresses_in_one_subnet_the_registered_one_sends_or_else_the_first
     let source = |addresses: &[&str]| {
         let addresses = addresses.iter().map(|address| net(address)).collect();
         let link = UnderlayLink { name: "eth0".into(), mtu: 1500, addresses };
-        let plan = plan_cluster("n1", &state, &Underlay { links: vec![link] });
+        let plan =
+            plan_cluster("n1", &state, &Underlay { links: vec![link], ..Underlay::default() });
         match way(&plan, "10.0.2.0/26") {
             Some(RouteKind::Direct { source, .. }) => source.to_string(),
             other => panic!("{other:?}"),
@@ -151,7 +152,11 @@ fn a_tunnel_from_a_secondary_address_is_reported() {
     let told = |mode, addresses: &[&str]| {
         let addresses = addresses.iter().map(|address| net(address)).collect();
         let link = UnderlayLink { name: "eth0".into(), mtu: 1500, addresses };
-        let plan = plan_cluster("n1", &four_nodes(&[mode]), &Underlay { links: vec![link] });
+        let plan = plan_cluster(
+            "n1",
+            &four_nodes(&[mode]),
+            &Underlay { links: vec![link], ..Underlay::default() },
+        );
         plan.problems.iter().any(|problem| matches!(problem, Problem::SecondaryAddress { .. }))
     };
     assert!(told(Always, &["172.16.1.9/24", "172.16.1.1/24"]));
@@ -245,7 +250,7 @@ fn the_mtu_is_that_of_the_link_with_the_nodes_address() {
         let turned = [links[1].clone(), links[0].clone()];
         for links in [links, turned].map(Vec::from) {
             for (mode, less) in [(Never, 0), (Always, 20), (CrossSubnet, 20)] {
-                let underlay = Underlay { links: links.clone() };
+                let underlay = Underlay { links: links.clone(), ..Underlay::default() };
                 let plan = plan_cluster("n1", &four_nodes(&[mode]), &underlay);
                 assert_eq!(plan.pod_mtu, own - less, "{mode:?}");
                 let tunnel = plan.tunnel.map(|tunnel| tunnel.mtu);
@@ -254,7 +259,7 @@ fn the_mtu_is_that_of_the_link_with_the_nodes_address() {
             // Without its address here the smallest is safe.
             let mut state = four_nodes(&[Always]);
             state.nodes.insert("n1".into(), peer("172.16.9.9/24"));
-            let plan = plan_cluster("n1", &state, &Underlay { links });
+            let plan = plan_cluster("n1", &state, &Underlay { links, ..Underlay::default() });
             assert_eq!(plan.pod_mtu, own.min(other) - 20);
             assert_eq!(plan.tunnel.map(|tunnel| tunnel.mtu), Some(own.min(other) - 20));
         }
@@ -403,4 +408,39 @@ fn an_unregistered_node_keeps_its_own_blocks_and_nothing_else() {
     assert_eq!(plan.tunnel, None);
     let problem = Problem::NotRegistered { node: "n1".into(), family: Family::V4 };
     assert!(plan.problems.contains(&problem));
+}
+
+/// A pool over the nodes' own subnet: nothing that a node needs there is routed elsewhere.
+#[test]
+fn in_a_subnet_no_block_hides_what_others_have() {
+    let mut state = four_nodes(&[]);
+    state.pools.insert("lan".into(), pool("172.16.1.0/25", Never));
+    let used = |addresses: [&str; 2]| addresses.map(|it| it.parse().unwrap()).into();
+    for (block, host) in
+        [("172.16.1.0/28", "n2"), ("172.16.1.16/28", "n2"), ("172.16.1.32/28", "n1")]
+    {
+        state.blocks.insert(net(block), BTreeSet::from([host.to_owned()]));
+    }
+    // n1 is .1 and n2 .2.
+    state.used.insert(net("172.16.1.0/28"), used(["172.16.1.5", "172.16.1.6"]));
+    state.used.insert(net("172.16.1.16/28"), used(["172.16.1.17", "172.16.1.18"]));
+    let plan = plan_of_n1(&state);
+    let ranges: Vec<String> = plan.routes.keys().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["172.16.1.5/32", "172.16.1.6/32", "172.16.1.16/28"]);
+    assert!(is_direct(&plan, "172.16.1.5/32") && is_direct(&plan, "172.16.1.16/28"));
+    assert!(told(&plan).contains("pool lan has addresses of 172.16.1.0/24"), "{}", told(&plan));
+    // A router in the other block.
+    let next_hops = BTreeSet::from(["172.16.1.20".parse().unwrap()]);
+    let plan = plan_cluster("n1", &state, &Underlay { next_hops, ..underlay("172.16.1.1/24") });
+    assert!(!plan.routes.contains_key(&net("172.16.1.16/28")));
+    assert!(is_direct(&plan, "172.16.1.17/32"));
+}
+
+#[test]
+fn a_block_with_a_next_hop_of_another_subnet_gets_no_blackhole() {
+    let state = four_nodes(&[Never]);
+    let next_hops = BTreeSet::from(["10.0.1.9".parse().unwrap()]);
+    let plan = plan_cluster("n1", &state, &Underlay { next_hops, ..underlay("172.16.1.1/24") });
+    assert!(!plan.routes.contains_key(&net("10.0.1.0/26")));
+    assert_eq!(way(&plan_of_n1(&state), "10.0.1.0/26"), Some(&RouteKind::Blackhole));
 }

@@ -1,6 +1,7 @@
 //! The links by which nodes reach each other.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -13,6 +14,8 @@ pub struct Underlay {
     /// Those that are up and have an address; neither loopback, nor the tunnel
     /// device, nor host ends of attachments.
     pub links: Vec<UnderlayLink>,
+    /// The next hops of other programs' routes in the main table.
+    pub next_hops: BTreeSet<IpAddr>,
 }
 
 /// One of them.
@@ -62,8 +65,42 @@ impl Underlay {
         self.links.iter().find(|link| link.addresses.iter().any(|own| own.addr() == address))
     }
 
+    /// The subnets of the links, each with its link.
+    pub(super) fn subnets(&self) -> impl Iterator<Item = (IpNet, &UnderlayLink)> {
+        let of_link =
+            |link: &'_ UnderlayLink| link.addresses.iter().map(IpNet::trunc).collect::<Vec<_>>();
+        let shared = |subnet: &IpNet| subnet.prefix_len() < subnet.max_prefix_len();
+        let all = self.links.iter().flat_map(move |link| {
+            of_link(link).into_iter().filter(shared).map(move |subnet| (subnet, link))
+        });
+        all.filter(|(subnet, _)| !is_link_local(*subnet))
+    }
+
+    /// Whether a blackhole of `block` would keep the node from others: it would be narrower
+    /// than a subnet around it, or stand in the way to a next hop.
+    pub(super) fn is_hidden_by(&self, block: IpNet) -> bool {
+        self.subnets().any(|(subnet, _)| subnet.contains(&block)) || self.has_next_hop_in(block)
+    }
+
+    /// Whether a next hop of the node's, or an address of its own, lies in `range`.
+    pub(super) fn has_hosts_in(&self, range: IpNet) -> bool {
+        let mut own = self.links.iter().flat_map(|link| &link.addresses);
+        self.has_next_hop_in(range) || own.any(|own| range.contains(&own.addr()))
+    }
+
+    fn has_next_hop_in(&self, range: IpNet) -> bool {
+        self.next_hops.iter().any(|next_hop| range.contains(next_hop))
+    }
+
     /// The smallest MTU of the links, in bytes.
     pub(super) fn smallest_mtu(&self) -> u32 {
         self.links.iter().map(|link| link.mtu).min().unwrap_or(DEFAULT_MTU)
+    }
+}
+
+fn is_link_local(subnet: IpNet) -> bool {
+    match subnet {
+        IpNet::V4(subnet) => subnet.addr().is_link_local(),
+        IpNet::V6(subnet) => subnet.addr().is_unicast_link_local(),
     }
 }

@@ -8,6 +8,7 @@ use super::{IpPool, default_block_size};
 use crate::resources::cidr::overlap;
 use crate::resources::error::FieldError;
 use crate::resources::fields::{Fields, Problems};
+use crate::resources::special::special_ranges;
 
 const CIDR: &str = "IPPool.Spec.CIDR";
 const BLOCK_SIZE: &str = "IPPool.Spec.BlockSize";
@@ -137,6 +138,19 @@ pub fn check_overlap(pool: &IpPool, existing: &[IpPool]) -> Result<(), Vec<Field
             "choose another range, or delete that pool first: weirctl delete ippool {}",
             other.name
         ))
+    }))
+}
+
+/// Checks that a new pool has no addresses that are no container's anywhere. One that is stored
+/// already stays: its other addresses are good.
+///
+/// # Errors
+/// One [`FieldError`] for each such range.
+pub fn check_range(pool: &IpPool) -> Result<(), Vec<FieldError>> {
+    fail_if_any(special_ranges(pool.cidr).map(|(range, purpose)| {
+        FieldError::new(CIDR, format!("IPPool CIDR overlaps with {range} ({purpose})"))
+            .value(pool.cidr)
+            .advice("choose a range that nothing else uses, for example 10.1.0.0/16")
     }))
 }
 

@@ -4,8 +4,6 @@
 //! Flags are written into the configuration, and the plugins' own reading of it
 //! says what is wanted, so that the two cannot differ.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 use weir_common::cni::{Arguments, IpamConfiguration, NetworkConfiguration, skeleton};
@@ -24,8 +22,10 @@ pub struct Asked {
     pub node: String,
     /// The addresses.
     pub wants: Vec<Want>,
+    /// Whether that is the node on which this runs.
+    pub is_here: bool,
     /// The network's gateways, which no container gets.
-    pub gateways: Vec<IpAddr>,
+    pub gateways: Vec<IpNet>,
     /// Who says so, for people.
     by: String,
 }
@@ -59,8 +59,10 @@ pub async fn read(arguments: &ExplainArgs, session: &Session<'_>) -> Result<Aske
         }
     };
     let ipam = require_ipam(&configuration, &by)?;
-    let gateways = ipam.gateways.iter().map(IpNet::addr).collect();
-    Ok(Asked { node, wants: ipam.wants.clone(), gateways, by })
+    let own = session.environment.own_name().ok();
+    let is_here = arguments.node.as_ref().is_none_or(|node| own.as_ref() == Some(node));
+    let (wants, gateways) = (ipam.wants.clone(), ipam.gateways.clone());
+    Ok(Asked { node, wants, is_here, gateways, by })
 }
 
 impl Asked {

@@ -98,7 +98,7 @@ async fn add(store: &Memory, request: &Request) {
     let known = before.taken.values().any(|it| it.handle == *handle_id || it.handle.is_empty());
     let has_handle = before.dump.contains_key(&keys::handle(handle_id));
     let explained =
-        explain(store, &request.assignee.host, request.wants.clone(), vec![], NOW).await;
+        explain(store, &request.assignee.host, request.wants.clone(), (vec![], vec![]), NOW).await;
     let explained = explained.expect("the store is there").outcome;
     let assigned = engine::assign(store, request, &[], NOW).await.map(|it| it.addresses);
     let after = Facts::of(store.dump());

@@ -29,8 +29,10 @@ pub fn run(input: &Input) {
         mtu: 1500,
         addresses: address.parse().into_iter().collect(),
     };
-    let underlay =
-        Underlay { links: vec![link("eth0", "172.31.1.1/24"), link("eth1", "fd01::1/64")] };
+    let underlay = Underlay {
+        links: vec![link("eth0", "172.31.1.1/24"), link("eth1", "fd01::1/64")],
+        ..Underlay::default()
+    };
     let plan = plan_cluster(&input.host, &state, &underlay);
     for problem in &plan.problems {
         assert!(!problem.to_string().is_empty());

@@ -166,7 +166,7 @@ proptest! {
             .map(|(name, peer)| {
                 let addresses = peer.ipv4.into_iter().collect();
                 let link = UnderlayLink { name: "eth0".into(), mtu: 1500, addresses };
-                (name, plan_cluster(name, &state, &Underlay { links: vec![link] }))
+                (name, plan_cluster(name, &state, &Underlay { links: vec![link], ..Underlay::default() }))
             })
             .collect();
         let node_of = |address: IpAddr| {
