@@ -13,8 +13,8 @@ use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
 use weir_common::ipam::{
-    Affinity, Assignee, Attribute, Block, Error, Family, PassedOver, PoolReference, Reserved,
-    ReservedBy, Surroundings, engine, handle_id, walk,
+    AddressProbe, Affinity, Assignee, Attribute, Block, Error, Family, PassedOver, PoolReference,
+    Reserved, ReservedBy, engine, handle_id, walk,
 };
 use weir_common::resources::AllowedUse;
 use weir_datastore::Memory;
@@ -668,7 +668,7 @@ async fn who_is_overtaken_again_and_again_says_where() {
 struct Lan(Vec<IpAddr>);
 
 #[async_trait::async_trait]
-impl Surroundings for Lan {
+impl AddressProbe for Lan {
     async fn reserved_near(&self, addresses: &[IpAddr]) -> Result<Vec<Reserved>, Error> {
         let by = || ReservedBy::NextHop { link: "eth0".to_owned() };
         let near = |address: &IpAddr| self.0.contains(address);

@@ -14,6 +14,7 @@ mod dump;
 mod error;
 mod inspect;
 mod link;
+mod local_network;
 mod message;
 mod monitor;
 mod namespace;
@@ -24,7 +25,6 @@ mod occupied;
 mod remove;
 mod route;
 mod sources;
-mod surroundings;
 mod sysctl;
 
 use std::path::Path;

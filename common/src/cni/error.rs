@@ -160,7 +160,7 @@ impl From<ipam::Error> for Error {
             | ipam::Error::HoldsOther { .. } => Code::AddressRefused,
             ipam::Error::NotReady | ipam::Error::Contended { .. } => Code::TryAgainLater,
             ipam::Error::Malformed { .. } => Code::Malformed,
-            ipam::Error::Surroundings(_) => Code::Kernel,
+            ipam::Error::Probe(_) => Code::Kernel,
             ipam::Error::Datastore(error) => code_of_datastore(error),
         };
         Self::caused(code, &error)

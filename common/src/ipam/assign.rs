@@ -245,9 +245,6 @@ impl<'a> Search<'a> {
 
     fn place_exactly(&mut self, address: IpAddr) -> Result<Placement, Error> {
         let view = self.view;
-        if let Some(by) = view.withholds(address) {
-            return Err(Error::Withheld { address, by: by.clone() });
-        }
         let outside = || Error::OutsidePools { address, existing: described(&view.pools) };
         let pool = pool_of(view, address, self.assignee.purpose.allowed_use())?;
         let cidr = block_of(address, pool.value.block_size).ok_or_else(outside)?;
@@ -262,6 +259,9 @@ impl<'a> Search<'a> {
             BlockState::Content(block) => {
                 check_takeable(block, address, &self.assignee.host, view.config.strict_affinity)?;
             }
+        }
+        if let Some(by) = view.withholds(address) {
+            return Err(Error::Withheld { address, by: by.clone() });
         }
         if !view.to_look_up([address].into_iter()).is_empty() {
             return Ok(Placement::NotLookedUp(address));

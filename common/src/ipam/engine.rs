@@ -10,7 +10,8 @@ use super::assignee::Assignee;
 use super::error::Error;
 use super::knowledge::{Blocks, Holdings, View};
 use super::ownership::Clash;
-use super::surroundings::{Reserved, Surroundings};
+use super::probe::AddressProbe;
+use super::reserved::Reserved;
 use super::{Assigned, Decided, release};
 pub use crate::datastore::MAX_ATTEMPTS;
 use crate::datastore::{self, Datastore, Decision, Selection, Snapshot, transact};
@@ -50,22 +51,21 @@ pub async fn assign(
 /// As [`assign`], and nothing that is in use on the network around the node.
 ///
 /// # Errors
-/// As [`assign`], and [`Error::Surroundings`].
+/// As [`assign`], and [`Error::Probe`].
 pub async fn assign_around(
     datastore: &dyn Datastore,
     request: &Request,
     likely: &[IpNet],
     now: Timestamp,
-    surroundings: Option<&dyn Surroundings>,
+    probe: Option<&dyn AddressProbe>,
 ) -> Result<Assignment, Error> {
     let selections = View::selections(&request.assignee);
     let parse = |snapshot: &Snapshot| {
         let view = View::parse(snapshot)?.reserving_gateways(&request.gateways);
-        Ok(if surroundings.is_some() { view.looking_up([]) } else { view })
+        Ok(if probe.is_some() { view.looking_up([]) } else { view })
     };
     let decide = |view: &View, blocks: &Blocks| assign::decide(request, view, blocks, now);
-    let look_up =
-        surroundings.map(|it| LookUp { surroundings: it, learn: View::learn_surroundings });
+    let look_up = probe.map(|it| LookUp { probe: it, learn: View::learn_reserved });
     let settled = settle_looking_up(datastore, (selections, likely), parse, decide, look_up);
     let (addresses, view) = settled.await?;
     let assignee = &request.assignee;
@@ -129,7 +129,7 @@ where
 
 /// Where addresses are looked up, and how what is known takes in what was found.
 struct LookUp<'a, Known> {
-    surroundings: &'a dyn Surroundings,
+    probe: &'a dyn AddressProbe,
     learn: fn(&mut Known, Vec<IpAddr>, Vec<Reserved>),
 }
 
@@ -163,8 +163,8 @@ where
                     blocks.learn(&cidrs, &answer.selected);
                 }
                 Decided::LookUp(addresses) => {
-                    if let Some(LookUp { surroundings, learn }) = look_up {
-                        let found = surroundings.reserved_near(&addresses).await?;
+                    if let Some(LookUp { probe, learn }) = look_up {
+                        let found = probe.reserved_near(&addresses).await?;
                         learn(&mut known, addresses, found);
                     }
                 }

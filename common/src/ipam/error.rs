@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::family::Family;
 use super::passed_over::PassedOver;
-use super::surroundings::ReservedBy;
+use super::reserved::ReservedBy;
 use super::unavailable::UnavailableAddresses;
 use crate::datastore;
 
@@ -83,7 +83,7 @@ pub enum Error {
     },
     /// The network around the node cannot be looked at.
     #[error("it cannot be told which addresses are in use on this node's network")]
-    Surroundings(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Probe(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// An address was asked for in a block of another host, and addresses may
     /// not be borrowed.
     #[error(

@@ -18,7 +18,7 @@ use super::knowledge::{Blocks, Stored, Unreadable, View};
 use super::passed_over::PassedOver;
 use super::pools::{PoolReference, choose, verdict};
 use super::purpose::Purpose;
-use super::surroundings::{Reserved, ReservedBy};
+use super::reserved::{Reserved, ReservedBy};
 use super::{Assigned, Decided};
 use crate::datastore::{self, Datastore};
 use crate::resources::{AllowedUse, IpPool};
@@ -117,7 +117,7 @@ pub enum AddressSource {
 }
 
 /// Explains what an attachment to `host` that has nothing yet would get, in a
-/// network with these `gateways`, where `surroundings` are reserved around the host.
+/// network with these `gateways`, where `nearby` is reserved around the host.
 ///
 /// The store may change until the ADD comes; nothing is changed here.
 ///
@@ -128,13 +128,13 @@ pub async fn explain(
     datastore: &dyn Datastore,
     host: &str,
     wants: Vec<Want>,
-    (gateways, surroundings): (Vec<IpNet>, Vec<Reserved>),
+    (gateways, nearby): (Vec<IpNet>, Vec<Reserved>),
     now: Timestamp,
 ) -> Result<Explanation, datastore::Error> {
     let request = newcomer(host, wants, gateways);
     let selections = View::selections(&request.assignee);
     let view = match View::parse(&datastore.read(&selections).await?) {
-        Ok(view) => view.reserving_gateways(&request.gateways).reserving(surroundings),
+        Ok(view) => view.reserving_gateways(&request.gateways).reserving(nearby),
         Err(error) => {
             return Ok(Explanation {
                 host: host.to_owned(),
@@ -188,7 +188,7 @@ async fn foresee(
                 return Ok(Ok(next.collect()));
             }
             // All that is reserved around the node is in the view already.
-            Ok(Decided::LookUp(addresses)) => view.learn_surroundings(addresses, Vec::new()),
+            Ok(Decided::LookUp(addresses)) => view.learn_reserved(addresses, Vec::new()),
             Err(error) => return Ok(Err(error)),
         }
     }

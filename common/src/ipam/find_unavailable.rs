@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::block::Block;
 use super::knowledge::{Blocks, Stored, View};
-use super::surroundings::Reserved;
+use super::reserved::Reserved;
 use super::unavailable::UnavailableAddresses;
 use super::walk::{MAX_WALK, walk};
 use crate::resources::IpPool;

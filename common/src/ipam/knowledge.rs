@@ -14,7 +14,7 @@ use super::handle::Handle;
 use super::machine::MachineId;
 use super::ownership::MachineRecord;
 use super::ready::ReadyFlag;
-use super::surroundings::{Reserved, ReservedBy, edges_of};
+use super::reserved::{Reserved, ReservedBy, edges_of};
 use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
 pub use crate::datastore::{Stored, Unreadable};
 use crate::resources::{IpPool, IpReservation, IpamConfig, Node, special_ranges};
@@ -140,7 +140,7 @@ impl View {
     }
 
     /// Takes in what was found when `addresses` were looked up.
-    pub fn learn_surroundings(&mut self, addresses: Vec<IpAddr>, found: Vec<Reserved>) {
+    pub fn learn_reserved(&mut self, addresses: Vec<IpAddr>, found: Vec<Reserved>) {
         if let Some(looked_up) = &mut self.looked_up {
             looked_up.extend(addresses);
         }

@@ -32,7 +32,7 @@ pub struct LocalFacts {
     /// The addresses of the containers on it.
     pub containers: BTreeSet<IpAddr>,
     /// What is reserved on the network around it, when a new address may be taken.
-    pub surroundings: Vec<Reserved>,
+    pub nearby: Vec<Reserved>,
     /// Whether anything is retained that a restored datastore has lost. Then what the
     /// datastore calls free may be a container's, anywhere.
     pub is_holding: bool,
@@ -107,7 +107,7 @@ impl LocalFacts {
             IpAddr::V4(address) => self.tunnel.contains(&address),
             IpAddr::V6(_) => false,
         };
-        let around = self.surroundings.iter().filter(move |it| !is_own(it)).cloned();
+        let around = self.nearby.iter().filter(move |it| !is_own(it)).cloned();
         let of_containers = self.containers.iter().map(|address| {
             let link = "of a container".to_owned();
             Reserved { range: (*address).into(), by: ReservedBy::Reached { link } }

@@ -50,9 +50,9 @@ pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult
     let asked = request::read(&arguments, session).await?;
     let now = session.environment.now();
     let (wants, gateways) = (asked.wants.clone(), asked.gateways.clone());
-    let surroundings = surroundings(&asked, session).await?;
-    let is_seen = surroundings.is_some();
-    let reserved = (gateways, surroundings.unwrap_or_default());
+    let nearby = nearby(&asked, session).await?;
+    let is_seen = nearby.is_some();
+    let reserved = (gateways, nearby.unwrap_or_default());
     let explained = explain(session.datastore, &asked.node, wants, reserved, now)
         .await
         .map_err(|error| super::repair::explain(error.into()))?;
@@ -66,10 +66,7 @@ pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult
 }
 
 /// What is reserved on the network around the node; `None` for another machine.
-async fn surroundings(
-    asked: &Asked,
-    session: &Session<'_>,
-) -> Result<Option<Vec<Reserved>>, Failure> {
+async fn nearby(asked: &Asked, session: &Session<'_>) -> Result<Option<Vec<Reserved>>, Failure> {
     if !asked.is_here {
         return Ok(None);
     }

@@ -9,7 +9,7 @@ use weir_common::ipam::{Assigned, Error as IpamError, Hints};
 use weir_process::{HintsFile, Timing, keep_node_name, within_ipam};
 
 use crate::Ipam;
-use crate::surroundings::NodeNetwork;
+use crate::probe::NodeNetwork;
 
 /// What an ADD comes to.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ mod check;
 mod del;
 mod evidence;
 mod gc;
+mod probe;
 mod status;
-mod surroundings;
 mod sweep;
 
 use std::path::Path;

@@ -7,11 +7,11 @@ use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
 use weir_common::ipam::collect::CollectScope;
 use weir_common::ipam::explain::explain;
-use weir_common::ipam::{Clash, Error as IpamError, Reserved, Surroundings, find_clash};
+use weir_common::ipam::{AddressProbe, Clash, Error as IpamError, Reserved, find_clash};
 use weir_process::{HintsFile, Limit, within_ipam};
 
 use crate::Ipam;
-use crate::surroundings::NodeNetwork;
+use crate::probe::NodeNetwork;
 
 impl Ipam<'_> {
     /// Makes the decision that an ADD on this node would make, and stops before it is

@@ -27,7 +27,7 @@ impl Kernel {
         Ok(LocalFacts {
             tunnel: addresses.into_iter().map(|address| address.addr()).collect(),
             containers: containers.flat_map(|it: AttachmentState| it.addresses).collect(),
-            surroundings: self.surroundings(node, inventory).await?,
+            nearby: self.reserved_around(node, inventory).await?,
             is_holding,
             ..LocalFacts::default()
         })

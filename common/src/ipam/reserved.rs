@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use async_trait::async_trait;
 use ipnet::IpNet;
-
-use super::error::Error;
 
 /// A range from which no address is handed out by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,17 +93,6 @@ impl fmt::Display for ReservedBy {
             Self::SubnetEdge { subnet } => write!(formatter, "the edges of subnet {subnet}"),
         }
     }
-}
-
-/// Tells which addresses are in use on the network around a node.
-#[async_trait]
-pub trait Surroundings: Send + Sync {
-    /// Everything that is reserved around the node, if any of these addresses may be; nothing
-    /// in the usual case, where the node's routes know none of them.
-    ///
-    /// # Errors
-    /// [`Error::Surroundings`] when the node cannot be asked; [`Error::Datastore`].
-    async fn reserved_near(&self, addresses: &[IpAddr]) -> Result<Vec<Reserved>, Error>;
 }
 
 /// What a node's kernel says of the addresses around it.

@@ -7,7 +7,7 @@ use std::path::Path;
 use async_trait::async_trait;
 use weir_common::cni::NetworkConfiguration;
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
-use weir_common::ipam::{Error, Reserved, Surroundings};
+use weir_common::ipam::{AddressProbe, Error, Reserved};
 use weir_common::network::{addresses_of_nodes, read_nodes};
 use weir_kernel::Kernel;
 use weir_process::{STATE_FILE, Timing, read_state, read_whole_state};
@@ -32,7 +32,7 @@ impl<'a> NodeNetwork<'a> {
     /// Opens a connection to the kernel.
     ///
     /// # Errors
-    /// [`Error::Surroundings`].
+    /// [`Error::Probe`].
     pub fn open(
         datastore: &'a dyn Datastore,
         configuration: &NetworkConfiguration,
@@ -58,9 +58,9 @@ impl<'a> NodeNetwork<'a> {
 }
 
 #[async_trait]
-impl Surroundings for NodeNetwork<'_> {
+impl AddressProbe for NodeNetwork<'_> {
     async fn reserved_near(&self, addresses: &[IpAddr]) -> Result<Vec<Reserved>, Error> {
-        let _timing = Timing::of("surroundings");
+        let _timing = Timing::of("look addresses up");
         if !self.may_be_hidden && !self.kernel.may_be_in_use(addresses).await.map_err(failed)? {
             return Ok(Vec::new());
         }
@@ -72,5 +72,5 @@ impl Surroundings for NodeNetwork<'_> {
 }
 
 fn failed(error: weir_kernel::Error) -> Error {
-    Error::Surroundings(Box::new(error))
+    Error::Probe(Box::new(error))
 }

@@ -37,7 +37,7 @@ impl Kernel {
     ///
     /// # Errors
     /// The kernel refuses a list.
-    pub async fn surroundings(
+    pub async fn reserved_around(
         &self,
         node: &str,
         state: &ClusterState,
