@@ -17,13 +17,15 @@ const SBR_WITHOUT_LINK: &str = "plugin type=\"sbr\" failed (delete): Failed to g
 
 /// What a node keeps when its last container is gone: it goes on forwarding
 /// (docs/attachment.md, "Undo"), for which the kernel adds anycast addresses of routers,
-/// and takes router advertisements all the same; and it has its blocks.
+/// and takes router advertisements all the same; it has its blocks; and GC removes the
+/// filter of what containers send, not DEL.
 const KEPT_BY_WEIR: &[&str] = &[
     "/forwarding = ",
     "/ip_forward = ",
     "/accept_ra = ",
     r#""type":"anycast""#,
     r#""type":"blackhole""#,
+    "weir-sources",
 ];
 
 /// The chains that portmap shares among containers, and those of the kernel's hooks from
