@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use weir_tests::{Cluster, Container, Families, Place, host_interface};
 
 /// How long nothing must come for a packet to count as dropped: what comes, comes at once.
@@ -116,6 +116,82 @@ fn a_container_with_two_interfaces_sends_with_the_addresses_of_both_by_each() {
     // Once the second interface is gone its address is as strange as any.
     second.delete(&cluster.node);
     assert!(!arrives((&one, more[1]), (&two, others[1])));
+}
+
+/// The elements of both sets of the filter.
+fn allowed(cluster: &Cluster) -> Vec<String> {
+    let table = cluster.node.run(&["nft", "-j", "list", "table", "inet", "weir-sources"]);
+    let table: Value = serde_json::from_str(&table).expect("nft prints JSON");
+    let objects = table["nftables"].as_array().expect("a list").iter();
+    let elements = objects.filter_map(|object| object["set"]["elem"].as_array()).flatten();
+    elements.map(Value::to_string).collect()
+}
+
+#[test]
+fn a_container_sends_from_the_prefixes_that_it_is_allowed_too() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    cluster.node.run(&["sysctl", "-w", "net.ipv4.conf.all.rp_filter=0"]);
+    let [(one, own), (two, others)] = pair(&cluster);
+    let router = cluster.node.container("router");
+    let call = cluster
+        .weir(Families::Dual, &router)
+        .configure("/cniVersion", "1.1.0".into())
+        .configure("/allowed_source_prefixes", json!(["10.99.0.0/24", "10.99.0.7"]));
+    let asked = json!({"cni": {"allowed_source_prefixes": ["fd99::/64"]}});
+    let call = call.configure("/args", asked);
+    let result = call.add(&cluster.node);
+    let vips: [IpAddr; 2] = ["10.99.0.7", "fd99::7"].map(|it| it.parse().unwrap());
+    let strange: [IpAddr; 2] = ["10.98.0.7", "fd98::7"].map(|it| it.parse().unwrap());
+    let holds = || {
+        for family in 0..2 {
+            let to = (&two, others[family]);
+            assert!(arrives((&router, vips[family]), to), "{}", vips[family]);
+            assert!(!arrives((&router, strange[family]), to), "{}", strange[family]);
+            // Nobody else may.
+            assert!(!arrives((&one, vips[family]), to), "{}", vips[family]);
+        }
+    };
+    holds();
+    call.check(&cluster.node, &result).silence();
+    // The table is lost.
+    cluster.node.run(&["nft", "flush", "ruleset"]);
+    call.run(&cluster.node, "STATUS").failure().expect(51, &["weir-sources"]);
+    call.check(&cluster.node, &result).failure().expect(107, &["weir-sources"]);
+    assert!(arrives((&one, vips[1]), (&two, others[1])), "nothing is dropped without");
+    cluster.weir(Families::Dual, &cluster.node.container("next")).add(&cluster.node);
+    holds();
+    assert_eq!(call.add(&cluster.node), result, "a second ADD changes nothing");
+    // A configuration that allows less than it did.
+    let less = call.clone().configure("/allowed_source_prefixes", json!(null));
+    less.check(&cluster.node, &result).failure().expect(107, &["10.99.0.0/24", "[fd99::/64]"]);
+    less.add(&cluster.node);
+    assert!(!arrives((&router, vips[0]), (&two, others[0])));
+    assert!(arrives((&router, vips[1]), (&two, others[1])));
+    assert!(arrives((&one, own[0]), (&two, others[0])));
+    assert_eq!(allowed(&cluster).len(), 1);
+    call.delete(&cluster.node);
+    assert_eq!(allowed(&cluster), [] as [String; 0]);
+}
+
+#[test]
+fn what_a_container_was_allowed_goes_with_gc() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let [kept, lost] = ["kept", "lost"].map(|name| cluster.node.container(name));
+    let allowing = |container: &Container| {
+        let call = cluster.weir(Families::V4, container).configure("/cniVersion", "1.1.0".into());
+        call.configure("/allowed_source_prefixes", json!(["10.99.0.0/24"]))
+    };
+    for container in [&kept, &lost] {
+        allowing(container).add(&cluster.node);
+    }
+    assert_eq!(allowed(&cluster).len(), 2);
+    let valid = json!([{"containerID": "kept", "ifname": "eth0"}]);
+    let gc = allowing(&kept).configure("/cni.dev~1valid-attachments", valid);
+    let gc = gc.without("CNI_CONTAINERID").without("CNI_IFNAME").without("CNI_NETNS");
+    gc.run(&cluster.node, "GC").silence();
+    assert_eq!(allowed(&cluster).len(), 1);
+    allowing(&kept).delete(&cluster.node);
+    assert_eq!(allowed(&cluster), [] as [String; 0]);
 }
 
 #[test]
