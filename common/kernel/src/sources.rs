@@ -6,6 +6,7 @@ use weir_common::network::{
 };
 
 use crate::error::Error;
+use crate::link::Link;
 use crate::{Kernel, nft};
 
 impl Kernel {
@@ -64,17 +65,11 @@ impl Kernel {
         }
         Ok(())
     }
+}
 
-    /// Whether there are containers whose sources are checked.
-    ///
-    /// # Errors
-    /// The links cannot be listed.
-    pub async fn checks_sources(&self) -> Result<bool, Error> {
-        let links = self.host.links().await?;
-        Ok(links
-            .iter()
-            .any(|link| link.is_host_end() && link.source_check() == SourceCheck::Strict))
-    }
+/// Whether there are containers among those of these links whose sources are checked.
+pub(crate) fn are_checked(links: &[Link]) -> bool {
+    links.iter().any(|link| link.is_host_end() && link.source_check() == SourceCheck::Strict)
 }
 
 /// No reverse path filter: it does not know what else a container is allowed, and the

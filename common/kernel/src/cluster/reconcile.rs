@@ -12,6 +12,7 @@ use weir_common::network::{
 use super::interface::LinksAndAddresses;
 use crate::Kernel;
 use crate::error::Error;
+use crate::sources::are_checked;
 
 /// What a reconcile leaves as it is, because what is known of the cluster may not say all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +78,7 @@ impl Kernel {
         failures.extend(self.ensure_node(&forwarding).await.err());
         let nat = NodeNeeds { nat: Nat::Exactly(plan.nat.clone()), ..NodeNeeds::default() };
         failures.extend(self.ensure_node(&nat).await.err());
-        failures.extend(self.guard_sources().await.err().map(Into::into));
+        failures.extend(self.guard_sources(&links).await.err().map(Into::into));
         let applied = self.apply_cluster_with(&plan, &links).await;
         let has_conflicts = !applied.problems.is_empty();
         failures.extend(applied.failures.into_iter().map(Into::into));
@@ -93,8 +94,8 @@ impl Kernel {
     }
 
     /// Keeps the filter of what containers send, where any are checked.
-    async fn guard_sources(&self) -> Result<(), Error> {
-        match self.checks_sources().await? {
+    async fn guard_sources(&self, links: &LinksAndAddresses) -> Result<(), Error> {
+        match are_checked(&links.links) {
             true => self.ensure_source_filter().await,
             false => Ok(()),
         }
