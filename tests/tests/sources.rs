@@ -2,7 +2,8 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weir_tests::{Cluster, Container, Families, Place, host_interface};
@@ -192,6 +193,83 @@ fn what_a_container_was_allowed_goes_with_gc() {
     assert_eq!(allowed(&cluster).len(), 1);
     allowing(&kept).delete(&cluster.node);
     assert_eq!(allowed(&cluster), [] as [String; 0]);
+}
+
+/// Counts what passes the filter: packets of IPv6 that a host end has and that match.
+fn count(cluster: &Cluster, host_end: &str, counters: &[(&str, &str)]) -> impl Fn(&str) -> u64 {
+    let mut table = "table inet watch {\n".to_owned();
+    for (name, _) in counters {
+        table += &format!("counter {name} {{}}\n");
+    }
+    table += "chain passed {\ntype filter hook prerouting priority -290;\n";
+    for (name, what) in counters {
+        table += &format!("iifname {host_end} {what} counter name {name}\n");
+    }
+    cluster.node.run_with(&["nft", "-f", "-"], &(table + "}\n}\n"));
+    move |name| {
+        let counter = ["nft", "-j", "list", "counter", "inet", "watch", name];
+        let counter: Value = serde_json::from_str(&cluster.node.run(&counter)).expect("JSON");
+        counter["nftables"][1]["counter"]["packets"].as_u64().expect("a number of packets")
+    }
+}
+
+#[test]
+fn neighbour_discovery_and_multicast_groups_of_ipv6_work() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    let container = cluster.node.container("web");
+    let result = cluster.weir(Families::Dual, &container).add(&cluster.node);
+    // Type 135 is a neighbour solicitation (RFC 4861).
+    let counters = [
+        ("detection", "ip6 saddr :: icmpv6 type 135"),
+        ("solicitation", "ip6 saddr fe80::/10 icmpv6 type 135"),
+        ("report", "ip6 saddr fe80::/10 icmpv6 type mld2-listener-report"),
+        ("spoofed", "ip6 saddr fd00:98::1"),
+    ];
+    let passed = count(&cluster, host_interface(&result), &counters);
+    // A second address, with duplicate address detection, which Weir's own do without.
+    container.run(&["sysctl", "-w", "net.ipv6.conf.eth0.accept_dad=1"]);
+    container.run(&["ip", "address", "add", "fd00:98::7/128", "dev", "eth0"]);
+    let tentative = || container.run(&["ip", "-6", "address", "show", "tentative"]);
+    let until = |what: &str, holds: &dyn Fn() -> bool| {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !holds() {
+            assert!(Instant::now() < end, "{what}: {}", tentative());
+            sleep(Duration::from_millis(50));
+        }
+    };
+    until("the address is usable", &|| tentative().is_empty());
+    assert!(!container.run(&["ip", "-6", "address", "show", "dadfailed"]).contains("fd00:98"));
+    assert!(passed("detection") > 0);
+    // A group that it joins.
+    let joined = container.enter(|| UdpSocket::bind("[::]:0")).expect("a socket");
+    let index = container.link("eth0")["ifindex"].as_u64().expect("a number") as u32;
+    let group = "ff05::77".parse().unwrap();
+    container.enter(|| joined.join_multicast_v6(&group, index)).expect("a group");
+    until("a report comes", &|| passed("report") > 0);
+    // It looks for a neighbour.
+    container.succeeds(&["ping", "-n", "-q", "-c1", "-W1", "fe80::1%eth0"]);
+    until("a solicitation comes", &|| passed("solicitation") > 0);
+    let spoofed = "fd00:98::1".parse().unwrap();
+    cluster.node.run(&["ip", "address", "add", "fd00:97::1/128", "dev", "lo", "nodad"]);
+    assert!(!arrives((&container, spoofed), (&cluster.node, "fd00:97::1".parse().unwrap())));
+    assert_eq!(passed("spoofed"), 0);
+}
+
+#[test]
+fn a_dhcp_client_reaches_a_server_on_the_node() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let container = cluster.node.container("client");
+    cluster.weir(Families::V4, &container).add(&cluster.node);
+    let server = cluster.node.enter(|| UdpSocket::bind("0.0.0.0:67")).expect("a server");
+    server.set_read_timeout(Some(Duration::from_secs(3))).expect("a time limit");
+    // A client has no address yet.
+    container.run(&["ip", "-4", "address", "flush", "dev", "eth0"]);
+    container.run(&["ip", "route", "add", "255.255.255.255", "dev", "eth0"]);
+    let client = container.enter(|| UdpSocket::bind("0.0.0.0:68")).expect("a client");
+    client.set_broadcast(true).expect("broadcasts");
+    client.send_to(b"discover", "255.255.255.255:67").expect("sending");
+    let (_, from) = server.recv_from(&mut [0; 16]).expect("what the client sends");
+    assert_eq!(from, "0.0.0.0:68".parse().unwrap());
 }
 
 #[test]
