@@ -220,9 +220,11 @@ async fn connect(
         Ok(planned) => planned,
         Err(error) => return Err(undo(kernel, link.applied, error).await),
     };
-    let may_send_more = !(link.beside.is_empty() && call.configuration.allowed_sources.is_empty());
-    // What an earlier ADD allowed may not hold any more.
-    let may_send_more = may_send_more || link.present;
+    let host_interface = attachment.identity().host_interface();
+    let may_send_more = !link.beside.is_empty()
+        || !call.configuration.allowed_sources.is_empty()
+        // What an earlier ADD allowed may not hold any more.
+        || link.present && kernel.allows_more(Some(&host_interface));
     let applied = kernel.apply_after(link.applied, &steps).await;
     let mut applied = applied.map_err(|error| failure::of_plan(&error))?;
     if may_send_more {
@@ -231,7 +233,6 @@ async fn connect(
     if !node.is_kept_by_agent() {
         applied = make_node(kernel, attachment.families(), nat, (applied, limit)).await?;
     }
-    let host_interface = attachment.identity().host_interface();
     tracing::info!(host_interface, addresses = ?attachment.addresses(), "attached");
     Ok((result_of(call, &attachment, addresses), applied))
 }
