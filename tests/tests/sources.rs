@@ -2,11 +2,10 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use weir_tests::{Cluster, Container, Families, Place, host_interface};
+use weir_tests::{Agent, Cluster, Container, Families, Network, Place, host_interface, until};
 
 /// How long nothing must come for a packet to count as dropped: what comes, comes at once.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -195,6 +194,24 @@ fn what_a_container_was_allowed_goes_with_gc() {
     assert_eq!(allowed(&cluster), [] as [String; 0]);
 }
 
+#[test]
+fn the_agent_brings_the_filter_back_with_what_it_allows() {
+    let network = Network::new();
+    let cluster = Cluster::embedded_on(network.node(1)).with_pools(Families::V4);
+    cluster.node.run(&["sysctl", "-w", "net.ipv4.conf.all.rp_filter=0"]);
+    let _agent = Agent::start(&cluster.node, &cluster.store, "n1", &[]);
+    let [router, other] = ["router", "other"].map(|name| cluster.node.container(name));
+    let allowed_more = json!(["10.99.0.0/24"]);
+    let call = cluster.weir(Families::V4, &router);
+    call.configure("/allowed_source_prefixes", allowed_more).add(&cluster.node);
+    let to = addresses(&cluster.weir(Families::V4, &other).add(&cluster.node))[0];
+    let sends = |source: &str| arrives((&router, source.parse().unwrap()), (&other, to));
+    assert!(sends("10.99.0.7") && !sends("10.98.0.7"));
+    cluster.node.run(&["nft", "flush", "ruleset"]);
+    until("the filter is back", || !sends("10.98.0.7"));
+    until("with what it allows", || sends("10.99.0.7"));
+}
+
 /// Counts what passes the filter: packets of IPv6 that a host end has and that match.
 fn count(cluster: &Cluster, host_end: &str, counters: &[(&str, &str)]) -> impl Fn(&str) -> u64 {
     let mut table = "table inet watch {\n".to_owned();
@@ -230,14 +247,7 @@ fn neighbour_discovery_and_multicast_groups_of_ipv6_work() {
     container.run(&["sysctl", "-w", "net.ipv6.conf.eth0.accept_dad=1"]);
     container.run(&["ip", "address", "add", "fd00:98::7/128", "dev", "eth0"]);
     let tentative = || container.run(&["ip", "-6", "address", "show", "tentative"]);
-    let until = |what: &str, holds: &dyn Fn() -> bool| {
-        let end = Instant::now() + Duration::from_secs(10);
-        while !holds() {
-            assert!(Instant::now() < end, "{what}: {}", tentative());
-            sleep(Duration::from_millis(50));
-        }
-    };
-    until("the address is usable", &|| tentative().is_empty());
+    until("the address is usable", || tentative().is_empty());
     assert!(!container.run(&["ip", "-6", "address", "show", "dadfailed"]).contains("fd00:98"));
     assert!(passed("detection") > 0);
     // A group that it joins.
@@ -245,10 +255,10 @@ fn neighbour_discovery_and_multicast_groups_of_ipv6_work() {
     let index = container.link("eth0")["ifindex"].as_u64().expect("a number") as u32;
     let group = "ff05::77".parse().unwrap();
     container.enter(|| joined.join_multicast_v6(&group, index)).expect("a group");
-    until("a report comes", &|| passed("report") > 0);
+    until("a report comes", || passed("report") > 0);
     // It looks for a neighbour.
     container.succeeds(&["ping", "-n", "-q", "-c1", "-W1", "fe80::1%eth0"]);
-    until("a solicitation comes", &|| passed("solicitation") > 0);
+    until("a solicitation comes", || passed("solicitation") > 0);
     let spoofed = "fd00:98::1".parse().unwrap();
     cluster.node.run(&["ip", "address", "add", "fd00:97::1/128", "dev", "lo", "nodad"]);
     assert!(!arrives((&container, spoofed), (&cluster.node, "fd00:97::1".parse().unwrap())));
