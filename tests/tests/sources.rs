@@ -194,6 +194,28 @@ fn what_a_container_was_allowed_goes_with_gc() {
     assert_eq!(allowed(&cluster), [] as [String; 0]);
 }
 
+/// An nft that refuses the NAT's table.
+const WITHOUT_NAT: &str = r#"#!/bin/sh
+input=$(cat)
+case $input in *'"table":"weir"'*) exit 1 ;; esac
+printf %s "$input" | exec /usr/sbin/nft "$@"
+"#;
+
+#[test]
+fn what_a_container_was_allowed_goes_with_an_add_that_fails() {
+    let cluster = Cluster::embedded();
+    cluster.create_pool("blue", json!({"cidr": "10.7.0.0/24", "natOutgoing": true}));
+    cluster.node.write("/run/refusing/nft", WITHOUT_NAT);
+    cluster.node.run(&["chmod", "+x", "/run/refusing/nft"]);
+    let call = cluster.weir(Families::V4, &cluster.node.container("web"));
+    let call = call.configure("/allowed_source_prefixes", json!(["10.99.0.0/24"]));
+    let refused = call.clone().with("PATH", "/run/refusing:/usr/bin:/bin");
+    refused.run(&cluster.node, "ADD").failure().expect(105, &["nft replace table inet weir"]);
+    assert_eq!(allowed(&cluster), [] as [String; 0]);
+    call.add(&cluster.node);
+    assert_eq!(allowed(&cluster).len(), 1);
+}
+
 #[test]
 fn the_agent_brings_the_filter_back_with_what_it_allows() {
     let network = Network::new();
