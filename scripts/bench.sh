@@ -3,7 +3,8 @@
 # etcd, beside Debian's ptp and host-local, all in turn in one run.
 #
 # Prints Markdown for docs/performance.md. The argument is the number of rounds
-# (100 unless given). With --micro it measures functions of the pure core instead
+# (100 unless given); "sources" after it measures only what the filter of what
+# containers send costs. With --micro it measures functions of the pure core instead
 # (common/benches/core.rs). Let nothing else run on the machine.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh

@@ -17,13 +17,15 @@ const SBR_WITHOUT_LINK: &str = "plugin type=\"sbr\" failed (delete): Failed to g
 
 /// What a node keeps when its last container is gone: it goes on forwarding
 /// (docs/attachment.md, "Undo"), for which the kernel adds anycast addresses of routers,
-/// and takes router advertisements all the same; and it has its blocks.
+/// and takes router advertisements all the same; it has its blocks; and GC removes the
+/// filter of what containers send, not DEL.
 const KEPT_BY_WEIR: &[&str] = &[
     "/forwarding = ",
     "/ip_forward = ",
     "/accept_ra = ",
     r#""type":"anycast""#,
     r#""type":"blackhole""#,
+    "weir-sources",
 ];
 
 /// The chains that portmap shares among containers, and those of the kernel's hooks from
@@ -141,11 +143,16 @@ impl World {
     /// Whether a server at port 80 of the container can be reached from outside
     /// at port 8080 of this address of the node.
     fn is_published_at(&self, address: &str) -> bool {
+        self.is_published_to(self.network.router(), address)
+    }
+
+    /// The same, from anywhere.
+    fn is_published_to(&self, place: &impl Place, address: &str) -> bool {
         let bind = || TcpListener::bind("[::]:80");
         let _server = self.container.enter(bind).expect("port 80 is free");
         let published = SocketAddr::new(address.parse().expect("an address"), 8080);
         let connect = || TcpStream::connect_timeout(&published, Duration::from_secs(3)).is_ok();
-        self.network.router().enter(connect)
+        place.enter(connect)
     }
 }
 
@@ -166,6 +173,10 @@ fn portmap() {
     world.cluster.node.run(&["ln", "-s", iptables, WITHOUT_IP6TABLES]);
     world.life_cycle(&tool.with("PATH", WITHOUT_IP6TABLES), KEPT_BY_PORTMAP, |_| {
         assert!(world.is_published_at("172.30.0.11"));
+        assert!(world.is_published_to(&world.container, "172.30.0.11"), "the way back in");
+        // By the loopback, for which portmap has the host end take 127.0.0.0/8.
+        assert!(world.is_published_to(&world.cluster.node, "127.0.0.1"));
+        assert!(world.is_published_to(&world.cluster.node, "172.30.0.11"));
     });
 }
 

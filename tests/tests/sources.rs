@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
-use serde_json::Value;
-use weir_tests::{Cluster, Container, Families, Place, host_interface};
+use serde_json::{Value, json};
+use weir_tests::{Agent, Cluster, Container, Families, Network, Place, host_interface, until};
 
 /// How long nothing must come for a packet to count as dropped: what comes, comes at once.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -116,6 +116,192 @@ fn a_container_with_two_interfaces_sends_with_the_addresses_of_both_by_each() {
     // Once the second interface is gone its address is as strange as any.
     second.delete(&cluster.node);
     assert!(!arrives((&one, more[1]), (&two, others[1])));
+}
+
+/// The elements of both sets of the filter.
+fn allowed(cluster: &Cluster) -> Vec<String> {
+    let table = cluster.node.run(&["nft", "-j", "list", "table", "inet", "weir-sources"]);
+    let table: Value = serde_json::from_str(&table).expect("nft prints JSON");
+    let objects = table["nftables"].as_array().expect("a list").iter();
+    let elements = objects.filter_map(|object| object["set"]["elem"].as_array()).flatten();
+    elements.map(Value::to_string).collect()
+}
+
+#[test]
+fn a_container_sends_from_the_prefixes_that_it_is_allowed_too() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    cluster.node.run(&["sysctl", "-w", "net.ipv4.conf.all.rp_filter=0"]);
+    let [(one, own), (two, others)] = pair(&cluster);
+    let router = cluster.node.container("router");
+    let call = cluster
+        .weir(Families::Dual, &router)
+        .configure("/cniVersion", "1.1.0".into())
+        .configure("/allowed_source_prefixes", json!(["10.99.0.0/24", "10.99.0.7"]));
+    let asked = json!({"cni": {"allowed_source_prefixes": ["fd99::/64"]}});
+    let call = call.configure("/args", asked);
+    let result = call.add(&cluster.node);
+    let vips: [IpAddr; 2] = ["10.99.0.7", "fd99::7"].map(|it| it.parse().unwrap());
+    let strange: [IpAddr; 2] = ["10.98.0.7", "fd98::7"].map(|it| it.parse().unwrap());
+    let holds = || {
+        for family in 0..2 {
+            let to = (&two, others[family]);
+            assert!(arrives((&router, vips[family]), to), "{}", vips[family]);
+            assert!(!arrives((&router, strange[family]), to), "{}", strange[family]);
+            // Nobody else may.
+            assert!(!arrives((&one, vips[family]), to), "{}", vips[family]);
+        }
+    };
+    holds();
+    call.check(&cluster.node, &result).silence();
+    // The table is lost.
+    cluster.node.run(&["nft", "flush", "ruleset"]);
+    call.run(&cluster.node, "STATUS").failure().expect(51, &["weir-sources"]);
+    call.check(&cluster.node, &result).failure().expect(107, &["weir-sources"]);
+    assert!(arrives((&one, vips[1]), (&two, others[1])), "nothing is dropped without");
+    cluster.weir(Families::Dual, &cluster.node.container("next")).add(&cluster.node);
+    holds();
+    assert_eq!(call.add(&cluster.node), result, "a second ADD changes nothing");
+    // A configuration that allows less than it did.
+    let less = call.clone().configure("/allowed_source_prefixes", json!(null));
+    less.check(&cluster.node, &result).failure().expect(107, &["10.99.0.0/24", "[fd99::/64]"]);
+    less.add(&cluster.node);
+    assert!(!arrives((&router, vips[0]), (&two, others[0])));
+    assert!(arrives((&router, vips[1]), (&two, others[1])));
+    assert!(arrives((&one, own[0]), (&two, others[0])));
+    assert_eq!(allowed(&cluster).len(), 1);
+    call.delete(&cluster.node);
+    assert_eq!(allowed(&cluster), [] as [String; 0]);
+}
+
+#[test]
+fn what_a_container_was_allowed_goes_with_gc() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let [kept, lost] = ["kept", "lost"].map(|name| cluster.node.container(name));
+    let allowing = |container: &Container| {
+        let call = cluster.weir(Families::V4, container).configure("/cniVersion", "1.1.0".into());
+        call.configure("/allowed_source_prefixes", json!(["10.99.0.0/24"]))
+    };
+    for container in [&kept, &lost] {
+        allowing(container).add(&cluster.node);
+    }
+    assert_eq!(allowed(&cluster).len(), 2);
+    let valid = json!([{"containerID": "kept", "ifname": "eth0"}]);
+    let gc = allowing(&kept).configure("/cni.dev~1valid-attachments", valid);
+    let gc = gc.without("CNI_CONTAINERID").without("CNI_IFNAME").without("CNI_NETNS");
+    gc.run(&cluster.node, "GC").silence();
+    assert_eq!(allowed(&cluster).len(), 1);
+    allowing(&kept).delete(&cluster.node);
+    assert_eq!(allowed(&cluster), [] as [String; 0]);
+}
+
+/// An nft that refuses the NAT's table.
+const WITHOUT_NAT: &str = r#"#!/bin/sh
+input=$(cat)
+case $input in *'"table":"weir"'*) exit 1 ;; esac
+printf %s "$input" | exec /usr/sbin/nft "$@"
+"#;
+
+#[test]
+fn what_a_container_was_allowed_goes_with_an_add_that_fails() {
+    let cluster = Cluster::embedded();
+    cluster.create_pool("blue", json!({"cidr": "10.7.0.0/24", "natOutgoing": true}));
+    cluster.node.write("/run/refusing/nft", WITHOUT_NAT);
+    cluster.node.run(&["chmod", "+x", "/run/refusing/nft"]);
+    let call = cluster.weir(Families::V4, &cluster.node.container("web"));
+    let call = call.configure("/allowed_source_prefixes", json!(["10.99.0.0/24"]));
+    let refused = call.clone().with("PATH", "/run/refusing:/usr/bin:/bin");
+    refused.run(&cluster.node, "ADD").failure().expect(105, &["nft replace table inet weir"]);
+    assert_eq!(allowed(&cluster), [] as [String; 0]);
+    call.add(&cluster.node);
+    assert_eq!(allowed(&cluster).len(), 1);
+}
+
+#[test]
+fn the_agent_brings_the_filter_back_with_what_it_allows() {
+    let network = Network::new();
+    let cluster = Cluster::embedded_on(network.node(1)).with_pools(Families::V4);
+    cluster.node.run(&["sysctl", "-w", "net.ipv4.conf.all.rp_filter=0"]);
+    let _agent = Agent::start(&cluster.node, &cluster.store, "n1", &[]);
+    let [router, other] = ["router", "other"].map(|name| cluster.node.container(name));
+    let allowed_more = json!(["10.99.0.0/24"]);
+    let call = cluster.weir(Families::V4, &router);
+    call.configure("/allowed_source_prefixes", allowed_more).add(&cluster.node);
+    let to = addresses(&cluster.weir(Families::V4, &other).add(&cluster.node))[0];
+    let sends = |source: &str| arrives((&router, source.parse().unwrap()), (&other, to));
+    assert!(sends("10.99.0.7") && !sends("10.98.0.7"));
+    cluster.node.run(&["nft", "flush", "ruleset"]);
+    until("the filter is back", || !sends("10.98.0.7"));
+    until("with what it allows", || sends("10.99.0.7"));
+}
+
+/// Counts what passes the filter: packets of IPv6 that a host end has and that match.
+fn count(cluster: &Cluster, host_end: &str, counters: &[(&str, &str)]) -> impl Fn(&str) -> u64 {
+    let mut table = "table inet watch {\n".to_owned();
+    for (name, _) in counters {
+        table += &format!("counter {name} {{}}\n");
+    }
+    table += "chain passed {\ntype filter hook prerouting priority -290;\n";
+    for (name, what) in counters {
+        table += &format!("iifname {host_end} {what} counter name {name}\n");
+    }
+    cluster.node.run_with(&["nft", "-f", "-"], &(table + "}\n}\n"));
+    move |name| {
+        let counter = ["nft", "-j", "list", "counter", "inet", "watch", name];
+        let counter: Value = serde_json::from_str(&cluster.node.run(&counter)).expect("JSON");
+        counter["nftables"][1]["counter"]["packets"].as_u64().expect("a number of packets")
+    }
+}
+
+#[test]
+fn neighbour_discovery_and_multicast_groups_of_ipv6_work() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    let container = cluster.node.container("web");
+    let result = cluster.weir(Families::Dual, &container).add(&cluster.node);
+    // Type 135 is a neighbour solicitation (RFC 4861).
+    let counters = [
+        ("detection", "ip6 saddr :: icmpv6 type 135"),
+        ("solicitation", "ip6 saddr fe80::/10 icmpv6 type 135"),
+        ("report", "ip6 saddr fe80::/10 icmpv6 type mld2-listener-report"),
+        ("spoofed", "ip6 saddr fd00:98::1"),
+    ];
+    let passed = count(&cluster, host_interface(&result), &counters);
+    // A second address, with duplicate address detection, which Weir's own do without.
+    container.run(&["sysctl", "-w", "net.ipv6.conf.eth0.accept_dad=1"]);
+    container.run(&["ip", "address", "add", "fd00:98::7/128", "dev", "eth0"]);
+    let tentative = || container.run(&["ip", "-6", "address", "show", "tentative"]);
+    until("the address is usable", || tentative().is_empty());
+    assert!(!container.run(&["ip", "-6", "address", "show", "dadfailed"]).contains("fd00:98"));
+    assert!(passed("detection") > 0);
+    // A group that it joins.
+    let joined = container.enter(|| UdpSocket::bind("[::]:0")).expect("a socket");
+    let index = container.link("eth0")["ifindex"].as_u64().expect("a number") as u32;
+    let group = "ff05::77".parse().unwrap();
+    container.enter(|| joined.join_multicast_v6(&group, index)).expect("a group");
+    until("a report comes", || passed("report") > 0);
+    // It looks for a neighbour.
+    container.succeeds(&["ping", "-n", "-q", "-c1", "-W1", "fe80::1%eth0"]);
+    until("a solicitation comes", || passed("solicitation") > 0);
+    let spoofed = "fd00:98::1".parse().unwrap();
+    cluster.node.run(&["ip", "address", "add", "fd00:97::1/128", "dev", "lo", "nodad"]);
+    assert!(!arrives((&container, spoofed), (&cluster.node, "fd00:97::1".parse().unwrap())));
+    assert_eq!(passed("spoofed"), 0);
+}
+
+#[test]
+fn a_dhcp_client_reaches_a_server_on_the_node() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let container = cluster.node.container("client");
+    cluster.weir(Families::V4, &container).add(&cluster.node);
+    let server = cluster.node.enter(|| UdpSocket::bind("0.0.0.0:67")).expect("a server");
+    server.set_read_timeout(Some(Duration::from_secs(3))).expect("a time limit");
+    // A client has no address yet.
+    container.run(&["ip", "-4", "address", "flush", "dev", "eth0"]);
+    container.run(&["ip", "route", "add", "255.255.255.255", "dev", "eth0"]);
+    let client = container.enter(|| UdpSocket::bind("0.0.0.0:68")).expect("a client");
+    client.set_broadcast(true).expect("broadcasts");
+    client.send_to(b"discover", "255.255.255.255:67").expect("sending");
+    let (_, from) = server.recv_from(&mut [0; 16]).expect("what the client sends");
+    assert_eq!(from, "0.0.0.0:68".parse().unwrap());
 }
 
 #[test]

@@ -188,6 +188,10 @@ impl Kernel {
                 let index = indices.of(self, Side::Host, link)?;
                 self.set_alias(step, index, alias).await?;
             }
+            Step::AddNames { link, names } => {
+                let index = indices.of(self, Side::Host, link)?;
+                self.add_names(step, index, names).await?;
+            }
             Step::SetSysctl(sysctl) => return self.set_sysctl(sysctl),
             Step::SetLinkUp { side, link } => {
                 self.set_up(step, *side, indices.of(self, *side, link)?).await?;

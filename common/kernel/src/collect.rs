@@ -73,6 +73,7 @@ impl Kernel {
                 up: link.up,
                 carrier: link.carrier,
                 is_checked: link.source_check() == SourceCheck::Strict,
+                allowed_sources: link.allowed_sources(),
                 addresses: addresses.remove(&link.index).unwrap_or_default(),
                 ready_for: Families::default(),
             };

@@ -1,17 +1,21 @@
 //! Links: the veth pair, lookups, deletion.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use futures_util::StreamExt;
+use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use weir_common::link::{MacAddress, SourceCheck};
-use weir_common::network::{AttachmentIdentity, HOST_MAC, Side, Step, UNCHECKED_GROUP, Veth};
+use weir_common::network::{
+    AttachmentIdentity, HOST_MAC, Side, Step, UNCHECKED_GROUP, Veth, allowed_source_of,
+};
 
 use crate::Kernel;
 use crate::error::Error;
@@ -24,6 +28,7 @@ pub(crate) struct Link {
     pub(crate) name: String,
     pub(crate) kind: Option<String>,
     pub(crate) alias: Option<String>,
+    pub(crate) other_names: Vec<String>,
     pub(crate) mac: Option<MacAddress>,
     pub(crate) mtu: u32,
     pub(crate) up: bool,
@@ -41,6 +46,7 @@ impl Link {
             name: String::new(),
             kind: None,
             alias: None,
+            other_names: Vec::new(),
             mac: None,
             mtu: 0,
             up: flags.contains(LinkFlags::Up),
@@ -53,6 +59,12 @@ impl Link {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::PropList(names) => {
+                    link.other_names.extend(names.into_iter().filter_map(|name| match name {
+                        Prop::AltIfName(name) => Some(name),
+                        _ => None,
+                    }));
+                }
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Group(group) => link.group = group,
                 LinkAttribute::Link(index) => link.peer_index = Some(index),
@@ -82,6 +94,12 @@ impl Link {
     /// What its container may send, where it is a host end.
     pub(crate) fn source_check(&self) -> SourceCheck {
         if self.group == UNCHECKED_GROUP { SourceCheck::Off } else { SourceCheck::Strict }
+    }
+
+    /// What its container may send from besides its addresses, where it is a host end.
+    pub(crate) fn allowed_sources(&self) -> BTreeSet<IpNet> {
+        let names = self.other_names.iter();
+        names.filter_map(|name| allowed_source_of(&self.name, name)).collect()
     }
 
     /// Whether it is the host's end of `identity`'s veth: its alias says so, or
@@ -221,6 +239,17 @@ impl Kernel {
         let message = LinkUnspec::new_with_index(index).alias(alias).build();
         let outcome = self.host.handle().link().change(message).execute().await;
         outcome.map_err(|error| Error::refused(step, into_io(error)))
+    }
+
+    pub(crate) async fn add_names(
+        &self,
+        step: &Step,
+        index: u32,
+        names: &[String],
+    ) -> Result<(), Error> {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let request = self.host.handle().link().property_add(index).alt_ifname(&names);
+        request.execute().await.map_err(|error| Error::refused(step, into_io(error)))
     }
 
     pub(crate) async fn set_up(&self, step: &Step, side: Side, index: u32) -> Result<(), Error> {

@@ -12,7 +12,9 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use serde_json::{Value, json};
-use weir_common::network::{Before, NatTable, NftTable, OtherSources, SourceFilter, TunnelFilter};
+use weir_common::network::{
+    AllowedSources, Before, NatTable, NftTable, SourceFilter, TunnelFilter,
+};
 
 use crate::error::Error;
 use crate::{Kernel, dump};
@@ -59,26 +61,30 @@ impl Kernel {
         Ok(is_installed(Some(&SourceFilter), &rules))
     }
 
-    /// Whether the filter of what containers send knows a container with several host ends.
-    /// One that cannot be asked knows none.
-    pub fn has_other_sources(&self) -> bool {
-        let has_elements = |set: &String| {
+    /// Whether the filter of what containers send allows anything more than their own
+    /// addresses; with a host end, whether it allows its container more. One that cannot be
+    /// asked allows nothing.
+    pub fn allows_more(&self, host_end: Option<&str>) -> bool {
+        let set_allows = |set: &String| {
+            let listed = listed(abi::GET_ELEMENT, SourceFilter::NAME, Some(set));
             let header = abi::FAMILY_HEADER
                 + name_attribute(abi::TABLE, SourceFilter::NAME).len()
                 + name_attribute(abi::SET, set).len();
-            // The list of elements has a header too.
-            let is_filled = |body: &Vec<u8>| body.len() > header + 4;
-            let listed = listed(abi::GET_ELEMENT, SourceFilter::NAME, Some(set));
-            listed.is_ok_and(|bodies| bodies.iter().any(is_filled))
+            let allows = |body: &Vec<u8>| match host_end {
+                // The list of elements has a header too.
+                None => body.len() > header + 4,
+                Some(name) => body.windows(name.len()).any(|window| window == name.as_bytes()),
+            };
+            listed.is_ok_and(|bodies| bodies.iter().any(allows))
         };
-        SourceFilter::sets().iter().any(has_elements)
+        SourceFilter::sets().iter().any(set_allows)
     }
 
     /// Fills the sets of the filter of what containers send.
     ///
     /// # Errors
     /// The filter is not installed, or the program nft refuses.
-    pub(crate) fn fill_source_filter(&self, sources: &OtherSources) -> Result<(), Error> {
+    pub(crate) fn fill_source_filter(&self, sources: &AllowedSources) -> Result<(), Error> {
         let action = "nft add element inet weir-sources";
         install::<SourceFilter>(&SourceFilter::fill(sources), action)
     }

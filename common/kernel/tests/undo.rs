@@ -55,6 +55,7 @@ async fn fails_everywhere_without_a_trace(container: &Other) {
     let attachment = Attachment::new(AttachmentRequest {
         allow_ip_forwarding: Some(true),
         source_check: SourceCheck::Strict,
+        allowed_sources: Default::default(),
         ..request("one", &["10.1.0.1", "fd00:1::1"])
     })
     .unwrap();

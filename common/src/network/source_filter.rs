@@ -1,8 +1,8 @@
 //! The filter of what containers send, as data.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::attachment::AttachmentState;
@@ -19,20 +19,21 @@ const PRIORITY: i32 = -300;
 /// (`source_check: off`); "free" in ASCII. `ip link show group` lists them.
 pub const UNCHECKED_GROUP: u32 = u32::from_be_bytes(*b"free");
 
-/// The addresses of a container that come in by another of its host ends, as (host end,
-/// address).
-pub type OtherSources = BTreeSet<(String, IpAddr)>;
+/// What containers may send besides the addresses that the node routes back to their host
+/// end, as (host end, prefix). No two prefixes of a host end overlap.
+pub type AllowedSources = BTreeSet<(String, IpNet)>;
 
 /// The table that keeps containers from sending as somebody else:
 ///
 /// - Nothing from a container goes to the node's loopback, whatever another program
 ///   (portmap) lets the host end route there.
 /// - A packet whose source the node does not route back to the same host end is dropped,
-///   unless it is an address of another interface of the same container. The kernel lets
-///   ::, fe80::/10 and 0.0.0.0 through where they belong (duplicate address detection,
-///   neighbour discovery, DHCP: `nft_fib_ipv4.c`, `nft_fib_ipv6.c`).
+///   unless its container is allowed the source. The kernel lets ::, fe80::/10 and 0.0.0.0
+///   through where they belong (duplicate address detection, neighbour discovery, DHCP:
+///   `nft_fib_ipv4.c`, `nft_fib_ipv6.c`).
 ///
-/// Its size does not depend on how many containers there are.
+/// How many rules and sets it has does not depend on how many containers there are, and
+/// the sets are looked at for packets only that would be dropped without them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceFilter;
 
@@ -46,18 +47,24 @@ impl NftTable for SourceFilter {
     }
 
     fn rules(&self) -> usize {
-        4
+        3
     }
 
     fn contents(&self, comment: &str) -> Vec<Value> {
         let from_host_end = || matches(meta("iifname"), "==", json!("weir*"));
         let loopback = json!({ "prefix": { "addr": "127.0.0.0", "len": 8 } });
-        let back = json!({ "fib": { "result": "oif", "flags": ["saddr", "iif"] } });
         let filter = |expression| rule(Self::NAME, CHAIN, comment, expression);
-        let other = |protocol: &str, suffix: &str| {
+        let strange = |protocol: &str, of_protocol: &str, suffix: &str| {
+            let back = json!({ "fib": { "result": "oif", "flags": ["saddr", "iif"] } });
             let source = json!({ "concat": [meta("iifname"), payload(protocol, "saddr")] });
-            let known = matches(source, "==", json!(format!("@{}", set_name(suffix))));
-            filter(vec![known, json!({ "accept": null })])
+            filter(vec![
+                matches(meta("nfproto"), "==", json!(of_protocol)),
+                from_host_end(),
+                matches(meta("iifgroup"), "!=", json!(UNCHECKED_GROUP)),
+                matches(back, "==", json!(false)),
+                matches(source, "!=", json!(format!("@{}", set_name(suffix)))),
+                json!({ "drop": null }),
+            ])
         };
         vec![
             set("v4", "ipv4_addr"),
@@ -71,14 +78,8 @@ impl NftTable for SourceFilter {
                 matches(payload("ip", "daddr"), "==", loopback),
                 json!({ "drop": null }),
             ]),
-            other("ip", "v4"),
-            other("ip6", "v6"),
-            filter(vec![
-                from_host_end(),
-                matches(meta("iifgroup"), "!=", json!(UNCHECKED_GROUP)),
-                matches(back, "==", json!(false)),
-                json!({ "drop": null }),
-            ]),
+            strange("ip", "ipv4", "v4"),
+            strange("ip6", "ipv6", "v6"),
         ]
     }
 
@@ -99,16 +100,19 @@ impl SourceFilter {
     }
 
     /// The document, in nft's JSON, that makes `sources` the content of the table's sets.
-    pub fn fill(sources: &OtherSources) -> Value {
+    pub fn fill(sources: &AllowedSources) -> Value {
         let mut commands = Vec::new();
         for (suffix, is_v4) in [("v4", true), ("v6", false)] {
             let named = json!({
                 "family": "inet", "table": Self::NAME, "name": set_name(suffix),
             });
             commands.push(json!({ "flush": { "set": named } }));
-            let of_family = sources.iter().filter(|(_, address)| address.is_ipv4() == is_v4);
+            let of_family = sources.iter().filter(|(_, prefix)| prefix.addr().is_ipv4() == is_v4);
             let elements: Vec<Value> = of_family
-                .map(|(host_end, address)| json!({ "concat": [host_end, address] }))
+                .map(|(host_end, prefix)| {
+                    let (addr, len) = (prefix.addr(), prefix.prefix_len());
+                    json!({ "concat": [host_end, { "prefix": { "addr": addr, "len": len } }] })
+                })
                 .collect();
             if !elements.is_empty() {
                 let mut element = named;
@@ -120,33 +124,38 @@ impl SourceFilter {
     }
 }
 
-/// The addresses by which containers with several host ends may send from each of them:
-/// those of their others.
-pub fn other_sources(attachments: &[AttachmentState]) -> OtherSources {
+/// What the containers of these attachments may send besides the addresses that the node
+/// routes back: the prefixes that they were allowed, and, where one has several host ends,
+/// the addresses of its others.
+pub fn allowed_sources(attachments: &[AttachmentState]) -> AllowedSources {
     let mut containers: BTreeMap<&str, Vec<&AttachmentState>> = BTreeMap::new();
     for attachment in attachments {
         containers.entry(attachment.identity.container_id()).or_default().push(attachment);
     }
-    let mut sources = OtherSources::new();
-    for own in containers.into_values().filter(|own| own.len() > 1) {
+    let mut sources = AllowedSources::new();
+    for own in containers.into_values() {
         for (place, attachment) in own.iter().enumerate() {
             let others = own.iter().enumerate().filter(|(other, _)| *other != place);
             let addresses = others.flat_map(|(_, other)| &other.addresses);
+            let addresses = addresses.map(|address| IpNet::from(*address));
+            let allowed = attachment.allowed_sources.iter().copied().chain(addresses).collect();
             let host_end = attachment.identity.host_interface();
-            sources.extend(addresses.map(|address| (host_end.clone(), *address)));
+            // nft takes no overlapping intervals.
+            let apart = IpNet::aggregate(&allowed);
+            sources.extend(apart.into_iter().map(|prefix| (host_end.clone(), prefix)));
         }
     }
     sources
 }
 
 fn set_name(suffix: &str) -> String {
-    format!("other_sources_{suffix}")
+    format!("allowed_{suffix}")
 }
 
 fn set(suffix: &str, address: &str) -> Value {
     json!({ "add": { "set": {
         "family": "inet", "table": SourceFilter::NAME, "name": set_name(suffix),
-        "type": ["ifname", address],
+        "type": ["ifname", address], "flags": ["interval"],
     } } })
 }
 
@@ -163,30 +172,52 @@ mod tests {
     use super::*;
     use crate::network::attachment::{AttachmentIdentity, Families};
 
-    fn attachment(container: &str, interface: &str, addresses: &[&str]) -> AttachmentState {
+    fn attachment(interface: &str, addresses: &[&str], allowed: &[&str]) -> AttachmentState {
         AttachmentState {
-            identity: AttachmentIdentity::new("pods", container, interface).unwrap(),
+            identity: AttachmentIdentity::new("pods", "c1", interface).unwrap(),
             up: true,
             carrier: true,
             is_checked: true,
+            allowed_sources: allowed.iter().map(|prefix| prefix.parse().unwrap()).collect(),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             ready_for: Families::default(),
         }
     }
 
+    fn texts(attachments: &[AttachmentState]) -> Vec<String> {
+        let text = |(host_end, prefix): &(String, IpNet)| {
+            let mut ends = attachments.iter();
+            let end = ends.find(|it| it.identity.host_interface() == *host_end).unwrap();
+            format!("{} {prefix}", end.identity.interface())
+        };
+        let mut texts: Vec<String> = allowed_sources(attachments).iter().map(text).collect();
+        texts.sort();
+        texts
+    }
+
     #[test]
-    fn only_a_container_with_several_host_ends_has_other_sources() {
-        let first = attachment("c1", "eth0", &["10.0.0.1", "fd00::1"]);
-        let second = attachment("c1", "net1", &["10.1.0.1"]);
-        let alone = attachment("c2", "eth0", &["10.0.0.2"]);
-        assert_eq!(other_sources(&[first.clone(), alone.clone()]), OtherSources::new());
-        let (one, two) = (first.identity.host_interface(), second.identity.host_interface());
-        let expected = [
-            (one, "10.1.0.1".parse().unwrap()),
-            (two.clone(), "10.0.0.1".parse().unwrap()),
-            (two, "fd00::1".parse().unwrap()),
-        ];
-        assert_eq!(other_sources(&[first, alone, second]), OtherSources::from(expected));
+    fn a_container_with_several_host_ends_may_send_by_each_from_the_others_addresses() {
+        let first = attachment("eth0", &["10.0.0.1", "fd00::1"], &[]);
+        assert_eq!(allowed_sources(std::slice::from_ref(&first)), AllowedSources::new());
+        let second = attachment("net1", &["10.1.0.1"], &[]);
+        let mut alone = attachment("eth0", &["10.0.0.2"], &[]);
+        alone.identity = AttachmentIdentity::new("pods", "c2", "eth0").unwrap();
+        let expected = ["eth0 10.1.0.1/32", "net1 10.0.0.1/32", "net1 fd00::1/128"];
+        assert_eq!(texts(&[first, alone, second]), expected);
+    }
+
+    #[test]
+    fn prefixes_that_are_allowed_hold_for_their_host_end_and_do_not_overlap() {
+        let allowed = ["10.9.0.0/24", "10.9.0.7/32", "10.1.0.0/16", "fd09::/64"];
+        let first = attachment("eth0", &["10.0.0.1"], &allowed);
+        assert_eq!(
+            texts(std::slice::from_ref(&first)),
+            ["eth0 10.1.0.0/16", "eth0 10.9.0.0/24", "eth0 fd09::/64"]
+        );
+        let second = attachment("net1", &["10.1.0.1"], &[]);
+        let expected =
+            ["eth0 10.1.0.0/16", "eth0 10.9.0.0/24", "eth0 fd09::/64", "net1 10.0.0.1/32"];
+        assert_eq!(texts(&[first, second]), expected);
     }
 
     #[test]
@@ -197,10 +228,11 @@ mod tests {
 
     #[test]
     fn the_sets_hold_what_they_are_filled_with_and_nothing_else() {
-        let empty = SourceFilter::fill(&OtherSources::new()).to_string();
+        let empty = SourceFilter::fill(&AllowedSources::new()).to_string();
         assert_eq!((empty.matches("flush").count(), empty.matches("elem").count()), (2, 0));
-        let one = OtherSources::from([("weir84bd87e317f".to_owned(), "fd00::1".parse().unwrap())]);
-        let text = SourceFilter::fill(&one).to_string();
-        assert!(text.contains(r#"{"concat":["weir84bd87e317f","fd00::1"]}"#), "{text}");
+        let one = ("weir84bd87e317f".to_owned(), "fd00::/64".parse().unwrap());
+        let text = SourceFilter::fill(&AllowedSources::from([one])).to_string();
+        let element = r#"{"concat":["weir84bd87e317f",{"prefix":{"addr":"fd00::","len":64}}]}"#;
+        assert!(text.contains(element), "{text}");
     }
 }

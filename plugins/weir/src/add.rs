@@ -45,7 +45,17 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
             }
             Ok(result)
         }
-        Err(error) => Err(give_back(call, &source, &identity, error).await),
+        Err(error) => {
+            let error = give_back(call, &source, &identity, error).await;
+            let limit = Limit::of(CLEAN_UP);
+            Err(match del::part_sources(&kernel, Some(&identity), limit).await {
+                Ok(()) => error,
+                Err(second) => {
+                    let details = format!("{}; and then: {second}", error.details);
+                    error.with_details(details.trim_start_matches("; "))
+                }
+            })
+        }
     }
 }
 
@@ -160,7 +170,7 @@ async fn prepare(
         Some(mtu) => mtu,
         None => mtu(call, kernel, node).await?,
     };
-    let sources = call.configuration.source_check;
+    let (sources, allowed) = (call.configuration.source_check, &call.configuration.allowed_sources);
     if sources == SourceCheck::Strict {
         // Before the container can send anything.
         ensure_source_filter(kernel, limit).await?;
@@ -168,7 +178,7 @@ async fn prepare(
     let ready_for = expected_families(call).filter(|_| !present);
     let mut steps = match present {
         true => Vec::new(),
-        false => plan_link(identity, call.configuration.mac, mtu.bytes, sources),
+        false => plan_link(identity, call.configuration.mac, mtu.bytes, sources, allowed),
     };
     if let Some(families) = ready_for {
         steps.extend(plan_parameters(identity, families, forwarding(call), sources));
@@ -210,32 +220,36 @@ async fn connect(
         Ok(planned) => planned,
         Err(error) => return Err(undo(kernel, link.applied, error).await),
     };
-    let link_beside = link.beside;
+    let host_interface = attachment.identity().host_interface();
+    let may_send_more = !link.beside.is_empty()
+        || !call.configuration.allowed_sources.is_empty()
+        // What an earlier ADD allowed may not hold any more.
+        || link.present && kernel.allows_more(Some(&host_interface));
     let applied = kernel.apply_after(link.applied, &steps).await;
     let mut applied = applied.map_err(|error| failure::of_plan(&error))?;
-    if !link_beside.is_empty() {
-        applied = join_sources(kernel, attachment.identity(), applied, limit).await?;
+    if may_send_more {
+        applied = allow_sources(kernel, attachment.identity(), applied, limit).await?;
     }
     if !node.is_kept_by_agent() {
         applied = make_node(kernel, attachment.families(), nat, (applied, limit)).await?;
     }
-    let host_interface = attachment.identity().host_interface();
     tracing::info!(host_interface, addresses = ?attachment.addresses(), "attached");
     Ok((result_of(call, &attachment, addresses), applied))
 }
 
-/// Lets a container with other interfaces send from the addresses of all of them.
-async fn join_sources(
+/// Lets a container with other interfaces send from the addresses of all of them, and from
+/// the prefixes that it is allowed.
+async fn allow_sources(
     kernel: &Kernel,
     identity: &AttachmentIdentity,
     applied: Applied,
     limit: Limit,
 ) -> Result<Applied, Error> {
-    let joined = match Lock::wait(Path::new(NODE_LOCK), limit).await {
-        Ok(_lock) => kernel.join_sources(identity).await.map_err(failure::of_kernel),
+    let allowed = match Lock::wait(Path::new(NODE_LOCK), limit).await {
+        Ok(_lock) => kernel.allow_sources(identity).await.map_err(failure::of_kernel),
         Err(error) => Err(error.into()),
     };
-    match joined {
+    match allowed {
         Ok(()) => Ok(applied),
         Err(error) => Err(undo(kernel, applied, error).await),
     }

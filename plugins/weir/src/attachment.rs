@@ -54,6 +54,7 @@ fn with_default_routes(
         mac: call.configuration.mac,
         allow_ip_forwarding: forwarding,
         source_check: call.configuration.source_check,
+        allowed_sources: call.configuration.allowed_sources.clone(),
         routes: result.routes.iter().map(requested_route).collect(),
         default_routes,
         gateways: result.ips.iter().filter_map(|ip| ip.gateway).collect(),

@@ -41,7 +41,7 @@ pub async fn del(call: &Call) -> Result<(), Error> {
         Err(error) => (Err(error), Ok(())),
     };
     let removed = match removed {
-        Ok(()) => part_sources(&kernel, limit).await,
+        Ok(()) => part_sources(&kernel, Some(&identity), limit).await,
         failed => failed,
     };
     match (removed, released) {
@@ -68,17 +68,23 @@ async fn remove_link(kernel: &Kernel, link: Option<OwnLink>) -> Result<(), Error
     }
 }
 
-/// Takes the addresses of host ends that are gone from what the other interfaces of their
-/// containers may send.
+/// Takes what host ends that are gone were allowed from the filter of what containers send,
+/// and their addresses from what the other interfaces of their containers are allowed;
+/// nothing where the one of `identity` was allowed nothing.
 ///
 /// # Errors
 /// The filter cannot be filled again, or the node's lock cannot be had.
-pub async fn part_sources(kernel: &Kernel, limit: Limit) -> Result<(), Error> {
-    if !kernel.has_other_sources() {
+pub async fn part_sources(
+    kernel: &Kernel,
+    identity: Option<&AttachmentIdentity>,
+    limit: Limit,
+) -> Result<(), Error> {
+    let host_end = identity.map(AttachmentIdentity::host_interface);
+    if !kernel.allows_more(host_end.as_deref()) {
         return Ok(());
     }
     let _lock = Lock::wait(Path::new(NODE_LOCK), limit).await?;
-    kernel.fill_other_sources().await.map_err(failure::of_kernel)
+    kernel.fill_allowed_sources().await.map_err(failure::of_kernel)
 }
 
 async fn release(call: &Call, limit: Limit) -> Result<(), Error> {

@@ -44,7 +44,7 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
         Ok(cluster) => follow(&links.kernel, &node, cluster, limit).await,
         Err(error) => errors.push(error),
     }
-    errors.extend(part_sources(&links.kernel, limit).await.err());
+    errors.extend(part_sources(&links.kernel, None, limit).await.err());
     errors.extend(links.remove_nat(&node, limit).await.err());
     Error::joined(errors).map_or(Ok(()), Err)
 }

@@ -2,12 +2,14 @@
 //!
 //! Everything that is compared is measured in turn in one run, each subject on
 //! a node of its own, so that what disturbs the machine disturbs all alike.
-//! Prints Markdown. The argument is the number of rounds.
+//! Prints Markdown. The argument is the number of rounds; `sources` after it measures only what
+//! the filter of what containers send costs.
 
 mod crowd;
 mod growth;
 mod operations;
 mod samples;
+mod sources;
 
 use std::env;
 use std::io::{Error, Write, stdout};
@@ -21,6 +23,9 @@ const ROUNDS: usize = 100;
 
 fn main() -> Result<(), Error> {
     let rounds = env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
+    if env::args().nth(2).is_some_and(|only| only == "sources") {
+        return writeln!(stdout(), "{}", sources::measure(rounds));
+    }
     // Each has a hundred calls of each subject.
     let crowds = rounds.div_ceil(10);
     let tables = [
@@ -32,7 +37,8 @@ fn main() -> Result<(), Error> {
     for (title, rounds, table) in tables {
         writeln!(stdout(), "### {title} ({rounds} rounds)\n\n{table}")?;
     }
-    Ok(())
+    let (title, filter) = ("100 ADDs of one node, with the filter and without", crowds);
+    writeln!(stdout(), "### {title} ({filter} rounds)\n\n{}", sources::measure(filter))
 }
 
 /// How long a plugin takes from its start to its end, as its caller sees it.

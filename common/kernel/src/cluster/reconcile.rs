@@ -13,6 +13,7 @@ use super::actual::MainTable;
 use super::interface::LinksAndAddresses;
 use crate::Kernel;
 use crate::error::Error;
+use crate::sources::are_checked;
 
 /// What a reconcile leaves as it is, because what is known of the cluster may not say all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +82,7 @@ impl Kernel {
         failures.extend(self.ensure_node(&forwarding).await.err());
         let nat = NodeNeeds { nat: Nat::Exactly(plan.nat.clone()), ..NodeNeeds::default() };
         failures.extend(self.ensure_node(&nat).await.err());
-        failures.extend(self.guard_sources().await.err().map(Into::into));
+        failures.extend(self.guard_sources(&links).await.err().map(Into::into));
         let applied = match table {
             Ok(table) => self.apply_cluster_with(&plan, &links, &table).await,
             Err(error) => PlanOutcome { failures: vec![error], ..PlanOutcome::default() },
@@ -100,8 +101,8 @@ impl Kernel {
     }
 
     /// Keeps the filter of what containers send, where any are checked.
-    async fn guard_sources(&self) -> Result<(), Error> {
-        match self.checks_sources().await? {
+    async fn guard_sources(&self, links: &LinksAndAddresses) -> Result<(), Error> {
+        match are_checked(&links.links) {
             true => self.ensure_source_filter().await,
             false => Ok(()),
         }

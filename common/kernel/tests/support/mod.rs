@@ -201,6 +201,7 @@ pub fn request(container_id: &str, addresses: &[&str]) -> AttachmentRequest {
         mac: None,
         allow_ip_forwarding: Some(false),
         source_check: SourceCheck::Strict,
+        allowed_sources: Default::default(),
         routes: Vec::new(),
         default_routes: true,
         gateways: Vec::new(),

@@ -7,13 +7,19 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::super::arguments::Arguments;
-use super::super::error::Error;
+use super::super::error::{Code, Error};
 use super::super::result::CniRoute;
-use super::value::{invalid, parse_address, parse_mac, read_flag};
+use super::value::{invalid, parse_address, parse_mac, parse_prefix, read_flag};
 use super::written::{Requested, WrittenConfiguration, WrittenIpam};
 use crate::ipam::assign::Want;
 use crate::ipam::{Family, PoolReference};
-use crate::link::MacAddress;
+use crate::link::{MacAddress, SourceCheck};
+
+/// The key of what a container may send from besides its addresses.
+const ALLOWED_SOURCES: &str = "allowed_source_prefixes";
+
+/// How many prefixes it may have: each is a name of the container's host end.
+const MAX_ALLOWED_SOURCES: usize = 64;
 
 /// The part of the configuration that the IPAM plugin goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +63,32 @@ impl WrittenConfiguration {
         });
         let argument = || Some(("CNI_ARGS MAC".to_owned(), arguments.mac.clone()?));
         written.or_else(argument).map(|(key, text)| parse_mac(&key, &text)).transpose()
+    }
+
+    /// The prefixes of the network and those asked for this container together. Where no
+    /// source is checked they say nothing more.
+    pub(super) fn allowed_sources(&self, check: SourceCheck) -> Result<BTreeSet<IpNet>, Error> {
+        let own = (ALLOWED_SOURCES.to_owned(), &self.allowed_source_prefixes);
+        let asked = self.requested().map(|(source, requested)| {
+            (format!("{source}.{ALLOWED_SOURCES}"), &requested.allowed_source_prefixes)
+        });
+        let mut allowed = BTreeSet::new();
+        for (key, texts) in std::iter::once(own).chain(asked) {
+            for text in texts {
+                allowed.insert(parse_prefix(&key, text)?);
+            }
+        }
+        match check {
+            _ if allowed.len() > MAX_ALLOWED_SOURCES => Err(Error::new(
+                Code::InvalidConfiguration,
+                format!(
+                    "{ALLOWED_SOURCES} has {} prefixes in all; write at most {MAX_ALLOWED_SOURCES}",
+                    allowed.len()
+                ),
+            )),
+            SourceCheck::Strict => Ok(allowed),
+            SourceCheck::Off => Ok(BTreeSet::new()),
+        }
     }
 
     pub(super) fn ipam(&self, arguments: &Arguments) -> Result<Option<IpamConfiguration>, Error> {

@@ -3,7 +3,7 @@
 //! Keys have Calico's names and meaning (`cni-plugin/pkg/types/types.go`), so
 //! that a conflist written for Calico works with the two types changed. Weir's
 //! own keys are `datastore_path`, `etcd_username`, `etcd_password`, `source_check`,
-//! `ipam.gateways` and `ipam.routes`.
+//! `allowed_source_prefixes`, `ipam.gateways` and `ipam.routes`.
 
 mod ipam;
 mod location;
@@ -16,6 +16,7 @@ mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use super::arguments::Arguments;
@@ -75,6 +76,8 @@ pub struct NetworkConfiguration {
     pub include_default_routes: bool,
     /// What the container may give as the source of its packets.
     pub source_check: SourceCheck,
+    /// What it may give besides its own addresses; nothing where it may give any.
+    pub allowed_sources: BTreeSet<IpNet>,
     /// Facts about the container to record: `namespace`, `pod`.
     pub facts: BTreeMap<String, String>,
     /// Replaces the DNS settings of the IPAM plugin.
@@ -203,6 +206,7 @@ impl NetworkConfiguration {
             Err(error) => (None, Some(error)),
         };
         let prev_result = written.prev_result.as_ref().map(|json| prev_result(json, version));
+        let source_check = source_check(written.source_check.as_deref())?;
         Ok(Self {
             network,
             version,
@@ -212,7 +216,8 @@ impl NetworkConfiguration {
             mac: written.mac(arguments)?,
             allow_ip_forwarding: written.container_settings.allow_ip_forwarding,
             include_default_routes: written.include_default_routes,
-            source_check: source_check(written.source_check.as_deref())?,
+            source_check,
+            allowed_sources: written.allowed_sources(source_check)?,
             facts: facts(arguments),
             logging: written.logging()?,
             without_meaning: without_meaning(json),

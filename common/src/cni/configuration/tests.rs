@@ -327,3 +327,50 @@ fn what_is_wrong_is_named() {
         assert!(error.message.contains(key) && error.message.contains(value), "{error}");
     }
 }
+
+#[test]
+fn prefixes_of_the_network_and_of_the_container_are_allowed_together() {
+    let allowed = |check: &str, own: Value, asked: Value| {
+        validate(json!({
+            "source_check": check,
+            "allowed_source_prefixes": own,
+            "args": {"cni": {"allowed_source_prefixes": asked}},
+        }))
+    };
+    let found = allowed("strict", json!(["10.9.0.0/24"]), json!(["fd00::7", "0.0.0.0/0"])).unwrap();
+    let texts: Vec<String> = found.allowed_sources.iter().map(IpNet::to_string).collect();
+    assert_eq!(texts, ["0.0.0.0/0", "10.9.0.0/24", "fd00::7/128"]);
+    // Where any source may be given they say nothing more, but they are looked at.
+    assert!(
+        allowed("off", json!(["10.9.0.0/24"]), json!(null)).unwrap().allowed_sources.is_empty()
+    );
+    let many: Vec<String> = (0..65).map(|number| format!("10.9.0.{number}")).collect();
+    let refused = [
+        (
+            json!(["10.9.0.0/33"]),
+            json!([]),
+            Code::InvalidConfiguration,
+            "allowed_source_prefixes \"10.9.0.0/33\"",
+        ),
+        (
+            json!([]),
+            json!(["10.9.0.1/24"]),
+            Code::InvalidConfiguration,
+            "args.cni.allowed_source_prefixes \"10.9.0.1/24\" is invalid: write the range 10.9.0.0/24 or the address 10.9.0.1",
+        ),
+        (
+            json!(many),
+            json!([]),
+            Code::InvalidConfiguration,
+            "has 65 prefixes in all; write at most 64",
+        ),
+        (json!("10.9.0.0/24"), json!([]), Code::Decode, "allowed_source_prefixes"),
+    ];
+    for (own, asked, code, text) in refused {
+        for check in ["strict", "off"] {
+            let error = allowed(check, own.clone(), asked.clone()).unwrap_err();
+            assert_eq!(error.code, code, "{error}");
+            assert!(error.to_string().contains(text), "{error}");
+        }
+    }
+}

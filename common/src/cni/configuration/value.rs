@@ -44,6 +44,20 @@ pub(super) fn parse_address(key: &str, text: &str) -> Result<IpAddr, Error> {
     address.map_err(|_| invalid(key, text, "write an address, for example 10.0.0.7"))
 }
 
+/// A range of addresses, or one address.
+pub(super) fn parse_prefix(key: &str, text: &str) -> Result<IpNet, Error> {
+    let prefix = text.parse::<IpNet>().or_else(|_| text.parse().map(|it: IpAddr| it.into()));
+    let advice = "write a range of addresses, for example 10.0.0.0/24, or one address";
+    let prefix = prefix.map_err(|_| invalid(key, text, advice))?;
+    match prefix.trunc() {
+        range if range == prefix => Ok(prefix),
+        range => {
+            let advice = format!("write the range {range} or the address {}", prefix.addr());
+            Err(invalid(key, text, &advice))
+        }
+    }
+}
+
 pub(super) fn parse_mac(key: &str, text: &str) -> Result<MacAddress, Error> {
     text.parse().map_err(|error: InvalidMac| invalid(key, text, error.reason))
 }

@@ -75,6 +75,8 @@ pub(super) struct WrittenConfiguration {
     #[serde(deserialize_with = "null_is_default")]
     pub(super) include_default_routes: bool,
     pub(super) source_check: Option<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) allowed_source_prefixes: Vec<String>,
     pub(super) dns: Option<Map<String, Value>>,
     #[serde(rename = "prevResult")]
     pub(super) prev_result: Option<Value>,
@@ -105,13 +107,15 @@ pub(super) struct WrittenArgs {
 }
 
 /// What the user of a runtime asks for this container (CONVENTIONS.md, `ips`
-/// and `mac`).
+/// and `mac`; Weir's own `allowed_source_prefixes`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Requested {
     #[serde(deserialize_with = "null_is_default")]
     pub(super) ips: Vec<String>,
     pub(super) mac: Option<String>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) allowed_source_prefixes: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,8 +1,10 @@
 //! What an attachment should look like against what the kernel has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::identity::AttachmentIdentity;
 use super::plan::{Attachment, GATEWAY_V6, HOST_MAC};
@@ -24,6 +26,8 @@ pub struct Expected {
     pub mtu: Option<u32>,
     /// The MTU of the host's end in bytes, where it matters.
     pub host_mtu: Option<u32>,
+    /// What the container may send from besides its addresses.
+    pub allowed_sources: BTreeSet<IpNet>,
     /// The kernel's parameters of the host's end.
     pub host_parameters: Vec<Sysctl>,
     /// The neighbours of the container by its end.
@@ -53,6 +57,8 @@ pub struct FoundLink {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// What its names say that the container may send from besides its addresses.
+    pub allowed_sources: BTreeSet<IpNet>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// The routes by it.
@@ -146,6 +152,15 @@ pub enum Mismatch {
         /// The value that it has, if there is such a parameter.
         found: Option<String>,
     },
+    /// The container may send from other prefixes.
+    AllowedSources {
+        /// The host link's name.
+        link: String,
+        /// The prefixes that it should be allowed.
+        expected: BTreeSet<IpNet>,
+        /// The prefixes that it is allowed.
+        found: BTreeSet<IpNet>,
+    },
     /// A neighbour of the container has not its permanent hardware address.
     Neighbour {
         /// The link's name.
@@ -186,6 +201,7 @@ impl Expected {
             mac: Some(attachment.container_mac()),
             mtu: Some(attachment.mtu()),
             host_mtu: Some(attachment.mtu()),
+            allowed_sources: attachment.allowed_sources().clone(),
             host_parameters: attachment.host_parameters(),
             neighbours: attachment.neighbours(),
             container_routes: attachment.container_routes(),
@@ -247,6 +263,13 @@ fn compare_host(
     let mut differences = compare_link(Side::Host, found, Some(HOST_MAC));
     differences.extend(compare_mtu(Side::Host, found, expected.host_mtu));
     differences.extend(compare_parameters(&expected.host_parameters, parameters));
+    if found.allowed_sources != expected.allowed_sources {
+        differences.push(Mismatch::AllowedSources {
+            link: found.name.clone(),
+            expected: expected.allowed_sources.clone(),
+            found: found.allowed_sources.clone(),
+        });
+    }
     if expected.addresses.iter().any(IpAddr::is_ipv6) {
         differences.extend(compare_addresses(Side::Host, found, &[GATEWAY_V6.into()]));
     }
@@ -390,6 +413,18 @@ impl fmt::Display for Mismatch {
                     Some(found) => write!(formatter, "{key} is {found} and not {value} {side}"),
                     None => write!(formatter, "{key} is missing and not {value} {side}"),
                 }
+            }
+            Self::AllowedSources { link, expected, found } => {
+                let list = |prefixes: &BTreeSet<IpNet>| {
+                    let prefixes: Vec<String> = prefixes.iter().map(IpNet::to_string).collect();
+                    format!("[{}]", prefixes.join(", "))
+                };
+                let (expected, found) = (list(expected), list(found));
+                write!(
+                    formatter,
+                    "link {link} on the node lets the container send from {found} besides its \
+                     addresses and not from {expected}"
+                )
             }
             Self::Neighbour { link, address, expected, found } => {
                 write!(formatter, "neighbour {address} on link {link} in the container has ")?;

@@ -151,6 +151,7 @@ mod tests {
             mac: None,
             allow_ip_forwarding: Some(false),
             source_check: SourceCheck::Strict,
+            allowed_sources: Default::default(),
             routes: vec![route],
             default_routes: true,
             gateways: parse(gateways),

@@ -1,9 +1,10 @@
 //! What keeps containers that are attached from their network.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::identity::AttachmentIdentity;
 use super::node_needs::NodeState;
@@ -23,6 +24,8 @@ pub struct AttachmentState {
     pub carrier: bool,
     /// Whether the container may send from its own addresses only (`source_check`).
     pub is_checked: bool,
+    /// What it may send from besides its addresses (`allowed_source_prefixes`).
+    pub allowed_sources: BTreeSet<IpNet>,
     /// The addresses that the node routes to it.
     pub addresses: Vec<IpAddr>,
     /// The IP versions that its link was made ready for. Of interest only where a route
@@ -223,6 +226,7 @@ mod tests {
             up: true,
             carrier: true,
             is_checked: true,
+            allowed_sources: BTreeSet::new(),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             ready_for: Families::default(),
         }

@@ -4,6 +4,7 @@
 //! [`plan_node`] does so for what attachments need of the node, and [`compare`] tells
 //! a plan from what the kernel has. `docs/attachment.md` gives the reasons.
 
+mod allowed_source;
 mod check;
 mod container_routes;
 mod fate;
@@ -16,6 +17,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub use allowed_source::{allowed_source_name, allowed_source_of};
 pub use check::{Expected, Found, FoundLink, Mismatch, compare};
 pub use fate::{Fate, fate};
 pub use health::{AttachmentState, HealthProblem, NodeHealth, find_problems, not_forwarding};

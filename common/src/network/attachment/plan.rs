@@ -1,9 +1,11 @@
 //! The plan of one attachment.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 
+use super::allowed_source::allowed_source_name;
 use super::identity::AttachmentIdentity;
 use super::mtu::{InvalidMtu, Mtu};
 use super::step::{Side, Step, Sysctl, Veth};
@@ -39,6 +41,8 @@ pub struct AttachmentRequest {
     pub allow_ip_forwarding: Option<bool>,
     /// What the container may give as the source of its packets.
     pub source_check: SourceCheck,
+    /// What it may give besides its addresses.
+    pub allowed_sources: BTreeSet<IpNet>,
     /// Routes of the IPAM result. Those of a family that the container has no
     /// address of are left out.
     pub routes: Vec<RequestedRoute>,
@@ -211,6 +215,11 @@ impl Attachment {
         self.request.addresses.iter().any(IpAddr::is_ipv6)
     }
 
+    /// What the container may send from besides its addresses.
+    pub fn allowed_sources(&self) -> &BTreeSet<IpNet> {
+        &self.request.allowed_sources
+    }
+
     /// The kernel's parameters of the host's end.
     pub fn host_parameters(&self) -> Vec<Sysctl> {
         let steps = host_sysctls(self.families(), &self.identity().host_interface());
@@ -270,26 +279,31 @@ fn unusable(address: IpAddr, before: &[IpAddr]) -> Option<&'static str> {
 }
 
 /// The steps that make the veth pair of an attachment: with its addresses still
-/// unknown, `mac` the container's hardware address if one is asked for, and
-/// `mtu` in bytes. [`plan_parameters`] and [`plan_addresses`] go on from there.
+/// unknown, `mac` the container's hardware address if one is asked for,
+/// `mtu` in bytes, and `allowed_sources` what it may send from besides its addresses. [`plan_parameters`] and [`plan_addresses`] go on from there.
 pub fn plan_link(
     identity: &AttachmentIdentity,
     mac: Option<MacAddress>,
     mtu: u32,
     source_check: SourceCheck,
+    allowed_sources: &BTreeSet<IpNet>,
 ) -> Vec<Step> {
     let container_mac = mac.unwrap_or_else(|| identity.container_mac());
     let identity = identity.clone();
     let veth = Veth { identity, host_mac: HOST_MAC, container_mac, mtu, source_check };
     let (link, alias) = (veth.identity.host_interface(), veth.identity.alias());
-    vec![Step::CreateVeth(veth), Step::SetAlias { link, alias }]
+    let name = |prefix: &IpNet| allowed_source_name(&link, *prefix);
+    let names: Vec<String> = allowed_sources.iter().map(name).collect();
+    let names = (!names.is_empty()).then(|| Step::AddNames { link: link.clone(), names });
+    [Step::CreateVeth(veth), Step::SetAlias { link, alias }].into_iter().chain(names).collect()
 }
 
 /// All steps that make `attachment`, in order.
 pub fn plan_attachment(attachment: &Attachment) -> Vec<Step> {
     let (identity, mac) = (attachment.identity(), attachment.container_mac());
     let AttachmentRequest { allow_ip_forwarding, source_check, .. } = attachment.request;
-    let mut steps = plan_link(identity, Some(mac), attachment.mtu(), source_check);
+    let allowed = &attachment.request.allowed_sources;
+    let mut steps = plan_link(identity, Some(mac), attachment.mtu(), source_check, allowed);
     let families = attachment.families();
     steps.extend(plan_parameters(identity, families, allow_ip_forwarding, source_check));
     steps.extend(plan_addresses(attachment));

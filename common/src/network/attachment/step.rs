@@ -33,6 +33,14 @@ pub enum Step {
         /// The alias.
         alias: String,
     },
+    /// Record what a container may send from besides its addresses, as other names of its
+    /// host link.
+    AddNames {
+        /// The host link's name.
+        link: String,
+        /// The other names.
+        names: Vec<String>,
+    },
     /// Write a kernel parameter.
     SetSysctl(Sysctl),
     /// Bring a link up.
@@ -244,6 +252,11 @@ impl fmt::Display for Step {
             Self::CreateVeth(veth) => veth.fmt(formatter),
             Self::SetAlias { link, alias } => {
                 write!(formatter, "ip link set {link} alias {alias} {}", Side::Host)
+            }
+            Self::AddNames { link, names } => {
+                write!(formatter, "ip link property add dev {link}")?;
+                names.iter().try_for_each(|name| write!(formatter, " altname {name}"))?;
+                write!(formatter, " {}", Side::Host)
             }
             Self::SetSysctl(sysctl) => sysctl.fmt(formatter),
             Self::SetLinkUp { side, link } => write!(formatter, "ip link set {link} up {side}"),

@@ -32,6 +32,9 @@ impl Model {
             Step::SetAlias { link, alias } => {
                 *self.links.get_mut(&(Side::Host, link.clone())).unwrap() = Some(alias.clone());
             }
+            Step::AddNames { link, names } => {
+                names.iter().for_each(|name| self.hang(Side::Host, link, name));
+            }
             Step::SetSysctl(sysctl) => {
                 let key = (sysctl.side, sysctl.key.clone());
                 return match self.sysctls.insert(key, sysctl.value.clone()) {
@@ -109,6 +112,7 @@ fn request(addresses: &[&str]) -> AttachmentRequest {
         mac: None,
         allow_ip_forwarding: Some(false),
         source_check: SourceCheck::Strict,
+        allowed_sources: Default::default(),
         routes: Vec::new(),
         default_routes: true,
         gateways: Vec::new(),
@@ -166,6 +170,7 @@ proptest! {
             addresses,
             allow_ip_forwarding,
             source_check: SourceCheck::Strict,
+            allowed_sources: Default::default(),
             default_routes,
             routes: vec![requested("192.0.2.0/24"), requested("fd00:2::/64")],
             ..request(&[])
@@ -363,6 +368,7 @@ fn what_others_added_is_no_difference() {
         mac: Some(mac),
         mtu: 1500,
         up: true,
+        allowed_sources: Default::default(),
         addresses: vec!["192.0.2.9".parse().unwrap(), "10.0.0.1".parse().unwrap()],
         routes: routes.into_iter().map(|route| Route { table: Some(254), ..route }).collect(),
         neighbours: attachment.neighbours(),
