@@ -14,7 +14,9 @@ use weir_common::ipam::{Family, MachineId};
 use weir_common::network::{AutodetectionMethod, NamedNode};
 use weir_common::node::{Detection, OwnAddress};
 use weir_kernel::{Kernel, Monitor};
-use weir_process::{AGENT_LOCK, AgentLock, FoundName, NameSource, keep_node_name, machine_id};
+use weir_process::{
+    AGENT_LOCK, AgentLock, EndpointFile, FoundName, NameSource, keep_node_name, machine_id,
+};
 
 use super::agent::{Agent, Until};
 use super::metrics::Metrics;
@@ -125,8 +127,9 @@ async fn serve(
     until: Until,
 ) -> Result<Vec<String>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(chain(error));
-    let datastore: Arc<dyn Datastore> =
-        weir_datastore::open(&location.configuration).await.map_err(|error| failed(&error))?.into();
+    let memory = Box::new(EndpointFile::of(&location.configuration));
+    let opened = weir_datastore::open_with(&location.configuration, memory).await;
+    let datastore: Arc<dyn Datastore> = opened.map_err(|error| failed(&error))?.into();
     let kernel = Kernel::open().map_err(|error| failed(&error))?;
     let metrics = Arc::new(Metrics::new());
     if let Some(address) = settings.metrics_address {
