@@ -61,12 +61,22 @@ impl Agent {
 
     /// What it answers to a GET of this path; `None` when it does not listen yet.
     pub fn answer(&self, path: &str) -> Option<String> {
-        let address = SocketAddr::from(([127, 0, 0, 1], 9098));
-        let mut stream = self.node.enter(|| TcpStream::connect(address)).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+        self.request("GET", path)
+    }
+
+    /// The same for another method.
+    pub fn request(&self, method: &str, path: &str) -> Option<String> {
+        let mut stream = self.connect().ok()?;
+        write!(stream, "{method} {path} HTTP/1.0\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         Some(answer)
+    }
+
+    /// A connection to where it serves metrics and health.
+    pub fn connect(&self) -> std::io::Result<TcpStream> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9098));
+        self.node.enter(|| TcpStream::connect(address))
     }
 
     /// Whether it says that nothing is wrong.

@@ -133,14 +133,7 @@ async fn serve(
     let kernel = Kernel::open().map_err(|error| failed(&error))?;
     let metrics = Arc::new(Metrics::new());
     if let Some(address) = settings.metrics_address {
-        match http::listen(address).await {
-            Ok(listener) => drop(tokio::spawn(http::serve(listener, Arc::clone(&metrics)))),
-            // Routes matter more than who counts them.
-            Err(error) => tracing::error!(
-                %address, %error,
-                "there are no metrics and no health; choose another --metrics-address, or none"
-            ),
-        }
+        tokio::spawn(http::serve(address, Arc::clone(&metrics)));
     }
     let kernel_changed = Arc::new(Notify::new());
     let monitor = Monitor::open().map_err(|error| failed(&error))?.ignoring(&kernel);
