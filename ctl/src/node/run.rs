@@ -22,7 +22,7 @@ use super::agent::{Agent, Until};
 use super::metrics::Metrics;
 use super::registration::Registration;
 use super::state_file::StateFile;
-use super::{http, watch};
+use super::{http, pulse, watch};
 use crate::commands::node_adopt::take_over;
 use crate::location::Location;
 use crate::session::{Failure, chain};
@@ -139,6 +139,7 @@ async fn serve(
     let monitor = Monitor::open().map_err(|error| failed(&error))?.ignoring(&kernel);
     tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed)));
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
+    tokio::spawn(pulse::feel(Arc::clone(&datastore), Arc::clone(&metrics)));
     tokio::spawn(watch::list_and_watch(Arc::clone(&datastore), sender));
     tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
     let AgentSettings { node, machine, adopt, addresses, drift_interval, metrics_address: _ } =
