@@ -36,13 +36,24 @@ impl Agent {
         name: &str,
         arguments: &[&str],
     ) -> Self {
+        Self::start_with(programs, node, store.environment(), name, arguments)
+    }
+
+    /// As [`Agent::start_from`], with the datastore that these variables name.
+    pub fn start_with(
+        programs: &Path,
+        node: &Node,
+        datastore: Vec<(&'static str, String)>,
+        name: &str,
+        arguments: &[&str],
+    ) -> Self {
         let mut command = Command::new("sh");
         command
             .args(["-c", &format!("exec \"$@\" 2>>{LOG}"), "sh"])
             .arg(programs.join("weirctl"))
             .args(["node", "run", "--node", name])
             .args(arguments)
-            .envs(store.environment());
+            .envs(datastore);
         Self { node: node.clone(), child: node.spawn(&mut command) }
     }
 
