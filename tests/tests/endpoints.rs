@@ -132,7 +132,7 @@ fn an_endpoint_that_is_remembered_and_hangs_is_replaced() {
     let position = position.expect("one of the members");
     // The cluster elects another leader if this one led.
     cluster.members[position].freeze();
-    until_reporting(|| cluster.members[0].is_healthy(), || "the others have a leader".to_owned());
+    until("the others have a leader", || cluster.members[0].is_healthy());
     cluster.add_and_delete();
     assert_ne!(cluster.memory().expect("a memory").1, second);
 }

@@ -81,11 +81,11 @@ async fn listen(address: SocketAddr) -> TcpListener {
 /// The connections that there are, the oldest first.
 #[derive(Debug, Default)]
 struct Connections {
-    open: Vec<Connection>,
+    open: Vec<OpenConnection>,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct OpenConnection {
     task: AbortHandle,
     /// Whether its request has come.
     is_busy: Arc<AtomicBool>,
@@ -103,7 +103,7 @@ impl Connections {
         let answering = answer_all(stream, metrics, Arc::clone(&is_busy));
         // Whoever hangs up early, or is too slow, has no use for an error.
         let task = tokio::spawn(async { drop(timeout(CONNECTION_TIME, answering).await) });
-        self.open.push(Connection { task: task.abort_handle(), is_busy });
+        self.open.push(OpenConnection { task: task.abort_handle(), is_busy });
     }
 }
 

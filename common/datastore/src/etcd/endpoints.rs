@@ -17,7 +17,7 @@ use weir_common::datastore::{Error, EtcdConfiguration, LastEndpoint};
 use super::error::{
     AllFailed, EtcdFailure, RequestFate, describe, judge, judge_answer, needs_no_log_in,
 };
-use super::race::{HEAD_START, Race, Step, order, remembered};
+use super::race::{HEAD_START, Race, RaceStep, order, remembered};
 use super::tls;
 
 /// Answers are as large as what was asked for; gRPC's usual limit is 4 MiB.
@@ -56,7 +56,7 @@ impl Connection {
 
 /// What a request does, and with that how it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RequestKind {
     /// It reads: another endpoint is asked when one is silent.
     Read,
     /// It writes, and takes effect once even when it is sent twice. It is sent to an endpoint
@@ -127,14 +127,14 @@ impl Endpoints {
     /// [`Error::Denied`], or [`Error::Failed`] for what no endpoint would do.
     pub(super) async fn call<T, F>(
         &self,
-        kind: Kind,
+        kind: RequestKind,
         request: impl Fn(Connection) -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
         let answer = match kind {
-            Kind::Read => self.race(&self.order(), &request).await,
+            RequestKind::Read => self.race(&self.order(), &request).await,
             _ => self.send(kind, &request).await,
         };
         answer.map_err(|unanswered| match unanswered {
@@ -151,7 +151,7 @@ impl Endpoints {
     /// still answer; to find one that answers, a request is raced that does nothing.
     async fn send<T, F>(
         &self,
-        kind: Kind,
+        kind: RequestKind,
         request: &impl Fn(Connection) -> F,
     ) -> Result<T, Unanswered>
     where
@@ -177,7 +177,7 @@ impl Endpoints {
                 }
                 Err(failure) => failures.push((index, self.judge(index, failure)?)),
             }
-            if kind == Kind::Write {
+            if kind == RequestKind::Write {
                 break;
             }
             order.retain(|it| *it != index);
@@ -211,11 +211,11 @@ impl Endpoints {
         loop {
             for step in steps.drain(..) {
                 match step {
-                    Step::Ask(index) => {
+                    RaceStep::Ask(index) => {
                         asked.push(ask(index));
                         head_start = Some(Instant::now() + HEAD_START);
                     }
-                    Step::Probe(index) => probed.push(probe(index)),
+                    RaceStep::Probe(index) => probed.push(probe(index)),
                 }
             }
             if asked.is_empty() && probed.is_empty() {

@@ -17,7 +17,7 @@ use weir_common::datastore::{
 };
 
 use crate::request::{self, OPERATIONS_LIMIT, range_end};
-use endpoints::{Connection, Endpoints, Kind};
+use endpoints::{Connection, Endpoints, RequestKind};
 
 /// How often a long read starts over because the history it was reading in was
 /// compacted meanwhile.
@@ -59,19 +59,19 @@ impl Datastore for Etcd {
     /// operations in one; those behind the first read at its revision.
     async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error> {
         let request = |connection: Connection| read_all(connection.kv, selections);
-        self.endpoints.call(Kind::Read, request).await
+        self.endpoints.call(RequestKind::Read, request).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
         let request = |connection: Connection| list_page(connection.kv, prefix, after, limit);
-        self.endpoints.call(Kind::Read, request).await
+        self.endpoints.call(RequestKind::Read, request).await
     }
 
     /// One etcd transaction for all prefixes. etcd goes through all keys under
     /// them, and sends none but the first that is newer.
     async fn tally(&self, prefixes: &[&str], after: Revision) -> Result<Tally, Error> {
         let request = |connection: Connection| tally_all(connection.kv, prefixes, after);
-        self.endpoints.call(Kind::Read, request).await
+        self.endpoints.call(RequestKind::Read, request).await
     }
 
     /// A commit is sent to one endpoint, which has just answered or answers a request that
@@ -81,7 +81,11 @@ impl Datastore for Etcd {
     /// the first attempt was the one that was applied.
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
         request::check(&transaction, self.endpoints.location())?;
-        let kind = if is_guarded(&transaction) { Kind::RepeatableWrite } else { Kind::Write };
+        let kind = if is_guarded(&transaction) {
+            RequestKind::RepeatableWrite
+        } else {
+            RequestKind::Write
+        };
         let transaction = convert::transaction(transaction);
         let request = |connection: Connection| commit_once(connection.kv, transaction.clone());
         self.endpoints.call(kind, request).await

@@ -25,7 +25,7 @@ pub(super) fn remembered(endpoints: &[String], left: Option<&str>) -> Option<usi
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum RaceStep {
     /// Send the request to this endpoint.
     Ask(usize),
     /// Find out whether this endpoint answers at all.
@@ -59,12 +59,12 @@ impl Race {
     }
 
     /// The first step.
-    pub(super) fn begin(&mut self) -> Vec<Step> {
+    pub(super) fn begin(&mut self) -> Vec<RaceStep> {
         self.ask_next().into_iter().collect()
     }
 
     /// Nothing was heard for [`HEAD_START`] since an endpoint was asked last.
-    pub(super) fn head_start_is_over(&mut self) -> Vec<Step> {
+    pub(super) fn head_start_is_over(&mut self) -> Vec<RaceStep> {
         if self.is_one_alive() || !self.stages.iter().any(|(_, it)| *it == Stage::Untried) {
             return Vec::new();
         }
@@ -75,13 +75,13 @@ impl Race {
                 Stage::Asked { was_probed, .. } if !*was_probed => *was_probed = true,
                 _ => continue,
             }
-            steps.push(Step::Probe(*index));
+            steps.push(RaceStep::Probe(*index));
         }
         steps
     }
 
     /// An endpoint has answered its probe.
-    pub(super) fn probe_answered(&mut self, index: usize) -> Vec<Step> {
+    pub(super) fn probe_answered(&mut self, index: usize) -> Vec<RaceStep> {
         match self.stage(index) {
             Some(Stage::Asked { is_alive, .. }) => *is_alive = true,
             Some(stage @ Stage::Probed) => *stage = Stage::Ready,
@@ -103,7 +103,7 @@ impl Race {
     }
 
     /// An endpoint that was asked has failed, so that another one may be asked.
-    pub(super) fn ask_failed(&mut self, index: usize) -> Vec<Step> {
+    pub(super) fn ask_failed(&mut self, index: usize) -> Vec<RaceStep> {
         if let Some(stage) = self.stage(index) {
             *stage = Stage::Failed;
         }
@@ -126,13 +126,13 @@ impl Race {
     }
 
     /// Asks one that has answered a probe, else the next one that was not tried.
-    fn ask_next(&mut self) -> Option<Step> {
+    fn ask_next(&mut self) -> Option<RaceStep> {
         let position = |wanted: Stage| self.stages.iter().position(|(_, it)| *it == wanted);
         let next = position(Stage::Ready).or_else(|| position(Stage::Untried))?;
         let (index, stage) = &mut self.stages[next];
         let answered = *stage == Stage::Ready;
         *stage = Stage::Asked { was_probed: answered, is_alive: answered };
-        Some(Step::Ask(*index))
+        Some(RaceStep::Ask(*index))
     }
 }
 
@@ -158,17 +158,17 @@ mod tests {
     #[test]
     fn one_that_is_slow_but_alive_is_waited_for() {
         let mut race = Race::new([0, 1]);
-        assert_eq!(race.begin(), [Step::Ask(0)]);
-        assert_eq!(race.head_start_is_over(), [Step::Probe(0), Step::Probe(1)]);
+        assert_eq!(race.begin(), [RaceStep::Ask(0)]);
+        assert_eq!(race.head_start_is_over(), [RaceStep::Probe(0), RaceStep::Probe(1)]);
         assert_eq!(race.probe_answered(0), []);
         assert_eq!(race.probe_answered(1), []);
-        assert_eq!(race.ask_failed(0), [Step::Ask(1)]);
+        assert_eq!(race.ask_failed(0), [RaceStep::Ask(1)]);
     }
 
     #[test]
     fn where_there_is_one_it_is_not_probed() {
         let mut race = Race::new([3]);
-        assert_eq!(race.begin(), [Step::Ask(3)]);
+        assert_eq!(race.begin(), [RaceStep::Ask(3)]);
         assert_eq!(race.head_start_is_over(), []);
     }
 
@@ -216,7 +216,7 @@ mod tests {
         loop {
             for step in steps.drain(..) {
                 match step {
-                    Step::Ask(index) => {
+                    RaceStep::Ask(index) => {
                         let waited_for = outcome.asked.iter().any(|it| alive.contains_key(it));
                         assert!(!waited_for, "{index} although another one is alive");
                         outcome.asked.push(index);
@@ -227,7 +227,7 @@ mod tests {
                         let over = now + HEAD_START.as_millis() as u64;
                         events.insert((over, Event::HeadStart(head_start)));
                     }
-                    Step::Probe(index) => {
+                    RaceStep::Probe(index) => {
                         outcome.probed.push(index);
                         if let Some((ms, good)) = behaviours[index].probe {
                             events.insert((now + ms, Event::Probed(index, good)));

@@ -12,7 +12,7 @@ use etcd_client::{Error as EtcdError, GetOptions, WatchOptions, WatchResponse, W
 use weir_common::datastore::{Entry, Error, Event, History, Revision, Watch};
 
 use super::convert;
-use super::endpoints::{Connection, Endpoints, Kind};
+use super::endpoints::{Connection, Endpoints, RequestKind};
 use super::error::{EtcdFailure, is_outside_history};
 use crate::request::range_end;
 
@@ -77,7 +77,7 @@ impl EtcdWatch {
             return Ok(false);
         };
         let request = |connection: Connection| entry_at(connection, &last.key, last.revision);
-        Ok(self.endpoints.call(Kind::Read, request).await?.as_ref() == Some(last))
+        Ok(self.endpoints.call(RequestKind::Read, request).await?.as_ref() == Some(last))
     }
 
     /// The changes in a message that lie under the prefixes.
@@ -154,7 +154,7 @@ async fn open(
     after: Revision,
 ) -> Result<Opened, Error> {
     let request = |connection: Connection| open_stream(connection, prefixes, after);
-    endpoints.call(Kind::Read, request).await
+    endpoints.call(RequestKind::Read, request).await
 }
 
 /// Starts a watch and waits until etcd confirms it.
