@@ -105,12 +105,23 @@ impl Etcd {
 
     /// Drops every packet of a client's to this member from now on.
     pub fn cut_off(&self) {
+        self.drop_packets(&format!("tcp dport {} drop", self.options.port));
+    }
+
+    /// Drops every packet on the connections that the others make to this member. It hears
+    /// its leader by those that it makes, and cannot answer it.
+    pub fn mute(&self) {
+        let peer = self.options.port + 1;
+        self.drop_packets(&format!("tcp dport {peer} drop\ntcp sport {peer} drop"));
+    }
+
+    fn drop_packets(&self, rules: &str) {
         let port = self.options.port;
-        let rules = format!(
+        let table = format!(
             "table inet cut-{port} {{\nchain input {{\n\
-             type filter hook input priority 0;\ntcp dport {port} drop\n}}\n}}\n"
+             type filter hook input priority 0;\n{rules}\n}}\n}}\n"
         );
-        self.node.run_with(&["nft", "-f", "-"], &rules);
+        self.node.run_with(&["nft", "-f", "-"], &table);
     }
 
     /// The URL for clients: on the same node only, unless the options say

@@ -121,6 +121,12 @@ fn an_unreachable_first_endpoint_costs_little() {
     assert_passed_over(|cluster| cluster.members[0].cut_off());
 }
 
+/// It answers what it can answer by itself.
+#[test]
+fn a_first_endpoint_that_does_not_reach_its_leader_costs_little() {
+    assert_passed_over(|cluster| cluster.members[0].mute());
+}
+
 #[test]
 fn an_endpoint_that_is_remembered_and_hangs_is_replaced() {
     let cluster = ThreeMembers::start();

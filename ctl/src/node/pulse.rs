@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use weir_common::datastore::Datastore;
+use weir_common::datastore::{Datastore, keys};
 
 use super::metrics::Metrics;
 use crate::session::chain;
@@ -16,9 +16,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// How long a sign of life may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Asks the datastore for signs of life for ever, and tells the metrics. The request reads
-/// nothing, and one member of etcd answers it by itself. Where that one hangs, another one is
-/// found, and what else is asked goes there too.
+/// Asks the datastore for signs of life for ever, and tells the metrics. Where the endpoint
+/// that is asked hangs, another one is found, and what else is asked goes there too.
 pub async fn feel(datastore: Arc<dyn Datastore>, metrics: Arc<Metrics>) {
     loop {
         sleep(PAUSE).await;
@@ -27,7 +26,8 @@ pub async fn feel(datastore: Arc<dyn Datastore>, metrics: Arc<Metrics>) {
 }
 
 async fn beat(datastore: &dyn Datastore, metrics: &Metrics) {
-    let silence = match timeout(PATIENCE, datastore.read(&[])).await {
+    let sign = datastore.get(keys::CLUSTER_INFORMATION);
+    let silence = match timeout(PATIENCE, sign).await {
         Ok(Ok(_)) => None,
         Ok(Err(error)) => Some(chain(&error)),
         Err(_) => Some(format!("it has not answered for {} s", PATIENCE.as_secs())),

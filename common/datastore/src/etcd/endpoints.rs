@@ -8,11 +8,11 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, KvClient, TlsOptions, Txn, WatchClient};
+use etcd_client::{Client, ConnectOptions, GetOptions, KvClient, TlsOptions, WatchClient};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
-use weir_common::datastore::{Error, EtcdConfiguration, LastEndpoint};
+use weir_common::datastore::{Error, EtcdConfiguration, LastEndpoint, keys};
 
 use super::error::{
     AllFailed, EtcdFailure, RequestFate, describe, judge, judge_answer, needs_no_log_in,
@@ -48,9 +48,15 @@ impl Connection {
         }
     }
 
-    /// Sends a transaction of nothing: a member answers it by itself, if it knows a leader.
+    /// Asks whether a key is there, as linearizable as all that is read: a member that does
+    /// not reach its leader gives no answer. Whether the key may be read is found out after
+    /// that, so that a refusal is an answer too.
     async fn sign_of_life(mut self) -> Result<(), etcd_client::Error> {
-        self.kv.txn(Txn::new()).await.map(drop)
+        let options = GetOptions::new().with_count_only();
+        match self.kv.get(keys::CLUSTER_INFORMATION, Some(options)).await {
+            Err(error) if judge_answer(&error) != RequestFate::Denied => Err(error),
+            _ => Ok(()),
+        }
     }
 }
 

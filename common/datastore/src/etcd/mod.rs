@@ -74,8 +74,7 @@ impl Datastore for Etcd {
         self.endpoints.call(RequestKind::Read, request).await
     }
 
-    /// A commit is sent to one endpoint, which has just answered or answers a request that
-    /// does nothing. If its answer is lost, it may have been applied, and is then sent
+    /// A commit is sent to one endpoint, which has just answered or answers a small read. If its answer is lost, it may have been applied, and is then sent
     /// again to the next endpoint only if its comparisons make sure that it
     /// takes effect once. Such a repetition reports [`Outcome::Conflict`] when
     /// the first attempt was the one that was applied.

@@ -1,8 +1,7 @@
 //! Which endpoint is asked, and when: decisions without sockets and clocks.
 //!
-//! One endpoint is asked. If it is silent for [`HEAD_START`], all are probed with a request
-//! that is nothing but a sign of life (a hung server still accepts connections, so that only
-//! an answer counts). If the one that was asked answers its probe, it is slow but alive, and
+//! One endpoint is asked. If it is silent for [`HEAD_START`], all are probed with a small read
+//! (a hung server still accepts connections, so that only an answer counts). If the one that was asked answers its probe, it is slow but alive, and
 //! is waited for. Else the first that answers its probe is asked as well. So a request goes to
 //! a second endpoint only if the first one failed or is silent, and a cluster that is slow as
 //! a whole is not asked twice. (RFC 8305 does so with connections.)
