@@ -74,24 +74,28 @@ measure_add() {
     call ADD
     end=$EPOCHREALTIME
     call DEL
-    echo $((${end/./} - ${begin/./})) >>"$1"
+    echo $((${end//[!0-9]/} - ${begin//[!0-9]/})) >>"$1"
 }
 
 # The median of a file of microseconds, in milliseconds.
 median() { sort -n "$1" | awk '{ all[NR] = $1 } END { printf "%.1f", (all[int((NR + 1) / 2)] + all[int(NR / 2) + 1]) / 2000 }'; }
 
 break_first() {
+    local clients=${PORTS[0]} peers=$((PORTS[0] + 1))
     case $1 in
         well) ;;
-        dead) kill -KILL "${MEMBERS[0]}"; wait "${MEMBERS[0]}" 2>/dev/null || true ;;
+        dead)
+            kill -KILL "${MEMBERS[0]}"
+            wait "${MEMBERS[0]}" 2>/dev/null || true
+            ;;
         hung) kill -STOP "${MEMBERS[0]}" ;;
         unreachable)
             nft -f - <<NFT
 table inet bench {
     chain input {
         type filter hook input priority 0;
-        tcp dport { ${PORTS[0]}, $((PORTS[0] + 1)) } drop
-        tcp sport { ${PORTS[0]}, $((PORTS[0] + 1)) } drop
+        tcp dport { $clients, $peers } drop
+        tcp sport { $clients, $peers } drop
     }
 }
 NFT
