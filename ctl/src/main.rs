@@ -291,7 +291,8 @@ async fn open(location: &Location, is_empty: bool) -> Result<Box<dyn Datastore>,
         return Ok(Box::new(store::DryRun::default()));
     }
     let opened = async {
-        let datastore = weir_datastore::open(&location.configuration).await?;
+        let memory = Box::new(weir_process::EndpointFile::of(&location.configuration));
+        let datastore = weir_datastore::open_with(&location.configuration, memory).await?;
         datastore.get(keys::CLUSTER_INFORMATION).await?;
         Ok(datastore)
     };

@@ -36,13 +36,24 @@ impl Agent {
         name: &str,
         arguments: &[&str],
     ) -> Self {
+        Self::start_with(programs, node, store.environment(), name, arguments)
+    }
+
+    /// As [`Agent::start_from`], with the datastore that these variables name.
+    pub fn start_with(
+        programs: &Path,
+        node: &Node,
+        datastore: Vec<(&'static str, String)>,
+        name: &str,
+        arguments: &[&str],
+    ) -> Self {
         let mut command = Command::new("sh");
         command
             .args(["-c", &format!("exec \"$@\" 2>>{LOG}"), "sh"])
             .arg(programs.join("weirctl"))
             .args(["node", "run", "--node", name])
             .args(arguments)
-            .envs(store.environment());
+            .envs(datastore);
         Self { node: node.clone(), child: node.spawn(&mut command) }
     }
 
@@ -61,12 +72,22 @@ impl Agent {
 
     /// What it answers to a GET of this path; `None` when it does not listen yet.
     pub fn answer(&self, path: &str) -> Option<String> {
-        let address = SocketAddr::from(([127, 0, 0, 1], 9098));
-        let mut stream = self.node.enter(|| TcpStream::connect(address)).ok()?;
-        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+        self.request("GET", path)
+    }
+
+    /// The same for another method.
+    pub fn request(&self, method: &str, path: &str) -> Option<String> {
+        let mut stream = self.connect().ok()?;
+        write!(stream, "{method} {path} HTTP/1.0\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         Some(answer)
+    }
+
+    /// A connection to where it serves metrics and health.
+    pub fn connect(&self) -> std::io::Result<TcpStream> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 9098));
+        self.node.enter(|| TcpStream::connect(address))
     }
 
     /// Whether it says that nothing is wrong.

@@ -18,9 +18,6 @@ use crate::store::Entries;
 /// What etcd writes when it takes requests.
 const READY: &str = "ready to serve client requests";
 
-/// The name of the cluster's only member.
-const MEMBER: &str = "test";
-
 /// How an etcd is to run.
 #[derive(Clone)]
 pub struct Options {
@@ -32,11 +29,19 @@ pub struct Options {
     pub certificates: Option<Arc<Certificates>>,
     /// The password of user `root`, without which nobody may do anything.
     pub password: Option<String>,
+    /// The ports of all members of its cluster, on the same node; none for the only member.
+    pub members: Vec<u16>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { address: Ipv4Addr::LOCALHOST.into(), port: 2379, certificates: None, password: None }
+        Self {
+            address: Ipv4Addr::LOCALHOST.into(),
+            port: 2379,
+            certificates: None,
+            password: None,
+            members: Vec::new(),
+        }
     }
 }
 
@@ -60,6 +65,63 @@ impl Etcd {
         let etcd = Self { node: node.clone(), child, options };
         etcd.set_password();
         etcd
+    }
+
+    /// Starts the members of a cluster on a node and waits until all take requests. They come
+    /// with those first that do not lead: without them nobody is elected, and nothing waits
+    /// for that.
+    pub fn start_members(node: &Node, ports: &[u16]) -> Vec<Self> {
+        let start = |&port: &u16| {
+            let options = Options { port, members: ports.to_vec(), ..Options::default() };
+            let child = node.spawn(&mut command(&options));
+            Self { node: node.clone(), child, options }
+        };
+        let mut members: Vec<_> = ports.iter().map(start).collect();
+        for member in &mut members {
+            await_ready(&mut member.child);
+        }
+        members.sort_by_key(Self::leads);
+        members
+    }
+
+    /// Whether this member leads its cluster.
+    fn leads(&self) -> bool {
+        let answer = self.control(&["endpoint", "status", "--write-out", "json"], "");
+        let answer: Value = serde_json::from_str(&answer).expect("etcdctl writes JSON");
+        let status = &answer[0]["Status"];
+        status["leader"] == status["header"]["member_id"]
+    }
+
+    /// Whether it answers, and knows a leader that does.
+    pub fn is_healthy(&self) -> bool {
+        let endpoint = self.endpoint();
+        self.node.succeeds(&["etcdctl", "--endpoints", &endpoint, "endpoint", "health"])
+    }
+
+    /// The URLs of several members, as they are configured.
+    pub fn endpoints(members: &[Self]) -> String {
+        members.iter().map(Self::endpoint).collect::<Vec<_>>().join(",")
+    }
+
+    /// Drops every packet of a client's to this member from now on.
+    pub fn cut_off(&self) {
+        self.drop_packets(&format!("tcp dport {} drop", self.options.port));
+    }
+
+    /// Drops every packet on the connections that the others make to this member. It hears
+    /// its leader by those that it makes, and cannot answer it.
+    pub fn mute(&self) {
+        let peer = self.options.port + 1;
+        self.drop_packets(&format!("tcp dport {peer} drop\ntcp sport {peer} drop"));
+    }
+
+    fn drop_packets(&self, rules: &str) {
+        let port = self.options.port;
+        let table = format!(
+            "table inet cut-{port} {{\nchain input {{\n\
+             type filter hook input priority 0;\n{rules}\n}}\n}}\n"
+        );
+        self.node.run_with(&["nft", "-f", "-"], &table);
     }
 
     /// The URL for clients: on the same node only, unless the options say
@@ -189,11 +251,12 @@ impl Etcd {
     /// Replaces its data by those of such a file, after [`Etcd::stop`], and
     /// starts it again. Revisions go on from there, so that they are used again.
     pub fn restore(&mut self, path: &str) {
-        let (data, peer) = (data_directory(&self.options), peer_url(&self.options));
+        let (data, peer) = (data_directory(&self.options), peer_url(self.options.port));
         self.node.run(&["rm", "-r", &data]);
         let cluster = initial_cluster(&self.options);
         let mut line = vec!["etcdctl", "snapshot", "restore", path, "--data-dir", &data];
-        line.extend(["--name", MEMBER, "--initial-cluster", &cluster]);
+        let name = member_name(self.options.port);
+        line.extend(["--name", &name, "--initial-cluster", &cluster]);
         line.extend(["--initial-advertise-peer-urls", &peer]);
         self.node.run(&line);
         self.restart();
@@ -234,36 +297,49 @@ impl Drop for Etcd {
 /// Starts an etcd and waits until it takes requests.
 fn spawn(node: &Node, options: &Options) -> Child {
     let mut child = node.spawn(&mut command(options));
+    await_ready(&mut child);
+    child
+}
+
+fn await_ready(child: &mut Child) {
     let log = child.stderr.take().expect("the standard error is a pipe");
     await_line("etcd", log, READY);
-    child
+}
+
+fn member_name(port: u16) -> String {
+    format!("test-{port}")
 }
 
 fn data_directory(options: &Options) -> String {
     format!("/var/lib/etcd-{}", options.port)
 }
 
-fn peer_url(options: &Options) -> String {
-    format!("http://127.0.0.1:{}", options.port + 1)
+fn peer_url(port: u16) -> String {
+    format!("http://127.0.0.1:{}", port + 1)
 }
 
 fn initial_cluster(options: &Options) -> String {
-    format!("{MEMBER}={}", peer_url(options))
+    let alone = [options.port];
+    let ports = if options.members.is_empty() { &alone[..] } else { &options.members };
+    let named = |&port: &u16| format!("{}={}", member_name(port), peer_url(port));
+    ports.iter().map(named).collect::<Vec<_>>().join(",")
 }
 
 fn command(options: &Options) -> Command {
     let port = options.port;
     let scheme = if options.certificates.is_some() { "https" } else { "http" };
-    let peer = peer_url(options);
+    let peer = peer_url(port);
+    // A lone member need not wait long for others before it leads.
+    let [heartbeat, election] =
+        if options.members.is_empty() { ["10", "100"] } else { ["100", "1000"] };
     let mut command = Command::new("etcd");
     command
-        .args(["--name", MEMBER, "--data-dir", &data_directory(options)])
+        .args(["--name", &member_name(port), "--data-dir", &data_directory(options)])
         .args(["--listen-client-urls", &format!("{scheme}://0.0.0.0:{port}")])
         .args(["--advertise-client-urls", &format!("{scheme}://127.0.0.1:{port}")])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", &initial_cluster(options), "--log-level", "info"])
-        // A lone member need not wait long for others before it leads.
-        .args(["--heartbeat-interval", "10", "--election-timeout", "100"])
+        .args(["--heartbeat-interval", heartbeat, "--election-timeout", election])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());

@@ -279,6 +279,11 @@ fn no_packet_is_lost_in_a_partition() {
     pods[0].without_a_loss(&pods[1], || {
         fleet.underlay.cut(&server);
         until_datastore(&fleet, false);
+        // That long, the watch does not survive either.
+        for member in &fleet.members {
+            let losses = || member.agent().metric("weir_node_datastore_losses_total");
+            fleet.until("the watch is lost", || losses() >= Some(1.0));
+        }
         let says = |path: &str| fleet.members[0].agent().answer(path).unwrap_or_default();
         assert!(says("/readiness").contains("503") && says("/health").contains("503"));
         assert!(says("/liveness").contains("200"), "nothing to restart the agent for");

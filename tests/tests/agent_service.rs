@@ -1,9 +1,11 @@
 //! The node agent as a service: how it starts, what it says of itself, and how
 //! it ends.
 
+use std::io::Write;
+use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use weir_tests::{Fleet, Place, Subnet, binaries};
@@ -98,11 +100,81 @@ fn systemd_hears_that_it_is_ready_alive_and_ending() {
 fn routes_do_not_wait_for_the_metrics_port() {
     let fleet = one_node();
     let node = fleet.members[0].node();
-    let _taken = node.enter(|| std::net::TcpListener::bind("127.0.0.1:9098")).expect("the port");
+    let _taken = node.enter(|| TcpListener::bind("127.0.0.1:9098")).expect("the port");
     let output = node.output(&mut run(&fleet, &["--once"]), "");
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("there are no metrics"), "{said}");
+}
+
+#[test]
+fn a_metrics_port_that_becomes_free_is_used() {
+    let mut fleet = one_node();
+    let node = fleet.members[0].node().clone();
+    let taken = node.enter(|| TcpListener::bind("127.0.0.1:9098")).expect("the port");
+    fleet.start_agent(0);
+    fleet.until("it goes on", || node.read("/proc/sys/net/ipv4/ip_forward").trim() == "1");
+    let said = || fleet.members[0].agent().log();
+    // It has tried more than once by then.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(said().matches("there are no metrics").count(), 1, "{}", said());
+    drop(taken);
+    fleet.until("it is well", || fleet.members[0].agent().is_well());
+    assert_eq!(said().matches("are served now").count(), 1, "{}", said());
+}
+
+#[test]
+fn requests_that_are_never_finished_hold_nobody_up() {
+    let mut fleet = one_node();
+    fleet.start_agents();
+    let agent = fleet.members[0].agent();
+    let half = |text: &'static str| {
+        (0..64).map(move |_| {
+            let mut stream = agent.connect().expect("a connection");
+            stream.write_all(text.as_bytes()).expect("the agent reads");
+            stream
+        })
+    };
+    let begin = Instant::now();
+    let mut held: Vec<_> = half("GET /liveness HTTP/1.1\r\nHost: ").collect();
+    for path in ["/liveness", "/metrics", "/health"] {
+        let answer = agent.answer(path).expect("an answer");
+        assert!(answer.contains("200 OK"), "{path}: {answer}");
+    }
+    // More than there is room for, of other sorts.
+    held.extend(half(""));
+    held.extend(half("POST /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nx"));
+    held.extend(half("GET /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nx"));
+    for _ in 0..3 {
+        assert!(agent.answer("/liveness").expect("an answer").contains("200 OK"));
+    }
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    // Each is closed in the end.
+    for stream in &mut held {
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time limit");
+        let mut rest = Vec::new();
+        match std::io::Read::read_to_end(stream, &mut rest) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+        }
+    }
+}
+
+#[test]
+fn only_get_and_head_are_answered() {
+    let mut fleet = one_node();
+    fleet.start_agents();
+    let agent = fleet.members[0].agent();
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "NONSENSE"] {
+        let answer = agent.request(method, "/metrics").expect("an answer").to_lowercase();
+        assert!(answer.contains("405") && answer.contains("allow: get, head"), "{answer}");
+    }
+    for (path, status) in [("/liveness", "200"), ("/metrics", "200"), ("/", "404")] {
+        let head = agent.request("HEAD", path).expect("an answer");
+        assert!(head.contains(status) && head.ends_with("\r\n\r\n"), "{head}");
+        assert!(head.to_lowercase().contains("content-length: "), "{head}");
+        assert!(agent.answer(path).expect("an answer").len() > head.len());
+    }
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub use etcd::Etcd;
 pub use memory::Memory;
 pub use request::OPERATIONS_LIMIT;
 
-use weir_common::datastore::{Datastore, DatastoreConfiguration, Error};
+use weir_common::datastore::{Datastore, DatastoreConfiguration, Error, Forgetful, LastEndpoint};
 
 /// Opens the configured datastore: an embedded one is opened or made now, an
 /// etcd cluster is not dialled before the first request.
@@ -31,8 +31,19 @@ use weir_common::datastore::{Datastore, DatastoreConfiguration, Error};
 /// # Errors
 /// As [`Embedded::open`] and [`Etcd::open`].
 pub async fn open(configuration: &DatastoreConfiguration) -> Result<Box<dyn Datastore>, Error> {
+    open_with(configuration, Box::new(Forgetful)).await
+}
+
+/// As [`open`]; the memory tells which of etcd's endpoints to ask first.
+///
+/// # Errors
+/// Likewise.
+pub async fn open_with(
+    configuration: &DatastoreConfiguration,
+    memory: Box<dyn LastEndpoint>,
+) -> Result<Box<dyn Datastore>, Error> {
     Ok(match configuration {
         DatastoreConfiguration::Embedded { path } => Box::new(Embedded::open(path).await?),
-        DatastoreConfiguration::Etcd(configuration) => Box::new(Etcd::open(configuration).await?),
+        DatastoreConfiguration::Etcd(etcd) => Box::new(Etcd::open_with(etcd, memory).await?),
     })
 }

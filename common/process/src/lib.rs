@@ -6,6 +6,7 @@
 mod agent_lock;
 mod boot;
 mod deadline;
+mod endpoint_file;
 mod files;
 mod hints_file;
 mod lock;
@@ -23,6 +24,7 @@ pub use deadline::{
     CLEAN_UP, CLUSTER, DEADLINE, Limit, SWEEP, SWEEP_OF_OTHERS, TUNNEL_ADDRESS, WORK, block_on,
     within, within_ipam,
 };
+pub use endpoint_file::EndpointFile;
 pub use hints_file::HintsFile;
 pub use lock::{AttachmentLocks, DEFAULT_LOCK_FILE, Lock, LockError, NODE_LOCK};
 pub use log::{Timing, logged};

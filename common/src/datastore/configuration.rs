@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sha1::{Digest, Sha1};
+
 /// The place of the embedded datastore when nothing else is configured.
 pub const DEFAULT_EMBEDDED_PATH: &str = "/var/lib/weir/weir.db";
 
@@ -30,6 +32,12 @@ impl DatastoreConfiguration {
                 endpoints.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(",")
             }
         }
+    }
+
+    /// A short name for [`Self::place`], fit for a file: 16 hexadecimal digits.
+    pub fn place_id(&self) -> String {
+        let digest = Sha1::digest(self.place().as_bytes());
+        digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Whether two configurations lead to one datastore, as far as their text tells: the
@@ -74,7 +82,8 @@ impl Default for DatastoreConfiguration {
 /// An etcd cluster and the credentials for it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EtcdConfiguration {
-    /// `http://` or `https://` URLs, tried in this order. Never empty.
+    /// `http://` or `https://` URLs. The one that answered last is asked first, else the
+    /// first one; the others follow in this order. Never empty.
     pub endpoints: Vec<String>,
     /// PEM file with the authorities that sign the servers' certificates; the
     /// system's own are used without it.
@@ -138,6 +147,7 @@ mod tests {
         ] {
             assert_eq!(etcd(&[one]).is_same_by_text(&etcd(&["http://x:1", other])), Some(true));
             assert_eq!(etcd(&[one]).place(), etcd(&[other]).place());
+            assert_eq!(etcd(&[one]).place_id(), etcd(&[other]).place_id());
         }
     }
 

@@ -10,6 +10,7 @@
 mod configuration;
 mod error;
 pub mod keys;
+mod last_endpoint;
 mod paging;
 mod stored;
 mod transact;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use configuration::{DatastoreConfiguration, EtcdConfiguration};
 pub use error::Error;
+pub use last_endpoint::{Forgetful, LastEndpoint};
 pub use paging::{Pages, Paging};
 pub use stored::{Stored, Unreadable};
 pub use transact::{Attempts, Contended, Decision, MAX_ATTEMPTS, transact};

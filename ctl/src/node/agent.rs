@@ -188,7 +188,7 @@ impl Agent {
                 self.lost = Some(error);
             }
         }
-        self.metrics.datastore_up.set((self.listed && self.lost.is_none()).into());
+        self.metrics.set_datastore_read(self.listed && self.lost.is_none());
         self.metrics.set_unhealthy(self.unhealthy());
     }
 

@@ -15,8 +15,7 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Whether the datastore can be reached.
-    pub datastore_up: Gauge,
+    datastore_up: Gauge,
     /// How often it was lost.
     pub datastore_losses: Counter,
     /// The nodes that are registered.
@@ -40,7 +39,17 @@ pub struct Metrics {
     /// The time of the last success, in seconds since 1970.
     pub last_success: Gauge<f64, AtomicU64>,
     unhealthy: Mutex<Vec<String>>,
+    datastore: Mutex<DatastoreHealth>,
     turned: Mutex<Instant>,
+}
+
+/// What is known of the datastore.
+#[derive(Debug, Default)]
+struct DatastoreHealth {
+    /// Whether it was read, and is watched.
+    is_read: bool,
+    /// Why it gives no sign of life.
+    silence: Option<String>,
 }
 
 /// How long the agent's loop may stand still: as the unit's `WatchdogSec`.
@@ -64,6 +73,7 @@ impl Metrics {
             reconcile_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
             last_success: Gauge::default(),
             unhealthy: Mutex::new(vec!["the datastore has not been read yet".to_owned()]),
+            datastore: Mutex::default(),
             turned: Mutex::new(Instant::now()),
         };
         metrics.register();
@@ -122,7 +132,31 @@ impl Metrics {
 
     /// What makes the node unhealthy now.
     pub fn unhealthy(&self) -> Vec<String> {
-        self.unhealthy.lock().map(|present| present.clone()).unwrap_or_default()
+        let silence = self.datastore.lock().ok().and_then(|it| it.silence.clone());
+        let silence = silence.map(|silence| format!("the datastore is away: {silence}"));
+        let reasons = self.unhealthy.lock().map(|present| present.clone()).unwrap_or_default();
+        silence.into_iter().chain(reasons).collect()
+    }
+
+    /// Sets whether the datastore was read and is watched.
+    pub fn set_datastore_read(&self, is_read: bool) {
+        if let Ok(mut datastore) = self.datastore.lock() {
+            datastore.is_read = is_read;
+            self.show(&datastore);
+        }
+    }
+
+    /// Sets why the datastore gives no sign of life; `None` when it does. Returns whether it
+    /// gave none before.
+    pub fn set_silence(&self, silence: Option<String>) -> bool {
+        let Ok(mut datastore) = self.datastore.lock() else { return false };
+        let was_silent = std::mem::replace(&mut datastore.silence, silence).is_some();
+        self.show(&datastore);
+        was_silent
+    }
+
+    fn show(&self, datastore: &DatastoreHealth) {
+        self.datastore_up.set((datastore.is_read && datastore.silence.is_none()).into());
     }
 
     /// Notes that the agent's loop turns.

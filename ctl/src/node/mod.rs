@@ -9,6 +9,7 @@ mod agent;
 mod http;
 mod metrics;
 mod pace;
+mod pulse;
 mod registration;
 pub mod run;
 mod service;

@@ -14,13 +14,15 @@ use weir_common::ipam::{Family, MachineId};
 use weir_common::network::{AutodetectionMethod, NamedNode};
 use weir_common::node::{Detection, OwnAddress};
 use weir_kernel::{Kernel, Monitor};
-use weir_process::{AGENT_LOCK, AgentLock, FoundName, NameSource, keep_node_name, machine_id};
+use weir_process::{
+    AGENT_LOCK, AgentLock, EndpointFile, FoundName, NameSource, keep_node_name, machine_id,
+};
 
 use super::agent::{Agent, Until};
 use super::metrics::Metrics;
 use super::registration::Registration;
 use super::state_file::StateFile;
-use super::{http, watch};
+use super::{http, pulse, watch};
 use crate::commands::node_adopt::take_over;
 use crate::location::Location;
 use crate::session::{Failure, chain};
@@ -125,24 +127,19 @@ async fn serve(
     until: Until,
 ) -> Result<Vec<String>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(chain(error));
-    let datastore: Arc<dyn Datastore> =
-        weir_datastore::open(&location.configuration).await.map_err(|error| failed(&error))?.into();
+    let memory = Box::new(EndpointFile::of(&location.configuration));
+    let opened = weir_datastore::open_with(&location.configuration, memory).await;
+    let datastore: Arc<dyn Datastore> = opened.map_err(|error| failed(&error))?.into();
     let kernel = Kernel::open().map_err(|error| failed(&error))?;
     let metrics = Arc::new(Metrics::new());
     if let Some(address) = settings.metrics_address {
-        match http::listen(address).await {
-            Ok(listener) => drop(tokio::spawn(http::serve(listener, Arc::clone(&metrics)))),
-            // Routes matter more than who counts them.
-            Err(error) => tracing::error!(
-                %address, %error,
-                "there are no metrics and no health; choose another --metrics-address, or none"
-            ),
-        }
+        tokio::spawn(http::serve(address, Arc::clone(&metrics)));
     }
     let kernel_changed = Arc::new(Notify::new());
     let monitor = Monitor::open().map_err(|error| failed(&error))?.ignoring(&kernel);
     tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed)));
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
+    tokio::spawn(pulse::feel(Arc::clone(&datastore), Arc::clone(&metrics)));
     tokio::spawn(watch::list_and_watch(Arc::clone(&datastore), sender));
     tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
     let AgentSettings { node, machine, adopt, addresses, drift_interval, metrics_address: _ } =

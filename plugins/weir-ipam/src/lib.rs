@@ -22,8 +22,8 @@ use weir_common::datastore::Datastore;
 use weir_common::ipam::MachineId;
 use weir_common::ipam::collect::{Collected, Collection, Rule};
 use weir_process::{
-    AttachmentLocks, DEFAULT_LOCK_FILE, FoundName, Limit, Lock, Timing, boot_id, machine_id,
-    node_name,
+    AttachmentLocks, DEFAULT_LOCK_FILE, EndpointFile, FoundName, Limit, Lock, Timing, boot_id,
+    machine_id, node_name,
 };
 
 pub use add::Added;
@@ -53,7 +53,9 @@ impl<'a> Ipam<'a> {
     pub async fn open(call: &'a Call, limit: Limit) -> Result<Self, Error> {
         let configuration = call.configuration.require_ipam()?;
         let node = node_name(&call.configuration.node_name.clone()?)?;
-        let datastore = weir_datastore::open(&call.configuration.datastore.clone()?).await?;
+        let datastore = call.configuration.datastore.clone()?;
+        let memory = Box::new(EndpointFile::of(&datastore));
+        let datastore = weir_datastore::open_with(&datastore, memory).await?;
         let (machine, boot_id) = (machine_id(), boot_id());
         Ok(Self { call, configuration, node, machine, boot_id, limit, datastore })
     }

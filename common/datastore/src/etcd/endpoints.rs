@@ -1,18 +1,23 @@
-//! The endpoints of a cluster, and going on to the next when one fails.
+//! The endpoints of a cluster, and going on to another when one fails or is silent.
 //!
 //! etcd-client spreads requests over its endpoints but repeats none, so that a
 //! dead endpoint fails every n-th request. Here each endpoint has a client of
 //! its own, made when it is first needed; one that answered is used until it
-//! fails.
+//! fails, and is left to the next process as the first to ask.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, KvClient, TlsOptions, WatchClient};
-use tokio::sync::Mutex;
-use weir_common::datastore::{Error, EtcdConfiguration};
+use etcd_client::{Client, ConnectOptions, GetOptions, KvClient, TlsOptions, WatchClient};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+use weir_common::datastore::{Error, EtcdConfiguration, LastEndpoint, keys};
 
-use super::error::{AllFailed, EtcdFailure, RequestFate, describe, judge, needs_no_log_in};
+use super::error::{
+    AllFailed, EtcdFailure, RequestFate, describe, judge, judge_answer, needs_no_log_in,
+};
+use super::race::{HEAD_START, Race, RaceStep, order, remembered};
 use super::tls;
 
 /// Answers are as large as what was asked for; gRPC's usual limit is 4 MiB.
@@ -22,35 +27,76 @@ const LARGEST_ANSWER: usize = i32::MAX as usize;
 /// connections that ask more often than every 5 s (`--grpc-keepalive-min-time`).
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// No endpoint has answered yet.
-const NONE_KNOWN: usize = usize::MAX;
+/// How long a watch waits for a sign of life of its endpoint when requests are answered
+/// elsewhere.
+const WATCH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The clients of one connection.
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) kv: KvClient,
     pub(super) watch: WatchClient,
+    endpoint: usize,
 }
 
-/// Whether a request may be sent again when it is unknown what became of it.
+impl Connection {
+    fn new(client: &Client, endpoint: usize) -> Self {
+        Self {
+            kv: client.kv_client().max_decoding_message_size(LARGEST_ANSWER),
+            watch: client.watch_client().max_decoding_message_size(LARGEST_ANSWER),
+            endpoint,
+        }
+    }
+
+    /// Asks whether a key is there, as linearizable as all that is read: a member that does
+    /// not reach its leader gives no answer. Whether the key may be read is found out after
+    /// that, so that a refusal is an answer too.
+    async fn sign_of_life(mut self) -> Result<(), etcd_client::Error> {
+        let options = GetOptions::new().with_count_only();
+        match self.kv.get(keys::CLUSTER_INFORMATION, Some(options)).await {
+            Err(error) if judge_answer(&error) != RequestFate::Denied => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a request does, and with that how it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Repeat {
-    /// It may.
-    Safe,
-    /// It may not: only the endpoint that answered last is asked.
-    Unsafe,
+pub(super) enum RequestKind {
+    /// It reads: another endpoint is asked when one is silent.
+    Read,
+    /// It writes, and takes effect once even when it is sent twice. It is sent to an endpoint
+    /// that answers, and to another one only after that one failed.
+    RepeatableWrite,
+    /// It writes: it is sent once, to an endpoint that answers.
+    Write,
 }
 
 /// All endpoints of a cluster.
 pub(super) struct Endpoints {
     all: Vec<Endpoint>,
-    known_good: AtomicUsize,
+    /// The one that answered last in this process, unless it has failed since.
+    current: watch::Sender<Option<usize>>,
+    memory: Box<dyn LastEndpoint>,
+    /// The one that the memory names, once it was asked; the first one if it names none.
+    left: OnceLock<Mutex<usize>>,
     location: String,
+}
+
+/// Why no endpoint did what it was asked.
+enum Unanswered {
+    /// One of them answered that it will not, and neither would the others.
+    Refused(Error),
+    /// None of these answered.
+    AllFailed(Vec<(usize, EtcdFailure)>),
 }
 
 impl Endpoints {
     /// Checks the configuration without dialling.
-    pub(super) async fn new(configuration: &EtcdConfiguration) -> Result<Self, Error> {
+    pub(super) async fn new(
+        configuration: &EtcdConfiguration,
+        memory: Box<dyn LastEndpoint>,
+    ) -> Result<Self, Error> {
         if configuration.endpoints.is_empty() {
             return Err(bad_endpoint("", "names no endpoint; give at least one URL"));
         }
@@ -59,14 +105,20 @@ impl Endpoints {
             false => None,
         };
         let mut all = Vec::new();
-        for url in &configuration.endpoints {
+        for (index, url) in configuration.endpoints.iter().enumerate() {
             let options = options(configuration, tls.clone().filter(|_| is_https(url)));
             check(url, &options, configuration).await?;
-            let line = Mutex::new(Line { options, was_lost: false, connection: None });
-            all.push(Endpoint { url: url.clone(), configuration: configuration.clone(), line });
+            all.push(Endpoint {
+                index,
+                url: url.clone(),
+                configuration: configuration.clone(),
+                line: Mutex::new(Line { options, was_lost: false, connection: None }),
+                log_in: tokio::sync::Mutex::new(()),
+            });
         }
         let location = configuration.endpoints.join(",");
-        Ok(Self { all, known_good: AtomicUsize::new(NONE_KNOWN), location })
+        let current = watch::Sender::new(None);
+        Ok(Self { all, current, memory, left: OnceLock::new(), location })
     }
 
     /// How the cluster is called in errors.
@@ -74,52 +126,171 @@ impl Endpoints {
         &self.location
     }
 
-    /// Whether the last request was answered by one of the endpoints.
-    pub(super) fn is_one_known_good(&self) -> bool {
-        self.known_good.load(Ordering::Relaxed) != NONE_KNOWN
-    }
-
-    /// Sends a request to the endpoint that answered last, or the first one,
-    /// and, if it may be repeated, to each of the others until one answers.
+    /// Sends a request to the endpoint that answered last, and to others as its kind allows.
     ///
     /// # Errors
     /// [`Error::Unavailable`] with every endpoint asked and its cause,
     /// [`Error::Denied`], or [`Error::Failed`] for what no endpoint would do.
     pub(super) async fn call<T, F>(
         &self,
-        repeat: Repeat,
+        kind: RequestKind,
         request: impl Fn(Connection) -> F,
     ) -> Result<T, Error>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let mut failures = Vec::new();
-        for index in self.order() {
-            let endpoint = &self.all[index];
-            let failure = match endpoint.call(&request).await {
+        let answer = match kind {
+            RequestKind::Read => self.race(&self.order(), &request).await,
+            _ => self.send(kind, &request).await,
+        };
+        answer.map_err(|unanswered| match unanswered {
+            Unanswered::Refused(error) => error,
+            Unanswered::AllFailed(mut failures) => {
+                failures.sort_by_key(|(index, _)| *index);
+                let named = |(index, failure): (usize, _)| (self.all[index].url.clone(), failure);
+                self.unavailable(failures.into_iter().map(named).collect())
+            }
+        })
+    }
+
+    /// Sends a request that writes. It is never sent to a second endpoint while the first may
+    /// still answer; to find one that answers, a request is raced that does nothing.
+    async fn send<T, F>(
+        &self,
+        kind: RequestKind,
+        request: &impl Fn(Connection) -> F,
+    ) -> Result<T, Unanswered>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let (mut order, mut failures) = (self.order(), Vec::new());
+        while !order.is_empty() {
+            let index = match self.current().filter(|index| order.contains(index)) {
+                Some(index) => index,
+                None => match self.find(&order).await {
+                    Ok(index) => index,
+                    Err(Unanswered::AllFailed(more)) => {
+                        failures.extend(more);
+                        break;
+                    }
+                    Err(refused) => return Err(refused),
+                },
+            };
+            match self.all[index].call(request).await {
                 Ok(answer) => {
-                    self.known_good.store(index, Ordering::Relaxed);
+                    self.has_answered(index);
                     return Ok(answer);
                 }
-                Err(failure) => failure,
-            };
-            let location = endpoint.url.clone();
-            match judge(&failure) {
-                RequestFate::Denied | RequestFate::LogInAgain => {
-                    return Err(Error::Denied { location, cause: Box::new(failure) });
-                }
-                RequestFate::Refused => {
-                    return Err(Error::Failed { location, cause: Box::new(failure) });
-                }
-                RequestFate::TryNext => failures.push((location, failure)),
+                Err(failure) => failures.push((index, self.judge(index, failure)?)),
             }
-            endpoint.forget().await;
-            self.known_good.store(NONE_KNOWN, Ordering::Relaxed);
-            if repeat == Repeat::Unsafe {
+            if kind == RequestKind::Write {
                 break;
             }
+            order.retain(|it| *it != index);
         }
-        Err(self.unavailable(failures))
+        Err(Unanswered::AllFailed(failures))
+    }
+
+    /// One of these endpoints that answers.
+    async fn find(&self, order: &[usize]) -> Result<usize, Unanswered> {
+        let sign = async |connection: Connection| {
+            let endpoint = connection.endpoint;
+            connection.sign_of_life().await.map(|()| endpoint)
+        };
+        self.race(order, &sign).await
+    }
+
+    /// Sends a request that may be sent to several endpoints, as [`Race`] decides.
+    async fn race<T, F>(
+        &self,
+        order: &[usize],
+        request: &impl Fn(Connection) -> F,
+    ) -> Result<T, Unanswered>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let ask = async |index: usize| (index, self.all[index].call(request).await);
+        let probe = async |index: usize| (index, self.all[index].probe().await);
+        let mut race = Race::new(order.iter().copied());
+        let (mut asked, mut probed) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let (mut failures, mut steps, mut head_start) = (Vec::new(), race.begin(), None);
+        loop {
+            for step in steps.drain(..) {
+                match step {
+                    RaceStep::Ask(index) => {
+                        asked.push(ask(index));
+                        head_start = Some(Instant::now() + HEAD_START);
+                    }
+                    RaceStep::Probe(index) => probed.push(probe(index)),
+                }
+            }
+            if asked.is_empty() && probed.is_empty() {
+                return Err(Unanswered::AllFailed(failures));
+            }
+            tokio::select! {
+                biased;
+                Some((index, answer)) = asked.next() => match answer {
+                    Ok(answer) => {
+                        race.silent().filter(|it| *it != index).for_each(|it| self.forget(it));
+                        self.has_answered(index);
+                        return Ok(answer);
+                    }
+                    Err(failure) => {
+                        failures.push((index, self.judge(index, failure)?));
+                        steps = race.ask_failed(index);
+                    }
+                },
+                Some((index, answer)) = probed.next() => match answer {
+                    Ok(()) => steps = race.probe_answered(index),
+                    Err(failure) if race.probe_failed(index) => {
+                        self.forget(index);
+                        failures.push((index, failure));
+                    }
+                    Err(_) => {}
+                },
+                () = sleep_until(head_start.unwrap_or_else(Instant::now)),
+                    if head_start.is_some() =>
+                {
+                    head_start = None;
+                    steps = race.head_start_is_over();
+                }
+            }
+        }
+    }
+
+    /// The failure, if another endpoint may do better.
+    fn judge(&self, index: usize, failure: EtcdFailure) -> Result<EtcdFailure, Unanswered> {
+        let location = self.all[index].url.clone();
+        let refused = match judge(&failure) {
+            RequestFate::Denied | RequestFate::LogInAgain => {
+                Error::Denied { location, cause: Box::new(failure) }
+            }
+            RequestFate::Refused => Error::Failed { location, cause: Box::new(failure) },
+            RequestFate::TryNext => {
+                self.forget(index);
+                return Ok(failure);
+            }
+        };
+        Err(Unanswered::Refused(refused))
+    }
+
+    /// Ends when the endpoint of a watch answers no more: another one has answered a request,
+    /// or none has, and this one shows no sign of life.
+    pub(super) async fn is_lost(&self, connection: &Connection) {
+        let mut current = self.current.subscribe();
+        loop {
+            let is_elsewhere = *current.borrow_and_update() != Some(connection.endpoint);
+            if is_elsewhere {
+                let sign = timeout(WATCH_PATIENCE, connection.clone().sign_of_life()).await;
+                let is_alive = sign.is_ok_and(|answer| is_answer(&answer));
+                if !is_alive {
+                    return;
+                }
+            }
+            if current.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// The error that names these endpoints and their causes.
@@ -132,14 +303,50 @@ impl Endpoints {
         Error::Failed { location: self.location.clone(), cause: Box::new(EtcdFailure::from(error)) }
     }
 
-    fn order(&self) -> impl Iterator<Item = usize> + use<> {
-        let count = self.all.len();
-        let first = match self.known_good.load(Ordering::Relaxed) {
-            NONE_KNOWN => 0,
-            index => index,
-        };
-        (0..count).map(move |step| (first + step) % count)
+    fn current(&self) -> Option<usize> {
+        *self.current.borrow()
     }
+
+    fn order(&self) -> Vec<usize> {
+        let first = self.current().unwrap_or_else(|| *unpoisoned(self.left()));
+        order(self.all.len(), first)
+    }
+
+    /// What was left by the last process. It is read when it is needed, and not before: what
+    /// a call learns while others wait for the host's lock is of use to them.
+    fn left(&self) -> &Mutex<usize> {
+        self.left.get_or_init(|| {
+            let urls: Vec<_> = self.all.iter().map(|endpoint| endpoint.url.clone()).collect();
+            let left = if urls.len() > 1 { self.memory.recall() } else { None };
+            Mutex::new(remembered(&urls, left.as_deref()).unwrap_or(0))
+        })
+    }
+
+    fn has_answered(&self, index: usize) {
+        self.current.send_if_modified(|current| current.replace(index) != Some(index));
+        if std::mem::replace(&mut *unpoisoned(self.left()), index) != index {
+            self.memory.leave(&self.all[index].url);
+        }
+    }
+
+    fn forget(&self, index: usize) {
+        self.all[index].forget();
+        self.current.send_if_modified(|current| {
+            let was_current = *current == Some(index);
+            *current = current.filter(|_| !was_current);
+            was_current
+        });
+    }
+}
+
+/// What a panic left behind is still whole here: it is replaced in one step.
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether an endpoint has answered, be it that it refuses. One without a leader has not.
+fn is_answer(answer: &Result<(), etcd_client::Error>) -> bool {
+    answer.as_ref().err().is_none_or(|error| judge_answer(error) != RequestFate::TryNext)
 }
 
 /// How a connection to an endpoint of this configuration is made.
@@ -158,9 +365,12 @@ fn is_https(url: &str) -> bool {
 
 /// One endpoint.
 struct Endpoint {
+    index: usize,
     url: String,
     configuration: EtcdConfiguration,
     line: Mutex<Line>,
+    /// Held by the task that logs in, as several need to do it only once.
+    log_in: tokio::sync::Mutex<()>,
 }
 
 /// The connection to an endpoint, once it was needed, and how the next one is made.
@@ -178,7 +388,7 @@ impl Endpoint {
         match self.call_once(request).await {
             Err(failure) if self.may_log_in_again(&failure) => {
                 // etcd refused before it did anything, so this repeats nothing.
-                self.forget().await;
+                self.forget();
                 self.call_once(request).await
             }
             result => result,
@@ -193,13 +403,8 @@ impl Endpoint {
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let known = self.line.lock().await.connection.clone();
-        let EtcdConfiguration { connect_timeout, request_timeout, .. } = self.configuration;
-        // The first request also connects, as the client dials by itself.
-        let limit = match known {
-            Some(_) => request_timeout,
-            None => connect_timeout + request_timeout,
-        };
+        let known = self.connection();
+        let limit = self.limit(known.is_some());
         let answer = async {
             let connection = match known {
                 Some(connection) => connection,
@@ -207,29 +412,73 @@ impl Endpoint {
             };
             request(connection).await
         };
-        match tokio::time::timeout(limit, answer).await {
+        match timeout(limit, answer).await {
             Ok(answer) => Ok(answer?),
             Err(_) => Err(EtcdFailure::TimedOut(limit)),
         }
     }
 
-    /// The connection, which several tasks make only once.
-    async fn connect(&self) -> Result<Connection, etcd_client::Error> {
-        let mut line = self.line.lock().await;
-        if let Some(connection) = &line.connection {
-            return Ok(connection.clone());
+    /// Asks for a sign of life, without logging in: that is work for etcd.
+    async fn probe(&self) -> Result<(), EtcdFailure> {
+        let known = self.connection();
+        let limit = self.limit(known.is_some());
+        let sign = async {
+            let connection = match known {
+                Some(connection) => connection,
+                None => {
+                    let client = Client::connect([&self.url], Some(self.options())).await?;
+                    Connection::new(&client, self.index)
+                }
+            };
+            let answer = connection.clone().sign_of_life().await;
+            Ok((connection, answer))
+        };
+        let (connection, answer) = match timeout(limit, sign).await {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(error)) => return Err(EtcdFailure::Answered(error)),
+            Err(_) => return Err(EtcdFailure::TimedOut(limit)),
+        };
+        if !is_answer(&answer) {
+            return answer.map_err(EtcdFailure::Answered);
         }
+        if self.configuration.credentials.is_none() {
+            unpoisoned(&self.line).connection.get_or_insert(connection);
+        }
+        Ok(())
+    }
+
+    /// How long an answer may take. The first request also connects, as the client dials by
+    /// itself.
+    fn limit(&self, is_connected: bool) -> Duration {
+        let EtcdConfiguration { connect_timeout, request_timeout, .. } = self.configuration;
+        if is_connected { request_timeout } else { connect_timeout + request_timeout }
+    }
+
+    fn connection(&self) -> Option<Connection> {
+        unpoisoned(&self.line).connection.clone()
+    }
+
+    /// How the next connection is made, without credentials.
+    fn options(&self) -> ConnectOptions {
+        let mut line = unpoisoned(&self.line);
         if line.was_lost
             && let Some(options) = self.renewed()
         {
             line.options = options;
         }
-        let client = self.log_in(line.options.clone()).await?;
-        let connection = Connection {
-            kv: client.kv_client().max_decoding_message_size(LARGEST_ANSWER),
-            watch: client.watch_client().max_decoding_message_size(LARGEST_ANSWER),
-        };
-        Ok(line.connection.insert(connection).clone())
+        line.options.clone()
+    }
+
+    /// The connection, which several tasks make only once.
+    async fn connect(&self) -> Result<Connection, etcd_client::Error> {
+        let _log_in = self.log_in.lock().await;
+        if let Some(connection) = self.connection() {
+            return Ok(connection);
+        }
+        let client = self.log_in(self.options()).await?;
+        let connection = Connection::new(&client, self.index);
+        unpoisoned(&self.line).connection = Some(connection.clone());
+        Ok(connection)
     }
 
     /// A client, logged in if there are credentials and etcd asks for them, as
@@ -248,8 +497,8 @@ impl Endpoint {
     }
 
     /// Makes the next request open a new connection.
-    async fn forget(&self) {
-        let mut line = self.line.lock().await;
+    fn forget(&self) {
+        let mut line = unpoisoned(&self.line);
         line.connection = None;
         line.was_lost = true;
     }

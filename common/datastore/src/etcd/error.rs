@@ -43,17 +43,20 @@ pub(super) enum RequestFate {
 /// Judges by the codes and texts of etcd (`api/v3rpc/rpctypes/error.go`; 3.4
 /// to 3.6 agree in those used here).
 pub(super) fn judge(failure: &EtcdFailure) -> RequestFate {
-    let (code, message) = match failure {
-        EtcdFailure::TimedOut(_) => return RequestFate::TryNext,
-        EtcdFailure::Answered(EtcdError::GRpcStatus(status)) => {
-            (i32::from(status.code()), status.message())
-        }
+    match failure {
+        EtcdFailure::TimedOut(_) => RequestFate::TryNext,
+        EtcdFailure::Answered(error) => judge_answer(error),
+    }
+}
+
+/// The same for what etcd or the connection to it said.
+pub(super) fn judge_answer(error: &EtcdError) -> RequestFate {
+    let (code, message) = match error {
+        EtcdError::GRpcStatus(status) => (i32::from(status.code()), status.message()),
         // The reason of a cancelled watch comes without its code.
-        EtcdFailure::Answered(EtcdError::WatchError(reason)) => (0, reason.as_str()),
-        EtcdFailure::Answered(EtcdError::Utf8Error(_) | EtcdError::Internal(_)) => {
-            return RequestFate::Refused;
-        }
-        EtcdFailure::Answered(_) => return RequestFate::TryNext,
+        EtcdError::WatchError(reason) => (0, reason.as_str()),
+        EtcdError::Utf8Error(_) | EtcdError::Internal(_) => return RequestFate::Refused,
+        _ => return RequestFate::TryNext,
     };
     let says = |text: &str| message.contains(text);
     if code == UNAUTHENTICATED || says("invalid auth token") || says("auth store is old") {

@@ -3,6 +3,7 @@
 mod convert;
 mod endpoints;
 mod error;
+mod race;
 mod tls;
 mod watch;
 
@@ -11,12 +12,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use etcd_client::{GetOptions, KvClient, Txn};
 use weir_common::datastore::{
-    Compare, Datastore, Entry, Error, EtcdConfiguration, Outcome, Page, Revision, Selection,
-    Snapshot, Tally, Transaction, Watch,
+    Compare, Datastore, Entry, Error, EtcdConfiguration, Forgetful, LastEndpoint, Outcome, Page,
+    Revision, Selection, Snapshot, Tally, Transaction, Watch,
 };
 
 use crate::request::{self, OPERATIONS_LIMIT, range_end};
-use endpoints::{Connection, Endpoints, Repeat};
+use endpoints::{Connection, Endpoints, RequestKind};
 
 /// How often a long read starts over because the history it was reading in was
 /// compacted meanwhile.
@@ -29,15 +30,26 @@ pub struct Etcd {
 }
 
 impl Etcd {
+    /// As [`Etcd::open_with`], without a memory.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn open(configuration: &EtcdConfiguration) -> Result<Self, Error> {
+        Self::open_with(configuration, Box::new(Forgetful)).await
+    }
+
     /// Checks the configuration and reads its TLS files. Nothing is dialled
-    /// before the first request, and then one endpoint after another until
-    /// one answers.
+    /// before the first request. The endpoint that the memory names is asked first, the
+    /// others when it fails or is silent; the memory learns which one answered.
     ///
     /// # Errors
     /// [`Error::Misconfigured`] with Calico's name of the key for an endpoint
     /// that is not a URL, or a TLS file that cannot be read or used.
-    pub async fn open(configuration: &EtcdConfiguration) -> Result<Self, Error> {
-        Ok(Self { endpoints: Arc::new(Endpoints::new(configuration).await?) })
+    pub async fn open_with(
+        configuration: &EtcdConfiguration,
+        memory: Box<dyn LastEndpoint>,
+    ) -> Result<Self, Error> {
+        Ok(Self { endpoints: Arc::new(Endpoints::new(configuration, memory).await?) })
     }
 }
 
@@ -47,35 +59,35 @@ impl Datastore for Etcd {
     /// operations in one; those behind the first read at its revision.
     async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error> {
         let request = |connection: Connection| read_all(connection.kv, selections);
-        self.endpoints.call(Repeat::Safe, request).await
+        self.endpoints.call(RequestKind::Read, request).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Page, Error> {
         let request = |connection: Connection| list_page(connection.kv, prefix, after, limit);
-        self.endpoints.call(Repeat::Safe, request).await
+        self.endpoints.call(RequestKind::Read, request).await
     }
 
     /// One etcd transaction for all prefixes. etcd goes through all keys under
     /// them, and sends none but the first that is newer.
     async fn tally(&self, prefixes: &[&str], after: Revision) -> Result<Tally, Error> {
         let request = |connection: Connection| tally_all(connection.kv, prefixes, after);
-        self.endpoints.call(Repeat::Safe, request).await
+        self.endpoints.call(RequestKind::Read, request).await
     }
 
-    /// A commit whose answer is lost may have been applied, and is then sent
+    /// A commit is sent to one endpoint, which has just answered or answers a small read. If its answer is lost, it may have been applied, and is then sent
     /// again to the next endpoint only if its comparisons make sure that it
     /// takes effect once. Such a repetition reports [`Outcome::Conflict`] when
     /// the first attempt was the one that was applied.
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
         request::check(&transaction, self.endpoints.location())?;
-        let repeat = if is_guarded(&transaction) { Repeat::Safe } else { Repeat::Unsafe };
-        if repeat == Repeat::Unsafe && !self.endpoints.is_one_known_good() {
-            // Finds an endpoint that answers, with a request that can be repeated.
-            self.read(&[]).await?;
-        }
+        let kind = if is_guarded(&transaction) {
+            RequestKind::RepeatableWrite
+        } else {
+            RequestKind::Write
+        };
         let transaction = convert::transaction(transaction);
         let request = |connection: Connection| commit_once(connection.kv, transaction.clone());
-        self.endpoints.call(repeat, request).await
+        self.endpoints.call(kind, request).await
     }
 
     /// Needs the permission to read the whole range from the first of the

@@ -12,7 +12,7 @@ use etcd_client::{Error as EtcdError, GetOptions, WatchOptions, WatchResponse, W
 use weir_common::datastore::{Entry, Error, Event, History, Revision, Watch};
 
 use super::convert;
-use super::endpoints::{Connection, Endpoints, Repeat};
+use super::endpoints::{Connection, Endpoints, RequestKind};
 use super::error::{EtcdFailure, is_outside_history};
 use crate::request::range_end;
 
@@ -25,7 +25,7 @@ pub(super) struct EtcdWatch {
     history: History,
     /// The last change that it told, other than a deletion.
     last: Option<Entry>,
-    stream: Option<WatchStream>,
+    stream: Option<(WatchStream, Connection)>,
     /// Whether this stream has told anything. One that breaks before is not
     /// replaced; without that limit a watch that always breaks is replaced for ever.
     heard: bool,
@@ -37,8 +37,8 @@ impl EtcdWatch {
         prefixes: Vec<String>,
         after: Revision,
     ) -> Result<Self, Error> {
-        let Opened { stream, history, .. } = open(&endpoints, &prefixes, after).await?;
-        let stream = Some(stream);
+        let Opened { stream, connection, history, .. } = open(&endpoints, &prefixes, after).await?;
+        let stream = Some((stream, connection));
         Ok(Self { endpoints, prefixes, after, history, last: None, stream, heard: true })
     }
 
@@ -59,8 +59,8 @@ impl EtcdWatch {
     /// writes have carried past it would go on in the middle of another history. So
     /// what was told last must still have been written then. Where nothing shows it,
     /// reading everything again does no harm.
-    async fn reopen(&mut self) -> Result<WatchStream, Error> {
-        let Opened { stream, now, history } =
+    async fn reopen(&mut self) -> Result<(WatchStream, Connection), Error> {
+        let Opened { stream, connection, now, history } =
             open(&self.endpoints, &self.prefixes, self.after).await?;
         // A member that lags looks the same.
         let is_older = now < self.after || !self.history.goes_on_in(history);
@@ -68,7 +68,7 @@ impl EtcdWatch {
             return Err(Error::Compacted { after: self.after });
         }
         self.history = history;
-        Ok(stream)
+        Ok((stream, connection))
     }
 
     /// Whether etcd has the last change that was told in its history.
@@ -77,7 +77,7 @@ impl EtcdWatch {
             return Ok(false);
         };
         let request = |connection: Connection| entry_at(connection, &last.key, last.revision);
-        Ok(self.endpoints.call(Repeat::Safe, request).await?.as_ref() == Some(last))
+        Ok(self.endpoints.call(RequestKind::Read, request).await?.as_ref() == Some(last))
     }
 
     /// The changes in a message that lie under the prefixes.
@@ -106,14 +106,20 @@ impl EtcdWatch {
 impl Watch for EtcdWatch {
     async fn next(&mut self) -> Result<Vec<Event>, Error> {
         loop {
-            let stream = match &mut self.stream {
+            let (stream, connection) = match &mut self.stream {
                 Some(stream) => stream,
                 None => {
                     let stream = self.reopen().await?;
                     self.stream.insert(stream)
                 }
             };
-            let response = match message(stream).await {
+            let told = tokio::select! {
+                told = message(stream) => told,
+                () = self.endpoints.is_lost(connection) => {
+                    Err(EtcdError::WatchError("its endpoint answers no more".to_owned()))
+                }
+            };
+            let response = match told {
                 Ok(response) => response,
                 Err(error) => {
                     self.broken(error)?;
@@ -136,6 +142,7 @@ impl Watch for EtcdWatch {
 /// A stream that etcd has confirmed.
 struct Opened {
     stream: WatchStream,
+    connection: Connection,
     /// The revision at which the endpoint is.
     now: Revision,
     history: History,
@@ -147,7 +154,7 @@ async fn open(
     after: Revision,
 ) -> Result<Opened, Error> {
     let request = |connection: Connection| open_stream(connection, prefixes, after);
-    endpoints.call(Repeat::Safe, request).await
+    endpoints.call(RequestKind::Read, request).await
 }
 
 /// Starts a watch and waits until etcd confirms it.
@@ -167,7 +174,7 @@ async fn open_stream(
     let confirmed = message(&mut stream).await?;
     let now = Revision(confirmed.header().map_or(0, |header| header.revision()));
     let history = convert::history(confirmed.header());
-    Ok(Opened { stream, now, history })
+    Ok(Opened { stream, connection, now, history })
 }
 
 /// What a key had at a revision; `None` also when that is forgotten, or still to

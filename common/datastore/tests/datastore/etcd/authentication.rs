@@ -1,5 +1,7 @@
 //! Users and passwords.
 
+use std::time::{Duration, Instant};
+
 use etcd_client::{Permission, PermissionType};
 use weir_common::datastore::{Datastore, Error, EtcdConfiguration, Selection};
 use weir_datastore::Etcd;
@@ -25,9 +27,13 @@ async fn server_with_users() -> Server {
 }
 
 async fn open(server: &Server, credentials: Option<(&str, &str)>) -> Etcd {
+    open_at(vec![server.url()], credentials).await
+}
+
+async fn open_at(urls: Vec<String>, credentials: Option<(&str, &str)>) -> Etcd {
     let configuration = EtcdConfiguration {
         credentials: credentials.map(|(user, password)| (user.to_owned(), password.to_owned())),
-        ..EtcdConfiguration::new(vec![server.url()])
+        ..EtcdConfiguration::new(urls)
     };
     Etcd::open(&configuration).await.unwrap()
 }
@@ -60,6 +66,21 @@ async fn a_user_does_what_he_may() {
     assert_denied(store.list("/", None, 10).await, "permission denied");
     let watch = store.watch(&["/".to_owned()], revision).await.map(|_| ());
     assert_denied(watch, "permission denied");
+}
+
+/// The probe of the other endpoint is made without logging in.
+#[tokio::test]
+async fn a_hung_endpoint_is_passed_over_with_a_password() {
+    let (hung, server) = (server_with_users().await, server_with_users().await);
+    hung.hang();
+    let urls = vec![hung.url(), server.url()];
+    let started = Instant::now();
+    let store = open_at(urls.clone(), Some(("weir", "s3cret"))).await;
+    let revision = put(&store, &[("/calico/a", "1")]).await;
+    assert!(store.watch(&["/calico/".to_owned()], revision).await.is_ok());
+    let wrong = open_at(urls, Some(("weir", "s3cret but wrong"))).await;
+    assert_denied(wrong.read(&[]).await, "authentication failed");
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

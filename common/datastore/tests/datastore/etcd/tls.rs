@@ -1,6 +1,7 @@
 //! TLS: right, wrong and unreadable.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use weir_common::datastore::{Datastore, Error, EtcdConfiguration};
 use weir_datastore::Etcd;
@@ -18,6 +19,21 @@ async fn a_client_certificate_opens() {
     put(&store, &[("/a", "1")]).await;
     assert_eq!(value(&store, "/a").await.as_deref(), Some("1"));
     assert!(store.watch(&["/".to_owned()], Default::default()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_hung_endpoint_is_passed_over_with_certificates() {
+    let certificates = Certificates::new();
+    let (hung, server) =
+        (Server::start_with_tls(&certificates), Server::start_with_tls(&certificates));
+    hung.hang();
+    let mut configuration = certificates.configuration(hung.url());
+    configuration.endpoints.push(server.url());
+    let store = Etcd::open(&configuration).await.unwrap();
+    let started = Instant::now();
+    put(&store, &[("/a", "1")]).await;
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    assert_eq!(value(&store, "/a").await.as_deref(), Some("1"));
 }
 
 #[tokio::test]
