@@ -48,10 +48,10 @@ pub async fn assign(
     assign_around(datastore, request, likely, now, None).await
 }
 
-/// As [`assign`], and nothing that is in use on the network around the node.
+/// As [`assign()`], and nothing that is in use on the network around the node.
 ///
 /// # Errors
-/// As [`assign`], and [`Error::Probe`].
+/// As [`assign()`], and [`Error::Probe`].
 pub async fn assign_around(
     datastore: &dyn Datastore,
     request: &Request,
