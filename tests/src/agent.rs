@@ -92,7 +92,7 @@ impl Agent {
 
     /// Whether it says that nothing is wrong.
     pub fn is_well(&self) -> bool {
-        self.answer("/health").is_some_and(|answer| answer.ends_with("ok\n"))
+        self.answer("/health").is_some_and(|answer| answer.starts_with("HTTP/1.0 200 "))
     }
 
     /// The value of one of its metrics.

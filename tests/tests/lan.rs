@@ -113,6 +113,8 @@ fn beside_agents_containers_of_both_nodes_reach_each_other_and_the_lan() {
     assert!(status.stdout.contains("pool lan has addresses of 172.31.1.0/24"), "{status:?}");
     let log = fleet.members[0].agent().log();
     assert!(log.contains("pool lan has addresses of 172.31.1.0/24"), "{log}");
+    let health = fleet.members[0].agent().answer("/health").unwrap_or_default();
+    assert!(health.contains("note: pool lan has addresses of 172.31.1.0/24"), "{health}");
 }
 
 #[test]

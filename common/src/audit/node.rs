@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::ipam::collect::CALL_DEADLINE;
+use crate::ipam::collect::may_be_in_progress;
 use crate::ipam::{Allocation, Assignee, BlockUse, IpamSnapshot, MachineId, Ownership};
 use crate::network::AttachmentIdentity;
 
@@ -96,7 +96,7 @@ impl ThisNode {
         now: Timestamp,
     ) -> bool {
         let Some(handle) = allocation.handle.as_deref() else { return false };
-        let in_progress = |made: Timestamp| now.duration_since(made) < CALL_DEADLINE;
+        let in_progress = |made: Timestamp| may_be_in_progress(made, now);
         allocation.node() == Some(self.host.as_str())
             && !self.is_other_machines(allocation, snapshot)
             && allocation.holder.interface.is_some()

@@ -142,6 +142,9 @@ impl Environment {
             trace: TraceContext::parse(&text("TRACEPARENT"), &text("TRACESTATE")),
         };
         environment.check()?;
+        if command == CniCommand::Add {
+            environment.check_new()?;
+        }
         Ok(environment)
     }
 
@@ -166,7 +169,30 @@ impl Environment {
         }
         Ok(())
     }
+
+    /// What only something new must keep to: what is there must still be deleted.
+    fn check_new(&self) -> Result<(), Error> {
+        let invalid = |message| Err(Error::new(Code::InvalidEnvironment, message));
+        if self.container_id.len() > LONGEST_CONTAINER_ID {
+            let begin: String = self.container_id.chars().take(16).collect();
+            return invalid(format!(
+                "CNI_CONTAINERID {begin}… is invalid: it has {} bytes, and {LONGEST_CONTAINER_ID} \
+                 are the most",
+                self.container_id.len()
+            ));
+        }
+        match new_interface_flaw(&self.interface) {
+            Some(reason) => {
+                invalid(format!("CNI_IFNAME {:?} is invalid: {reason}", self.interface))
+            }
+            None => Ok(()),
+        }
+    }
 }
+
+/// The longest id of a new container, in bytes. Runtimes write 64; Linux holds 255 in the alias
+/// of a link.
+const LONGEST_CONTAINER_ID: usize = 255;
 
 /// Whether the text may name a container, a network or a node
 /// (skel: `pkg/utils/utils.go`).
@@ -174,6 +200,19 @@ pub fn is_identifier(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     text.bytes().all(allowed)
         && text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Why the kernel would not take the text as it is for the name of a new interface
+/// (`dev_alloc_name` in `net/core/dev.c`; `net/ipv4/devinet.c` has parameters for all and for
+/// new interfaces under two names).
+fn new_interface_flaw(name: &str) -> Option<&'static str> {
+    if name.contains('%') {
+        Some("the kernel would replace '%'")
+    } else if name == "all" || name == "default" {
+        Some("the kernel has its parameters for all interfaces under that name")
+    } else {
+        None
+    }
 }
 
 /// Why the text cannot name an interface (skel: `pkg/utils/utils.go`, after the
@@ -225,6 +264,23 @@ mod tests {
             assert_eq!(error.code, Code::InvalidEnvironment);
             assert!(error.message.contains(odd) && error.message.contains("UTF-8"), "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_new_keeps_to_more_than_what_is_deleted() {
+        let check = |command, id: &str, interface: &str| {
+            let all = [("CNI_CONTAINERID", id), ("CNI_IFNAME", interface), ("CNI_NETNS", "/n")];
+            read(command, &all).map_err(|error| error.message)
+        };
+        let long = "x".repeat(100_000);
+        for (id, interface) in
+            [(long.as_str(), "eth0"), ("c", "eth%d"), ("c", "all"), ("c", "default")]
+        {
+            let refused = check(CniCommand::Add, id, interface).unwrap_err();
+            assert!(refused.len() < 200 && refused.contains("is invalid"), "{refused}");
+            assert!(check(CniCommand::Del, id, interface).is_ok(), "{interface}");
+        }
+        assert!(check(CniCommand::Add, &long[..255], "eth0").is_ok());
     }
 
     #[test]

@@ -311,6 +311,8 @@ impl Agent {
         }
         self.problems = problems;
         self.metrics.problems.set(self.problems.len() as i64);
+        let notes = self.problems.iter().filter(|it| !self.registration.concerns(it));
+        self.metrics.set_notes(notes.map(Problem::to_string).collect());
         self.metrics.tunnel.set(plan.tunnel.is_some().into());
         self.metrics.pod_mtu.set(plan.pod_mtu.into());
         (failures.iter().map(|error| chain(error.as_ref())).collect(), (plan, underlay))

@@ -138,8 +138,8 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes
     match request.uri().path() {
         "/metrics" => respond(StatusCode::OK, OPEN_METRICS, metrics.text()),
         // The names that Felix has for the two.
-        "/health" | "/readiness" => health(&metrics.unhealthy()),
-        "/liveness" => health(metrics.standstill(Instant::now()).as_slice()),
+        "/health" | "/readiness" => health(&metrics.unhealthy(), &metrics.notes()),
+        "/liveness" => health(metrics.standstill(Instant::now()).as_slice(), &[]),
         _ => {
             let paths = "try /health, /readiness, /liveness or /metrics\n";
             respond(StatusCode::NOT_FOUND, "text/plain", paths.to_owned())
@@ -147,9 +147,12 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes
     }
 }
 
-fn health(reasons: &[String]) -> Response<Full<Bytes>> {
+/// 200 and what else there is to know, or 503 and the reasons.
+fn health(reasons: &[String], notes: &[String]) -> Response<Full<Bytes>> {
     if reasons.is_empty() {
-        return respond(StatusCode::OK, "text/plain", "ok\n".to_owned());
+        let notes = notes.iter().map(|note| format!("note: {note}\n"));
+        let text = std::iter::once("ok\n".to_owned()).chain(notes).collect();
+        return respond(StatusCode::OK, "text/plain", text);
     }
     respond(StatusCode::SERVICE_UNAVAILABLE, "text/plain", reasons.join("\n") + "\n")
 }

@@ -39,6 +39,8 @@ pub struct Metrics {
     /// The time of the last success, in seconds since 1970.
     pub last_success: Gauge<f64, AtomicU64>,
     unhealthy: Mutex<Vec<String>>,
+    /// Problems that do not make it unhealthy.
+    notes: Mutex<Vec<String>>,
     datastore: Mutex<DatastoreHealth>,
     turned: Mutex<Instant>,
 }
@@ -73,6 +75,7 @@ impl Metrics {
             reconcile_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
             last_success: Gauge::default(),
             unhealthy: Mutex::new(vec!["the datastore has not been read yet".to_owned()]),
+            notes: Mutex::default(),
             datastore: Mutex::default(),
             turned: Mutex::new(Instant::now()),
         };
@@ -128,6 +131,18 @@ impl Metrics {
         if let Ok(mut present) = self.unhealthy.lock() {
             *present = reasons;
         }
+    }
+
+    /// Sets what else there is to know of a healthy node.
+    pub fn set_notes(&self, notes: Vec<String>) {
+        if let Ok(mut present) = self.notes.lock() {
+            *present = notes;
+        }
+    }
+
+    /// What else there is to know of a healthy node.
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().map(|present| present.clone()).unwrap_or_default()
     }
 
     /// What makes the node unhealthy now.

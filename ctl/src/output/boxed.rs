@@ -3,7 +3,7 @@
 
 use super::records;
 use super::style::Style;
-use super::width::{width, widths};
+use super::width::{padding, width, widths};
 
 /// The table with its header; records where there is no room for a table.
 pub fn table(header: &[&str], rows: &[Vec<String>], style: Style) -> String {
@@ -34,7 +34,8 @@ fn centred(text: &str, within: usize) -> String {
 }
 
 fn aligned(text: &str, within: usize) -> String {
-    if is_number(text) { format!("{text:>within$}") } else { format!("{text:<within$}") }
+    let padding = padding(text, within);
+    if is_number(text) { padding + text } else { text.to_owned() + &padding }
 }
 
 /// Digits, perhaps with a sign and decimals.

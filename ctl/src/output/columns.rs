@@ -4,7 +4,7 @@
 
 use super::records;
 use super::style::Style;
-use super::width::widths;
+use super::width::{padding, widths};
 
 const MINIMAL_WIDTH: usize = 5;
 const PADDING: usize = 3;
@@ -29,7 +29,7 @@ pub fn table(header: &[&str], rows: &[Vec<String>], style: Style) -> String {
 
 fn line<'a>(cells: impl Iterator<Item = &'a str>, widths: &[usize]) -> String {
     let mut line: String =
-        cells.zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.zip(widths).map(|(cell, width)| cell.to_owned() + &padding(cell, *width)).collect();
     line.push('\n');
     line
 }
@@ -45,6 +45,13 @@ mod tests {
         let table = |width| table(&["FIRST", "SECOND"], &rows, style(width));
         assert_eq!(table(14), "\u{1b}[1mFIRST   SECOND   \u{1b}[0m\na       b        \n\n");
         assert!(table(13).contains("\u{1b}[1mSECOND\u{1b}[0m  b\n"));
+    }
+
+    #[test]
+    fn a_cell_may_be_of_any_width() {
+        let rows = vec![vec!["x".repeat(100_000), String::new()], vec!["y".into(), "z".into()]];
+        let text = table(&["NAME", "A"], &rows, Style::default());
+        assert_eq!(text.lines().map(str::len).collect::<Vec<_>>(), [100_008; 3]);
     }
 
     #[test]

@@ -5,6 +5,12 @@ pub fn width(text: &str) -> usize {
     text.chars().count()
 }
 
+/// What is missing of `text` up to a width, in spaces. The standard library's own padding ends
+/// the program beyond 65,535.
+pub fn padding(text: &str, within: usize) -> String {
+    " ".repeat(within.saturating_sub(width(text)))
+}
+
 /// The width of each column of a table: that of its widest cell, or of its
 /// title.
 pub fn widths(header: &[&str], rows: &[Vec<String>]) -> impl Iterator<Item = usize> {

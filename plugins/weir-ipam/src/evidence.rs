@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
-use weir_common::ipam::collect::{AttachmentName, CALL_DEADLINE, Evidence};
+use weir_common::ipam::collect::{AttachmentName, Evidence};
 use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::boot_id;
 
@@ -29,7 +29,7 @@ pub async fn gather(call: &Call, now: Timestamp) -> Result<Evidence, Error> {
     if call.configuration.main_plugin == OWN_MAIN_PLUGIN {
         evidence.alive = attached(&call.configuration.network).await?;
         let on_node = is_node_namespace().unwrap_or(false);
-        evidence.linked_if_made_before = on_node.then_some(now - CALL_DEADLINE);
+        evidence.all_linked_at = on_node.then_some(now);
     }
     Ok(evidence)
 }

@@ -77,6 +77,6 @@ impl Ipam<'_> {
     async fn living(&self) -> Result<Evidence, weir_common::cni::Error> {
         let mut evidence = evidence::gather(self.call, Timestamp::now()).await?;
         evidence.alive.insert(evidence::name_of(self.call));
-        Ok(Evidence { linked_if_made_before: None, ..evidence })
+        Ok(Evidence { all_linked_at: None, ..evidence })
     }
 }

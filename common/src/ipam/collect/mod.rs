@@ -24,6 +24,12 @@ pub use engine::{Claim, CollectScope, Collected, collect, collect_few};
 /// may still be on its way into the kernel.
 pub const CALL_DEADLINE: SignedDuration = SignedDuration::from_secs(60);
 
+/// Whether the ADD that made an allocation may still be at work. One that is stamped further
+/// in the future was made before the clock was set back.
+pub fn may_be_in_progress(made: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(made).abs() <= CALL_DEADLINE
+}
+
 /// An attachment as the runtime names it within one network.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttachmentName {
@@ -65,10 +71,9 @@ pub struct Evidence {
     /// Attachments of the network that live, whatever else is known of them: they
     /// have a link, or are being made right now.
     pub alive: BTreeSet<AttachmentName>,
-    /// Where every attachment of the network has a link: one that is not `alive`
-    /// and was made before this moment is dead. It lies at least
-    /// [`CALL_DEADLINE`] in the past, so that no ADD is under way.
-    pub linked_if_made_before: Option<Timestamp>,
+    /// Where every attachment of the network has a link, the present moment: one that is not
+    /// `alive`, and whose ADD is over ([`may_be_in_progress`]), is dead.
+    pub all_linked_at: Option<Timestamp>,
 }
 
 impl Collection {
@@ -136,7 +141,7 @@ impl Evidence {
             _ => false,
         };
         let link_lost =
-            self.linked_if_made_before.zip(made).is_some_and(|(limit, made)| made < limit);
+            self.all_linked_at.zip(made).is_some_and(|(now, made)| !may_be_in_progress(made, now));
         earlier_boot || link_lost
     }
 }
@@ -232,9 +237,21 @@ mod tests {
         let evidence = Evidence {
             boot_id: Some("now".to_owned()),
             alive: BTreeSet::new(),
-            linked_if_made_before: Some(Timestamp::MAX),
+            all_linked_at: Some(Timestamp::UNIX_EPOCH),
         };
         assert!(!collection(Rule::Proved(evidence)).is_stale(&calicos, Some(Timestamp::MIN)));
+    }
+
+    #[test]
+    fn what_was_stamped_under_a_clock_that_went_wrong_is_found() {
+        let now = Timestamp::from_second(1_795_405_217).unwrap();
+        let hour = SignedDuration::from_hours(1);
+        for made in [now - hour, now + hour, now + hour * 24 * 365] {
+            assert!(!may_be_in_progress(made, now), "{made}");
+        }
+        for seconds in [-60, -1, 0, 1, 60] {
+            assert!(may_be_in_progress(now + SignedDuration::from_secs(seconds), now));
+        }
     }
 
     /// An allocation of Weir's for `pods` on `n1`, and when it was made.
@@ -276,21 +293,24 @@ mod tests {
             (holder, made) in any_allocation(),
             alive in any_names(),
             boot_id in prop::option::of(Just("now".to_owned())),
-            limit in prop::option::of(0i64..200),
+            now in prop::option::of(0i64..200),
         ) {
             let container = container_of(&holder, "pods").unwrap();
             let this = name(container, holder.interface().unwrap());
-            let limit = limit.map(|second| Timestamp::from_second(second).unwrap());
+            let now = now.map(|second| Timestamp::from_second(second).unwrap());
             let evidence = Evidence {
                 boot_id: boot_id.clone(),
                 alive: alive.clone(),
-                linked_if_made_before: limit,
+                all_linked_at: now,
             };
             if collection(Rule::Proved(evidence)).is_stale(&holder, made) {
                 prop_assert!(!alive.contains(&this));
                 let of_earlier_boot = holder.fact(ATTRIBUTE_BOOT) == Some("before") && boot_id.is_some();
-                let old = limit.is_some() && made.is_some() && made < limit;
-                prop_assert!(of_earlier_boot || old);
+                let is_over = now.zip(made).is_some_and(|(now, made)| {
+                    let apart = now.as_second() - made.as_second();
+                    !(-60..=60).contains(&apart)
+                });
+                prop_assert!(of_earlier_boot || is_over);
             }
         }
     }
