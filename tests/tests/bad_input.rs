@@ -43,7 +43,7 @@ impl World {
     }
 
     fn unchanged<T>(&self, work: impl FnOnce() -> T) -> T {
-        // The filter of what containers send stays on the node until GC, as it does after a DEL.
+        // The filter of what containers send stays on the node, as it does after a DEL.
         let node = || Snapshot::of(&self.cluster.node).without(&["weir-sources"]);
         let look = || (node(), Snapshot::of(&self.container));
         let (before, entries) = (look(), self.cluster.store.entries());

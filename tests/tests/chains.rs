@@ -17,8 +17,8 @@ const SBR_WITHOUT_LINK: &str = "plugin type=\"sbr\" failed (delete): Failed to g
 
 /// What a node keeps when its last container is gone: it goes on forwarding
 /// (docs/attachment.md, "Undo"), for which the kernel adds anycast addresses of routers,
-/// and takes router advertisements all the same; it has its blocks; and GC removes the
-/// filter of what containers send, not DEL.
+/// and takes router advertisements all the same; it has its blocks, and the filter of what
+/// containers send.
 const KEPT_BY_WEIR: &[&str] = &[
     "/forwarding = ",
     "/ip_forward = ",

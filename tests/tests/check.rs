@@ -205,8 +205,14 @@ fn the_allocation_belongs_to_another() {
         attached.cluster.ipam(Families::V4, "web").delete(&attached.cluster.node);
         let thief = attached.cluster.ipam(Families::V4, "thief");
         let asked = format!("IP={}", attached.address(0));
-        thief.with("CNI_ARGS", &asked).add(&attached.cluster.node);
-        attached.assert_noticed(&[attached.address(0)]);
+        // As long as the node has its route, no other container is given the address.
+        let (node, address) = (&attached.cluster.node, attached.address(0));
+        let route = node.run(&["ip", "route", "show", &address]);
+        node.run(&["ip", "route", "delete", &address]);
+        thief.with("CNI_ARGS", &asked).add(node);
+        let words: Vec<&str> = route.split_whitespace().collect();
+        node.run(&[&["ip", "route", "add"], &words[..]].concat());
+        attached.assert_noticed(&[address]);
     });
 }
 

@@ -177,6 +177,9 @@ impl Drop for StopOnDrop<'_> {
 /// Begins calls and kills them, [`KILLS`] times.
 fn kill_many(world: &World, command: &str) {
     let (mut moments, mut kills) = (Moments::new(SEED), 0);
+    // Shorter after a call that was done before, longer after one that was not: as many as are
+    // needed die, however busy the machine is.
+    let mut longest = 2 * world.usual;
     for round in 0..ROUNDS {
         if kills == KILLS {
             break;
@@ -188,11 +191,15 @@ fn kill_many(world: &World, command: &str) {
         }
         let running = world.call(&container).start(&world.cluster.node, command);
         // Not to wait for anything: to die at another point each time.
-        thread::sleep(moments.within(2 * world.usual));
+        thread::sleep(moments.within(longest));
         let answer = running.kill();
         if answer.status.is_none() {
             kills += 1;
-        } else if command == "ADD" {
+            longest = longest * 21 / 20;
+            continue;
+        }
+        longest = longest * 9 / 10;
+        if command == "ADD" {
             world.held().note(&container, answer.result());
         }
     }

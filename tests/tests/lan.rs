@@ -138,3 +138,20 @@ fn an_address_in_use_is_refused_by_name_and_explained() {
     let explained = fleet.weirctl(0, &["ipam", "explain", "--node", "n2"]);
     assert!(explained.stdout.contains("cannot be seen from here"), "{explained:?}");
 }
+
+/// A node behind the router, whose address lies in the pool: it is no neighbour, and no route of
+/// this node's tells of it.
+#[test]
+fn a_node_of_another_subnet_keeps_its_address_and_its_way() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    fleet.apply_pool("far", json!({"cidr": "172.31.2.0/27", "blockSize": 28}));
+    fleet.start_agents();
+    let far = fleet.members[1].host.address.to_string();
+    assert_eq!(far, "172.31.2.12");
+    let known = || fleet.members[0].node().read("/run/weir/state.json").contains("172.31.2.12");
+    fleet.until("n1 has noted where n2 is", known);
+    let taken = take_all(&fleet, |container| fleet.call(0, "far", container));
+    assert_eq!(taken.len(), 31, "{taken:?}");
+    assert!(!taken.contains(&12));
+    assert!(fleet.members[0].node().reaches(&far));
+}

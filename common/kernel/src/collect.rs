@@ -4,7 +4,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
 use weir_common::link::SourceCheck;
-use weir_common::network::{AttachmentIdentity, AttachmentState, Families, NatTable, SourceFilter};
+use weir_common::network::{AttachmentIdentity, AttachmentState, Families, NatTable};
 
 use crate::error::Error;
 use crate::link::{Link, is};
@@ -104,13 +104,13 @@ impl Kernel {
         errors
     }
 
-    /// Removes the node's NAT table and the filter of sources, there or not.
+    /// Removes the node's NAT table, there or not. (The filter of what containers send stays: an
+    /// ADD looks for it before it makes its link.)
     ///
     /// # Errors
     /// nft is missing or refuses.
-    pub fn remove_tables(&self) -> Result<(), Error> {
-        nft::remove::<NatTable>()?;
-        nft::remove::<SourceFilter>()
+    pub fn remove_nat(&self) -> Result<(), Error> {
+        nft::remove::<NatTable>()
     }
 
     async fn remove_as_group(&self, links: &[OwnLink]) -> Result<(), Error> {

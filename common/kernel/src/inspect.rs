@@ -135,7 +135,7 @@ async fn report(netlink: &Netlink, name: &str) -> Result<Option<FoundLink>, Erro
     let Some(link) = netlink.link_by_name(name).await? else {
         return Ok(None);
     };
-    let allowed_sources = link.allowed_sources();
+    let (source_check, allowed_sources) = (link.source_check(), link.allowed_sources());
     let Link { index, name, kind, alias, mac, mtu, up, peer_index, .. } = link;
     let addresses = netlink.addresses(index).await?;
     let mut routes = Vec::new();
@@ -152,6 +152,7 @@ async fn report(netlink: &Netlink, name: &str) -> Result<Option<FoundLink>, Erro
         mac,
         mtu,
         up,
+        source_check,
         allowed_sources,
         addresses,
         routes,

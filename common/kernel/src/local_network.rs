@@ -1,12 +1,13 @@
 //! The network around the node: which addresses are in use there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::route::{RouteMessage, RouteType};
 use weir_common::ipam::{LocalNetwork, Reserved};
 use weir_common::network::{ClusterState, addresses_of_nodes};
+use weir_common::resources::is_link_local;
 
 use crate::Kernel;
 use crate::cluster::next_hops;
@@ -61,33 +62,32 @@ impl Kernel {
             let own = subnet(&message).map(|own| own.addr().into());
             network.own.extend(own.map(|own| (own, name(message.header.index))));
         }
+        let mut own: HashSet<IpNet> = network.own.iter().map(|(own, _)| *own).collect();
         for v6 in [false, true] {
             for route in self.host.routes(all_routes(v6)).await? {
                 let (range, link) = (destination(&route), output(&route));
                 let link_name = || link.map_or_else(|| "none".to_owned(), name);
                 let hops = next_hops(&route);
                 match route.header.kind {
-                    RouteType::Local | RouteType::Anycast if !is_known(&network, range) => {
+                    RouteType::Local | RouteType::Anycast if own.insert(range) => {
                         network.own.push((range, link_name()));
                     }
+                    RouteType::Broadcast => drop(network.broadcast.insert(range.addr())),
                     RouteType::Unicast if !hops.is_empty() => {
                         network.next_hops.extend(hops.into_iter().map(|hop| (hop, link_name())));
                     }
                     RouteType::Unicast if range.prefix_len() == range.max_prefix_len() => {
                         network.reached.push((range.addr(), link_name()));
                     }
-                    RouteType::Unicast if range.prefix_len() > 0 => network.connected.push(range),
+                    RouteType::Unicast if range.prefix_len() > 0 && !is_link_local(range) => {
+                        network.connected.insert(range);
+                    }
                     _ => {}
                 }
             }
         }
         Ok(network)
     }
-}
-
-/// Whether a range is known as a link's own address already.
-fn is_known(network: &LocalNetwork, range: IpNet) -> bool {
-    range.prefix_len() == range.max_prefix_len() && network.own.iter().any(|(own, _)| *own == range)
 }
 
 /// Whether a route to `address` says that somebody may have it.

@@ -30,6 +30,8 @@ mod abi {
     pub(super) const GET_TABLE: u16 = 10 << 8 | 1;
     pub(super) const GET_RULE: u16 = 10 << 8 | 7;
     pub(super) const GET_ELEMENT: u16 = 10 << 8 | 13;
+    /// New elements and deleted ones.
+    pub(super) const OF_ELEMENTS: [u16; 2] = [10 << 8 | 12, 10 << 8 | 14];
     pub(super) const TYPE_ERROR: u16 = 2;
     pub(super) const TYPE_DONE: u16 = 3;
     pub(super) const FAMILY_INET: u8 = 1;
@@ -178,12 +180,13 @@ fn listed(request: u16, table: &str, set: Option<&str>) -> io::Result<Vec<Vec<u8
 }
 
 /// Whether a datagram that the kernel sent to all who listen to nftables tells of
-/// a table's change, or of something in it.
+/// a table's change, or of something in it; not of what is in its sets, which ADD and DEL change
+/// by themselves.
 pub(crate) fn tells_of(datagram: &[u8], table: &str) -> bool {
     let mut rest = datagram;
-    while let Some((_, _, body, next)) = split_message(rest) {
+    while let Some((kind, _, body, next)) = split_message(rest) {
         rest = next;
-        if is_of(body, table) {
+        if !abi::OF_ELEMENTS.contains(&kind) && is_of(body, table) {
             return true;
         }
     }

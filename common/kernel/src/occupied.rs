@@ -5,6 +5,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
 
+use weir_common::resources::is_link_local;
+
 use crate::Kernel;
 use crate::error::Error;
 use crate::link::Link;
@@ -91,14 +93,10 @@ pub(crate) fn subnet(message: &AddressMessage) -> Option<IpNet> {
 fn takes_up(route: &RouteMessage) -> bool {
     let range = destination(route);
     let address = range.addr();
-    let link_local = match range {
-        IpNet::V4(net) => net.addr().is_link_local(),
-        IpNet::V6(net) => net.addr().is_unicast_link_local(),
-    };
     let of_kernel = route.header.protocol == RouteProtocol::Kernel;
     table_of(route) == MAIN_TABLE
         && range.prefix_len() > 0
         && route.header.kind != RouteType::Multicast
         && !address.is_multicast()
-        && !(of_kernel && link_local)
+        && !(of_kernel && is_link_local(range))
 }

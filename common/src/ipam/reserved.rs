@@ -1,7 +1,7 @@
 //! The network around a node: which of its addresses no container may have, whatever the
 //! datastore says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -105,19 +105,15 @@ pub struct LocalNetwork {
     pub reached: Vec<(IpAddr, String)>,
     /// The next hops of its routes, with the link.
     pub next_hops: Vec<(IpAddr, String)>,
-    /// The ranges of several addresses that its links reach without a next hop.
-    pub connected: Vec<IpNet>,
+    /// The broadcast addresses of its links.
+    pub broadcast: BTreeSet<IpAddr>,
+    /// The ranges of several addresses that its links reach without a next hop; not those of
+    /// link-local addresses.
+    pub connected: BTreeSet<IpNet>,
 }
 
 impl LocalNetwork {
-    /// Whether any of these addresses lies in a connected subnet, where other nodes may be.
-    pub fn is_near(&self, addresses: &[IpAddr]) -> bool {
-        addresses.iter().any(|address| self.connected.iter().any(|it| it.contains(address)))
-    }
-
-    /// What no container is given here, when `nodes` are registered with these addresses.
-    /// Other nodes' addresses count in a connected subnet only: elsewhere a route leads to
-    /// them, and a container's own route would be narrower.
+    /// What no container is given here, when other `nodes` have these addresses.
     pub fn reserved(&self, nodes: &BTreeMap<IpAddr, String>) -> Vec<Reserved> {
         let own = self.own.iter().map(|(range, link)| {
             let link = link.clone();
@@ -128,8 +124,7 @@ impl LocalNetwork {
             let link = link.clone();
             single(address, ReservedBy::Reached { link })
         });
-        let is_near = |address: &IpAddr| self.connected.iter().any(|it| it.contains(address));
-        let nodes = nodes.iter().filter(|(address, _)| is_near(address)).map(|(address, node)| {
+        let nodes = nodes.iter().map(|(address, node)| {
             let node = node.clone();
             single(address, ReservedBy::NodeAddress { node })
         });
@@ -138,7 +133,14 @@ impl LocalNetwork {
             single(address, ReservedBy::NextHop { link })
         });
         let edges = self.connected.iter().flat_map(|subnet| edges_of(*subnet));
-        own.chain(reached).chain(nodes).chain(next_hops).chain(edges).collect()
+        let is_edge = |address: &&IpAddr| {
+            !self.connected.iter().any(|it| it.contains(*address) && it.broadcast() == **address)
+        };
+        let broadcast =
+            self.broadcast.iter().filter(is_edge).map(|address| {
+                single(address, ReservedBy::SubnetEdge { subnet: (*address).into() })
+            });
+        own.chain(reached).chain(nodes).chain(next_hops).chain(edges).chain(broadcast).collect()
     }
 }
 
@@ -172,10 +174,10 @@ mod tests {
         let network = LocalNetwork {
             own: vec![("192.168.1.10/32".parse().unwrap(), "eth0".to_owned())],
             next_hops: vec![("192.168.1.1".parse().unwrap(), "eth0".to_owned())],
-            connected: vec!["192.168.1.0/24".parse().unwrap()],
+            connected: BTreeSet::from(["192.168.1.0/24".parse().unwrap()]),
             ..LocalNetwork::default()
         };
-        let nodes = [("192.168.1.11", "n2"), ("10.9.0.5", "elsewhere")];
+        let nodes = [("192.168.1.11", "n2")];
         assert_eq!(
             reserved_in(&network, &nodes),
             [

@@ -374,7 +374,7 @@ fn commit_or_done(transaction: Transaction, addresses: Vec<Assigned>) -> Decided
 
 /// Whether an address that was asked for cannot be had, while others can.
 fn is_refusal(error: &ipam::Error) -> bool {
-    use ipam::Error::{Exhausted, OtherHost, OutsidePools, Taken, UnusablePool};
+    use ipam::Error::{Exhausted, OtherHost, OutsidePools, Taken, UnusablePool, Withheld};
     matches!(
         error,
         Exhausted { .. }
@@ -382,6 +382,7 @@ fn is_refusal(error: &ipam::Error) -> bool {
             | OutsidePools { .. }
             | Taken { .. }
             | UnusablePool { .. }
+            | Withheld { .. }
     )
 }
 

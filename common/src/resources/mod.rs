@@ -42,7 +42,7 @@ pub use pool::{
 pub use reservation::IpReservation;
 pub use resource::{API_VERSION, Birth, Resource, escape_as_go, to_go_json};
 pub use selector::{Selector, SelectorError};
-pub use special::{special_ranges, unusual_ranges};
+pub use special::{is_link_local, special_ranges, unusual_ranges};
 pub use v1::pool_name;
 
 #[cfg(test)]

@@ -51,3 +51,11 @@ pub fn special_ranges(cidr: IpNet) -> impl Iterator<Item = (IpNet, &'static str)
 pub fn unusual_ranges(cidr: IpNet) -> impl Iterator<Item = (IpNet, &'static str)> {
     UNUSUAL.into_iter().filter(move |(range, _)| overlap(cidr, *range))
 }
+
+/// Whether a range is of addresses that are good on one link only.
+pub fn is_link_local(range: IpNet) -> bool {
+    match range {
+        IpNet::V4(range) => range.addr().is_link_local(),
+        IpNet::V6(range) => range.addr().is_unicast_link_local(),
+    }
+}

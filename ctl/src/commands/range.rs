@@ -8,13 +8,19 @@ use weir_common::resources::{Kind, Resource, overlap, unusual_ranges};
 
 use crate::session::{HostEnvironment, Session};
 
-/// Warns of a pool over a range that is hardly meant, a subnet that nodes are registered in,
-/// or one that this node is in. What cannot be looked up is passed over: the pool is good
+/// Warns of pools over a range that is hardly meant, a subnet that nodes are registered in,
+/// or one that this node is in. What cannot be looked up is passed over: the pools are good
 /// without.
-pub async fn warn_of(resource: &Resource, session: &Session<'_>) {
-    let Some(range) = range_of(resource) else { return };
+pub async fn warn_of(resources: &[&Resource], session: &Session<'_>) {
+    let ranges: Vec<_> =
+        resources.iter().filter_map(|it| Some((range_of(it)?, it.name()))).collect();
+    if ranges.is_empty() {
+        return;
+    }
     let nodes = read_nodes(session.datastore).await.unwrap_or_default();
-    warn_here(range, resource.name(), session.environment, &nodes).await;
+    for (range, name) in ranges {
+        warn_here(range, name, session.environment, &nodes).await;
+    }
 }
 
 /// The same without a datastore.
@@ -40,10 +46,11 @@ async fn warn_here(
     let is_node = environment.network().is_some() || environment.agent_runs();
     let connected = match environment.local_network().await {
         Ok(network) if is_node => network.connected,
-        _ => Vec::new(),
+        _ => BTreeSet::new(),
     };
-    let registered = nodes.subnets.iter().filter(|it| it.prefix_len() < it.max_prefix_len());
-    let subnets: BTreeSet<IpNet> = registered.copied().chain(connected).collect();
+    let registered = nodes.nodes.values().flat_map(|peer| [peer.ipv4, peer.ipv6]).flatten();
+    let registered = registered.filter(|it| it.prefix_len() < it.max_prefix_len());
+    let subnets: BTreeSet<IpNet> = registered.map(|it| it.trunc()).chain(connected).collect();
     for subnet in subnets.into_iter().filter(|subnet| overlap(*subnet, range)) {
         environment.warn(&format!(
             "warning: pool {pool} ({range}) overlaps {subnet}, a subnet that nodes are in: \

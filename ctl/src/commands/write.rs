@@ -41,17 +41,19 @@ impl WriteMode {
 pub async fn run(mode: WriteMode, files: &FileArgs, session: &Session<'_>) -> CommandResult {
     let resources = files.read(session.environment)?;
     let mut report = ChangeReport::new(mode.verb());
-    let (total, mut is_changed) = (resources.len(), false);
+    let (total, mut new) = (resources.len(), Vec::new());
     for (done, resource) in resources.iter().enumerate() {
         session.environment.progress(done, total);
         let written = write(mode, resource, session).await;
-        if written.is_ok() && mode != WriteMode::Replace {
-            range::warn_of(resource, session).await;
+        if written.is_ok() {
+            new.push(resource);
         }
-        is_changed |= written.is_ok();
         report.add(resource, written);
     }
-    if is_changed {
+    if mode != WriteMode::Replace {
+        range::warn_of(&new, session).await;
+    }
+    if !new.is_empty() {
         session.ensure_cluster_guid().await;
     }
     report.finish()

@@ -61,7 +61,7 @@ impl Ipam<'_> {
         let _timing = Timing::of("assign");
         let (datastore, likely) = (self.datastore.as_ref(), hints.likely.clone());
         let now = Timestamp::now();
-        let network = NodeNetwork::open(datastore, &self.call.configuration, &self.node.name)?;
+        let network = NodeNetwork::open(datastore, self.call, &self.node.name)?;
         let assign = || assign_around(datastore, request, &likely, now, Some(&network));
         match assign().await {
             Err(IpamError::Exhausted { .. })

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use async_trait::async_trait;
-use weir_common::cni::NetworkConfiguration;
+use tokio::sync::OnceCell;
+use weir_common::cni::skeleton::Call;
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
-use weir_common::ipam::{AddressProbe, Error, Reserved};
-use weir_common::network::{addresses_of_nodes, read_nodes};
+use weir_common::ipam::{AddressProbe, Error, Reserved, ReservedBy};
+use weir_common::network::{AttachmentIdentity, addresses_of_nodes, read_nodes};
 use weir_kernel::Kernel;
 use weir_process::{STATE_FILE, Timing, read_state, read_whole_state};
 
@@ -23,9 +24,15 @@ pub struct NodeNetwork<'a> {
     place: String,
     /// This node's name.
     node: &'a str,
+    /// The host end of the call's own attachment: what it has is no other's.
+    host_interface: Option<String>,
+    /// The addresses of other nodes that lie in pools, where somebody keeps this node.
+    nodes_in_pools: BTreeMap<IpAddr, String>,
     /// Whether blackholes that were made before the state file may hide what is around the
     /// node.
     may_be_hidden: bool,
+    /// What is reserved, once it was listed.
+    reserved: OnceCell<Vec<Reserved>>,
 }
 
 impl<'a> NodeNetwork<'a> {
@@ -33,16 +40,37 @@ impl<'a> NodeNetwork<'a> {
     ///
     /// # Errors
     /// [`Error::Probe`].
-    pub fn open(
-        datastore: &'a dyn Datastore,
-        configuration: &NetworkConfiguration,
-        node: &'a str,
-    ) -> Result<Self, Error> {
+    pub fn open(datastore: &'a dyn Datastore, call: &Call, node: &'a str) -> Result<Self, Error> {
+        let (configuration, environment) = (&call.configuration, &call.environment);
         let place = configuration.datastore.as_ref().map(DatastoreConfiguration::place);
-        let may_be_hidden = configuration.main_plugin == OWN_MAIN_PLUGIN
-            && read_state(Path::new(STATE_FILE)).is_none();
-        let kernel = Kernel::open().map_err(failed)?;
-        Ok(Self { kernel, datastore, place: place.unwrap_or_default(), node, may_be_hidden })
+        let place = place.unwrap_or_default();
+        let state = read_state(Path::new(STATE_FILE));
+        let may_be_hidden = configuration.main_plugin == OWN_MAIN_PLUGIN && state.is_none();
+        let state = state.filter(|state| state.datastore == place);
+        let identity = AttachmentIdentity::new(
+            &configuration.network,
+            &environment.container_id,
+            &environment.interface,
+        );
+        Ok(Self {
+            kernel: Kernel::open().map_err(failed)?,
+            datastore,
+            place,
+            node,
+            host_interface: identity.ok().map(|identity| identity.host_interface()),
+            nodes_in_pools: state.map(|state| state.nodes_in_pools).unwrap_or_default(),
+            may_be_hidden,
+            reserved: OnceCell::new(),
+        })
+    }
+
+    async fn list(&self) -> Result<Vec<Reserved>, Error> {
+        let network = self.kernel.local_network().await.map_err(failed)?;
+        let nodes = self.nodes().await?;
+        let mut reserved = network.reserved(&nodes);
+        let own = self.host_interface.as_ref();
+        reserved.retain(|it| !matches!(&it.by, ReservedBy::Reached { link } if Some(link) == own));
+        Ok(reserved)
     }
 
     /// The addresses of other nodes: as the agent or ADD knew them last; where neither keeps
@@ -50,10 +78,10 @@ impl<'a> NodeNetwork<'a> {
     async fn nodes(&self) -> Result<BTreeMap<IpAddr, String>, Error> {
         let known = read_whole_state(Path::new(STATE_FILE));
         let known = known.filter(|(state, _)| state.datastore == self.place);
-        if let Some((_, cache)) = known {
-            return Ok(addresses_of_nodes(self.node, &cache.state()));
-        }
-        Ok(addresses_of_nodes(self.node, &read_nodes(self.datastore).await?))
+        Ok(match known {
+            Some((_, cache)) => addresses_of_nodes(self.node, &cache.state()),
+            None => addresses_of_nodes(self.node, &read_nodes(self.datastore).await?),
+        })
     }
 }
 
@@ -61,13 +89,12 @@ impl<'a> NodeNetwork<'a> {
 impl AddressProbe for NodeNetwork<'_> {
     async fn reserved_near(&self, addresses: &[IpAddr]) -> Result<Vec<Reserved>, Error> {
         let _timing = Timing::of("look addresses up");
-        if !self.may_be_hidden && !self.kernel.may_be_in_use(addresses).await.map_err(failed)? {
+        let is_nodes = addresses.iter().any(|it| self.nodes_in_pools.contains_key(it));
+        let is_listed = self.reserved.initialized() || self.may_be_hidden || is_nodes;
+        if !is_listed && !self.kernel.may_be_in_use(addresses).await.map_err(failed)? {
             return Ok(Vec::new());
         }
-        let network = self.kernel.local_network().await.map_err(failed)?;
-        let is_near = network.is_near(addresses);
-        let nodes = if is_near { self.nodes().await? } else { BTreeMap::new() };
-        Ok(network.reserved(&nodes))
+        self.reserved.get_or_try_init(|| self.list()).await.cloned()
     }
 }
 

@@ -52,7 +52,7 @@ impl Ipam<'_> {
     async fn would_add(&self) -> Result<(), IpamError> {
         let ipam = self.configuration;
         let datastore = self.datastore.as_ref();
-        let network = NodeNetwork::open(datastore, &self.call.configuration, &self.node.name)?;
+        let network = NodeNetwork::open(datastore, self.call, &self.node.name)?;
         let foresee = async |reserved: Vec<Reserved>| {
             let (wants, gateways) = (ipam.wants.clone(), ipam.gateways.clone());
             let (node, now) = (&self.node.name, Timestamp::now());

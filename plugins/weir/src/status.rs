@@ -74,7 +74,10 @@ async fn look(call: &Call, kernel: &Kernel) -> Result<Vec<HealthProblem>, Error>
     let node = LocalNode::find(call);
     let need = node.tunnel();
     let without_nat = node.pools_without_nat(kernel).map_err(failure::of_kernel)?;
-    let without_source_filter = !kernel.has_source_filter().map_err(failure::of_kernel)?;
+    let is_any_checked = attachments.iter().any(|attachment| attachment.is_checked);
+    // Where nothing is checked, nftables need not be there.
+    let without_source_filter =
+        is_any_checked && !kernel.has_source_filter().map_err(failure::of_kernel)?;
     let health = NodeHealth { state, need, tunnel, without_nat, without_source_filter };
     Ok(find_problems(&attachments, &health))
 }

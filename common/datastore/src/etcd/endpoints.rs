@@ -11,7 +11,7 @@ use std::time::Duration;
 use etcd_client::{Client, ConnectOptions, GetOptions, KvClient, TlsOptions, WatchClient};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use weir_common::datastore::{Error, EtcdConfiguration, LastEndpoint, keys};
 
 use super::error::{
@@ -30,6 +30,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How long a watch waits for a sign of life of its endpoint when requests are answered
 /// elsewhere.
 const WATCH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a watch is silent before it is asked for.
+const WATCH_SILENCE: Duration = Duration::from_millis(500);
 
 /// The clients of one connection.
 #[derive(Clone)]
@@ -277,10 +280,16 @@ impl Endpoints {
     /// Ends when the endpoint of a watch answers no more: another one has answered a request,
     /// or none has, and this one shows no sign of life.
     pub(super) async fn is_lost(&self, connection: &Connection) {
+        if self.all.len() == 1 {
+            // There is no other: HTTP/2's own pings end what is broken.
+            return std::future::pending().await;
+        }
         let mut current = self.current.subscribe();
         loop {
             let is_elsewhere = *current.borrow_and_update() != Some(connection.endpoint);
             if is_elsewhere {
+                // A watch that tells of changes meanwhile is alive.
+                sleep(WATCH_SILENCE).await;
                 let sign = timeout(WATCH_PATIENCE, connection.clone().sign_of_life()).await;
                 let is_alive = sign.is_ok_and(|answer| is_answer(&answer));
                 if !is_alive {

@@ -21,14 +21,17 @@ impl Kernel {
         inventory: &ClusterState,
         is_holding: bool,
     ) -> Result<LocalFacts, Error> {
+        let nearby = self.reserved_around(node, inventory).await?;
+        Ok(LocalFacts { nearby, is_holding, ..self.own_addresses().await? })
+    }
+
+    async fn own_addresses(&self) -> Result<LocalFacts, Error> {
         let device = self.tunnel_device().await?;
         let addresses = device.map(|device| device.addresses).unwrap_or_default();
         let containers = self.attachment_states().await?.into_iter();
         Ok(LocalFacts {
             tunnel: addresses.into_iter().map(|address| address.addr()).collect(),
             containers: containers.flat_map(|it: AttachmentState| it.addresses).collect(),
-            nearby: self.reserved_around(node, inventory).await?,
-            is_holding,
             ..LocalFacts::default()
         })
     }
@@ -44,9 +47,7 @@ impl Kernel {
         mut inventory: Cow<'a, ClusterState>,
     ) -> Result<Cow<'a, ClusterState>, Error> {
         if lacks_tunnel_address(node, &inventory) {
-            self.local_facts(node, &inventory, true)
-                .await?
-                .keep_tunnel_address(node, inventory.to_mut());
+            self.own_addresses().await?.keep_tunnel_address(node, inventory.to_mut());
         }
         Ok(inventory)
     }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::identity::AttachmentIdentity;
 use super::plan::{Attachment, GATEWAY_V6, HOST_MAC};
 use super::step::{Side, Sysctl};
-use crate::link::MacAddress;
+use crate::link::{MacAddress, SourceCheck};
 use crate::network::route::{ROUTE_PROTOCOL, Route};
 
 /// What should be there. Anything beside it (a later plugin's work) is fine.
@@ -26,6 +26,8 @@ pub struct Expected {
     pub mtu: Option<u32>,
     /// The MTU of the host's end in bytes, where it matters.
     pub host_mtu: Option<u32>,
+    /// Whether what it sends is checked.
+    pub source_check: SourceCheck,
     /// What the container may send from besides its addresses.
     pub allowed_sources: BTreeSet<IpNet>,
     /// The kernel's parameters of the host's end.
@@ -57,6 +59,8 @@ pub struct FoundLink {
     pub mtu: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether its group says that what the container sends is checked.
+    pub source_check: SourceCheck,
     /// What its names say that the container may send from besides its addresses.
     pub allowed_sources: BTreeSet<IpNet>,
     /// Its addresses.
@@ -152,6 +156,13 @@ pub enum Mismatch {
         /// The value that it has, if there is such a parameter.
         found: Option<String>,
     },
+    /// What the container sends is checked and should not be, or the other way round.
+    SourceCheck {
+        /// The host link's name.
+        link: String,
+        /// How it should be.
+        expected: SourceCheck,
+    },
     /// The container may send from other prefixes.
     AllowedSources {
         /// The host link's name.
@@ -201,6 +212,7 @@ impl Expected {
             mac: Some(attachment.container_mac()),
             mtu: Some(attachment.mtu()),
             host_mtu: Some(attachment.mtu()),
+            source_check: attachment.source_check(),
             allowed_sources: attachment.allowed_sources().clone(),
             host_parameters: attachment.host_parameters(),
             neighbours: attachment.neighbours(),
@@ -263,6 +275,10 @@ fn compare_host(
     let mut differences = compare_link(Side::Host, found, Some(HOST_MAC));
     differences.extend(compare_mtu(Side::Host, found, expected.host_mtu));
     differences.extend(compare_parameters(&expected.host_parameters, parameters));
+    if found.source_check != expected.source_check {
+        let (link, expected) = (found.name.clone(), expected.source_check);
+        differences.push(Mismatch::SourceCheck { link, expected });
+    }
     if found.allowed_sources != expected.allowed_sources {
         differences.push(Mismatch::AllowedSources {
             link: found.name.clone(),
@@ -413,6 +429,16 @@ impl fmt::Display for Mismatch {
                     Some(found) => write!(formatter, "{key} is {found} and not {value} {side}"),
                     None => write!(formatter, "{key} is missing and not {value} {side}"),
                 }
+            }
+            Self::SourceCheck { link, expected } => {
+                let (is, not) = match expected {
+                    SourceCheck::Strict => ("not checked", "strict"),
+                    SourceCheck::Off => ("checked", "off"),
+                };
+                write!(
+                    formatter,
+                    "what comes from link {link} on the node is {is}, and source_check is {not}"
+                )
             }
             Self::AllowedSources { link, expected, found } => {
                 let list = |prefixes: &BTreeSet<IpNet>| {

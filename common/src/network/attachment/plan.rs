@@ -220,6 +220,11 @@ impl Attachment {
         &self.request.allowed_sources
     }
 
+    /// Whether what it sends is checked.
+    pub(super) fn source_check(&self) -> SourceCheck {
+        self.request.source_check
+    }
+
     /// The kernel's parameters of the host's end.
     pub fn host_parameters(&self) -> Vec<Sysctl> {
         let steps = host_sysctls(self.families(), &self.identity().host_interface());

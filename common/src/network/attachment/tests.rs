@@ -368,6 +368,7 @@ fn what_others_added_is_no_difference() {
         mac: Some(mac),
         mtu: 1500,
         up: true,
+        source_check: SourceCheck::Strict,
         allowed_sources: Default::default(),
         addresses: vec!["192.0.2.9".parse().unwrap(), "10.0.0.1".parse().unwrap()],
         routes: routes.into_iter().map(|route| Route { table: Some(254), ..route }).collect(),

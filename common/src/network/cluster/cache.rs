@@ -161,7 +161,7 @@ impl ClusterState {
     fn ranges_at(&self, key: &str) -> Option<Vec<IpNet>> {
         let of_affinity = || keys::parse_affinity(key).map(|(_, block)| block);
         let block = of_affinity().or_else(|| keys::parse_block(key))?;
-        if self.used.contains_key(&block) {
+        if self.has_node_in(block) {
             // It may have routes to any of its addresses.
             return None;
         }

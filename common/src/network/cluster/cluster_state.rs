@@ -13,7 +13,7 @@ use crate::ipam::{
     affinity_of_host, nth_address,
 };
 use crate::network::nat::NatPool;
-use crate::resources::{AllowedUse, EncapsulationMode, IpPool, Node, overlap};
+use crate::resources::{AllowedUse, EncapsulationMode, IpPool, Node};
 
 /// The addresses of a node, as registered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,13 +87,10 @@ pub struct ClusterState {
     pub homes: BTreeMap<IpNet, String>,
     /// By block, the addresses in use on another node than the block's.
     pub borrowed: BTreeMap<IpNet, BTreeMap<IpAddr, String>>,
-    /// The addresses in use in the blocks that lie in a node's subnet, or around it: where
-    /// such a block has the address of a node or a router in it, it is not routed as a whole.
-    #[serde(default)]
-    pub used: BTreeMap<IpNet, BTreeSet<IpAddr>>,
-    /// The subnets that nodes are registered in, or were since the state was read.
+    /// The addresses in use in each block, where blocks were read: a block with a node or a
+    /// router in it is not routed as a whole. Not handed on: the next process reads the blocks.
     #[serde(skip)]
-    pub subnets: BTreeSet<IpNet>,
+    pub used: BTreeMap<IpNet, UsedAddresses>,
     /// The machines that nodes' names are recorded for.
     #[serde(default)]
     pub machines: BTreeMap<String, MachineId>,
@@ -171,7 +168,6 @@ impl ClusterState {
     /// Takes over from an earlier state what the values said that cannot be
     /// read now.
     pub(super) fn carry_over(&mut self, earlier: &Self) {
-        self.subnets.extend(&earlier.subnets);
         let unreadable: Vec<String> = self.unreadable.keys().cloned().collect();
         for key in &unreadable {
             if self.carry_addresses_over(key, earlier) {
@@ -212,6 +208,12 @@ impl ClusterState {
         v4 || v6
     }
 
+    /// Whether a node is registered with an address in `range`.
+    pub(super) fn has_node_in(&self, range: IpNet) -> bool {
+        let is_in = |address: Option<IpNet>| address.is_some_and(|it| range.contains(&it.addr()));
+        self.nodes.values().any(|peer| is_in(peer.ipv4) || is_in(peer.ipv6))
+    }
+
     /// The pool that an address or block lies in.
     pub fn pool_of(&self, range: IpNet) -> Option<(&str, &ClusterPool)> {
         let mut pools = self.pools.iter();
@@ -241,8 +243,6 @@ impl ClusterState {
             ipv6: if v6 { known.ipv6 } else { read.node.ipv6_address },
             tunnel: read.node.ipip_tunnel_address,
         };
-        let subnets = [peer.ipv4, peer.ipv6].into_iter().flatten().map(|it| it.trunc());
-        self.subnets.extend(subnets);
         let changed = replace(&mut self.nodes, name, peer);
         let wrong = [(v4, Family::V4), (v6, Family::V6)].into_iter().filter(|(is, _)| *is);
         self.wrong.extend(wrong.map(|(_, family)| (name.to_owned(), family)));
@@ -271,11 +271,11 @@ impl ClusterState {
             let block = Block::from_json(value).map_err(|error| text(&error))?;
             let borrowed = Some(borrowed_addresses(&block)).filter(|borrowed| !borrowed.is_empty());
             let home = block.host().map(str::to_owned);
-            let used = self.subnets.iter().any(|subnet| overlap(*subnet, cidr));
-            let used = used.then(|| used_addresses(&block));
+            let before = self.used.insert(cidr, UsedAddresses::of(&block));
+            let is_other = before.is_some_and(|before| self.used.get(&cidr) != Some(&before));
             Ok(settle(&mut self.homes, cidr, home)
                 | settle(&mut self.borrowed, cidr, borrowed)
-                | settle(&mut self.used, cidr, used))
+                | (is_other && self.has_node_in(cidr)))
         } else {
             Ok(false)
         }
@@ -316,11 +316,25 @@ fn settle<T: PartialEq>(map: &mut BTreeMap<IpNet, T>, block: IpNet, value: Optio
     true
 }
 
-/// The addresses of a block that are in use.
-fn used_addresses(block: &Block) -> BTreeSet<IpAddr> {
-    let holders = block.allocations.iter().enumerate();
-    let used = holders.filter(|(_, holder)| holder.is_some());
-    used.map(|(ordinal, _)| nth_address(block.cidr, ordinal as u128)).collect()
+/// The addresses of a block that are in use, a bit each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UsedAddresses(Vec<u64>);
+
+impl UsedAddresses {
+    fn of(block: &Block) -> Self {
+        let word = |holders: &[Option<usize>]| {
+            let used = holders.iter().enumerate().filter(|(_, holder)| holder.is_some());
+            used.fold(0, |word, (bit, _)| word | 1 << bit)
+        };
+        Self(block.allocations.chunks(64).map(word).collect())
+    }
+
+    /// The addresses, of this block.
+    pub fn of_block(&self, block: IpNet) -> impl Iterator<Item = IpAddr> {
+        let is_used = |ordinal: &usize| self.0[ordinal / 64] & 1 << (ordinal % 64) != 0;
+        let used = (0..self.0.len() * 64).filter(is_used);
+        used.map(move |ordinal| nth_address(block, ordinal as u128))
+    }
 }
 
 /// The addresses of a block that are in use on another node than the block's

@@ -22,7 +22,7 @@ mod underlay;
 mod update;
 
 pub use cache::{ClusterCache, StateDiff};
-pub use cluster_state::{ClusterPool, ClusterState, Peer};
+pub use cluster_state::{ClusterPool, ClusterState, Peer, UsedAddresses};
 pub use diff::{ActualState, ActualTunnel, Change, TUNNEL_ALIAS, diff};
 pub use filter::TunnelFilter;
 pub use fingerprints::Fingerprints;

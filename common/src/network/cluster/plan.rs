@@ -1,5 +1,6 @@
 //! The plan: the tunnel device, routes and NAT that a node should have.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -187,6 +188,8 @@ pub(super) struct Planner<'a> {
     own: Option<&'a Peer>,
     state: &'a ClusterState,
     underlay: &'a Underlay,
+    /// The addresses of all nodes, once many blocks are looked at.
+    peers: OnceCell<BTreeSet<IpAddr>>,
 }
 
 /// What is planned for one range.
@@ -209,11 +212,15 @@ impl RangePlan {
 
 impl<'a> Planner<'a> {
     pub(super) fn new(node: &'a str, state: &'a ClusterState, underlay: &'a Underlay) -> Self {
-        Self { node, own: state.nodes.get(node), state, underlay }
+        Self { node, own: state.nodes.get(node), state, underlay, peers: OnceCell::new() }
     }
 
     fn plan_ranges(&self, plan: &mut ClusterPlan) {
         let (state, blocks) = (self.state, self.state.blocks.keys());
+        let addresses = |peer: &Peer| [peer.ipv4, peer.ipv6].into_iter().flatten();
+        self.peers.get_or_init(|| {
+            state.nodes.values().flat_map(addresses).map(|address| address.addr()).collect()
+        });
         let unclaimed = state.homes.keys().filter(|block| !state.blocks.contains_key(block));
         let borrowed = state.borrowed.values().flat_map(BTreeMap::keys);
         let is_block =
@@ -282,10 +289,12 @@ impl<'a> Planner<'a> {
         }
         if host != self.node {
             self.route_remote(block, host, &mut plan);
-            if self.has_hosts_in(block) {
+            if self.underlay.has_hosts_in(block) || self.has_peer_in(block) {
                 self.route_singly(block, &mut plan);
             }
-        } else if block.prefix_len() < block.max_prefix_len() && !self.underlay.is_hidden_by(block)
+        } else if block.prefix_len() < block.max_prefix_len()
+            && !self.underlay.is_hidden_by(block)
+            && !self.has_peer_in(block)
         {
             // The blackhole of a block of one address would take the place of the container's
             // own route (Felix, `routeIsLocalBlock`).
@@ -294,12 +303,13 @@ impl<'a> Planner<'a> {
         plan
     }
 
-    /// Whether a node's address or a next hop lies in a block: a route to the block would take
-    /// packets from it.
-    fn has_hosts_in(&self, block: IpNet) -> bool {
-        let is_in = |address: Option<IpNet>| address.is_some_and(|it| block.contains(&it.addr()));
-        let mut near = self.state.nodes.values().filter(|_| self.state.used.contains_key(&block));
-        self.underlay.has_hosts_in(block) || near.any(|it| is_in(it.ipv4) || is_in(it.ipv6))
+    /// Whether a node's address lies in a block: a route to the block would take packets from it.
+    fn has_peer_in(&self, block: IpNet) -> bool {
+        match self.peers.get() {
+            Some(peers) => peers.range(block.network()..=block.broadcast()).next().is_some(),
+            // For one block it is not worth sorting them.
+            None => self.state.has_node_in(block),
+        }
     }
 
     /// Routes only the addresses of a block that are in use, as the block would be.
@@ -309,11 +319,14 @@ impl<'a> Planner<'a> {
             // Its only address is a node's or a next hop.
             return;
         }
-        let used = self.state.used.get(&block).into_iter().flatten();
+        let Some(used) = self.state.used.get(&block) else {
+            plan.problems.insert(Problem::BlockOverHosts { block });
+            return;
+        };
         let is_block = |range: &IpNet| self.state.blocks.contains_key(range);
         let borrowed = self.state.borrowed.get(&block);
         let is_borrowed = |address: &IpAddr| borrowed.is_some_and(|it| it.contains_key(address));
-        let singles = used.filter(|address| !is_borrowed(address)).map(|it| IpNet::from(*it));
+        let singles = used.of_block(block).filter(|it| !is_borrowed(it)).map(IpNet::from);
         let next_hop = |range: &IpNet| self.underlay.has_hosts_in(*range);
         let singles = singles.filter(|range| !is_block(range) && !next_hop(range));
         plan.singles = singles.map(|range| (range, route.clone())).collect();
@@ -414,7 +427,7 @@ pub fn addresses_of_nodes(node: &str, state: &ClusterState) -> BTreeMap<IpAddr, 
     addresses_of_peers(node, state).into_iter().chain(tunnels).collect()
 }
 
-fn addresses_of_peers(node: &str, state: &ClusterState) -> BTreeMap<IpAddr, String> {
+pub(super) fn addresses_of_peers(node: &str, state: &ClusterState) -> BTreeMap<IpAddr, String> {
     let addresses = |(name, peer): (&String, &Peer)| {
         let both = [peer.ipv4, peer.ipv6].into_iter().flatten();
         both.map(|address| (address.addr(), name.clone())).collect::<Vec<_>>()
@@ -451,7 +464,18 @@ fn general_problems(node: &str, state: &ClusterState, underlay: &Underlay) -> BT
     for (key, reason) in &state.flawed {
         problems.insert(Problem::Flawed { key: key.clone(), reason: reason.clone() });
     }
-    for (subnet, link) in underlay.subnets() {
+    let own_addresses: Vec<IpAddr> = state
+        .nodes
+        .get(node)
+        .into_iter()
+        .flat_map(|own| [own.ipv4, own.ipv6])
+        .filter_map(|address| Some(address?.addr()))
+        .collect();
+    // Not the bridges of other plugins, whose subnets are the containers'.
+    let has_hosts = |subnet: &IpNet| {
+        own_addresses.iter().chain(&underlay.next_hops).any(|address| subnet.contains(address))
+    };
+    for (subnet, link) in underlay.subnets().filter(|(subnet, _)| has_hosts(subnet)) {
         for (name, _) in state.pools.iter().filter(|(_, pool)| overlap(pool.cidr, subnet)) {
             let (pool, link) = (name.clone(), link.name.clone());
             problems.insert(Problem::PoolInSubnet { pool, subnet, link });

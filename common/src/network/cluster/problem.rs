@@ -132,6 +132,12 @@ pub enum Problem {
         /// Why not.
         reason: String,
     },
+    /// A block on another node has a node's address or a next hop in it, and it is not known
+    /// which of its addresses are in use.
+    BlockOverHosts {
+        /// The block.
+        block: IpNet,
+    },
     /// A pool has addresses of a subnet that the node is in.
     PoolInSubnet {
         /// The pool's name.
@@ -267,6 +273,12 @@ impl fmt::Display for Problem {
                 address.addr()
             ),
             Self::NoTunnelAddress { reason, node: _ } => formatter.write_str(reason),
+            Self::BlockOverHosts { block } => write!(
+                formatter,
+                "block {block} on another node has the address of a node or of a next hop in it, \
+                 so it is not routed as a whole, and its addresses in use are not known here; \
+                 start the agent (weirctl node run), or move its containers to another pool"
+            ),
             Self::PoolInSubnet { pool, subnet, link } => write!(
                 formatter,
                 "pool {pool} has addresses of {subnet}, the subnet of this node's link {link}; \

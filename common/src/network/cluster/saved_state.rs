@@ -1,11 +1,13 @@
 //! The state file: what the node was made last, for the next ADD or agent, and for STATUS.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
 use super::cache::ClusterCache;
-use super::plan::ClusterPlan;
+use super::cluster_state::ClusterState;
+use super::plan::{ClusterPlan, addresses_of_peers};
 use super::snapshot::ObservedRevision;
 use crate::datastore::Revision;
 
@@ -81,6 +83,9 @@ pub struct SavedState {
     pub pod_mtu: Option<u32>,
     /// Whether the tunnel device should be in service.
     pub tunnel: TunnelNeed,
+    /// The addresses that other nodes are registered with and that lie in pools, each with its
+    /// node: no container is given one. None in most clusters.
+    pub nodes_in_pools: BTreeMap<IpAddr, String>,
     /// How many values count although a restored datastore has lost them.
     pub retained: usize,
 }
@@ -96,6 +101,7 @@ impl SavedState {
         cache: &ClusterCache,
         tunnel: TunnelNeed,
     ) -> Self {
+        let nodes_in_pools = nodes_in_pools(&node.name, &cache.state());
         Self {
             version: VERSION,
             boot_id: boot_id.map(str::to_owned),
@@ -106,6 +112,7 @@ impl SavedState {
             observed: None,
             pod_mtu: None,
             tunnel,
+            nodes_in_pools,
             retained: cache.retained(),
         }
     }
@@ -149,6 +156,12 @@ impl SavedState {
         let is_same = self.revision == listed && listed > before && self.observed.is_some();
         is_newer || is_same
     }
+}
+
+fn nodes_in_pools(node: &str, state: &ClusterState) -> BTreeMap<IpAddr, String> {
+    let is_in_pool = |address: &IpAddr| state.pool_of((*address).into()).is_some();
+    let nodes = addresses_of_peers(node, state).into_iter();
+    nodes.filter(|(address, _)| is_in_pool(address)).collect()
 }
 
 #[cfg(test)]

@@ -11,8 +11,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::*;
-use crate::datastore::Revision;
-use crate::ipam::Family;
+use crate::datastore::{Entry, Event, Revision, keys};
+use crate::ipam::{Attribute, Block, Family};
 use crate::resources::EncapsulationMode::{self, Always, CrossSubnet, Never};
 
 fn net(text: &str) -> IpNet {
@@ -415,15 +415,24 @@ fn an_unregistered_node_keeps_its_own_blocks_and_nothing_else() {
 fn in_a_subnet_no_block_hides_what_others_have() {
     let mut state = four_nodes(&[]);
     state.pools.insert("lan".into(), pool("172.16.1.0/25", Never));
-    let used = |addresses: [&str; 2]| addresses.map(|it| it.parse().unwrap()).into();
+    // The first addresses of the block, so many.
+    let used = |block: &str, count: u64| {
+        let key = keys::block(net(block));
+        let host = "n2".to_owned();
+        let mut block = Block::new(net(block), &host, 0);
+        for ordinal in 5..5 + count as usize {
+            block.assign(ordinal, Attribute::default());
+        }
+        Event::Put(Entry { key, value: block.to_json(), revision: Revision(1) })
+    };
     for (block, host) in
         [("172.16.1.0/28", "n2"), ("172.16.1.16/28", "n2"), ("172.16.1.32/28", "n1")]
     {
         state.blocks.insert(net(block), BTreeSet::from([host.to_owned()]));
     }
     // n1 is .1 and n2 .2.
-    state.used.insert(net("172.16.1.0/28"), used(["172.16.1.5", "172.16.1.6"]));
-    state.used.insert(net("172.16.1.16/28"), used(["172.16.1.17", "172.16.1.18"]));
+    state.apply(&used("172.16.1.0/28", 2));
+    state.apply(&used("172.16.1.16/28", 2));
     let plan = plan_of_n1(&state);
     let ranges: Vec<String> = plan.routes.keys().map(ToString::to_string).collect();
     assert_eq!(ranges, ["172.16.1.5/32", "172.16.1.6/32", "172.16.1.16/28"]);
@@ -433,7 +442,27 @@ fn in_a_subnet_no_block_hides_what_others_have() {
     let next_hops = BTreeSet::from(["172.16.1.20".parse().unwrap()]);
     let plan = plan_cluster("n1", &state, &Underlay { next_hops, ..underlay("172.16.1.1/24") });
     assert!(!plan.routes.contains_key(&net("172.16.1.16/28")));
-    assert!(is_direct(&plan, "172.16.1.17/32"));
+    assert!(is_direct(&plan, "172.16.1.21/32"));
+    // One more in a block with nodes in it changes the plan, in another one it does not.
+    assert!(state.apply(&used("172.16.1.0/28", 3)) && !state.apply(&used("172.16.1.16/28", 3)));
+    // Where blocks were not read, it is said.
+    state.used.clear();
+    let plan = plan_of_n1(&state);
+    assert!(!plan.routes.contains_key(&net("172.16.1.0/28")));
+    assert!(told(&plan).contains("block 172.16.1.0/28 on another node has the address"));
+}
+
+/// The node behind a router is as good as one in the same subnet.
+#[test]
+fn an_own_block_with_a_node_of_another_subnet_in_it_gets_no_blackhole() {
+    let mut state = four_nodes(&[]);
+    state.pools.insert("all".into(), pool("172.16.0.0/16", Never));
+    for block in ["172.16.2.0/26", "172.16.3.0/26"] {
+        state.blocks.insert(net(block), BTreeSet::from(["n1".to_owned()]));
+    }
+    let plan = plan_of_n1(&state);
+    assert!(!plan.routes.contains_key(&net("172.16.2.0/26")));
+    assert_eq!(way(&plan, "172.16.3.0/26"), Some(&RouteKind::Blackhole));
 }
 
 #[test]

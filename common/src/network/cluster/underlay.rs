@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::link::DEFAULT_MTU;
+use crate::resources::is_link_local;
 
 /// The links of a node by which it may reach other nodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,12 +96,5 @@ impl Underlay {
     /// The smallest MTU of the links, in bytes.
     pub(super) fn smallest_mtu(&self) -> u32 {
         self.links.iter().map(|link| link.mtu).min().unwrap_or(DEFAULT_MTU)
-    }
-}
-
-fn is_link_local(subnet: IpNet) -> bool {
-    match subnet {
-        IpNet::V4(subnet) => subnet.addr().is_link_local(),
-        IpNet::V6(subnet) => subnet.addr().is_unicast_link_local(),
     }
 }
