@@ -36,6 +36,8 @@ pub(crate) struct Link {
     pub(crate) group: u32,
     pub(crate) loopback: bool,
     pub(crate) peer_index: Option<u32>,
+    /// The number of the bridge, bond or VRF that it is a port of.
+    pub(crate) master: Option<u32>,
 }
 
 impl Link {
@@ -54,11 +56,13 @@ impl Link {
             group: 0,
             loopback: flags.contains(LinkFlags::Loopback),
             peer_index: None,
+            master: None,
         };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+                LinkAttribute::Controller(index) => link.master = Some(index),
                 LinkAttribute::PropList(names) => {
                     link.other_names.extend(names.into_iter().filter_map(|name| match name {
                         Prop::AltIfName(name) => Some(name),

@@ -156,6 +156,15 @@ fn interfaces_tell_what_autodetection_decides_by() {
             (false, &[net("203.0.113.1/24")][..])
         );
 
+        // A bridge of containers; the uplink of a machine that is a container itself.
+        ip("link add zbridge type bridge");
+        ip("link set zdown master zbridge");
+        let interfaces = kernel.interfaces().await.unwrap();
+        let is_virtual = |name: &str| {
+            interfaces.iter().find(|interface| interface.name == name).unwrap().is_virtual
+        };
+        assert!(is_virtual("zbridge") && !is_virtual("uplink"));
+
         for more in ["fd00:198::9/128", "198.51.100.8/32"] {
             ip(&format!("address add {more} dev uplink valid_lft forever preferred_lft 0 nodad"));
         }

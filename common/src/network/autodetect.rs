@@ -20,7 +20,7 @@ pub use method::{AutodetectionMethod, InvalidMethod, NamePatterns};
 /// and Weir's own.
 const INTERNAL: &str = "^docker|^cbr|^dummy|^virbr|^lxcbr|^veth|^lo|^cali|^tunl|^flannel\
     |^kube-ipvs|^cni|^vxlan\\.calico|^vxlan-v6\\.calico|^wireguard\\.cali|^wg-v6\\.cali\
-    |^nodelocaldns|^br-[0-9a-f]{12}$|^podman[0-9]|^wg[0-9]|^weir";
+    |^nodelocaldns|^antrea-gw|^br-[0-9a-f]{12}$|^podman[0-9]|^wg[0-9]|^weir";
 
 /// The pattern that matches what is in [`INTERNAL`].
 static INTERNAL_NAMES: LazyLock<Regex> =
@@ -33,6 +33,9 @@ pub struct NodeInterface {
     pub name: String,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it is a tunnel's (tun, tap, WireGuard) or a bridge without a physical port: other
+    /// nodes are not behind it unless somebody says so.
+    pub is_virtual: bool,
     /// Its addresses of both families, with their prefix lengths.
     pub addresses: Vec<IpNet>,
     /// Those that it has besides and that are not to be used any more, or by nobody
@@ -110,6 +113,8 @@ pub enum PassedBy {
     Down,
     /// Its name is that of an internal interface, or one to skip.
     Excluded,
+    /// It is a tunnel's, or a bridge without a physical port.
+    Virtual,
     /// The method is for interfaces of other names.
     OtherName,
     /// These addresses are of the other family, not for other nodes to reach, or
@@ -124,6 +129,7 @@ impl fmt::Display for PassedBy {
         match self {
             Self::Down => formatter.write_str("down"),
             Self::Excluded => formatter.write_str("excluded by its name"),
+            Self::Virtual => formatter.write_str("a tunnel, or a bridge without a physical port"),
             Self::OtherName => formatter.write_str("not asked for"),
             Self::Addresses(addresses) if addresses.is_empty() => {
                 formatter.write_str("without address")
@@ -146,18 +152,27 @@ fn listed(looked_at: &[(String, PassedBy)]) -> String {
 }
 
 impl AutodetectionMethod {
-    /// The address towards which the kernel is to be asked what it sends from.
-    pub fn destination(&self) -> Option<IpAddr> {
-        match self {
-            Self::CanReach(address) => Some(*address),
+    /// The address towards which the kernel is to be asked what it sends from: where the method
+    /// leaves the choice open, one of the rest of the world (for documentation, RFC 5737 and
+    /// RFC 3849), to which the default route leads.
+    pub fn destination(&self, family: Family) -> Option<IpAddr> {
+        match (self, family) {
+            (Self::CanReach(address), _) => Some(*address),
+            (Self::FirstFound | Self::SkipInterface(_), Family::V4) => {
+                Some(IpAddr::from([192, 0, 2, 1]))
+            }
+            (Self::FirstFound | Self::SkipInterface(_), Family::V6) => {
+                Some(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]))
+            }
             _ => None,
         }
     }
 
     /// Finds the node's address of a family.
     ///
-    /// `interfaces` are in the order of their indices; they are looked at from
-    /// the last to the first, and the addresses of one in their order, so that a
+    /// `interfaces` are in the order of their indices. Where the method leaves the choice open,
+    /// the one with the default route comes first; else they are looked at from the last to the
+    /// first, and the addresses of one in their order, so that a
     /// node gets the address that Calico gives it. Only addresses that other
     /// nodes can reach count (global unicast), and only those of interfaces that
     /// are up; deprecated ones do not, and IPv6 ones without a subnet (/128) only if
@@ -178,7 +193,12 @@ impl AutodetectionMethod {
             return Ok(given(*address, *length, interfaces));
         }
         let (mut looked_at, mut alone) = (Vec::new(), None);
-        for interface in interfaces.iter().rev() {
+        let leads_outside = |interface: &&NodeInterface| {
+            let is_open = matches!(self, Self::FirstFound | Self::SkipInterface(_));
+            is_open && source.is_some_and(|source| interface.find(source).is_some())
+        };
+        let others = interfaces.iter().rev().filter(|interface| !leads_outside(interface));
+        for interface in interfaces.iter().filter(leads_outside).chain(others) {
             if let Some(why) = self.passes_by(interface) {
                 looked_at.push((interface.name.clone(), why));
                 continue;
@@ -250,7 +270,11 @@ impl AutodetectionMethod {
         match self {
             _ if !interface.up => Some(PassedBy::Down),
             Self::Interface(_) if self.excludes(&interface.name) => Some(PassedBy::OtherName),
-            _ => self.excludes(&interface.name).then_some(PassedBy::Excluded),
+            _ if self.excludes(&interface.name) => Some(PassedBy::Excluded),
+            Self::FirstFound | Self::SkipInterface(_) if interface.is_virtual => {
+                Some(PassedBy::Virtual)
+            }
+            _ => None,
         }
     }
 

@@ -104,7 +104,7 @@ impl OwnAddress {
 
     /// The address towards which the kernel is to be asked what it sends from.
     pub fn destination(&self) -> Option<IpAddr> {
-        self.detection.method.destination()
+        self.detection.method.destination(self.family())
     }
 
     /// Decides what to do at the time `now`, where the datastore has the node

@@ -34,7 +34,8 @@ impl Kernel {
         let interface = |(link, addresses): (&Link, Vec<IpNet>)| {
             let is_deprecated = |address: &IpNet| deprecated.contains(&(link.index, *address));
             let (deprecated, addresses) = addresses.into_iter().partition(is_deprecated);
-            NodeInterface { name: link.name.clone(), up: link.up, addresses, deprecated }
+            let (name, is_virtual) = (link.name.clone(), is_virtual(link, &all.links));
+            NodeInterface { name, up: link.up, is_virtual, addresses, deprecated }
         };
         Ok(all.usable().map(interface).collect())
     }
@@ -114,6 +115,21 @@ impl LinksAndAddresses {
             addresses,
         };
         Underlay { links: links.map(part).collect(), next_hops: BTreeSet::new() }
+    }
+}
+
+/// Whether a link is a tunnel's or a bridge without a physical port. Hardware has no kind;
+/// bonds, teams and VLANs lead to some.
+fn is_virtual(link: &Link, links: &[Link]) -> bool {
+    let is_physical =
+        |port: &Link| matches!(port.kind.as_deref(), None | Some("bond" | "team" | "vlan"));
+    match link.kind.as_deref() {
+        Some("tun" | "wireguard") => true,
+        Some("bridge") => {
+            let mut ports = links.iter().filter(|port| port.master == Some(link.index));
+            !ports.any(is_physical)
+        }
+        _ => false,
     }
 }
 

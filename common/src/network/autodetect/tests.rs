@@ -4,7 +4,13 @@ use super::*;
 
 fn interface(name: &str, addresses: &[&str]) -> NodeInterface {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    NodeInterface { name: name.to_owned(), up: true, addresses, deprecated: Vec::new() }
+    NodeInterface {
+        name: name.to_owned(),
+        up: true,
+        is_virtual: false,
+        addresses,
+        deprecated: Vec::new(),
+    }
 }
 
 fn down(interface: NodeInterface) -> NodeInterface {
@@ -29,11 +35,46 @@ fn method(text: &str) -> AutodetectionMethod {
 }
 
 fn found(text: &str, family: Family) -> String {
-    let source = method(text).destination().map(|_| "10.9.0.12".parse().unwrap());
+    let source = text.starts_with("can-reach").then(|| "10.9.0.12".parse().unwrap());
     match method(text).detect(family, &node(), source) {
         Ok(found) => format!("{} {}", found.address, found.interface.unwrap_or_default()),
         Err(error) => error.to_string(),
     }
+}
+
+/// What comes after the uplink is not the node's for that: the default route's link is, whatever
+/// else there is.
+#[test]
+fn the_link_of_the_default_route_comes_first() {
+    let uplink = interface("ens3", &["172.16.1.11/24"]);
+    let interfaces = [uplink.clone(), interface("ens4", &["10.9.0.12/24"])];
+    let found = |text: &str, source: Option<&str>| {
+        let source = source.map(|source| source.parse().unwrap());
+        method(text).detect(Family::V4, &interfaces, source).unwrap().address.to_string()
+    };
+    assert_eq!(found("first-found", Some("172.16.1.11")), "172.16.1.11/24");
+    assert_eq!(found("first-found", None), "10.9.0.12/24");
+    assert_eq!(found("skip-interface=eth.*", Some("172.16.1.11")), "172.16.1.11/24");
+    assert_eq!(found("interface=ens4", Some("172.16.1.11")), "10.9.0.12/24");
+}
+
+/// Whatever their names: tailscale0, nebula1, zt7nnig26, vnet0, nerdctl0, incusbr0, kube-bridge.
+#[test]
+fn tunnels_and_bridges_of_containers_are_not_the_nodes() {
+    let uplink = interface("ens3", &["172.16.1.11/24"]);
+    let tunnel = NodeInterface { is_virtual: true, ..interface("tailscale0", &["100.64.0.7/32"]) };
+    let interfaces = [uplink, tunnel.clone()];
+    // Not even where the default route leads there.
+    let source = Some("100.64.0.7".parse().unwrap());
+    let found = method("first-found").detect(Family::V4, &interfaces, source).unwrap();
+    assert_eq!(found.address.to_string(), "172.16.1.11/24");
+    let named = method("interface=tailscale0").detect(Family::V4, &interfaces, None).unwrap();
+    assert_eq!(named.address.to_string(), "100.64.0.7/32");
+    let none = method("first-found").detect(Family::V4, &[tunnel.clone()], None).unwrap_err();
+    assert!(none.to_string().contains("tailscale0 (a tunnel, or a bridge"), "{none}");
+    // A node that is registered with it stays so.
+    let kept = method("first-found").keep("100.64.0.7".parse().unwrap(), &[tunnel], None);
+    assert!(kept.is_some());
 }
 
 /// Programs make these whenever they like, after the uplink.
@@ -171,7 +212,7 @@ fn any_interface() -> impl Strategy<Value = NodeInterface> {
     ];
     let addresses = || prop::collection::vec(any_address(), 0..4);
     (name, any::<bool>(), addresses(), addresses()).prop_map(|(name, up, addresses, deprecated)| {
-        NodeInterface { name: name.to_owned(), up, addresses, deprecated }
+        NodeInterface { name: name.to_owned(), up, is_virtual: false, addresses, deprecated }
     })
 }
 

@@ -12,7 +12,13 @@ fn seconds(count: u64) -> Duration {
 
 fn link(name: &str, addresses: &[&str]) -> NodeInterface {
     let addresses = addresses.iter().map(|address| net(address)).collect();
-    NodeInterface { name: name.to_owned(), up: true, addresses, deprecated: Vec::new() }
+    NodeInterface {
+        name: name.to_owned(),
+        up: true,
+        is_virtual: false,
+        addresses,
+        deprecated: Vec::new(),
+    }
 }
 
 fn down(link: NodeInterface) -> NodeInterface {
