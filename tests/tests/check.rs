@@ -207,8 +207,8 @@ fn the_allocation_belongs_to_another() {
         let asked = format!("IP={}", attached.address(0));
         // As long as the node has its route, no other container is given the address.
         let (node, address) = (&attached.cluster.node, attached.address(0));
-        let route = node.run(&["ip", "route", "show", &address]);
-        node.run(&["ip", "route", "delete", &address]);
+        let route = node.run(&["ip", "route", "show", address]);
+        node.run(&["ip", "route", "delete", address]);
         thief.with("CNI_ARGS", &asked).add(node);
         let words: Vec<&str> = route.split_whitespace().collect();
         node.run(&[&["ip", "route", "add"], &words[..]].concat());
