@@ -70,7 +70,8 @@ fn tunnels_and_bridges_of_containers_are_not_the_nodes() {
     assert_eq!(found.address.to_string(), "172.16.1.11/24");
     let named = method("interface=tailscale0").detect(Family::V4, &interfaces, None).unwrap();
     assert_eq!(named.address.to_string(), "100.64.0.7/32");
-    let none = method("first-found").detect(Family::V4, &[tunnel.clone()], None).unwrap_err();
+    let none =
+        method("first-found").detect(Family::V4, std::slice::from_ref(&tunnel), None).unwrap_err();
     assert!(none.to_string().contains("tailscale0 (a tunnel, or a bridge"), "{none}");
     // A node that is registered with it stays so.
     let kept = method("first-found").keep("100.64.0.7".parse().unwrap(), &[tunnel], None);
