@@ -85,6 +85,7 @@ async fn too_many_blocks_are_left_out() {
     let whole = listed(&store).await.state;
     assert_eq!(whole.homes.values().collect::<Vec<_>>(), ["n1"]);
     let fingerprints = limited.state.fingerprints.clone();
-    let known_without = ClusterState { homes: BTreeMap::new(), fingerprints, ..whole };
+    let known_without =
+        ClusterState { homes: BTreeMap::new(), used: BTreeMap::new(), fingerprints, ..whole };
     assert_eq!(limited.state, known_without, "nothing was borrowed");
 }

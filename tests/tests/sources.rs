@@ -331,3 +331,38 @@ fn the_nodes_loopback_is_out_of_reach() {
     cluster.node.run(&["nft", "delete", "table", "inet", "weir-sources"]);
     assert!(arrives((&container, own), (&cluster.node, loopback)), "the test reaches it without");
 }
+
+/// Sends one packet from a container, by a raw socket of this family and protocol.
+fn send_raw(container: &Container, family: &str, protocol: u8, bytes: &str, to: &str) {
+    let program = format!(
+        "import socket; s = socket.socket(socket.{family}, socket.SOCK_RAW, {protocol}); \
+         s.sendto(bytes.fromhex('{bytes}'), ('{to}', 0))"
+    );
+    container.run(&["python3", "-c", &program]);
+}
+
+/// A packet in a packet would be taken out by the tunnel of another node, whoever sent the inner
+/// one; a router advertisement would give the node routes.
+#[test]
+fn neither_packets_in_packets_nor_router_advertisements_pass() {
+    let cluster = Cluster::embedded().with_pools(Families::Dual);
+    let counters = [("inner", "ip protocol 4"), ("routes", "icmpv6 type nd-router-advert")];
+    // The inner packet is a header alone, from 10.7.0.99 to 10.7.0.98.
+    let inner = "450000140000000040110000 0a070063 0a070062".replace(' ', "");
+    let pair = ["strict", "off"].map(|check| {
+        let container = cluster.node.container(check);
+        let call = cluster.weir(Families::Dual, &container);
+        let result = call.configure("/source_check", check.into()).add(&cluster.node);
+        (container, host_interface(&result).to_owned())
+    });
+    cluster.node.run(&["ip", "address", "add", "172.31.9.1/32", "dev", "lo"]);
+    for (container, host_end) in &pair {
+        let passed = count(&cluster, host_end, &counters);
+        send_raw(container, "AF_INET", 4, &inner, "172.31.9.1");
+        send_raw(container, "AF_INET6", 58, "8600000040000708000000000000000000", "ff02::1%eth0");
+        container.run(&["ping", "-n", "-q", "-c1", "-W1", "172.31.9.1"]);
+        assert_eq!(passed("routes"), 0);
+        assert_eq!(passed("inner") > 0, container.name() == "off", "{}", container.name());
+        cluster.node.run(&["nft", "delete", "table", "inet", "watch"]);
+    }
+}

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::StreamExt;
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
-use weir_common::network::{MtuCandidate, NodeState, choose_mtu};
+use weir_common::network::{AttachmentIdentity, MtuCandidate, NodeState, choose_mtu};
 
 use crate::error::Error;
 use crate::link::Link;
@@ -108,7 +108,9 @@ fn taking_advertisements() -> Result<Vec<String>, Error> {
     let mut names = Vec::new();
     for entry in entries {
         let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-        let is_interface = !["all", "default", "lo"].contains(&name.as_str());
+        // A host end that is being made has the default until its own parameters are set.
+        let is_interface = !["all", "default", "lo"].contains(&name.as_str())
+            && !AttachmentIdentity::may_name_host_interface(&name);
         if is_interface && is_set(&format!("net/ipv6/conf/{name}/accept_ra"), "1")? {
             names.push(name);
         }

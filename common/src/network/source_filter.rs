@@ -15,6 +15,9 @@ const CHAIN: &str = "prerouting";
 /// dropped costs no entry, and an address that is translated later is seen as it came.
 const PRIORITY: i32 = -300;
 
+/// IP in IP, as IANA numbers protocols.
+const IPIP: u8 = 4;
+
 /// The group of the host ends whose containers may send from any address
 /// (`source_check: off`); "free" in ASCII. `ip link show group` lists them.
 pub const UNCHECKED_GROUP: u32 = u32::from_be_bytes(*b"free");
@@ -27,6 +30,10 @@ pub type AllowedSources = BTreeSet<(String, IpNet)>;
 ///
 /// - Nothing from a container goes to the node's loopback, whatever another program
 ///   (portmap) lets the host end route there.
+/// - Nor a router advertisement: the node would take its routes from a container
+///   (CVE-2020-13597).
+/// - Nor, unless any source is allowed, a packet in a packet (IPIP): NAT would give it the
+///   node's address, and another node's tunnel would take out what has any source.
 /// - A packet whose source the node does not route back to the same host end is dropped,
 ///   unless its container is allowed the source. The kernel lets ::, fe80::/10 and 0.0.0.0
 ///   through where they belong (duplicate address detection, neighbour discovery, DHCP:
@@ -47,7 +54,7 @@ impl NftTable for SourceFilter {
     }
 
     fn rules(&self) -> usize {
-        3
+        5
     }
 
     fn contents(&self, comment: &str) -> Vec<Value> {
@@ -76,6 +83,17 @@ impl NftTable for SourceFilter {
             filter(vec![
                 from_host_end(),
                 matches(payload("ip", "daddr"), "==", loopback),
+                json!({ "drop": null }),
+            ]),
+            filter(vec![
+                from_host_end(),
+                matches(payload("icmpv6", "type"), "==", json!("nd-router-advert")),
+                json!({ "drop": null }),
+            ]),
+            filter(vec![
+                from_host_end(),
+                matches(meta("iifgroup"), "!=", json!(UNCHECKED_GROUP)),
+                matches(payload("ip", "protocol"), "==", json!(IPIP)),
                 json!({ "drop": null }),
             ]),
             strange("ip", "ipv4", "v4"),
