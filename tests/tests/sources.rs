@@ -346,7 +346,7 @@ fn send_raw(container: &Container, family: &str, protocol: u8, bytes: &str, to: 
 #[test]
 fn neither_packets_in_packets_nor_router_advertisements_pass() {
     let cluster = Cluster::embedded().with_pools(Families::Dual);
-    let counters = [("inner", "ip protocol 4"), ("routes", "icmpv6 type nd-router-advert")];
+    let counters = [("inner", "ip protocol 4"), ("routes", "icmpv6 type 134")];
     // The inner packet is a header alone, from 10.7.0.99 to 10.7.0.98.
     let inner = "450000140000000040110000 0a070063 0a070062".replace(' ', "");
     let pair = ["strict", "off"].map(|check| {

@@ -15,6 +15,9 @@ const CHAIN: &str = "prerouting";
 /// dropped costs no entry, and an address that is translated later is seen as it came.
 const PRIORITY: i32 = -300;
 
+/// The type of ICMPv6 (RFC 4861, 4.2).
+const ROUTER_ADVERTISEMENT: u8 = 134;
+
 /// IP in IP, as IANA numbers protocols.
 const IPIP: u8 = 4;
 
@@ -87,7 +90,7 @@ impl NftTable for SourceFilter {
             ]),
             filter(vec![
                 from_host_end(),
-                matches(payload("icmpv6", "type"), "==", json!("nd-router-advert")),
+                matches(payload("icmpv6", "type"), "==", json!(ROUTER_ADVERTISEMENT)),
                 json!({ "drop": null }),
             ]),
             filter(vec![
