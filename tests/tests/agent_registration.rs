@@ -140,8 +140,9 @@ fn a_datastore_of_before_a_change_of_address_learns_it_again() {
 /// Gives a node a second uplink, which would be found first.
 fn add_second_link(fleet: &Fleet, member: usize) {
     let node = fleet.members[member].node();
-    node.run(&["ip", "link", "add", "zeth1", "type", "bridge"]);
+    node.run(&["ip", "link", "add", "zeth1", "type", "veth", "peer", "name", "lan1"]);
     node.run(&["ip", "address", "add", "192.168.7.2/24", "dev", "zeth1"]);
+    node.run(&["ip", "link", "set", "lan1", "up"]);
     node.run(&["ip", "link", "set", "zeth1", "up"]);
 }
 
