@@ -51,7 +51,8 @@ mod tests {
     fn a_cell_may_be_of_any_width() {
         let rows = vec![vec!["x".repeat(100_000), String::new()], vec!["y".into(), "z".into()]];
         let text = table(&["NAME", "A"], &rows, Style::default());
-        assert_eq!(text.lines().map(str::len).collect::<Vec<_>>(), [100_008; 3]);
+        assert_eq!(text.trim_end().lines().count(), 3);
+        assert!(text.lines().take(3).all(|line| line.len() == 100_008));
     }
 
     #[test]
