@@ -213,15 +213,14 @@ fn explain(error: &clap::Error, arguments: &[String]) -> ExitCode {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::new(format!("the runtime does not start: {error}")))
-}
-
 fn run(cli: Cli) -> Result<String, Failure> {
     cli.calicoctl.check()?;
     let mut process = LocalHost::default();
-    if let Some(result) = runtime()?.block_on(commands::run_offline(&cli.command, &process)) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
+    if let Some(result) = runtime.block_on(commands::run_offline(&cli.command, &process)) {
         return result;
     }
     process.network = cli.command.network_file().map(read_network).transpose()?;
@@ -232,10 +231,11 @@ fn run(cli: Cli) -> Result<String, Failure> {
     let files = location::read_network_directory(&cli.datastore.sources().network_directory);
     if let CtlCommand::Node(NodeCommand::Run(arguments)) = &cli.command {
         process.learn(&cli, &files, &ComparedStores::by_text(&location.configuration));
+        // The agent has its own.
+        drop(runtime);
         node::run::run(arguments, &location, || this_node::name(&process.networks))?;
         return Ok(String::new());
     }
-    let runtime = runtime()?;
     let missing = missing_file(&location.configuration);
     let creates = cli.command.creates();
     let is_empty = missing.is_some() && (!creates || commands::is_dry_run(&cli.command));

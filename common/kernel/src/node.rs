@@ -1,11 +1,13 @@
 //! What the node itself is like: forwarding, and the MTU of its uplink.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use futures_util::StreamExt;
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage};
-use weir_common::network::{AttachmentIdentity, MtuCandidate, NodeState, choose_mtu};
+use weir_common::network::{
+    AttachmentIdentity, MtuCandidate, NodeState, OUTSIDE_V4, OUTSIDE_V6, choose_mtu,
+};
 
 use crate::error::Error;
 use crate::link::Link;
@@ -13,13 +15,6 @@ use crate::message::{all_routes, output};
 use crate::netlink::into_io;
 use crate::route::is_unreachable;
 use crate::{Kernel, sysctl};
-
-/// Destinations that stand for the rest of the world: of the ranges for
-/// documentation (RFC 5737, RFC 3849), to which no node has a route of its own.
-const OUTSIDE: [IpAddr; 2] = [
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
-];
 
 impl Kernel {
     /// What `weir_common::network::plan_node` decides by. IPv6 is looked at only
@@ -47,7 +42,7 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses a lookup.
     pub async fn uplink_mtu(&self) -> Result<u32, Error> {
-        for destination in OUTSIDE {
+        for destination in [OUTSIDE_V4, OUTSIDE_V6] {
             if let Some(index) = self.link_towards(destination).await?
                 && let Some(link) = self.host.link_by_index(index).await?
                 && !link.loopback

@@ -5,7 +5,7 @@ mod method;
 mod tests;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
 use ipnet::IpNet;
@@ -26,6 +26,13 @@ const INTERNAL: &str = "^docker|^cbr|^dummy|^virbr|^lxcbr|^veth|^lo|^cali|^tunl|
 static INTERNAL_NAMES: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(INTERNAL).expect("a constant"));
 
+/// A destination that stands for the rest of the world: of a range for documentation (RFC 5737),
+/// to which no node has a route of its own.
+pub const OUTSIDE_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// The same of IPv6 (RFC 3849).
+pub const OUTSIDE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1));
+
 /// An interface of the node, as far as its address is looked for there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeInterface {
@@ -45,6 +52,18 @@ pub struct NodeInterface {
 }
 
 impl NodeInterface {
+    /// One that is up, with these addresses.
+    #[cfg(test)]
+    pub(crate) fn up(name: &str, addresses: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            up: true,
+            is_virtual: false,
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            deprecated: Vec::new(),
+        }
+    }
+
     /// Why none of its addresses is the one that is looked for.
     fn without_any(&self) -> PassedBy {
         if self.addresses.is_empty() && !self.deprecated.is_empty() {
@@ -153,17 +172,12 @@ fn listed(looked_at: &[(String, PassedBy)]) -> String {
 
 impl AutodetectionMethod {
     /// The address towards which the kernel is to be asked what it sends from: where the method
-    /// leaves the choice open, one of the rest of the world (for documentation, RFC 5737 and
-    /// RFC 3849), to which the default route leads.
+    /// leaves the choice open, one of the rest of the world, to which the default route leads.
     pub fn destination(&self, family: Family) -> Option<IpAddr> {
         match (self, family) {
             (Self::CanReach(address), _) => Some(*address),
-            (Self::FirstFound | Self::SkipInterface(_), Family::V4) => {
-                Some(IpAddr::from([192, 0, 2, 1]))
-            }
-            (Self::FirstFound | Self::SkipInterface(_), Family::V6) => {
-                Some(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]))
-            }
+            (Self::FirstFound | Self::SkipInterface(_), Family::V4) => Some(OUTSIDE_V4),
+            (Self::FirstFound | Self::SkipInterface(_), Family::V6) => Some(OUTSIDE_V6),
             _ => None,
         }
     }

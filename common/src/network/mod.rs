@@ -21,7 +21,7 @@ pub use attachment::*;
 pub(crate) use autodetect::is_global_unicast;
 pub use autodetect::{
     AutodetectionMethod, Detected, InvalidMethod, NamePatterns, NodeInterface, NotDetected,
-    PassedBy,
+    OUTSIDE_V4, OUTSIDE_V6, PassedBy,
 };
 pub use cluster::*;
 pub use nat::*;

@@ -27,14 +27,15 @@ pub struct ValidateArgs {
 pub async fn run(arguments: &ValidateArgs, environment: &dyn HostEnvironment) -> CommandResult {
     let resources = arguments.files.read(environment)?;
     let mut report = ChangeReport::new(Verb { infinitive: "validate", participle: "validated" });
-    let mut pools: Vec<IpPool> = Vec::new();
+    let (mut pools, mut good): (Vec<IpPool>, _) = (Vec::new(), Vec::new());
     for resource in &resources {
         let checked = check(resource, &mut pools);
         if checked.is_ok() {
-            range::warn_of_alone(resource, environment).await;
+            good.push(resource);
         }
         report.add(resource, checked.map_err(Into::into));
     }
+    range::warn_of_alone(&good, environment).await;
     report.finish()
 }
 

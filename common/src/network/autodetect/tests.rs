@@ -3,14 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn interface(name: &str, addresses: &[&str]) -> NodeInterface {
-    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    NodeInterface {
-        name: name.to_owned(),
-        up: true,
-        is_virtual: false,
-        addresses,
-        deprecated: Vec::new(),
-    }
+    NodeInterface::up(name, addresses)
 }
 
 fn down(interface: NodeInterface) -> NodeInterface {

@@ -11,14 +11,7 @@ fn seconds(count: u64) -> Duration {
 }
 
 fn link(name: &str, addresses: &[&str]) -> NodeInterface {
-    let addresses = addresses.iter().map(|address| net(address)).collect();
-    NodeInterface {
-        name: name.to_owned(),
-        up: true,
-        is_virtual: false,
-        addresses,
-        deprecated: Vec::new(),
-    }
+    NodeInterface::up(name, addresses)
 }
 
 fn down(link: NodeInterface) -> NodeInterface {

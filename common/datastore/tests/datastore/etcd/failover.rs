@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use weir_common::datastore::{
-    Datastore, Error, EtcdConfiguration, LastEndpoint, Outcome, Transaction,
+    Datastore, Error, EtcdConfiguration, LastEndpoint, Outcome, Transaction, Watch,
 };
 use weir_datastore::Etcd;
 
@@ -22,6 +22,19 @@ async fn open(endpoints: Vec<String>) -> Etcd {
         ..EtcdConfiguration::new(endpoints)
     };
     Etcd::open(&configuration).await.unwrap()
+}
+
+/// A watch that has told of a change, and the second server, which stands for a member with the
+/// same history.
+async fn watched(store: &Etcd, second: &Server) -> (Box<dyn Watch>, Etcd) {
+    let revision = put(store, &[("/w/a", "1")]).await;
+    let mut watch = store.watch(&["/w/".to_owned()], revision).await.unwrap();
+    let next = put(store, &[("/w/a", "2")]).await;
+    assert_eq!(watch.next().await.unwrap()[0].revision(), next);
+    let member = second.open().await;
+    put(&member, &[("/w/a", "1")]).await;
+    put(&member, &[("/w/a", "2")]).await;
+    (watch, member)
 }
 
 #[tokio::test]
@@ -147,14 +160,7 @@ async fn an_endpoint_that_hangs_later_is_replaced_and_its_watch_moves() {
     // With the usual time limits, which are longer than what follows.
     let configuration = EtcdConfiguration::new(vec![first.url(), second.url()]);
     let store = Etcd::open(&configuration).await.unwrap();
-    let revision = put(&store, &[("/w/a", "1")]).await;
-    let mut watch = store.watch(&["/w/".to_owned()], revision).await.unwrap();
-    let next = put(&store, &[("/w/a", "2")]).await;
-    assert_eq!(watch.next().await.unwrap()[0].revision(), next);
-    // The second one stands for a member that has the same history.
-    let member = second.open().await;
-    put(&member, &[("/w/a", "1")]).await;
-    put(&member, &[("/w/a", "2")]).await;
+    let (mut watch, member) = watched(&store, &second).await;
     first.hang();
     let started = Instant::now();
     let (events, later) = tokio::join!(watch.next(), async {
@@ -211,14 +217,7 @@ async fn an_unguarded_commit_is_not_sent_twice() {
 async fn a_watch_goes_on_at_another_endpoint() {
     let (mut first, second) = (Server::start(), Server::start());
     let store = open(vec![first.url(), second.url()]).await;
-    let revision = put(&store, &[("/w/a", "1")]).await;
-    let mut watch = store.watch(&["/w/".to_owned()], revision).await.unwrap();
-    let next = put(&store, &[("/w/a", "2")]).await;
-    assert_eq!(watch.next().await.unwrap()[0].revision(), next);
-    // The second one stands for a member that has the same history.
-    let member = second.open().await;
-    put(&member, &[("/w/a", "1")]).await;
-    put(&member, &[("/w/a", "2")]).await;
+    let (mut watch, member) = watched(&store, &second).await;
     first.kill();
     let later = put(&member, &[("/w/a", "3")]).await;
     let events = watch.next().await.unwrap();
