@@ -174,6 +174,7 @@ impl Agent {
                 self.expect_changes(StateDiff::everything());
             }
             WatchEvent::Changed(events) => {
+                self.registration.heard_of(&events);
                 let diff = self.cache.apply(&events);
                 if !diff.is_empty() {
                     self.expect_changes(diff);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use weir_common::datastore::Datastore;
+use weir_common::datastore::{Datastore, Event, keys};
 use weir_common::ipam::{Clash, Family, MachineId, Ownership, ensure_cluster_guid};
 use weir_common::network::{ClusterState, Detected, Peer, Problem};
 use weir_common::node::{
@@ -86,6 +86,13 @@ impl Registration {
     pub fn clash(&self, inventory: &ClusterState) -> Option<Clash> {
         let recorded = inventory.machines.get(&self.node);
         Ownership::new(self.machine.as_ref(), recorded).clash(&self.node)
+    }
+
+    /// Notes whether the datastore tells of this node's Node, which may be gone again before
+    /// anything is reconciled.
+    pub fn heard_of(&mut self, events: &[Event]) {
+        let key = keys::node(&self.node);
+        self.was_seen |= self.is_known && events.iter().any(|event| event.key() == key);
     }
 
     /// The datastore went back in time: what it says of this node may be old.
