@@ -81,4 +81,4 @@ pub use results::{address, host_interface};
 pub use snapshot::Snapshot;
 pub use store::{Entries, Store, recorded_store};
 pub use underlay::{Host, Subnet, Underlay};
-pub use until::{until, until_reporting};
+pub use until::{uninterrupted, until, until_reporting};

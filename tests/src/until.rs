@@ -1,5 +1,6 @@
 //! Waiting for what comes a moment after the call that causes it.
 
+use std::io::{self, ErrorKind};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,5 +23,19 @@ pub fn until_reporting(mut holds: impl FnMut() -> bool, report: impl FnOnce() ->
             panic!("never: {}", report());
         }
         thread::sleep(PAUSE);
+    }
+}
+
+/// Makes a system call again for as long as it is interrupted. One with a time limit is, whenever
+/// the process is stopped and goes on (signal(7)), which a busy machine may do.
+///
+/// # Errors
+/// What else the call says.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            outcome => return outcome,
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use weir_tests::{Fleet, Place, Subnet, binaries};
+use weir_tests::{Fleet, Place, Subnet, binaries, uninterrupted};
 
 fn one_node() -> Fleet {
     let fleet = Fleet::new(&[Subnet::First]);
@@ -80,7 +80,7 @@ fn systemd_hears_that_it_is_ready_alive_and_ending() {
     let mut until = |word: &str| {
         let mut message = [0; 512];
         while !heard.contains(word) {
-            let length = socket.recv(&mut message).expect("a message");
+            let length = uninterrupted(|| socket.recv(&mut message)).expect("a message");
             heard.push_str(String::from_utf8_lossy(&message[..length]).trim_end());
             heard.push('\n');
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weir_tests::{Agent, Cluster, Container, Families, Network, Place, host_interface, until};
+use weir_tests::{Agent, Cluster, Container, Families, Network, Place, host_interface, uninterrupted, until};
 
 /// How long nothing must come for a packet to count as dropped: what comes, comes at once.
 const SILENCE: Duration = Duration::from_millis(300);
@@ -36,7 +36,7 @@ fn arrives(
     listening.set_read_timeout(Some(SILENCE)).expect("a time limit");
     let sending = sender.enter(|| UdpSocket::bind(SocketAddr::new(source, 0)));
     sending.expect("a port to send from").send_to(b"hello", to).expect("sending");
-    let received = listening.recv_from(&mut [0; 16]);
+    let received = uninterrupted(|| listening.recv_from(&mut [0; 16]));
     match received {
         Ok((_, from)) => from.ip() == source,
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => false,
@@ -300,7 +300,8 @@ fn a_dhcp_client_reaches_a_server_on_the_node() {
     let client = container.enter(|| UdpSocket::bind("0.0.0.0:68")).expect("a client");
     client.set_broadcast(true).expect("broadcasts");
     client.send_to(b"discover", "255.255.255.255:67").expect("sending");
-    let (_, from) = server.recv_from(&mut [0; 16]).expect("what the client sends");
+    let received = uninterrupted(|| server.recv_from(&mut [0; 16]));
+    let (_, from) = received.expect("what the client sends");
     assert_eq!(from, "0.0.0.0:68".parse().unwrap());
 }
 
