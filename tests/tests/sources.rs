@@ -5,7 +5,9 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weir_tests::{Agent, Cluster, Container, Families, Network, Place, host_interface, uninterrupted, until};
+use weir_tests::{
+    Agent, Cluster, Container, Families, Network, Place, host_interface, uninterrupted, until,
+};
 
 /// How long nothing must come for a packet to count as dropped: what comes, comes at once.
 const SILENCE: Duration = Duration::from_millis(300);
