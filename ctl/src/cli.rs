@@ -262,6 +262,8 @@ pub enum NodeCommand {
     Rename(commands::node_rename::RenameArgs),
     /// Take over what another machine has under this node's name
     Adopt(commands::node_adopt::AdoptArgs),
+    /// Bring back what the node's side of its containers has lost
+    Repair(commands::node_repair::RepairArgs),
 }
 
 /// Says how to spell an output format that was written without its flag

@@ -25,6 +25,7 @@ use weir_common::datastore::{Datastore, DatastoreConfiguration, keys};
 use weir_common::ipam::{LocalNetwork, MachineId};
 use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
+use weir_ipam::{HostEndRepair, HostEnds};
 use weir_kernel::Kernel;
 
 use cli::{Cli, CtlCommand, DatastoreArgs, NodeCommand};
@@ -165,6 +166,13 @@ impl HostEnvironment for LocalHost {
         let underlay = kernel.underlay().await.map_err(failed)?;
         Ok((underlay, kernel.actual_state().await.map_err(failed)?))
     }
+
+    async fn repair_host_ends(&self, datastore: &dyn Datastore) -> Result<HostEndRepair, Failure> {
+        let kernel = Kernel::open().map_err(|error| Failure::caused_by(&error))?;
+        let (node, machine) = (self.own_name()?, self.machine());
+        let ends = HostEnds { datastore, node: &node, machine: machine.as_ref() };
+        ends.repair(&kernel, &|_| true).await.map_err(|error| Failure::caused_by(&error))
+    }
 }
 
 /// What a resource is born with: a random UID, and the present time.
@@ -233,7 +241,9 @@ fn run(cli: Cli) -> Result<String, Failure> {
         process.learn(&cli, &files, &ComparedStores::by_text(&location.configuration));
         // The agent has its own.
         drop(runtime);
-        node::run::run(arguments, &location, || this_node::name(&process.networks))?;
+        let directory = cli.datastore.sources().network_directory;
+        let name = || this_node::name(&process.networks);
+        node::run::run(arguments, &location, &directory, name)?;
         return Ok(String::new());
     }
     let missing = missing_file(&location.configuration);

@@ -12,6 +12,7 @@ use weir_common::datastore::Datastore;
 use weir_common::ipam::{LocalNetwork, MachineId, ensure_cluster_guid};
 use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
+use weir_ipam::HostEndRepair;
 use weir_process::Lock;
 
 use crate::network::Network;
@@ -114,6 +115,12 @@ pub trait HostEnvironment: Observer {
     /// # Errors
     /// [`Failure`] when the kernel cannot be asked.
     async fn cluster(&self) -> Result<(Underlay, ActualState), Failure>;
+
+    /// Repairs the host ends of this node's containers, whose addresses are in `datastore`.
+    ///
+    /// # Errors
+    /// [`Failure`] when the kernel cannot be read, or the node has no name.
+    async fn repair_host_ends(&self, datastore: &dyn Datastore) -> Result<HostEndRepair, Failure>;
 }
 
 /// A node whose calls of `weir-ipam` wait until this is dropped.

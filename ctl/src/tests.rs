@@ -29,6 +29,7 @@ use weir_common::ipam::{LocalNetwork, MachineId};
 use weir_common::network::{ActualState, Underlay};
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
+use weir_ipam::HostEndRepair;
 
 use crate::cli::Cli;
 use crate::commands;
@@ -180,6 +181,10 @@ impl HostEnvironment for Prepared {
 
     async fn cluster(&self) -> Result<(Underlay, ActualState), Failure> {
         Ok(self.cluster.clone())
+    }
+
+    async fn repair_host_ends(&self, _: &dyn Datastore) -> Result<HostEndRepair, Failure> {
+        Ok(HostEndRepair::default())
     }
 }
 

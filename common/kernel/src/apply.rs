@@ -193,6 +193,9 @@ impl Kernel {
                 self.add_names(step, index, names).await?;
             }
             Step::SetSysctl(sysctl) => return self.set_sysctl(sysctl),
+            Step::SetMac { link, mac } => {
+                self.set_mac(step, indices.of(self, Side::Host, link)?, *mac).await?;
+            }
             Step::SetLinkUp { side, link } => {
                 self.set_up(step, *side, indices.of(self, *side, link)?).await?;
             }

@@ -256,6 +256,17 @@ impl Kernel {
         request.execute().await.map_err(|error| Error::refused(step, into_io(error)))
     }
 
+    pub(crate) async fn set_mac(
+        &self,
+        step: &Step,
+        index: u32,
+        mac: MacAddress,
+    ) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(index).address(mac.0.to_vec()).build();
+        let outcome = self.host.handle().link().change(message).execute().await;
+        outcome.map_err(|error| Error::refused(step, into_io(error)))
+    }
+
     pub(crate) async fn set_up(&self, step: &Step, side: Side, index: u32) -> Result<(), Error> {
         let message = LinkUnspec::new_with_index(index).up().build();
         let outcome = self.netlink(side)?.handle().link().change(message).execute().await;
@@ -269,6 +280,20 @@ impl Kernel {
             Errno::ENODEV => Error::LinkMissing { side, link: link.to_owned() },
             errno => Error::refused(format!("ip link show {link} {side}"), errno.into()),
         })
+    }
+}
+
+impl Kernel {
+    /// Those of these numbers of links that there are still.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn present_links(&self, indices: &BTreeSet<u32>) -> Result<BTreeSet<u32>, Error> {
+        let mut present = BTreeSet::new();
+        for index in indices {
+            present.extend(self.host.link_by_index(*index).await?.map(|link| link.index));
+        }
+        Ok(present)
     }
 }
 

@@ -1,5 +1,6 @@
 //! What happens to the node's network, as it happens.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
@@ -7,34 +8,51 @@ use std::task::{Context, Poll};
 use ipnet::IpNet;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::link::LinkFlags;
 use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
-use weir_common::network::{NatTable, NftTable, ROUTE_PROTOCOL, SourceFilter, TunnelFilter};
+use weir_common::network::{
+    HOST_MAC, HostEnd, NatTable, NftTable, ROUTE_PROTOCOL, SourceFilter, TunnelFilter,
+};
 
 use crate::Kernel;
 use crate::cluster::is_of_cluster;
 use crate::error::Error;
 use crate::link::{Link, is};
-use crate::message::{destination, table_of};
+use crate::message::{destination, output, split_message, table_of};
+use crate::netconf::{Drift, drift, is_netconf};
 use crate::nft;
 use crate::occupied::MAIN_TABLE;
 
-/// The groups that tell of links, addresses and routes.
-const GROUPS: [MulticastGroup; 5] = [
+/// The groups that tell of links, addresses, routes and parameters.
+const GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Netconf,
+    MulticastGroup::Ipv6Netconf,
 ];
 
 /// The group that tells of nftables (`NFNLGRP_NFTABLES`,
 /// `linux/netfilter/nfnetlink.h`).
 const NFTABLES_GROUP: u32 = 7;
+
+/// What has happened to the node's network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkChange {
+    /// Whether it may concern the node's part in the cluster.
+    pub cluster: bool,
+    /// The numbers of links that may be host ends of attachments and have lost something.
+    pub host_ends: BTreeSet<u32>,
+    /// Whether more has happened than the kernel keeps.
+    pub overrun: bool,
+}
 
 /// Listens to the kernel for what may make a node's part in the cluster another
 /// one than it should be.
@@ -69,29 +87,34 @@ impl Monitor {
         self
     }
 
-    /// Waits until something has happened that may concern the node's part in
-    /// the cluster: to a link, to an address of global scope, to a route in the
-    /// main table, or to Weir's tables of nftables. What attachments come and go
-    /// with does not count, nor do changes of routes by [`Monitor::ignoring`]'s kernel.
+    /// Waits until something has happened that may concern the node's part in the cluster (to
+    /// a link, to an address of global scope, to a route in the main table, or to Weir's
+    /// tables of nftables), or that may have cost a host end something. What attachments
+    /// come and go with does not concern the cluster, nor do changes of routes by
+    /// [`Monitor::ignoring`]'s kernel.
     ///
-    /// All that has happened until then counts as one. So does what was lost,
-    /// because more happened than the kernel keeps. Nothing is missed when the
-    /// future is dropped before it is done.
+    /// All that has happened until then counts as one. What was lost, because more happened
+    /// than the kernel keeps, counts as well. Nothing is missed when the future is dropped
+    /// before it is done.
     ///
     /// # Errors
     /// The kernel refuses to tell more.
-    pub async fn changed(&mut self) -> Result<(), Error> {
+    pub async fn changed(&mut self) -> Result<NetworkChange, Error> {
         let happened = poll_fn(|context| self.poll_changed(context)).await;
         happened.map_err(|cause| Error::refused("listen to changes of the network", cause))
     }
 
-    fn poll_changed(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let routes = drain(&self.routes, context, |it| concerns_routes(it, self.ignored))?;
-        let tables = match &self.tables {
-            Some(tables) => drain(tables, context, concerns_tables)?,
-            None => false,
-        };
-        if routes || tables { Poll::Ready(Ok(())) } else { Poll::Pending }
+    fn poll_changed(&self, context: &mut Context<'_>) -> Poll<io::Result<NetworkChange>> {
+        let mut changed = NetworkChange::default();
+        let routes = drain(&self.routes, context, |it| changed.take_in(it, self.ignored))?;
+        changed.overrun = routes;
+        changed.cluster |= routes;
+        if let Some(tables) = &self.tables {
+            let mut told = false;
+            let overrun = drain(tables, context, |it| told |= concerns_tables(it))?;
+            changed.cluster |= told || overrun;
+        }
+        if changed == NetworkChange::default() { Poll::Pending } else { Poll::Ready(Ok(changed)) }
     }
 }
 
@@ -104,43 +127,77 @@ fn listen(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
     Ok(socket)
 }
 
-/// Reads all that is there, and says whether any of it `concerns` Weir. The
-/// context is woken when there is more.
+/// Reads all that is there, and says whether something was lost. The context is woken
+/// when there is more.
 fn drain(
     socket: &TokioSocket,
     context: &mut Context<'_>,
-    concerns: impl Fn(&[u8]) -> bool,
+    mut take_in: impl FnMut(&[u8]),
 ) -> io::Result<bool> {
-    let mut changed = false;
+    let mut overrun = false;
     loop {
         match socket.poll_recv_from_full(context) {
-            Poll::Pending => return Ok(changed),
-            Poll::Ready(Ok((datagram, _))) => changed = changed || concerns(&datagram),
-            // Something was lost.
-            Poll::Ready(Err(cause)) if is(&cause, Errno::ENOBUFS) => changed = true,
+            Poll::Pending => return Ok(overrun),
+            Poll::Ready(Ok((datagram, _))) => take_in(&datagram),
+            Poll::Ready(Err(cause)) if is(&cause, Errno::ENOBUFS) => overrun = true,
             Poll::Ready(Err(cause)) => return Err(cause),
         }
     }
 }
 
-/// Whether a datagram of rtnetlink tells of something that counts; also if it cannot be read.
-/// Changes of routes that the socket of the number `ignored` asked for do not count.
-fn concerns_routes(datagram: &[u8], ignored: Option<u32>) -> bool {
-    let mut rest = datagram;
-    while !rest.is_empty() {
-        let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest) else {
-            return true;
-        };
-        let length = (message.header.length as usize).next_multiple_of(4);
-        rest = rest.get(length..).unwrap_or_default();
-        if let NetlinkPayload::InnerMessage(payload) = message.payload
-            && (!is_route(&payload) || Some(message.header.port_number) != ignored)
-            && is_of_concern(&payload)
-        {
-            return true;
+impl NetworkChange {
+    /// Takes in a datagram of rtnetlink. One that cannot be read concerns the cluster.
+    /// Changes of routes that the socket of the number `ignored` asked for do not count.
+    fn take_in(&mut self, datagram: &[u8], ignored: Option<u32>) {
+        let mut rest = datagram;
+        while let Some((kind, _, _, next)) = split_message(rest) {
+            let message = std::mem::replace(&mut rest, next);
+            if is_netconf(kind) {
+                match drift(message) {
+                    Some(Drift::Node) => self.cluster = true,
+                    Some(Drift::Link(index)) => _ = self.host_ends.insert(index),
+                    None => {}
+                }
+                continue;
+            }
+            let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(message) else {
+                self.cluster = true;
+                continue;
+            };
+            if let NetlinkPayload::InnerMessage(payload) = message.payload
+                && (!is_route(&payload) || Some(message.header.port_number) != ignored)
+            {
+                self.cluster |= is_of_concern(&payload);
+                self.host_ends.extend(bereaved_host_end(&payload));
+            }
         }
     }
-    false
+}
+
+/// The number of the link that has lost what containers need, where it may be a host end.
+fn bereaved_host_end(message: &RouteNetlinkMessage) -> Option<u32> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => {
+            let (flags, changed) = (message.header.flags, message.header.change_mask);
+            // A new link has all of its flags changed.
+            let was_switched = changed.contains(LinkFlags::Up) && changed.bits() != u32::MAX;
+            let link = Link::from_message(message.clone());
+            let is_lost = !flags.contains(LinkFlags::Up) || was_switched;
+            (link.identity().is_some() && (is_lost || link.mac != Some(HOST_MAC)))
+                .then_some(link.index)
+        }
+        RouteNetlinkMessage::DelRoute(route) => {
+            output(route).filter(|_| table_of(route) == MAIN_TABLE && is_to_container(route))
+        }
+        RouteNetlinkMessage::DelAddress(message) => {
+            let is_gateway = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Address(address) => HostEnd::is_gateway_v6(*address),
+                _ => false,
+            };
+            message.attributes.iter().any(is_gateway).then_some(message.header.index)
+        }
+        _ => None,
+    }
 }
 
 fn is_route(message: &RouteNetlinkMessage) -> bool {
@@ -169,13 +226,15 @@ fn is_global(address: &AddressMessage) -> bool {
 
 /// Weir's route to a container, or the kernel's own to the neighbours on a link.
 fn comes_with_attachments(route: &RouteMessage) -> bool {
-    let to_container =
-        route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL) && !is_of_cluster(route);
     let to_link = match destination(route) {
         IpNet::V6(net) => net.addr().is_unicast_link_local(),
         IpNet::V4(_) => false,
     };
-    to_container || to_link
+    is_to_container(route) || to_link
+}
+
+fn is_to_container(route: &RouteMessage) -> bool {
+    route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL) && !is_of_cluster(route)
 }
 
 /// Whether a datagram of nftables tells of a table of Weir's.

@@ -17,6 +17,7 @@ use weir_common::network::{
 };
 
 use crate::error::Error;
+use crate::message::{HEADER, split_message};
 use crate::{Kernel, dump};
 
 /// Where nft is looked for when PATH does not lead to it, as in a runtime's
@@ -37,7 +38,6 @@ mod abi {
     pub(super) const FAMILY_INET: u8 = 1;
     pub(super) const TABLE: u16 = 1;
     pub(super) const SET: u16 = 2;
-    pub(super) const HEADER: usize = 16;
     pub(super) const FAMILY_HEADER: usize = 4;
 }
 
@@ -217,8 +217,8 @@ fn dump_request(kind: u16, table: &str, set: Option<&str>) -> Vec<u8> {
     let mut body = vec![abi::FAMILY_INET, 0, 0, 0];
     body.extend(name_attribute(abi::TABLE, table));
     body.extend(set.into_iter().flat_map(|set| name_attribute(abi::SET, set)));
-    let mut message = Vec::with_capacity(abi::HEADER + body.len());
-    message.extend(((abi::HEADER + body.len()) as u32).to_ne_bytes());
+    let mut message = Vec::with_capacity(HEADER + body.len());
+    message.extend(((HEADER + body.len()) as u32).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
     message.extend([0; 8]);
@@ -245,16 +245,6 @@ fn read_answers(
             }
         }
     }
-}
-
-/// Takes the first netlink message off `bytes`: its type, flags and body, and
-/// what follows it.
-fn split_message(bytes: &[u8]) -> Option<(u16, u16, &[u8], &[u8])> {
-    let word = |at: usize| bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
-    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-    let body = bytes.get(abi::HEADER..length)?;
-    let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((word(4)?, word(6)?, body, next))
 }
 
 fn error_in(body: &[u8]) -> io::Error {
@@ -311,7 +301,7 @@ mod tests {
     use super::*;
 
     fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
-        let mut message = ((abi::HEADER + body.len()) as u32).to_ne_bytes().to_vec();
+        let mut message = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
         message.extend(kind.to_ne_bytes());
         message.extend(flags.to_ne_bytes());
         message.extend([0; 8]);

@@ -27,15 +27,20 @@ async fn settled() -> Monitor {
     monitor
 }
 
+/// Waits until it tells of the cluster.
+async fn cluster_changed(monitor: &mut Monitor) {
+    while !monitor.changed().await.unwrap().cluster {}
+}
+
 async fn assert_told(monitor: &mut Monitor, what: &str) {
-    let told = timeout(LONG, monitor.changed()).await;
-    told.unwrap_or_else(|_| panic!("not told: {what}")).unwrap();
+    let told = timeout(LONG, cluster_changed(monitor)).await;
+    told.unwrap_or_else(|_| panic!("not told: {what}"));
     // The kernel may add to it by and by: carrier, addresses.
     while timeout(SILENCE, monitor.changed()).await.is_ok() {}
 }
 
 async fn assert_silent(monitor: &mut Monitor, what: &str) {
-    assert!(timeout(SILENCE, monitor.changed()).await.is_err(), "told: {what}");
+    assert!(timeout(SILENCE, cluster_changed(monitor)).await.is_err(), "told: {what}");
 }
 
 #[test]
@@ -99,6 +104,36 @@ fn what_comes_and_goes_with_attachments_is_not_told() {
         assert_silent(&mut monitor, "a route in another table").await;
         add_link("uplink", 1500);
         assert_told(&mut monitor, "another link").await;
+    });
+}
+
+/// An ADD tells of nothing that would be looked at.
+#[test]
+fn what_a_host_end_loses_is_told_and_its_making_is_not() {
+    on_a_node(|| async {
+        let container = Other::new();
+        let kernel = open(&container);
+        let mut monitor = settled().await;
+        let steps = plan_attachment(&attachment("one", &["10.1.0.1", "fd00:1::1"]));
+        let _ = kernel.apply(&steps).await.unwrap();
+        let link = identity("one").host_interface();
+        let told = timeout(SILENCE, monitor.changed()).await;
+        assert!(told.is_err(), "{told:?}");
+        let index = kernel.host_ends().await.unwrap().remove(0).index;
+        for command in [
+            format!("link set {link} down"),
+            format!("link set {link} up"),
+            "route delete 10.1.0.1".to_owned(),
+        ] {
+            if command.starts_with("route") {
+                let route = format!("route add 10.1.0.1 dev {link} proto 77");
+                ip(&route);
+            }
+            ip(&command);
+            let told = timeout(LONG, monitor.changed()).await.unwrap().unwrap();
+            assert_eq!(told.host_ends, [index].into(), "{command}");
+            while timeout(SILENCE, monitor.changed()).await.is_ok() {}
+        }
     });
 }
 

@@ -18,6 +18,7 @@ pub mod ipam_show;
 pub mod label;
 pub mod node_adopt;
 pub mod node_rename;
+pub mod node_repair;
 pub mod node_status;
 pub mod patch;
 mod range;
@@ -84,6 +85,9 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         }
         CtlCommand::Node(NodeCommand::Adopt(arguments)) => {
             node_adopt::run(arguments, session).await
+        }
+        CtlCommand::Node(NodeCommand::Repair(arguments)) => {
+            node_repair::run(arguments, session).await
         }
         CtlCommand::Validate(arguments) => validate::run(&arguments, session.environment).await,
         CtlCommand::Completion(arguments) => Ok(completion::text(&arguments, Cli::command())),

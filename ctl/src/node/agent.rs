@@ -1,14 +1,15 @@
 //! The agent's loop: it receives events of the datastore and the kernel, and reconciles the node
 //! soon after.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use weir_common::network::{
     Change, ClusterCache, ClusterPlan, Problem, StateDiff, TunnelPlan, Underlay,
@@ -41,6 +42,8 @@ pub struct Agent {
     /// How often everything is compared although nothing told of a change. What the kernel does
     /// not tell of is repaired by then.
     pub drift_interval: Duration,
+    /// The blocks of others that the node has addresses of.
+    pub borrowed_from: watch::Sender<BTreeSet<IpNet>>,
     state_file: StateFile,
     cache: ClusterCache,
     listed: bool,
@@ -86,6 +89,7 @@ impl Agent {
             _lock: lock,
             service: Service::default(),
             kernel_changed,
+            borrowed_from: watch::Sender::default(),
             listed: false,
             pending: StateDiff::default(),
             applied: None,
@@ -255,6 +259,10 @@ impl Agent {
                 self.registration.node()
             ));
         }
+        let node = self.registration.node();
+        let is_own = |users: &BTreeMap<IpAddr, String>| users.values().any(|user| user == node);
+        let borrowed = state.borrowed.iter().filter(|(_, users)| is_own(users));
+        self.borrowed_from.send_replace(borrowed.map(|(block, _)| *block).collect());
         let nodes = state.nodes.len();
         let own_tunnel = state.nodes.get(self.registration.node()).and_then(|own| own.tunnel);
         // Where it is told that there is no address, another node may have that one.

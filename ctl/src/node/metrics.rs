@@ -34,6 +34,10 @@ pub struct Metrics {
     pub changes: Counter,
     /// Changes that the kernel refused.
     pub failures: Counter,
+    /// Containers' host ends that were repaired.
+    pub host_end_repairs: Counter,
+    /// Addresses of lost containers that were given back.
+    pub collected: Counter,
     /// How long a reconcile took.
     pub reconcile_seconds: Histogram,
     /// The time of the last success, in seconds since 1970.
@@ -72,6 +76,8 @@ impl Metrics {
             pod_mtu: Gauge::default(),
             changes: Counter::default(),
             failures: Counter::default(),
+            host_end_repairs: Counter::default(),
+            collected: Counter::default(),
             reconcile_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
             last_success: Gauge::default(),
             unhealthy: Mutex::new(vec!["the datastore has not been read yet".to_owned()]),
@@ -108,6 +114,16 @@ impl Metrics {
             "failures",
             "What failed: changes of the kernel, the node's registration",
             &self.failures,
+        );
+        counter(
+            "host_end_repairs",
+            "Host ends of containers that had lost something and were repaired",
+            &self.host_end_repairs,
+        );
+        counter(
+            "collected_addresses",
+            "Addresses of lost containers that were given back",
+            &self.collected,
         );
         registry.register(
             "converge_seconds",

@@ -6,6 +6,8 @@
 //! `docs/agent.md` gives the reasons.
 
 mod agent;
+mod gc;
+pub mod host_ends;
 mod http;
 mod metrics;
 mod pace;

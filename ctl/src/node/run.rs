@@ -1,5 +1,6 @@
 //! `weirctl node run`
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,28 +8,36 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::sync::{Notify, mpsc};
+use jiff::SignedDuration;
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::level_filters::LevelFilter;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::{Family, MachineId};
 use weir_common::network::{AutodetectionMethod, NamedNode};
 use weir_common::node::{Detection, OwnAddress};
+use weir_ipam::HostEnds;
 use weir_kernel::{Kernel, Monitor};
 use weir_process::{
     AGENT_LOCK, AgentLock, EndpointFile, FoundName, NameSource, keep_node_name, machine_id,
 };
 
 use super::agent::{Agent, Until};
+use super::gc::LostContainers;
+use super::host_ends::{self, Suspects};
 use super::metrics::Metrics;
 use super::registration::Registration;
 use super::state_file::StateFile;
-use super::{http, pulse, watch};
+use super::watch::list_and_watch;
+use super::{http, pulse};
 use crate::commands::node_adopt::take_over;
 use crate::location::Location;
 use crate::session::{Failure, chain};
 
 /// How many messages of the datastore may wait to be taken in.
 const WAITING_EVENTS: usize = 64;
+
+/// The shortest time between two looks for containers that are gone.
+const SHORTEST_GC: Duration = Duration::from_secs(1);
 
 /// Arguments of `weirctl node run`.
 #[derive(Args, Clone, Debug)]
@@ -68,6 +77,10 @@ pub struct RunArgs {
     /// does
     #[arg(long)]
     pub adopt: bool,
+    /// How often addresses of this node's containers that are gone are given back, for example
+    /// 5m; "none" for never. What is given back had no link twice, that far apart
+    #[arg(long, value_name = "INTERVAL", default_value = "5m")]
+    pub gc: String,
     /// What is logged: error, warn, info or debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: LevelFilter,
@@ -85,6 +98,7 @@ struct AgentSettings {
     addresses: Vec<OwnAddress>,
     metrics_address: Option<SocketAddr>,
     drift_interval: Duration,
+    gc_interval: Option<Duration>,
 }
 
 /// Runs the agent until it is ended.
@@ -95,6 +109,7 @@ struct AgentSettings {
 pub fn run(
     arguments: &RunArgs,
     location: &Location,
+    network_directory: &Path,
     node_name: impl FnOnce() -> Result<FoundName, Failure>,
 ) -> Result<ExitCode, Failure> {
     start_log(arguments.log_level);
@@ -113,7 +128,8 @@ pub fn run(
         .build()
         .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
     let until = if arguments.once { Until::Reconciled } else { Until::Ended };
-    let unhealthy = runtime.block_on(serve(settings, location, lock, until))?;
+    let unhealthy =
+        runtime.block_on(serve(settings, (location, network_directory), lock, until))?;
     if arguments.once && !unhealthy.is_empty() {
         return Err(Failure::new(unhealthy.join("\n")));
     }
@@ -122,7 +138,7 @@ pub fn run(
 
 async fn serve(
     settings: AgentSettings,
-    location: &Location,
+    (location, network_directory): (&Location, &Path),
     lock: AgentLock,
     until: Until,
 ) -> Result<Vec<String>, Failure> {
@@ -136,13 +152,14 @@ async fn serve(
         tokio::spawn(http::serve(address, Arc::clone(&metrics)));
     }
     let kernel_changed = Arc::new(Notify::new());
+    let suspects = Arc::new(Suspects::default());
     let monitor = Monitor::open().map_err(|error| failed(&error))?.ignoring(&kernel);
-    tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed)));
+    tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed), Arc::clone(&suspects)));
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
     tokio::spawn(pulse::feel(Arc::clone(&datastore), Arc::clone(&metrics)));
-    tokio::spawn(watch::list_and_watch(Arc::clone(&datastore), sender));
+    tokio::spawn(list_and_watch(Arc::clone(&datastore), sender));
     tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
-    let AgentSettings { node, machine, adopt, addresses, drift_interval, metrics_address: _ } =
+    let AgentSettings { node, machine, adopt, addresses, drift_interval, gc_interval, .. } =
         settings;
     if adopt {
         let told = take_over(datastore.as_ref(), &node.name, machine.as_ref()).await?;
@@ -150,17 +167,56 @@ async fn serve(
     }
     let named = NamedNode { name: node.name.clone(), source: node.source.to_string() };
     let state_file = StateFile::new(named, location.configuration.place());
-    let registration = Registration::new(datastore, node.name, machine, addresses);
+    let (of_ends, of_collector) = (Arc::clone(&metrics), Arc::clone(&metrics));
+    let ends =
+        HostEnds { datastore: datastore.as_ref(), node: &node.name, machine: machine.as_ref() };
+    let mut collector = LostContainers {
+        datastore: Arc::clone(&datastore),
+        in_use: location.configuration.clone(),
+        network_directory: network_directory.to_owned(),
+        node: node.name.clone(),
+        machine: machine.clone(),
+        borrowed_from: watch::channel(BTreeSet::new()).1,
+    };
+    let registration =
+        Registration::new(Arc::clone(&datastore), node.name.clone(), machine.clone(), addresses);
     let agent =
         Agent::new(registration, kernel, metrics, lock, kernel_changed, drift_interval, state_file)
             .await;
-    agent.run(events, until).await.map_err(|error| failed(&error))
+    collector.borrowed_from = agent.borrowed_from.subscribe();
+    // Each has a kernel of its own, so that none waits for another.
+    let own_kernel = || Kernel::open().map_err(|error| failed(&error));
+    let (of_keeping, of_collecting) = (own_kernel()?, own_kernel()?);
+    let running = async { agent.run(events, until).await.map_err(|error| failed(&error)) };
+    if until == Until::Reconciled {
+        let unhealthy = running.await?;
+        let repaired =
+            ends.repair(&of_keeping, &|_| false).await.map_err(|error| failed(&error))?;
+        repaired.log();
+        return Ok(unhealthy);
+    }
+    let keeping = host_ends::keep(ends, of_keeping, suspects, drift_interval, of_ends);
+    let collecting = async {
+        match gc_interval {
+            Some(every) => collector.run(of_collecting, every, of_collector).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = running => ended,
+        () = async { tokio::join!(keeping, collecting); } => Ok(Vec::new()),
+    }
 }
 
-async fn watch_kernel(mut monitor: Monitor, changed: Arc<Notify>) {
+async fn watch_kernel(mut monitor: Monitor, changed: Arc<Notify>, suspects: Arc<Suspects>) {
     loop {
         match monitor.changed().await {
-            Ok(()) => changed.notify_one(),
+            Ok(happened) => {
+                if happened.cluster {
+                    changed.notify_one();
+                }
+                suspects.add(happened.host_ends);
+            }
             Err(error) => {
                 tracing::warn!(%error, "the kernel's changes are not seen any more, only polled");
                 return;
@@ -227,5 +283,21 @@ fn validate(
         addresses: both.into_iter().filter_map(address).collect(),
         metrics_address,
         drift_interval: Duration::from_secs(arguments.drift_interval),
+        gc_interval: interval(&arguments.gc)?,
     })
+}
+
+/// How often addresses are given back; `None` for never.
+fn interval(text: &str) -> Result<Option<Duration>, Failure> {
+    if text == "none" {
+        return Ok(None);
+    }
+    let interval = text.parse::<SignedDuration>().ok().and_then(|it| Duration::try_from(it).ok());
+    match interval.filter(|it| *it >= SHORTEST_GC) {
+        Some(interval) => Ok(Some(interval)),
+        None => Err(Failure::new(format!(
+            "--gc {text} is not an interval of at least {} s; write for example 5m, or none",
+            SHORTEST_GC.as_secs()
+        ))),
+    }
 }

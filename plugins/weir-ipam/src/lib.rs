@@ -10,6 +10,7 @@ mod check;
 mod del;
 mod evidence;
 mod gc;
+mod host_ends;
 mod probe;
 mod status;
 mod sweep;
@@ -28,6 +29,7 @@ use weir_process::{
 
 pub use add::Added;
 pub use gc::Claims;
+pub use host_ends::{HostEndRepair, HostEnds};
 
 /// The IPAM of one call.
 pub struct Ipam<'a> {
@@ -58,6 +60,15 @@ impl<'a> Ipam<'a> {
         let datastore = weir_datastore::open_with(&datastore, memory).await?;
         let (machine, boot_id) = (machine_id(), boot_id());
         Ok(Self { call, configuration, node, machine, boot_id, limit, datastore })
+    }
+
+    /// The host ends of the node's containers.
+    pub fn host_ends(&self) -> HostEnds<'_> {
+        HostEnds {
+            datastore: self.datastore.as_ref(),
+            node: &self.node.name,
+            machine: self.machine.as_ref(),
+        }
     }
 
     fn lock_file(&self) -> &'a Path {

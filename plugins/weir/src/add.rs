@@ -43,6 +43,9 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
             if let Some(cluster) = cluster {
                 node.reconcile(&kernel, cluster, limit).await;
             }
+            if is_own_ipam(call) {
+                node.repair_unrouted(&kernel, call, limit).await;
+            }
             Ok(result)
         }
         Err(error) => {

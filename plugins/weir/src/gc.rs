@@ -33,13 +33,14 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
     let claims = Claims::new(&call.configuration.network, AttachmentLocks::open()?);
     let Some(valid) = &call.configuration.valid_attachments else {
         let kernel = Kernel::open().map_err(failure::of_kernel)?;
-        let given_back = give_back(call, &node, &BTreeSet::new(), &claims, limit).await?;
+        let given_back =
+            give_back((call, &kernel), &node, &BTreeSet::new(), &claims, limit).await?;
         follow(&kernel, &node, given_back, limit).await;
         return Ok(());
     };
     let links = Links::find(&call.configuration.network, valid, &claims).await?;
     let (left, mut errors) = links.remove_stale().await;
-    match give_back(call, &node, &left, &claims, limit).await {
+    match give_back((call, &links.kernel), &node, &left, &claims, limit).await {
         // Before the NAT goes with the last container.
         Ok(cluster) => follow(&links.kernel, &node, cluster, limit).await,
         Err(error) => errors.push(error),
@@ -53,7 +54,7 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
 /// `left`, besides those that the runtime lists. Answers what there is in the cluster, if
 /// that has changed and no agent sees to it.
 async fn give_back(
-    call: &Call,
+    (call, kernel): (&Call, &Kernel),
     node: &LocalNode,
     left: &BTreeSet<AttachmentName>,
     claims: &Claims,
@@ -66,6 +67,7 @@ async fn give_back(
             let listed = call.configuration.valid_attachments.as_ref();
             let valid = listed.map(|listed| listed | left);
             ipam.gc(valid.as_ref(), claims).await?;
+            node.repair_host_ends(kernel, &ipam).await;
             Ok(match node.is_outdated(ipam.datastore.as_ref()).await {
                 true => node.read_cluster(&ipam, limit).await,
                 false => None,

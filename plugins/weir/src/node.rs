@@ -18,12 +18,14 @@ use weir_common::network::{
 };
 use weir_common::node::{LocalFacts, TunnelOutcome, reconcile_tunnel_address};
 use weir_common::resources::IpPool;
-use weir_ipam::Ipam;
+use weir_ipam::{Claims, Ipam};
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::{
-    AGENT_LOCK, CLUSTER, FoundName, Limit, Lock, NODE_LOCK, STATE_FILE, TUNNEL_ADDRESS, Timing,
-    agent_runs, boot_id, read_state, read_whole_state, within, write_state,
+    AGENT_LOCK, AttachmentLocks, CLUSTER, FoundName, Limit, Lock, NODE_LOCK, STATE_FILE,
+    TUNNEL_ADDRESS, Timing, agent_runs, boot_id, read_state, read_whole_state, within, write_state,
 };
+
+use crate::failure;
 
 /// The most affinities in a cluster for which blocks are read: about ten megabytes
 /// of them.
@@ -310,6 +312,41 @@ impl LocalNode {
         if let Err(error) = write_state(Path::new(STATE_FILE), &state, &cache) {
             let file = STATE_FILE;
             tracing::warn!(file, %error, "it cannot be written: every ADD reads the whole cluster");
+        }
+    }
+
+    /// Where no agent does, brings back what the host ends of the node's containers have lost.
+    /// What fails is logged, and tried again by the next call.
+    pub async fn repair_host_ends(&self, kernel: &Kernel, ipam: &Ipam<'_>) {
+        if self.by_agent {
+            return;
+        }
+        match ipam.host_ends().repair(kernel, &|_| false).await {
+            Ok(outcome) => outcome.log(),
+            Err(error) => tracing::warn!(%error, "the links of other containers are not looked at"),
+        }
+    }
+
+    /// The same where some have lost all of their routes, which one list of routes tells, and
+    /// no call is at work on them.
+    pub async fn repair_unrouted(&self, kernel: &Kernel, call: &Call, limit: Limit) {
+        if self.by_agent {
+            return;
+        }
+        let _timing = Timing::of("other containers");
+        let suspects = async {
+            let unrouted = kernel.unrouted_host_ends().await.map_err(failure::of_kernel)?;
+            let claims = Claims::new("", AttachmentLocks::open()?);
+            let is_idle = |name: &String| claims.claim_link(name).unwrap_or_default();
+            Ok::<_, Error>(unrouted.iter().any(is_idle))
+        };
+        match suspects.await {
+            Ok(false) => {}
+            Ok(true) => match Ipam::open(call, limit).await {
+                Ok(ipam) => self.repair_host_ends(kernel, &ipam).await,
+                Err(error) => tracing::warn!(%error, "containers without routes stay as they are"),
+            },
+            Err(error) => tracing::warn!(%error, "the links of other containers are not looked at"),
         }
     }
 

@@ -68,6 +68,23 @@ pub async fn collect(
     collector.collected
 }
 
+/// As [`collect`] in the host's own blocks, and in these `others` too, from which it borrows.
+pub async fn collect_own_and(
+    datastore: &dyn Datastore,
+    collection: &Collection,
+    others: &BTreeSet<IpNet>,
+    claim: Claim<'_>,
+) -> Collected {
+    let mut collector = Collector::new(datastore, collection, claim);
+    let selections = others.iter().map(|block| Selection::Key(keys::block(*block)));
+    let mut outcome = collector.collect_own().await;
+    if outcome.is_ok() {
+        outcome = collector.collect_selected(&selections.collect::<Vec<_>>()).await;
+    }
+    collector.collected.errors.extend(outcome.err());
+    collector.collected
+}
+
 /// As [`collect`] in all blocks, but in the first 512 alone. Answers also whether these
 /// are all there are.
 pub async fn collect_few(
@@ -106,6 +123,10 @@ impl<'a> Collector<'a> {
         self.machine = record.map(|record| record.value.machine);
         let named = |entry: &Entry| Some(Selection::Key(keys::block(block_of(entry)?)));
         let selections: Vec<Selection> = snapshot.entries(1).iter().filter_map(named).collect();
+        self.collect_selected(&selections).await
+    }
+
+    async fn collect_selected(&mut self, selections: &[Selection]) -> Result<(), Error> {
         for batch in selections.chunks(BATCH) {
             let blocks = self.datastore.read(batch).await?;
             self.collect_in(blocks.selected.iter().flatten()).await?;

@@ -18,7 +18,7 @@ use super::block::{
 use super::machine::MachineId;
 use super::ownership::Ownership;
 
-pub use engine::{Claim, CollectScope, Collected, collect, collect_few};
+pub use engine::{Claim, CollectScope, Collected, collect, collect_few, collect_own_and};
 
 /// The longest that one ADD takes (`docs/audit.md`): an address that is younger
 /// may still be on its way into the kernel.

@@ -44,7 +44,7 @@ impl AttachmentState {
 
     /// The IP versions of which no route leads to it and one should: of those that ADD
     /// made it ready for. There is no attachment without any address.
-    fn unrouted(&self) -> Option<&'static str> {
+    pub(super) fn unrouted(&self) -> Option<&'static str> {
         let (routed, ready) = (self.routed(), self.ready_for);
         match (ready.ipv4 && !routed.ipv4, ready.ipv6 && !routed.ipv6) {
             _ if self.addresses.is_empty() => Some("no"),
@@ -94,18 +94,13 @@ impl fmt::Display for HealthProblem {
             ),
             Self::LinkDown(identity) => {
                 let (link, container) = (identity.host_interface(), identity.container_id());
-                write!(
-                    formatter,
-                    "link {link} of container {container} is down; delete and add the container \
-                     again"
-                )
+                write!(formatter, "link {link} of container {container} is down; {REPAIR}")
             }
             Self::RouteMissing { identity, which } => {
                 let (link, container) = (identity.host_interface(), identity.container_id());
                 write!(
                     formatter,
-                    "{which} route leads to container {container} by link {link}; delete and add the \
-                     container again"
+                    "{which} route leads to container {container} by link {link}; {REPAIR}"
                 )
             }
             Self::NatMissing => write!(
@@ -138,6 +133,10 @@ impl fmt::Display for HealthProblem {
         }
     }
 }
+
+/// The command that repairs what the node's side of a container has lost.
+const REPAIR: &str = "run \"weirctl node repair\", and if that does not help delete and add the \
+                      container again";
 
 /// The command that repairs the node's part in the cluster.
 const AGAIN: &str = "run \"weirctl node run --once\", or start the agent (weirctl node run)";

@@ -227,12 +227,7 @@ impl Attachment {
 
     /// The kernel's parameters of the host's end.
     pub fn host_parameters(&self) -> Vec<Sysctl> {
-        let steps = host_sysctls(self.families(), &self.identity().host_interface());
-        let parameter = |step| match step {
-            Step::SetSysctl(sysctl) => Some(sysctl),
-            _ => None,
-        };
-        steps.into_iter().filter_map(parameter).collect()
+        host_parameters(self.families(), &self.identity().host_interface())
     }
 
     /// The neighbours of the container that are entered permanently. A whole network on
@@ -341,14 +336,13 @@ pub fn plan_parameters(
 ) -> Vec<Step> {
     let container = identity.interface();
     let host = identity.host_interface();
-    let mut steps = host_sysctls(families, &host);
+    let mut parameters = host_parameters(families, &host);
     if families.ipv4 && source_check == SourceCheck::Strict {
         // The filter decides; this holds where another program flushes nftables.
-        let key = format!("net/ipv4/conf/{host}/rp_filter");
-        steps.push(of_veth(Side::Host, key, "1", false));
+        parameters.push(reverse_path_filter(&host, "1"));
     }
-    steps.extend(container_sysctls(families, allow_ip_forwarding, container));
-    steps
+    let steps = parameters.into_iter().map(Step::SetSysctl);
+    steps.chain(container_sysctls(families, allow_ip_forwarding, container)).collect()
 }
 
 /// The steps that give a veth pair that is ready the attachment's routes and
@@ -366,7 +360,7 @@ pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
     let mut steps: Vec<Step> = attachment.host_routes().into_iter().map(host_route).collect();
     steps.push(Step::SetLinkUp { side: Side::Container, link: container.to_owned() });
     if attachment.has_v6() {
-        let address = IpNet::V6(Ipv6Net::new_assert(GATEWAY_V6, 64));
+        let address = gateway_address();
         steps.push(Step::AddAddress { side: Side::Host, link: host.clone(), address });
     }
     steps.extend(attachment.addresses().iter().map(|&address| Step::AddAddress {
@@ -376,6 +370,11 @@ pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
     }));
     steps.extend(container_reach(attachment, container));
     steps
+}
+
+/// The address of the host's end that IPv6 containers have as their next hop.
+pub(super) fn gateway_address() -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(GATEWAY_V6, 64))
 }
 
 fn container_reach(attachment: &Attachment, container: &str) -> Vec<Step> {
@@ -394,7 +393,8 @@ fn container_reach(attachment: &Attachment, container: &str) -> Vec<Step> {
     neighbours.chain(routes).collect()
 }
 
-fn host_sysctls(families: Families, host: &str) -> Vec<Step> {
+/// The parameters that the host's end has for these `families`.
+pub(super) fn host_parameters(families: Families, host: &str) -> Vec<Sysctl> {
     let v4 = [
         (format!("net/ipv4/neigh/{host}/proxy_delay"), "0"),
         (format!("net/ipv4/conf/{host}/proxy_arp"), "1"),
@@ -409,17 +409,22 @@ fn host_sysctls(families: Families, host: &str) -> Vec<Step> {
         (format!("net/ipv6/conf/{host}/proxy_ndp"), "1"),
         (format!("net/ipv6/conf/{host}/forwarding"), "1"),
     ];
-    let mut steps = Vec::new();
+    let mut parameters = Vec::new();
     if families.ipv4 {
-        steps.extend(v4.map(|(key, value)| of_veth(Side::Host, key, value, false)));
+        parameters.extend(v4.map(|(key, value)| of_veth(Side::Host, key, value, false)));
     }
     // Also where the container has no IPv6: the node may have it.
     let accept_ra = format!("net/ipv6/conf/{host}/accept_ra");
-    steps.push(of_veth(Side::Host, accept_ra, "0", !families.ipv6));
+    parameters.push(of_veth(Side::Host, accept_ra, "0", !families.ipv6));
     if families.ipv6 {
-        steps.extend(v6.map(|(key, value)| of_veth(Side::Host, key, value, false)));
+        parameters.extend(v6.map(|(key, value)| of_veth(Side::Host, key, value, false)));
     }
-    steps
+    parameters
+}
+
+/// The reverse path filter of a host's end.
+pub(super) fn reverse_path_filter(host: &str, value: &str) -> Sysctl {
+    of_veth(Side::Host, format!("net/ipv4/conf/{host}/rp_filter"), value, false)
 }
 
 fn container_sysctls(
@@ -437,14 +442,14 @@ fn container_sysctls(
         steps.extend(forward("net/ipv6/conf/all/forwarding"));
         for (name, value) in [("disable_ipv6", "0"), ("accept_dad", "0")] {
             let key = format!("net/ipv6/conf/{container}/{name}");
-            steps.push(of_veth(Side::Container, key, value, false));
+            steps.push(Step::SetSysctl(of_veth(Side::Container, key, value, false)));
         }
     }
     steps
 }
 
-fn of_veth(side: Side, key: String, value: &str, optional: bool) -> Step {
-    Step::SetSysctl(Sysctl { side, key, value: value.to_owned(), of_veth: true, optional })
+fn of_veth(side: Side, key: String, value: &str, optional: bool) -> Sysctl {
+    Sysctl { side, key, value: value.to_owned(), of_veth: true, optional }
 }
 
 fn of_container(key: &str, value: &str) -> Step {

@@ -43,6 +43,13 @@ pub enum Step {
     },
     /// Write a kernel parameter.
     SetSysctl(Sysctl),
+    /// Give a host link its hardware address.
+    SetMac {
+        /// Its name.
+        link: String,
+        /// The hardware address.
+        mac: MacAddress,
+    },
     /// Bring a link up.
     SetLinkUp {
         /// Where the link is.
@@ -259,6 +266,9 @@ impl fmt::Display for Step {
                 write!(formatter, " {}", Side::Host)
             }
             Self::SetSysctl(sysctl) => sysctl.fmt(formatter),
+            Self::SetMac { link, mac } => {
+                write!(formatter, "ip link set {link} address {mac} {}", Side::Host)
+            }
             Self::SetLinkUp { side, link } => write!(formatter, "ip link set {link} up {side}"),
             Self::AddAddress { side, link, address } => {
                 write!(formatter, "ip address add {address} dev {link} nodad {side}")

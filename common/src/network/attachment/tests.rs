@@ -43,6 +43,7 @@ impl Model {
                     None => Before::Absent,
                 };
             }
+            Step::SetMac { link, mac } => self.hang(Side::Host, link, mac),
             Step::SetLinkUp { side, link } => self.hang(*side, link, "up"),
             Step::AddAddress { side, link, address } => self.hang(*side, link, address),
             Step::AddNeighbour { side, link, address, .. } => {

@@ -1,0 +1,156 @@
+//! The addresses of this node's containers that are gone, given back: not every runtime calls
+//! GC.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use tokio::sync::watch::Receiver;
+use tokio::time::{Instant, interval_at};
+use weir_common::datastore::{Datastore, DatastoreConfiguration};
+use weir_common::ipam::MachineId;
+use weir_common::ipam::collect::{AttachmentName, Collection, Evidence, Rule, collect_own_and};
+use weir_ipam::Claims;
+use weir_kernel::{Kernel, is_node_namespace};
+use weir_process::{AttachmentLocks, boot_id};
+
+use super::metrics::Metrics;
+use crate::location::read_network_directory;
+use crate::same_cluster::ComparedStores;
+use crate::session::chain;
+use crate::this_node::{Networks, hold_still};
+
+/// What is looked at.
+pub struct LostContainers {
+    /// Where the addresses are.
+    pub datastore: Arc<dyn Datastore>,
+    /// The same, as configured.
+    pub in_use: DatastoreConfiguration,
+    /// The CNI configuration: the addresses of networks that `weir` wires are judged.
+    pub network_directory: PathBuf,
+    /// The node's name.
+    pub node: String,
+    /// This machine.
+    pub machine: Option<MachineId>,
+    /// The blocks that the node borrows from.
+    pub borrowed_from: Receiver<BTreeSet<IpNet>>,
+}
+
+/// What one look saw.
+struct Look {
+    at: Timestamp,
+    /// The attachments with a link, by their networks.
+    attached: BTreeMap<String, BTreeSet<AttachmentName>>,
+}
+
+impl Look {
+    /// What the kernel has now; in words why that proves nothing.
+    async fn now(kernel: &Kernel) -> Result<Self, String> {
+        if is_node_namespace() != Some(true) {
+            return Err("this network namespace is not the node's".to_owned());
+        }
+        let at = Timestamp::now();
+        let links = kernel.made_links().await.map_err(|error| chain(&error))?;
+        let mut attached: BTreeMap<String, BTreeSet<AttachmentName>> = BTreeMap::new();
+        for identity in links.into_iter().filter_map(|link| link.identity) {
+            attached.entry(identity.network().to_owned()).or_default().insert(identity.name());
+        }
+        Ok(Self { at, attached })
+    }
+
+    /// What this look and a `later` one prove together about a network: an attachment that
+    /// had a link in one of them lives, and one that was made since this look may.
+    fn evidence(&self, later: &Self, network: &str) -> Evidence {
+        let looks = [self, later].into_iter();
+        let alive = looks.filter_map(|look| look.attached.get(network)).flatten().cloned();
+        Evidence {
+            boot_id: boot_id().map(str::to_owned),
+            alive: alive.collect(),
+            all_linked_at: Some(self.at),
+        }
+    }
+}
+
+impl LostContainers {
+    /// Gives back, `every` so often, the addresses of attachments that have no link now and
+    /// had none the time before.
+    pub async fn run(self, kernel: Kernel, every: Duration, metrics: Arc<Metrics>) {
+        let mut due = interval_at(Instant::now() + every, every);
+        let mut before: Option<Look> = None;
+        loop {
+            due.tick().await;
+            let collected = async {
+                let now = Look::now(&kernel).await?;
+                let released = match &before {
+                    Some(before) => self.collect(before, &now).await?,
+                    None => 0,
+                };
+                before = Some(now);
+                Ok::<_, String>(released)
+            };
+            match collected.await {
+                Ok(released) => _ = metrics.collected.inc_by(released),
+                Err(error) => tracing::warn!(error, "addresses of lost containers stay assigned"),
+            }
+        }
+    }
+
+    /// Returns how many addresses were given back.
+    async fn collect(&self, before: &Look, now: &Look) -> Result<u64, String> {
+        let files = read_network_directory(&self.network_directory);
+        let (datastore, named) = (self.datastore.as_ref(), Networks::datastores(&files));
+        let stores = ComparedStores::by_guid(&self.in_use, datastore, named).await;
+        let networks = Networks::of(&self.network_directory, &files, &stores);
+        let _locks = hold_still(&networks).await.map_err(|failure| failure.message)?;
+        let mut released = 0;
+        for network in &networks.own {
+            let locks = AttachmentLocks::open().map_err(|error| error.to_string())?;
+            let claims = Claims::new(network, locks);
+            let claim = |attachment: &AttachmentName| claims.claim(attachment);
+            let collection = Collection {
+                host: self.node.clone(),
+                machine: self.machine.clone(),
+                network: network.clone(),
+                rule: Rule::Proved(before.evidence(now, network)),
+            };
+            let others = self.borrowed_from.borrow().clone();
+            let collected = collect_own_and(datastore, &collection, &others, &claim).await;
+            for (address, handle) in &collected.released {
+                tracing::warn!(%address, handle, "given back: its container is gone, and no DEL came");
+            }
+            for error in &collected.errors {
+                tracing::warn!(error = chain(error), "an address cannot be given back");
+            }
+            released += collected.released.len() as u64;
+        }
+        Ok(released)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(at: i64, containers: &[&str]) -> Look {
+        let name = |id: &&str| AttachmentName {
+            container_id: (*id).to_owned(),
+            interface: "eth0".to_owned(),
+        };
+        let names = containers.iter().map(name).collect();
+        let attached = [("pods".to_owned(), names)].into();
+        Look { at: Timestamp::from_second(at).unwrap(), attached }
+    }
+
+    #[test]
+    fn a_link_in_either_look_keeps_an_attachment() {
+        let (first, second) = (look(100, &["a"]), look(400, &["b"]));
+        let evidence = first.evidence(&second, "pods");
+        let ids: Vec<&str> = evidence.alive.iter().map(|it| it.container_id.as_str()).collect();
+        assert_eq!(ids, ["a", "b"]);
+        assert_eq!(evidence.all_linked_at, Some(first.at), "what came since may be at work");
+        assert!(first.evidence(&second, "other").alive.is_empty());
+    }
+}

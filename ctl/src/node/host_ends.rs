@@ -1,0 +1,80 @@
+//! What the host ends of this node's containers have lost, brought back: a moment after the
+//! kernel tells of it, and now and then in any case.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use weir_common::network::HostEnd;
+use weir_ipam::HostEnds;
+use weir_kernel::Kernel;
+
+use super::metrics::Metrics;
+
+/// How long the agent waits after something was lost: `ip link set down; up` is two events,
+/// and a DEL takes the routes before the link.
+const SETTLING_TIME: Duration = Duration::from_secs(1);
+
+/// The links that the kernel has told something of, until they are looked at.
+#[derive(Debug, Default)]
+pub struct Suspects {
+    links: Mutex<BTreeSet<u32>>,
+    told: Notify,
+}
+
+impl Suspects {
+    /// Takes note of these links.
+    pub fn add(&self, links: BTreeSet<u32>) {
+        if links.is_empty() {
+            return;
+        }
+        if let Ok(mut suspects) = self.links.lock() {
+            suspects.extend(links);
+        }
+        self.told.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<u32> {
+        self.links.lock().map(|mut links| std::mem::take(&mut *links)).unwrap_or_default()
+    }
+}
+
+/// Keeps the host ends whole for as long as it runs: looks at `suspects`, and at all of them
+/// `every` so often. It waits for the datastore by itself, not in the agent's loop.
+pub async fn keep(
+    ends: HostEnds<'_>,
+    kernel: Kernel,
+    suspects: Arc<Suspects>,
+    every: Duration,
+    metrics: Arc<Metrics>,
+) {
+    let mut drift = interval(every);
+    drift.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let links = tokio::select! {
+            _ = drift.tick() => None,
+            () = suspects.told.notified() => {
+                sleep(SETTLING_TIME).await;
+                let links = suspects.take();
+                let present = kernel.present_links(&links).await.unwrap_or(links);
+                if present.is_empty() {
+                    continue;
+                }
+                Some(present)
+            }
+        };
+        let is_suspect =
+            |end: &HostEnd| links.as_ref().is_some_and(|links| links.contains(&end.index));
+        match ends.repair(&kernel, &is_suspect).await {
+            Ok(outcome) => {
+                metrics.host_end_repairs.inc_by(outcome.repaired.len() as u64);
+                outcome.log();
+                // A call that is at work on one may be what breaks it.
+                suspects.add(outcome.busy);
+            }
+            Err(error) => tracing::warn!(%error, "containers' host ends cannot be looked at"),
+        }
+    }
+}
