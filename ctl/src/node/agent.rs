@@ -251,6 +251,7 @@ impl Agent {
             failures.extend(renewed.failures);
             due = renewed.due;
         }
+        self.state_file.cluster_guid = self.registration.cluster_guid.clone();
         failures.extend(clash.map(|clash| clash.to_string()));
         if self.registration.is_deleted() {
             failures.push(format!(

@@ -10,6 +10,7 @@ mod gc;
 pub mod host_ends;
 mod http;
 mod metrics;
+mod own_networks;
 mod pace;
 mod pulse;
 mod registration;

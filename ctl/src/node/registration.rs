@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_common::datastore::{Datastore, Event, keys};
-use weir_common::ipam::{Clash, Family, MachineId, Ownership, ensure_cluster_guid};
+use weir_common::ipam::{Clash, Family, MachineId, Ownership, cluster_guid, ensure_cluster_guid};
 use weir_common::network::{ClusterState, Detected, Peer, Problem};
 use weir_common::node::{
     AddressDecision, Error, GRACE_TIME, LocalFacts, NodeAddresses, OwnAddress, register,
@@ -41,6 +41,8 @@ pub struct Registration {
     tunnel: TunnelAddress,
     /// Whether this agent has seen to the cluster's GUID.
     has_tried_guid: bool,
+    /// The cluster's id, once it is known.
+    pub cluster_guid: Option<String>,
 }
 
 /// What came of keeping a registration up to date.
@@ -74,6 +76,7 @@ impl Registration {
             absent: None,
             tunnel: TunnelAddress::default(),
             has_tried_guid: false,
+            cluster_guid: None,
         }
     }
 
@@ -129,13 +132,7 @@ impl Registration {
         }
         if self.is_known && !self.has_tried_guid {
             self.has_tried_guid = true;
-            let (birth, guid) = (new_birth(), new_birth().uid);
-            let ensured = ensure_cluster_guid(self.datastore.as_ref(), &birth, &guid).await;
-            if let Err(error) = ensured {
-                // The node works without one.
-                let error = chain(&error);
-                tracing::warn!(error, "the cluster gets no clusterGUID from this agent");
-            }
+            self.cluster_guid = self.ensure_cluster_guid().await;
         }
         let is_absent = self.is_known && own.is_none();
         self.absent = is_absent.then(|| self.absent.unwrap_or_else(Instant::now));
@@ -154,6 +151,21 @@ impl Registration {
             Err(failure) => renewed.failures.push(failure),
         }
         renewed
+    }
+
+    /// The cluster's id, which the first agent gives it. The node works without one.
+    async fn ensure_cluster_guid(&self) -> Option<String> {
+        let datastore = self.datastore.as_ref();
+        let (birth, guid) = (new_birth(), new_birth().uid);
+        let ensured = async {
+            ensure_cluster_guid(datastore, &birth, &guid).await?;
+            cluster_guid(datastore).await
+        };
+        ensured.await.unwrap_or_else(|error| {
+            let error = chain(&error);
+            tracing::warn!(error, "the cluster gets no clusterGUID from this agent");
+            None
+        })
     }
 
     /// Decides on the address of each family, and returns those to register.

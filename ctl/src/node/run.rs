@@ -25,12 +25,13 @@ use super::agent::{Agent, Until};
 use super::gc::LostContainers;
 use super::host_ends::{self, Suspects};
 use super::metrics::Metrics;
+use super::own_networks::require_own_networks;
 use super::registration::Registration;
 use super::state_file::StateFile;
 use super::watch::list_and_watch;
 use super::{http, pulse};
 use crate::commands::node_adopt::take_over;
-use crate::location::Location;
+use crate::location::{Location, read_network_directory};
 use crate::session::{Failure, chain};
 
 /// How many messages of the datastore may wait to be taken in.
@@ -146,6 +147,8 @@ async fn serve(
     let memory = Box::new(EndpointFile::of(&location.configuration));
     let opened = weir_datastore::open_with(&location.configuration, memory).await;
     let datastore: Arc<dyn Datastore> = opened.map_err(|error| failed(&error))?.into();
+    let files = read_network_directory(network_directory);
+    require_own_networks(&files, location, datastore.as_ref()).await?;
     let kernel = Kernel::open().map_err(|error| failed(&error))?;
     let metrics = Arc::new(Metrics::new());
     if let Some(address) = settings.metrics_address {

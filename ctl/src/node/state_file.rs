@@ -22,6 +22,8 @@ pub struct StateFile {
     node: NamedNode,
     /// The place of the datastore.
     datastore: String,
+    /// The id of the cluster in it: by that, an ADD knows whether its own is the same.
+    pub cluster_guid: Option<String>,
     written: Option<WrittenState>,
 }
 
@@ -38,7 +40,7 @@ struct WrittenState {
 impl StateFile {
     /// For the agent of this node on the datastore at this place.
     pub fn new(node: NamedNode, datastore: String) -> Self {
-        Self { node, datastore, written: None }
+        Self { node, datastore, cluster_guid: None, written: None }
     }
 
     /// What the agent or ADD before knew of the cluster. The file does not name this agent as
@@ -86,6 +88,7 @@ impl StateFile {
         let (node, datastore) = (self.node.clone(), self.datastore.as_str());
         let mut state = SavedState::new(Writer::Agent, node, datastore, boot_id(), cache, tunnel);
         state.pod_mtu = Some(pod_mtu);
+        state.cluster_guid = self.cluster_guid.clone();
         let is_written = replace(&state, cache).await;
         let at = Instant::now();
         if is_written {

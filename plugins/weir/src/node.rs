@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
 use weir_common::datastore::{Datastore, DatastoreConfiguration, Revision};
+use weir_common::ipam::cluster_guid;
 use weir_common::network::{
     ClusterCache, ClusterSnapshot, ClusterState, Mtu, MtuSource, NamedNode, Nat, NatPool, NatTable,
     SavedState, TunnelNeed, Writer, any_tunnels, needs_tunnel, plan_cluster, pod_mtu,
@@ -154,6 +155,48 @@ impl LocalNode {
             found.name, found.source, agent.name, agent.source
         );
         Err(Error::new(Code::InvalidConfiguration, message))
+    }
+
+    /// Refuses an ADD on another cluster's datastore than that of the agent which keeps this
+    /// machine: the agent knows nothing of its pools, so that its containers would have no NAT
+    /// and no routes from other nodes.
+    ///
+    /// # Errors
+    /// [`Code::InvalidConfiguration`] with both datastores.
+    pub async fn require_agents_cluster(&self, datastore: &dyn Datastore) -> Result<(), Error> {
+        let agent = self.state.as_ref();
+        let agent = agent.filter(|it| self.by_agent && it.datastore != self.datastore);
+        let Some((agent, agents)) = agent.and_then(|it| Some((it, it.cluster_guid.as_ref()?)))
+        else {
+            return Ok(());
+        };
+        match cluster_guid(datastore).await {
+            Ok(Some(own)) if own != *agents => Err(Error::new(
+                Code::InvalidConfiguration,
+                format!(
+                    "this network has its addresses in {}, but the agent of this node keeps the \
+                     routes and NAT of another cluster, in {}; give both one datastore, and \
+                     restart the agent where it is the agent's that changes",
+                    self.datastore, agent.datastore
+                ),
+            )),
+            // One datastore, spelt in two ways; or nothing is known.
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for STATUS, which has no datastore open.
+    ///
+    /// # Errors
+    /// [`Code::NotAvailable`] with both datastores, or what opening it says.
+    pub async fn require_agents_cluster_of(&self, call: &Call, limit: Limit) -> Result<(), Error> {
+        let is_same = |state: &SavedState| state.datastore == self.datastore;
+        if !self.by_agent || self.state.as_ref().is_none_or(is_same) {
+            return Ok(());
+        }
+        let ipam = Ipam::open(call, limit).await?;
+        let required = self.require_agents_cluster(ipam.datastore.as_ref()).await;
+        required.map_err(|error| Error { code: Code::NotAvailable, ..error })
     }
 
     /// Whether anything changed in the cluster since the node was made what it is; never

@@ -96,9 +96,12 @@ impl<'a> IpamSource<'a> {
     ///
     /// # Errors
     /// Those of the IPAM.
-    pub async fn status(&self, call: &Call, limit: Limit) -> Result<(), Error> {
+    pub async fn status(&self, call: &Call, node: &LocalNode, limit: Limit) -> Result<(), Error> {
         match self {
-            Self::Own => Ipam::status(call, limit).await,
+            Self::Own => {
+                node.require_agents_cluster_of(call, limit).await?;
+                Ipam::status(call, limit).await
+            }
             Self::Plugin(delegate) => delegate.run("STATUS", limit).await,
         }
     }
@@ -133,6 +136,7 @@ async fn assign(
     let ipam = Ipam::open(call, limit).await?;
     node.require_agents_name(&ipam.node)?;
     let datastore = ipam.datastore.as_ref();
+    node.require_agents_cluster(datastore).await?;
     let (added, outdated) = tokio::join!(ipam.add(), node.is_outdated(datastore));
     let added = added?;
     let is_due = outdated || added.from_other_block && node.is_outdated(datastore).await;

@@ -30,9 +30,10 @@ pub async fn status(call: &Call) -> Result<(), Error> {
     let source = IpamSource::find(call)?;
     let kernel = Kernel::open().map_err(failure::of_kernel)?;
     let unfit = |error| Error { code: Code::NotAvailable, ..error };
-    add::mtu(call, &kernel, &LocalNode::find(call)).await.map_err(unfit)?;
+    let node = LocalNode::find(call);
+    add::mtu(call, &kernel, &node).await.map_err(unfit)?;
     let (available, connected) =
-        tokio::join!(source.status(call, Limit::of(WORK)), connectivity(call, &kernel));
+        tokio::join!(source.status(call, &node, Limit::of(WORK)), connectivity(call, &kernel));
     match (available, connected) {
         (Err(first), Err(second)) => Err(Error::joined([first.clone(), second]).unwrap_or(first)),
         (available, connected) => available.and(connected),

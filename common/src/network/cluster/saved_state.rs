@@ -74,6 +74,9 @@ pub struct SavedState {
     ///
     /// [`NetworkConfiguration::place`]: crate::datastore::DatastoreConfiguration::place
     pub datastore: String,
+    /// The id of the cluster in it (`clusterGUID`), where the agent wrote the file.
+    #[serde(default)]
+    pub cluster_guid: Option<String>,
     /// Up to where it was read.
     pub revision: Revision,
     /// The same, to ask whether anything changed since; none when not everything
@@ -108,6 +111,7 @@ impl SavedState {
             writer,
             node,
             datastore: datastore.to_owned(),
+            cluster_guid: None,
             revision: cache.revision(),
             observed: None,
             pod_mtu: None,
