@@ -79,17 +79,61 @@ impl Default for DatastoreConfiguration {
     }
 }
 
+/// A certificate or a key in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Pem {
+    /// In a file on this host.
+    File(PathBuf),
+    /// In the configuration itself.
+    Inline(String),
+}
+
+impl From<PathBuf> for Pem {
+    fn from(path: PathBuf) -> Self {
+        Self::File(path)
+    }
+}
+
+impl std::fmt::Display for Pem {
+    /// Where it is, and never what it is: keys end up here.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(formatter),
+            Self::Inline(_) => formatter.write_str("(inline)"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Pem {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, formatter)
+    }
+}
+
+/// How an endpoint of etcd is written.
+pub const ENDPOINT_FORM: &str = "write http://HOST:PORT or https://HOST:PORT, and user and \
+                                 password as etcd_username and etcd_password";
+
+/// Stands for an endpoint with a user in it.
+pub const HIDDEN_ENDPOINT: &str = "…@…";
+
+/// Whether one of these endpoints may hold a password, so that none of them is shown: a comma
+/// in a password takes its URL apart.
+pub fn may_hold_password(endpoints: &[String]) -> bool {
+    endpoints.iter().any(|endpoint| endpoint.contains('@'))
+}
+
 /// An etcd cluster and the credentials for it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EtcdConfiguration {
     /// `http://` or `https://` URLs. The one that answered last is asked first, else the
     /// first one; the others follow in this order. Never empty.
     pub endpoints: Vec<String>,
-    /// PEM file with the authorities that sign the servers' certificates; the
-    /// system's own are used without it.
-    pub ca_cert_file: Option<PathBuf>,
-    /// PEM files with the client's certificate and its key.
-    pub client_certificate: Option<(PathBuf, PathBuf)>,
+    /// The authorities that sign the servers' certificates; the system's own are used
+    /// without them.
+    pub authorities: Option<Pem>,
+    /// The client's certificate and its key.
+    pub client_certificate: Option<(Pem, Pem)>,
     /// User name and password.
     pub credentials: Option<(String, String)>,
     /// How long one endpoint may take to accept a connection.
@@ -104,7 +148,7 @@ impl EtcdConfiguration {
     pub fn new(endpoints: Vec<String>) -> Self {
         Self {
             endpoints,
-            ca_cert_file: None,
+            authorities: None,
             client_certificate: None,
             credentials: None,
             connect_timeout: Duration::from_secs(2),
@@ -119,7 +163,7 @@ impl std::fmt::Debug for EtcdConfiguration {
         formatter
             .debug_struct("EtcdConfiguration")
             .field("endpoints", &self.endpoints)
-            .field("ca_cert_file", &self.ca_cert_file)
+            .field("authorities", &self.authorities)
             .field("client_certificate", &self.client_certificate)
             .field("user", &self.credentials.as_ref().map(|(user, _)| user))
             .field("connect_timeout", &self.connect_timeout)

@@ -19,7 +19,10 @@ mod transaction;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use configuration::{DatastoreConfiguration, EtcdConfiguration};
+pub use configuration::{
+    DatastoreConfiguration, ENDPOINT_FORM, EtcdConfiguration, HIDDEN_ENDPOINT, Pem,
+    may_hold_password,
+};
 pub use error::Error;
 pub use last_endpoint::{Forgetful, LastEndpoint};
 pub use paging::{Pages, Paging};

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use weir_common::cni;
-use weir_common::datastore::{DatastoreConfiguration, EtcdConfiguration};
+use weir_common::datastore::{
+    DatastoreConfiguration, ENDPOINT_FORM, EtcdConfiguration, HIDDEN_ENDPOINT, Pem,
+    may_hold_password,
+};
 
 use crate::network::{Network, datastore_of, plugins};
 
@@ -40,10 +43,10 @@ impl std::fmt::Display for Location {
                     write!(formatter, ", as user {user}")?;
                 }
                 if let Some((certificate, _)) = &etcd.client_certificate {
-                    write!(formatter, ", with certificate {}", certificate.display())?;
+                    write!(formatter, ", with certificate {certificate}")?;
                 }
-                if let Some(authority) = &etcd.ca_cert_file {
-                    write!(formatter, ", trusting {}", authority.display())?;
+                if let Some(authorities) = &etcd.authorities {
+                    write!(formatter, ", trusting {authorities}")?;
                 }
             }
         }
@@ -100,6 +103,21 @@ pub enum LocationError {
     /// One of the client's certificate and its key is missing.
     #[error("{0} names only one of etcd_cert_file and etcd_key_file; name both")]
     HalfACertificate(Source),
+    /// Certificates in files and in the source itself, of which calicoctl allows one.
+    #[error(
+        "{0} has certificates both inline (etcdCACert, etcdCert, etcdKey) and in files; \
+         leave out one of them"
+    )]
+    InlineAndFiles(Source),
+    /// A user without a password.
+    #[error("{0} names an etcd_username without etcd_password; set ETCD_PASSWORD too, or neither")]
+    NoPassword(Source),
+    /// A password without a user.
+    #[error("{0} has an etcd_password without etcd_username; name the user too, or neither")]
+    NoUser(Source),
+    /// An endpoint that may hold a password.
+    #[error("etcd_endpoints {HIDDEN_ENDPOINT:?} in {0} cannot be used: {ENDPOINT_FORM}")]
+    UserInEndpoint(Source),
     /// Weir's own file cannot be read.
     #[error("{path} cannot be read; check that it exists and may be read", path = path.display())]
     Unreadable {
@@ -220,21 +238,48 @@ fn etcd(settings: &Settings, source: &Source) -> Result<EtcdConfiguration, Locat
     if settings.endpoints.is_empty() {
         return Err(LocationError::NoEndpoints(source.clone()));
     }
-    let client_certificate = match (&settings.certificate, &settings.key) {
-        (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+    // First of all: endpoints are named in messages and logs.
+    if may_hold_password(&settings.endpoints) {
+        return Err(LocationError::UserInEndpoint(source.clone()));
+    }
+    let credentials = match (&settings.username, &settings.password) {
+        (Some(user), Some(password)) => Some((user.clone(), password.clone())),
         (None, None) => None,
-        _ => return Err(LocationError::HalfACertificate(source.clone())),
+        (Some(_), None) => return Err(LocationError::NoPassword(source.clone())),
+        (None, Some(_)) => return Err(LocationError::NoUser(source.clone())),
     };
-    let credentials = settings
-        .username
-        .clone()
-        .map(|username| (username, settings.password.clone().unwrap_or_default()));
+    let (authorities, client_certificate) = certificates(settings, source)?;
     Ok(EtcdConfiguration {
-        ca_cert_file: settings.authority.clone(),
+        authorities,
         client_certificate,
         credentials,
         ..EtcdConfiguration::new(settings.endpoints.clone())
     })
+}
+
+/// The authorities, and the client's certificate with its key.
+type Certificates = (Option<Pem>, Option<(Pem, Pem)>);
+
+/// calicoctl takes them from files or inline, and refuses both at once as well
+/// (`libcalico-go/lib/backend/etcdv3/etcdv3.go`, `NewEtcdV3Client`).
+fn certificates(settings: &Settings, source: &Source) -> Result<Certificates, LocationError> {
+    let file = |path: &Option<PathBuf>| path.clone().map(Pem::File);
+    let inline = |text: &Option<String>| text.clone().map(Pem::Inline);
+    let Settings { authority, certificate, key, .. } = settings;
+    let files = [file(authority), file(certificate), file(key)];
+    let Settings { inline_authority, inline_certificate, inline_key, .. } = settings;
+    let inlines = [inline(inline_authority), inline(inline_certificate), inline(inline_key)];
+    let is_given = |given: &[Option<Pem>]| given.iter().any(Option::is_some);
+    let [authorities, certificate, key] = match (is_given(&files), is_given(&inlines)) {
+        (true, true) => return Err(LocationError::InlineAndFiles(source.clone())),
+        (_, true) => inlines,
+        _ => files,
+    };
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok((authorities, Some((certificate, key)))),
+        (None, None) => Ok((authorities, None)),
+        _ => Err(LocationError::HalfACertificate(source.clone())),
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,12 @@ pub struct Settings {
     pub certificate: Option<PathBuf>,
     /// `etcd_key_file`
     pub key: Option<PathBuf>,
+    /// `etcdCACert`, as text
+    pub inline_authority: Option<String>,
+    /// `etcdCert`, as text
+    pub inline_certificate: Option<String>,
+    /// `etcdKey`, as text
+    pub inline_key: Option<String>,
     /// `etcd_username`
     pub username: Option<String>,
     /// `etcd_password`
@@ -30,13 +36,12 @@ impl Settings {
     /// The settings among these names and values. The spelling of names does
     /// not matter: `ETCD_ENDPOINTS` (environment), `etcd_endpoints` (CNI
     /// configuration) and `etcdEndpoints` (calicoctl's file) are one. Empty
-    /// values are none; other names are passed over.
+    /// values are none; other names are passed over. So are certificates and keys as text,
+    /// which calicoctl too takes from its file only.
     pub fn from_pairs<N: AsRef<str>>(pairs: impl IntoIterator<Item = (N, String)>) -> Self {
         let mut settings = Self::default();
-        for (name, value) in pairs {
-            if !value.is_empty() {
-                settings.set(&name.as_ref().replace('_', "").to_ascii_lowercase(), value);
-            }
+        for (name, value) in named(pairs) {
+            settings.set(&name, value);
         }
         settings
     }
@@ -54,7 +59,16 @@ impl Settings {
             serde_norway::Deserializer::from_str(text),
         )?;
         let nested = document.get("spec").map(texts).unwrap_or_default();
-        Ok(Self::from_pairs(texts(&Value::Object(document)).into_iter().chain(nested)))
+        let mut settings = Self::default();
+        for (name, value) in named(texts(&Value::Object(document)).into_iter().chain(nested)) {
+            match name.as_str() {
+                "etcdcacert" => settings.inline_authority = Some(value),
+                "etcdcert" => settings.inline_certificate = Some(value),
+                "etcdkey" => settings.inline_key = Some(value),
+                name => settings.set(name, value),
+            }
+        }
+        Ok(settings)
     }
 
     /// Whether they say where the datastore is, or of which type.
@@ -75,6 +89,9 @@ impl Settings {
             username: own.username.or_else(|| other.username.clone()),
             password: own.password.or_else(|| other.password.clone()),
             path: own.path,
+            inline_authority: own.inline_authority,
+            inline_certificate: own.inline_certificate,
+            inline_key: own.inline_key,
         }
     }
 
@@ -97,16 +114,23 @@ impl Settings {
 }
 
 impl std::fmt::Debug for Settings {
-    /// Leaves the password out.
+    /// Leaves out what is secret, and the endpoints, which may hold a password.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
             .debug_struct("Settings")
             .field("kind", &self.kind)
-            .field("endpoints", &self.endpoints)
             .field("username", &self.username)
             .field("path", &self.path)
             .finish_non_exhaustive()
     }
+}
+
+/// Names in the one spelling in which they are compared, with values that are not empty.
+fn named<N: AsRef<str>>(
+    pairs: impl IntoIterator<Item = (N, String)>,
+) -> impl Iterator<Item = (String, String)> {
+    let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
+    pairs.map(|(name, value)| (name.as_ref().replace('_', "").to_ascii_lowercase(), value))
 }
 
 /// The texts among an object's values; a list of texts as one.

@@ -20,7 +20,11 @@ fn all() -> Candidates {
     Candidates {
         command_line: settings(&[("etcd_endpoints", "http://flag:1, http://flag:2")]),
         named: None,
-        environment: settings(&[("ETCD_ENDPOINTS", "http://env:1"), ("ETCD_USERNAME", "u")]),
+        environment: settings(&[
+            ("ETCD_ENDPOINTS", "http://env:1"),
+            ("ETCD_USERNAME", "u"),
+            ("ETCD_PASSWORD", "p"),
+        ]),
         file: Some(("weirctl.yaml".into(), "etcd_endpoints: [http://file:1]".into())),
         network: vec![
             ("00-broken.conflist".into(), "{".into()),
@@ -106,8 +110,69 @@ spec:
         panic!("not etcd");
     };
     assert_eq!(etcd.endpoints, ["https://a:2379", "https://b:2379"]);
-    assert_eq!(etcd.ca_cert_file, Some("ca.pem".into()));
-    assert_eq!(etcd.client_certificate, Some(("cert.pem".into(), "key.pem".into())));
+    let file = |name: &str| Pem::File(name.into());
+    assert_eq!(etcd.authorities, Some(file("ca.pem")));
+    assert_eq!(etcd.client_certificate, Some((file("cert.pem"), file("key.pem"))));
+}
+
+#[test]
+fn certificates_in_calicoctls_own_file_are_understood() {
+    let text = "
+apiVersion: projectcalico.org/v3
+kind: CalicoAPIConfig
+spec:
+  etcdEndpoints: https://a:2379
+  etcdCACert: |
+    one
+    two
+  etcdCert: the certificate
+  etcdKey: the key
+";
+    let from_file = |text: &str| {
+        let file = Some(("f".into(), text.to_owned()));
+        choose(&Candidates { file, ..Candidates::default() })
+    };
+    let location = from_file(text).unwrap();
+    assert_eq!(
+        location.to_string(),
+        "etcd, https://a:2379, with certificate (inline), trusting (inline) (named by f)"
+    );
+    assert!(!format!("{location:?}").contains("the key"));
+    let DatastoreConfiguration::Etcd(etcd) = location.configuration else {
+        panic!("not etcd");
+    };
+    let inline = |text: &str| Pem::Inline(text.to_owned());
+    assert_eq!(etcd.authorities, Some(inline("one\ntwo\n")));
+    assert_eq!(etcd.client_certificate, Some((inline("the certificate"), inline("the key"))));
+    let error = from_file(&format!("{text}  etcdKeyFile: key.pem\n")).unwrap_err().to_string();
+    assert!(error.contains("both inline (etcdCACert, etcdCert, etcdKey) and in files"), "{error}");
+    let error = from_file("{etcdEndpoints: 'https://a:1', etcdKey: k}").unwrap_err();
+    assert!(matches!(error, LocationError::HalfACertificate(_)), "{error}");
+    // What calicoctl does not read from the environment either.
+    let environment = [("ETCD_ENDPOINTS", "https://a:1"), ("ETCD_KEY", "the key")];
+    let candidates = Candidates { environment: settings(&environment), ..Candidates::default() };
+    assert_eq!(endpoints(&choose(&candidates).unwrap()), ["https://a:1"]);
+}
+
+#[test]
+fn a_password_in_an_endpoint_is_refused_unread() {
+    for url in ["http://root:pa55@h:2379", "root:pa55@h", "http://a:1,http://root:pa55,x@h:1"] {
+        let settings = settings(&[("etcd_endpoints", url)]);
+        let file = Some(("f".into(), format!("etcd_endpoints: {url:?}")));
+        let candidates = [
+            Candidates { command_line: settings.clone(), ..Candidates::default() },
+            Candidates { environment: settings, ..Candidates::default() },
+            Candidates { file, ..Candidates::default() },
+        ];
+        for candidates in candidates {
+            let error = choose(&candidates).unwrap_err();
+            let told = format!("{error} {error:?}");
+            assert!(told.contains("etcd_username") && told.contains("UserInEndpoint"), "{told}");
+            assert!(!told.contains("pa55") && !told.contains("root"), "{told}");
+            let seen = format!("{:?} {:?}", candidates.command_line, candidates.environment);
+            assert!(!seen.contains("pa55"), "{seen}");
+        }
+    }
 }
 
 #[test]
@@ -168,6 +233,8 @@ fn what_is_wrong_names_the_source() {
         ),
         (vec![("DATASTORE_TYPE", "etcdv3")], "set etcd_endpoints"),
         (vec![("ETCD_ENDPOINTS", "a"), ("ETCD_CERT_FILE", "c")], "name both"),
+        (vec![("ETCD_ENDPOINTS", "a"), ("ETCD_USERNAME", "u")], "set ETCD_PASSWORD too"),
+        (vec![("ETCD_ENDPOINTS", "a"), ("ETCD_PASSWORD", "p")], "name the user too"),
     ];
     for (pairs, message) in cases {
         let candidates = Candidates { environment: settings(&pairs), ..Candidates::default() };

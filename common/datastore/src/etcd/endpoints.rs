@@ -8,24 +8,23 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use etcd_client::{Client, ConnectOptions, GetOptions, KvClient, TlsOptions, WatchClient};
+use etcd_client::{Client, GetOptions, KvClient, WatchClient};
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use weir_common::datastore::{Error, EtcdConfiguration, LastEndpoint, keys};
 
+use super::diagnose::diagnose;
+use super::dial::{Dial, bad_endpoint, is_https};
 use super::error::{
-    AllFailed, EtcdFailure, RequestFate, describe, judge, judge_answer, needs_no_log_in,
+    AllFailed, EtcdFailure, RequestFate, denial, judge, judge_answer, needs_no_log_in,
 };
 use super::race::{HEAD_START, Race, RaceStep, order, remembered};
-use super::tls;
+use super::tls::Tls;
 
 /// Answers are as large as what was asked for; gRPC's usual limit is 4 MiB.
 const LARGEST_ANSWER: usize = i32::MAX as usize;
-
-/// How often a watch makes sure that its endpoint is still there. etcd closes
-/// connections that ask more often than every 5 s (`--grpc-keepalive-min-time`).
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// How long a watch waits for a sign of life of its endpoint when requests are answered
 /// elsewhere.
@@ -88,15 +87,15 @@ pub(super) struct Endpoints {
 
 /// Why no endpoint did what it was asked.
 enum Unanswered {
-    /// One of them answered that it will not, and neither would the others.
-    Refused(Error),
+    /// This one answered that it will not, and neither would the others.
+    Refused(usize, EtcdFailure),
     /// None of these answered.
     AllFailed(Vec<(usize, EtcdFailure)>),
 }
 
 impl Endpoints {
     /// Checks the configuration without dialling.
-    pub(super) async fn new(
+    pub(super) fn new(
         configuration: &EtcdConfiguration,
         memory: Box<dyn LastEndpoint>,
     ) -> Result<Self, Error> {
@@ -104,18 +103,17 @@ impl Endpoints {
             return Err(bad_endpoint("", "names no endpoint; give at least one URL"));
         }
         let tls = match configuration.endpoints.iter().any(|url| is_https(url)) {
-            true => Some(tls::options(configuration)?),
+            true => Some(Tls::new(configuration)?),
             false => None,
         };
         let mut all = Vec::new();
         for (index, url) in configuration.endpoints.iter().enumerate() {
-            let options = options(configuration, tls.clone().filter(|_| is_https(url)));
-            check(url, &options, configuration).await?;
+            let dial = Dial::new(url, tls.as_ref(), configuration)?;
             all.push(Endpoint {
                 index,
                 url: url.clone(),
                 configuration: configuration.clone(),
-                line: Mutex::new(Line { options, was_lost: false, connection: None }),
+                line: Mutex::new(Line { dial, was_lost: false, connection: None }),
                 log_in: tokio::sync::Mutex::new(()),
             });
         }
@@ -146,14 +144,32 @@ impl Endpoints {
             RequestKind::Read => self.race(&self.order(), &request).await,
             _ => self.send(kind, &request).await,
         };
-        answer.map_err(|unanswered| match unanswered {
-            Unanswered::Refused(error) => error,
-            Unanswered::AllFailed(mut failures) => {
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(Unanswered::Refused(index, failure)) => Err(self.refused(kind, index, failure)),
+            Err(Unanswered::AllFailed(mut failures)) => {
                 failures.sort_by_key(|(index, _)| *index);
-                let named = |(index, failure): (usize, _)| (self.all[index].url.clone(), failure);
-                self.unavailable(failures.into_iter().map(named).collect())
+                let explained = failures.into_iter().map(async |(index, failure)| {
+                    let endpoint = &self.all[index];
+                    (endpoint.url.clone(), endpoint.explain(failure).await)
+                });
+                Err(self.unavailable(join_all(explained).await))
             }
-        })
+        }
+    }
+
+    /// The error for what no endpoint does.
+    fn refused(&self, kind: RequestKind, index: usize, failure: EtcdFailure) -> Error {
+        let Endpoint { url, configuration, .. } = &self.all[index];
+        let location = url.clone();
+        if judge(&failure) == RequestFate::Refused {
+            return Error::Failed { location, cause: Box::new(failure) };
+        }
+        let user = configuration.credentials.as_ref().map(|(user, _)| user.as_str());
+        match denial(failure, user, kind != RequestKind::Read) {
+            Ok(denial) => Error::Denied { location, cause: Box::new(denial) },
+            Err(failure) => Error::Denied { location, cause: Box::new(failure) },
+        }
     }
 
     /// Sends a request that writes. It is never sent to a second endpoint while the first may
@@ -263,18 +279,13 @@ impl Endpoints {
 
     /// The failure, if another endpoint may do better.
     fn judge(&self, index: usize, failure: EtcdFailure) -> Result<EtcdFailure, Unanswered> {
-        let location = self.all[index].url.clone();
-        let refused = match judge(&failure) {
-            RequestFate::Denied | RequestFate::LogInAgain => {
-                Error::Denied { location, cause: Box::new(failure) }
-            }
-            RequestFate::Refused => Error::Failed { location, cause: Box::new(failure) },
+        match judge(&failure) {
             RequestFate::TryNext => {
                 self.forget(index);
-                return Ok(failure);
+                Ok(failure)
             }
-        };
-        Err(Unanswered::Refused(refused))
+            _ => Err(Unanswered::Refused(index, failure)),
+        }
     }
 
     /// Ends when the endpoint of a watch answers no more: another one has answered a request,
@@ -358,20 +369,6 @@ fn is_answer(answer: &Result<(), etcd_client::Error>) -> bool {
     answer.as_ref().err().is_none_or(|error| judge_answer(error) != RequestFate::TryNext)
 }
 
-/// How a connection to an endpoint of this configuration is made.
-fn options(configuration: &EtcdConfiguration, tls: Option<TlsOptions>) -> ConnectOptions {
-    let options = ConnectOptions::new()
-        .with_connect_timeout(configuration.connect_timeout)
-        .with_keep_alive(KEEP_ALIVE, configuration.request_timeout)
-        .with_keep_alive_while_idle(false)
-        .with_require_leader(true);
-    tls.into_iter().fold(options, ConnectOptions::with_tls)
-}
-
-fn is_https(url: &str) -> bool {
-    url.starts_with("https://")
-}
-
 /// One endpoint.
 struct Endpoint {
     index: usize,
@@ -384,7 +381,7 @@ struct Endpoint {
 
 /// The connection to an endpoint, once it was needed, and how the next one is made.
 struct Line {
-    options: ConnectOptions,
+    dial: Dial,
     was_lost: bool,
     connection: Option<Connection>,
 }
@@ -434,10 +431,7 @@ impl Endpoint {
         let sign = async {
             let connection = match known {
                 Some(connection) => connection,
-                None => {
-                    let client = Client::connect([&self.url], Some(self.options())).await?;
-                    Connection::new(&client, self.index)
-                }
+                None => Connection::new(&self.dial().connect(None).await?, self.index),
             };
             let answer = connection.clone().sign_of_life().await;
             Ok((connection, answer))
@@ -467,15 +461,15 @@ impl Endpoint {
         unpoisoned(&self.line).connection.clone()
     }
 
-    /// How the next connection is made, without credentials.
-    fn options(&self) -> ConnectOptions {
+    /// How the next connection is made.
+    fn dial(&self) -> Dial {
         let mut line = unpoisoned(&self.line);
         if line.was_lost
-            && let Some(options) = self.renewed()
+            && let Some(dial) = self.renewed()
         {
-            line.options = options;
+            line.dial = dial;
         }
-        line.options.clone()
+        line.dial.clone()
     }
 
     /// The connection, which several tasks make only once.
@@ -484,7 +478,7 @@ impl Endpoint {
         if let Some(connection) = self.connection() {
             return Ok(connection);
         }
-        let client = self.log_in(self.options()).await?;
+        let client = self.log_in(self.dial()).await?;
         let connection = Connection::new(&client, self.index);
         unpoisoned(&self.line).connection = Some(connection.clone());
         Ok(connection)
@@ -492,15 +486,9 @@ impl Endpoint {
 
     /// A client, logged in if there are credentials and etcd asks for them, as
     /// etcd's own client does it.
-    async fn log_in(&self, anonymous: ConnectOptions) -> Result<Client, etcd_client::Error> {
-        let Some((user, password)) = &self.configuration.credentials else {
-            return Client::connect([&self.url], Some(anonymous)).await;
-        };
-        let named = anonymous.clone().with_user(user, password);
-        match Client::connect([&self.url], Some(named)).await {
-            Err(error) if needs_no_log_in(&error) => {
-                Client::connect([&self.url], Some(anonymous)).await
-            }
+    async fn log_in(&self, dial: Dial) -> Result<Client, etcd_client::Error> {
+        match dial.connect(self.configuration.credentials.as_ref()).await {
+            Err(error) if needs_no_log_in(&error) => dial.connect(None).await,
             result => result,
         }
     }
@@ -515,35 +503,17 @@ impl Endpoint {
     /// How to connect after a failure: with the certificates that there are by now, since
     /// an operator may have renewed them. While they cannot be used, as in the moment when
     /// they are written, those of before are.
-    fn renewed(&self) -> Option<ConnectOptions> {
-        let tls = is_https(&self.url).then(|| tls::options(&self.configuration))?;
-        Some(options(&self.configuration, Some(tls.ok()?)))
+    fn renewed(&self) -> Option<Dial> {
+        let tls = is_https(&self.url).then(|| Tls::new(&self.configuration))?.ok()?;
+        Dial::new(&self.url, Some(&tls), &self.configuration).ok()
     }
-}
 
-/// Makes a client without credentials and drops it again: that checks the URL
-/// and the TLS options, and does not dial.
-async fn check(
-    url: &str,
-    options: &ConnectOptions,
-    configuration: &EtcdConfiguration,
-) -> Result<(), Error> {
-    if !url.starts_with("http://") && !is_https(url) {
-        return Err(bad_endpoint(url, "begins with neither http:// nor https://"));
-    }
-    match Client::connect([url], Some(options.clone())).await {
-        Ok(_) => Ok(()),
-        Err(etcd_client::Error::InvalidUri(error)) => {
-            Err(bad_endpoint(url, &format!("is not a URL: {error}")))
+    /// The failure in words that do not depend on how far a connection came.
+    async fn explain(&self, failure: EtcdFailure) -> EtcdFailure {
+        if !failure.is_of_connection() {
+            return failure;
         }
-        Err(error) => Err(tls::unusable(configuration, &describe(&error))),
-    }
-}
-
-fn bad_endpoint(url: &str, reason: &str) -> Error {
-    Error::Misconfigured {
-        field: "etcd_endpoints",
-        value: url.to_owned(),
-        reason: format!("{reason} (as in http://192.0.2.1:2379)"),
+        let found = diagnose(&self.url, &self.configuration).await;
+        found.map_or(failure, EtcdFailure::Disagreement)
     }
 }

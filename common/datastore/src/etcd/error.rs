@@ -1,9 +1,12 @@
 //! What etcd's answers mean: try elsewhere, or give up, and why.
 
 use std::error::Error as StdError;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use etcd_client::Error as EtcdError;
+
+use super::diagnose::Disagreement;
 
 /// Numbers of gRPC's status codes (gRPC, "Status codes and their use").
 const INVALID_ARGUMENT: i32 = 3;
@@ -19,7 +22,82 @@ pub(super) enum EtcdFailure {
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
     #[error("{}", describe(.0))]
-    Answered(#[from] EtcdError),
+    Answered(EtcdError),
+    #[error(transparent)]
+    Disagreement(Disagreement),
+}
+
+impl From<EtcdError> for EtcdFailure {
+    fn from(error: EtcdError) -> Self {
+        Self::Answered(error)
+    }
+}
+
+impl EtcdFailure {
+    /// Whether a connection was made, and ended in the middle: what it ended with says
+    /// little.
+    pub(super) fn is_of_connection(&self) -> bool {
+        let mut cause = match self {
+            Self::Answered(EtcdError::GRpcStatus(status)) => status.source(),
+            Self::Answered(EtcdError::TransportError(error)) => error.source(),
+            _ => None,
+        };
+        let is_one = cause.is_some();
+        while let Some(error) = cause {
+            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if matches!(kind, Some(ErrorKind::ConnectionRefused | ErrorKind::TimedOut)) {
+                return false;
+            }
+            cause = error.source();
+        }
+        is_one
+    }
+}
+
+/// Why etcd denied a request that it understood.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Denial {
+    #[error("etcd wants a user and none is configured; set etcd_username and etcd_password")]
+    NoUser(#[source] EtcdFailure),
+    #[error("etcd knows no user {0:?} with this password; correct etcd_username or etcd_password")]
+    WrongPassword(String, #[source] EtcdFailure),
+    #[error(
+        "{user} may not {verb} these keys; grant it: etcdctl role grant-permission ROLE \
+         --prefix=true {permission} /calico/"
+    )]
+    NotPermitted {
+        user: String,
+        verb: &'static str,
+        permission: &'static str,
+        #[source]
+        failure: EtcdFailure,
+    },
+}
+
+/// What a denial means, if `failure` is one: who asked, and whether it was to write, decide
+/// what is missing.
+pub(super) fn denial(
+    failure: EtcdFailure,
+    user: Option<&str>,
+    writes: bool,
+) -> Result<Denial, EtcdFailure> {
+    let text = failure.to_string();
+    match user {
+        None if text.contains("user name is empty") => Ok(Denial::NoUser(failure)),
+        Some(user) if text.contains("authentication failed") => {
+            Ok(Denial::WrongPassword(user.to_owned(), failure))
+        }
+        _ if text.contains("permission denied") => Ok(Denial::NotPermitted {
+            user: user.map_or_else(
+                || "the user of the client certificate".to_owned(),
+                |user| format!("user {user:?}"),
+            ),
+            verb: if writes { "write" } else { "read" },
+            permission: if writes { "readwrite" } else { "read" },
+            failure,
+        }),
+        _ => Err(failure),
+    }
 }
 
 /// Why none of the endpoints did.
@@ -44,7 +122,7 @@ pub(super) enum RequestFate {
 /// to 3.6 agree in those used here).
 pub(super) fn judge(failure: &EtcdFailure) -> RequestFate {
     match failure {
-        EtcdFailure::TimedOut(_) => RequestFate::TryNext,
+        EtcdFailure::TimedOut(_) | EtcdFailure::Disagreement(_) => RequestFate::TryNext,
         EtcdFailure::Answered(error) => judge_answer(error),
     }
 }

@@ -1,10 +1,14 @@
 //! A datastore in an etcd cluster, over etcd's v3 API.
 
 mod convert;
+mod diagnose;
+mod dial;
 mod endpoints;
 mod error;
+mod key_usage;
 mod race;
 mod tls;
+mod verifier;
 mod watch;
 
 use std::sync::Arc;
@@ -49,7 +53,7 @@ impl Etcd {
         configuration: &EtcdConfiguration,
         memory: Box<dyn LastEndpoint>,
     ) -> Result<Self, Error> {
-        Ok(Self { endpoints: Arc::new(Endpoints::new(configuration, memory).await?) })
+        Ok(Self { endpoints: Arc::new(Endpoints::new(configuration, memory)?) })
     }
 }
 

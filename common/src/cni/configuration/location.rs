@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use super::super::error::Error;
 use super::value::{invalid, unsupported};
 use super::written::WrittenConfiguration;
-use crate::datastore::{self, EtcdConfiguration};
-
-/// Stands for an endpoint with a user in it.
-const HIDDEN: &str = "…@…";
+use crate::datastore::{
+    self, ENDPOINT_FORM, EtcdConfiguration, HIDDEN_ENDPOINT, Pem, may_hold_password,
+};
 
 impl WrittenConfiguration {
     pub(super) fn datastore(&self) -> Result<datastore::DatastoreConfiguration, Error> {
@@ -17,7 +16,7 @@ impl WrittenConfiguration {
         {
             let advice = "list the servers in etcd_endpoints";
             // Nobody should have written a user in it; who did is not quoted.
-            let service = if service.contains('@') { HIDDEN } else { service.as_str() };
+            let service = if service.contains('@') { HIDDEN_ENDPOINT } else { service.as_str() };
             return Err(unsupported("etcd_discovery_srv", service, advice));
         }
         let endpoints = self.endpoints();
@@ -48,8 +47,9 @@ impl WrittenConfiguration {
     }
 
     fn etcd(&self, endpoints: Vec<String>) -> Result<datastore::DatastoreConfiguration, Error> {
-        let given =
-            |path: &Option<PathBuf>| path.clone().filter(|path| !path.as_os_str().is_empty());
+        let given = |path: &Option<PathBuf>| {
+            path.clone().filter(|path| !path.as_os_str().is_empty()).map(Pem::File)
+        };
         let (certificate, key) = (given(&self.etcd_cert_file), given(&self.etcd_key_file));
         let client_certificate = match (certificate, key) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
@@ -61,8 +61,9 @@ impl WrittenConfiguration {
                 return Err(invalid("etcd_cert_file", "", "a key needs its certificate"));
             }
         };
-        let credentials = match (&self.etcd_username, &self.etcd_password) {
-            (Some(user), Some(password)) => Some((user.clone(), password.clone())),
+        let written = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let credentials = match (written(&self.etcd_username), written(&self.etcd_password)) {
+            (Some(user), Some(password)) => Some((user, password)),
             (None, None) => None,
             (Some(_), None) => return Err(invalid("etcd_password", "", "a user needs a password")),
             (None, Some(_)) => return Err(invalid("etcd_username", "", "a password needs a user")),
@@ -71,12 +72,9 @@ impl WrittenConfiguration {
             let advice = "name at least one server, for example http://127.0.0.1:2379";
             return Err(invalid("etcd_endpoints", "", advice));
         }
-        // First of all: whatever has an '@' may hold a password, also where a comma in
-        // it took the URL apart, and endpoints are named in messages and logs.
-        if endpoints.iter().any(|endpoint| endpoint.contains('@')) {
-            let advice = "write http://HOST:PORT or https://HOST:PORT, and user and password as \
-                          etcd_username and etcd_password";
-            return Err(invalid("etcd_endpoints", HIDDEN, advice));
+        // First of all: endpoints are named in messages and logs.
+        if may_hold_password(&endpoints) {
+            return Err(invalid("etcd_endpoints", HIDDEN_ENDPOINT, ENDPOINT_FORM));
         }
         let is_no_url = |endpoint: &&String| {
             let rest =
@@ -91,7 +89,7 @@ impl WrittenConfiguration {
             ));
         }
         Ok(datastore::DatastoreConfiguration::Etcd(EtcdConfiguration {
-            ca_cert_file: given(&self.etcd_ca_cert_file),
+            authorities: given(&self.etcd_ca_cert_file),
             client_certificate,
             credentials,
             ..EtcdConfiguration::new(endpoints)

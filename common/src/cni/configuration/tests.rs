@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::super::{Arguments, Code, Error, SpecVersion};
 use super::*;
+use crate::datastore::Pem;
 use crate::ipam::assign::Want;
 use crate::ipam::{Family, PoolReference};
 use crate::link::MacAddress;
@@ -44,7 +45,7 @@ fn calicos_etcd_conflist() {
         panic!("not etcd")
     };
     assert_eq!(etcd.endpoints, ["https://10.0.0.1:2379", "https://10.0.0.2:2379"]);
-    assert_eq!(etcd.client_certificate, Some(("/c".into(), "/k".into())));
+    assert_eq!(etcd.client_certificate, Some((Pem::File("/c".into()), Pem::File("/k".into()))));
     assert_eq!(configuration.mtu, Some(1440));
     assert_eq!(configuration.without_meaning, ["policy", "kubernetes"]);
     let pools = vec![
@@ -273,6 +274,12 @@ fn what_is_wrong_is_named() {
             Code::InvalidConfiguration,
             "etcd_endpoints",
             "host:1",
+        ),
+        (
+            json!({"etcd_endpoints": "http://h:1", "etcd_username": "u", "etcd_password": ""}),
+            Code::InvalidConfiguration,
+            "etcd_password",
+            "a user needs a password",
         ),
         (
             json!({"etcd_endpoints": "http://root:pw@host:2379"}),

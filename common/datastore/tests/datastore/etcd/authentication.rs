@@ -8,7 +8,7 @@ use weir_datastore::Etcd;
 
 use super::cause;
 use super::server::Server;
-use crate::suite::{put, value};
+use crate::suite::{put, transaction, value};
 
 /// An etcd where `weir` may use `/calico/` and nothing else.
 async fn server_with_users() -> Server {
@@ -92,6 +92,63 @@ async fn wrong_credentials_are_denied() {
     }
     let anonymous = open(&server, None).await;
     assert_denied(anonymous.get("/calico/a").await, "user name is empty");
+}
+
+/// Each in one sentence, whatever asks.
+#[tokio::test]
+async fn what_is_missing_is_named() {
+    let server = server_with_users().await;
+    let url = server.url();
+    let told = async |credentials, writes: bool, key: &str| {
+        let store = open(&server, credentials).await;
+        let error = match writes {
+            true => store
+                .commit(transaction(|it| {
+                    it.create(key.to_owned(), vec![]);
+                }))
+                .await
+                .unwrap_err(),
+            false => store.get(key).await.unwrap_err(),
+        };
+        let told = weir_common::error_chain(&error);
+        let (sentence, of_etcd) = told.split_once(": etcdserver: ").unwrap();
+        (sentence.replace(&url, "URL"), of_etcd.to_owned())
+    };
+    let denied = |cause: &str| {
+        format!(
+            "datastore URL refused access; check user and password, or, for a file, who may \
+                 read and write it: {cause}"
+        )
+    };
+    for writes in [false, true] {
+        for _ in 0..5 {
+            let (sentence, _) = told(None, writes, "/calico/a").await;
+            assert_eq!(
+                sentence,
+                denied(
+                    "etcd wants a user and none is configured; set etcd_username and etcd_password"
+                )
+            );
+            let (sentence, _) = told(Some(("weir", "guess")), writes, "/calico/a").await;
+            assert_eq!(
+                sentence,
+                denied(
+                    "etcd knows no user \"weir\" with this password; correct etcd_username or \
+                 etcd_password"
+                )
+            );
+        }
+        let (sentence, of_etcd) = told(Some(("weir", "s3cret")), writes, "/secret").await;
+        assert_eq!(of_etcd, "permission denied");
+        let (verb, permission) = if writes { ("write", "readwrite") } else { ("read", "read") };
+        assert_eq!(
+            sentence,
+            denied(&format!(
+                "user \"weir\" may not {verb} these keys; grant it: etcdctl role grant-permission \
+                 ROLE --prefix=true {permission} /calico/"
+            ))
+        );
+    }
 }
 
 /// Whatever makes etcd refuse a token that it gave.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use weir_common::datastore::EtcdConfiguration;
+use weir_common::datastore::{EtcdConfiguration, Pem};
 
 /// A directory with `ca`, `server` and `client`, each as `.crt` and `.key`.
 pub struct Certificates(TempDir);
@@ -14,8 +14,8 @@ impl Certificates {
         let directory = tempfile::tempdir().unwrap();
         let made = Self(directory);
         made.authority();
-        made.signed("server", "subjectAltName=IP:127.0.0.1");
-        made.signed("client", "extendedKeyUsage=clientAuth");
+        made.sign_for("server", "subjectAltName=IP:127.0.0.1");
+        made.sign_for("client", "extendedKeyUsage=clientAuth");
         made
     }
 
@@ -23,11 +23,37 @@ impl Certificates {
         self.0.path().join(name)
     }
 
+    pub fn file(&self, name: &str) -> Pem {
+        self.path(name).into()
+    }
+
+    /// Makes a certificate NAME that signs itself, as openssl does when it is asked for
+    /// nothing else: an authority's.
+    pub fn sign_itself(&self, name: &str, extensions: &[&str]) {
+        let (certificate, key) = (format!("{name}.crt"), format!("{name}.key"));
+        let mut arguments = vec!["req", "-x509", "-subj", "/CN=127.0.0.1"];
+        arguments.extend(["-out", &certificate, "-keyout", &key]);
+        arguments.extend(extensions.iter().flat_map(|it| ["-addext", it]));
+        openssl(self.0.path(), &arguments);
+    }
+
+    /// Makes a certificate that signs itself one whose day is over.
+    pub fn age(&self, name: &str) {
+        let (certificate, key) = (format!("{name}.crt"), format!("{name}.key"));
+        let output = Command::new("openssl")
+            .current_dir(self.0.path())
+            .args(["x509", "-in", &certificate, "-signkey", &key, "-out", &certificate])
+            .args(["-days", "-1"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
     /// A configuration that uses all of them.
     pub fn configuration(&self, url: String) -> EtcdConfiguration {
         EtcdConfiguration {
-            ca_cert_file: Some(self.path("ca.crt")),
-            client_certificate: Some((self.path("client.crt"), self.path("client.key"))),
+            authorities: Some(self.file("ca.crt")),
+            client_certificate: Some((self.file("client.crt"), self.file("client.key"))),
             ..EtcdConfiguration::new(vec![url])
         }
     }
@@ -46,7 +72,8 @@ impl Certificates {
         );
     }
 
-    fn signed(&self, name: &str, extension: &str) {
+    /// Makes a certificate NAME that the authority signs.
+    pub fn sign_for(&self, name: &str, extension: &str) {
         let (certificate, key) = (format!("{name}.crt"), format!("{name}.key"));
         openssl(
             self.0.path(),

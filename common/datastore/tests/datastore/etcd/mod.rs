@@ -3,6 +3,9 @@
 mod authentication;
 mod certificates;
 mod failover;
+mod handshake_server;
+mod self_signed;
+mod sentences;
 mod server;
 mod tls;
 
@@ -30,9 +33,9 @@ async fn place() -> Server {
 
 suite::behaviour!(place());
 
-/// The text of an error's cause.
+/// The text of an error's causes.
 fn cause(error: &Error) -> String {
-    std::error::Error::source(error).map(ToString::to_string).unwrap_or_default()
+    std::error::Error::source(error).map(weir_common::error_chain).unwrap_or_default()
 }
 
 /// The error of opening what should not open.

@@ -50,7 +50,16 @@ impl Server {
         )
     }
 
-    fn start_with(scheme: &'static str, arguments: &[&str]) -> Self {
+    /// An etcd that shows this certificate, and asks for none.
+    pub fn start_showing(certificates: &Certificates, name: &str) -> Self {
+        let path = |kind: &str| {
+            let path = certificates.path(&format!("{name}.{kind}"));
+            path.to_str().unwrap().to_owned()
+        };
+        Self::start_with("https", &["--cert-file", &path("crt"), "--key-file", &path("key")])
+    }
+
+    pub fn start_with(scheme: &'static str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut child =
             command(directory.path(), scheme, arguments).spawn().unwrap_or_else(|error| {
