@@ -18,6 +18,9 @@ use crate::store::Entries;
 /// What etcd writes when it takes requests.
 const READY: &str = "ready to serve client requests";
 
+/// The key that fills it.
+const JUNK: &str = "/junk";
+
 /// How an etcd is to run.
 #[derive(Clone)]
 pub struct Options {
@@ -29,6 +32,8 @@ pub struct Options {
     pub certificates: Option<Arc<Certificates>>,
     /// The password of user `root`, without which nobody may do anything.
     pub password: Option<String>,
+    /// How many bytes it takes (`--quota-backend-bytes`); etcd's own default without.
+    pub quota: Option<u32>,
     /// The ports of all members of its cluster, on the same node; none for the only member.
     pub members: Vec<u16>,
 }
@@ -40,6 +45,7 @@ impl Default for Options {
             port: 2379,
             certificates: None,
             password: None,
+            quota: None,
             members: Vec::new(),
         }
     }
@@ -141,6 +147,11 @@ impl Etcd {
         self.options.certificates.as_deref()
     }
 
+    /// The password of its user `root`, if it asks for one.
+    pub fn password(&self) -> Option<&str> {
+        self.options.password.as_deref()
+    }
+
     /// The node it is on.
     pub fn node(&self) -> &Node {
         &self.node
@@ -219,6 +230,22 @@ impl Etcd {
         let endpoint = self.endpoint();
         let line = ["xargs", "-0", "-n", "2", "-P", "8", "etcdctl", "--endpoints", &endpoint];
         self.node.run_with(&[&line[..], &["put"]].concat(), &lines.concat());
+    }
+
+    /// Writes until there is no space left and the alarm NOSPACE is raised.
+    pub fn fill(&self) {
+        let (endpoint, junk) = (self.endpoint(), "x".repeat(100_000));
+        let line = ["etcdctl", "--endpoints", &endpoint, "put", JUNK, &junk];
+        while self.node.succeeds(&line) {}
+        assert!(self.control(&["alarm", "list"], "").contains("NOSPACE"));
+    }
+
+    /// Takes away what [`Etcd::fill`] wrote, as an operator does it.
+    pub fn make_room(&self) {
+        self.delete(JUNK);
+        self.control(&["compact", "--physical", &self.revision().to_string()], "");
+        self.control(&["defrag"], "");
+        self.control(&["alarm", "disarm"], "");
     }
 
     /// Stops the process in its tracks: it keeps its connections and answers
@@ -343,6 +370,9 @@ fn command(options: &Options) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
+    if let Some(quota) = options.quota {
+        command.args(["--quota-backend-bytes", &quota.to_string()]);
+    }
     if let Some(certificates) = &options.certificates {
         command
             .args(["--client-cert-auth", "--trusted-ca-file", &certificates.file("ca.pem")])

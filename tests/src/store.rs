@@ -22,7 +22,7 @@ pub type Entries = BTreeMap<String, String>;
 pub enum Store {
     /// The file at its usual place on this node.
     Embedded(Node),
-    /// An etcd on the node itself, without passwords.
+    /// An etcd on the node itself.
     Etcd(Etcd),
 }
 
@@ -51,6 +51,12 @@ impl Store {
                         ("ETCD_CA_CERT_FILE", certificates.file("ca.pem")),
                         ("ETCD_CERT_FILE", certificates.file("client.pem")),
                         ("ETCD_KEY_FILE", certificates.file("client.key")),
+                    ]);
+                }
+                if let Some(password) = etcd.password() {
+                    variables.extend([
+                        ("ETCD_USERNAME", "root".to_owned()),
+                        ("ETCD_PASSWORD", password.to_owned()),
                     ]);
                 }
                 variables

@@ -175,9 +175,10 @@ impl From<datastore::Error> for Error {
 
 fn code_of_datastore(error: &datastore::Error) -> Code {
     match error {
-        datastore::Error::Unavailable { .. } | datastore::Error::Compacted { .. } => {
-            Code::TryAgainLater
-        }
+        datastore::Error::Unavailable { .. }
+        | datastore::Error::Unwritable { .. }
+        | datastore::Error::NotPermitted { .. }
+        | datastore::Error::Compacted { .. } => Code::TryAgainLater,
         datastore::Error::Denied { .. } | datastore::Error::Misconfigured { .. } => {
             Code::InvalidConfiguration
         }

@@ -20,8 +20,7 @@ pub enum Error {
         #[source]
         cause: Cause,
     },
-    /// The datastore refuses the credentials, or what they may do, or the file
-    /// belongs to someone else.
+    /// The datastore refuses the credentials, or the file belongs to someone else.
     #[error(
         "datastore {location} refused access; check user and password, \
          or, for a file, who may read and write it"
@@ -32,6 +31,24 @@ pub enum Error {
         /// What the datastore said.
         #[source]
         cause: Cause,
+    },
+    /// The datastore has no room for what was to be written, or takes no writes for now.
+    /// The same call may succeed once that is seen to.
+    #[error("datastore {location} cannot be written: {reason}")]
+    Unwritable {
+        /// Where it is.
+        location: String,
+        /// What is in the way, and what to do about it.
+        reason: String,
+    },
+    /// The datastore knows who asks, and does not permit it. The same call may succeed once
+    /// it is granted.
+    #[error("datastore {location} does not permit it: {reason}")]
+    NotPermitted {
+        /// Where it is.
+        location: String,
+        /// Who may not do what, and how it is granted.
+        reason: String,
     },
     /// The history that a watch needs is gone.
     #[error("the datastore's history after revision {after} is gone; list again")]

@@ -177,7 +177,7 @@ pub trait Datastore: Send + Sync {
     /// Reads several keys and prefixes in one round trip and as of one moment.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], [`Error::Denied`].
+    /// [`Error::Unavailable`], [`Error::Denied`], [`Error::NotPermitted`].
     async fn read(&self, selections: &[Selection]) -> Result<Snapshot, Error>;
 
     /// Lists at most `limit` entries whose key begins with `prefix`, in key
@@ -195,6 +195,7 @@ pub trait Datastore: Send + Sync {
     /// # Errors
     /// [`Error::Unavailable`] may leave it open whether the transaction took
     /// effect: a caller that tries again must compare what it read before.
+    /// [`Error::Unwritable`], [`Error::NotPermitted`]: it took none.
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error>;
 
     /// Watches all keys under the prefixes from behind `after` on: the first
@@ -222,6 +223,14 @@ pub trait Datastore: Send + Sync {
             revision,
             history: History::default(),
         })
+    }
+
+    /// Looks whether something could be written now, and writes nothing.
+    ///
+    /// # Errors
+    /// Those that a commit would meet, as far as they can be foreseen.
+    async fn check_writable(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     /// Reads one key.

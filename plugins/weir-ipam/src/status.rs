@@ -23,6 +23,7 @@ impl Ipam<'_> {
     pub async fn status(call: &Call, limit: Limit) -> Result<(), Error> {
         let looking = async {
             let ipam = Ipam::open(call, limit).await?;
+            ipam.datastore.check_writable().await?;
             ipam.foresee().await?;
             let (datastore, machine) = (ipam.datastore.as_ref(), ipam.machine.as_ref());
             Ok(find_clash(datastore, &ipam.node.name, machine).await?)

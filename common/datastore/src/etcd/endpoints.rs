@@ -18,7 +18,7 @@ use weir_common::datastore::{Error, EtcdConfiguration, LastEndpoint, keys};
 use super::diagnose::diagnose;
 use super::dial::{Dial, bad_endpoint, is_https};
 use super::error::{
-    AllFailed, EtcdFailure, RequestFate, denial, judge, judge_answer, needs_no_log_in,
+    AllFailed, EtcdFailure, RequestFate, judge, judge_answer, needs_no_log_in, refused,
 };
 use super::race::{HEAD_START, Race, RaceStep, order, remembered};
 use super::tls::Tls;
@@ -131,7 +131,7 @@ impl Endpoints {
     ///
     /// # Errors
     /// [`Error::Unavailable`] with every endpoint asked and its cause,
-    /// [`Error::Denied`], or [`Error::Failed`] for what no endpoint would do.
+    /// or, for what no endpoint would do, what [`refused`] makes of it.
     pub(super) async fn call<T, F>(
         &self,
         kind: RequestKind,
@@ -161,15 +161,8 @@ impl Endpoints {
     /// The error for what no endpoint does.
     fn refused(&self, kind: RequestKind, index: usize, failure: EtcdFailure) -> Error {
         let Endpoint { url, configuration, .. } = &self.all[index];
-        let location = url.clone();
-        if judge(&failure) == RequestFate::Refused {
-            return Error::Failed { location, cause: Box::new(failure) };
-        }
         let user = configuration.credentials.as_ref().map(|(user, _)| user.as_str());
-        match denial(failure, user, kind != RequestKind::Read) {
-            Ok(denial) => Error::Denied { location, cause: Box::new(denial) },
-            Err(failure) => Error::Denied { location, cause: Box::new(failure) },
-        }
+        refused(failure, url.clone(), user, kind != RequestKind::Read)
     }
 
     /// Sends a request that writes. It is never sent to a second endpoint while the first may

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use etcd_client::Error as EtcdError;
+use weir_common::datastore::Error;
 
 use super::diagnose::Disagreement;
 
@@ -54,50 +55,61 @@ impl EtcdFailure {
     }
 }
 
-/// Why etcd denied a request that it understood.
+/// Why etcd refused credentials.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Denial {
+enum Denial {
     #[error("etcd wants a user and none is configured; set etcd_username and etcd_password")]
     NoUser(#[source] EtcdFailure),
     #[error("etcd knows no user {0:?} with this password; correct etcd_username or etcd_password")]
     WrongPassword(String, #[source] EtcdFailure),
-    #[error(
-        "{user} may not {verb} these keys; grant it: etcdctl role grant-permission ROLE \
-         --prefix=true {permission} /calico/"
-    )]
-    NotPermitted {
-        user: String,
-        verb: &'static str,
-        permission: &'static str,
-        #[source]
-        failure: EtcdFailure,
-    },
 }
 
-/// What a denial means, if `failure` is one: who asked, and whether it was to write, decide
-/// what is missing.
-pub(super) fn denial(
+/// The error for what etcd answered that it will not do, nor any other endpoint. Who asked,
+/// and whether it was to write, decide what is missing.
+pub(super) fn refused(
     failure: EtcdFailure,
+    location: String,
     user: Option<&str>,
     writes: bool,
-) -> Result<Denial, EtcdFailure> {
+) -> Error {
     let text = failure.to_string();
+    let says = |words: &str| text.contains(words);
     match user {
-        None if text.contains("user name is empty") => Ok(Denial::NoUser(failure)),
-        Some(user) if text.contains("authentication failed") => {
-            Ok(Denial::WrongPassword(user.to_owned(), failure))
+        _ if says("database space exceeded") => {
+            Error::Unwritable { location, reason: no_space(&text) }
         }
-        _ if text.contains("permission denied") => Ok(Denial::NotPermitted {
-            user: user.map_or_else(
-                || "the user of the client certificate".to_owned(),
-                |user| format!("user {user:?}"),
-            ),
-            verb: if writes { "write" } else { "read" },
-            permission: if writes { "readwrite" } else { "read" },
-            failure,
-        }),
-        _ => Err(failure),
+        _ if says("permission denied") => {
+            Error::NotPermitted { location, reason: no_permission(&text, user, writes) }
+        }
+        None if says("user name is empty") => {
+            Error::Denied { location, cause: Box::new(Denial::NoUser(failure)) }
+        }
+        Some(user) if says("authentication failed") => {
+            let denial = Denial::WrongPassword(user.to_owned(), failure);
+            Error::Denied { location, cause: Box::new(denial) }
+        }
+        _ if judge(&failure) == RequestFate::Refused => {
+            Error::Failed { location, cause: Box::new(failure) }
+        }
+        _ => Error::Denied { location, cause: Box::new(failure) },
     }
+}
+
+fn no_space(of_etcd: &str) -> String {
+    format!(
+        "it is full ({of_etcd}); see etcdctl alarm list, make room (etcdctl compact, then \
+         etcdctl defrag on each member), and clear the alarm: etcdctl alarm disarm"
+    )
+}
+
+fn no_permission(of_etcd: &str, user: Option<&str>, writes: bool) -> String {
+    let user = user
+        .map_or("the user of the client certificate".to_owned(), |user| format!("user {user:?}"));
+    let (verb, permission) = if writes { ("write", "readwrite") } else { ("read", "read") };
+    format!(
+        "{user} may not {verb} these keys ({of_etcd}); grant it to a role of that user: etcdctl \
+         role grant-permission ROLE --prefix=true {permission} /calico/"
+    )
 }
 
 /// Why none of the endpoints did.

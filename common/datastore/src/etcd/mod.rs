@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use etcd_client::{GetOptions, KvClient, Txn};
 use weir_common::datastore::{
     Compare, Datastore, Entry, Error, EtcdConfiguration, Forgetful, LastEndpoint, Outcome, Page,
-    Revision, Selection, Snapshot, Tally, Transaction, Watch,
+    Revision, Selection, Snapshot, Tally, Transaction, Watch, Write, keys,
 };
 
 use crate::request::{self, OPERATIONS_LIMIT, range_end};
@@ -26,6 +26,9 @@ use endpoints::{Connection, Endpoints, RequestKind};
 /// How often a long read starts over because the history it was reading in was
 /// compacted meanwhile.
 const LONG_READ_ATTEMPTS: usize = 3;
+
+/// Under which prefixes an ADD writes.
+const WRITTEN: [&str; 4] = [keys::BLOCKS, keys::HOSTS, keys::HANDLES, keys::MACHINES];
 
 /// An etcd cluster. Clones share the connections.
 #[derive(Clone)]
@@ -94,12 +97,29 @@ impl Datastore for Etcd {
         self.endpoints.call(kind, request).await
     }
 
+    /// Commits what an ADD writes, on a condition that never holds: etcd looks for permission
+    /// and for room before it looks at conditions.
+    async fn check_writable(&self) -> Result<(), Error> {
+        self.commit(never_applied()).await.map(|_| ())
+    }
+
     /// Needs the permission to read the whole range from the first of the
     /// prefixes to the last.
     async fn watch(&self, prefixes: &[String], after: Revision) -> Result<Box<dyn Watch>, Error> {
         let endpoints = Arc::clone(&self.endpoints);
         Ok(Box::new(watch::EtcdWatch::start(endpoints, prefixes.to_vec(), after).await?))
     }
+}
+
+/// Writes under each prefix, if a key is there and is not there.
+fn never_applied() -> Transaction {
+    let key = |prefix: &str| format!("{prefix}weir-never-written");
+    let mut transaction = Transaction::default();
+    let absent = key(WRITTEN[0]);
+    transaction.absent(absent.clone()).unchanged(absent, Revision(1));
+    let put = |prefix| Write::Put { key: key(prefix), value: Vec::new() };
+    transaction.writes = WRITTEN.into_iter().map(put).collect();
+    transaction
 }
 
 /// Whether a second attempt of a transaction that was applied meets a
@@ -200,7 +220,6 @@ async fn read_part(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_common::datastore::Write;
 
     #[test]
     fn only_what_takes_effect_once_is_repeated() {

@@ -10,7 +10,7 @@ use super::cause;
 use super::server::Server;
 use crate::suite::{put, transaction, value};
 
-/// An etcd where `weir` may use `/calico/` and nothing else.
+/// An etcd where `weir` may use `/calico/` and nothing else, and `reader` may only read there.
 async fn server_with_users() -> Server {
     let server = Server::start();
     let mut auth = server.client().await.auth_client();
@@ -22,6 +22,11 @@ async fn server_with_users() -> Server {
     let permission = Permission::new(PermissionType::Readwrite, "/calico/").with_prefix();
     auth.role_grant_permission("calico", permission).await.unwrap();
     auth.user_grant_role("weir", "calico").await.unwrap();
+    auth.user_add("reader", "s3cret", None).await.unwrap();
+    auth.role_add("reader").await.unwrap();
+    let permission = Permission::new(PermissionType::Read, "/calico/").with_prefix();
+    auth.role_grant_permission("reader", permission).await.unwrap();
+    auth.user_grant_role("reader", "reader").await.unwrap();
     auth.auth_enable().await.unwrap();
     server
 }
@@ -60,12 +65,47 @@ async fn a_user_does_what_he_may() {
     let next = put(&store, &[("/calico/b", "2")]).await;
     assert_eq!(watch.next().await.unwrap()[0].revision(), next);
 
-    assert_denied(store.get("/secret").await, "permission denied");
-    let everything = store.read(&[Selection::Prefix(String::new())]).await;
-    assert_denied(everything, "permission denied");
-    assert_denied(store.list("/", None, 10).await, "permission denied");
+    store.check_writable().await.unwrap();
+
+    let everything = [Selection::Prefix(String::new())];
     let watch = store.watch(&["/".to_owned()], revision).await.map(|_| ());
-    assert_denied(watch, "permission denied");
+    for error in [
+        store.get("/secret").await.unwrap_err(),
+        store.read(&everything).await.unwrap_err(),
+        store.list("/", None, 10).await.unwrap_err(),
+        watch.unwrap_err(),
+    ] {
+        let told = error.to_string();
+        assert!(matches!(error, Error::NotPermitted { .. }), "{error:?}");
+        assert!(told.contains("user \"weir\" may not read these keys"), "{told}");
+        assert!(told.ends_with("grant-permission ROLE --prefix=true read /calico/"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_user_who_may_only_read_learns_that_before_writing() {
+    let server = server_with_users().await;
+    let store = open(&server, Some(("reader", "s3cret"))).await;
+    assert_eq!(store.get("/calico/a").await.unwrap(), None);
+    let create = transaction(|it| {
+        it.create("/calico/a".to_owned(), vec![]);
+    });
+    for result in [store.check_writable().await, store.commit(create).await.map(|_| ())] {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::NotPermitted { .. }), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "datastore {} does not permit it: user \"reader\" may not write these keys \
+                 (etcdserver: permission denied); grant it to a role of that user: etcdctl role \
+                 grant-permission ROLE --prefix=true readwrite /calico/",
+                server.url()
+            )
+        );
+    }
+    // Anonymous and unknown users learn it as well.
+    let anonymous = open(&server, None).await;
+    assert_denied(anonymous.check_writable().await, "etcd wants a user and none is configured");
 }
 
 /// The probe of the other endpoint is made without logging in.
@@ -138,16 +178,6 @@ async fn what_is_missing_is_named() {
                 )
             );
         }
-        let (sentence, of_etcd) = told(Some(("weir", "s3cret")), writes, "/secret").await;
-        assert_eq!(of_etcd, "permission denied");
-        let (verb, permission) = if writes { ("write", "readwrite") } else { ("read", "read") };
-        assert_eq!(
-            sentence,
-            denied(&format!(
-                "user \"weir\" may not {verb} these keys; grant it: etcdctl role grant-permission \
-                 ROLE --prefix=true {permission} /calico/"
-            ))
-        );
     }
 }
 

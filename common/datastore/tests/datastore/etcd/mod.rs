@@ -3,6 +3,7 @@
 mod authentication;
 mod certificates;
 mod failover;
+mod full;
 mod handshake_server;
 mod self_signed;
 mod sentences;
