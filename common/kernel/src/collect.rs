@@ -1,5 +1,8 @@
 //! The links that Weir made on a node, and removing many of them at once.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::errno::Errno;
 use rtnetlink::LinkUnspec;
@@ -81,6 +84,16 @@ impl Kernel {
             Some(state)
         });
         Ok(states.collect())
+    }
+
+    /// The addresses that the node routes to these links.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn addresses_of(&self, links: &[OwnLink]) -> Result<BTreeSet<IpAddr>, Error> {
+        let mut by_link = self.addresses_by_link().await?;
+        let addresses = links.iter().filter_map(|link| by_link.remove(&link.index)).flatten();
+        Ok(addresses.collect())
     }
 
     /// Deletes links, and with each its other end and all that hangs on both. One

@@ -3,13 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use weir_common::network::{AttachmentIdentity, Expected, Families, Found, FoundLink, Route};
 
 use crate::error::Error;
 use crate::link::Link;
-use crate::message::{all_routes, destination, output, routes_by};
+use crate::message::{all_routes, output, routes_by, single_address};
 use crate::netlink::Netlink;
 use crate::route::in_plan_terms;
 use crate::{Kernel, sysctl};
@@ -60,9 +59,28 @@ impl Kernel {
         let mut addresses = BTreeSet::new();
         for v6 in [false, true] {
             let routes = self.host.routes(all_routes(v6)).await?;
-            let single = |range: &IpNet| range.prefix_len() == range.max_prefix_len();
-            let destinations = routes.iter().map(destination).filter(single);
-            addresses.extend(destinations.map(|range| range.addr()));
+            addresses.extend(routes.iter().filter_map(single_address));
+        }
+        Ok(addresses)
+    }
+
+    /// Those of these addresses that the node has not, and routes to no link.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub async fn unrouted(
+        &self,
+        mut addresses: BTreeSet<IpAddr>,
+    ) -> Result<BTreeSet<IpAddr>, Error> {
+        if addresses.is_empty() {
+            return Ok(addresses);
+        }
+        for v6 in [false, true] {
+            let routes = self.host.routes(all_routes(v6)).await?;
+            let by_link = routes.iter().filter(|route| route.header.kind != RouteType::BlackHole);
+            for routed in by_link.filter_map(single_address) {
+                addresses.remove(&routed);
+            }
         }
         Ok(addresses)
     }

@@ -10,6 +10,7 @@
 mod apply;
 mod cluster;
 mod collect;
+mod conntrack;
 mod dump;
 mod error;
 mod host_end;
@@ -21,6 +22,7 @@ mod monitor;
 mod namespace;
 mod netconf;
 mod netlink;
+mod nfnetlink;
 mod nft;
 mod node;
 mod occupied;

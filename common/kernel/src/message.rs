@@ -1,24 +1,10 @@
-//! Messages of the kernel: how they follow each other, filters for a dump of routes, and what a
-//! route says.
+//! Route messages of the kernel: filters for a dump, and what one says.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
-
-/// The length of a netlink message's header, in bytes (`linux/netlink.h`).
-pub(crate) const HEADER: usize = 16;
-
-/// Takes the first netlink message off `bytes`: its type, flags and body, and
-/// what follows it.
-pub(crate) fn split_message(bytes: &[u8]) -> Option<(u16, u16, &[u8], &[u8])> {
-    let word = |at: usize| bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
-    let length = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
-    let body = bytes.get(HEADER..length)?;
-    let next = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((word(4)?, word(6)?, body, next))
-}
 
 /// A filter that lets every route of a family through.
 pub(crate) fn all_routes(v6: bool) -> RouteMessage {
@@ -46,6 +32,12 @@ pub(crate) fn destination(message: &RouteMessage) -> IpNet {
     });
     let address = address.unwrap_or(everything);
     IpNet::new(address, message.header.destination_prefix_length).unwrap_or(address.into())
+}
+
+/// The address, if a route is to one only.
+pub(crate) fn single_address(message: &RouteMessage) -> Option<IpAddr> {
+    let range = destination(message);
+    (range.prefix_len() == range.max_prefix_len()).then(|| range.addr())
 }
 
 pub(crate) fn table_of(message: &RouteMessage) -> u32 {

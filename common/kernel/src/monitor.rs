@@ -23,8 +23,9 @@ use crate::Kernel;
 use crate::cluster::is_of_cluster;
 use crate::error::Error;
 use crate::link::{Link, is};
-use crate::message::{destination, output, split_message, table_of};
+use crate::message::{destination, output, table_of};
 use crate::netconf::{Drift, drift, is_netconf};
+use crate::nfnetlink::split_message;
 use crate::nft;
 use crate::occupied::MAIN_TABLE;
 

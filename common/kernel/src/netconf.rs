@@ -1,10 +1,9 @@
 //! What the kernel tells of parameters of links (`linux/netconf.h`).
 
-use crate::message::split_message;
+use crate::nfnetlink::{FAMILY_HEADER, attributes, split_message};
 
 /// Numbers of messages (`linux/rtnetlink.h`) and attributes (`linux/netconf.h`).
 const NEW_NETCONF: u16 = 80;
-const FAMILY_HEADER: usize = 4;
 const IFINDEX: u16 = 1;
 const FORWARDING: u16 = 2;
 const RP_FILTER: u16 = 3;
@@ -30,10 +29,10 @@ pub(crate) fn is_netconf(kind: u16) -> bool {
 /// itself. A new link's are told all together, and its ADD sets them.
 pub(crate) fn drift(bytes: &[u8]) -> Option<Drift> {
     let (kind, _, body, _) = split_message(bytes)?;
-    let mut attributes = body.get(FAMILY_HEADER..).filter(|_| kind == NEW_NETCONF)?;
+    let body = body.get(FAMILY_HEADER..).filter(|_| kind == NEW_NETCONF)?;
     let (mut link, mut changed) = (None, Vec::new());
-    while let Some((kind, value, rest)) = split_attribute(attributes) {
-        attributes = rest;
+    for (kind, value) in attributes(body) {
+        let value = i32::from_ne_bytes(value.try_into().ok()?);
         match kind {
             IFINDEX => link = Some(value),
             kind => changed.push((kind, value)),
@@ -49,14 +48,6 @@ pub(crate) fn drift(bytes: &[u8]) -> Option<Drift> {
         ALL_LINKS => Some(Drift::Node),
         link => u32::try_from(link).ok().map(Drift::Link),
     }
-}
-
-/// Takes the first attribute off: its kind, its value as a number, and what follows it.
-fn split_attribute(bytes: &[u8]) -> Option<(u16, i32, &[u8])> {
-    let word = |at: usize| bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
-    let value = bytes.get(4..8)?.try_into().ok().map(i32::from_ne_bytes)?;
-    let rest = bytes.get(usize::from(word(0)?).next_multiple_of(4).max(8)..).unwrap_or_default();
-    Some((word(2)?, value, rest))
 }
 
 #[cfg(test)]

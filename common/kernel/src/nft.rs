@@ -8,37 +8,30 @@
 use std::io::{self, Write};
 use std::process::{Command, Output, Stdio};
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST};
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
 use serde_json::{Value, json};
 use weir_common::network::{
     AllowedSources, Before, NatTable, NftTable, SourceFilter, TunnelFilter,
 };
 
+use crate::Kernel;
 use crate::error::Error;
-use crate::message::{HEADER, split_message};
-use crate::{Kernel, dump};
+use crate::nfnetlink::{FAMILY_HEADER, attribute, list, split_message};
 
 /// Where nft is looked for when PATH does not lead to it, as in a runtime's
 /// sparse environment.
 const NFT: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 
-/// Numbers of the kernel's netlink interface to nftables
-/// (`linux/netfilter/nfnetlink.h`, `nf_tables.h`) and of messages
-/// (`linux/netlink.h`).
+/// Numbers of the kernel's netlink interface to nftables (`linux/netfilter/nfnetlink.h`,
+/// `nf_tables.h`).
 mod abi {
     pub(super) const GET_TABLE: u16 = 10 << 8 | 1;
     pub(super) const GET_RULE: u16 = 10 << 8 | 7;
     pub(super) const GET_ELEMENT: u16 = 10 << 8 | 13;
     /// New elements and deleted ones.
     pub(super) const OF_ELEMENTS: [u16; 2] = [10 << 8 | 12, 10 << 8 | 14];
-    pub(super) const TYPE_ERROR: u16 = 2;
-    pub(super) const TYPE_DONE: u16 = 3;
     pub(super) const FAMILY_INET: u8 = 1;
     pub(super) const TABLE: u16 = 1;
     pub(super) const SET: u16 = 2;
-    pub(super) const FAMILY_HEADER: usize = 4;
 }
 
 impl Kernel {
@@ -69,7 +62,7 @@ impl Kernel {
     pub fn allows_more(&self, host_end: Option<&str>) -> bool {
         let set_allows = |set: &String| {
             let listed = listed(abi::GET_ELEMENT, SourceFilter::NAME, Some(set));
-            let header = abi::FAMILY_HEADER
+            let header = FAMILY_HEADER
                 + name_attribute(abi::TABLE, SourceFilter::NAME).len()
                 + name_attribute(abi::SET, set).len();
             let allows = |body: &Vec<u8>| match host_end {
@@ -169,14 +162,10 @@ fn is_installed<T: NftTable>(wanted: Option<&T>, rules: &[Vec<u8>]) -> bool {
 /// messages, whichever the `request` lists; none without the table. A rule's comment, and
 /// so the fingerprint, stands in it as text.
 fn listed(request: u16, table: &str, set: Option<&str>) -> io::Result<Vec<Vec<u8>>> {
-    let socket = Socket::new(NETLINK_NETFILTER)?;
-    let mut answers = dump::repeat(|| {
-        socket.send_to(&dump_request(request, table, set), &SocketAddr::new(0, 0), 0)?;
-        read_answers(|| socket.recv_from_full().map(|(datagram, _)| datagram))
-    })?;
+    let mut attributes = name_attribute(abi::TABLE, table);
+    attributes.extend(set.into_iter().flat_map(|set| name_attribute(abi::SET, set)));
     // Tables are all listed, whatever was asked for.
-    answers.retain(|body| is_of(body, table));
-    Ok(answers)
+    list(request, abi::FAMILY_INET, &attributes, |body| is_of(body, table))
 }
 
 /// Whether a datagram that the kernel sent to all who listen to nftables tells of
@@ -196,62 +185,14 @@ pub(crate) fn tells_of(datagram: &[u8], table: &str) -> bool {
 /// Whether a message is about a table or something in it: all such messages name
 /// the table first (`nf_tables_fill_*` in `net/netfilter/nf_tables_api.c`).
 fn is_of(body: &[u8], table: &str) -> bool {
-    let attributes = body.get(abi::FAMILY_HEADER..).unwrap_or_default();
+    let attributes = body.get(FAMILY_HEADER..).unwrap_or_default();
     body.first() == Some(&abi::FAMILY_INET)
         && attributes.starts_with(&name_attribute(abi::TABLE, table))
 }
 
 /// The attribute that names a table or a set.
 fn name_attribute(kind: u16, name: &str) -> Vec<u8> {
-    let length = 4 + name.len() + 1;
-    let mut attribute = Vec::with_capacity(length.next_multiple_of(4));
-    attribute.extend((length as u16).to_ne_bytes());
-    attribute.extend(kind.to_ne_bytes());
-    attribute.extend(name.as_bytes());
-    attribute.resize(length.next_multiple_of(4), 0);
-    attribute
-}
-
-fn dump_request(kind: u16, table: &str, set: Option<&str>) -> Vec<u8> {
-    // nfgenmsg: family, version, resource id.
-    let mut body = vec![abi::FAMILY_INET, 0, 0, 0];
-    body.extend(name_attribute(abi::TABLE, table));
-    body.extend(set.into_iter().flat_map(|set| name_attribute(abi::SET, set)));
-    let mut message = Vec::with_capacity(HEADER + body.len());
-    message.extend(((HEADER + body.len()) as u32).to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend(body);
-    message
-}
-
-/// Receives answers up to the end of the listing; `None` when the kernel says in any
-/// of them that something changed meanwhile.
-fn read_answers(
-    mut receive: impl FnMut() -> io::Result<Vec<u8>>,
-) -> io::Result<Option<Vec<Vec<u8>>>> {
-    let (mut answers, mut interrupted) = (Vec::new(), false);
-    loop {
-        let datagram = receive()?;
-        let mut rest = datagram.as_slice();
-        while let Some((kind, flags, body, next)) = split_message(rest) {
-            rest = next;
-            interrupted |= flags & NLM_F_DUMP_INTR != 0;
-            match kind {
-                abi::TYPE_DONE => return Ok((!interrupted).then_some(answers)),
-                abi::TYPE_ERROR => return Err(error_in(body)),
-                _ => answers.push(body.to_vec()),
-            }
-        }
-    }
-}
-
-fn error_in(body: &[u8]) -> io::Error {
-    match body.get(..4).and_then(|code| code.try_into().ok()).map(i32::from_ne_bytes) {
-        Some(code) => io::Error::from_raw_os_error(code.saturating_neg()),
-        None => io::ErrorKind::InvalidData.into(),
-    }
+    attribute(kind, &[name.as_bytes(), &[0]].concat())
 }
 
 fn listing<T: NftTable>() -> Result<String, Error> {
@@ -294,44 +235,4 @@ fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
 
 fn failed(action: &str, output: &str) -> Error {
     Error::Nft { action: action.to_owned(), output: output.to_owned() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
-        let mut message = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
-        message.extend(kind.to_ne_bytes());
-        message.extend(flags.to_ne_bytes());
-        message.extend([0; 8]);
-        message.extend(body);
-        message
-    }
-
-    /// Two rules and the end of the listing, with these flags, in two datagrams.
-    fn answered(flags: [u16; 3]) -> Option<Vec<Vec<u8>>> {
-        let rule = |flags, text: &[u8]| message(abi::GET_RULE, flags, text);
-        let first = [rule(flags[0], b"one!"), rule(flags[1], b"two!")].concat();
-        let mut datagrams = [first, message(abi::TYPE_DONE, flags[2], &[0; 4])].into_iter();
-        let receive = || datagrams.next().ok_or_else(|| io::ErrorKind::UnexpectedEof.into());
-        read_answers(receive).unwrap()
-    }
-
-    #[test]
-    fn a_listing_that_was_interrupted_anywhere_is_none() {
-        assert_eq!(answered([0; 3]), Some(vec![b"one!".to_vec(), b"two!".to_vec()]));
-        for place in 0..3 {
-            let mut flags = [0; 3];
-            flags[place] = NLM_F_DUMP_INTR;
-            assert_eq!(answered(flags), None, "the flag is on message {place}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_ends_a_listing() {
-        let refusal = message(abi::TYPE_ERROR, 0, &(-13i32).to_ne_bytes());
-        let cause = read_answers(|| Ok(refusal.clone())).unwrap_err();
-        assert_eq!(cause.kind(), io::ErrorKind::PermissionDenied);
-    }
 }

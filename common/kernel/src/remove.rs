@@ -1,12 +1,15 @@
 //! Removing an attachment.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
 use weir_common::network::{AttachmentIdentity, ROUTE_PROTOCOL};
 
 use crate::Kernel;
 use crate::error::Error;
 use crate::link::Link;
-use crate::message::{output, routes_by};
+use crate::message::{output, routes_by, single_address};
 use crate::netlink::Netlink;
 
 /// The host link of an attachment, found and known to be Weir's.
@@ -29,9 +32,9 @@ impl OwnLink {
 
 impl Kernel {
     /// The first half of a removal: deletes the node's routes to the container
-    /// and returns the link that is left to delete, `None` when the attachment
-    /// has none (it was removed before, or never made). From then on nothing
-    /// goes to its addresses any more, so they can be released. The container's
+    /// and returns the link that is left to delete and the addresses that were routed to it;
+    /// `None` when the attachment has no link (it was removed before, or never made). From then
+    /// on nothing goes to its addresses any more, so they can be released. The container's
     /// namespace may be gone.
     ///
     /// # Errors
@@ -40,21 +43,23 @@ impl Kernel {
     pub async fn remove_routes(
         &self,
         identity: &AttachmentIdentity,
-    ) -> Result<Option<OwnLink>, Error> {
+    ) -> Result<Option<(OwnLink, BTreeSet<IpAddr>)>, Error> {
         let Some(link) = self.host.link_by_name(&identity.host_interface()).await? else {
             return Ok(None);
         };
         if !link.belongs_to(identity) {
             return Err(link.foreign());
         }
+        let mut addresses = BTreeSet::new();
         for v6 in [false, true] {
             let routes = self.host.routes(own_routes_by(v6, link.index)).await?;
             // Looked at again: not every kernel filters as it is asked to.
             for route in routes.into_iter().filter(|route| is_own_by(route, link.index)) {
+                addresses.extend(single_address(&route));
                 self.host.delete_route(route).await?;
             }
         }
-        Ok(Some(OwnLink::of(link)))
+        Ok(Some((OwnLink::of(link), addresses)))
     }
 
     /// The second half: deletes the link, and with it the container's end and

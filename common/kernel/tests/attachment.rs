@@ -4,11 +4,12 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use support::{
-    Other, add_addressed_link, add_link, attachment, identity, ip, name_of, on_a_node, open,
-    request, snapshot,
+    Other, add_addressed_link, add_link, attachment, identity, ip, on_a_node, open, request,
+    snapshot,
 };
 use weir_common::link::MacAddress;
 use weir_common::network::{
@@ -91,7 +92,7 @@ fn the_container_does_not_forward_unless_it_may() {
                 })
             });
             assert_eq!(forwarding, [allow, allow]);
-            let link = kernel.remove_routes(attachment.identity()).await.unwrap().unwrap();
+            let (link, _) = kernel.remove_routes(attachment.identity()).await.unwrap().unwrap();
             kernel.remove_link(link).await.unwrap();
         }
     });
@@ -201,16 +202,16 @@ fn removal_leaves_nothing_and_can_be_repeated() {
         let attachment = attachment("one", &["10.1.0.1", "fd00:1::1"]);
         let _ = attach(&container, &attachment).await;
         let kernel = Kernel::open().unwrap();
-        let link = kernel.remove_routes(attachment.identity()).await.unwrap();
-        let host = attachment.identity().host_interface();
-        assert_eq!(name_of(&link), Some(host.as_str()));
+        let (link, routed) = kernel.remove_routes(attachment.identity()).await.unwrap().unwrap();
+        assert_eq!(link.name(), attachment.identity().host_interface());
+        assert_eq!(routed.into_iter().collect::<Vec<_>>(), attachment.addresses());
         assert_eq!(ip("-4 route"), "");
         assert!(!ip("-6 route").contains("fd00:1::1"), "{}", ip("-6 route"));
         // Interrupted between its halves, and from the start again.
         let again = kernel.remove_routes(attachment.identity()).await.unwrap();
-        assert_eq!(again, link);
-        kernel.remove_link(link.unwrap()).await.unwrap();
-        kernel.remove_link(again.unwrap()).await.unwrap();
+        assert_eq!(again, Some((link.clone(), BTreeSet::new())));
+        kernel.remove_link(link.clone()).await.unwrap();
+        kernel.remove_link(link).await.unwrap();
         assert_eq!(kernel.remove_routes(attachment.identity()).await.unwrap(), None);
         assert!(!ip("link").contains("weir"));
         assert!(!container.ip("link").contains("eth0"));
@@ -227,7 +228,7 @@ fn removal_works_without_the_container() {
         // when the kernel gets to it, before or after the calls below.
         drop(container);
         let kernel = Kernel::open().unwrap();
-        if let Some(link) = kernel.remove_routes(attachment.identity()).await.unwrap() {
+        if let Some((link, _)) = kernel.remove_routes(attachment.identity()).await.unwrap() {
             kernel.remove_link(link).await.unwrap();
         }
         assert_eq!(kernel.remove_routes(attachment.identity()).await.unwrap(), None);
@@ -240,7 +241,7 @@ fn removal_lets_other_tasks_run() {
         let container = Other::new();
         let attachment = attachment("one", &["10.1.0.1"]);
         let kernel = attach(&container, &attachment).await;
-        let link = kernel.remove_routes(attachment.identity()).await.unwrap().unwrap();
+        let (link, _) = kernel.remove_routes(attachment.identity()).await.unwrap().unwrap();
         let removal = std::pin::pin!(kernel.remove_link(link));
         // The release of the addresses would stand in the place of `beside`.
         let beside = tokio::task::yield_now();

@@ -96,7 +96,7 @@ fn what_comes_and_goes_with_attachments_is_not_told() {
             let steps = plan_attachment(&attachment("one", &["10.1.0.1", "fd00:1::1"]));
             let _ = kernel.apply(&steps).await.unwrap();
             assert_silent(&mut monitor, "the attachment is made").await;
-            let link = kernel.remove_routes(&identity("one")).await.unwrap().unwrap();
+            let (link, _) = kernel.remove_routes(&identity("one")).await.unwrap().unwrap();
             kernel.remove_link(link).await.unwrap();
             assert_silent(&mut monitor, "the attachment is removed").await;
         }

@@ -1,5 +1,7 @@
 //! DEL: give an attachment's addresses back.
 
+use std::net::IpAddr;
+
 use weir_common::cni::{Error, assignee_of};
 use weir_common::ipam::engine;
 use weir_process::within_ipam;
@@ -7,11 +9,11 @@ use weir_process::within_ipam;
 use crate::Ipam;
 
 impl Ipam<'_> {
-    /// Releases all addresses of the call's attachment; none is not an error.
+    /// Releases all addresses of the call's attachment, and answers which; none is not an error.
     ///
     /// # Errors
     /// See [`weir_common::ipam::Error`]; the host's lock cannot be had; time is up.
-    pub async fn del(&self) -> Result<(), Error> {
+    pub async fn del(&self) -> Result<Vec<IpAddr>, Error> {
         let assignee = assignee_of(self.call, &self.node.name, self.machine.clone());
         let _lock = self.lock().await?;
         let releasing = async { Ok(engine::release(self.datastore.as_ref(), &assignee).await?) };
@@ -19,6 +21,6 @@ impl Ipam<'_> {
         for released in &released {
             tracing::debug!(address = %released.address, handle = assignee.handle_id, "released");
         }
-        Ok(())
+        Ok(released.into_iter().map(|released| released.address).collect())
     }
 }

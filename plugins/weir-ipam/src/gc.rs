@@ -1,6 +1,7 @@
 //! GC: give back the addresses of attachments that are gone.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use weir_common::cni::{Code, Error};
@@ -62,15 +63,16 @@ impl Claims {
 impl Ipam<'_> {
     /// Gives back what the runtime's list of `valid` attachments does not have, or, without
     /// a list, what is proved dead: of this network and this host. What cannot be claimed
-    /// is passed over.
+    /// is passed over. Answers the addresses, and all that failed, after everything has been
+    /// tried.
     ///
     /// # Errors
-    /// All that failed, as one, after everything has been tried.
+    /// The host's lock cannot be had; time is up.
     pub async fn gc(
         &self,
         valid: Option<&BTreeSet<AttachmentName>>,
         claims: &Claims,
-    ) -> Result<(), Error> {
+    ) -> Result<(Vec<IpAddr>, Option<Error>), Error> {
         let _lock = self.lock().await?;
         let giving_back = self.give_back(valid, claims);
         within_ipam("giving back what is not in use", self.limit, giving_back).await
@@ -80,7 +82,7 @@ impl Ipam<'_> {
         &self,
         valid: Option<&BTreeSet<AttachmentName>>,
         claims: &Claims,
-    ) -> Result<(), Error> {
+    ) -> Result<(Vec<IpAddr>, Option<Error>), Error> {
         let rule = match valid {
             Some(valid) => Rule::Listed(valid.clone()),
             None => Rule::Proved(evidence::gather(self.call, Timestamp::now()).await?),
@@ -92,6 +94,7 @@ impl Ipam<'_> {
         let collected = collecting.await;
         self.log_collected(&collected, "its attachment is gone");
         let errors = collected.errors.into_iter().map(Error::from);
-        Error::joined(errors).map_or(Ok(()), Err)
+        let addresses = collected.released.into_iter().map(|(address, _)| address).collect();
+        Ok((addresses, Error::joined(errors)))
     }
 }

@@ -22,7 +22,7 @@ impl Plugin for WeirIpam {
     }
 
     fn del(&self, call: &Call) -> Result<(), Error> {
-        run(call, CniCommand::Del, async |ipam: Ipam<'_>| ipam.del().await)
+        run(call, CniCommand::Del, async |ipam: Ipam<'_>| ipam.del().await.map(|_| ()))
     }
 
     fn check(&self, call: &Call) -> Result<(), Error> {
@@ -31,7 +31,9 @@ impl Plugin for WeirIpam {
 
     fn gc(&self, call: &Call) -> Result<(), Error> {
         run(call, CniCommand::Gc, async |ipam: Ipam<'_>| {
-            ipam.gc(call.configuration.valid_attachments.as_ref(), &ipam.claims()?).await
+            let valid = call.configuration.valid_attachments.as_ref();
+            let (_, failed) = ipam.gc(valid, &ipam.claims()?).await?;
+            failed.map_or(Ok(()), Err)
         })
     }
 

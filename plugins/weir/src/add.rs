@@ -16,7 +16,7 @@ use weir_process::{CLEAN_UP, Limit, Lock, NODE_LOCK, Timing, WORK};
 use crate::attachment::{attachment_of, identity_of, result_of};
 use crate::node::{ClusterReading, LocalNode};
 use crate::source::{Given, IpamSource, is_own_ipam};
-use crate::{del, failure, forwarding, lock};
+use crate::{connections, del, failure, forwarding, lock};
 
 /// Attaches the container, or leaves everything as it was. An attachment that is
 /// there already is answered as it was the first time, after being made again if
@@ -49,7 +49,7 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
             Ok(result)
         }
         Err(error) => {
-            let error = give_back(call, &source, &identity, error).await;
+            let error = give_back(call, &kernel, &source, &identity, error).await;
             let limit = Limit::of(CLEAN_UP);
             Err(match del::part_sources(&kernel, Some(&identity), limit).await {
                 Ok(()) => error,
@@ -339,6 +339,7 @@ async fn whole(
 /// DEL. What the kernel has at this moment counts, not what it had when the call began.
 async fn give_back(
     call: &Call,
+    kernel: &Kernel,
     source: &IpamSource<'_>,
     identity: &AttachmentIdentity,
     error: Error,
@@ -347,7 +348,13 @@ async fn give_back(
     let has_attachment = async { Kernel::open()?.has_host_end(identity).await };
     let released = match has_attachment.await {
         Ok(true) => Ok(()),
-        Ok(false) => source.release(call, Limit::of(CLEAN_UP)).await,
+        Ok(false) => match source.release(call, Limit::of(CLEAN_UP)).await {
+            Ok(addresses) => {
+                connections::forget_released(kernel, addresses.into_iter().collect()).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
         Err(error) => Err(failure::of_kernel(error)),
     };
     match released {

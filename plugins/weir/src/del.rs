@@ -1,5 +1,7 @@
 //! DEL: detach a container.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::Path;
 
 use weir_common::cni::Error;
@@ -10,7 +12,7 @@ use weir_process::{Limit, Lock, NODE_LOCK, Timing, WORK};
 
 use crate::attachment::identity_of;
 use crate::source::IpamSource;
-use crate::{failure, lock};
+use crate::{connections, failure, lock};
 
 /// Removes what is there of the attachment and has its addresses released. The
 /// container's namespace is not looked at: with the host's end of a veth the
@@ -36,7 +38,11 @@ pub async fn del(call: &Call) -> Result<(), Error> {
     let kernel = Kernel::open().map_err(failure::of_kernel)?;
     let link = kernel.remove_routes(&identity).await.map_err(failure::of_kernel);
     let (removed, released) = match link {
-        Ok(link) => tokio::join!(remove_link(&kernel, link), release(call, limit)),
+        Ok(removed) => {
+            let (link, addresses) = removed.unzip();
+            let release = release(call, &kernel, addresses.unwrap_or_default(), limit);
+            tokio::join!(remove_link(&kernel, link), release)
+        }
         // An address is not released while a route to it may be left.
         Err(error) => (Err(error), Ok(())),
     };
@@ -56,8 +62,8 @@ pub async fn del(call: &Call) -> Result<(), Error> {
 /// # Errors
 /// The kernel refuses, or the link is not the attachment's.
 pub async fn remove(kernel: &Kernel, identity: &AttachmentIdentity) -> Result<(), Error> {
-    let link = kernel.remove_routes(identity).await.map_err(failure::of_kernel)?;
-    remove_link(kernel, link).await
+    let removed = kernel.remove_routes(identity).await.map_err(failure::of_kernel)?;
+    remove_link(kernel, removed.map(|(link, _)| link)).await
 }
 
 async fn remove_link(kernel: &Kernel, link: Option<OwnLink>) -> Result<(), Error> {
@@ -87,7 +93,19 @@ pub async fn part_sources(
     kernel.fill_allowed_sources().await.map_err(failure::of_kernel)
 }
 
-async fn release(call: &Call, limit: Limit) -> Result<(), Error> {
-    let _timing = Timing::of("addresses");
-    IpamSource::find(call)?.release(call, limit).await
+/// Releases the addresses, after the connections of those that were `routed` are forgotten: the
+/// next ADD may get them at once. Those whose routes are gone already are known only then.
+async fn release(
+    call: &Call,
+    kernel: &Kernel,
+    routed: BTreeSet<IpAddr>,
+    limit: Limit,
+) -> Result<(), Error> {
+    connections::forget(kernel, routed.clone()).await;
+    let timing = Timing::of("addresses");
+    let released = IpamSource::find(call)?.release(call, limit).await?;
+    drop(timing);
+    let others = released.into_iter().filter(|address| !routed.contains(address)).collect();
+    connections::forget_released(kernel, others).await;
+    Ok(())
 }

@@ -13,9 +13,9 @@ use weir_kernel::{Kernel, OwnLink};
 use weir_process::{AttachmentLocks, Limit, Lock, NODE_LOCK, Timing, WORK};
 
 use crate::del::part_sources;
-use crate::failure;
 use crate::node::{ClusterReading, LocalNode};
 use crate::source::IpamSource;
+use crate::{connections, failure};
 
 /// Removes the links of the network that the runtime does not list, and has their
 /// addresses given back, in this order: an address is not given back while the node routes
@@ -33,14 +33,13 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
     let claims = Claims::new(&call.configuration.network, AttachmentLocks::open()?);
     let Some(valid) = &call.configuration.valid_attachments else {
         let kernel = Kernel::open().map_err(failure::of_kernel)?;
-        let given_back =
-            give_back((call, &kernel), &node, &BTreeSet::new(), &claims, limit).await?;
+        let given_back = give_back(call, &kernel, &node, &BTreeSet::new(), &claims, limit).await?;
         follow(&kernel, &node, given_back, limit).await;
         return Ok(());
     };
     let links = Links::find(&call.configuration.network, valid, &claims).await?;
     let (left, mut errors) = links.remove_stale().await;
-    match give_back((call, &links.kernel), &node, &left, &claims, limit).await {
+    match give_back(call, &links.kernel, &node, &left, &claims, limit).await {
         // Before the NAT goes with the last container.
         Ok(cluster) => follow(&links.kernel, &node, cluster, limit).await,
         Err(error) => errors.push(error),
@@ -54,7 +53,8 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
 /// `left`, besides those that the runtime lists. Answers what there is in the cluster, if
 /// that has changed and no agent sees to it.
 async fn give_back(
-    (call, kernel): (&Call, &Kernel),
+    call: &Call,
+    kernel: &Kernel,
     node: &LocalNode,
     left: &BTreeSet<AttachmentName>,
     claims: &Claims,
@@ -66,7 +66,9 @@ async fn give_back(
             let ipam = Ipam::open(call, limit).await?;
             let listed = call.configuration.valid_attachments.as_ref();
             let valid = listed.map(|listed| listed | left);
-            ipam.gc(valid.as_ref(), claims).await?;
+            let (released, failed) = ipam.gc(valid.as_ref(), claims).await?;
+            connections::forget_released(kernel, released.into_iter().collect()).await;
+            failed.map_or(Ok(()), Err)?;
             node.repair_host_ends(kernel, &ipam).await;
             Ok(match node.is_outdated(ipam.datastore.as_ref()).await {
                 true => node.read_cluster(&ipam, limit).await,
@@ -147,7 +149,9 @@ impl Links {
         let _timing = Timing::of("links");
         let (names, mut links): (Vec<_>, Vec<_>) = self.stale.iter().cloned().unzip();
         links.extend(self.unfinished.iter().cloned());
+        let addresses = self.kernel.addresses_of(&links).await.unwrap_or_default();
         let failed = self.kernel.remove_links(&links).await;
+        connections::forget_released(&self.kernel, addresses).await;
         let left: BTreeSet<usize> = failed.iter().map(|(place, _)| *place).collect();
         for link in links.iter().enumerate().filter(|(place, _)| !left.contains(place)) {
             let host_interface = link.1.name();

@@ -8,6 +8,7 @@
 mod add;
 pub mod attachment;
 mod check;
+mod connections;
 mod del;
 mod delegate;
 mod failure;

@@ -1,5 +1,7 @@
 //! Where the addresses of a call come from.
 
+use std::net::IpAddr;
+
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error, assigned};
 use weir_common::resources::IpPool;
@@ -70,14 +72,19 @@ impl<'a> IpamSource<'a> {
         }
     }
 
-    /// Has the addresses of the attachment released.
+    /// Has the addresses of the attachment released, and answers which: of another IPAM plugin
+    /// those of the attachment's result, if the runtime knows it.
     ///
     /// # Errors
     /// Those of the IPAM.
-    pub async fn release(&self, call: &Call, limit: Limit) -> Result<(), Error> {
+    pub async fn release(&self, call: &Call, limit: Limit) -> Result<Vec<IpAddr>, Error> {
         match self {
             Self::Own => Ipam::open(call, limit).await?.del().await,
-            Self::Plugin(delegate) => delegate.run("DEL", limit).await,
+            Self::Plugin(delegate) => {
+                delegate.run("DEL", limit).await?;
+                let ips = call.configuration.prev_result.iter().flat_map(|result| &result.ips);
+                Ok(ips.map(|ip| ip.address.addr()).collect())
+            }
         }
     }
 

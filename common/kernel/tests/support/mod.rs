@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, unshare};
 use weir_common::link::SourceCheck;
 use weir_common::network::{Attachment, AttachmentIdentity, AttachmentRequest, Mtu};
-use weir_kernel::{Namespace, OwnLink, is_same_namespace};
+use weir_kernel::{Namespace, is_same_namespace};
 
 /// How long the kernel may take to bring a link up, and the pause between looks.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -216,8 +216,4 @@ pub fn attachment(container_id: &str, addresses: &[&str]) -> Attachment {
 pub fn open(container: &Other) -> weir_kernel::Kernel {
     assert!(!is_same_namespace(&container.path()).unwrap());
     weir_kernel::Kernel::open_with_container(&container.path()).unwrap()
-}
-
-pub fn name_of(link: &Option<OwnLink>) -> Option<&str> {
-    link.as_ref().map(OwnLink::name)
 }
