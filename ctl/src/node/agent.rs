@@ -2,6 +2,7 @@
 //! soon after.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use weir_common::network::{
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::AgentLock;
 
+use super::log::{self, MessageKind};
 use super::metrics::Metrics;
 use super::pace::ReconcileTimer;
 use super::registration::Registration;
@@ -147,13 +149,17 @@ impl Agent {
                 () = sleep_until(write_due.unwrap_or_else(Instant::now)), if write_due.is_some() => {
                     self.state_file.flush(&self.cache).await;
                 }
-                _ = drift.tick() => self.expect_changes(StateDiff::everything()),
+                _ = drift.tick() => {
+                    log::tell_due();
+                    self.expect_changes(StateDiff::everything());
+                }
                 _ = watchdog.tick() => self.service.is_alive(),
                 () = end.wait() => break,
             }
         }
         self.service.is_stopping();
         self.state_file.flush(&self.cache).await;
+        log::tell_rest();
         tracing::info!("ended; routes, tunnel and NAT stay as they are");
         Ok(self.unhealthy())
     }
@@ -172,7 +178,11 @@ impl Agent {
                     );
                 }
                 if self.lost.take().is_some() || !self.listed {
-                    tracing::info!(%revision, "the datastore was read");
+                    let losses = self.metrics.datastore_losses.get();
+                    let message = format!(
+                        "the datastore was read, revision {revision}, after {losses} losses"
+                    );
+                    log::tell(MessageKind::DatastoreRead, &message);
                 }
                 self.listed = true;
                 self.expect_changes(StateDiff::everything());
@@ -188,7 +198,9 @@ impl Agent {
                 self.metrics.datastore_losses.inc();
                 let error = chain(&error);
                 if self.lost.as_ref() != Some(&error) {
-                    tracing::warn!(error, "the datastore is away; everything stays as it is");
+                    let message =
+                        format!("the datastore is away; everything stays as it is: {error}");
+                    log::tell(MessageKind::DatastoreLost, &message);
                 }
                 self.lost = Some(error);
             }
@@ -303,7 +315,8 @@ impl Agent {
         self.metrics.routes.set(plan.routes.len() as i64);
         if !changes.is_empty() {
             let (changes, routes) = (changes.len(), plan.routes.len());
-            tracing::info!(changes, routes, "changed the kernel");
+            let message = format!("changed the kernel: {changes} changes; routes: {routes}");
+            log::tell(MessageKind::Changes, &message);
         }
         for change in changes {
             tracing::debug!("{change}");
@@ -317,7 +330,7 @@ impl Agent {
         self.state_file.write(&self.cache, &plan).await;
         self.report_changes(&changes, &plan);
         for problem in problems.difference(&self.problems) {
-            tracing::warn!("{problem}");
+            log::tell(MessageKind::Problem(discriminant(problem)), &problem.to_string());
         }
         self.problems = problems;
         self.metrics.problems.set(self.problems.len() as i64);
@@ -331,7 +344,7 @@ impl Agent {
     fn note_failures(&mut self, failures: Vec<String>) {
         self.metrics.failures.inc_by(failures.len() as u64);
         for failure in failures.iter().filter(|failure| !self.failures.contains(failure)) {
-            tracing::error!("{failure}");
+            log::tell(MessageKind::Failure, failure);
         }
         if failures.is_empty() {
             self.metrics.last_success.set(jiff::Timestamp::now().as_millisecond() as f64 / 1e3);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use weir_common::datastore::{Datastore, keys};
 
+use super::log::{self, MessageKind};
 use super::metrics::Metrics;
 use crate::session::chain;
 
@@ -35,9 +36,14 @@ async fn beat(datastore: &dyn Datastore, metrics: &Metrics) {
     let was_silent = metrics.set_silence(silence.clone());
     match silence {
         Some(cause) if !was_silent => {
-            tracing::warn!(cause, "the datastore gives no sign of life");
+            log::tell(
+                MessageKind::Silent,
+                &format!("the datastore gives no sign of life: {cause}"),
+            );
         }
-        None if was_silent => tracing::info!("the datastore gives signs of life again"),
+        None if was_silent => {
+            log::tell(MessageKind::Alive, "the datastore gives signs of life again")
+        }
         _ => {}
     }
 }

@@ -9,6 +9,8 @@ use weir_process::{
     Limit, Lock, NODE_LOCK, STATE_FILE, boot_id, read_state, read_whole_state, write_state,
 };
 
+use super::log::{self, MessageKind};
+
 /// How long a call that has begun before this agent may still hold the node's lock.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -106,9 +108,10 @@ async fn replace(state: &SavedState, cache: &ClusterCache) -> bool {
         Ok(_lock) => write_state(Path::new(STATE_FILE), state, cache).map_err(|it| it.to_string()),
         Err(error) => Err(error.to_string()),
     };
-    let file = STATE_FILE;
     if let Err(error) = &outcome {
-        tracing::warn!(file, error, "it cannot be written; remove it before this agent ends");
+        let message =
+            format!("{STATE_FILE} cannot be written ({error}); remove it before this agent ends");
+        log::tell(MessageKind::StateFile, &message);
     }
     outcome.is_ok()
 }
