@@ -23,7 +23,7 @@ use weir_common::audit::ThisNode;
 use weir_common::cni::NodeName;
 use weir_common::datastore::{Datastore, DatastoreConfiguration, keys};
 use weir_common::ipam::{LocalNetwork, MachineId};
-use weir_common::network::{ActualState, Underlay};
+use weir_common::network::{ActualState, ForwardFilters, PolicyRule, Underlay};
 use weir_common::resources::Birth;
 use weir_ipam::{HostEndRepair, HostEnds};
 use weir_kernel::Kernel;
@@ -172,6 +172,18 @@ impl HostEnvironment for LocalHost {
         let (node, machine) = (self.own_name()?, self.machine());
         let ends = HostEnds { datastore, node: &node, machine: machine.as_ref() };
         ends.repair(&kernel, &|_| true).await.map_err(|error| Failure::caused_by(&error))
+    }
+
+    async fn foreign_rules(&self) -> Result<(ForwardFilters, Vec<PolicyRule>), Failure> {
+        let failed = |error: weir_kernel::Error| {
+            let message = session::chain(&error);
+            Failure::new(format!(
+                "this node's firewalls and policy rules cannot be read: {message}"
+            ))
+        };
+        let kernel = Kernel::open().map_err(failed)?;
+        let filters = kernel.forward_filters().map_err(failed)?;
+        Ok((filters, kernel.policy_rules().await.map_err(failed)?))
     }
 }
 

@@ -10,7 +10,7 @@ use weir_common::audit::ThisNode;
 use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::{LocalNetwork, MachineId, ensure_cluster_guid};
-use weir_common::network::{ActualState, Underlay};
+use weir_common::network::{ActualState, ForwardFilters, PolicyRule, Underlay};
 use weir_common::resources::Birth;
 use weir_ipam::HostEndRepair;
 use weir_process::Lock;
@@ -121,6 +121,13 @@ pub trait HostEnvironment: Observer {
     /// # Errors
     /// [`Failure`] when the kernel cannot be read, or the node has no name.
     async fn repair_host_ends(&self, datastore: &dyn Datastore) -> Result<HostEndRepair, Failure>;
+
+    /// The rules by which other programs filter what this node forwards, and send packets by
+    /// tables of their own.
+    ///
+    /// # Errors
+    /// [`Failure`] when the kernel cannot be asked.
+    async fn foreign_rules(&self) -> Result<(ForwardFilters, Vec<PolicyRule>), Failure>;
 }
 
 /// A node whose calls of `weir-ipam` wait until this is dropped.

@@ -26,7 +26,7 @@ use weir_common::audit::ThisNode;
 use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::{LocalNetwork, MachineId};
-use weir_common::network::{ActualState, Underlay};
+use weir_common::network::{ActualState, ForwardFilters, PolicyRule, Underlay};
 use weir_common::resources::Birth;
 use weir_datastore::Memory;
 use weir_ipam::HostEndRepair;
@@ -51,6 +51,7 @@ struct Prepared {
     network: Option<Network>,
     warnings: Mutex<Vec<String>>,
     cluster: (Underlay, ActualState),
+    foreign_rules: (ForwardFilters, Vec<PolicyRule>),
     agent_runs: bool,
     /// What Weir's file says that the node is called.
     kept_name: Mutex<String>,
@@ -76,6 +77,7 @@ impl Prepared {
             network,
             warnings,
             cluster,
+            foreign_rules: Default::default(),
             agent_runs,
             kept_name,
             machine,
@@ -185,6 +187,10 @@ impl HostEnvironment for Prepared {
 
     async fn repair_host_ends(&self, _: &dyn Datastore) -> Result<HostEndRepair, Failure> {
         Ok(HostEndRepair::default())
+    }
+
+    async fn foreign_rules(&self) -> Result<(ForwardFilters, Vec<PolicyRule>), Failure> {
+        Ok(self.foreign_rules.clone())
     }
 }
 

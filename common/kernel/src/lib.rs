@@ -13,6 +13,7 @@ mod collect;
 mod conntrack;
 mod dump;
 mod error;
+mod firewall;
 mod host_end;
 mod inspect;
 mod link;

@@ -27,7 +27,7 @@ use crate::occupied::MAIN_TABLE;
 
 /// Whether a listing failed because there can be nothing: no IPv6 in the kernel,
 /// a routing table that was never used, or a link that is gone by now.
-fn nothing_there(cause: &io::Error) -> bool {
+pub(crate) fn nothing_there(cause: &io::Error) -> bool {
     [Errno::EOPNOTSUPP, Errno::EAFNOSUPPORT, Errno::ENOENT, Errno::ENODEV]
         .into_iter()
         .any(|errno| is(cause, errno))

@@ -48,6 +48,8 @@ pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult 
     let (own, recorded) = (session.environment.machine(), inventory.machines.get(&name));
     let clash = Ownership::new(own.as_ref(), recorded).clash(&name);
     status.problems.extend(clash.map(|clash| clash.to_string()));
+    let (filters, rules) = session.environment.foreign_rules().await?;
+    status.judge_foreign_rules(&inventory, &filters, &rules);
     let output = match arguments.output {
         // Serialising plain data does not fail.
         Some(_) => json::document(&serde_json::to_value(&status).unwrap_or_else(|_| json!({}))),

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::firewall::{FirewallProblem, ForwardFilters, find_firewalls};
 use super::identity::AttachmentIdentity;
 use super::node_needs::NodeState;
 use super::plan::Families;
@@ -72,6 +73,8 @@ pub enum HealthProblem {
         /// Which routes there are: `no`, `no IPv4` or `no IPv6`.
         which: &'static str,
     },
+    /// Another program drops what the node forwards.
+    Firewall(FirewallProblem),
     /// Pools of containers ask for NAT, and the node has none.
     NatMissing,
     /// Containers may send from their own addresses only, and the filter is gone.
@@ -103,6 +106,7 @@ impl fmt::Display for HealthProblem {
                     "{which} route leads to container {container} by link {link}; {REPAIR}"
                 )
             }
+            Self::Firewall(problem) => problem.fmt(formatter),
             Self::NatMissing => write!(
                 formatter,
                 "pools ask for NAT (natOutgoing) and the node's is gone: their containers do not \
@@ -171,6 +175,8 @@ pub struct NodeHealth {
     pub without_nat: Vec<NatPool>,
     /// Whether the filter of what containers send is gone.
     pub without_source_filter: bool,
+    /// The filters of what it forwards.
+    pub filters: ForwardFilters,
 }
 
 /// What keeps addresses of these IP versions from the world because the node does not
@@ -192,7 +198,10 @@ pub fn find_problems(attachments: &[AttachmentState], health: &NodeHealth) -> Ve
         addresses.any(|address| address.is_ipv4() == is_v4)
     };
     let mut problems = Vec::new();
-    problems.extend(not_forwarding(Families { ipv4: has(true), ipv6: has(false) }, node));
+    let families = Families { ipv4: has(true), ipv6: has(false) };
+    problems.extend(not_forwarding(families, node));
+    let dropping = find_firewalls(&health.filters, families).into_iter();
+    problems.extend(dropping.filter(FirewallProblem::is_certain).map(HealthProblem::Firewall));
     if has(true) {
         problems.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
     }

@@ -8,6 +8,7 @@ mod allowed_source;
 mod check;
 mod container_routes;
 mod fate;
+mod firewall;
 mod health;
 mod host_end;
 mod identity;
@@ -21,6 +22,10 @@ mod tests;
 pub use allowed_source::{allowed_source_name, allowed_source_of};
 pub use check::{Expected, Found, FoundLink, Mismatch, compare};
 pub use fate::{Fate, fate};
+pub use firewall::{
+    FirewallProblem, ForwardChain, ForwardFilters, ForwardRule, PolicyRule, RuleEffect,
+    TableFamily, TableName, find_firewalls, find_policy_rules,
+};
 pub use health::{AttachmentState, HealthProblem, NodeHealth, find_problems, not_forwarding};
 pub use host_end::HostEnd;
 pub use identity::{AttachmentIdentity, InvalidIdentity};

@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 use weir_common::datastore::keys;
 use weir_common::network::{
-    ActualState, Change, ClusterPlan, ClusterState, Peer, Problem, RouteKind, TUNNEL_DEVICE,
-    Underlay,
+    ActualState, Change, ClusterPlan, ClusterState, Families, ForwardFilters, Peer, PolicyRule,
+    Problem, RouteKind, TUNNEL_DEVICE, Underlay, find_firewalls, find_policy_rules,
 };
 
 /// A node's part in the cluster.
@@ -35,6 +35,8 @@ pub struct Status {
     pub missing: Vec<String>,
     /// What cannot be as the pools ask, and what to do.
     pub problems: Vec<String>,
+    /// What may keep packets from containers, and cannot be told for sure.
+    pub notes: Vec<String>,
 }
 
 /// An address that this node is registered with.
@@ -157,6 +159,27 @@ impl Status {
             ranges: ranges(inventory, plan, present, &of_routes),
             missing: others.into_iter().map(Change::to_string).collect(),
             problems: plan.problems.iter().map(Problem::to_string).collect(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Adds what other programs' rules do to packets of containers.
+    pub fn judge_foreign_rules(
+        &mut self,
+        inventory: &ClusterState,
+        filters: &ForwardFilters,
+        rules: &[PolicyRule],
+    ) {
+        let pools: Vec<IpNet> = inventory.pools.values().map(|pool| pool.cidr).collect();
+        let own = self.addresses.iter().map(|it| IpNet::from(it.address.addr()));
+        let sources: Vec<IpNet> = pools.iter().copied().chain(own).collect();
+        let has = |ipv4: bool| pools.iter().any(|pool| pool.addr().is_ipv4() == ipv4);
+        let families = Families { ipv4: has(true), ipv6: has(false) };
+        let mut found = find_firewalls(filters, families);
+        found.extend(find_policy_rules(rules, &sources, &pools));
+        for problem in found {
+            let list = if problem.is_certain() { &mut self.problems } else { &mut self.notes };
+            list.push(problem.to_string());
         }
     }
 

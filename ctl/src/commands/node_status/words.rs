@@ -25,6 +25,7 @@ pub fn text(status: &Status, style: Style) -> String {
     }
     text.push_str(&list("The kernel needs besides routes", &status.missing, style));
     text.push_str(&list("Problems", &status.problems, style));
+    text.push_str(&list("Notes", &status.notes, style));
     text
 }
 
