@@ -192,6 +192,9 @@ pub enum CtlCommand {
     /// See how addresses are used, repair and change it
     #[command(subcommand)]
     Ipam(IpamCommand),
+    /// Back the datastore up, or restore it from a backup
+    #[command(subcommand)]
+    Datastore(DatastoreCommand),
     /// Run this node's agent, see what it does, or give a node another name
     #[command(subcommand)]
     Node(NodeCommand),
@@ -249,6 +252,15 @@ pub enum IpamCommand {
     Configure(commands::ipam_configure::ConfigureArgs),
     /// Take back empty blocks, and what belongs to hosts that are gone
     Reclaim(commands::ipam_reclaim::ReclaimArgs),
+}
+
+/// The commands about the datastore as a whole.
+#[derive(Debug, Subcommand)]
+pub enum DatastoreCommand {
+    /// Write a backup of the embedded datastore, while it is in use
+    Backup(commands::datastore_backup::BackupArgs),
+    /// Replace what is in the embedded datastore with a backup
+    Restore(commands::datastore_restore::RestoreArgs),
 }
 
 /// The commands about this node.

@@ -258,6 +258,9 @@ fn run(cli: Cli) -> Result<String, Failure> {
         node::run::run(arguments, &location, &directory, name)?;
         return Ok(String::new());
     }
+    if let CtlCommand::Datastore(command) = &cli.command {
+        return runtime.block_on(commands::run_on_whole(command, &location, &process));
+    }
     let missing = missing_file(&location.configuration);
     let creates = cli.command.creates();
     let is_empty = missing.is_some() && (!creates || commands::is_dry_run(&cli.command));

@@ -233,6 +233,15 @@ pub trait Datastore: Send + Sync {
         Ok(())
     }
 
+    /// Puts the store itself in order: now and then, and after much was changed. One in a
+    /// file moves its log into the file.
+    ///
+    /// # Errors
+    /// As [`Datastore::commit`]; nothing is lost then.
+    async fn maintain(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Reads one key.
     ///
     /// # Errors

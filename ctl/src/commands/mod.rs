@@ -4,6 +4,8 @@ pub mod apply;
 mod change;
 pub mod completion;
 pub mod create;
+pub mod datastore_backup;
+pub mod datastore_restore;
 pub mod delete;
 mod dry_run;
 pub mod get;
@@ -34,7 +36,8 @@ pub use dry_run::is_dry_run;
 use clap::CommandFactory;
 use weir_common::resources::{Kind, Resource};
 
-use crate::cli::{Cli, CtlCommand, IpamCommand, NodeCommand};
+use crate::cli::{Cli, CtlCommand, DatastoreCommand, IpamCommand, NodeCommand};
+use crate::location::Location;
 use crate::session::{CommandResult, Failure, HostEnvironment, Session};
 use crate::store::{self, StoreError};
 
@@ -63,6 +66,23 @@ pub async fn run_offline(
     }
 }
 
+/// Runs a command on the datastore as a whole.
+///
+/// # Errors
+/// [`Failure`] as for [`run`].
+pub async fn run_on_whole(
+    command: &DatastoreCommand,
+    location: &Location,
+    environment: &dyn HostEnvironment,
+) -> CommandResult {
+    match command {
+        DatastoreCommand::Backup(arguments) => datastore_backup::run(arguments, location).await,
+        DatastoreCommand::Restore(arguments) => {
+            datastore_restore::run(arguments, location, environment).await
+        }
+    }
+}
+
 /// Runs a command on the datastore of the session.
 async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
     match command {
@@ -75,7 +95,7 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         CtlCommand::Delete(arguments) => delete::run(arguments, session).await,
         CtlCommand::Get(arguments) => get::run(arguments, session).await,
         // Run before a datastore is opened: see `crate::run`.
-        CtlCommand::Node(NodeCommand::Run(_)) => Ok(String::new()),
+        CtlCommand::Node(NodeCommand::Run(_)) | CtlCommand::Datastore(_) => Ok(String::new()),
         CtlCommand::Ipam(command) => run_ipam(command, session).await,
         CtlCommand::Node(NodeCommand::Status(arguments)) => {
             node_status::run(arguments, session).await

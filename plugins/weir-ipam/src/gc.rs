@@ -93,6 +93,9 @@ impl Ipam<'_> {
             collect(self.datastore.as_ref(), &collection, CollectScope::AllBlocks, &claim);
         let collected = collecting.await;
         self.log_collected(&collected, "its attachment is gone");
+        if let Err(error) = self.datastore.maintain().await {
+            tracing::debug!(%error, "the datastore is put in order by a later call");
+        }
         let errors = collected.errors.into_iter().map(Error::from);
         let addresses = collected.released.into_iter().map(|(address, _)| address).collect();
         Ok((addresses, Error::joined(errors)))

@@ -4,13 +4,10 @@
 //! if another process was quicker: no process ever sees a half-made one, and no
 //! lock is needed.
 
-use std::collections::hash_map::RandomState;
-use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -20,6 +17,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::FileFailure;
+use super::log;
+use super::names::{beside, random};
 
 /// The version of the schema that this program reads and writes (SQLite's
 /// `user_version`).
@@ -27,12 +26,6 @@ pub const SCHEMA_VERSION: i32 = 1;
 
 /// Marks the file as Weir's (SQLite's `application_id`): "Weir" in ASCII.
 const APPLICATION_ID: i32 = 0x5765_6972;
-
-/// The size in bytes from which on a commit moves the log into the database
-/// and empties it. A process that comes first after all others ended reads the
-/// whole log, so a short one makes opening quick; each emptying waits for the
-/// disk, so a long one makes commits quick.
-const LONG_LOG: u64 = 128 * 4096;
 
 /// - `entries`: what is there now. Keys are BLOBs, so that they compare byte
 ///   by byte, as in etcd.
@@ -62,8 +55,12 @@ pub(super) fn open(path: &Path) -> Result<Connection, FileFailure> {
         }
         result => result?,
     };
-    check(&connection)?;
-    Ok(connection)
+    check(connection, path)
+}
+
+/// Opens the database that is now at `path`.
+pub(super) fn open_existing(path: &Path) -> Result<Connection, FileFailure> {
+    check(connect(path).map_err(|error| explain(path, error))?, path)
 }
 
 fn cannot_open(error: &rusqlite::Error) -> bool {
@@ -83,29 +80,25 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 
 /// Checks that the file is one that this program can use, and sets what holds
 /// for this connection only.
-fn check(connection: &Connection) -> Result<(), FileFailure> {
+fn check(mut connection: Connection, path: &Path) -> Result<Connection, FileFailure> {
+    check_kind(&connection)?;
+    // With the write-ahead log, NORMAL never damages the database; after a
+    // power failure the last commits may be missing.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // Done by `log`.
+    integer(&connection, "PRAGMA wal_autocheckpoint = 0")?;
+    log::check(&mut connection, path)?;
+    Ok(connection)
+}
+
+/// Checks that the file is Weir's, and not a later Weir's.
+pub(super) fn check_kind(connection: &Connection) -> Result<(), FileFailure> {
     let found = integer(connection, "PRAGMA user_version")?;
     if integer(connection, "PRAGMA application_id")? != APPLICATION_ID {
         return Err(FileFailure::Foreign);
     }
     if found > SCHEMA_VERSION {
         return Err(FileFailure::Newer { found, known: SCHEMA_VERSION });
-    }
-    // With the write-ahead log, NORMAL never damages the database; after a
-    // power failure the last commits may be missing.
-    connection.pragma_update(None, "synchronous", "NORMAL")?;
-    // SQLite's own way never empties the log if no process outlives another.
-    integer(connection, "PRAGMA wal_autocheckpoint = 0")?;
-    Ok(())
-}
-
-/// Moves the log of the database at `path` into it and empties the log, if it
-/// is long and no other process is using it at this moment; else a later
-/// commit will.
-pub(super) fn empty_long_log(connection: &Connection, path: &Path) -> rusqlite::Result<()> {
-    let length = fs::metadata(beside(path, "-wal")).map_or(0, |log| log.len());
-    if length >= LONG_LOG {
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     }
     Ok(())
 }
@@ -130,7 +123,7 @@ fn make(path: &Path) -> Result<(), FileFailure> {
     make_directory(path)
         .map_err(|source| FileFailure::File { what: "make the directory", source })?;
     check_for_orphaned_log(path)?;
-    let draft = beside(path, &format!(".new-{:016x}", RandomState::new().build_hasher().finish()));
+    let draft = beside(path, &format!(".new-{:016x}", random()));
     let result = write_draft(&draft).and_then(|()| publish(&draft, path));
     for suffix in ["", "-wal", "-shm", "-journal"] {
         // Whatever is left of the draft is of no use; after success, nothing.
@@ -172,8 +165,9 @@ fn write_draft(draft: &Path) -> Result<(), FileFailure> {
         return Err(FileFailure::NoSharedMemory);
     }
     connection.execute_batch(&format!(
-        "BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID};
-         PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        "BEGIN; {SCHEMA} {tables} PRAGMA application_id = {APPLICATION_ID};
+         PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;",
+        tables = log::TABLES
     ))?;
     // Closing moves the log into the file, flushes it and removes the log.
     connection.close().map_err(|(_, error)| FileFailure::Sqlite(error))
@@ -181,7 +175,7 @@ fn write_draft(draft: &Path) -> Result<(), FileFailure> {
 
 /// Creates a file with mode 0600 whatever the umask: never wider, and not
 /// narrower in the end. SQLite gives its other files the same mode.
-fn create_private(path: &Path) -> io::Result<File> {
+pub(super) fn create_private(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
@@ -196,12 +190,6 @@ fn publish(draft: &Path, path: &Path) -> Result<(), FileFailure> {
             Err(FileFailure::File { what: "name the new database", source: errno.into() })
         }
     }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
 }
 
 #[cfg(test)]

@@ -5,23 +5,32 @@
 //! for another process's lock is asynchronous. A Tokio runtime with its I/O
 //! and time drivers is needed.
 
+mod copy;
 mod error;
 mod file;
+mod log;
+mod names;
 mod queries;
+mod room;
 mod watch;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::time::Instant;
 use weir_common::datastore::{
     Datastore, Error, Outcome, Page, Revision, Selection, Snapshot, Tally, Transaction, Watch,
 };
 
 use crate::request;
+use error::FileFailure;
+use room::Obstacle;
+
+pub use copy::Copied;
 pub use file::SCHEMA_VERSION;
 pub use queries::{HISTORY_KEPT, HISTORY_SLACK};
 
@@ -32,6 +41,10 @@ pub const DEFAULT_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The shortest and the longest pause between two attempts to get a lock.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(5));
 
+/// How long the file that is open is trusted to be the one at its path, where nothing is
+/// written.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// A SQLite file. Clones share one connection; each process opens its own.
 #[derive(Clone)]
 pub struct Embedded {
@@ -39,9 +52,19 @@ pub struct Embedded {
 }
 
 struct Shared {
-    connection: Mutex<Connection>,
+    opened: Mutex<OpenFile>,
     path: PathBuf,
     lock_timeout: Duration,
+}
+
+/// A connection, and the files that it has open.
+struct OpenFile {
+    connection: Connection,
+    files: FileIdentity,
+    /// When they were last the ones at the path.
+    looked: Instant,
+    /// How often the path was opened before.
+    number: u64,
 }
 
 impl Embedded {
@@ -50,9 +73,9 @@ impl Embedded {
     ///
     /// # Errors
     /// [`Error::Unavailable`] if it stays locked for [`DEFAULT_LOCK_TIMEOUT`],
-    /// [`Error::Denied`] if this process may not use it, [`Error::Failed`] if
-    /// the file is not a database of Weir's, is damaged, or was made by a newer
-    /// Weir.
+    /// [`Error::Denied`] if this process may not use it, [`Error::Unwritable`] if its file
+    /// system is full or read-only and it has to be made, [`Error::Failed`] if the file is
+    /// not a database of Weir's, is damaged, was made by a newer Weir, or lacks its log.
     pub async fn open(path: &Path) -> Result<Self, Error> {
         Self::open_with_lock_timeout(path, DEFAULT_LOCK_TIMEOUT).await
     }
@@ -69,32 +92,121 @@ impl Embedded {
         let connection = retry_while_locked(lock_timeout, || file::open(path))
             .await
             .map_err(|failure| failure.into_error(path))?;
-        let shared =
-            Shared { connection: Mutex::new(connection), path: path.to_owned(), lock_timeout };
+        let opened = OpenFile {
+            connection,
+            files: FileIdentity::of(path),
+            looked: Instant::now(),
+            number: 0,
+        };
+        let shared = Shared { opened: Mutex::new(opened), path: path.to_owned(), lock_timeout };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Writes the datastore as it is at one moment to a new file (mode 0600), while others go
+    /// on with it. The file appears whole, or not at all.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`], about the new file; there is one of that name.
+    pub async fn back_up(&self, to: &Path) -> Result<Copied, Error> {
+        // So that a mere copy of the file lacks little, too. What does not work now will later.
+        let _ = self.maintain().await;
+        let attempt = || copy::back_up(&self.opened().connection, to);
+        let copied = retry_while_locked(self.shared.lock_timeout, attempt).await;
+        copied.map_err(|failure| failure.into_error(to))
+    }
+
+    /// Replaces all that is in the datastore with a backup, in one transaction: other
+    /// processes see one change of every key, in another history. By `force` also what is
+    /// not empty, and from a file whose log is missing.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`], about the backup; it is damaged; the datastore is not empty.
+    pub async fn restore(&self, from: &Path, force: bool) -> Result<Copied, Error> {
+        let content = copy::read(from, force).map_err(|failure| failure.into_error(from))?;
+        let restore = |connection: &mut Connection| copy::restore(connection, &content, force);
+        let copied = self.run_after(Duration::ZERO, restore).await?;
+        let _ = self.maintain().await;
+        Ok(copied)
     }
 
     /// Runs one whole SQLite transaction, again and again while others hold
     /// the lock. That is safe: a transaction that met a lock changed nothing.
-    async fn run<T>(
+    async fn run<T, E: Into<FileFailure>>(
         &self,
-        work: impl Fn(&mut Connection) -> rusqlite::Result<T> + Send,
+        work: impl Fn(&mut Connection) -> Result<T, E> + Send,
+    ) -> Result<T, Error> {
+        self.run_after(LOOK_AGAIN, work).await
+    }
+
+    /// As [`Embedded::run`], on the file that was at the path no longer than `trusted` ago.
+    async fn run_after<T, E: Into<FileFailure>>(
+        &self,
+        trusted: Duration,
+        work: impl Fn(&mut Connection) -> Result<T, E> + Send,
     ) -> Result<T, Error> {
         let attempt = || {
-            let mut connection =
-                self.shared.connection.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut connection).map_err(error::FileFailure::from)
+            let mut opened = self.opened();
+            opened.look(&self.shared.path, trusted)?;
+            work(&mut opened.connection).map_err(Into::into)
         };
         retry_while_locked(self.shared.lock_timeout, attempt)
             .await
             .map_err(|failure| failure.into_error(&self.shared.path))
     }
+
+    fn opened(&self) -> MutexGuard<'_, OpenFile> {
+        self.shared.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells one file at the path from another that took its place.
+    fn opening(&self) -> u64 {
+        self.opened().number
+    }
+
+    /// Empties the log after a commit, if it is long; the commit stands, whatever becomes of
+    /// this.
+    fn empty_long_log(&self) {
+        let _ = log::empty_if_long(&mut self.opened().connection, &self.shared.path);
+    }
+}
+
+impl OpenFile {
+    /// Opens the file that has taken the place of the open one, if one has.
+    fn look(&mut self, path: &Path, trusted: Duration) -> Result<(), FileFailure> {
+        if self.looked.elapsed() < trusted {
+            return Ok(());
+        }
+        if FileIdentity::of(path) != self.files {
+            // First the old one is closed: what it has of the log in memory is not the new one's.
+            self.connection = Connection::open_in_memory()?;
+            self.connection = match file::open_existing(path) {
+                Err(_) if !path.exists() => return Err(FileFailure::Gone),
+                opened => opened?,
+            };
+            self.files = FileIdentity::of(path);
+            self.number += 1;
+        }
+        self.looked = Instant::now();
+        Ok(())
+    }
+}
+
+/// Device and inode of the database and of its log.
+#[derive(PartialEq, Eq)]
+struct FileIdentity([Option<(u64, u64)>; 2]);
+
+impl FileIdentity {
+    fn of(path: &Path) -> Self {
+        let identity =
+            |path: PathBuf| std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        Self([path.to_owned(), names::beside(path, "-wal")].map(identity))
+    }
 }
 
 async fn retry_while_locked<T>(
     limit: Duration,
-    attempt: impl Fn() -> Result<T, error::FileFailure>,
-) -> Result<T, error::FileFailure> {
+    attempt: impl Fn() -> Result<T, FileFailure>,
+) -> Result<T, FileFailure> {
     let mut started = None;
     let (mut pause, longest) = PAUSES;
     loop {
@@ -126,14 +238,42 @@ impl Datastore for Embedded {
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
-        request::check(&transaction, &self.shared.path.display().to_string())?;
-        let outcome = self.run(|connection| queries::commit(connection, &transaction)).await?;
+        let path = &self.shared.path;
+        request::check(&transaction, &path.display().to_string())?;
+        let may_grow = room::obstacle(path) != Some(Obstacle::Full);
+        let commit = |connection: &mut Connection| {
+            match queries::commit(connection, &transaction, may_grow) {
+                // The log's own place can be used again.
+                Err(FileFailure::Sqlite(error))
+                    if error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+                        && log::empty(connection, path)? =>
+                {
+                    queries::commit(connection, &transaction, may_grow)
+                }
+                outcome => outcome,
+            }
+        };
+        let outcome = self.run_after(Duration::ZERO, commit).await?;
         if matches!(outcome, Outcome::Committed(_)) {
-            let connection = self.shared.connection.lock().unwrap_or_else(PoisonError::into_inner);
-            // The commit stands, whatever becomes of this.
-            let _ = file::empty_long_log(&connection, &self.shared.path);
+            self.empty_long_log();
         }
         Ok(outcome)
+    }
+
+    async fn check_writable(&self) -> Result<(), Error> {
+        self.run(queries::check_writable).await?;
+        match room::obstacle(&self.shared.path) {
+            None => Ok(()),
+            Some(obstacle) => Err(Error::Unwritable {
+                location: self.shared.path.display().to_string(),
+                reason: obstacle.reason(&self.shared.path),
+            }),
+        }
+    }
+
+    async fn maintain(&self) -> Result<(), Error> {
+        // With another process in the way, it is done the next time.
+        self.run(|it| log::empty_if_used(it, &self.shared.path)).await.map(drop)
     }
 
     async fn watch(&self, prefixes: &[String], after: Revision) -> Result<Box<dyn Watch>, Error> {

@@ -6,6 +6,7 @@ use weir_common::datastore::{
     Transaction, Write,
 };
 
+use super::error::FileFailure;
 use crate::request::range_end;
 
 /// How many of the latest revisions a watch can always go back.
@@ -19,8 +20,8 @@ pub(super) const CHANGES_PER_REVISION: i64 = 256;
 
 /// What became of a look into the history.
 pub(super) enum ChangesSince {
-    /// The changes, and the revision up to which these are all.
-    Known(Vec<Event>, Revision),
+    /// The changes, the revision up to which these are all, and the history.
+    Known(Vec<Event>, Revision, History),
     /// Some of them are forgotten.
     Forgotten,
 }
@@ -56,7 +57,7 @@ pub(super) fn list(
     entries.truncate(limit);
     let next = entries.last().filter(|_| !complete).map(|entry| entry.key.clone());
     let revision = state(&transaction)?.revision;
-    Ok(Page { entries, next, revision, history: History::default() })
+    Ok(Page { entries, next, revision, history: history(&transaction)? })
 }
 
 pub(super) fn tally(
@@ -78,13 +79,16 @@ pub(super) fn tally(
         newer |= newest.is_some_and(|newest| newest > after.0);
     }
     let revision = state(&transaction)?.revision;
-    Ok(Tally { counts, newer, revision, history: History::default() })
+    Ok(Tally { counts, newer, revision, history: history(&transaction)? })
 }
 
+/// Applies the writes if the comparisons hold. Where the store must not grow, only those that
+/// make it smaller.
 pub(super) fn commit(
     connection: &mut Connection,
     request: &Transaction,
-) -> rusqlite::Result<Outcome> {
+    may_grow: bool,
+) -> Result<Outcome, FileFailure> {
     // Taking the write lock first: a transaction that began by reading could
     // not go on to write if another process wrote in between.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -92,6 +96,9 @@ pub(super) fn commit(
         if !holds(&transaction, compare)? {
             return Ok(Outcome::Conflict);
         }
+    }
+    if !may_grow && growth(&transaction, &request.writes)? > 0 {
+        return Err(FileFailure::Full);
     }
     let last = state(&transaction)?;
     let revision = Revision(last.revision.0 + 1);
@@ -109,7 +116,37 @@ pub(super) fn commit(
     Ok(Outcome::Committed(revision))
 }
 
-/// All changes under the prefixes after a revision.
+/// By how many bytes these writes make the values together larger.
+fn growth(connection: &Connection, writes: &[Write]) -> rusqlite::Result<i64> {
+    let mut growth = 0;
+    for write in writes {
+        let before: Option<i64> = connection
+            .prepare_cached("SELECT length(value) FROM entries WHERE key = ?1")?
+            .query_row([write.key().as_bytes()], |row| row.get(0))
+            .optional()?;
+        let after = match write {
+            Write::Put { value, .. } => i64::try_from(value.len()).unwrap_or(i64::MAX),
+            Write::Delete { .. } => 0,
+        };
+        growth += after - before.unwrap_or_default();
+    }
+    Ok(growth)
+}
+
+/// Takes the write lock and gives it back: what cannot be written says so.
+pub(super) fn check_writable(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)?.rollback()
+}
+
+/// Which history the database belongs to.
+fn history(connection: &Connection) -> rusqlite::Result<History> {
+    let origin: i64 =
+        connection.prepare_cached("SELECT id FROM origin")?.query_row([], |row| row.get(0))?;
+    Ok(History { cluster: origin.unsigned_abs(), term: 0 })
+}
+
+/// All changes under the prefixes after a revision, in the history of `origin`; in the
+/// present one, which is then answered too, without.
 ///
 /// Takes the write lock although it writes nothing: whoever was woken by a
 /// writer's change of the log would otherwise read before that writer has made
@@ -118,10 +155,12 @@ pub(super) fn changes(
     connection: &mut Connection,
     prefixes: &[String],
     after: Revision,
+    origin: Option<History>,
 ) -> rusqlite::Result<ChangesSince> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let state = state(&transaction)?;
-    if after < state.compacted {
+    let (state, history) = (state(&transaction)?, history(&transaction)?);
+    let is_other = origin.is_some_and(|origin| origin != history);
+    if is_other || after < state.compacted {
         return Ok(ChangesSince::Forgotten);
     }
     let mut statement = transaction
@@ -135,7 +174,7 @@ pub(super) fn changes(
                 .map_or(true, |event| prefixes.iter().any(|prefix| event.key().starts_with(prefix)))
         })
         .collect::<rusqlite::Result<_>>()?;
-    Ok(ChangesSince::Known(events, state.revision))
+    Ok(ChangesSince::Known(events, state.revision, history))
 }
 
 struct HistoryState {
@@ -256,6 +295,13 @@ fn write_one(
     Ok(1)
 }
 
+/// Removes history beyond the last `kept` revisions.
+pub(super) fn forget_history(connection: &Connection, kept: i64) -> rusqlite::Result<()> {
+    let state = state(connection)?;
+    let last_forgotten = state.revision.0 - kept;
+    if last_forgotten > state.compacted.0 { forget(connection, last_forgotten) } else { Ok(()) }
+}
+
 /// Removes history beyond what is kept, many revisions at a time.
 fn forget_old_history(
     connection: &Connection,
@@ -266,6 +312,10 @@ fn forget_old_history(
     if last_forgotten - compacted.0 < HISTORY_SLACK {
         return Ok(());
     }
+    forget(connection, last_forgotten)
+}
+
+fn forget(connection: &Connection, last_forgotten: i64) -> rusqlite::Result<()> {
     connection
         .prepare_cached("DELETE FROM history WHERE id < ?1")?
         .execute([(last_forgotten + 1) * CHANGES_PER_REVISION])?;

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use rusqlite::Connection;
 use tokio::io::unix::AsyncFd;
-use weir_common::datastore::{Error, Event, Revision, Watch};
+use weir_common::datastore::{Error, Event, History, Revision, Watch};
 
 use super::Embedded;
 use super::error::FileFailure;
@@ -24,6 +25,10 @@ pub(super) struct EmbeddedWatch {
     datastore: Embedded,
     prefixes: Vec<String>,
     after: Revision,
+    /// The history that is watched, once it has been looked at.
+    history: Option<History>,
+    /// Which opening of the file it goes by.
+    opening: u64,
     log: LogObserver,
 }
 
@@ -36,7 +41,8 @@ impl EmbeddedWatch {
         // From now on nothing is missed; the first look is taken afterwards.
         let log = LogObserver::new(&datastore.shared.path)
             .map_err(|source| failed(&datastore.shared.path, source))?;
-        Ok(Self { datastore, prefixes, after, log })
+        let opening = datastore.opening();
+        Ok(Self { datastore, prefixes, after, history: None, opening, log })
     }
 }
 
@@ -44,10 +50,16 @@ impl EmbeddedWatch {
 impl Watch for EmbeddedWatch {
     async fn next(&mut self) -> Result<Vec<Event>, Error> {
         loop {
-            let (prefixes, after) = (&self.prefixes, self.after);
-            let changes = self.datastore.run(|it| queries::changes(it, prefixes, after)).await?;
-            let ChangesSince::Known(events, revision) = changes else {
-                return Err(Error::Compacted { after });
+            let (prefixes, after, history) = (&self.prefixes, self.after, self.history);
+            let look = |it: &mut Connection| queries::changes(it, prefixes, after, history);
+            let changes = self.datastore.run(look).await?;
+            let is_replaced = self.datastore.opening() != self.opening;
+            let (events, revision) = match changes {
+                ChangesSince::Known(events, revision, history) if !is_replaced => {
+                    self.history = Some(history);
+                    (events, revision)
+                }
+                _ => return Err(Error::Compacted { after }),
             };
             self.after = after.max(revision);
             if !events.is_empty() {
@@ -65,10 +77,11 @@ fn failed(path: &Path, source: io::Error) -> Error {
     FileFailure::File { what: "watch the database's directory", source }.into_error(path)
 }
 
-/// Tells when a database's log was written.
+/// Tells when a database or its log was written or replaced.
 struct LogObserver {
     inotify: AsyncFd<Descriptor>,
-    name: OsString,
+    /// The database, which may be replaced, and its log.
+    names: [OsString; 2],
 }
 
 /// An inotify instance as Tokio wants it.
@@ -96,14 +109,16 @@ impl LogObserver {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        let of_interest = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE;
+        let of_interest =
+            AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
         inotify.add_watch(&directory, of_interest)?;
-        let mut name = database.file_name().unwrap_or_default().to_owned();
-        name.push("-wal");
-        Ok(Self { inotify: register(Descriptor(inotify))?, name })
+        let name = database.file_name().unwrap_or_default().to_owned();
+        let mut log = name.clone();
+        log.push("-wal");
+        Ok(Self { inotify: register(Descriptor(inotify))?, names: [name, log] })
     }
 
-    /// Waits until the log has been written since the last call. Several
+    /// Waits until one of them has been written since the last call. Several
     /// writes in between count once.
     async fn changed(&self) -> io::Result<()> {
         loop {
@@ -111,7 +126,8 @@ impl LogObserver {
             match self.inotify.get_ref().0.read_events() {
                 Ok(events) => {
                     // No name means that the kernel's queue overflowed.
-                    if events.iter().any(|it| it.name.as_ref().is_none_or(|it| *it == self.name)) {
+                    let is_ours = |name: &OsString| self.names.contains(name);
+                    if events.iter().any(|it| it.name.as_ref().is_none_or(is_ours)) {
                         return Ok(());
                     }
                 }
