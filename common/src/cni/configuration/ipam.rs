@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::super::arguments::Arguments;
 use super::super::error::{Code, Error};
 use super::super::result::CniRoute;
-use super::value::{invalid, parse_address, parse_mac, parse_prefix, read_flag};
+use super::value::{absolute, invalid, parse_address, parse_mac, parse_prefix, read_flag};
 use super::written::{Requested, WrittenConfiguration, WrittenIpam};
 use crate::ipam::assign::Want;
 use crate::ipam::{Family, PoolReference};
@@ -102,7 +102,7 @@ impl WrittenConfiguration {
         let mut addresses = self.addresses(arguments)?;
         let mut asked = BTreeSet::new();
         addresses.retain(|address| asked.insert(*address));
-        let lock_file = self.ipam_lock_file.clone();
+        let lock_file = absolute("ipam_lock_file", self.ipam_lock_file.as_deref())?;
         Ok(Some(IpamConfiguration {
             wants: ipam.wants(addresses)?,
             gateways: ipam.gateways()?,

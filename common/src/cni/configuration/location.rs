@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::super::error::Error;
-use super::value::{invalid, unsupported};
+use super::value::{absolute, invalid, unsupported};
 use super::written::WrittenConfiguration;
 use crate::datastore::{
     self, ENDPOINT_FORM, EtcdConfiguration, HIDDEN_ENDPOINT, Pem, may_hold_password,
@@ -11,6 +11,7 @@ use crate::datastore::{
 
 impl WrittenConfiguration {
     pub(super) fn datastore(&self) -> Result<datastore::DatastoreConfiguration, Error> {
+        self.refuse_relative_paths()?;
         if let Some(service) = &self.etcd_discovery_srv
             && self.etcd_endpoints.is_none()
         {
@@ -28,9 +29,22 @@ impl WrittenConfiguration {
         }
     }
 
+    fn refuse_relative_paths(&self) -> Result<(), Error> {
+        for (key, path) in [
+            ("datastore_path", &self.datastore_path),
+            ("etcd_ca_cert_file", &self.etcd_ca_cert_file),
+            ("etcd_cert_file", &self.etcd_cert_file),
+            ("etcd_key_file", &self.etcd_key_file),
+        ] {
+            absolute(key, path.as_deref())?;
+        }
+        Ok(())
+    }
+
     fn embedded(&self) -> datastore::DatastoreConfiguration {
         self.datastore_path
             .as_ref()
+            .filter(|path| !path.as_os_str().is_empty())
             .map_or_else(datastore::DatastoreConfiguration::default, |path| {
                 datastore::DatastoreConfiguration::Embedded { path: path.clone() }
             })

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::super::error::Error;
-use super::value::invalid;
+use super::value::{absolute, invalid};
 use super::written::{WrittenConfiguration, decode};
 
 /// How large a log file may become in MB, where the configuration does not say.
@@ -83,14 +83,9 @@ impl WrittenConfiguration {
     }
 
     fn log_file(&self) -> Result<Option<LogFile>, Error> {
-        let Some(path) = self.log_file_path.clone().filter(|path| !path.as_os_str().is_empty())
-        else {
+        let Some(path) = absolute("log_file_path", self.log_file_path.as_deref())? else {
             return Ok(None);
         };
-        if !path.is_absolute() {
-            let path = path.display().to_string();
-            return Err(invalid("log_file_path", &path, "write a path that begins with '/'"));
-        }
         let megabytes = match self.log_file_max_size {
             None | Some(0) => DEFAULT_LOG_MEGABYTES,
             Some(megabytes) => megabytes,

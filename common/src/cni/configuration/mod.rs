@@ -37,7 +37,9 @@ use value::{check_mtu, source_check};
 use written::{WrittenConfiguration, decode, without_meaning};
 
 /// The keys that DEL goes by, besides those of the datastore and the node's name.
-const FOR_REMOVAL: [&str; 2] = ["ipam", "ipam_lock_file"];
+const FOR_REMOVAL: [&str; 2] = ["ipam", LOCK_FILE];
+
+const LOCK_FILE: &str = "ipam_lock_file";
 
 /// The keys that say how the node's name is found.
 const NODE_NAME: [&str; 4] = ["hostname", "nodename", "nodename_file", "nodename_file_optional"];
@@ -244,6 +246,11 @@ fn needed(json: &Map<String, Value>, more: &[&str]) -> Map<String, Value> {
     let mut needed = json.clone();
     needed.retain(|key, value| {
         let is_needed = || {
+            // As one of the wrong type: without it the lock is the default one.
+            let is_relative = |path: &str| !path.is_empty() && !path.starts_with('/');
+            if key == LOCK_FILE && value.as_str().is_some_and(is_relative) {
+                return false;
+            }
             [&FOR_REMOVAL[..], &NODE_NAME, more].iter().any(|keys| keys.contains(&key.as_str()))
                 || is_of_datastore(key)
         };

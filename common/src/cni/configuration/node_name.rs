@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::super::environment::is_identifier;
 use super::super::error::Error;
-use super::value::invalid;
+use super::value::{absolute, invalid};
 use super::written::WrittenConfiguration;
 
 /// How the node's name is found.
@@ -29,9 +29,9 @@ impl WrittenConfiguration {
             }
             return Ok(NodeName::Given(name));
         }
-        Ok(match &self.nodename_file {
-            Some(file) if !self.nodename_file_optional => NodeName::File(file.clone()),
-            file => NodeName::Search(file.clone()),
+        Ok(match absolute("nodename_file", self.nodename_file.as_deref())? {
+            Some(file) if !self.nodename_file_optional => NodeName::File(file),
+            file => NodeName::Search(file),
         })
     }
 }

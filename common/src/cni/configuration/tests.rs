@@ -161,7 +161,10 @@ fn what_is_mistyped_does_not_stand_in_the_way_of_removal() {
             assert!(error.code == code && error.message.contains("ipam"), "{error}");
         }
     }
-    for configuration in both(json!({"ipam": ipam, "ipam_lock_file": 3, "type": 3})) {
+    let relative = both(json!({"ipam": ipam, "ipam_lock_file": "here", "type": 3}));
+    for configuration in
+        both(json!({"ipam": ipam, "ipam_lock_file": 3, "type": 3})).into_iter().chain(relative)
+    {
         assert_eq!(configuration.require_ipam().unwrap().lock_file, None);
         assert_eq!(configuration.main_plugin, "");
     }
@@ -288,6 +291,17 @@ fn what_is_wrong_is_named() {
             "etcd_password",
         ),
         (json!({"log_file_path": "here"}), Code::InvalidConfiguration, "log_file_path", "here"),
+        (json!({"datastore_path": "a.db"}), Code::InvalidConfiguration, "datastore_path", "a.db"),
+        (
+            json!({"ipam": {"type": "weir-ipam"}, "ipam_lock_file": "l"}),
+            Code::InvalidConfiguration,
+            "ipam_lock_file",
+            "'/'",
+        ),
+        (json!({"nodename_file": "./n"}), Code::InvalidConfiguration, "nodename_file", "./n"),
+        (json!({"etcd_ca_cert_file": "ca"}), Code::InvalidConfiguration, "etcd_ca_cert_file", "ca"),
+        (json!({"etcd_cert_file": "c"}), Code::InvalidConfiguration, "etcd_cert_file", "c"),
+        (json!({"etcd_key_file": "k"}), Code::InvalidConfiguration, "etcd_key_file", "k"),
         (
             json!({"etcd_discovery_srv": "x.org"}),
             Code::UnsupportedField,

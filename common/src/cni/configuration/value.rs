@@ -1,6 +1,7 @@
 //! Single values.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -34,6 +35,17 @@ pub(super) fn read_flag(key: &str, flag: &Option<Flag>, default: bool) -> Result
             "false" => Ok(false),
             _ => Err(invalid(key, text, "write \"true\" or \"false\"")),
         },
+    }
+}
+
+/// Refuses a path that depends on the directory that the runtime is in; an empty one is none.
+pub(super) fn absolute(key: &str, path: Option<&Path>) -> Result<Option<PathBuf>, Error> {
+    match path.filter(|path| !path.as_os_str().is_empty()) {
+        Some(path) if !path.is_absolute() => {
+            let path = path.display().to_string();
+            Err(invalid(key, &path, "write a path that begins with '/'"))
+        }
+        path => Ok(path.map(Path::to_owned)),
     }
 }
 
