@@ -211,7 +211,7 @@ impl Kernel {
                 let index = indices.of(self, *side, link)?;
                 replaced.extend(self.add_route(step, (*side, index), route).await?);
             }
-            Step::EnsureNat(table) => return nft::ensure(table.as_ref()),
+            Step::EnsureNat(table) => return nft::ensure(table.as_ref()).await,
         }
         Ok(Before::Absent)
     }
@@ -223,7 +223,7 @@ impl Kernel {
                 None => Ok(()),
             },
             Undo::RestoreSysctl { side, key, value } => self.restore_sysctl(*side, key, value),
-            Undo::RestoreNat { listing } => nft::restore::<NatTable>(listing.as_deref()),
+            Undo::RestoreNat { listing } => nft::restore::<NatTable>(listing.as_deref()).await,
         }
     }
 }

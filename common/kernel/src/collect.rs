@@ -122,8 +122,8 @@ impl Kernel {
     ///
     /// # Errors
     /// nft is missing or refuses.
-    pub fn remove_nat(&self) -> Result<(), Error> {
-        nft::remove::<NatTable>()
+    pub async fn remove_nat(&self) -> Result<(), Error> {
+        nft::remove::<NatTable>().await
     }
 
     async fn remove_as_group(&self, links: &[OwnLink]) -> Result<(), Error> {

@@ -149,6 +149,17 @@ pub enum Error {
         /// What nft said, or why it could not be run.
         output: String,
     },
+    /// The program that installs tables of nftables does not come to an end.
+    #[error(
+        "{action}: the program nft took longer than {} s and was ended; see what holds it \
+         (another program with large rule sets?) and try again", limit.as_secs()
+    )]
+    NftTooSlow {
+        /// What was to be done.
+        action: String,
+        /// How long it was waited for.
+        limit: std::time::Duration,
+    },
     /// The kernel refused for another reason.
     #[error("{action}: {cause}")]
     Refused {

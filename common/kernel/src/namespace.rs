@@ -25,6 +25,10 @@ impl Namespace {
     /// # Errors
     /// There is nothing at `path`, it is not a namespace, or it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        // Opening a fifo waits for its other end.
+        if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(Error::NotANamespace { path: path.to_owned() });
+        }
         let namespace = netns_rs::get_from_path(path).map_err(|error| match error {
             netns_rs::Error::OpenNsError(_, cause) if is_missing(&cause) => {
                 Error::NamespaceMissing { path: path.to_owned() }

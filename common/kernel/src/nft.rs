@@ -5,10 +5,14 @@
 //! run directly: the crate `nftables` would discard what nft says when it
 //! fails.
 
-use std::io::{self, Write};
-use std::process::{Command, Output, Stdio};
+use std::io;
+use std::process::{Output, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+use tokio::time::timeout;
 use weir_common::network::{
     AllowedSources, Before, NatTable, NftTable, SourceFilter, TunnelFilter,
 };
@@ -20,6 +24,10 @@ use crate::nfnetlink::{FAMILY_HEADER, attribute, list, split_message};
 /// Where nft is looked for when PATH does not lead to it, as in a runtime's
 /// sparse environment.
 const NFT: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
+
+/// How long nft may take: a table of a thousand elements takes 20 ms. What it was told is one
+/// transaction, so that one that is killed has done all of it or nothing.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// Numbers of the kernel's netlink interface to nftables (`linux/netfilter/nfnetlink.h`,
 /// `nf_tables.h`).
@@ -79,9 +87,9 @@ impl Kernel {
     ///
     /// # Errors
     /// The filter is not installed, or the program nft refuses.
-    pub(crate) fn fill_source_filter(&self, sources: &AllowedSources) -> Result<(), Error> {
+    pub(crate) async fn fill_source_filter(&self, sources: &AllowedSources) -> Result<(), Error> {
         let action = "nft add element inet weir-sources";
-        install::<SourceFilter>(&SourceFilter::fill(sources), action)
+        install::<SourceFilter>(&SourceFilter::fill(sources), action).await
     }
 
     /// Sees to it that the filter of the tunnel is `wanted`, or that there is
@@ -90,14 +98,14 @@ impl Kernel {
     ///
     /// # Errors
     /// The program nft is missing, or refuses.
-    pub fn ensure_tunnel_filter(&self, wanted: Option<&TunnelFilter>) -> Result<(), Error> {
-        ensure(wanted).map(|_: Before| ())
+    pub async fn ensure_tunnel_filter(&self, wanted: Option<&TunnelFilter>) -> Result<(), Error> {
+        ensure(wanted).await.map(|_: Before| ())
     }
 }
 
 /// Sees to it that `wanted` is installed; without one, that a table of its name
 /// that is there is retired.
-pub(crate) fn ensure<T: NftTable>(wanted: Option<&T>) -> Result<Before, Error> {
+pub(crate) async fn ensure<T: NftTable>(wanted: Option<&T>) -> Result<Before, Error> {
     let rules = match listed(abi::GET_RULE, T::NAME, None) {
         Ok(rules) => rules,
         // A kernel without nftables has no table to remove; nft will say more
@@ -110,25 +118,25 @@ pub(crate) fn ensure<T: NftTable>(wanted: Option<&T>) -> Result<Before, Error> {
     if is_installed(wanted, &rules) {
         return Ok(Before::Same);
     }
-    let before = if rules.is_empty() { Before::Absent } else { Before::Was(listing::<T>()?) };
+    let before = if rules.is_empty() { Before::Absent } else { Before::Was(listing::<T>().await?) };
     let ruleset = wanted.map_or_else(T::removal, T::ruleset);
-    install::<T>(&ruleset, &format!("nft replace table inet {}", T::NAME))?;
+    install::<T>(&ruleset, &format!("nft replace table inet {}", T::NAME)).await?;
     Ok(before)
 }
 
 /// Removes the table; without one nothing is asked of nft.
-pub(crate) fn remove<T: NftTable>() -> Result<(), Error> {
+pub(crate) async fn remove<T: NftTable>() -> Result<(), Error> {
     // A kernel without nftables has no table to remove.
     match listed(abi::GET_TABLE, T::NAME, None) {
         Ok(tables) if !tables.is_empty() => {
-            install::<T>(&T::removal(), &format!("nft delete table inet {}", T::NAME))
+            install::<T>(&T::removal(), &format!("nft delete table inet {}", T::NAME)).await
         }
         _ => Ok(()),
     }
 }
 
 /// Puts the table back as `listing` has it, or removes it.
-pub(crate) fn restore<T: NftTable>(listing: Option<&str>) -> Result<(), Error> {
+pub(crate) async fn restore<T: NftTable>(listing: Option<&str>) -> Result<(), Error> {
     let action = format!("nft restore table inet {}", T::NAME);
     let Value::Object(mut document) = T::removal() else {
         return Ok(());
@@ -142,7 +150,7 @@ pub(crate) fn restore<T: NftTable>(listing: Option<&str>) -> Result<(), Error> {
         let objects = objects.filter(|object| object.get("metainfo").is_none());
         commands.extend(objects.map(|object| json!({ "add": object })));
     }
-    install::<T>(&Value::Object(document), &action)
+    install::<T>(&Value::Object(document), &action).await
 }
 
 /// Whether the rules are those of `wanted`: as many, and each with its
@@ -195,19 +203,22 @@ fn name_attribute(kind: u16, name: &str) -> Vec<u8> {
     attribute(kind, &[name.as_bytes(), &[0]].concat())
 }
 
-fn listing<T: NftTable>() -> Result<String, Error> {
+async fn listing<T: NftTable>() -> Result<String, Error> {
     let action = format!("nft list table inet {}", T::NAME);
-    let output = nft::<T>(&["-j", "list", "table", "inet", T::NAME], "", &action)?;
+    let output = nft::<T>(&["-j", "list", "table", "inet", T::NAME], "", &action).await?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn install<T: NftTable>(ruleset: &Value, action: &str) -> Result<(), Error> {
-    nft::<T>(&["-j", "-f", "-"], &ruleset.to_string(), action).map(|_| ())
+async fn install<T: NftTable>(ruleset: &Value, action: &str) -> Result<(), Error> {
+    nft::<T>(&["-j", "-f", "-"], &ruleset.to_string(), action).await.map(|_| ())
 }
 
-fn nft<T: NftTable>(arguments: &[&str], input: &str, action: &str) -> Result<Output, Error> {
+async fn nft<T: NftTable>(arguments: &[&str], input: &str, action: &str) -> Result<Output, Error> {
     for program in NFT {
-        let output = match run(program, arguments, input) {
+        let Ok(outcome) = timeout(LONGEST, run(program, arguments, input)).await else {
+            return Err(Error::NftTooSlow { action: action.to_owned(), limit: LONGEST });
+        };
+        let output = match outcome {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
             outcome => outcome.map_err(|cause| failed(action, &cause.to_string()))?,
         };
@@ -219,18 +230,20 @@ fn nft<T: NftTable>(arguments: &[&str], input: &str, action: &str) -> Result<Out
     Err(Error::NftMissing { reason: T::REASON, alternative: T::ALTERNATIVE })
 }
 
-fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
+/// Killed when it is given up.
+async fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         // nft that ends early says why by its status.
-        let _ = stdin.write_all(input.as_bytes());
+        let _ = stdin.write_all(input.as_bytes()).await;
     }
-    child.wait_with_output()
+    child.wait_with_output().await
 }
 
 fn failed(action: &str, output: &str) -> Error {

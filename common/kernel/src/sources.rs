@@ -19,7 +19,7 @@ impl Kernel {
         if self.has_source_filter().unwrap_or_default() {
             return Ok(());
         }
-        nft::ensure(Some(&SourceFilter))?;
+        nft::ensure(Some(&SourceFilter)).await?;
         let mut told = (!self.allows_more(None)).then(AllowedSources::new);
         loop {
             // A call may tell the filter of its container between a list and what follows
@@ -28,7 +28,7 @@ impl Kernel {
             if told.as_ref() == Some(&allowed) {
                 return Ok(());
             }
-            self.fill_source_filter(&allowed)?;
+            self.fill_source_filter(&allowed).await?;
             told = Some(allowed);
         }
     }
@@ -39,7 +39,7 @@ impl Kernel {
     /// # Errors
     /// The links cannot be listed, or the program nft refuses.
     pub async fn fill_allowed_sources(&self) -> Result<(), Error> {
-        self.fill_source_filter(&allowed_sources(&self.attachment_states().await?))
+        self.fill_source_filter(&allowed_sources(&self.attachment_states().await?)).await
     }
 
     /// Lets the container of `identity` send what it is allowed: from the addresses of each
@@ -56,7 +56,7 @@ impl Kernel {
         if is_allowed_no_more && !self.allows_more(Some(&identity.host_interface())) {
             return Ok(());
         }
-        self.fill_source_filter(&allowed)?;
+        self.fill_source_filter(&allowed).await?;
         for attachment in attachments.iter().filter(|it| it.is_checked && it.routed().ipv4) {
             let host = attachment.identity.host_interface();
             if allowed.iter().any(|(end, prefix)| *end == host && prefix.addr().is_ipv4()) {

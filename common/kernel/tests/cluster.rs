@@ -230,31 +230,31 @@ fn the_tunnel_filter_is_replaced_when_it_changes_and_apart_from_nat() {
         let kernel = Kernel::open().unwrap();
         // With the handles, which every replacement changes.
         let listing = || run("nft", &["-a", "list", "ruleset"]);
-        kernel.ensure_tunnel_filter(None).unwrap();
+        kernel.ensure_tunnel_filter(None).await.unwrap();
         assert_eq!(listing(), "");
         let pools = [NatPool { cidr: net("10.1.0.0/16"), nat_outgoing: true }];
         let _ = kernel.apply(&[Step::EnsureNat(NatTable::from_pools(&pools))]).await.unwrap();
         let nat = listing();
         let peers = |count: u32| (0..count).map(|number| Ipv4Addr::from(0x0a00_0001 + number));
-        kernel.ensure_tunnel_filter(Some(&filter(peers(0)))).unwrap();
-        kernel.ensure_tunnel_filter(Some(&filter(peers(1_000)))).unwrap();
+        kernel.ensure_tunnel_filter(Some(&filter(peers(0)))).await.unwrap();
+        kernel.ensure_tunnel_filter(Some(&filter(peers(1_000)))).await.unwrap();
         let installed = listing();
         assert!(installed.starts_with(&nat), "{installed}");
         assert!(installed.contains("10.0.3.232"), "the last peer: {installed}");
-        kernel.ensure_tunnel_filter(Some(&filter(peers(1_000)))).unwrap();
+        kernel.ensure_tunnel_filter(Some(&filter(peers(1_000)))).await.unwrap();
         assert_eq!(listing(), installed, "installed again though nothing changed");
-        kernel.ensure_tunnel_filter(Some(&filter(peers(999)))).unwrap();
+        kernel.ensure_tunnel_filter(Some(&filter(peers(999)))).await.unwrap();
         assert!(!listing().contains("10.0.3.232"), "{}", listing());
         // Somebody takes a rule away, or adds one: noticed.
         for command in
             ["flush chain inet weir-tunnel input", "add rule inet weir-tunnel input counter"]
         {
             run("nft", &command.split(' ').collect::<Vec<_>>());
-            kernel.ensure_tunnel_filter(Some(&filter(peers(2)))).unwrap();
+            kernel.ensure_tunnel_filter(Some(&filter(peers(2)))).await.unwrap();
             let listing = listing();
             assert!(listing.contains("drop") && !listing.contains("counter"), "{listing}");
         }
-        kernel.ensure_tunnel_filter(None).unwrap();
+        kernel.ensure_tunnel_filter(None).await.unwrap();
         assert_eq!(listing(), nat);
     });
 }

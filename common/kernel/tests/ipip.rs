@@ -57,6 +57,7 @@ async fn converge(kernel: &Kernel, plan: &ClusterPlan) {
     assert_none(&kernel.change(&changes).await);
     kernel
         .ensure_tunnel_filter(plan.tunnel.as_ref().map(TunnelFilter::from_plan).as_ref())
+        .await
         .unwrap();
     let present = kernel.actual_state().await.unwrap();
     assert_eq!(diff(plan, &present), (Vec::new(), BTreeSet::new()));
@@ -186,7 +187,7 @@ fn packets_pass_from_and_to_known_nodes_only() {
         // It has a second address, by which nobody knows it.
         other.ip("route add 198.51.100.1/32 dev eth0 src 198.51.100.3");
         assert!(!answers(), "an unknown sender");
-        kernel.ensure_tunnel_filter(None).unwrap();
+        kernel.ensure_tunnel_filter(None).await.unwrap();
         assert!(answers(), "without the filter");
     });
 }
@@ -209,7 +210,7 @@ fn the_node_itself_sends_by_the_tunnels_address() {
         let from_elsewhere =
             || succeeds("ping", &["-n", "-c", "1", "-W", "2", "-I", "192.0.2.1", "10.1.0.1"]);
         assert!(from_elsewhere(), "masqueraded");
-        kernel.ensure_tunnel_filter(None).unwrap();
+        kernel.ensure_tunnel_filter(None).await.unwrap();
         assert!(!from_elsewhere(), "without the filter");
     });
 }

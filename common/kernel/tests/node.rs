@@ -83,7 +83,7 @@ fn nat_is_installed_once_and_replaced_when_it_changes() {
         let _ = kernel.apply(&[nat(&[])]).await.unwrap();
         assert_eq!(listing(), retired, "retired again though nothing changed");
         for _ in 0..2 {
-            kernel.remove_nat().unwrap();
+            kernel.remove_nat().await.unwrap();
             assert_eq!(listing(), "");
         }
     });

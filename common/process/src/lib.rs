@@ -5,10 +5,12 @@
 
 mod agent_lock;
 mod boot;
+mod configured_file;
 mod deadline;
 mod endpoint_file;
 mod files;
 mod hints_file;
+mod input;
 mod lock;
 mod log;
 mod log_file;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use weir_common::cni::{Code, Error, NodeName, is_identifier};
 use weir_common::ipam::MachineId;
 
+use crate::configured_file::read_configured;
 use crate::machine::machine_id;
 
 /// Where Weir keeps the node's name: the name, and on a second line the machine.
@@ -99,7 +100,7 @@ impl From<NodeNameError> for Error {
 /// [`NodeNameError`] when there is none that can be used.
 pub fn node_name(configured: &NodeName) -> Result<FoundName, NodeNameError> {
     let host = || nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
-    find(configured, machine_id, |path| fs::read_to_string(path), host)
+    find(configured, machine_id, read_configured, host)
 }
 
 fn find(
@@ -184,7 +185,7 @@ pub fn keep_node_name(found: &FoundName) {
     if found.source == NameSource::File(path.to_owned()) {
         return;
     }
-    match keeping(found, fs::read_to_string(path).ok().as_deref(), machine_id().as_ref()) {
+    match keeping(found, read_configured(path).ok().as_deref(), machine_id().as_ref()) {
         Keeping::Nothing => {}
         Keeping::Contradicted(kept) => tracing::warn!(
             "this node is called {name} by {}, but {kept} in {NODE_NAME_FILE}; if the node has \
@@ -210,7 +211,7 @@ pub fn keep_node_name(found: &FoundName) {
 /// The file cannot be written.
 pub fn rename_kept_name(old: &str, new: &str) -> io::Result<bool> {
     let (path, machine) = (Path::new(NODE_NAME_FILE), machine_id());
-    let text = fs::read_to_string(path).unwrap_or_default();
+    let text = read_configured(path).unwrap_or_default();
     let is_old = kept_in(&text, machine.as_ref()).as_deref() == Some(old);
     if is_old {
         write(path, &text_of(new, machine.as_ref()))?;

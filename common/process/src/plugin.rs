@@ -7,13 +7,14 @@ use std::time::Instant;
 use weir_common::cni::skeleton::{Plugin, ProcessIo, run};
 use weir_common::cni::{Error, SpecVersion};
 
+use crate::input::LimitedInput;
 use crate::log::{log_failure, microseconds_since};
 
 /// Runs one CNI call as a process.
 pub fn main(plugin: &dyn Plugin) -> ExitCode {
     let begin = Instant::now();
-    let mut input = std::io::stdin();
-    let terminal = input.is_terminal();
+    let terminal = std::io::stdin().is_terminal();
+    let mut input = LimitedInput::new(std::io::stdin());
     let status = run(
         plugin,
         ProcessIo {

@@ -28,6 +28,7 @@ fn code(error: &weir_kernel::Error) -> Code {
         | Kernel::Namespace { .. }
         | Kernel::NoContainer => Code::InvalidNamespace,
         Kernel::InterfaceExists { .. } => Code::InterfaceExists,
+        Kernel::NftTooSlow { .. } => Code::TryAgainLater,
         Kernel::NftMissing { .. }
         | Kernel::Denied { .. }
         | Kernel::ForeignLink { .. }

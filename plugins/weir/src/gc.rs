@@ -181,6 +181,6 @@ impl Links {
         if !is_empty().await? {
             return Ok(());
         }
-        self.kernel.remove_nat().map_err(failure::of_kernel)
+        self.kernel.remove_nat().await.map_err(failure::of_kernel)
     }
 }

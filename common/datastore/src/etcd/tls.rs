@@ -140,6 +140,10 @@ fn private_key(pem: &Pem) -> Result<(Vec<u8>, PrivateKeyDer<'static>), Error> {
 
 fn read(field: &'static str, pem: &Pem) -> Result<Vec<u8>, Error> {
     match pem {
+        // Opening a fifo waits for its other end.
+        Pem::File(path) if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) => {
+            Err(misconfigured(field, pem, "is not a regular file; give a PEM file".to_owned()))
+        }
         Pem::File(path) => std::fs::read(path).map_err(|error| {
             misconfigured(field, pem, format!("cannot be read: {error}; check path and mode"))
         }),

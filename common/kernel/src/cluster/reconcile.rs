@@ -150,7 +150,7 @@ impl Kernel {
         let filter = plan.tunnel.as_ref().map(TunnelFilter::from_plan);
         let mut plan = Cow::Borrowed(plan);
         if filter.is_some()
-            && let Err(error) = self.ensure_tunnel_filter(filter.as_ref())
+            && let Err(error) = self.ensure_tunnel_filter(filter.as_ref()).await
         {
             outcome.failures.push(error);
             if !actual.tunnel.as_ref().is_some_and(|tunnel| tunnel.claimed) {
@@ -162,7 +162,7 @@ impl Kernel {
         let changes = run.made(changes);
         outcome.failures.extend(run.failures.into_iter().map(|(_, error)| error));
         if filter.is_none() {
-            outcome.failures.extend(self.ensure_tunnel_filter(None).err());
+            outcome.failures.extend(self.ensure_tunnel_filter(None).await.err());
         }
         PlanOutcome { changes, problems, ..outcome }
     }
