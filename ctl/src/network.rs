@@ -99,7 +99,8 @@ pub fn datastore_of(
     cni::NetworkConfiguration::for_removal(name, cni::SpecVersion::V1_0_0, plugin)?.datastore
 }
 
-fn asks_weir_ipam(plugin: &Map<String, Value>) -> bool {
+/// Whether its addresses come from `weir-ipam`.
+pub fn asks_weir_ipam(plugin: &Map<String, Value>) -> bool {
     plugin.get("ipam").is_some_and(|ipam| ipam["type"] == "weir-ipam")
 }
 

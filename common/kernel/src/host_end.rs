@@ -45,8 +45,8 @@ impl Kernel {
         Ok(ends.collect())
     }
 
-    /// The names of links that look like host ends and that no route of Weir's goes by. One
-    /// list of routes, which the kernel filters, and none of links: cheap enough for each ADD.
+    /// The names of host ends of attachments that no route of Weir's goes by. One list of
+    /// routes, which the kernel filters, and none of links: cheap enough for each ADD.
     ///
     /// # Errors
     /// The kernel refuses a list.
@@ -68,7 +68,13 @@ impl Kernel {
                 ends.retain(|index, _| !routed.contains(index));
             }
         }
-        Ok(ends.into_values().collect())
+        let mut unrouted = Vec::new();
+        for name in ends.into_values() {
+            // What an ADD left unfinished has no routes yet.
+            let link = self.host.link_by_name(&name).await?;
+            unrouted.extend(link.is_some_and(|link| link.identity().is_some()).then_some(name));
+        }
+        Ok(unrouted)
     }
 
     async fn links_routed_by_weir(&self, v6: bool) -> Result<HashSet<u32>, Error> {

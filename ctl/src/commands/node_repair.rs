@@ -25,14 +25,7 @@ pub async fn run(_: RepairArgs, session: &Session<'_>) -> CommandResult {
     if outcome.failures.is_empty() {
         return Ok(output);
     }
-    let failures = outcome.failures.iter().map(|(identity, error)| {
-        format!(
-            "container {} (link {}) is not whole: {error}; delete and add it again",
-            identity.container_id(),
-            identity.host_interface()
-        )
-    });
-    Err(Failure { output, message: failures.collect::<Vec<_>>().join("\n") })
+    Err(Failure { output, message: outcome.left().collect::<Vec<_>>().join("\n") })
 }
 
 fn in_words(outcome: &HostEndRepair) -> String {

@@ -9,11 +9,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::watch::Receiver;
-use tokio::time::{Instant, interval_at};
+use tokio::time::{Instant, interval_at, timeout};
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
 use weir_common::ipam::MachineId;
 use weir_common::ipam::collect::{AttachmentName, Collection, Evidence, Rule, collect_own_and};
-use weir_ipam::Claims;
+use weir_ipam::{Claims, forget_released};
 use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::{AttachmentLocks, boot_id};
 
@@ -22,6 +22,9 @@ use crate::location::read_network_directory;
 use crate::same_cluster::ComparedStores;
 use crate::session::chain;
 use crate::this_node::{Networks, hold_still};
+
+/// How long the addresses may be looked through.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// What is looked at.
 pub struct LostContainers {
@@ -85,7 +88,7 @@ impl LostContainers {
             let collected = async {
                 let now = Look::now(&kernel).await?;
                 let released = match &before {
-                    Some(before) => self.collect(before, &now).await?,
+                    Some(before) => self.collect_in_time(&kernel, before, &now).await?,
                     None => 0,
                 };
                 before = Some(now);
@@ -98,8 +101,21 @@ impl LostContainers {
         }
     }
 
+    /// Calls that change addresses wait meanwhile.
+    async fn collect_in_time(
+        &self,
+        kernel: &Kernel,
+        before: &Look,
+        now: &Look,
+    ) -> Result<u64, String> {
+        let collecting = timeout(LONGEST, self.collect(kernel, before, now));
+        collecting.await.unwrap_or_else(|_| {
+            Err(format!("looking for them took longer than {} s", LONGEST.as_secs()))
+        })
+    }
+
     /// Returns how many addresses were given back.
-    async fn collect(&self, before: &Look, now: &Look) -> Result<u64, String> {
+    async fn collect(&self, kernel: &Kernel, before: &Look, now: &Look) -> Result<u64, String> {
         let files = read_network_directory(&self.network_directory);
         let (datastore, named) = (self.datastore.as_ref(), Networks::datastores(&files));
         let stores = ComparedStores::by_guid(&self.in_use, datastore, named).await;
@@ -125,6 +141,8 @@ impl LostContainers {
                 tracing::warn!(error = chain(error), "an address cannot be given back");
             }
             released += collected.released.len() as u64;
+            let addresses = collected.released.into_iter().map(|(address, _)| address);
+            forget_released(kernel, addresses.collect()).await;
         }
         Ok(released)
     }

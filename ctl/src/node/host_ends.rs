@@ -2,6 +2,7 @@
 //! kernel tells of it, and now and then in any case.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use weir_common::network::HostEnd;
 use weir_ipam::HostEnds;
 use weir_kernel::Kernel;
 
+use super::log::{MessageKind, tell};
 use super::metrics::Metrics;
 
 /// How long the agent waits after something was lost: `ip link set down; up` is two events,
@@ -21,6 +23,8 @@ const SETTLING_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub struct Suspects {
     links: Mutex<BTreeSet<u32>>,
+    /// Whether the kernel has told more than can be known.
+    all: AtomicBool,
     told: Notify,
 }
 
@@ -36,8 +40,16 @@ impl Suspects {
         self.told.notify_one();
     }
 
-    fn take(&self) -> BTreeSet<u32> {
-        self.links.lock().map(|mut links| std::mem::take(&mut *links)).unwrap_or_default()
+    /// Takes note that it may be any link.
+    pub fn add_all(&self) {
+        self.all.store(true, Ordering::Relaxed);
+        self.told.notify_one();
+    }
+
+    /// What is to be looked at: `None` for all.
+    fn take(&self) -> Option<BTreeSet<u32>> {
+        let links = self.links.lock().map(|mut links| std::mem::take(&mut *links));
+        (!self.all.swap(false, Ordering::Relaxed)).then(|| links.unwrap_or_default())
     }
 }
 
@@ -57,12 +69,16 @@ pub async fn keep(
             _ = drift.tick() => None,
             () = suspects.told.notified() => {
                 sleep(SETTLING_TIME).await;
-                let links = suspects.take();
-                let present = kernel.present_links(&links).await.unwrap_or(links);
-                if present.is_empty() {
-                    continue;
+                match suspects.take() {
+                    None => None,
+                    Some(links) => {
+                        let present = kernel.present_links(&links).await.unwrap_or(links);
+                        if present.is_empty() {
+                            continue;
+                        }
+                        Some(present)
+                    }
                 }
-                Some(present)
             }
         };
         let is_suspect =
@@ -70,7 +86,8 @@ pub async fn keep(
         match ends.repair(&kernel, &is_suspect).await {
             Ok(outcome) => {
                 metrics.host_end_repairs.inc_by(outcome.repaired.len() as u64);
-                outcome.log();
+                outcome.done().for_each(|line| tell(MessageKind::Repaired, &line));
+                outcome.left().for_each(|line| tell(MessageKind::NotRepaired, &line));
                 // A call that is at work on one may be what breaks it.
                 suspects.add(outcome.busy);
             }

@@ -29,6 +29,10 @@ pub enum MessageKind {
     StateFile,
     /// The kernel was changed.
     Changes,
+    /// What a container had lost was brought back.
+    Repaired,
+    /// It could not be.
+    NotRepaired,
 }
 
 impl MessageKind {
@@ -36,7 +40,12 @@ impl MessageKind {
         match self {
             Self::Failure => Level::ERROR,
             Self::DatastoreRead | Self::Alive | Self::Changes => Level::INFO,
-            Self::Problem(_) | Self::DatastoreLost | Self::Silent | Self::StateFile => Level::WARN,
+            Self::Problem(_)
+            | Self::DatastoreLost
+            | Self::Silent
+            | Self::StateFile
+            | Self::Repaired
+            | Self::NotRepaired => Level::WARN,
         }
     }
 }

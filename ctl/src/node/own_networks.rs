@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
 
 use crate::location::{Location, Source};
-use crate::network::{datastore_of, plugins};
+use crate::network::{asks_weir_ipam, datastore_of, plugins};
 use crate::same_cluster::{ComparedStores, SameCluster};
 use crate::session::Failure;
 
@@ -64,7 +64,9 @@ fn judge(
 fn named_datastores(files: &[(PathBuf, String)]) -> Vec<(PathBuf, DatastoreConfiguration)> {
     let of_file = |(path, text): &(PathBuf, String)| {
         let plugins = plugins(text).unwrap_or_default().into_iter();
-        let weir = plugins.filter(|plugin| plugin.get("type").is_some_and(|it| it == "weir"));
+        let weir = plugins.filter(|plugin| {
+            plugin.get("type").is_some_and(|it| it == "weir") && asks_weir_ipam(plugin)
+        });
         let stores = weir.filter_map(|plugin| datastore_of(&plugin).ok());
         stores.map(|store| (path.clone(), store)).collect::<Vec<_>>()
     };
@@ -107,6 +109,8 @@ mod tests {
         }
         let bridge = r#"{"name": "other", "plugins": [{"type": "bridge"}]}"#;
         assert_eq!(of(&[bridge, "not JSON"]), Ok(()));
+        let others = etcd.replace("weir-ipam", "host-local");
+        assert_eq!(of(&[&others]), Ok(()), "its addresses are in no datastore of Weir's");
     }
 
     #[test]

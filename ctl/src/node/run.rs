@@ -219,6 +219,9 @@ async fn watch_kernel(mut monitor: Monitor, changed: Arc<Notify>, suspects: Arc<
                     changed.notify_one();
                 }
                 suspects.add(happened.host_ends);
+                if happened.overrun {
+                    suspects.add_all();
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "the kernel's changes are not seen any more, only polled");

@@ -31,29 +31,47 @@ pub struct HostEndRepair {
     /// What was done for each attachment.
     pub repaired: Vec<(AttachmentIdentity, Vec<Step>)>,
     /// What could not be done, with the attachment that it concerns.
-    pub failures: Vec<(AttachmentIdentity, String)>,
+    pub failures: Vec<(AttachmentIdentity, RepairFailure)>,
     /// The numbers of links that a call is at work on: they were passed over.
     pub busy: BTreeSet<u32>,
 }
 
+/// Why an attachment's host end is not whole after a repair.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RepairFailure {
+    /// Its addresses are not known, and so neither are its routes.
+    #[error(
+        "its addresses cannot be read ({0}); its routes are looked at again once the datastore \
+         answers"
+    )]
+    Unread(String),
+    /// The kernel refused a step.
+    #[error("{0}; delete and add the container again, if its network does not work")]
+    Refused(String),
+}
+
 impl HostEndRepair {
-    /// Logs what was repaired, and what could not be.
+    /// What was repaired, a line for each step.
+    pub fn done(&self) -> impl Iterator<Item = String> {
+        self.repaired.iter().flat_map(|(identity, steps)| {
+            let container = identity.container_id();
+            steps
+                .iter()
+                .map(move |step| format!("repaired what container {container} had lost: {step}"))
+        })
+    }
+
+    /// What could not be, a line for each.
+    pub fn left(&self) -> impl Iterator<Item = String> {
+        self.failures.iter().map(|(identity, failure)| {
+            let (container, link) = (identity.container_id(), identity.host_interface());
+            format!("container {container} (link {link}) is not whole: {failure}")
+        })
+    }
+
+    /// Logs both.
     pub fn log(&self) {
-        for (identity, steps) in &self.repaired {
-            let (container_id, link) = (identity.container_id(), identity.host_interface());
-            for step in steps {
-                tracing::warn!(container_id, link, "repaired what a container had lost: {step}");
-            }
-        }
-        for (identity, error) in &self.failures {
-            let (container_id, link) = (identity.container_id(), identity.host_interface());
-            tracing::warn!(
-                container_id,
-                link,
-                error,
-                "the link of a container is not whole; delete and add the container again"
-            );
-        }
+        self.done().chain(self.left()).for_each(|line| tracing::warn!("{line}"));
     }
 }
 
@@ -85,24 +103,42 @@ impl HostEnds<'_> {
         }
         // What a call was doing until its lock was free counts.
         let ends = kernel.host_ends().await.map_err(failed)?.into_iter();
+        let mut away = None;
         for end in ends.filter(|end| claimed.contains(&end.index) && is_wanted(end)) {
-            self.repair_one(kernel, end, &mut outcome).await;
+            self.repair_one(kernel, end, &mut away, &mut outcome).await;
         }
         Ok(outcome)
     }
 
-    /// Does what can be done without the datastore where it does not answer.
-    async fn repair_one(&self, kernel: &Kernel, end: HostEnd, outcome: &mut HostEndRepair) {
+    /// Does what can be done without the datastore where that is `away`, for this reason: it is
+    /// not asked again.
+    async fn repair_one(
+        &self,
+        kernel: &Kernel,
+        end: HostEnd,
+        away: &mut Option<String>,
+        outcome: &mut HostEndRepair,
+    ) {
         let identity = &end.state.identity;
-        let addresses = self.addresses_of(identity).await.unwrap_or_else(|error| {
-            outcome.failures.push((identity.clone(), weir_common::error_chain(&error)));
+        let addresses = match away {
+            None => self.addresses_of(identity).await,
+            Some(_) => Ok(Vec::new()),
+        };
+        let addresses = addresses.unwrap_or_else(|error| {
+            *away = Some(weir_common::error_chain(&error));
             Vec::new()
         });
+        if let Some(error) = away {
+            outcome.failures.push((identity.clone(), RepairFailure::Unread(error.clone())));
+        }
         let mut done = Vec::new();
         for step in end.repair(&addresses) {
             match kernel.apply(std::slice::from_ref(&step)).await {
                 Ok(_) => done.push(step),
-                Err(error) => outcome.failures.push((identity.clone(), error.to_string())),
+                Err(error) => {
+                    let failure = RepairFailure::Refused(error.to_string());
+                    outcome.failures.push((identity.clone(), failure));
+                }
             }
         }
         if !done.is_empty() {

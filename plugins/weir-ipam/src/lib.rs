@@ -7,6 +7,7 @@
 
 mod add;
 mod check;
+mod connections;
 mod del;
 mod evidence;
 mod gc;
@@ -28,8 +29,9 @@ use weir_process::{
 };
 
 pub use add::Added;
+pub use connections::{forget, forget_released};
 pub use gc::Claims;
-pub use host_ends::{HostEndRepair, HostEnds};
+pub use host_ends::{HostEndRepair, HostEnds, RepairFailure};
 
 /// The IPAM of one call.
 pub struct Ipam<'a> {

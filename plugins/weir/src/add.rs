@@ -16,7 +16,7 @@ use weir_process::{CLEAN_UP, Limit, Lock, NODE_LOCK, Timing, WORK};
 use crate::attachment::{attachment_of, identity_of, result_of};
 use crate::node::{ClusterReading, LocalNode};
 use crate::source::{Given, IpamSource, is_own_ipam};
-use crate::{connections, del, failure, forwarding, lock};
+use crate::{del, failure, forwarding, lock};
 
 /// Attaches the container, or leaves everything as it was. An attachment that is
 /// there already is answered as it was the first time, after being made again if
@@ -350,7 +350,7 @@ async fn give_back(
         Ok(true) => Ok(()),
         Ok(false) => match source.release(call, Limit::of(CLEAN_UP)).await {
             Ok(addresses) => {
-                connections::forget_released(kernel, addresses.into_iter().collect()).await;
+                weir_ipam::forget_released(kernel, addresses.into_iter().collect()).await;
                 Ok(())
             }
             Err(error) => Err(error),

@@ -12,7 +12,7 @@ use weir_process::{Limit, Lock, NODE_LOCK, Timing, WORK};
 
 use crate::attachment::identity_of;
 use crate::source::IpamSource;
-use crate::{connections, failure, lock};
+use crate::{failure, lock};
 
 /// Removes what is there of the attachment and has its addresses released. The
 /// container's namespace is not looked at: with the host's end of a veth the
@@ -101,11 +101,11 @@ async fn release(
     routed: BTreeSet<IpAddr>,
     limit: Limit,
 ) -> Result<(), Error> {
-    connections::forget(kernel, routed.clone()).await;
+    weir_ipam::forget(kernel, routed.clone()).await;
     let timing = Timing::of("addresses");
     let released = IpamSource::find(call)?.release(call, limit).await?;
     drop(timing);
     let others = released.into_iter().filter(|address| !routed.contains(address)).collect();
-    connections::forget_released(kernel, others).await;
+    weir_ipam::forget_released(kernel, others).await;
     Ok(())
 }

@@ -13,9 +13,9 @@ use weir_kernel::{Kernel, OwnLink};
 use weir_process::{AttachmentLocks, Limit, Lock, NODE_LOCK, Timing, WORK};
 
 use crate::del::part_sources;
+use crate::failure;
 use crate::node::{ClusterReading, LocalNode};
 use crate::source::IpamSource;
-use crate::{connections, failure};
 
 /// Removes the links of the network that the runtime does not list, and has their
 /// addresses given back, in this order: an address is not given back while the node routes
@@ -67,7 +67,7 @@ async fn give_back(
             let listed = call.configuration.valid_attachments.as_ref();
             let valid = listed.map(|listed| listed | left);
             let (released, failed) = ipam.gc(valid.as_ref(), claims).await?;
-            connections::forget_released(kernel, released.into_iter().collect()).await;
+            weir_ipam::forget_released(kernel, released.into_iter().collect()).await;
             failed.map_or(Ok(()), Err)?;
             node.repair_host_ends(kernel, &ipam).await;
             Ok(match node.is_outdated(ipam.datastore.as_ref()).await {
@@ -151,7 +151,7 @@ impl Links {
         links.extend(self.unfinished.iter().cloned());
         let addresses = self.kernel.addresses_of(&links).await.unwrap_or_default();
         let failed = self.kernel.remove_links(&links).await;
-        connections::forget_released(&self.kernel, addresses).await;
+        weir_ipam::forget_released(&self.kernel, addresses).await;
         let left: BTreeSet<usize> = failed.iter().map(|(place, _)| *place).collect();
         for link in links.iter().enumerate().filter(|(place, _)| !left.contains(place)) {
             let host_interface = link.1.name();

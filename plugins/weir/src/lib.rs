@@ -8,7 +8,6 @@
 mod add;
 pub mod attachment;
 mod check;
-mod connections;
 mod del;
 mod delegate;
 mod failure;

@@ -7,6 +7,7 @@
 //! what that asks for. `docs/agent.md` gives the reasons.
 
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
@@ -23,7 +24,8 @@ use weir_ipam::{Claims, Ipam};
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::{
     AGENT_LOCK, AttachmentLocks, CLUSTER, FoundName, Limit, Lock, NODE_LOCK, STATE_FILE,
-    TUNNEL_ADDRESS, Timing, agent_runs, boot_id, read_state, read_whole_state, within, write_state,
+    TUNNEL_ADDRESS, Timing, agent_runs, boot_id, read_state, read_whole_state, within, within_ipam,
+    write_state,
 };
 
 use crate::failure;
@@ -194,9 +196,12 @@ impl LocalNode {
         if !self.by_agent || self.state.as_ref().is_none_or(is_same) {
             return Ok(());
         }
-        let ipam = Ipam::open(call, limit).await?;
-        let required = self.require_agents_cluster(ipam.datastore.as_ref()).await;
-        required.map_err(|error| Error { code: Code::NotAvailable, ..error })
+        let required = async {
+            let ipam = Ipam::open(call, limit).await?;
+            let required = self.require_agents_cluster(ipam.datastore.as_ref());
+            within_ipam("comparing the datastore with the agent's", limit, required).await
+        };
+        required.await.map_err(|error| Error { code: Code::NotAvailable, ..error })
     }
 
     /// Whether anything changed in the cluster since the node was made what it is; never
@@ -364,7 +369,10 @@ impl LocalNode {
         if self.by_agent {
             return;
         }
-        match ipam.host_ends().repair(kernel, &|_| false).await {
+        let ends = ipam.host_ends();
+        let repair = ends.repair(kernel, &|_| false);
+        let limit = Limit::of(REPAIR);
+        match within("repairing the links of other containers", NEXT_ADD, limit, repair).await {
             Ok(outcome) => outcome.log(),
             Err(error) => tracing::warn!(%error, "the links of other containers are not looked at"),
         }
@@ -398,6 +406,9 @@ impl LocalNode {
         self.state.as_ref().map(|state| state.revision).unwrap_or_default()
     }
 }
+
+/// How long a call may repair what other containers have lost: its own result waits for that.
+const REPAIR: Duration = Duration::from_secs(2);
 
 /// What to do when reading or writing the cluster takes too long.
 const NEXT_ADD: &str = "the next ADD tries again";
