@@ -367,6 +367,29 @@ async fn pools_are_taken_in_the_order_asked_else_by_name() {
 }
 
 /// Whatever order they were made in.
+/// As a newer Calico may write it: the other pools serve all the same.
+#[tokio::test]
+async fn a_pool_with_a_value_that_cannot_be_read_serves_nobody() {
+    let store = Memory::new();
+    pool(&store, "a-newer", "10.1.0.0/24", json!({"allowedUses": ["Workload", "Teleport"]}));
+    let from = async |container: &str, pools: &[&str]| {
+        engine::assign(&store, &asking(container, pools), &[], now()).await
+    };
+    let alone = from("a", &[]).await.unwrap_err();
+    assert!(alone.to_string().contains("Teleport"), "{alone}");
+    pool(&store, "b", "10.2.0.0/24", json!({}));
+    let assigned = from("b", &[]).await.unwrap();
+    let range: IpNet = "10.2.0.0/24".parse().unwrap();
+    assert!(range.contains(&assigned.addresses[0].address), "{assigned:?}");
+    let told: Vec<_> = assigned.pools.iter().filter_map(|pool| pool.flaw.as_deref()).collect();
+    assert!(told.len() == 1 && told[0].contains("Teleport"), "{told:?}");
+    let asked = from("c", &["a-newer"]).await.unwrap_err();
+    assert!(asked.to_string().contains("Teleport"), "{asked}");
+    // Without its range nobody knows which addresses are its own.
+    pool(&store, "c", "10.3.0.0/24", json!({"cidr": "nonsense"}));
+    from("d", &[]).await.unwrap_err();
+}
+
 #[tokio::test]
 async fn a_second_automatic_pool_serves_when_the_first_is_full() {
     let store = Memory::new();

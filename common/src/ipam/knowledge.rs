@@ -17,7 +17,7 @@ use super::ready::ReadyFlag;
 use super::reserved::{Reserved, ReservedBy, edges_of};
 use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
 pub use crate::datastore::{Stored, Unreadable};
-use crate::resources::{IpPool, IpReservation, IpamConfig, Node, special_ranges};
+use crate::resources::{self, IpPool, IpReservation, IpamConfig, Node, special_ranges};
 
 impl From<Unreadable> for Error {
     fn from(Unreadable { key, reason }: Unreadable) -> Self {
@@ -203,7 +203,8 @@ impl View {
             );
         }
         let pools = snapshot.entries(5).iter();
-        let pools = pools.map(read_pool).collect::<Result<Vec<_>, Unreadable>>()?;
+        let pools = pools.map(|entry| read_pool_as(entry, IpPool::for_assignment));
+        let pools = pools.collect::<Result<Vec<_>, Unreadable>>()?;
         let special = pools.iter().flat_map(|pool| special_ranges(pool.value.cidr));
         reserved.extend(
             special.map(|(range, purpose)| Reserved { range, by: ReservedBy::Special(purpose) }),
@@ -229,7 +230,14 @@ impl View {
 /// # Errors
 /// [`Unreadable`].
 pub fn read_pool(entry: &Entry) -> Result<Stored<IpPool>, Unreadable> {
-    let pool = Stored::read(entry, IpPool::from_json)?;
+    read_pool_as(entry, IpPool::from_json)
+}
+
+fn read_pool_as(
+    entry: &Entry,
+    read: impl FnOnce(&[u8]) -> Result<IpPool, resources::Error>,
+) -> Result<Stored<IpPool>, Unreadable> {
+    let pool = Stored::read(entry, read)?;
     let name = pool.value.name.clone();
     pool.under(&keys::pool(&name), format_args!("pool {name:?}"))
 }

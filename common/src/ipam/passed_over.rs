@@ -6,6 +6,9 @@ use crate::resources::AllowedUse;
 /// Why a pool is not used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PassedOver {
+    /// Something of it cannot be read.
+    #[error("cannot be used: {0}")]
+    Flawed(String),
     /// New addresses are switched off.
     #[error("is disabled")]
     Disabled,

@@ -61,6 +61,8 @@ pub fn verdict(
 ) -> Option<PassedOver> {
     if Family::of(pool.cidr.addr()) != family {
         Some(PassedOver::OtherFamily(family))
+    } else if let Some(flaw) = &pool.flaw {
+        Some(PassedOver::Flawed(flaw.clone()))
     } else if pool.disabled {
         Some(PassedOver::Disabled)
     } else if !pool.allows(purpose) {

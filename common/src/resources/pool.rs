@@ -50,6 +50,8 @@ pub struct IpPool {
     pub allowed_uses: Vec<AllowedUse>,
     /// Whether it is used only when asked for.
     pub assignment_mode: AssignmentMode,
+    /// What of it cannot be read, as where a newer Calico wrote it: it serves nobody then.
+    pub flaw: Option<String>,
 }
 
 impl IpPool {
@@ -69,6 +71,7 @@ impl IpPool {
             namespace_selector: Selector::default(),
             allowed_uses: vec![AllowedUse::Workload, AllowedUse::Tunnel],
             assignment_mode: AssignmentMode::Automatic,
+            flaw: None,
         }
     }
 
@@ -113,6 +116,16 @@ impl IpPool {
         };
         rules::check(&pool, written, &mut problems);
         Ok((pool, problems.into_error()))
+    }
+
+    /// Reads a pool to give addresses from. As [`IpPool::for_routes`], but what is wrong stands
+    /// in the pool.
+    ///
+    /// # Errors
+    /// As [`IpPool::for_routes`].
+    pub fn for_assignment(value: &[u8]) -> Result<Self, Error> {
+        let (pool, flaw) = Self::for_routes(value)?;
+        Ok(Self { flaw: flaw.map(|flaw| flaw.to_string()), ..pool })
     }
 
     /// Whether this pool's addresses may serve this purpose.

@@ -47,6 +47,12 @@ impl Ipam<'_> {
         if let Some(clash) = added.iter().find_map(|it| it.assignment.clash.as_ref()) {
             tracing::warn!("{clash}");
         }
+        for pool in added.iter().flat_map(|it| &it.assignment.pools) {
+            if let Some(flaw) = &pool.flaw {
+                let (pool, range) = (&pool.name, pool.cidr);
+                tracing::warn!(pool, %range, "it serves no container: {flaw}");
+            }
+        }
         for Assigned { address, block } in added.iter().flat_map(|it| &it.assignment.addresses) {
             tracing::debug!(%address, %block, handle = request.assignee.handle_id, "assigned");
         }
