@@ -169,27 +169,48 @@ pub(super) fn empty_if_used(connection: &mut Connection, path: &Path) -> rusqlit
 /// its place on the disk is kept. Returns whether no other process was in the way.
 pub(super) fn empty(connection: &mut Connection, path: &Path) -> rusqlite::Result<bool> {
     let token = random();
+    announce(connection, path, token)?;
+    let emptied = move_log(connection)? && mark_log(connection, token)?;
+    if emptied {
+        reserve_log(path);
+    }
+    Ok(emptied)
+}
+
+/// Gives the file a new token: the first part of an emptying.
+fn announce(connection: &mut Connection, path: &Path, token: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     keep_unused_pages(&transaction, path)?;
     transaction.execute(
         "UPDATE file_mark SET token = ?1, previous = (SELECT token FROM log_mark)",
         [token],
     )?;
-    transaction.commit()?;
+    transaction.commit()
+}
+
+/// Moves the log into the database. Returns whether all of it is there, and the next commit
+/// begins the log again.
+fn move_log(connection: &Connection) -> rusqlite::Result<bool> {
     let is_busy: bool =
         connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))?;
-    if is_busy {
-        return Ok(false);
-    }
+    Ok(!is_busy)
+}
+
+/// Gives the log the token of the file: the last part of an emptying. Returns whether the file
+/// still has it; it has not if another process empties the log at the same time.
+fn mark_log(connection: &mut Connection, token: i64) -> rusqlite::Result<bool> {
     // Also what makes the emptied log of a process that runs alone an empty one for the next.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute(
-        "UPDATE log_mark SET token = ?1, revision = (SELECT revision FROM state)",
+    let marked = transaction.execute(
+        "UPDATE log_mark SET token = ?1, revision = (SELECT revision FROM state)
+         WHERE EXISTS (SELECT 1 FROM file_mark WHERE token = ?1)",
         [token],
     )?;
+    if marked == 0 {
+        return Ok(false);
+    }
     transaction.execute("DELETE FROM reserve", [])?;
     transaction.commit()?;
-    reserve_log(path);
     Ok(true)
 }
 
@@ -233,6 +254,45 @@ pub(super) fn mark_whole(connection: &Connection) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embedded::file;
+
+    /// A directory, and two connections to a database in it, with something in its log.
+    fn two_connections() -> (tempfile::TempDir, [Connection; 2]) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = database(&directory);
+        let connections = [file::open(&path).unwrap(), file::open(&path).unwrap()];
+        connections[0].execute("UPDATE state SET revision = revision + 1", []).unwrap();
+        (directory, connections)
+    }
+
+    fn database(directory: &tempfile::TempDir) -> std::path::PathBuf {
+        directory.path().join("weir.db")
+    }
+
+    /// The database opens, also with one more emptying.
+    fn assert_whole(directory: &tempfile::TempDir) {
+        let path = database(directory);
+        let mut connection = file::open(&path).unwrap();
+        assert!(empty(&mut connection, &path).unwrap());
+        file::open(&path).unwrap();
+    }
+
+    /// The later one goes on, or finds the earlier one in its way and gives up.
+    #[test]
+    fn two_emptyings_at_once_leave_the_database_whole() {
+        for later_goes_on in [true, false] {
+            let (directory, [mut one, mut two]) = two_connections();
+            announce(&mut one, &database(&directory), 1).unwrap();
+            announce(&mut two, &database(&directory), 2).unwrap();
+            assert!(move_log(&one).unwrap());
+            assert!(!mark_log(&mut one, 1).unwrap(), "the file has the other's token");
+            if later_goes_on {
+                assert!(move_log(&two).unwrap() && mark_log(&mut two, 2).unwrap());
+            }
+            drop((one, two));
+            assert_whole(&directory);
+        }
+    }
 
     #[test]
     fn tokens_tell_what_is_missing() {
