@@ -6,7 +6,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 use weir_common::datastore::Revision;
 
 use super::error::FileFailure;
@@ -78,27 +79,55 @@ fn count(connection: &Connection) -> rusqlite::Result<Copied> {
 }
 
 /// Reads a backup, or a copy of a database with its log; where what is missing does not
-/// matter, also one without it. Nothing is written beside a file that has no log.
+/// matter, also one without its log, or beside another one's. Writes nothing there.
 pub(super) fn read(from: &Path, may_lack_log: bool) -> Result<Backup, FileFailure> {
     if let Err(source) = File::open(from) {
         return Err(FileFailure::File { what: "open the backup", source });
     }
     let log = beside(from, "-wal");
-    let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
-    let connection = if has_log {
-        Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_WRITE)?
-    } else {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        Connection::open_with_flags(unchanging(from), flags)?
+    if fs::metadata(&log).is_ok_and(|log| log.len() > 0) {
+        match read_content(&open_with_log(from)?, from, false, may_lack_log) {
+            Err(FileFailure::OtherLog(_)) if may_lack_log => {}
+            content => return content,
+        }
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(unchanging(from), flags)?;
+    read_content(&connection, from, true, may_lack_log)
+}
+
+/// Opens a database with its log so that neither is changed: not when it is opened, and not
+/// when it is closed, whatever the log is.
+fn open_with_log(from: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Alone with it, SQLite keeps the log's index in its own memory.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    let is_shared = match connection.query_row("PRAGMA user_version", [], |_| Ok(())) {
+        Err(error) => error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy),
+        Ok(()) => false,
     };
-    check_kind(&connection)?;
-    log::check_belonging(&connection, from, !has_log, may_lack_log)?;
+    if is_shared {
+        // Whoever has it open has the index in a file.
+        connection.pragma_update(None, "locking_mode", "NORMAL")?;
+    }
+    Ok(connection)
+}
+
+fn read_content(
+    connection: &Connection,
+    from: &Path,
+    log_is_empty: bool,
+    may_lack_log: bool,
+) -> Result<Backup, FileFailure> {
+    check_kind(connection)?;
+    log::check_belonging(connection, from, log_is_empty, may_lack_log)?;
     let verdict: String =
         connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
     if verdict != "ok" {
         return Err(FileFailure::NotIntact(verdict));
     }
-    let revision = count(&connection)?.revision;
+    let revision = count(connection)?.revision;
     let mut statement = connection.prepare("SELECT key, value FROM entries")?;
     let entries = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(Backup { entries: entries.collect::<rusqlite::Result<_>>()?, revision })

@@ -45,7 +45,8 @@ pub(super) enum FileFailure {
     #[error(
         "the log {0:?} belongs to another database than the one beside it, which was copied \
          over or restored without its own; put the right two files together, or move both away, \
-         then weirctl datastore restore BACKUP"
+         then weirctl datastore restore BACKUP (with --force from the database that was moved \
+         away, to do without this log)"
     )]
     OtherLog(String),
     #[error(

@@ -117,7 +117,7 @@ impl Embedded {
 
     /// Replaces all that is in the datastore with a backup, in one transaction: other
     /// processes see one change of every key, in another history. By `force` also what is
-    /// not empty, and from a file whose log is missing.
+    /// not empty, and from a file whose log is missing or another one's.
     ///
     /// # Errors
     /// As [`Embedded::open`], about the backup; it is damaged; the datastore is not empty.

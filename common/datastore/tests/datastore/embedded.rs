@@ -1,5 +1,6 @@
 //! The embedded datastore: the suite, and what a file promises besides.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -298,7 +299,6 @@ async fn what_is_no_whole_backup_is_not_restored() {
     store.back_up(&file("damaged")).await.unwrap();
     let damaged = std::fs::OpenOptions::new().write(true).open(file("damaged")).unwrap();
     damaged.write_all_at(&[0xff; 40_000], 40_000).unwrap();
-    std::fs::copy(place.path(), file("without log")).unwrap();
     put(&store, &[("/b", "1")]).await;
     std::fs::write(file("text"), "This is a text. ".repeat(500)).unwrap();
     store.maintain().await.unwrap();
@@ -317,6 +317,57 @@ async fn what_is_no_whole_backup_is_not_restored() {
         assert!(!log_of(&file(name)).exists(), "nothing is written beside it");
     }
     assert_eq!(empty.restore(&file("without log"), true).await.unwrap().keys, 51);
+}
+
+/// Each file in a directory, by name, with what is in it.
+fn files_in(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+    let file = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry.unwrap();
+        (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap())
+    };
+    std::fs::read_dir(directory).unwrap().map(file).collect()
+}
+
+/// Whether the log beside it is its own or not, and also while another process has it open.
+#[tokio::test]
+async fn what_is_restored_from_stays_as_it_is() {
+    let place = OnDisk::new();
+    let (own, others) = (place.0.path().join("own"), place.0.path().join("other's"));
+    let copy = |name: &str, directory: &Path| {
+        std::fs::create_dir_all(directory).unwrap();
+        let from = place.path().with_file_name(name);
+        std::fs::copy(from, directory.join(name)).unwrap();
+    };
+    let store = place.open().await;
+    put(&*store, &[("/a", "0")]).await;
+    store.maintain().await.unwrap();
+    copy("weir.db", &others);
+    for n in 1..3 {
+        put(&*store, &[("/a", &n.to_string()), ("/b", "1")]).await;
+        store.maintain().await.unwrap();
+    }
+    put(&*store, &[("/c", "1")]).await;
+    copy("weir.db-wal", &others);
+    copy("weir.db", &own);
+    copy("weir.db-wal", &own);
+    let before = [&own, &others].map(|it| files_in(it));
+
+    let target = Embedded::open(&place.0.path().join("target.db")).await.unwrap();
+    let error = target.restore(&others.join("weir.db"), false).await.unwrap_err();
+    assert!(whole(&error).contains("belongs to another database"), "{}", whole(&error));
+    assert_eq!(target.restore(&own.join("weir.db"), false).await.unwrap().keys, 3);
+    let restored = target.restore(&others.join("weir.db"), true).await.unwrap();
+    assert_eq!(restored.keys, 1, "without the other log");
+    assert_eq!(value(&target, "/a").await.as_deref(), Some("0"));
+    assert!([&own, &others].map(|it| files_in(it)) == before, "a file was changed");
+
+    let in_use = Connection::open(own.join("weir.db")).unwrap();
+    let count = || in_use.query_row("SELECT count(*) FROM entries", [], |row| row.get::<_, i64>(0));
+    assert_eq!(count().unwrap(), 3);
+    assert_eq!(target.restore(&own.join("weir.db"), true).await.unwrap().keys, 3);
+    let mut after = files_in(&own);
+    assert!(after.remove("weir.db-shm").is_some(), "the one that has it open made it");
+    assert!(after == before[0], "a file was changed");
 }
 
 #[tokio::test]
