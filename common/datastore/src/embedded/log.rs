@@ -10,6 +10,7 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
@@ -35,6 +36,10 @@ const RESERVED_PAGES: i64 = LONG_LOG;
 const HISTORY_KEPT_WITHOUT_ROOM: i64 = 10;
 
 const PAGE: i64 = 4096;
+
+/// How long the end of an emptying waits for others' transactions, each of which takes a
+/// fraction of a millisecond.
+const PATIENCE: Duration = Duration::from_millis(20);
 
 /// - `file_mark`: the token of the file, and that of its log at the last emptying.
 /// - `log_mark`: the token of the log, and the revision at which it was emptied.
@@ -170,11 +175,29 @@ pub(super) fn empty_if_used(connection: &mut Connection, path: &Path) -> rusqlit
 pub(super) fn empty(connection: &mut Connection, path: &Path) -> rusqlite::Result<bool> {
     let token = random();
     announce(connection, path, token)?;
-    let emptied = move_log(connection)? && mark_log(connection, token)?;
-    if emptied {
-        reserve_log(path);
+    let emptied = finish(connection, token);
+    match emptied {
+        Ok(true) => reserve_log(path),
+        // What does not work now is done by the next emptying.
+        _ => drop(patiently(connection, |it| take_back(it, token))),
     }
-    Ok(emptied)
+    emptied
+}
+
+fn finish(connection: &mut Connection, token: i64) -> rusqlite::Result<bool> {
+    Ok(move_log(connection)? && patiently(connection, |it| mark_log(it, token))?)
+}
+
+/// Does what needs the lock for writing, and waits for it a short time: an emptying that has
+/// begun is better ended.
+fn patiently<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.busy_timeout(PATIENCE)?;
+    let done = work(connection);
+    connection.busy_timeout(Duration::ZERO)?;
+    done
 }
 
 /// Gives the file a new token: the first part of an emptying.
@@ -212,6 +235,13 @@ fn mark_log(connection: &mut Connection, token: i64) -> rusqlite::Result<bool> {
     transaction.execute("DELETE FROM reserve", [])?;
     transaction.commit()?;
     Ok(true)
+}
+
+/// Gives the file the token of its log again: an emptying that is not finished leaves no trace
+/// in a log that another program moves into the file and removes.
+fn take_back(connection: &Connection, token: i64) -> rusqlite::Result<()> {
+    let statement = "UPDATE file_mark SET token = (SELECT token FROM log_mark) WHERE token = ?1";
+    connection.execute(statement, [token]).map(drop)
 }
 
 /// Gives the log its place on the disk. SQLite has no lock on this file, so that it can be
@@ -253,6 +283,8 @@ pub(super) fn mark_whole(connection: &Connection) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::ErrorCode;
+
     use super::*;
     use crate::embedded::file;
 
@@ -267,6 +299,14 @@ mod tests {
 
     fn database(directory: &tempfile::TempDir) -> std::path::PathBuf {
         directory.path().join("weir.db")
+    }
+
+    /// Moves the log into the file and removes it.
+    fn drop_log_as_other_programs_do(directory: &tempfile::TempDir) {
+        let shell = Connection::open(database(directory)).unwrap();
+        shell.query_row("SELECT 1 FROM state", [], |_| Ok(())).unwrap();
+        shell.close().unwrap();
+        assert_eq!(length(&database(directory)), 0);
     }
 
     /// The database opens, also with one more emptying.
@@ -288,6 +328,8 @@ mod tests {
             assert!(!mark_log(&mut one, 1).unwrap(), "the file has the other's token");
             if later_goes_on {
                 assert!(move_log(&two).unwrap() && mark_log(&mut two, 2).unwrap());
+            } else {
+                take_back(&two, 2).unwrap();
             }
             drop((one, two));
             assert_whole(&directory);
@@ -303,5 +345,42 @@ mod tests {
         assert_eq!(judge(2, 1, 1, false), Belonging::Whole, "an emptying is under way");
         assert_eq!(judge(2, 1, 1, true), Belonging::LogMissing);
         assert_eq!(judge(2, 1, 3, false), Belonging::OtherLog);
+    }
+
+    /// What it had announced is not in the way of a program that moves the whole log.
+    #[test]
+    fn an_emptying_that_is_interrupted_leaves_no_token() {
+        let (directory, [mut one, two]) = two_connections();
+        announce(&mut one, &database(&directory), 1).unwrap();
+        assert!(move_log(&one).unwrap());
+        two.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let error = patiently(&mut one, |it| mark_log(it, 1)).unwrap_err();
+        assert_eq!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy));
+        two.execute_batch("COMMIT").unwrap();
+        take_back(&one, 1).unwrap();
+        drop((one, two));
+        drop_log_as_other_programs_do(&directory);
+        assert_whole(&directory);
+    }
+
+    #[test]
+    fn a_reader_in_the_way_of_an_emptying_leaves_no_token() {
+        let (directory, [mut one, two]) = two_connections();
+        two.execute_batch("BEGIN; SELECT * FROM state;").unwrap();
+        assert!(!empty(&mut one, &database(&directory)).unwrap(), "one is reading");
+        drop((one, two));
+        drop_log_as_other_programs_do(&directory);
+        assert_whole(&directory);
+    }
+
+    #[test]
+    fn only_the_end_of_an_emptying_waits_for_locks() {
+        let (_directory, [mut one, _]) = two_connections();
+        let limit = |it: &Connection| -> i64 {
+            it.query_row("PRAGMA busy_timeout", [], |row| row.get(0)).unwrap()
+        };
+        let within = patiently(&mut one, |it| Ok(limit(it))).unwrap();
+        assert_eq!(Ok(within), i64::try_from(PATIENCE.as_millis()));
+        assert_eq!(limit(&one), 0, "it blocks the thread");
     }
 }
