@@ -52,11 +52,12 @@ pub(super) fn is_there(path: &Path, bytes: u64) -> bool {
     statvfs(directory(path)).is_ok_and(|found| has(&found, path, bytes))
 }
 
-/// What is free for everybody is free. More may be free for this user (root has a part of its
-/// own), less of it than any number says: that is tried.
+/// What has no size (ramfs, tmpfs without a limit, some of FUSE) has room. Else what is free for
+/// everybody is free. More may be free for this user (root has a part of its own), less of it
+/// than any number says: that is tried.
 fn has(found: &Statvfs, path: &Path, bytes: u64) -> bool {
     let size_of = |blocks: u64| blocks.saturating_mul(found.fragment_size());
-    if size_of(found.blocks_available()) >= bytes {
+    if found.blocks() == 0 || size_of(found.blocks_available()) >= bytes {
         return true;
     }
     size_of(found.blocks_free()) >= bytes && try_to_take(directory(path), bytes)

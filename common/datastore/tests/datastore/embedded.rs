@@ -435,6 +435,16 @@ fn modes_do_not_depend_on_the_umask() {
 }
 
 #[test]
+fn a_file_system_without_a_size_has_room() {
+    for kind in ["ramfs:", "tmpfs:size=0"] {
+        let directory = tempfile::tempdir().unwrap();
+        let database = directory.path().join("weir.db");
+        let mut process = Process::start("put in a mount", &database, kind);
+        assert_eq!(process.line().as_deref(), Some("committed on 0 blocks"), "{kind}");
+    }
+}
+
+#[test]
 fn files_of_others_are_denied() {
     let place = OnDisk::new();
     let directory = place.0.path();

@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use weir_common::datastore::{Datastore, Error, Event, Revision, Transaction};
 use weir_datastore::Embedded;
 
@@ -88,6 +90,7 @@ async fn be_an_actor_if_told_so() {
             ));
             put_one(database, "/a").await;
         }
+        "put in a mount" => put_in_a_mount(database, &argument).await,
         "open as nobody" => open_as_nobody(database).await,
         other => panic!("unknown actor {other}"),
     }
@@ -109,6 +112,23 @@ async fn put_one(database: &Path, key: &str) {
     let store = Embedded::open(database).await.unwrap();
     let writes = vec![put_of(key, b"x")];
     committed(&store, Transaction { compares: vec![], writes }).await;
+}
+
+/// Commits to a database in a file system of this process alone, of the type and with the
+/// options given as `TYPE:OPTIONS`, mounted over the database's directory.
+async fn put_in_a_mount(database: &Path, argument: &str) {
+    let (kind, options) = argument.split_once(':').unwrap();
+    let none: Option<&str> = None;
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+    let directory = database.parent().unwrap();
+    mount(Some(kind), directory, Some(kind), MsFlags::empty(), Some(options)).unwrap();
+    let store = Embedded::open(database).await.unwrap();
+    store.check_writable().await.unwrap();
+    let writes = vec![put_of("/a", b"x")];
+    committed(&store, Transaction { compares: vec![], writes }).await;
+    let blocks = nix::sys::statvfs::statvfs(directory).unwrap().blocks();
+    say(&format!("committed on {blocks} blocks"));
 }
 
 /// Answers each question by its own value.
