@@ -59,7 +59,8 @@ struct Shared {
 
 /// A connection, and the files that it has open.
 struct OpenFile {
-    connection: Connection,
+    /// None after an attempt to open another file that failed.
+    connection: Option<Connection>,
     files: FileIdentity,
     /// When they were last the ones at the path.
     looked: Instant,
@@ -93,7 +94,7 @@ impl Embedded {
             .await
             .map_err(|failure| failure.into_error(path))?;
         let opened = OpenFile {
-            connection,
+            connection: Some(connection),
             files: FileIdentity::of(path),
             looked: Instant::now(),
             number: 0,
@@ -106,13 +107,16 @@ impl Embedded {
     /// on with it. The file appears whole, or not at all.
     ///
     /// # Errors
-    /// As [`Embedded::open`], about the new file; there is one of that name.
+    /// As [`Embedded::open`], of either file; there is one of the new one's name.
     pub async fn back_up(&self, to: &Path) -> Result<Copied, Error> {
         // So that a mere copy of the file lacks little, too. What does not work now will later.
         let _ = self.maintain().await;
-        let attempt = || copy::back_up(&self.opened().connection, to);
-        let copied = retry_while_locked(self.shared.lock_timeout, attempt).await;
-        copied.map_err(|failure| failure.into_error(to))
+        let back_up = |connection: &mut Connection| match copy::back_up(connection, to) {
+            Err(failure) if failure.is_lock() => Err(failure),
+            made => Ok(made),
+        };
+        let made = self.run_after(Duration::ZERO, back_up).await?;
+        made.map_err(|failure| failure.into_error(to))
     }
 
     /// Replaces all that is in the datastore with a backup, in one transaction: other
@@ -146,8 +150,7 @@ impl Embedded {
     ) -> Result<T, Error> {
         let attempt = || {
             let mut opened = self.opened();
-            opened.look(&self.shared.path, trusted)?;
-            work(&mut opened.connection).map_err(Into::into)
+            work(opened.look(&self.shared.path, trusted)?).map_err(Into::into)
         };
         retry_while_locked(self.shared.lock_timeout, attempt)
             .await
@@ -166,28 +169,37 @@ impl Embedded {
     /// Empties the log after a commit, if it is long; the commit stands, whatever becomes of
     /// this.
     fn empty_long_log(&self) {
-        let _ = log::empty_if_long(&mut self.opened().connection, &self.shared.path);
+        if let Some(connection) = &mut self.opened().connection {
+            let _ = log::empty_if_long(connection, &self.shared.path);
+        }
     }
 }
 
 impl OpenFile {
-    /// Opens the file that has taken the place of the open one, if one has.
-    fn look(&mut self, path: &Path, trusted: Duration) -> Result<(), FileFailure> {
-        if self.looked.elapsed() < trusted {
-            return Ok(());
+    /// The connection to the file at the path: opened again if another one has taken its place.
+    fn look(&mut self, path: &Path, trusted: Duration) -> Result<&mut Connection, FileFailure> {
+        if self.looked.elapsed() >= trusted {
+            if FileIdentity::of(path) != self.files {
+                // Closed first: what it has of the log in memory is not the new one's.
+                self.connection = None;
+            }
+            self.looked = Instant::now();
         }
-        if FileIdentity::of(path) != self.files {
-            // First the old one is closed: what it has of the log in memory is not the new one's.
-            self.connection = Connection::open_in_memory()?;
-            self.connection = match file::open_existing(path) {
-                Err(_) if !path.exists() => return Err(FileFailure::Gone),
-                opened => opened?,
-            };
-            self.files = FileIdentity::of(path);
-            self.number += 1;
-        }
-        self.looked = Instant::now();
-        Ok(())
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.open_again(path)?,
+        };
+        Ok(self.connection.insert(connection))
+    }
+
+    fn open_again(&mut self, path: &Path) -> Result<Connection, FileFailure> {
+        let connection = match file::open_existing(path) {
+            Err(_) if !path.exists() => return Err(FileFailure::Gone),
+            opened => opened?,
+        };
+        self.files = FileIdentity::of(path);
+        self.number += 1;
+        Ok(connection)
     }
 }
 

@@ -398,6 +398,56 @@ async fn a_replaced_file_is_noticed() {
     assert!(!place.path().exists(), "it does not begin with an empty one by itself");
 }
 
+/// Each call says what is wrong with the file, until the right one is there.
+#[tokio::test]
+async fn a_replacement_that_does_not_open_is_tried_again() {
+    let place = OnDisk::new();
+    let store = Embedded::open(&place.path()).await.unwrap();
+    put(&store, &[("/a", "1")]).await;
+    let mut watch = store.watch(&["/a".to_owned()], Revision(1)).await.unwrap();
+    let directory = place.path().parent().unwrap().to_owned();
+    let away = place.0.path().join("away");
+    for replacement in [None, Some("This is a text. ".repeat(500))] {
+        std::fs::rename(&directory, &away).unwrap();
+        std::fs::create_dir(&directory).unwrap();
+        let reason = if replacement.is_some() { "no database" } else { "was removed" };
+        if let Some(text) = replacement {
+            std::fs::write(place.path(), text).unwrap();
+        }
+        let change = Transaction { compares: vec![], writes: vec![suite::put_of("/a", b"2")] };
+        let failures = [
+            store.commit(change).await.unwrap_err(),
+            store.list("/", None, 9).await.unwrap_err(),
+            store.check_writable().await.unwrap_err(),
+            store.maintain().await.unwrap_err(),
+            store.back_up(&place.0.path().join("backup.db")).await.unwrap_err(),
+        ];
+        for failure in failures {
+            assert!(whole(&failure).contains(reason), "{}", whole(&failure));
+            assert!(whole(&failure).contains(place.path().to_str().unwrap()), "{failure}");
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+        std::fs::rename(&away, &directory).unwrap();
+        assert_eq!(value(&store, "/a").await.as_deref(), Some("1"));
+        put(&store, &[("/a", "1")]).await;
+    }
+    let ended = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap();
+    assert!(matches!(ended, Err(Error::Compacted { .. })), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_backup_is_of_the_file_that_is_there_now() {
+    let place = OnDisk::new();
+    let store = Embedded::open(&place.path()).await.unwrap();
+    put(&store, &[("/a", "1")]).await;
+    let file = |name: &str| place.0.path().join(name);
+    store.back_up(&file("earlier.db")).await.unwrap();
+    put(&store, &[("/b", "1")]).await;
+    remove_with_index(&log_of(&place.path()));
+    std::fs::rename(file("earlier.db"), place.path()).unwrap();
+    assert_eq!(store.back_up(&file("backup.db")).await.unwrap().keys, 1);
+}
+
 /// Two processes wait for each other's commits in turn: one wake-up missed, and
 /// both wait for ever.
 #[tokio::test]
