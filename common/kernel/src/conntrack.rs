@@ -26,10 +26,13 @@ mod abi {
     /// Those of the other direction, as they arrive at the node.
     pub(super) const REPLY: u16 = 2;
     pub(super) const ID: u16 = 12;
+    /// Of a connection that has it both ways.
     pub(super) const ZONE: u16 = 18;
     pub(super) const FILTER: u16 = 25;
     /// In one direction: its addresses.
     pub(super) const ADDRESSES: u16 = 1;
+    /// Of a direction that alone has it.
+    pub(super) const ZONE_OF_WAY: u16 = 3;
     /// Source and destination.
     pub(super) const IPV4: [u16; 2] = [1, 2];
     pub(super) const IPV6: [u16; 2] = [3, 4];
@@ -112,23 +115,30 @@ fn filters(address: &IpAddr) -> Vec<(u8, Vec<u8>)> {
     [abi::ORIGINAL, abi::REPLY].into_iter().map(filter).collect()
 }
 
-/// Whether a listed connection has one of the addresses anywhere.
+/// Whether a listed connection has one of the addresses anywhere. One in a zone is of another
+/// program's network, where the same addresses are others: Weir uses no zones.
 fn concerns(body: &[u8], addresses: &BTreeSet<IpAddr>) -> bool {
     let attributes = body.get(FAMILY_HEADER..).unwrap_or_default();
+    let ways = [abi::ORIGINAL, abi::REPLY];
+    let has_zone =
+        |way| find(attributes, way).and_then(|way| find(way, abi::ZONE_OF_WAY)).is_some();
+    if find(attributes, abi::ZONE).is_some() || ways.into_iter().any(has_zone) {
+        return false;
+    }
     let has = |way: u16| {
         let ends = find(attributes, way).and_then(|way| find(way, abi::ADDRESSES));
         let mut kinds = abi::IPV4.into_iter().chain(abi::IPV6);
         let is_among = |end: &[u8]| address(end).is_some_and(|end| addresses.contains(&end));
         ends.is_some_and(|ends| kinds.any(|kind| find(ends, kind).is_some_and(is_among)))
     };
-    has(abi::ORIGINAL) || has(abi::REPLY)
+    ways.into_iter().any(has)
 }
 
 /// What names a listed connection, and no other that took its place since, as family and
 /// attributes.
 fn deletion(body: &[u8]) -> (u8, Vec<u8>) {
     let attributes = body.get(FAMILY_HEADER..).unwrap_or_default();
-    let named = [(abi::ORIGINAL, abi::NESTED), (abi::ZONE, 0), (abi::ID, 0)];
+    let named = [(abi::ORIGINAL, abi::NESTED), (abi::ID, 0)];
     let same = |(kind, flags): (u16, u16)| {
         find(attributes, kind).map(|value| attribute(flags | kind, value))
     };
