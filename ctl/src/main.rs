@@ -182,8 +182,7 @@ impl HostEnvironment for LocalHost {
             ))
         };
         let kernel = Kernel::open().map_err(failed)?;
-        let filters = kernel.forward_filters().map_err(failed)?;
-        Ok((filters, kernel.policy_rules().await.map_err(failed)?))
+        Ok((kernel.forward_filters(), kernel.policy_rules().await.map_err(failed)?))
     }
 }
 

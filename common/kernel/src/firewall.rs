@@ -86,28 +86,18 @@ const PASSED_BY_ALL: [&str; 4] = ["counter", "log", "LOG", "NFLOG"];
 /// Targets of iptables that accept nothing and are no end.
 const MARKING: [&str; 5] = ["MARK", "CONNMARK", "TCPMSS", "SET", "CT"];
 
+/// The rules of chains, in order.
+type Rules = BTreeMap<(TableName, String), Vec<ForwardRule>>;
+
 impl Kernel {
-    /// The filters of what the node forwards: one request where there is none.
-    ///
-    /// # Errors
-    /// The kernel refuses a list. One without nftables has no such filters.
-    pub fn forward_filters(&self) -> Result<ForwardFilters, Error> {
-        let refused = |cause| Error::refused("nft list chains", cause);
-        let mut filters =
-            ForwardFilters { legacy: has_legacy_filter(), ..ForwardFilters::default() };
-        let Ok(listed) = list(abi::GET_CHAIN, 0, &[], |body| chain(body).is_some()) else {
-            return Ok(filters);
-        };
-        for chain in listed.iter().filter_map(|body| chain(body)) {
-            // Without a policy to drop, a rule of the chain itself decides whether all is dropped.
-            let own = rules(&chain.table, Some(&chain.name)).map_err(refused)?;
-            let drops_all = own.values().flatten().any(|rule| rule.effect == RuleEffect::DropAll);
-            if (chain.drops || drops_all) && !is_dormant(&chain.table).map_err(refused)? {
-                filters.rules.extend(rules(&chain.table, None).map_err(refused)?);
-                filters.chains.push(chain);
-            }
-        }
-        Ok(filters)
+    /// The filters of what the node forwards: one request where there is none. What the kernel
+    /// does not list, as while another program replaces its table, is no finding. A kernel
+    /// without nftables has no such filters.
+    pub fn forward_filters(&self) -> ForwardFilters {
+        let chains = list(abi::GET_CHAIN, 0, &[], |body| chain(body).is_some());
+        let chains = chains.unwrap_or_default();
+        let chains = chains.iter().filter_map(|body| chain(body));
+        ForwardFilters { legacy: has_legacy_filter(), ..dropping(chains, rules, is_active) }
     }
 
     /// The policy rules (`ip rule`) that send packets by tables other than the kernel's own.
@@ -157,6 +147,34 @@ fn policy_rule(message: &RuleMessage) -> Option<PolicyRule> {
     is_other.then_some(PolicyRule { priority, source, table, routes: Vec::new() })
 }
 
+/// Those of the chains that may drop all, with the rules of their tables, as far as both are
+/// listed.
+fn dropping(
+    chains: impl Iterator<Item = ForwardChain>,
+    rules: impl Fn(&TableName, Option<&str>) -> io::Result<Rules>,
+    is_active: impl Fn(&TableName) -> io::Result<bool>,
+) -> ForwardFilters {
+    let rules_of = |chain: &ForwardChain| -> io::Result<Option<Rules>> {
+        // Without a policy to drop, a rule of the chain itself decides whether all is dropped.
+        let own = rules(&chain.table, Some(&chain.name))?;
+        let drops_all = own.values().flatten().any(|rule| rule.effect == RuleEffect::DropAll);
+        if !chain.drops && !drops_all {
+            return Ok(None);
+        }
+        let of_table = rules(&chain.table, None)?;
+        // A table that is gone by now has no rules.
+        Ok(is_active(&chain.table)?.then_some(of_table))
+    };
+    let mut filters = ForwardFilters::default();
+    for chain in chains {
+        if let Ok(Some(rules)) = rules_of(&chain) {
+            filters.rules.extend(rules);
+            filters.chains.push(chain);
+        }
+    }
+    filters
+}
+
 fn has_legacy_filter() -> bool {
     LEGACY.iter().any(|file| {
         std::fs::read_to_string(file).is_ok_and(|tables| tables.lines().any(|it| it == "filter"))
@@ -182,13 +200,10 @@ fn chain(body: &[u8]) -> Option<ForwardChain> {
 }
 
 /// The rules of a table, or of one of its chains.
-fn rules(
-    (family, table): &TableName,
-    chain: Option<&str>,
-) -> io::Result<BTreeMap<(TableName, String), Vec<ForwardRule>>> {
+fn rules((family, table): &TableName, chain: Option<&str>) -> io::Result<Rules> {
     let mut wanted = name(abi::TABLE_NAME, table);
     wanted.extend(chain.into_iter().flat_map(|chain| name(abi::RULE_CHAIN, chain)));
-    let mut rules: BTreeMap<_, Vec<ForwardRule>> = BTreeMap::new();
+    let mut rules = Rules::new();
     for body in list(abi::GET_RULE, number_of(*family), &wanted, |_| true)? {
         let attributes = body.get(FAMILY_HEADER..).unwrap_or_default();
         if text(attributes, abi::TABLE_NAME).as_ref() != Some(table) {
@@ -203,20 +218,20 @@ fn rules(
     Ok(rules)
 }
 
-/// Whether a table is switched off with all its chains (`flags dormant`).
-fn is_dormant((family, table): &TableName) -> io::Result<bool> {
+/// Whether a table is there, and not switched off with all its chains (`flags dormant`).
+fn is_active((family, table): &TableName) -> io::Result<bool> {
     let is_it = |body: &[u8]| {
         let attributes = body.get(FAMILY_HEADER..).unwrap_or_default();
         body.first() == Some(&number_of(*family))
             && text(attributes, abi::TABLE_NAME).as_ref() == Some(table)
-            && number(attributes, abi::TABLE_FLAGS).is_some_and(|flags| flags & abi::DORMANT != 0)
+            && number(attributes, abi::TABLE_FLAGS).is_none_or(|flags| flags & abi::DORMANT == 0)
     };
     Ok(!list(abi::GET_TABLE, number_of(*family), &[], is_it)?.is_empty())
 }
 
 /// What a rule of these expressions does. What is not known may accept.
 fn rule(expressions: &[u8]) -> ForwardRule {
-    let (mut accepts, mut next, mut drops, mut is_for_all) = (false, None, false, true);
+    let (mut accepts, mut leads_on, mut drops, mut is_for_all) = (false, None, false, true);
     let (mut links, mut register) = (Vec::new(), None);
     for (_, expression) in attributes(expressions) {
         let data = find(expression, abi::EXPRESSION_DATA).unwrap_or_default();
@@ -228,8 +243,10 @@ fn rule(expressions: &[u8]) -> ForwardRule {
         match name.as_str() {
             "immediate" => match verdict(data) {
                 Some((abi::DROP, _)) => drops = true,
-                Some((abi::JUMP | abi::GOTO, chain)) => next = chain,
-                Some((abi::RETURN | abi::CONTINUE, _)) => {}
+                Some((abi::JUMP, Some(chain))) => leads_on = Some(RuleEffect::Chain(chain)),
+                Some((abi::GOTO, Some(chain))) => leads_on = Some(RuleEffect::GoTo(chain)),
+                Some((abi::RETURN, _)) => leads_on = Some(RuleEffect::Return),
+                Some((abi::CONTINUE, _)) => {}
                 Some(_) => accepts = true,
                 // A value for a register.
                 None => {}
@@ -253,9 +270,9 @@ fn rule(expressions: &[u8]) -> ForwardRule {
             }
         }
     }
-    let effect = match next {
+    let effect = match leads_on {
         _ if accepts => RuleEffect::Accept,
-        Some(chain) => RuleEffect::Chain(chain),
+        Some(effect) => effect,
         None if drops && is_for_all => RuleEffect::DropAll,
         None => RuleEffect::Other,
     };
@@ -309,4 +326,30 @@ fn as_text(value: &[u8]) -> String {
 /// A number in the network's order.
 fn number(bytes: &[u8], wanted: u16) -> Option<u32> {
     find(bytes, wanted)?.try_into().ok().map(u32::from_be_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_listed_is_no_finding() {
+        let chain = |table: &str| ForwardChain {
+            table: (TableFamily::Inet, table.to_owned()),
+            name: "forward".to_owned(),
+            drops: true,
+        };
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let rules = |table: &TableName, chain: Option<&str>| match (table.1.as_str(), chain) {
+            ("replaced", _) | ("replaced later", None) => Err(gone()),
+            _ => Ok(Rules::new()),
+        };
+        let is_active = |table: &TableName| match table.1.as_str() {
+            "changing" => Err(io::ErrorKind::Interrupted.into()),
+            name => Ok(name != "removed"),
+        };
+        let tables = ["replaced", "replaced later", "changing", "removed", "stays"];
+        let found = dropping(tables.into_iter().map(chain), rules, is_active);
+        assert_eq!(found.chains, [chain("stays")]);
+    }
 }

@@ -79,7 +79,7 @@ async fn look(call: &Call, kernel: &Kernel) -> Result<Vec<HealthProblem>, Error>
     // Where nothing is checked, nftables need not be there.
     let without_source_filter =
         is_any_checked && !kernel.has_source_filter().map_err(failure::of_kernel)?;
-    let filters = kernel.forward_filters().map_err(failure::of_kernel)?;
+    let filters = kernel.forward_filters();
     let health = NodeHealth { state, need, tunnel, without_nat, without_source_filter, filters };
     Ok(find_problems(&attachments, &health))
 }

@@ -25,8 +25,13 @@ pub type TableName = (TableFamily, String);
 /// What a rule does with packets that match it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RuleEffect {
-    /// It goes on to a chain of the same table.
+    /// It goes on to a chain of the same table, and comes back at its end.
     Chain(String),
+    /// It goes on to a chain of the same table. At its end comes what comes at the end of its own
+    /// chain.
+    GoTo(String),
+    /// It ends its chain for packets that match.
+    Return,
     /// It accepts packets, or may.
     Accept,
     /// It drops or rejects all packets.
@@ -124,8 +129,9 @@ pub fn find_firewalls(filters: &ForwardFilters, families: Families) -> Vec<Firew
         TableFamily::Inet => families.ipv4 || families.ipv6,
     };
     let problem = |chain: &ForwardChain| {
+        let may_accept = filters.may_accept(chain);
         let (table, chain) = (chain.table.clone(), chain.name.clone());
-        match filters.may_accept(&table, &chain) {
+        match may_accept {
             true => FirewallProblem::MayDrop { table, chain },
             false => FirewallProblem::Drops { table, chain },
         }
@@ -176,20 +182,23 @@ impl ForwardFilters {
     }
 
     /// Whether any rule that packets of containers may come to may accept them.
-    fn may_accept(&self, table: &TableName, base: &str) -> bool {
-        let (mut seen, mut left) = (BTreeSet::new(), vec![base]);
+    fn may_accept(&self, base: &ForwardChain) -> bool {
+        let (mut seen, mut left) = (BTreeSet::new(), vec![base.name.as_str()]);
         while let Some(chain) = left.pop() {
             if !seen.insert(chain) {
                 continue;
             }
-            for rule in self.rules_of(table, chain) {
+            // What ends this chain early is left to the policy.
+            let end_accepts = chain == base.name && !base.drops;
+            for rule in self.rules_of(&base.table, chain) {
                 match &rule.effect {
                     _ if rule.links.iter().any(|link| is_other_programs_bridge(link)) => {}
                     RuleEffect::Accept => return true,
-                    RuleEffect::Chain(next) => left.push(next),
+                    RuleEffect::Return | RuleEffect::GoTo(_) if end_accepts => return true,
+                    RuleEffect::Chain(next) | RuleEffect::GoTo(next) => left.push(next),
                     // What comes after it sees no packet.
                     RuleEffect::DropAll => break,
-                    RuleEffect::Other => {}
+                    RuleEffect::Return | RuleEffect::Other => {}
                 }
             }
         }
@@ -315,6 +324,34 @@ mod tests {
         assert_eq!(judged(false, &accepting), Some(false));
         let hidden = [("FORWARD", DropAll, &[][..]), ("FORWARD", Accept, &[][..])];
         assert_eq!(judged(false, &hidden), Some(true));
+    }
+
+    #[test]
+    fn what_leaves_a_chain_early_is_left_to_its_policy() {
+        use RuleEffect::{Accept, DropAll, Other, Return};
+        let go_to = || RuleEffect::GoTo("A".to_owned());
+        for early in [Return, go_to()] {
+            let rules = [("FORWARD", early.clone(), &[][..]), ("FORWARD", DropAll, &[])];
+            assert_eq!(judged(false, &rules), Some(false), "{early:?}");
+            assert_eq!(judged(true, &rules), Some(true), "{early:?}");
+            let late = [("FORWARD", DropAll, &[][..]), ("FORWARD", early.clone(), &[])];
+            assert_eq!(judged(false, &late), Some(true), "{early:?}");
+            let others = [("FORWARD", early, &["docker0"][..]), ("FORWARD", DropAll, &[])];
+            assert_eq!(judged(false, &others), Some(true));
+        }
+        // From a chain that was jumped to, both lead back to the rule after the jump.
+        for early in [Return, go_to()] {
+            let rules = [
+                ("FORWARD", to("B"), &[][..]),
+                ("FORWARD", DropAll, &[]),
+                ("B", early.clone(), &[]),
+                ("A", Other, &[]),
+            ];
+            assert_eq!(judged(false, &rules), Some(true), "{early:?}");
+        }
+        // What the chain accepts is found.
+        let accepting = [("FORWARD", go_to(), &[][..]), ("A", Accept, &[])];
+        assert_eq!(judged(true, &accepting), Some(false));
     }
 
     #[test]
