@@ -27,8 +27,11 @@ use endpoints::{Connection, Endpoints, RequestKind};
 /// compacted meanwhile.
 const LONG_READ_ATTEMPTS: usize = 3;
 
-/// Under which prefixes an ADD writes.
-const WRITTEN: [&str; 4] = [keys::BLOCKS, keys::HOSTS, keys::HANDLES, keys::MACHINES];
+/// A block of each IP version as an ADD writes it, but under a name that none has.
+const NO_BLOCKS: [&str; 2] = ["ipv4/block/weir-never-written", "ipv6/block/weir-never-written"];
+
+/// A handle of that kind.
+const NO_HANDLE: &str = "weir-never-written";
 
 /// An etcd cluster. Clones share the connections.
 #[derive(Clone)]
@@ -81,10 +84,10 @@ impl Datastore for Etcd {
         self.endpoints.call(RequestKind::Read, request).await
     }
 
-    /// A commit is sent to one endpoint, which has just answered or answers a small read. If its answer is lost, it may have been applied, and is then sent
-    /// again to the next endpoint only if its comparisons make sure that it
-    /// takes effect once. Such a repetition reports [`Outcome::Conflict`] when
-    /// the first attempt was the one that was applied.
+    /// A commit is sent to one endpoint, which has just answered or answers a small read. If its
+    /// answer is lost, it may have been applied, and is then sent again to the next endpoint only
+    /// if its comparisons make sure that it takes effect once. Such a repetition reports
+    /// [`Outcome::Conflict`] when the first attempt was the one that was applied.
     async fn commit(&self, transaction: Transaction) -> Result<Outcome, Error> {
         request::check(&transaction, self.endpoints.location())?;
         let kind = if is_guarded(&transaction) {
@@ -97,10 +100,15 @@ impl Datastore for Etcd {
         self.endpoints.call(kind, request).await
     }
 
-    /// Commits what an ADD writes, on a condition that never holds: etcd looks for permission
-    /// and for room before it looks at conditions.
+    /// Commits what every ADD writes, a handle and a block of either IP version, on a condition
+    /// that never holds: etcd looks for permission and for room before it looks at conditions.
     async fn check_writable(&self) -> Result<(), Error> {
-        self.commit(never_applied()).await.map(|_| ())
+        let [ipv4, ipv6] = NO_BLOCKS.map(never_applied);
+        let outcome = match self.commit(ipv4).await {
+            Err(Error::NotPermitted { .. }) => self.commit(ipv6).await,
+            outcome => outcome,
+        };
+        outcome.map(|_| ())
     }
 
     /// Needs the permission to read the whole range from the first of the
@@ -111,14 +119,14 @@ impl Datastore for Etcd {
     }
 }
 
-/// Writes under each prefix, if a key is there and is not there.
-fn never_applied() -> Transaction {
-    let key = |prefix: &str| format!("{prefix}weir-never-written");
+/// Writes a block and a handle, if the block is there and is not there.
+fn never_applied(block: &str) -> Transaction {
+    let block = format!("{}{block}", keys::BLOCKS);
+    let handle = format!("{}{NO_HANDLE}", keys::HANDLES);
     let mut transaction = Transaction::default();
-    let absent = key(WRITTEN[0]);
-    transaction.absent(absent.clone()).unchanged(absent, Revision(1));
-    let put = |prefix| Write::Put { key: key(prefix), value: Vec::new() };
-    transaction.writes = WRITTEN.into_iter().map(put).collect();
+    transaction.absent(block.clone()).unchanged(block.clone(), Revision(1));
+    transaction.writes =
+        [block, handle].into_iter().map(|key| Write::Put { key, value: Vec::new() }).collect();
     transaction
 }
 

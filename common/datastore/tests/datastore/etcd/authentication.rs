@@ -108,6 +108,29 @@ async fn a_user_who_may_only_read_learns_that_before_writing() {
     assert_denied(anonymous.check_writable().await, "etcd wants a user and none is configured");
 }
 
+/// What an ADD of one node and one IP version writes each time is enough.
+#[tokio::test]
+async fn a_user_with_a_narrow_role_may_write() {
+    let server = server_with_users().await;
+    let mut auth = root(&server).await.auth_client();
+    for family in ["ipv4", "ipv6"] {
+        auth.user_add(family, "s3cret", None).await.unwrap();
+        auth.role_add(family).await.unwrap();
+        let grant = async |auth: &mut etcd_client::AuthClient, key: &str| {
+            let permission = Permission::new(PermissionType::Readwrite, key).with_prefix();
+            auth.role_grant_permission(family, permission).await.unwrap();
+        };
+        grant(&mut auth, "/calico/ipam/v2/host/n1/").await;
+        grant(&mut auth, "/calico/ipam/v2/handle/").await;
+        auth.user_grant_role(family, family).await.unwrap();
+        let store = open(&server, Some((family, "s3cret"))).await;
+        let refused = store.check_writable().await.unwrap_err();
+        assert!(matches!(refused, Error::NotPermitted { .. }), "no block: {refused:?}");
+        grant(&mut auth, &format!("/calico/ipam/v2/assignment/{family}/block/")).await;
+        store.check_writable().await.unwrap();
+    }
+}
+
 /// The probe of the other endpoint is made without logging in.
 #[tokio::test]
 async fn a_hung_endpoint_is_passed_over_with_a_password() {
