@@ -44,6 +44,10 @@ impl World {
         cluster.create_pool("one", one);
         cluster.create_pool("others", json!({"cidr": "10.8.0.0/24", "natOutgoing": true}));
         network.router().run(&["ip", "route", "add", "10.7.0.0/24", "via", NODE]);
+        // None expires before it is looked at.
+        for limit in ["nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"] {
+            cluster.node.write(&format!("/proc/sys/net/netfilter/{limit}"), "3600");
+        }
         let other = cluster.node.container("other");
         let call = cluster.weir(Families::V4, &other);
         let result = call.configure("/ipam/ipv4_pools", json!(["others"])).add(&cluster.node);
@@ -115,13 +119,19 @@ fn next_owner(world: &World, release: impl FnOnce(&World, Call, Value, Container
             ("answer".to_owned(), SocketAddr::new(NODE.parse().expect("an address"), PUBLISHED))
         );
         send(&peer, "other", (NODE, OTHERS));
-        assert_eq!(receive(&others).0, "other");
+        let (text, from) = receive(&others);
+        assert_eq!(text, "other");
+        others.send_to(b"answer", from).expect("answering");
+        assert_eq!(receive(&peer).0, "answer");
     }
     let outside = world.peer(6000);
     let hidden = {
         let inside = bound(&first, RELEASED, PORT + 1);
         send(&inside, "out", (PEER, 6000));
-        receive(&outside).1
+        let hidden = receive(&outside).1;
+        outside.send_to(b"answer", hidden).expect("answering");
+        assert_eq!(receive(&inside).0, "answer");
+        hidden
     };
     assert_eq!(hidden.ip().to_string(), NODE, "masqueraded");
     release(world, call, result, first);

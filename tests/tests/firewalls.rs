@@ -160,6 +160,23 @@ fn a_last_rule_that_rejects() {
     assert!(world.listed("notes").contains("filter_FORWARD"));
 }
 
+/// Early out of a chain of the hook itself, its policy is what counts.
+#[test]
+fn rules_that_leave_a_chain_early_for_a_policy_to_accept() {
+    let world = World::new();
+    world.nft(
+        "table inet fw { chain other { counter; };
+           chain forwarding { type filter hook forward priority 0; policy accept; drop; }; }",
+    );
+    world.is_cut_off(&["chain forwarding"]);
+    for early in ["return", "goto other"] {
+        world.nft(&format!("insert rule inet fw forwarding ip saddr 10.7.0.0/16 {early}"));
+        world.is_let_through(&["chain forwarding", "table inet fw"]);
+        world.nft("flush chain inet fw forwarding; add rule inet fw forwarding drop");
+    }
+    world.is_cut_off(&["chain forwarding"]);
+}
+
 #[test]
 fn tables_that_are_switched_off_and_other_hooks_are_no_trouble() {
     let world = World::new();
