@@ -1,4 +1,4 @@
-//! The host's ends of the node's attachments: what they lost, brought back.
+//! The host's ends of the node's attachments, as the kernel has them.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -41,7 +41,7 @@ fn judge(
     {
         return Err(Failure::new(format!(
             "{} is about weir and is not JSON, so it does not say in which datastore the \
-             addresses are; mend it, or name the datastore",
+             addresses are; correct it, or name the datastore",
             file.display()
         )));
     }
