@@ -67,6 +67,14 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses.
     pub async fn attachment_states(&self) -> Result<Vec<AttachmentState>, Error> {
+        let attached = self.links_with_attachments().await?;
+        Ok(attached.into_iter().map(|(_, state)| state).collect())
+    }
+
+    /// The same, each with its host's end.
+    pub(crate) async fn links_with_attachments(
+        &self,
+    ) -> Result<Vec<(Link, AttachmentState)>, Error> {
         let mut addresses = self.addresses_by_link().await?;
         let mut links = self.host.links().await?;
         links.sort_by_key(|link| link.index);
@@ -81,7 +89,7 @@ impl Kernel {
                 ready_for: Families::default(),
             };
             state.ready_for = ready_for(&link.name, state.routed());
-            Some(state)
+            Some((link, state))
         });
         Ok(states.collect())
     }

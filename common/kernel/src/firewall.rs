@@ -12,7 +12,7 @@ use weir_common::network::{
 use crate::Kernel;
 use crate::error::Error;
 use crate::message::{all_routes, destination, table_of};
-use crate::nfnetlink::{FAMILY_HEADER, attribute, attributes, find, list};
+use crate::nfnetlink::{FAMILY_HEADER, attributes, find, list, name_attribute};
 use crate::route::nothing_there;
 
 /// Names the tables of the old iptables that are in use, one on each line.
@@ -201,8 +201,8 @@ fn chain(body: &[u8]) -> Option<ForwardChain> {
 
 /// The rules of a table, or of one of its chains.
 fn rules((family, table): &TableName, chain: Option<&str>) -> io::Result<Rules> {
-    let mut wanted = name(abi::TABLE_NAME, table);
-    wanted.extend(chain.into_iter().flat_map(|chain| name(abi::RULE_CHAIN, chain)));
+    let mut wanted = name_attribute(abi::TABLE_NAME, table);
+    wanted.extend(chain.into_iter().flat_map(|chain| name_attribute(abi::RULE_CHAIN, chain)));
     let mut rules = Rules::new();
     for body in list(abi::GET_RULE, number_of(*family), &wanted, |_| true)? {
         let attributes = body.get(FAMILY_HEADER..).unwrap_or_default();
@@ -307,10 +307,6 @@ fn number_of(family: TableFamily) -> u8 {
         TableFamily::Ip => 2,
         TableFamily::Ip6 => 10,
     }
-}
-
-fn name(kind: u16, name: &str) -> Vec<u8> {
-    attribute(kind, &[name.as_bytes(), &[0]].concat())
 }
 
 fn text(bytes: &[u8], wanted: u16) -> Option<String> {

@@ -6,7 +6,9 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{RouteProtocol, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::net::if_::if_nametoindex;
-use weir_common::network::{AttachmentIdentity, HostEnd, ROUTE_PROTOCOL, allowed_sources};
+use weir_common::network::{
+    AttachmentIdentity, AttachmentState, HostEnd, ROUTE_PROTOCOL, allowed_sources,
+};
 
 use crate::error::Error;
 use crate::link::Link;
@@ -20,10 +22,11 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses a list.
     pub async fn host_ends(&self) -> Result<Vec<HostEnd>, Error> {
-        let states = self.attachment_states().await?;
+        let attached = self.links_with_attachments().await?;
+        let states: Vec<_> = attached.iter().map(|(_, state)| state.clone()).collect();
         let allowed = allowed_sources(&states);
         let with_gateway = self.links_with_gateway_v6().await?;
-        let end = |state: weir_common::network::AttachmentState, link: &Link| {
+        let end = |(link, state): (Link, AttachmentState)| {
             let sends_more_v4 =
                 allowed.iter().any(|(end, prefix)| *end == link.name && prefix.addr().is_ipv4());
             HostEnd {
@@ -35,14 +38,7 @@ impl Kernel {
                 state,
             }
         };
-        let links = self.host.links().await?;
-        let by_name: BTreeMap<&str, &Link> =
-            links.iter().map(|link| (link.name.as_str(), link)).collect();
-        let ends = states.into_iter().filter_map(|state| {
-            let link = by_name.get(state.identity.host_interface().as_str())?;
-            Some(end(state, link))
-        });
-        Ok(ends.collect())
+        Ok(attached.into_iter().map(end).collect())
     }
 
     /// The names of host ends of attachments that no route of Weir's goes by. One list of

@@ -37,6 +37,11 @@ pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     attribute
 }
 
+/// The attribute that names a table, a chain or a set.
+pub(crate) fn name_attribute(kind: u16, name: &str) -> Vec<u8> {
+    attribute(kind, &[name.as_bytes(), &[0]].concat())
+}
+
 /// The attributes that `bytes` consists of: the type of each without flags, and its value.
 pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {

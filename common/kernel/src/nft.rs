@@ -19,7 +19,7 @@ use weir_common::network::{
 
 use crate::Kernel;
 use crate::error::Error;
-use crate::nfnetlink::{FAMILY_HEADER, attribute, list, split_message};
+use crate::nfnetlink::{FAMILY_HEADER, list, name_attribute, split_message};
 
 /// Where nft is looked for when PATH does not lead to it, as in a runtime's
 /// sparse environment.
@@ -196,11 +196,6 @@ fn is_of(body: &[u8], table: &str) -> bool {
     let attributes = body.get(FAMILY_HEADER..).unwrap_or_default();
     body.first() == Some(&abi::FAMILY_INET)
         && attributes.starts_with(&name_attribute(abi::TABLE, table))
-}
-
-/// The attribute that names a table or a set.
-fn name_attribute(kind: u16, name: &str) -> Vec<u8> {
-    attribute(kind, &[name.as_bytes(), &[0]].concat())
 }
 
 async fn listing<T: NftTable>() -> Result<String, Error> {

@@ -166,9 +166,8 @@ impl LocalNode {
     /// # Errors
     /// [`Code::InvalidConfiguration`] with both datastores.
     pub async fn require_agents_cluster(&self, datastore: &dyn Datastore) -> Result<(), Error> {
-        let agent = self.state.as_ref();
-        let agent = agent.filter(|it| self.by_agent && it.datastore != self.datastore);
-        let Some((agent, agents)) = agent.and_then(|it| Some((it, it.cluster_guid.as_ref()?)))
+        let Some((agent, agents)) =
+            self.agent_elsewhere().and_then(|it| Some((it, it.cluster_guid.as_ref()?)))
         else {
             return Ok(());
         };
@@ -187,13 +186,19 @@ impl LocalNode {
         }
     }
 
-    /// The same for STATUS, which has no datastore open.
+    /// What the agent left, where it keeps the node on a datastore that is spelt in another way
+    /// than the call's.
+    fn agent_elsewhere(&self) -> Option<&SavedState> {
+        let state = self.state.as_ref();
+        state.filter(|state| self.by_agent && state.datastore != self.datastore)
+    }
+
+    /// As [`LocalNode::require_agents_cluster`], for STATUS, which has no datastore open.
     ///
     /// # Errors
     /// [`Code::NotAvailable`] with both datastores, or what opening it says.
     pub async fn require_agents_cluster_of(&self, call: &Call, limit: Limit) -> Result<(), Error> {
-        let is_same = |state: &SavedState| state.datastore == self.datastore;
-        if !self.by_agent || self.state.as_ref().is_none_or(is_same) {
+        if self.agent_elsewhere().is_none() {
             return Ok(());
         }
         let required = async {
