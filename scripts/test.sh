@@ -28,6 +28,7 @@ summarise() {
 need_cargo
 install_packages "${BUILD_PACKAGES[@]}" "${NETWORK_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
 install_cnitool
+install_portmap
 # As root; cargo itself stays the user's.
 ((EUID == 0)) || run_tests_by "sudo -E env PATH=$PATH"
 cd "$REPOSITORY"

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use weir_tests::{
     Call, Cluster, CniTool, Container, Families, Network, Place, Snapshot, address, allocations,
-    find_program, host_interface, merge,
+    cni_path, find_program, host_interface, merge,
 };
 
 /// What sbr 1.1.1 says to a second DEL, behind any main plugin: it wants the link
@@ -71,11 +71,16 @@ impl World {
     /// cnitool for a list of these plugins, asked to publish port 80 of the
     /// container at port 8080.
     fn tool(&self, plugins: Value) -> CniTool {
+        self.tool_with(plugins, &cni_path())
+    }
+
+    /// The same, with plugins in these directories.
+    fn tool_with(&self, plugins: Value, path: &str) -> CniTool {
         let list = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": plugins});
         let ports = json!({"portMappings": [
             {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
         ]});
-        CniTool::new(&self.cluster.node, &list).with("CAP_ARGS", &ports.to_string())
+        CniTool::with_path(&self.cluster.node, &list, path).with("CAP_ARGS", &ports.to_string())
     }
 
     /// Twice: adds and checks the container, has `verify` look at the result,
@@ -175,6 +180,30 @@ fn portmap() {
         assert!(world.is_published_at("172.30.0.11"));
         assert!(world.is_published_to(&world.container, "172.30.0.11"), "the way back in");
         // By the loopback, for which portmap has the host end take 127.0.0.0/8.
+        assert!(world.is_published_to(&world.cluster.node, "127.0.0.1"));
+        assert!(world.is_published_to(&world.cluster.node, "172.30.0.11"));
+    });
+}
+
+/// The chains of portmap's own table that containers share.
+const KEPT_BY_PORTMAP_NFTABLES: &[&str] = &["cni_hostport"];
+
+#[test]
+fn portmap_by_nftables() {
+    let world = World::new();
+    world.cluster.create_pool("blue", json!({"cidr": "10.7.0.0/24"}));
+    let portmap = json!({
+        "type": "portmap-nftables",
+        "backend": "nftables",
+        "capabilities": {"portMappings": true},
+    });
+    let plugins = json!([world.cluster.plugin(Families::V4), portmap]);
+    let directory = find_program("portmap-nftables");
+    let directory = directory.parent().expect("a directory").to_str().expect("a path in UTF-8");
+    let tool = world.tool_with(plugins, &format!("{}:{directory}", cni_path()));
+    world.life_cycle(&tool, KEPT_BY_PORTMAP_NFTABLES, |_| {
+        assert!(world.is_published_at("172.30.0.11"));
+        assert!(world.is_published_to(&world.container, "172.30.0.11"), "the way back in");
         assert!(world.is_published_to(&world.cluster.node, "127.0.0.1"));
         assert!(world.is_published_to(&world.cluster.node, "172.30.0.11"));
     });
