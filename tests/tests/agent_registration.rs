@@ -2,7 +2,7 @@
 //! and addresses of services appear.
 
 use serde_json::{Value, json};
-use weir_tests::{Fleet, Place, Subnet};
+use weir_tests::{Container, Fleet, Place, Subnet, until, until_reporting};
 
 const NODE: &str = "/calico/resources/v3/projectcalico.org/nodes/";
 
@@ -294,4 +294,42 @@ fn of_two_nodes_that_are_given_one_address_at_once_one_gets_it() {
             && (0..2).filter(|&member| is_ill(member)).count() == 1
             && (0..2).filter(|&member| fleet.members[member].agent().is_well()).count() == 1
     });
+}
+
+/// A pool of an IP version that a node has not is nothing wrong; what the node does not reach
+/// is said once.
+#[test]
+fn a_node_without_ipv6_is_well_beside_ipv6_pools() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::First]);
+    fleet.apply_pool("direct", json!({"cidr": "10.7.0.0/24", "blockSize": 28}));
+    fleet.apply_pool("six", json!({"cidr": "fd00:7::/112"}));
+    fleet.start_agents();
+    fleet.stop_agent(1);
+    let n2 = fleet.members[1].node();
+    n2.run(&["ip", "address", "add", "fd00:31:1::12/64", "dev", "eth0", "nodad"]);
+    fleet.agent_arguments.extend(["--ip6-autodetection-method", "first-found"]);
+    fleet.start_agents();
+    let with_six = |member: usize, container: &Container| {
+        let both = json!({"type": "weir-ipam", "assign_ipv6": "true", "ipv4_pools": ["direct"],
+            "ipv6_pools": ["six"]});
+        fleet.call(member, "direct", container).configure("/ipam", both)
+    };
+    let (n1, n2) = (fleet.members[0].node(), fleet.members[1].node());
+    with_six(1, &n2.container("six")).add(n2);
+    fleet.call(0, "direct", &n1.container("four")).add(n1);
+    let status = || fleet.weirctl(0, &["node", "status", "--node", "n1", "-o", "json"]);
+    let told = || status().stdout.matches("not registered with an IPv6 address").count();
+    until_reporting(|| told() == 1, || format!("{:?}", status()));
+    assert!(status().succeeded, "{:?}", status());
+    assert!(fleet.members[0].agent().is_well());
+    let answer = fleet.status(0, "direct");
+    assert!(answer.succeeded, "{answer:?}");
+    // Its own containers have addresses of that version that others do not reach.
+    with_six(0, &n1.container("both")).add(n1);
+    let told = || fleet.status(0, "direct");
+    told().failure().expect(51, &["not registered with an IPv6 address"]);
+    assert_eq!(told().stdout.matches("not registered").count(), 1);
+    // Where it has an address, it is to be registered.
+    n1.run(&["ip", "address", "add", "fd00:31:1::11/64", "dev", "eth0", "nodad"]);
+    until("that is a problem", || !status().succeeded);
 }

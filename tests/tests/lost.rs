@@ -60,7 +60,7 @@ impl Attached {
 /// Each is one that the kernel tells of.
 const LOSSES: [&str; 11] = [
     "ip link set LINK down",
-    "ip route delete IPV4",
+    "ip route flush IPV4",
     "ip -6 route delete IPV6",
     "ip -6 address flush dev LINK",
     "ip link set LINK address 02:00:00:00:00:07",
@@ -166,7 +166,7 @@ fn without_an_agent_the_command_the_next_add_and_gc_bring_it_back() {
 fn what_another_has_by_now_is_left_alone_and_told() {
     let attached = Attached::new(Cluster::embedded());
     let cluster = &attached.cluster;
-    attached.lose("ip route delete IPV4");
+    attached.lose("ip route flush IPV4");
     attached.lose("ip route add unreachable IPV4 proto static");
     let answer = cluster.weirctl(&["node", "repair"]);
     assert!(!answer.succeeded, "{answer:?}");

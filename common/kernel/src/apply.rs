@@ -199,9 +199,9 @@ impl Kernel {
             Step::SetLinkUp { side, link } => {
                 self.set_up(step, *side, indices.of(self, *side, link)?).await?;
             }
-            Step::AddAddress { side, link, address } => {
+            Step::AddAddress { side, link, address, scope } => {
                 let index = indices.of(self, *side, link)?;
-                self.add_address(step, *side, index, *address).await?;
+                self.add_address(step, *side, index, (*address, *scope)).await?;
             }
             Step::AddNeighbour { side, link, address, mac } => {
                 let index = indices.of(self, *side, link)?;

@@ -1,38 +1,51 @@
 //! The host's ends of the node's attachments, as the kernel has them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
-use netlink_packet_route::route::{RouteProtocol, RouteType};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteType};
 use nix::net::if_::if_nametoindex;
 use weir_common::network::{
-    AttachmentIdentity, AttachmentState, HostEnd, ROUTE_PROTOCOL, allowed_sources,
+    ARP_SOURCE, AttachmentIdentity, AttachmentState, GATEWAY_V6, HostEnd, ROUTE_PROTOCOL, Route,
+    SourceAddresses, allowed_sources,
 };
 
 use crate::error::Error;
 use crate::link::Link;
 use crate::message::{all_routes, output};
 use crate::occupied::MAIN_TABLE;
+use crate::route::{address_of, in_plan_terms};
 use crate::{Kernel, sysctl};
 
 impl Kernel {
     /// The host's ends of the node's attachments, in the order in which they were made.
+    /// `registered` are the node's addresses by which it should send to them.
     ///
     /// # Errors
     /// The kernel refuses a list.
-    pub async fn host_ends(&self) -> Result<Vec<HostEnd>, Error> {
+    pub async fn host_ends(&self, registered: SourceAddresses) -> Result<Vec<HostEnd>, Error> {
         let attached = self.links_with_attachments().await?;
         let states: Vec<_> = attached.iter().map(|(_, state)| state.clone()).collect();
         let allowed = allowed_sources(&states);
-        let with_gateway = self.links_with_gateway_v6().await?;
+        let addresses = self.addresses_with_links().await?;
+        let is_present = |address: IpAddr| addresses.iter().any(|(_, it)| *it == address);
+        let sources = SourceAddresses {
+            ipv4: registered.ipv4.filter(|address| is_present((*address).into())),
+            ipv6: registered.ipv6.filter(|address| is_present((*address).into())),
+        };
+        let mut routes = self.routes_of_weir().await?;
         let end = |(link, state): (Link, AttachmentState)| {
             let sends_more_v4 =
                 allowed.iter().any(|(end, prefix)| *end == link.name && prefix.addr().is_ipv4());
             HostEnd {
                 index: link.index,
                 mac: link.mac,
-                has_gateway_v6: with_gateway.contains(&link.index),
+                has_gateway_v6: addresses.contains(&(link.index, GATEWAY_V6.into())),
+                has_arp_source: addresses.contains(&(link.index, ARP_SOURCE.into())),
+                routes: routes.remove(&link.index).unwrap_or_default(),
+                sources,
                 sends_more_v4,
                 parameters: parameters(&link.name),
                 state,
@@ -74,32 +87,43 @@ impl Kernel {
     }
 
     async fn links_routed_by_weir(&self, v6: bool) -> Result<HashSet<u32>, Error> {
-        let mut filter = all_routes(v6);
-        filter.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
-        filter.header.kind = RouteType::Unicast;
-        filter.header.table = u8::try_from(MAIN_TABLE).unwrap_or_default();
-        Ok(self.host.routes(filter).await?.iter().filter_map(output).collect())
+        Ok(self.host.routes(weirs_routes(v6)).await?.iter().filter_map(output).collect())
     }
 
-    async fn links_with_gateway_v6(&self) -> Result<HashSet<u32>, Error> {
-        let mut filter = AddressMessage::default();
-        filter.header.family = AddressFamily::Inet6;
-        let listing = self.host.dump(RouteNetlinkMessage::GetAddress(filter)).await;
-        let listing = listing.map_err(|cause| Error::refused("ip -6 address show", cause))?;
-        let is_gateway = |attribute: &AddressAttribute| match attribute {
-            AddressAttribute::Address(address) | AddressAttribute::Local(address) => {
-                HostEnd::is_gateway_v6(*address)
+    /// Weir's routes by a link alone, by the link's number.
+    async fn routes_of_weir(&self) -> Result<HashMap<u32, Vec<Route>>, Error> {
+        let mut routes: HashMap<u32, Vec<Route>> = HashMap::new();
+        for v6 in [false, true] {
+            let listed = self.host.routes(weirs_routes(v6)).await?;
+            for (index, route) in listed.iter().filter_map(|it| output(it).zip(in_plan_terms(it))) {
+                routes.entry(index).or_default().push(route);
             }
-            _ => false,
-        };
-        let with_gateway = listing.into_iter().filter_map(|message| match message {
+        }
+        Ok(routes)
+    }
+
+    /// Every address of the node, with the number of its link.
+    async fn addresses_with_links(&self) -> Result<HashSet<(u32, IpAddr)>, Error> {
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let listing = self.host.dump(request).await;
+        let listing = listing.map_err(|cause| Error::refused("ip address show", cause))?;
+        let addresses = listing.iter().filter_map(|message| match message {
             RouteNetlinkMessage::NewAddress(message) => {
-                message.attributes.iter().any(is_gateway).then_some(message.header.index)
+                Some((message.header.index, address_of(message)?))
             }
             _ => None,
         });
-        Ok(with_gateway.collect())
+        Ok(addresses.collect())
     }
+}
+
+/// A filter for Weir's routes of a family to containers and other nodes.
+fn weirs_routes(v6: bool) -> RouteMessage {
+    let mut filter = all_routes(v6);
+    filter.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+    filter.header.kind = RouteType::Unicast;
+    filter.header.table = u8::try_from(MAIN_TABLE).unwrap_or_default();
+    filter
 }
 
 fn parameters(link: &str) -> BTreeMap<String, String> {

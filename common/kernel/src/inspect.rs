@@ -43,7 +43,11 @@ impl Kernel {
         for v6 in [false, true] {
             for route in self.host.routes(all_routes(v6)).await? {
                 if let Some((link, address)) = routed_address(&route) {
-                    addresses.entry(link).or_default().push(address);
+                    let of_link = addresses.entry(link).or_default();
+                    // Several routes may lead to one.
+                    if !of_link.contains(&address) {
+                        of_link.push(address);
+                    }
                 }
             }
         }

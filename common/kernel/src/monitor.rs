@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use ipnet::IpNet;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressScope};
 use netlink_packet_route::link::LinkFlags;
 use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -51,8 +51,9 @@ pub struct NetworkChange {
     pub cluster: bool,
     /// The numbers of links that may be host ends of attachments and have lost something.
     pub host_ends: BTreeSet<u32>,
-    /// Whether more has happened than the kernel keeps.
-    pub overrun: bool,
+    /// Whether any of them may have: an address of the node came or went, or more has
+    /// happened than the kernel keeps.
+    pub any_host_end: bool,
 }
 
 /// Listens to the kernel for what may make a node's part in the cluster another
@@ -108,7 +109,7 @@ impl Monitor {
     fn poll_changed(&self, context: &mut Context<'_>) -> Poll<io::Result<NetworkChange>> {
         let mut changed = NetworkChange::default();
         let routes = drain(&self.routes, context, |it| changed.take_in(it, self.ignored))?;
-        changed.overrun = routes;
+        changed.any_host_end |= routes;
         changed.cluster |= routes;
         if let Some(tables) = &self.tables {
             let mut told = false;
@@ -169,6 +170,7 @@ impl NetworkChange {
                 && (!is_route(&payload) || Some(message.header.port_number) != ignored)
             {
                 self.cluster |= is_of_concern(&payload);
+                self.any_host_end |= is_node_address(&payload);
                 self.host_ends.extend(bereaved_host_end(&payload));
             }
         }
@@ -191,11 +193,11 @@ fn bereaved_host_end(message: &RouteNetlinkMessage) -> Option<u32> {
             output(route).filter(|_| table_of(route) == MAIN_TABLE && is_to_container(route))
         }
         RouteNetlinkMessage::DelAddress(message) => {
-            let is_gateway = |attribute: &AddressAttribute| match attribute {
-                AddressAttribute::Address(address) => HostEnd::is_gateway_v6(*address),
+            let is_own = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Address(address) => HostEnd::is_own_address(*address),
                 _ => false,
             };
-            message.attributes.iter().any(is_gateway).then_some(message.header.index)
+            message.attributes.iter().any(is_own).then_some(message.header.index)
         }
         _ => None,
     }
@@ -210,19 +212,22 @@ fn is_of_concern(message: &RouteNetlinkMessage) -> bool {
         RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
             !Link::from_message(link.clone()).is_host_end()
         }
-        RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
-            is_global(address)
-        }
         RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
             table_of(route) == MAIN_TABLE && !comes_with_attachments(route)
         }
-        _ => false,
+        _ => is_node_address(message),
     }
 }
 
-/// The host ends of attachments have addresses of the link only.
-fn is_global(address: &AddressMessage) -> bool {
-    address.header.scope == AddressScope::Universe
+/// Whether an address of the node came or went; the host ends of attachments have addresses of
+/// the link only.
+fn is_node_address(message: &RouteNetlinkMessage) -> bool {
+    match message {
+        RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
+            address.header.scope == AddressScope::Universe
+        }
+        _ => false,
+    }
 }
 
 /// Weir's route to a container, or the kernel's own to the neighbours on a link.

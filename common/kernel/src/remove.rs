@@ -87,7 +87,7 @@ impl Kernel {
     }
 }
 
-fn is_own_by(route: &RouteMessage, index: u32) -> bool {
+pub(crate) fn is_own_by(route: &RouteMessage, index: u32) -> bool {
     route.header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL) && output(route) == Some(index)
 }
 

@@ -1,11 +1,14 @@
 //! Routes, addresses and neighbours.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope,
+};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -18,12 +21,13 @@ use weir_common::link::MacAddress;
 use weir_common::network::{ROUTE_PROTOCOL, Route, RouteScope, Side, Step};
 
 use crate::Kernel;
-use crate::cluster::replaceable;
+use crate::cluster::{is_of_cluster, replaceable};
 use crate::error::Error;
 use crate::link::is;
 use crate::message::{all_routes, destination, output, table_of};
 use crate::netlink::{Netlink, into_io};
 use crate::occupied::MAIN_TABLE;
+use crate::remove::is_own_by;
 
 /// Whether a listing failed because there can be nothing: no IPv6 in the kernel,
 /// a routing table that was never used, or a link that is gone by now.
@@ -118,11 +122,7 @@ impl Netlink {
             .map_err(|cause| Error::refused("ip address show", cause))?;
         let address = |message| match message {
             RouteNetlinkMessage::NewAddress(message) if message.header.index == index => {
-                message.attributes.iter().find_map(|attribute| match attribute {
-                    AddressAttribute::Local(address) => Some(*address),
-                    AddressAttribute::Address(address) if address.is_ipv6() => Some(*address),
-                    _ => None,
-                })
+                address_of(&message)
             }
             _ => None,
         };
@@ -136,12 +136,16 @@ impl Kernel {
         step: &Step,
         side: Side,
         index: u32,
-        address: IpNet,
+        (address, scope): (IpNet, RouteScope),
     ) -> Result<(), Error> {
         let mut request =
             self.netlink(side)?.handle().address().add(index, address.addr(), address.prefix_len());
+        let message = request.message_mut();
         // Usable at once: nobody else on a veth could have it.
-        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        message.header.flags |= AddressHeaderFlags::Nodad;
+        message.header.scope = AddressScope::from(scope.0);
+        // The library gives a single address itself as broadcast address.
+        message.attributes.retain(|it| !matches!(it, AddressAttribute::Broadcast(_)));
         request.execute().await.map_err(|error| Error::refused(step, into_io(error)))
     }
 
@@ -157,9 +161,10 @@ impl Kernel {
         outcome.map_err(|error| Error::refused(step, into_io(error)))
     }
 
-    /// Adds a route. On the node, a route of the cluster to the same destination is a
-    /// stale one, of when another node had the address: it makes room, and is returned
-    /// for [`Netlink::put_back`].
+    /// Adds a route; without its source where the node has that address no more. On the node,
+    /// a route of the cluster to the same destination is a stale one, of when another node had
+    /// the address: it makes room, and is returned for [`Netlink::put_back`]. A route of
+    /// Weir's by the same link is replaced.
     pub(crate) async fn add_route(
         &self,
         step: &Step,
@@ -167,20 +172,26 @@ impl Kernel {
         route: &Route,
     ) -> Result<Option<RouteMessage>, Error> {
         let netlink = self.netlink(side)?;
-        let add = || netlink.handle().route().add(message(route, index));
-        match add().execute().await.map_err(into_io) {
+        let mut route = Cow::Borrowed(route);
+        let add = |route: &Route| netlink.handle().route().add(message(route, index));
+        let mut outcome = add(&route).execute().await.map_err(into_io);
+        if route.source.is_some() && outcome.as_ref().is_err_and(|cause| is(cause, Errno::EINVAL)) {
+            route.to_mut().source = None;
+            outcome = add(&route).execute().await.map_err(into_io);
+        }
+        match outcome {
             Err(cause) if is(&cause, Errno::EEXIST) => {}
             outcome => {
                 return outcome.map(|()| None).map_err(|cause| Error::refused(step, cause));
             }
         }
-        let others = routes_to(netlink, route).await?;
-        if side == Side::Host
-            && let Some(stale) = replaceable(&others)
-        {
-            let replaced = add().replace().execute().await;
+        let others = routes_to(netlink, &route).await?;
+        let is_own = |other: &RouteMessage| is_own_by(other, index) && !is_of_cluster(other);
+        let stale = replaceable(&others);
+        if side == Side::Host && (stale.is_some() || others.first().is_some_and(is_own)) {
+            let replaced = add(&route).replace().execute().await;
             return replaced
-                .map(|()| Some(stale.clone()))
+                .map(|()| stale.cloned())
                 .map_err(|error| Error::refused(step, into_io(error)));
         }
         Err(Error::RouteExists {
@@ -189,6 +200,16 @@ impl Kernel {
             owner: netlink.owner(others.first()).await?,
         })
     }
+}
+
+/// The address that a link has, by a message of the kernel. (Of IPv4, "address" may be the
+/// other end's.)
+pub(crate) fn address_of(message: &AddressMessage) -> Option<IpAddr> {
+    message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        AddressAttribute::Address(address) if address.is_ipv6() => Some(*address),
+        _ => None,
+    })
 }
 
 /// The routes to the destination of `route` in its table, in the kernel's order.
@@ -217,6 +238,12 @@ pub(crate) fn in_plan_terms(message: &RouteMessage) -> Option<Route> {
             }
             RouteAttribute::Gateway(RouteAddress::Inet6(address)) => {
                 route.gateway = Some((*address).into());
+            }
+            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => {
+                route.source = Some((*address).into());
+            }
+            RouteAttribute::PrefSource(RouteAddress::Inet6(address)) => {
+                route.source = Some((*address).into());
             }
             RouteAttribute::Priority(priority) => route.priority = Some(*priority),
             RouteAttribute::Metrics(metrics) => read_metrics(&mut route, metrics),
@@ -254,6 +281,7 @@ fn message(route: &Route, index: u32) -> RouteMessage {
         Some(RouteAttribute::Oif(index)),
         Some(RouteAttribute::Table(table)),
         route.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())),
+        route.source.map(|source| RouteAttribute::PrefSource(source.into())),
         route.priority.map(RouteAttribute::Priority),
         (!metrics.is_empty()).then_some(RouteAttribute::Metrics(metrics)),
     ]

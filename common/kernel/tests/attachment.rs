@@ -13,8 +13,8 @@ use support::{
 };
 use weir_common::link::MacAddress;
 use weir_common::network::{
-    Attachment, Expected, GATEWAY_V6, Mismatch, NodeNeeds, RequestedRoute, Side, compare,
-    plan_attachment, plan_node,
+    ARP_SOURCE, Attachment, Expected, GATEWAY_V6, Mismatch, NodeNeeds, RequestedRoute, Side,
+    compare, plan_attachment, plan_node,
 };
 use weir_kernel::{Error, Kernel};
 
@@ -44,10 +44,12 @@ fn reach_each_other(first: &'static [&'static str], second: &'static [&'static s
         for (container, attachment) in containers.iter().zip(&attachments) {
             let kernel = attach(container, attachment).await;
             assert_eq!(differences(&kernel, attachment).await, []);
-            // The one that the plan gives, and none of the kernel's own.
+            // Those that the plan gives, and none of the kernel's own.
             let host = kernel.inspect(&Expected::of(attachment)).await.unwrap().host.unwrap();
             if attachment.has_v6() {
-                assert_eq!(host.addresses, [IpAddr::from(GATEWAY_V6)]);
+                let v4 = attachment.has_v4().then_some(IpAddr::from(ARP_SOURCE));
+                let wanted = v4.into_iter().chain([IpAddr::from(GATEWAY_V6)]);
+                assert_eq!(host.addresses, wanted.collect::<Vec<_>>());
             }
         }
         let node: [IpAddr; 2] = ["198.51.100.1".parse().unwrap(), "fd00:198::1".parse().unwrap()];
@@ -154,7 +156,7 @@ fn check_names_everything_that_was_taken_away() {
             [
                 format!("address fe80::ecee:eeff:feee:eeee is missing on link {host} on the node"),
                 format!(
-                    "route \"10.1.0.1/32 scope link dev {host} proto 77\" is missing on the node"
+                    "route \"10.1.0.1/32 scope global dev {host} proto 77\" is missing on the node"
                 ),
                 "link eth0 in the container has mtu 1400 and not 1450".to_owned(),
                 "address fd00:1::1 is missing on link eth0 in the container".to_owned(),

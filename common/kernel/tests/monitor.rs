@@ -10,7 +10,7 @@ use support::{
     Other, add_addressed_link, add_link, attachment, identity, ip, on_a_node, open, run,
 };
 use tokio::time::timeout;
-use weir_common::network::{NatPool, NatTable, Step, plan_attachment};
+use weir_common::network::{NatPool, NatTable, SourceAddresses, Step, plan_attachment};
 use weir_kernel::{Kernel, Monitor};
 
 /// How long is waited for what must not come. Too short a time could only let a
@@ -119,7 +119,7 @@ fn what_a_host_end_loses_is_told_and_its_making_is_not() {
         let link = identity("one").host_interface();
         let told = timeout(SILENCE, monitor.changed()).await;
         assert!(told.is_err(), "{told:?}");
-        let index = kernel.host_ends().await.unwrap().remove(0).index;
+        let index = kernel.host_ends(SourceAddresses::default()).await.unwrap().remove(0).index;
         for command in [
             format!("link set {link} down"),
             format!("link set {link} up"),

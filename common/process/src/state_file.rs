@@ -37,7 +37,7 @@ pub fn write_state(file: &Path, state: &SavedState, cache: &ClusterCache) -> io:
 mod tests {
     use std::fs;
 
-    use weir_common::network::{NamedNode, TunnelNeed, Writer};
+    use weir_common::network::{NamedNode, PlanSummary, Writer};
 
     use super::*;
 
@@ -50,7 +50,8 @@ mod tests {
         assert_eq!(read_state(&file), None);
         let node = NamedNode { name: "n1".to_owned(), source: "nodename".to_owned() };
         let (cache, boot_id) = (ClusterCache::default(), boot_id());
-        let state = SavedState::new(Writer::Agent, node, "here", boot_id, &cache, TunnelNeed::None);
+        let state =
+            SavedState::new(Writer::Agent, node, "here", boot_id, &cache, PlanSummary::default());
         for _ in 0..2 {
             write_state(&file, &state, &cache).unwrap();
             assert_eq!(read_state(&file), Some(state.clone()));

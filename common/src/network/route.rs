@@ -1,9 +1,10 @@
 //! A route of the kernel, as plans and comparisons have it.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// The protocol number of every route that Weir makes, so that what is Weir's
 /// can be told from the rest: `proto 77` in `ip route`. The kernel leaves
@@ -54,7 +55,32 @@ pub struct Route {
     pub priority: Option<u32>,
     /// The routing table; the main one if `None`.
     pub table: Option<u32>,
+    /// The address that the node itself sends from by it, if not of the kernel's choice.
+    pub source: Option<IpAddr>,
 }
+
+/// The addresses that a node is registered with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceAddresses {
+    /// The IPv4 address.
+    pub ipv4: Option<Ipv4Addr>,
+    /// The IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
+}
+
+impl SourceAddresses {
+    /// That of the family of `like`.
+    fn of_family(self, like: IpAddr) -> Option<IpAddr> {
+        match like {
+            IpAddr::V4(_) => self.ipv4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.ipv6.map(IpAddr::V6),
+        }
+    }
+}
+
+/// The metric of the second route to an IPv4 address of a container: any that comes after the
+/// first one's 0.
+const FALLBACK_METRIC: u32 = 1;
 
 impl Route {
     /// A route to what is on the link itself.
@@ -67,7 +93,33 @@ impl Route {
             advmss: None,
             priority: None,
             table: None,
+            source: None,
         }
+    }
+
+    /// The node's routes to a container's `address`, by which the node sends from its own one
+    /// among `sources`.
+    ///
+    /// The kernel deletes every IPv4 route whose source the node loses (`net/ipv4/fib_semantics.c`,
+    /// fib_sync_down_addr), of an IPv6 route only the source. So there is a second IPv4 route
+    /// without source, and the container can be reached all the time. The scope of IPv4 is
+    /// global: with a narrower one the kernel would choose the host end's own address
+    /// ([`super::ARP_SOURCE`]) where there is no source.
+    pub fn to_container(address: IpAddr, sources: SourceAddresses) -> Vec<Self> {
+        let source = sources.of_family(address);
+        let plain = Self { scope: RouteScope::UNIVERSE, ..Self::on_link(address.into()) };
+        let fallback = Self { priority: Some(FALLBACK_METRIC), ..plain.clone() };
+        let has_fallback = address.is_ipv4() && source.is_some();
+        [Self { source, ..plain }].into_iter().chain(has_fallback.then_some(fallback)).collect()
+    }
+
+    /// Whether a route of the kernel does what this one to a container is for.
+    pub(super) fn is_served_by(&self, found: &Self) -> bool {
+        let metric = |route: &Self| route.priority.unwrap_or_default();
+        let is_v6 = self.destination.addr().is_ipv6();
+        self.destination == found.destination
+            && (is_v6 || (metric(self), self.scope) == (metric(found), found.scope))
+            && (self.source.is_none() || self.source == found.source)
     }
 
     /// A route by a next hop.

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use weir_common::network::HostEnd;
+use weir_common::network::{HostEnd, SourceAddresses};
 use weir_ipam::HostEnds;
 use weir_kernel::Kernel;
 
@@ -54,11 +54,12 @@ impl Suspects {
 }
 
 /// Keeps the host ends whole for as long as it runs: looks at `suspects`, and at all of them
-/// `every` so often. It waits for the datastore by itself, not in the agent's loop.
+/// `every` so often and when the node is to send from other `sources`. It waits for the datastore by itself, not in the agent's loop.
 pub async fn keep(
     ends: HostEnds<'_>,
     kernel: Kernel,
     suspects: Arc<Suspects>,
+    mut sources: watch::Receiver<SourceAddresses>,
     every: Duration,
     metrics: Arc<Metrics>,
 ) {
@@ -67,6 +68,7 @@ pub async fn keep(
     loop {
         let links = tokio::select! {
             _ = drift.tick() => None,
+            Ok(()) = sources.changed() => None,
             () = suspects.told.notified() => {
                 sleep(SETTLING_TIME).await;
                 match suspects.take() {

@@ -170,6 +170,7 @@ async fn serve(
     }
     let named = NamedNode { name: node.name.clone(), source: node.source.to_string() };
     let state_file = StateFile::new(named, location.configuration.place());
+    let sources = state_file.sources.subscribe();
     let (of_ends, of_collector) = (Arc::clone(&metrics), Arc::clone(&metrics));
     let ends =
         HostEnds { datastore: datastore.as_ref(), node: &node.name, machine: machine.as_ref() };
@@ -198,7 +199,7 @@ async fn serve(
         repaired.log();
         return Ok(unhealthy);
     }
-    let keeping = host_ends::keep(ends, of_keeping, suspects, drift_interval, of_ends);
+    let keeping = host_ends::keep(ends, of_keeping, suspects, sources, drift_interval, of_ends);
     let collecting = async {
         match gc_interval {
             Some(every) => collector.run(of_collecting, every, of_collector).await,
@@ -219,7 +220,7 @@ async fn watch_kernel(mut monitor: Monitor, changed: Arc<Notify>, suspects: Arc<
                     changed.notify_one();
                 }
                 suspects.add(happened.host_ends);
-                if happened.overrun {
+                if happened.any_host_end {
                     suspects.add_all();
                 }
             }

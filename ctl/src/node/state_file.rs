@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
-use weir_common::network::{ClusterCache, ClusterPlan, NamedNode, SavedState, TunnelNeed, Writer};
+use weir_common::network::{
+    ClusterCache, ClusterPlan, NamedNode, PlanSummary, SavedState, SourceAddresses, Writer,
+};
 use weir_process::{
     Limit, Lock, NODE_LOCK, STATE_FILE, boot_id, read_state, read_whole_state, write_state,
 };
@@ -26,6 +29,8 @@ pub struct StateFile {
     datastore: String,
     /// The id of the cluster in it: by that, an ADD knows whether its own is the same.
     pub cluster_guid: Option<String>,
+    /// The addresses in it that the node sends to its containers from.
+    pub sources: watch::Sender<SourceAddresses>,
     written: Option<WrittenState>,
 }
 
@@ -35,14 +40,19 @@ struct WrittenState {
     at: Instant,
     /// How often the cluster's state had changed.
     changes: u64,
-    tunnel: TunnelNeed,
-    pod_mtu: u32,
+    summary: PlanSummary,
 }
 
 impl StateFile {
     /// For the agent of this node on the datastore at this place.
     pub fn new(node: NamedNode, datastore: String) -> Self {
-        Self { node, datastore, cluster_guid: None, written: None }
+        Self {
+            node,
+            datastore,
+            cluster_guid: None,
+            sources: watch::Sender::default(),
+            written: None,
+        }
     }
 
     /// What the agent or ADD before knew of the cluster. The file does not name this agent as
@@ -61,14 +71,14 @@ impl StateFile {
 
     /// Writes what has changed: the next agent goes on with it if this one is killed.
     pub async fn write(&mut self, cache: &ClusterCache, plan: &ClusterPlan) {
-        let (tunnel, pod_mtu) = (TunnelNeed::of(plan), plan.pod_mtu);
+        let summary = PlanSummary::of(plan);
         let is_agents =
             || read_state(Path::new(STATE_FILE)).is_some_and(|state| state.writer == Writer::Agent);
         let is_current = self.written.as_ref().is_some_and(|written| {
-            (written.tunnel, written.pod_mtu, written.changes) == (tunnel, pod_mtu, cache.changes())
+            written.summary == summary && written.changes == cache.changes()
         });
         if !is_current || !is_agents() {
-            self.replace(cache, tunnel, pod_mtu).await;
+            self.replace(cache, summary).await;
         }
     }
 
@@ -81,20 +91,23 @@ impl StateFile {
     /// Writes what has changed since the last write, with the plan's outcome as it was then.
     pub async fn flush(&mut self, cache: &ClusterCache) {
         let written = self.written.as_ref().filter(|it| it.changes != cache.changes());
-        if let Some(&WrittenState { tunnel, pod_mtu, .. }) = written {
-            self.replace(cache, tunnel, pod_mtu).await;
+        if let Some(summary) = written.map(|it| it.summary.clone()) {
+            self.replace(cache, summary).await;
         }
     }
 
-    async fn replace(&mut self, cache: &ClusterCache, tunnel: TunnelNeed, pod_mtu: u32) {
+    async fn replace(&mut self, cache: &ClusterCache, summary: PlanSummary) {
         let (node, datastore) = (self.node.clone(), self.datastore.as_str());
-        let mut state = SavedState::new(Writer::Agent, node, datastore, boot_id(), cache, tunnel);
-        state.pod_mtu = Some(pod_mtu);
+        let of_plan = summary.clone();
+        let mut state = SavedState::new(Writer::Agent, node, datastore, boot_id(), cache, of_plan);
         state.cluster_guid = self.cluster_guid.clone();
         let is_written = replace(&state, cache).await;
         let at = Instant::now();
         if is_written {
-            self.written = Some(WrittenState { at, changes: cache.changes(), tunnel, pod_mtu });
+            self.sources.send_if_modified(|sources| {
+                std::mem::replace(sources, state.sources) != state.sources
+            });
+            self.written = Some(WrittenState { at, changes: cache.changes(), summary });
         } else if let Some(written) = &mut self.written {
             // Tried again a while later.
             written.at = at;

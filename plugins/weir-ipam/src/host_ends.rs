@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 
 use weir_common::cni::{Code, Error};
 use weir_common::datastore::Datastore;
@@ -10,7 +11,7 @@ use weir_common::ipam::engine::lookup;
 use weir_common::ipam::{self, Assignee, MachineId};
 use weir_common::network::{AttachmentIdentity, HostEnd, Step};
 use weir_kernel::Kernel;
-use weir_process::AttachmentLocks;
+use weir_process::{AttachmentLocks, STATE_FILE, read_state};
 
 use crate::gc::Claims;
 
@@ -89,10 +90,14 @@ impl HostEnds<'_> {
     ) -> Result<HostEndRepair, Error> {
         let failed = |error: weir_kernel::Error| Error::caused(Code::Kernel, &error);
         let claims = Claims::new("", AttachmentLocks::open()?);
+        let saved = read_state(Path::new(STATE_FILE));
+        let sources = saved.map(|state| state.sources).unwrap_or_default();
         let is_wanted = |end: &HostEnd| is_suspect(end) || !end.looks_whole();
         let mut outcome = HostEndRepair::default();
         let mut claimed = BTreeSet::new();
-        for end in kernel.host_ends().await.map_err(failed)?.iter().filter(|end| is_wanted(end)) {
+        for end in
+            kernel.host_ends(sources).await.map_err(failed)?.iter().filter(|end| is_wanted(end))
+        {
             match claims.claim_link(&end.state.identity.host_interface())? {
                 true => _ = claimed.insert(end.index),
                 false => _ = outcome.busy.insert(end.index),
@@ -102,7 +107,7 @@ impl HostEnds<'_> {
             return Ok(outcome);
         }
         // What a call was doing until its lock was free counts.
-        let ends = kernel.host_ends().await.map_err(failed)?.into_iter();
+        let ends = kernel.host_ends(sources).await.map_err(failed)?.into_iter();
         let mut away = None;
         for end in ends.filter(|end| claimed.contains(&end.index) && is_wanted(end)) {
             self.repair_one(kernel, end, &mut away, &mut outcome).await;

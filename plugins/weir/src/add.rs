@@ -219,7 +219,7 @@ async fn connect(
     (link, limit): (ContainerLink, Limit),
 ) -> Result<(AddResult, Applied), Error> {
     let _timing = Timing::of("attach");
-    let (attachment, steps) = match plan(call, kernel, &addresses, &link).await {
+    let (attachment, steps) = match plan(call, (kernel, node), &addresses, &link).await {
         Ok(planned) => planned,
         Err(error) => return Err(undo(kernel, link.applied, error).await),
     };
@@ -285,7 +285,7 @@ async fn make_node(
 /// What is still to be done for an attachment.
 async fn plan(
     call: &Call,
-    kernel: &Kernel,
+    (kernel, node): (&Kernel, &LocalNode),
     addresses: &AddResult,
     link: &ContainerLink,
 ) -> Result<(Attachment, Vec<Step>), Error> {
@@ -296,7 +296,7 @@ async fn plan(
         Some(bytes) => of_mtu(Mtu { bytes, ..link.mtu })?,
         None => attachment,
     };
-    let attachment = attachment.beside(link.beside.clone());
+    let attachment = attachment.beside(link.beside.clone()).seen_from(node.sources());
     let families = attachment.families();
     let is_other = |ready_for| ready_for != families;
     let steps = if whole.is_some() {

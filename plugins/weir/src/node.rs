@@ -16,7 +16,8 @@ use weir_common::datastore::{Datastore, DatastoreConfiguration, Revision};
 use weir_common::ipam::cluster_guid;
 use weir_common::network::{
     ClusterCache, ClusterSnapshot, ClusterState, Mtu, MtuSource, NamedNode, Nat, NatPool, NatTable,
-    SavedState, TunnelNeed, Writer, any_tunnels, needs_tunnel, plan_cluster, pod_mtu,
+    PlanSummary, Problem, SavedState, SourceAddresses, TunnelNeed, Writer, any_tunnels,
+    needs_tunnel, plan_cluster, pod_mtu,
 };
 use weir_common::node::{LocalFacts, TunnelOutcome, reconcile_tunnel_address};
 use weir_common::resources::IpPool;
@@ -92,6 +93,22 @@ impl LocalNode {
         let inventory = self.known_inventory();
         let modes = inventory.pools.values().map(|pool| pool.ipip_mode);
         Ok(Some(of_cluster(pod_mtu(kernel.uplink_mtu().await?, modes))))
+    }
+
+    /// The addresses that the node sends to its containers from, as far as they are known.
+    pub fn sources(&self) -> SourceAddresses {
+        self.state.as_ref().map(|state| state.sources).unwrap_or_default()
+    }
+
+    /// What keeps the node's containers from those of other nodes because it has no address of
+    /// their family, as far as is known.
+    pub fn not_registered(&self) -> Vec<Problem> {
+        let of_node = |state: &SavedState| {
+            let node = &state.node.name;
+            let problem = |&family| Problem::NotRegistered { node: node.clone(), family };
+            state.not_registered.iter().map(problem).collect()
+        };
+        self.state.as_ref().map(of_node).unwrap_or_default()
     }
 
     /// Whether the tunnel device should be in service, as far as is known.
@@ -356,9 +373,10 @@ impl LocalNode {
         };
         log(&done);
         let boot_id = boot_id();
-        let (datastore, need) = (self.datastore.as_str(), TunnelNeed::of(&done.plan));
-        let mut state = SavedState::new(Writer::Plugin, node, datastore, boot_id, &cache, need);
-        state.pod_mtu = pod_mtu.map(|mtu| mtu.bytes);
+        let datastore = self.datastore.as_str();
+        let pod_mtu = pod_mtu.map(|mtu| mtu.bytes);
+        let summary = PlanSummary { pod_mtu, ..PlanSummary::of(&done.plan) };
+        let mut state = SavedState::new(Writer::Plugin, node, datastore, boot_id, &cache, summary);
         if tunnel.is_some() && done.failures.is_empty() {
             state.observed = Some(listing.observed);
         }

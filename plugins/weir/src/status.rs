@@ -80,6 +80,15 @@ async fn look(call: &Call, kernel: &Kernel) -> Result<Vec<HealthProblem>, Error>
     let without_source_filter =
         is_any_checked && !kernel.has_source_filter().map_err(failure::of_kernel)?;
     let filters = kernel.forward_filters();
-    let health = NodeHealth { state, need, tunnel, without_nat, without_source_filter, filters };
+    let not_registered = node.not_registered();
+    let health = NodeHealth {
+        state,
+        need,
+        tunnel,
+        without_nat,
+        without_source_filter,
+        filters,
+        not_registered,
+    };
     Ok(find_problems(&attachments, &health))
 }

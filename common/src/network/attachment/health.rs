@@ -10,7 +10,8 @@ use super::firewall::{FirewallProblem, ForwardFilters, find_firewalls};
 use super::identity::AttachmentIdentity;
 use super::node_needs::NodeState;
 use super::plan::Families;
-use crate::network::cluster::{ActualTunnel, TUNNEL_DEVICE, TunnelNeed};
+use crate::ipam::Family;
+use crate::network::cluster::{ActualTunnel, Problem, TUNNEL_DEVICE, TunnelNeed};
 use crate::network::nat::{NatPool, needs_nat};
 
 /// An attachment as the node's kernel has it.
@@ -75,6 +76,8 @@ pub enum HealthProblem {
     },
     /// Another program drops what the node forwards.
     Firewall(FirewallProblem),
+    /// The node has no address of a family that its containers have.
+    NotRegistered(Problem),
     /// Pools of containers ask for NAT, and the node has none.
     NatMissing,
     /// Containers may send from their own addresses only, and the filter is gone.
@@ -107,6 +110,7 @@ impl fmt::Display for HealthProblem {
                 )
             }
             Self::Firewall(problem) => problem.fmt(formatter),
+            Self::NotRegistered(problem) => problem.fmt(formatter),
             Self::NatMissing => write!(
                 formatter,
                 "pools ask for NAT (natOutgoing) and the node's is gone: their containers do not \
@@ -177,6 +181,8 @@ pub struct NodeHealth {
     pub without_source_filter: bool,
     /// The filters of what it forwards.
     pub filters: ForwardFilters,
+    /// In which families it is not registered, although others have containers of them.
+    pub not_registered: Vec<Problem>,
 }
 
 /// What keeps addresses of these IP versions from the world because the node does not
@@ -205,6 +211,11 @@ pub fn find_problems(attachments: &[AttachmentState], health: &NodeHealth) -> Ve
     if has(true) {
         problems.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
     }
+    let lacks = health.not_registered.iter().filter(|problem| match problem {
+        Problem::NotRegistered { family, .. } => has(*family == Family::V4),
+        _ => false,
+    });
+    problems.extend(lacks.cloned().map(HealthProblem::NotRegistered));
     if health.without_source_filter && attachments.iter().any(|attachment| attachment.is_checked) {
         problems.push(HealthProblem::SourceFilterMissing);
     }
@@ -276,6 +287,27 @@ mod tests {
         // An ADD that waits for its addresses, or a container that was switched off.
         let waiting = AttachmentState { carrier: false, ..attachment(&[]) };
         assert_eq!(texts(waiting, &forwarding), "");
+    }
+
+    #[test]
+    fn a_family_that_the_node_lacks_counts_where_its_containers_have_it() {
+        let lack = |family| Problem::NotRegistered { node: "n1".to_owned(), family };
+        let told = |family, addresses: &[&str]| {
+            let state =
+                NodeState { ipv4_forwarding: true, ipv6_forwarding: true, ..NodeState::default() };
+            let not_registered = vec![lack(family)];
+            let health = NodeHealth { state, not_registered, ..NodeHealth::default() };
+            find_problems(&[attachment(addresses)], &health)
+        };
+        let both = &["10.0.0.1", "fd00::1"][..];
+        for (family, own, other) in
+            [(Family::V4, "10.0.0.1", "fd00::1"), (Family::V6, "fd00::1", "10.0.0.1")]
+        {
+            let wanted = [HealthProblem::NotRegistered(lack(family))];
+            assert_eq!(told(family, both), wanted);
+            assert_eq!(told(family, &[own]), wanted);
+            assert_eq!(told(family, &[other]), []);
+        }
     }
 
     #[test]

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::health::AttachmentState;
 use super::plan::{
-    Families, GATEWAY_V6, HOST_MAC, gateway_address, host_parameters, reverse_path_filter,
+    ARP_SOURCE, Families, GATEWAY_V6, HOST_MAC, add_arp_source, add_gateway_v6, arp_announce,
+    host_parameters, reverse_path_filter,
 };
 use super::step::{Side, Step};
 use crate::link::MacAddress;
-use crate::network::route::Route;
+use crate::network::route::{Route, SourceAddresses};
 
 /// The host's end of an attachment, as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,12 @@ pub struct HostEnd {
     pub mac: Option<MacAddress>,
     /// Whether it has the address that IPv6 containers have as their next hop.
     pub has_gateway_v6: bool,
+    /// Whether it has the address that its ARP requests come from.
+    pub has_arp_source: bool,
+    /// Weir's routes by it.
+    pub routes: Vec<Route>,
+    /// The addresses that the node is registered with, as far as it has them.
+    pub sources: SourceAddresses,
     /// Whether the filter of what containers send allows IPv4 sources by this link that do
     /// not route back to it.
     pub sends_more_v4: bool,
@@ -34,7 +43,7 @@ impl HostEnd {
     pub fn parameters_of(link: &str) -> Vec<String> {
         let all = Families { ipv4: true, ipv6: true };
         let mut wanted = host_parameters(all, link);
-        wanted.push(reverse_path_filter(link, "1"));
+        wanted.extend([arp_announce(link), reverse_path_filter(link, "1")]);
         wanted.into_iter().map(|sysctl| sysctl.key).collect()
     }
 
@@ -61,6 +70,9 @@ impl HostEnd {
             steps.push(Step::SetLinkUp { side: Side::Host, link: link.clone() });
         }
         let mut wanted = host_parameters(families, &link);
+        if families.ipv4 {
+            wanted.push(arp_announce(&link));
+        }
         if families.ipv4 && self.state.is_checked {
             let value = if self.sends_more_v4 { "0" } else { "1" };
             wanted.push(reverse_path_filter(&link, value));
@@ -71,16 +83,33 @@ impl HostEnd {
         });
         steps.extend(wanted.into_iter().map(Step::SetSysctl));
         if families.ipv6 && !self.has_gateway_v6 {
-            let address = gateway_address();
-            steps.push(Step::AddAddress { side: Side::Host, link: link.clone(), address });
+            steps.push(add_gateway_v6(&link));
         }
-        let missing = addresses.iter().filter(|it| !self.state.addresses.contains(it));
-        steps.extend(missing.map(|&address| Step::AddRoute {
+        let missing = self.missing_routes(addresses).into_iter();
+        steps.extend(missing.map(|route| Step::AddRoute {
             side: Side::Host,
             link: link.clone(),
-            route: Route::on_link(address.into()),
+            route,
         }));
+        // After the routes: those of earlier versions would have it as their source.
+        if families.ipv4 && !self.has_arp_source {
+            steps.push(add_arp_source(&link));
+        }
         steps
+    }
+
+    /// The routes that it should have and has not: to the addresses that it has routes to, and
+    /// to those of `addresses` that no other program has given it a route to.
+    fn missing_routes(&self, addresses: &[IpAddr]) -> Vec<Route> {
+        let is_own = |address: &IpAddr| {
+            self.routes.iter().any(|route| route.destination == IpNet::from(*address))
+        };
+        let is_new = |address: &&IpAddr| !self.state.addresses.contains(address);
+        let own = self.state.addresses.iter().filter(|address| is_own(address));
+        let wanted = own.chain(addresses.iter().filter(is_new));
+        let wanted = wanted.flat_map(|&address| Route::to_container(address, self.sources));
+        let is_there = |wanted: &Route| self.routes.iter().any(|found| wanted.is_served_by(found));
+        wanted.filter(|route| !is_there(route)).collect()
     }
 
     /// The IP versions that it should be ready for.
@@ -92,22 +121,28 @@ impl HostEnd {
         }
     }
 
-    /// Whether an address of a link is the one of [`HostEnd::has_gateway_v6`].
-    pub fn is_gateway_v6(address: IpAddr) -> bool {
-        address == IpAddr::V6(GATEWAY_V6)
+    /// Whether an address of a link is one that Weir gives host ends.
+    pub fn is_own_address(address: IpAddr) -> bool {
+        [IpAddr::V6(GATEWAY_V6), IpAddr::V4(ARP_SOURCE)].contains(&address)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use proptest::prelude::*;
 
     use super::super::AttachmentIdentity;
     use super::*;
+    use crate::network::route::RouteScope;
 
     const ADDRESSES: [&str; 3] = ["10.0.0.1", "10.0.0.2", "fd00::1"];
+    const SOURCES: SourceAddresses = SourceAddresses {
+        ipv4: Some(Ipv4Addr::new(192, 0, 2, 1)),
+        ipv6: Some(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    };
 
     fn addresses() -> Vec<IpAddr> {
         ADDRESSES.iter().map(|address| address.parse().unwrap()).collect()
@@ -118,8 +153,12 @@ mod tests {
         let link = identity.host_interface();
         let both = Families { ipv4: true, ipv6: true };
         let mut wanted = host_parameters(both, &link);
-        wanted.push(reverse_path_filter(&link, "1"));
+        wanted.extend([arp_announce(&link), reverse_path_filter(&link, "1")]);
+        let to = |address| Route::to_container(address, SOURCES);
         HostEnd {
+            routes: addresses().into_iter().flat_map(to).collect(),
+            sources: SOURCES,
+            has_arp_source: true,
             index: 7,
             state: AttachmentState {
                 identity,
@@ -143,8 +182,19 @@ mod tests {
             Step::SetMac { mac, .. } => end.mac = Some(mac),
             Step::SetLinkUp { .. } => end.state.up = true,
             Step::SetSysctl(sysctl) => _ = end.parameters.insert(sysctl.key, sysctl.value),
+            Step::AddAddress { address, .. } if address.addr().is_ipv4() => {
+                end.has_arp_source = true;
+            }
             Step::AddAddress { .. } => end.has_gateway_v6 = true,
-            Step::AddRoute { route, .. } => end.state.addresses.push(route.destination.addr()),
+            Step::AddRoute { route, .. } => {
+                // The kernel has one route for each destination and metric.
+                let place = |route: &Route| (route.destination, route.priority);
+                end.routes.retain(|other| place(other) != place(&route));
+                if !end.state.addresses.contains(&route.destination.addr()) {
+                    end.state.addresses.push(route.destination.addr());
+                }
+                end.routes.push(route);
+            }
             other => panic!("{other}"),
         }
     }
@@ -154,14 +204,21 @@ mod tests {
         /// there is nothing more to do.
         #[test]
         fn a_repair_makes_it_whole(
-            up: bool, mac: bool, gateway: bool, routes in 0u8..8, parameters in 0u16..1024,
+            up: bool, mac: bool, gateway: bool, arp: bool, routes in 0u8..32,
+            parameters in 0u16..2048, other_source: bool,
         ) {
             let mut end = whole();
             end.state.up = up;
             end.mac = mac.then_some(HOST_MAC);
             end.has_gateway_v6 = gateway;
+            end.has_arp_source = arp;
             let mut place = 0;
-            end.state.addresses.retain(|_| { place += 1; routes & 1 << (place - 1) == 0 });
+            end.routes.retain(|_| { place += 1; routes & 1 << (place - 1) == 0 });
+            let (left, routes) = (end.routes.len(), end.routes.clone());
+            let is_routed = |it: &IpAddr| routes.iter().any(|to| to.destination.addr() == *it);
+            end.state.addresses.retain(is_routed);
+            let stale = end.routes.iter_mut().filter(|it| it.source.is_some() && other_source);
+            let stale = stale.map(|route| route.source = Some("192.0.2.9".parse().unwrap())).count();
             for (place, value) in end.parameters.values_mut().enumerate() {
                 if parameters & 1 << place != 0 {
                     "7".clone_into(value);
@@ -169,7 +226,7 @@ mod tests {
             }
             let steps = end.repair(&addresses());
             let lost = usize::from(!up) + usize::from(!mac) + usize::from(!gateway)
-                + (3 - end.state.addresses.len())
+                + usize::from(!arp) + (5 - left) + stale
                 + end.parameters.values().filter(|value| *value == "7").count();
             prop_assert_eq!(steps.len(), lost);
             steps.into_iter().for_each(|step| apply(&mut end, step));
@@ -187,8 +244,22 @@ mod tests {
         };
         assert!(!broken(&|_| {}));
         assert!(broken(&|end| end.state.up = false));
-        assert!(broken(&|end| end.state.addresses.retain(IpAddr::is_ipv6)));
-        assert!(!broken(&|end| _ = end.state.addresses.remove(0)), "it has another of IPv4");
+        assert!(broken(&|end| {
+            end.state.addresses.retain(IpAddr::is_ipv6);
+            end.routes.retain(|route| route.destination.addr().is_ipv6());
+        }));
+        let lose_one = |end: &mut HostEnd| {
+            let lost = IpNet::from(end.state.addresses.remove(0));
+            end.routes.retain(|route| route.destination != lost);
+        };
+        assert!(!broken(&lose_one), "it has another of IPv4");
+        // The kernel takes a route away with the address that is its source.
+        assert!(broken(&|end| end.routes.retain(|route| route.source.is_none())));
+        assert!(broken(&|end| end.routes.retain(|route| route.priority.is_none())));
+        assert!(!broken(&|end| end.sources = SourceAddresses::default()), "the node is not told");
+        // As earlier versions made it.
+        assert!(broken(&|end| end.has_arp_source = false));
+        assert!(broken(&|end| end.routes.iter_mut().for_each(|it| it.scope = RouteScope::LINK)));
         assert!(broken(&|end| end.parameters.retain(|key, _| !key.contains("forwarding"))));
         // An ADD that waits for its addresses, or a container that is switched off.
         assert!(!broken(&|end| {

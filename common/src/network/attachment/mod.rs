@@ -32,7 +32,7 @@ pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mtu::{InvalidMtu, Mtu, MtuCandidate, MtuSource, choose_mtu};
 pub use node_needs::{Nat, NodeNeeds, NodeState, plan_node};
 pub use plan::{
-    Attachment, AttachmentRequest, Families, GATEWAY_V4, GATEWAY_V6, HOST_MAC, InvalidAttachment,
-    RequestedRoute, plan_addresses, plan_attachment, plan_link, plan_parameters,
+    ARP_SOURCE, Attachment, AttachmentRequest, Families, GATEWAY_V4, GATEWAY_V6, HOST_MAC,
+    InvalidAttachment, RequestedRoute, plan_addresses, plan_attachment, plan_link, plan_parameters,
 };
 pub use step::{Before, Side, Step, Sysctl, Undo, Veth};

@@ -10,7 +10,7 @@ use super::identity::AttachmentIdentity;
 use super::mtu::{InvalidMtu, Mtu};
 use super::step::{Side, Step, Sysctl, Veth};
 use crate::link::{MacAddress, SourceCheck};
-use crate::network::route::Route;
+use crate::network::route::{Route, RouteScope, SourceAddresses};
 
 /// The next hop of every IPv4 route in a container, Calico's. Nobody holds it:
 /// the host's end answers for it (proxy_arp), and the container knows its
@@ -22,6 +22,11 @@ pub const HOST_MAC: MacAddress = MacAddress([0xee; 6]);
 /// The next hop of every IPv6 route in a container: the link-local address of
 /// the host's end, which follows from [`HOST_MAC`] (RFC 4291, appendix A).
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
+
+/// The source of the host end's ARP requests, and its only IPv4 address: the dummy address of
+/// RFC 7600, which no host has. (169.254.1.1 is a host on some nodes: their management
+/// controller.)
+pub const ARP_SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
 /// What is asked for, before it is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +105,8 @@ pub struct Attachment {
     pub(super) request: AttachmentRequest,
     /// The routes of the container by its other interfaces.
     pub(super) others: Vec<Route>,
+    /// The addresses that the node sends to the container from, as far as they are known.
+    pub(super) sources: SourceAddresses,
 }
 
 /// What is wrong with a request.
@@ -175,9 +182,14 @@ impl Attachment {
             Some(mac) if !mac.is_unicast() => Err(InvalidAttachment::Mac { mac }),
             _ => {
                 request.gateways = next_hops(&request);
-                Ok(Self { request, others: Vec::new() })
+                Ok(Self { request, others: Vec::new(), sources: SourceAddresses::default() })
             }
         }
+    }
+
+    /// The same, to which the node sends from these addresses.
+    pub fn seen_from(self, sources: SourceAddresses) -> Self {
+        Self { sources, ..self }
     }
 
     /// Whose interface it is.
@@ -240,10 +252,10 @@ impl Attachment {
         single.map(|range| (range.addr(), HOST_MAC)).collect()
     }
 
-    /// The routes of the node to the container: one for each address, by the
-    /// host's end.
+    /// The routes of the node to the container, by the host's end.
     pub fn host_routes(&self) -> Vec<Route> {
-        self.request.addresses.iter().map(|&address| Route::on_link(address.into())).collect()
+        let addresses = self.request.addresses.iter();
+        addresses.flat_map(|&address| Route::to_container(address, self.sources)).collect()
     }
 }
 
@@ -337,6 +349,9 @@ pub fn plan_parameters(
     let container = identity.interface();
     let host = identity.host_interface();
     let mut parameters = host_parameters(families, &host);
+    if families.ipv4 {
+        parameters.push(arp_announce(&host));
+    }
     if families.ipv4 && source_check == SourceCheck::Strict {
         // The filter decides; this holds where another program flushes nftables.
         parameters.push(reverse_path_filter(&host, "1"));
@@ -358,23 +373,35 @@ pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
     let container = identity.interface();
     let host_route = |route| Step::AddRoute { side: Side::Host, link: host.clone(), route };
     let mut steps: Vec<Step> = attachment.host_routes().into_iter().map(host_route).collect();
+    if attachment.has_v4() {
+        steps.push(add_arp_source(&host));
+    }
     steps.push(Step::SetLinkUp { side: Side::Container, link: container.to_owned() });
     if attachment.has_v6() {
-        let address = gateway_address();
-        steps.push(Step::AddAddress { side: Side::Host, link: host.clone(), address });
+        steps.push(add_gateway_v6(&host));
     }
     steps.extend(attachment.addresses().iter().map(|&address| Step::AddAddress {
         side: Side::Container,
         link: container.to_owned(),
         address: address.into(),
+        scope: RouteScope::UNIVERSE,
     }));
     steps.extend(container_reach(attachment, container));
     steps
 }
 
-/// The address of the host's end that IPv6 containers have as their next hop.
-pub(super) fn gateway_address() -> IpNet {
-    IpNet::V6(Ipv6Net::new_assert(GATEWAY_V6, 64))
+/// Gives a host end the address that IPv6 containers have as their next hop.
+pub(super) fn add_gateway_v6(host: &str) -> Step {
+    let address = IpNet::V6(Ipv6Net::new_assert(GATEWAY_V6, 64));
+    let scope = RouteScope::UNIVERSE;
+    Step::AddAddress { side: Side::Host, link: host.to_owned(), address, scope }
+}
+
+/// Gives a host end the address that its ARP requests come from. Of the scope of the link, it
+/// is the source of nothing else.
+pub(super) fn add_arp_source(host: &str) -> Step {
+    let (address, scope) = (IpNet::from(IpAddr::V4(ARP_SOURCE)), RouteScope::LINK);
+    Step::AddAddress { side: Side::Host, link: host.to_owned(), address, scope }
 }
 
 fn container_reach(attachment: &Attachment, container: &str) -> Vec<Step> {
@@ -385,11 +412,8 @@ fn container_reach(attachment: &Attachment, container: &str) -> Vec<Step> {
         address,
         mac,
     });
-    let routes = attachment.container_routes().into_iter().map(|route| Step::AddRoute {
-        side: Side::Container,
-        link: link(),
-        route,
-    });
+    let routes = attachment.container_routes().into_iter().chain(attachment.arp_source_route());
+    let routes = routes.map(|route| Step::AddRoute { side: Side::Container, link: link(), route });
     neighbours.chain(routes).collect()
 }
 
@@ -427,6 +451,14 @@ pub(super) fn reverse_path_filter(host: &str, value: &str) -> Sysctl {
     of_veth(Side::Host, format!("net/ipv4/conf/{host}/rp_filter"), value, false)
 }
 
+/// Makes a host end ask for its container from [`ARP_SOURCE`]. From an address that the
+/// container does not route back by its link, as where its routes are narrower than the
+/// default, a reverse path filter of the container, strict or loose, drops the request
+/// (`net/ipv4/arp.c`, arp_process; `net/ipv4/fib_frontend.c`, fib_validate_source).
+pub(super) fn arp_announce(host: &str) -> Sysctl {
+    of_veth(Side::Host, format!("net/ipv4/conf/{host}/arp_announce"), "2", false)
+}
+
 fn container_sysctls(
     families: Families,
     allow_ip_forwarding: Option<bool>,
@@ -434,9 +466,12 @@ fn container_sysctls(
 ) -> Vec<Step> {
     let forwarding = allow_ip_forwarding.map(|allowed| if allowed { "1" } else { "0" });
     let forward = |key| forwarding.map(|value| of_container(key, value));
+    // Where its hardware address changes, the container tells the node.
+    let notify = |key| Step::SetSysctl(of_veth(Side::Container, key, "1", true));
     let mut steps = Vec::new();
     if families.ipv4 {
         steps.extend(forward("net/ipv4/ip_forward"));
+        steps.push(notify(format!("net/ipv4/conf/{container}/arp_notify")));
     }
     if families.ipv6 {
         steps.extend(forward("net/ipv6/conf/all/forwarding"));
@@ -444,6 +479,7 @@ fn container_sysctls(
             let key = format!("net/ipv6/conf/{container}/{name}");
             steps.push(Step::SetSysctl(of_veth(Side::Container, key, value, false)));
         }
+        steps.push(notify(format!("net/ipv6/conf/{container}/ndisc_notify")));
     }
     steps
 }

@@ -66,6 +66,8 @@ pub enum Step {
         link: String,
         /// The address and the length of its prefix.
         address: IpNet,
+        /// How far it may be used from; the kernel finds that of IPv6 by itself.
+        scope: RouteScope,
     },
     /// Give a link's neighbour a permanent hardware address.
     AddNeighbour {
@@ -218,6 +220,9 @@ impl fmt::Display for Route {
         if self.destination.addr().is_ipv4() && !usual {
             write!(formatter, " scope {}", self.scope)?;
         }
+        if let Some(source) = self.source {
+            write!(formatter, " src {source}")?;
+        }
         for (name, value) in [
             ("metric", self.priority),
             ("mtu", self.mtu),
@@ -270,8 +275,12 @@ impl fmt::Display for Step {
                 write!(formatter, "ip link set {link} address {mac} {}", Side::Host)
             }
             Self::SetLinkUp { side, link } => write!(formatter, "ip link set {link} up {side}"),
-            Self::AddAddress { side, link, address } => {
-                write!(formatter, "ip address add {address} dev {link} nodad {side}")
+            Self::AddAddress { side, link, address, scope } => {
+                write!(formatter, "ip address add {address} dev {link}")?;
+                if *scope != RouteScope::UNIVERSE {
+                    write!(formatter, " scope {scope}")?;
+                }
+                write!(formatter, " nodad {side}")
             }
             Self::AddNeighbour { side, link, address, mac } => {
                 write!(formatter, "ip neighbour add {address} lladdr {mac} dev {link} {side}")

@@ -45,7 +45,7 @@ impl Model {
             }
             Step::SetMac { link, mac } => self.hang(Side::Host, link, mac),
             Step::SetLinkUp { side, link } => self.hang(*side, link, "up"),
-            Step::AddAddress { side, link, address } => self.hang(*side, link, address),
+            Step::AddAddress { side, link, address, .. } => self.hang(*side, link, address),
             Step::AddNeighbour { side, link, address, .. } => {
                 self.hang(*side, link, format!("neighbour {address}"));
             }
@@ -219,7 +219,7 @@ fn the_container_sees_the_world_behind_one_next_hop() {
     );
     assert_eq!(
         texts(&attachment.host_routes()),
-        ["10.0.0.1/32 scope link", "10.0.0.2/32 scope link", "fd00::1/128"]
+        ["10.0.0.1/32 scope global", "10.0.0.2/32 scope global", "fd00::1/128"]
     );
 }
 

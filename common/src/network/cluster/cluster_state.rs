@@ -13,6 +13,7 @@ use crate::ipam::{
     affinity_of_host, nth_address,
 };
 use crate::network::nat::NatPool;
+use crate::network::route::SourceAddresses;
 use crate::resources::{AllowedUse, EncapsulationMode, IpPool, Node};
 
 /// The addresses of a node, as registered.
@@ -27,6 +28,18 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Its addresses, without their subnets.
+    pub fn sources(&self) -> SourceAddresses {
+        let mut sources = SourceAddresses::default();
+        for address in [self.ipv4, self.ipv6].into_iter().flatten() {
+            match address.addr() {
+                IpAddr::V4(address) => sources.ipv4 = Some(address),
+                IpAddr::V6(address) => sources.ipv6 = Some(address),
+            }
+        }
+        sources
+    }
+
     /// Its address in the family of `like`.
     pub fn address(&self, like: IpAddr) -> Option<IpNet> {
         match like {

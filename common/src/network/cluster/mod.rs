@@ -31,6 +31,6 @@ pub use plan::{
     any_tunnels, has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
 };
 pub use problem::Problem;
-pub use saved_state::{NamedNode, SavedState, TunnelNeed, Writer};
+pub use saved_state::{NamedNode, PlanSummary, SavedState, TunnelNeed, Writer};
 pub use snapshot::{ClusterSnapshot, ObservedRevision, read_nodes};
 pub use underlay::{Underlay, UnderlayLink};

@@ -94,6 +94,17 @@ pub struct ClusterPlan {
     pub nodes: BTreeMap<IpAddr, String>,
 }
 
+impl ClusterPlan {
+    /// The families in which other nodes have containers and the node itself no address.
+    pub fn not_registered(&self) -> BTreeSet<Family> {
+        let families = self.problems.iter().filter_map(|problem| match problem {
+            Problem::NotRegistered { family, .. } => Some(*family),
+            _ => None,
+        });
+        families.collect()
+    }
+}
+
 /// Plans `node`'s part in the cluster.
 ///
 /// Routes come from confirmed affinities, and lead to the host that the block names where

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::underlay::Underlay;
 use crate::ipam::Family;
 
 /// Something that a plan could not do as the pools ask. The rest of the plan
@@ -168,6 +169,16 @@ pub enum Problem {
 }
 
 impl Problem {
+    /// Whether it says no more than that the node has no address of an IP version: where it has
+    /// none to register, what others have of that version is out of its reach, and nothing is
+    /// wrong.
+    pub fn is_mere_lack(&self, underlay: &Underlay) -> bool {
+        match self {
+            Self::NotRegistered { family, .. } => !underlay.has(*family),
+            _ => false,
+        }
+    }
+
     /// Whether no other node can reach this one, because of what it is registered with.
     pub fn isolates_node(&self) -> bool {
         matches!(
@@ -183,8 +194,8 @@ impl fmt::Display for Problem {
             Self::NotRegistered { node, family } => write!(
                 formatter,
                 "node {node} is not registered with an {family} address, so it has no way to \
-                 other nodes' {family} blocks; start \"weirctl node run{}\", or restart it where \
-                 it runs, or write a Node resource with {} in spec.bgp",
+                 other nodes' {family} blocks; if it has one, start \"weirctl node run{}\", or \
+                 restart it where it runs, or write a Node resource with {} in spec.bgp",
                 match family {
                     Family::V4 => "",
                     Family::V6 => " --ip6-autodetection-method first-found",

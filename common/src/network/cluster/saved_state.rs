@@ -1,15 +1,17 @@
 //! The state file: what the node was made last, for the next ADD or agent, and for STATUS.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
 use super::cache::ClusterCache;
-use super::cluster_state::ClusterState;
+use super::cluster_state::{ClusterState, Peer};
 use super::plan::{ClusterPlan, addresses_of_peers};
 use super::snapshot::ObservedRevision;
 use crate::datastore::Revision;
+use crate::ipam::Family;
+use crate::network::route::SourceAddresses;
 
 /// The form of the file. A file of another form is passed over.
 const VERSION: u32 = 5;
@@ -33,6 +35,28 @@ impl TunnelNeed {
         match &plan.tunnel {
             None => Self::None,
             Some(tunnel) => tunnel.address.map_or(Self::Unassigned, Self::Assigned),
+        }
+    }
+}
+
+/// What of a plan is left to the next call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlanSummary {
+    /// Whether the tunnel device should be in service.
+    pub tunnel: TunnelNeed,
+    /// The MTU in bytes for containers; `None` where the cluster does not decide it.
+    pub pod_mtu: Option<u32>,
+    /// The families in which the node is not registered and others have containers.
+    pub not_registered: BTreeSet<Family>,
+}
+
+impl PlanSummary {
+    /// That of a plan.
+    pub fn of(plan: &ClusterPlan) -> Self {
+        Self {
+            tunnel: TunnelNeed::of(plan),
+            pod_mtu: Some(plan.pod_mtu),
+            not_registered: plan.not_registered(),
         }
     }
 }
@@ -89,6 +113,13 @@ pub struct SavedState {
     /// The addresses that other nodes are registered with and that lie in pools, each with its
     /// node: no container is given one. None in most clusters.
     pub nodes_in_pools: BTreeMap<IpAddr, String>,
+    /// The addresses that the node itself is registered with: what it sends to its containers
+    /// from.
+    #[serde(default)]
+    pub sources: SourceAddresses,
+    /// The families in which it is not registered and other nodes have containers.
+    #[serde(default)]
+    pub not_registered: BTreeSet<Family>,
     /// How many values count although a restored datastore has lost them.
     pub retained: usize,
 }
@@ -102,9 +133,12 @@ impl SavedState {
         datastore: &str,
         boot_id: Option<&str>,
         cache: &ClusterCache,
-        tunnel: TunnelNeed,
+        summary: PlanSummary,
     ) -> Self {
-        let nodes_in_pools = nodes_in_pools(&node.name, &cache.state());
+        let PlanSummary { tunnel, pod_mtu, not_registered } = summary;
+        let cluster = cache.state();
+        let nodes_in_pools = nodes_in_pools(&node.name, &cluster);
+        let sources = cluster.nodes.get(&node.name).map(Peer::sources).unwrap_or_default();
         Self {
             version: VERSION,
             boot_id: boot_id.map(str::to_owned),
@@ -114,9 +148,11 @@ impl SavedState {
             cluster_guid: None,
             revision: cache.revision(),
             observed: None,
-            pod_mtu: None,
+            pod_mtu,
             tunnel,
             nodes_in_pools,
+            sources,
+            not_registered,
             retained: cache.retained(),
         }
     }
@@ -180,7 +216,8 @@ mod tests {
         cache.replace(ClusterState::default(), &observed);
         let node = NamedNode { name: "n1".to_owned(), source: "the host's name".to_owned() };
         let writer = Writer::Plugin;
-        let saved = SavedState::new(writer, node, "here", Some("boot"), &cache, TunnelNeed::None);
+        let saved =
+            SavedState::new(writer, node, "here", Some("boot"), &cache, PlanSummary::default());
         (SavedState { observed: Some(observed), ..saved }, cache)
     }
 

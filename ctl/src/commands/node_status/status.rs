@@ -35,7 +35,8 @@ pub struct Status {
     pub missing: Vec<String>,
     /// What cannot be as the pools ask, and what to do.
     pub problems: Vec<String>,
-    /// What may keep packets from containers, and cannot be told for sure.
+    /// What may keep packets from containers and cannot be told for sure, and what the node
+    /// cannot reach because it has no address of an IP version.
     pub notes: Vec<String>,
 }
 
@@ -149,6 +150,8 @@ impl Status {
         });
         let (of_routes, others): (Vec<_>, Vec<_>) =
             changes.iter().partition(|change| range_of(change).is_some());
+        let (notes, problems): (Vec<_>, Vec<_>) =
+            plan.problems.iter().partition(|problem| problem.is_mere_lack(underlay));
         Self {
             node: name.to_owned(),
             known: is_known(name, inventory),
@@ -158,8 +161,8 @@ impl Status {
             peers: peers(name, &own, inventory),
             ranges: ranges(inventory, plan, present, &of_routes),
             missing: others.into_iter().map(Change::to_string).collect(),
-            problems: plan.problems.iter().map(Problem::to_string).collect(),
-            notes: Vec::new(),
+            problems: problems.into_iter().map(Problem::to_string).collect(),
+            notes: notes.into_iter().map(Problem::to_string).collect(),
         }
     }
 
