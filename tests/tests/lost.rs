@@ -43,7 +43,9 @@ impl Attached {
 
     fn is_whole(&self) -> bool {
         let check = self.call.check(&self.cluster.node, &self.result);
-        check.succeeded && self.parameter("rp_filter") == "1"
+        check.succeeded
+            && self.parameter("rp_filter") == "1"
+            && self.parameter("arp_announce") == "2"
     }
 
     fn parameter(&self, name: &str) -> String {
@@ -58,11 +60,12 @@ impl Attached {
 }
 
 /// Each is one that the kernel tells of.
-const LOSSES: [&str; 11] = [
+const LOSSES: [&str; 12] = [
     "ip link set LINK down",
     "ip route flush IPV4",
     "ip -6 route delete IPV6",
     "ip -6 address flush dev LINK",
+    "ip -4 address flush dev LINK",
     "ip link set LINK address 02:00:00:00:00:07",
     "sysctl -qw net.ipv4.conf.LINK.proxy_arp=0",
     "sysctl -qw net.ipv4.conf.LINK.forwarding=0",
@@ -105,6 +108,7 @@ fn the_agent_finds_what_nothing_tells_of() {
     for loss in [
         "sysctl -qw net.ipv6.conf.LINK.accept_ra=2",
         "sysctl -qw net.ipv4.neigh.LINK.proxy_delay=80",
+        "sysctl -qw net.ipv4.conf.LINK.arp_announce=0",
         "sysctl -qw net.ipv6.conf.LINK.disable_ipv6=1",
     ] {
         attached.lose(loss);

@@ -46,7 +46,27 @@ fn a_container_answers_whatever_it_filters() {
     }
 }
 
-/// Several gateways or interfaces change nothing about it.
+/// A later interface with narrow routes takes nothing away from the first one.
+#[test]
+fn a_container_with_two_interfaces_answers_by_both() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let container = cluster.node.container("two");
+    container.run(&["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1"]);
+    let first = cluster.weir(Families::V4, &container).add(&cluster.node);
+    let call = cluster.weir(Families::V4, &container).with("CNI_IFNAME", "net1");
+    let call = call.configure("/ipam/routes", json!([{ "dst": "192.0.2.0/24" }]));
+    let second = call.add(&cluster.node);
+    assert!(cluster.node.reaches(&address(&first, 0)));
+    // Its answers leave by the first interface, but it can be found.
+    for result in [&first, &second] {
+        cluster.node.reaches(&address(result, 0));
+        let neighbours = ["ip", "neighbour", "show", "dev", host_interface(result)];
+        let known = cluster.node.run(&neighbours);
+        assert!(known.contains("lladdr") && !known.contains("FAILED"), "{known}");
+    }
+}
+
+/// A gateway of its own changes nothing about it.
 #[test]
 fn a_container_with_a_gateway_of_its_own_answers_too() {
     let cluster = Cluster::embedded().with_pools(Families::V4);

@@ -3,20 +3,20 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteType};
 use nix::net::if_::if_nametoindex;
 use weir_common::network::{
-    ARP_SOURCE, AttachmentIdentity, AttachmentState, GATEWAY_V6, HostEnd, ROUTE_PROTOCOL, Route,
+    AttachmentIdentity, AttachmentState, GATEWAY_V6, HostEnd, ROUTE_PROTOCOL, Route,
     SourceAddresses, allowed_sources,
 };
 
+use crate::cluster::is_usable;
 use crate::error::Error;
 use crate::link::Link;
 use crate::message::{all_routes, output};
-use crate::occupied::MAIN_TABLE;
-use crate::route::{address_of, in_plan_terms};
+use crate::occupied::{MAIN_TABLE, subnet};
+use crate::route::in_plan_terms;
 use crate::{Kernel, sysctl};
 
 impl Kernel {
@@ -29,8 +29,12 @@ impl Kernel {
         let attached = self.links_with_attachments().await?;
         let states: Vec<_> = attached.iter().map(|(_, state)| state.clone()).collect();
         let allowed = allowed_sources(&states);
-        let addresses = self.addresses_with_links().await?;
-        let is_present = |address: IpAddr| addresses.iter().any(|(_, it)| *it == address);
+        let listed = self.all_addresses().await?;
+        let with_link = |it: &AddressMessage| Some((it.header.index, subnet(it)?.addr()));
+        let addresses: HashSet<_> = listed.iter().filter_map(with_link).collect();
+        let usable = listed.iter().filter(|it| is_usable(it)).filter_map(subnet);
+        let usable: HashSet<IpAddr> = usable.map(|subnet| subnet.addr()).collect();
+        let is_present = |address: IpAddr| usable.contains(&address);
         let sources = SourceAddresses {
             ipv4: registered.ipv4.filter(|address| is_present((*address).into())),
             ipv6: registered.ipv6.filter(|address| is_present((*address).into())),
@@ -43,7 +47,8 @@ impl Kernel {
                 index: link.index,
                 mac: link.mac,
                 has_gateway_v6: addresses.contains(&(link.index, GATEWAY_V6.into())),
-                has_arp_source: addresses.contains(&(link.index, ARP_SOURCE.into())),
+                has_arp_source: addresses
+                    .contains(&(link.index, state.identity.arp_source().into())),
                 routes: routes.remove(&link.index).unwrap_or_default(),
                 sources,
                 sends_more_v4,
@@ -100,20 +105,6 @@ impl Kernel {
             }
         }
         Ok(routes)
-    }
-
-    /// Every address of the node, with the number of its link.
-    async fn addresses_with_links(&self) -> Result<HashSet<(u32, IpAddr)>, Error> {
-        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
-        let listing = self.host.dump(request).await;
-        let listing = listing.map_err(|cause| Error::refused("ip address show", cause))?;
-        let addresses = listing.iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewAddress(message) => {
-                Some((message.header.index, address_of(message)?))
-            }
-            _ => None,
-        });
-        Ok(addresses.collect())
     }
 }
 

@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressScope};
 use netlink_packet_route::link::LinkFlags;
-use netlink_packet_route::route::{RouteMessage, RouteProtocol};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
@@ -190,11 +190,15 @@ fn bereaved_host_end(message: &RouteNetlinkMessage) -> Option<u32> {
                 .then_some(link.index)
         }
         RouteNetlinkMessage::DelRoute(route) => {
-            output(route).filter(|_| table_of(route) == MAIN_TABLE && is_to_container(route))
+            // A second route of IPv4 without source is there in any case.
+            let is_first = route.header.address_family == AddressFamily::Inet
+                && route.attributes.iter().any(|it| matches!(it, RouteAttribute::PrefSource(_)));
+            let is_loss = table_of(route) == MAIN_TABLE && is_to_container(route) && !is_first;
+            output(route).filter(|_| is_loss)
         }
         RouteNetlinkMessage::DelAddress(message) => {
             let is_own = |attribute: &AddressAttribute| match attribute {
-                AddressAttribute::Address(address) => HostEnd::is_own_address(*address),
+                AddressAttribute::Address(address) => HostEnd::may_be_own_address(*address),
                 _ => false,
             };
             message.attributes.iter().any(is_own).then_some(message.header.index)

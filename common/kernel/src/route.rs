@@ -21,12 +21,12 @@ use weir_common::link::MacAddress;
 use weir_common::network::{ROUTE_PROTOCOL, Route, RouteScope, Side, Step};
 
 use crate::Kernel;
-use crate::cluster::{is_of_cluster, replaceable};
+use crate::cluster::{METRIC_V6, is_of_cluster, replaceable};
 use crate::error::Error;
 use crate::link::is;
 use crate::message::{all_routes, destination, output, table_of};
 use crate::netlink::{Netlink, into_io};
-use crate::occupied::MAIN_TABLE;
+use crate::occupied::{MAIN_TABLE, subnet};
 use crate::remove::is_own_by;
 
 /// Whether a listing failed because there can be nothing: no IPv6 in the kernel,
@@ -122,7 +122,7 @@ impl Netlink {
             .map_err(|cause| Error::refused("ip address show", cause))?;
         let address = |message| match message {
             RouteNetlinkMessage::NewAddress(message) if message.header.index == index => {
-                address_of(&message)
+                subnet(&message).map(|subnet| subnet.addr())
             }
             _ => None,
         };
@@ -188,7 +188,8 @@ impl Kernel {
         let others = routes_to(netlink, &route).await?;
         let is_own = |other: &RouteMessage| is_own_by(other, index) && !is_of_cluster(other);
         let stale = replaceable(&others);
-        if side == Side::Host && (stale.is_some() || others.first().is_some_and(is_own)) {
+        let in_place = others.iter().find(|other| is_of_metric(other, &route));
+        if side == Side::Host && (stale.is_some() || in_place.is_some_and(is_own)) {
             let replaced = add(&route).replace().execute().await;
             return replaced
                 .map(|()| stale.cloned())
@@ -202,22 +203,19 @@ impl Kernel {
     }
 }
 
-/// The address that a link has, by a message of the kernel. (Of IPv4, "address" may be the
-/// other end's.)
-pub(crate) fn address_of(message: &AddressMessage) -> Option<IpAddr> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(address) => Some(*address),
-        AddressAttribute::Address(address) if address.is_ipv6() => Some(*address),
-        _ => None,
-    })
-}
-
 /// The routes to the destination of `route` in its table, in the kernel's order.
 async fn routes_to(netlink: &Netlink, route: &Route) -> Result<Vec<RouteMessage>, Error> {
     let mut routes = netlink.routes(all_routes(route.destination.addr().is_ipv6())).await?;
     let table = route.table.unwrap_or(MAIN_TABLE);
     routes.retain(|other| destination(other) == route.destination && table_of(other) == table);
     Ok(routes)
+}
+
+/// Whether the kernel would take a route to the same destination for `route` itself.
+fn is_of_metric(other: &RouteMessage, route: &Route) -> bool {
+    let usual = if route.destination.addr().is_ipv6() { METRIC_V6 } else { 0 };
+    let metric = in_plan_terms(other).and_then(|other| other.priority);
+    metric.unwrap_or(usual) == route.priority.unwrap_or(usual) && other.header.tos == 0
 }
 
 /// The same in Weir's terms; `None` for what Weir never makes (blackholes,

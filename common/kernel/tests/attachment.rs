@@ -13,8 +13,8 @@ use support::{
 };
 use weir_common::link::MacAddress;
 use weir_common::network::{
-    ARP_SOURCE, Attachment, Expected, GATEWAY_V6, Mismatch, NodeNeeds, RequestedRoute, Side,
-    compare, plan_attachment, plan_node,
+    Attachment, Expected, GATEWAY_V6, Mismatch, NodeNeeds, RequestedRoute, Side, compare,
+    plan_attachment, plan_node,
 };
 use weir_kernel::{Error, Kernel};
 
@@ -47,7 +47,8 @@ fn reach_each_other(first: &'static [&'static str], second: &'static [&'static s
             // Those that the plan gives, and none of the kernel's own.
             let host = kernel.inspect(&Expected::of(attachment)).await.unwrap().host.unwrap();
             if attachment.has_v6() {
-                let v4 = attachment.has_v4().then_some(IpAddr::from(ARP_SOURCE));
+                let v4 =
+                    attachment.has_v4().then_some(IpAddr::from(attachment.identity().arp_source()));
                 let wanted = v4.into_iter().chain([IpAddr::from(GATEWAY_V6)]);
                 assert_eq!(host.addresses, wanted.collect::<Vec<_>>());
             }
@@ -123,12 +124,14 @@ fn a_mac_and_routes_that_are_asked_for_are_honoured() {
         let kernel = attach(&container, &attachment).await;
         assert_eq!(differences(&kernel, &attachment).await, []);
         let routes = container.ip("route");
+        let arp_source = attachment.identity().arp_source();
         let behind = "via 169.254.1.1 dev eth0 proto 77 metric 50 mtu 1300 advmss 1200";
         assert_eq!(
             routes.lines().map(str::trim).collect::<Vec<_>>(),
             [
                 format!("default {behind}").as_str(),
                 "169.254.1.1 dev eth0 proto 77 scope link",
+                format!("{arp_source} dev eth0 proto 77 scope link").as_str(),
                 format!("203.0.113.0/24 {behind}").as_str()
             ]
         );

@@ -70,17 +70,13 @@ pub struct SourceAddresses {
 
 impl SourceAddresses {
     /// That of the family of `like`.
-    fn of_family(self, like: IpAddr) -> Option<IpAddr> {
+    pub(super) fn of_family(self, like: IpAddr) -> Option<IpAddr> {
         match like {
             IpAddr::V4(_) => self.ipv4.map(IpAddr::V4),
             IpAddr::V6(_) => self.ipv6.map(IpAddr::V6),
         }
     }
 }
-
-/// The metric of the second route to an IPv4 address of a container: any that comes after the
-/// first one's 0.
-const FALLBACK_METRIC: u32 = 1;
 
 impl Route {
     /// A route to what is on the link itself.
@@ -95,31 +91,6 @@ impl Route {
             table: None,
             source: None,
         }
-    }
-
-    /// The node's routes to a container's `address`, by which the node sends from its own one
-    /// among `sources`.
-    ///
-    /// The kernel deletes every IPv4 route whose source the node loses (`net/ipv4/fib_semantics.c`,
-    /// fib_sync_down_addr), of an IPv6 route only the source. So there is a second IPv4 route
-    /// without source, and the container can be reached all the time. The scope of IPv4 is
-    /// global: with a narrower one the kernel would choose the host end's own address
-    /// ([`super::ARP_SOURCE`]) where there is no source.
-    pub fn to_container(address: IpAddr, sources: SourceAddresses) -> Vec<Self> {
-        let source = sources.of_family(address);
-        let plain = Self { scope: RouteScope::UNIVERSE, ..Self::on_link(address.into()) };
-        let fallback = Self { priority: Some(FALLBACK_METRIC), ..plain.clone() };
-        let has_fallback = address.is_ipv4() && source.is_some();
-        [Self { source, ..plain }].into_iter().chain(has_fallback.then_some(fallback)).collect()
-    }
-
-    /// Whether a route of the kernel does what this one to a container is for.
-    pub(super) fn is_served_by(&self, found: &Self) -> bool {
-        let metric = |route: &Self| route.priority.unwrap_or_default();
-        let is_v6 = self.destination.addr().is_ipv6();
-        self.destination == found.destination
-            && (is_v6 || (metric(self), self.scope) == (metric(found), found.scope))
-            && (self.source.is_none() || self.source == found.source)
     }
 
     /// A route by a next hop.

@@ -110,30 +110,31 @@ impl HostEnds<'_> {
         let ends = kernel.host_ends(sources).await.map_err(failed)?.into_iter();
         let mut away = None;
         for end in ends.filter(|end| claimed.contains(&end.index) && is_wanted(end)) {
-            self.repair_one(kernel, end, &mut away, &mut outcome).await;
+            let asked = is_suspect(&end) || end.may_lack_an_address();
+            self.repair_one(kernel, (end, asked), &mut away, &mut outcome).await;
         }
         Ok(outcome)
     }
 
-    /// Does what can be done without the datastore where that is `away`, for this reason: it is
-    /// not asked again.
+    /// Repairs one, by its addresses in the datastore where it is to be `asked`. Does what can be
+    /// done without where that is `away`, for this reason: it is not asked again.
     async fn repair_one(
         &self,
         kernel: &Kernel,
-        end: HostEnd,
+        (end, asked): (HostEnd, bool),
         away: &mut Option<String>,
         outcome: &mut HostEndRepair,
     ) {
         let identity = &end.state.identity;
         let addresses = match away {
-            None => self.addresses_of(identity).await,
-            Some(_) => Ok(Vec::new()),
+            None if asked => self.addresses_of(identity).await,
+            _ => Ok(Vec::new()),
         };
         let addresses = addresses.unwrap_or_else(|error| {
             *away = Some(weir_common::error_chain(&error));
             Vec::new()
         });
-        if let Some(error) = away {
+        if asked && let Some(error) = away {
             outcome.failures.push((identity.clone(), RepairFailure::Unread(error.clone())));
         }
         let mut done = Vec::new();

@@ -133,7 +133,7 @@ fn is_virtual(link: &Link, links: &[Link]) -> bool {
     }
 }
 
-fn is_usable(message: &AddressMessage) -> bool {
+pub(crate) fn is_usable(message: &AddressMessage) -> bool {
     let mut unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
     if message.header.family == AddressFamily::Inet6 {
         // IFA_F_TEMPORARY; with IPv4 the same bit is for the second address of

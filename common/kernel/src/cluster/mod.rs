@@ -11,5 +11,6 @@ mod route_message;
 mod routes;
 mod tunnel;
 
+pub(crate) use interface::is_usable;
 pub use reconcile::{Keep, PlanOutcome, Reconciled};
-pub(crate) use route_message::{is_of_cluster, next_hops, replaceable};
+pub(crate) use route_message::{METRIC_V6, is_of_cluster, next_hops, replaceable};

@@ -15,7 +15,7 @@ use crate::message::{all_routes, output};
 
 /// The metric that the kernel gives a route of IPv6 without one
 /// (`IP6_RT_PRIO_USER`, `linux/ipv6_route.h`).
-const METRIC_V6: u32 = 1024;
+pub(crate) const METRIC_V6: u32 = 1024;
 
 /// The number of the loopback in every namespace (`LOOPBACK_IFINDEX`); where the
 /// kernel has blackholes of IPv6.

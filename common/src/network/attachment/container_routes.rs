@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::plan::{ARP_SOURCE, Attachment, GATEWAY_V4, GATEWAY_V6};
+use super::plan::{Attachment, GATEWAY_V4, GATEWAY_V6};
 use crate::network::route::{Route, RouteScope};
 
 /// The main routing table.
@@ -58,15 +58,10 @@ impl Attachment {
         routes.map(|route| with_free_metric(route, &self.others)).collect()
     }
 
-    /// The route by which the container answers ARP requests from [`ARP_SOURCE`] where it has no
-    /// default route and filters by reverse path.
+    /// The route by which the container answers the node's ARP requests, whatever it filters.
     pub(super) fn arp_source_route(&self) -> Option<Route> {
-        let is_default = |route: &Route| {
-            route.destination == everything(GATEWAY_V4.into()) && is_in_main_table(route)
-        };
-        let is_needed = self.has_v4() && !self.container_routes().iter().any(is_default);
-        let route = || Route::on_link(IpAddr::V4(ARP_SOURCE).into());
-        is_needed.then(|| with_free_metric(route(), &self.others))
+        let source = IpAddr::V4(self.identity().arp_source());
+        self.has_v4().then(|| Route::on_link(source.into()))
     }
 
     fn routes_behind(&self, gateway: IpAddr) -> Vec<Route> {
@@ -94,18 +89,15 @@ impl Attachment {
                 }
             })
             .collect();
-        let has_default = routes
-            .iter()
-            .any(|route| route.destination.prefix_len() == 0 && is_in_main_table(route));
+        let in_main_table =
+            |route: &Route| route.table.is_none() || route.table == Some(MAIN_TABLE);
+        let has_default =
+            routes.iter().any(|route| route.destination.prefix_len() == 0 && in_main_table(route));
         if self.request.default_routes && !has_default {
             routes.push(Route::via(everything(gateway), gateway));
         }
         routes
     }
-}
-
-fn is_in_main_table(route: &Route) -> bool {
-    route.table.unwrap_or(MAIN_TABLE) == MAIN_TABLE
 }
 
 /// Where the kernel keeps a route: no two in one namespace may agree in this.

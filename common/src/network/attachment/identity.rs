@@ -1,5 +1,7 @@
 //! Who an attachment is, and the names that follow from it.
 
+use std::net::Ipv4Addr;
+
 use sha1::{Digest, Sha1};
 
 use crate::ipam::collect::AttachmentName;
@@ -155,6 +157,16 @@ impl AttachmentIdentity {
         MacAddress([(a | 0b10) & !1, b, c, d, e, f])
     }
 
+    /// The address that the host's end asks for its container from (ARP), and its only IPv4
+    /// address. It is the attachment's own: the container, which routes it by this interface,
+    /// may have others, and may be a node of Weir itself. Of the range for addresses of the link
+    /// (RFC 3927), less those that clouds and management controllers are known to have.
+    pub fn arp_source(&self) -> Ipv4Addr {
+        let [.., high, low] = self.digest();
+        // 169.254.192.0 to 169.254.254.255
+        Ipv4Addr::new(169, 254, 192 + high % 63, low)
+    }
+
     /// The alias of the host's link: `weir:<network>:<container id>:<interface>`.
     pub fn alias(&self) -> String {
         format!(
@@ -260,6 +272,8 @@ mod tests {
                 let name = identity.host_interface();
                 prop_assert_eq!(name.len(), 15);
                 prop_assert!(identity.container_mac().is_unicast());
+                let arp_source = identity.arp_source();
+                prop_assert!(arp_source.is_link_local() && arp_source.octets()[2] >= 192);
                 prop_assert_eq!(identity.container_mac().0[0] & 0b10, 0b10);
                 prop_assert_eq!(owners.insert(name, identity), None);
             }

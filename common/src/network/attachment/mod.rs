@@ -11,6 +11,7 @@ mod fate;
 mod firewall;
 mod health;
 mod host_end;
+mod host_routes;
 mod identity;
 mod mtu;
 mod node_needs;
@@ -32,7 +33,7 @@ pub use identity::{AttachmentIdentity, InvalidIdentity};
 pub use mtu::{InvalidMtu, Mtu, MtuCandidate, MtuSource, choose_mtu};
 pub use node_needs::{Nat, NodeNeeds, NodeState, plan_node};
 pub use plan::{
-    ARP_SOURCE, Attachment, AttachmentRequest, Families, GATEWAY_V4, GATEWAY_V6, HOST_MAC,
-    InvalidAttachment, RequestedRoute, plan_addresses, plan_attachment, plan_link, plan_parameters,
+    Attachment, AttachmentRequest, Families, GATEWAY_V4, GATEWAY_V6, HOST_MAC, InvalidAttachment,
+    RequestedRoute, plan_addresses, plan_attachment, plan_link, plan_parameters,
 };
 pub use step::{Before, Side, Step, Sysctl, Undo, Veth};

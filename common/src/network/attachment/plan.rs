@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv6Net};
 
 use super::allowed_source::allowed_source_name;
+use super::host_routes::routes_to;
 use super::identity::AttachmentIdentity;
 use super::mtu::{InvalidMtu, Mtu};
 use super::step::{Side, Step, Sysctl, Veth};
@@ -22,11 +23,6 @@ pub const HOST_MAC: MacAddress = MacAddress([0xee; 6]);
 /// The next hop of every IPv6 route in a container: the link-local address of
 /// the host's end, which follows from [`HOST_MAC`] (RFC 4291, appendix A).
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
-
-/// The source of the host end's ARP requests, and its only IPv4 address: the dummy address of
-/// RFC 7600, which no host has. (169.254.1.1 is a host on some nodes: their management
-/// controller.)
-pub const ARP_SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 
 /// What is asked for, before it is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,7 +251,7 @@ impl Attachment {
     /// The routes of the node to the container, by the host's end.
     pub fn host_routes(&self) -> Vec<Route> {
         let addresses = self.request.addresses.iter();
-        addresses.flat_map(|&address| Route::to_container(address, self.sources)).collect()
+        addresses.flat_map(|&address| routes_to(address, self.sources)).collect()
     }
 }
 
@@ -374,7 +370,7 @@ pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
     let host_route = |route| Step::AddRoute { side: Side::Host, link: host.clone(), route };
     let mut steps: Vec<Step> = attachment.host_routes().into_iter().map(host_route).collect();
     if attachment.has_v4() {
-        steps.push(add_arp_source(&host));
+        steps.push(add_arp_source(identity));
     }
     steps.push(Step::SetLinkUp { side: Side::Container, link: container.to_owned() });
     if attachment.has_v6() {
@@ -399,9 +395,9 @@ pub(super) fn add_gateway_v6(host: &str) -> Step {
 
 /// Gives a host end the address that its ARP requests come from. Of the scope of the link, it
 /// is the source of nothing else.
-pub(super) fn add_arp_source(host: &str) -> Step {
-    let (address, scope) = (IpNet::from(IpAddr::V4(ARP_SOURCE)), RouteScope::LINK);
-    Step::AddAddress { side: Side::Host, link: host.to_owned(), address, scope }
+pub(super) fn add_arp_source(identity: &AttachmentIdentity) -> Step {
+    let (address, scope) = (IpNet::from(IpAddr::V4(identity.arp_source())), RouteScope::LINK);
+    Step::AddAddress { side: Side::Host, link: identity.host_interface(), address, scope }
 }
 
 fn container_reach(attachment: &Attachment, container: &str) -> Vec<Step> {
@@ -451,7 +447,7 @@ pub(super) fn reverse_path_filter(host: &str, value: &str) -> Sysctl {
     of_veth(Side::Host, format!("net/ipv4/conf/{host}/rp_filter"), value, false)
 }
 
-/// Makes a host end ask for its container from [`ARP_SOURCE`]. From an address that the
+/// Makes a host end ask for its container from an address of its own. From one that the
 /// container does not route back by its link, as where its routes are narrower than the
 /// default, a reverse path filter of the container, strict or loose, drops the request
 /// (`net/ipv4/arp.c`, arp_process; `net/ipv4/fib_frontend.c`, fib_validate_source).

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::underlay::Underlay;
+use super::cluster_state::Peer;
 use crate::ipam::Family;
 
 /// Something that a plan could not do as the pools ask. The rest of the plan
@@ -169,14 +169,11 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// Whether it says no more than that the node has no address of an IP version: where it has
-    /// none to register, what others have of that version is out of its reach, and nothing is
-    /// wrong.
-    pub fn is_mere_lack(&self, underlay: &Underlay) -> bool {
-        match self {
-            Self::NotRegistered { family, .. } => !underlay.has(*family),
-            _ => false,
-        }
+    /// Whether it says no more than that the node has no address of an IP version, where it is
+    /// registered with one of the other version: nothing is wrong with it then.
+    pub fn is_mere_lack(&self, own: Option<&Peer>) -> bool {
+        let is_registered = own.is_some_and(|own| own.ipv4.is_some() || own.ipv6.is_some());
+        is_registered && matches!(self, Self::NotRegistered { .. })
     }
 
     /// Whether no other node can reach this one, because of what it is registered with.

@@ -117,7 +117,8 @@ pub struct SavedState {
     /// from.
     #[serde(default)]
     pub sources: SourceAddresses,
-    /// The families in which it is not registered and other nodes have containers.
+    /// The families in which it is not registered and other nodes have containers, where it is
+    /// registered in the other one.
     #[serde(default)]
     pub not_registered: BTreeSet<Family>,
     /// How many values count although a restored datastore has lost them.
@@ -139,6 +140,9 @@ impl SavedState {
         let cluster = cache.state();
         let nodes_in_pools = nodes_in_pools(&node.name, &cluster);
         let sources = cluster.nodes.get(&node.name).map(Peer::sources).unwrap_or_default();
+        // Without any address it is not ready yet, or is meant to be alone.
+        let is_registered = sources != SourceAddresses::default();
+        let not_registered = if is_registered { not_registered } else { BTreeSet::new() };
         Self {
             version: VERSION,
             boot_id: boot_id.map(str::to_owned),

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::ipam::Family;
 use crate::link::DEFAULT_MTU;
 use crate::resources::is_link_local;
 
@@ -32,12 +31,6 @@ pub struct UnderlayLink {
 }
 
 impl Underlay {
-    /// Whether a link has an address of this family.
-    pub fn has(&self, family: Family) -> bool {
-        let mut addresses = self.links.iter().flat_map(|link| &link.addresses);
-        addresses.any(|address| Family::of(address.addr()) == family)
-    }
-
     /// The link by which an address is reached without a router, and this
     /// node's own address there: that with the longest prefix that contains
     /// `next_hop`; of several the `registered` one, by which others know this node,

@@ -150,8 +150,10 @@ impl Status {
         });
         let (of_routes, others): (Vec<_>, Vec<_>) =
             changes.iter().partition(|change| range_of(change).is_some());
-        let (notes, problems): (Vec<_>, Vec<_>) =
-            plan.problems.iter().partition(|problem| problem.is_mere_lack(underlay));
+        let (notes, problems): (Vec<_>, Vec<_>) = plan
+            .problems
+            .iter()
+            .partition(|problem| problem.is_mere_lack(inventory.nodes.get(name)));
         Self {
             node: name.to_owned(),
             known: is_known(name, inventory),
