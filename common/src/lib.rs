@@ -24,6 +24,7 @@ pub mod datastore;
 mod error_chain;
 pub mod ipam;
 pub mod link;
+mod nearest;
 pub mod network;
 pub mod node;
 mod null;
@@ -31,3 +32,4 @@ pub mod resources;
 mod strict;
 
 pub use error_chain::error_chain;
+pub use nearest::nearest;

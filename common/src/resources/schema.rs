@@ -5,6 +5,7 @@
 use serde_json::{Map, Value};
 
 use super::kind::Kind;
+use crate::nearest::nearest;
 
 /// One field of an object.
 pub(super) struct Field {
@@ -261,7 +262,7 @@ pub(super) fn find_added(
     object.iter().find_map(|(name, value)| {
         let before = before.get(name);
         let Some(field) = fields.iter().find(|field| field.name == name) else {
-            let unknown = || Unknown { name: name.clone(), similar: most_similar(name, fields) };
+            let unknown = || Unknown { name: name.clone(), similar: similar_field(name, fields) };
             return before.is_none().then(unknown);
         };
         match (&field.shape, value) {
@@ -342,28 +343,9 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// The name closest to `name`, if it is close.
-fn most_similar(name: &str, fields: &[Field]) -> Option<&'static str> {
+fn similar_field(name: &str, fields: &[Field]) -> Option<&'static str> {
     const FARTHEST: usize = 3;
-    let name = name.to_ascii_lowercase();
-    let distance = |field: &Field| edit_distance(&name, &field.name.to_ascii_lowercase());
-    let closest = fields.iter().min_by_key(|field| distance(field))?;
-    (distance(closest) <= FARTHEST.min(name.len() / 2)).then_some(closest.name)
-}
-
-/// How many letters have to be added, dropped or replaced (Levenshtein).
-fn edit_distance(left: &str, right: &str) -> usize {
-    let right: Vec<char> = right.chars().collect();
-    let mut previous: Vec<usize> = (0..=right.len()).collect();
-    for (row, letter) in left.chars().enumerate() {
-        let mut current = vec![row + 1];
-        for (column, other) in right.iter().enumerate() {
-            let replaced = previous[column] + usize::from(letter != *other);
-            current.push(replaced.min(previous[column + 1] + 1).min(current[column] + 1));
-        }
-        previous = current;
-    }
-    previous[right.len()]
+    nearest(name, fields.iter().map(|field| field.name), FARTHEST)
 }
 
 #[cfg(test)]

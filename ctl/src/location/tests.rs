@@ -202,11 +202,11 @@ fn weirctl_and_the_plugins_read_a_network_alike() {
         r#""datastore_type": "embedded", "etcd_endpoints": "http://a:1""#,
         r#""datastore_path": "/x/weir.db""#,
         r#""etcd_endpoints": 7"#,
+        r#""etcd_endpoint": "http://a:1""#,
+        r#""etcdEndpoints": "http://a:1""#,
     ];
     for case in cases {
-        let plugin = format!(
-            r#"{{"type": "weir", "ipam": {{"type": "weir-ipam", "datastore_path": "/y"}}, {case}}}"#
-        );
+        let plugin = format!(r#"{{"type": "weir", "ipam": {{"type": "weir-ipam"}}, {case}}}"#);
         let json = serde_json::from_str(&plugin).unwrap();
         let plugins =
             cni::NetworkConfiguration::for_removal("n".into(), cni::SpecVersion::V1_0_0, &json)

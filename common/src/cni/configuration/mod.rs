@@ -6,6 +6,7 @@
 //! `allowed_source_prefixes`, `ipam.gateways` and `ipam.routes`.
 
 mod ipam;
+mod keys;
 mod location;
 mod log;
 mod node_name;
@@ -32,9 +33,10 @@ pub use ipam::IpamConfiguration;
 pub use log::{LogFile, LogLevel, Logging};
 pub use node_name::NodeName;
 
+use keys::{misspelt, without_meaning};
 use log::is_usable;
 use value::{check_mtu, source_check};
-use written::{WrittenConfiguration, decode, without_meaning};
+use written::{WrittenConfiguration, decode};
 
 /// The keys that DEL goes by, besides those of the datastore and the node's name.
 const FOR_REMOVAL: [&str; 2] = ["ipam", LOCK_FILE];
@@ -102,14 +104,17 @@ impl NetworkConfiguration {
     /// # Errors
     /// [`Code::Decode`] for a value of the wrong type,
     /// [`Code::UnsupportedField`] for one that Weir cannot fulfil,
-    /// [`Code::InvalidConfiguration`] for any other invalid one. All name the
-    /// key and the value.
+    /// [`Code::InvalidConfiguration`] for any other invalid one, and for a key that is
+    /// close to one that Weir reads. All name the key; all but the last the value.
     pub fn validate(
         network: String,
         version: SpecVersion,
         json: &Map<String, Value>,
         arguments: &Arguments,
     ) -> Result<Self, Error> {
+        if let Some(key) = misspelt(json).first() {
+            return Err(key.error());
+        }
         let configuration = Self::build(network, version, json, arguments)?;
         configuration.datastore.clone()?;
         configuration.node_name.clone()?;
@@ -155,7 +160,7 @@ impl NetworkConfiguration {
         version: SpecVersion,
         json: &Map<String, Value>,
     ) -> Result<Self, Error> {
-        Self::lenient(network, version, needed(json, &[]))
+        Self::lenient(network, version, json, &[])
     }
 
     /// A configuration to remove by what belongs to no attachment. As with
@@ -170,19 +175,25 @@ impl NetworkConfiguration {
         json: &Map<String, Value>,
     ) -> Result<Self, Error> {
         let valid_attachments = valid_attachments(json)?;
-        let lenient = Self::lenient(network, version, needed(json, &FOR_COLLECTION))?;
+        let lenient = Self::lenient(network, version, json, &FOR_COLLECTION)?;
         Ok(Self { valid_attachments, ..lenient })
     }
 
     /// A configuration in which a value of the wrong type is as wrong as any other,
-    /// and is so only for what goes by it.
+    /// and is so only for what goes by it. So is a misspelt key of the datastore: without it
+    /// another datastore would be looked in.
     fn lenient(
         network: String,
         version: SpecVersion,
-        mut json: Map<String, Value>,
+        written: &Map<String, Value>,
+        more: &[&str],
     ) -> Result<Self, Error> {
+        let mut json = needed(written, more);
         let mistyped = take_mistyped(&mut json);
         let mut lenient = Self::build(network, version, &json, &Arguments::default())?;
+        if let Some(key) = misspelt(written).iter().find(|key| is_of_datastore(key.meant)) {
+            lenient.datastore = Err(key.error());
+        }
         for (key, error) in mistyped {
             match key.as_str() {
                 "ipam" => lenient.wrong_ipam = Some(error),

@@ -395,3 +395,121 @@ fn prefixes_of_the_network_and_of_the_container_are_allowed_together() {
         }
     }
 }
+
+fn of_plugin(main: &str, more: serde_json::Value) -> Map<String, Value> {
+    let mut json = json!({"type": main, "ipam": {"type": "weir-ipam"}});
+    let more = more.as_object().unwrap().clone();
+    json.as_object_mut().unwrap().extend(more);
+    json.as_object().unwrap().clone()
+}
+
+fn validated(json: &Map<String, Value>) -> Result<NetworkConfiguration, Error> {
+    let arguments = Arguments::default();
+    NetworkConfiguration::validate("pods".into(), SpecVersion::V1_0_0, json, &arguments)
+}
+
+#[test]
+fn a_misspelt_key_is_refused_with_the_one_that_was_meant() {
+    let url = "http://h:1";
+    let misspelt = [
+        (json!({"etcd_endpoint": url}), "etcd_endpoints"),
+        (json!({"etcdEndpoints": url}), "etcd_endpoints"),
+        (json!({"ETCD_ENDPOINTS": url}), "etcd_endpoints"),
+        (json!({"etcdCaCertFile": "/ca"}), "etcd_ca_cert_file"),
+        (json!({"etcd_pasword": "pa55"}), "etcd_password"),
+        (json!({"datastoreType": "etcdv3"}), "datastore_type"),
+        (json!({"ipam": {"type": "weir-ipam", "etcd_endpoints": url}}), "etcd_endpoints"),
+    ];
+    for (more, meant) in misspelt {
+        for main in ["weir", "ptp"] {
+            let json = of_plugin(main, more.clone());
+            let error = validated(&json).unwrap_err();
+            assert_eq!(error.code, Code::InvalidConfiguration, "{more}");
+            assert!(error.message.contains(&format!("write \"{meant}\"")), "{error}");
+            assert!(!error.message.contains("pa55"), "{error}");
+            let removal = NetworkConfiguration::for_removal("n".into(), SpecVersion::V1_0_0, &json);
+            assert_eq!(removal.unwrap().datastore.unwrap_err(), error);
+        }
+    }
+    // Those of another main plugin are its own.
+    let of_weir = [
+        json!({"mtus": 1400}),
+        json!({"nodeName": "n"}),
+        json!({"sourceCheck": "off"}),
+        json!({"container_settings": {"allowIPForwarding": true}}),
+        json!({"ipam": {"type": "weir-ipam", "ipv4_pool": ["blue"]}}),
+    ];
+    for more in of_weir {
+        assert!(validated(&of_plugin("weir", more.clone())).is_err(), "{more}");
+        let removal = NetworkConfiguration::for_removal(
+            "n".into(),
+            SpecVersion::V1_0_0,
+            &of_plugin("weir", more),
+        );
+        assert!(removal.unwrap().datastore.is_ok());
+    }
+    let json = of_plugin("sriov", json!({"logLevel": "debug", "vlan": 5, "mtus": 1}));
+    assert_eq!(validated(&json).unwrap().without_meaning, [""; 0]);
+}
+
+/// Calico's `types.go`, libcni's and Multus's: none of them is ever taken for a slip.
+#[test]
+fn keys_of_others_are_known_and_foreign_ones_are_named() {
+    let known = [
+        "cniVersion",
+        "name",
+        "mode",
+        "vxlan_mac_prefix",
+        "vxlan_vni",
+        "args",
+        "num_queues",
+        "nodename_file_optional",
+        "etcd_discovery_srv",
+        "log_file_max_age",
+        "log_file_max_count",
+        "policy",
+        "kubernetes",
+        "feature_control",
+        "etcd_scheme",
+        "dataplane_options",
+        "qps",
+        "burst",
+        "windows_pod_deletion_timestamp_timeout",
+        "windows_use_single_network",
+        "windows_disable_default_deny_all_policy",
+        "windows_loopback_DSR",
+        "readiness_gates",
+        "policy_setup_timeout_seconds",
+        "endpoint_status_dir",
+        "etcd_authority",
+        "hostname",
+        "require_mtu_file",
+        "calico_api_group",
+        "capabilities",
+        "runtimeConfig",
+        "RuntimeConfig",
+        "prevResult",
+        "dns",
+        "disableCheck",
+        "disableGC",
+        "loadOnlyInlinedPlugins",
+        "cniVersions",
+        "cni.dev/valid-attachments",
+        "cni.dev/attachments",
+        "deviceID",
+        "pciBusID",
+        "resourceName",
+        "logLevel",
+        "logFile",
+        "ifnameRequest",
+        "ipRequest",
+    ];
+    for key in known {
+        let json = of_plugin("weir", json!({key: null}));
+        let refused = validated(&json).err().map(|it| it.message);
+        assert!(refused.is_none_or(|message| !message.contains("unknown")), "{key}");
+    }
+    let ipam = json!({"type": "weir-ipam", "name": "x", "ip_pools_label_selector_keys": []});
+    let json = of_plugin("weir", json!({"ipam": ipam, "colour": "blue", "policy": {}}));
+    assert_eq!(validated(&json).unwrap().without_meaning, ["colour", "policy"]);
+}

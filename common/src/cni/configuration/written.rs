@@ -1,4 +1,4 @@
-//! The configuration as written, and the keys of it that Weir cannot fulfil.
+//! The configuration as written, and the values of it that Weir cannot fulfil.
 
 use std::path::PathBuf;
 
@@ -10,30 +10,6 @@ use super::super::result::CniRoute;
 use super::value::{Flag, unsupported};
 use crate::null::null_is_default;
 use crate::strict::Strict;
-
-/// Keys of Calico that have no meaning in Weir: accepted and logged.
-const WITHOUT_MEANING: [&str; 20] = [
-    "calico_api_group",
-    "dataplane_options",
-    "endpoint_status_dir",
-    "feature_control",
-    "kubernetes",
-    "log_file_max_age",
-    "log_file_max_count",
-    "mode",
-    "num_queues",
-    "policy",
-    "policy_setup_timeout_seconds",
-    "qps",
-    "burst",
-    "readiness_gates",
-    "require_mtu_file",
-    "windows_disable_host_subnet_nat_policy",
-    "windows_loopback_dsr",
-    "windows_pod_deletion_timestamp_timeout",
-    "windows_use_single_network",
-    "etcd_discovery_srv",
-];
 
 /// Keys whose values are never shown.
 const SECRET: [&str; 1] = ["etcd_password"];
@@ -137,10 +113,6 @@ pub(super) fn decode(json: &Map<String, Value>) -> Result<WrittenConfiguration, 
         };
         Error::new(Code::Decode, format!("{key} in the network configuration is wrong: {flaw}"))
     })
-}
-
-pub(super) fn without_meaning(json: &Map<String, Value>) -> Vec<String> {
-    json.keys().filter(|key| WITHOUT_MEANING.contains(&key.as_str())).cloned().collect()
 }
 
 impl WrittenConfiguration {
