@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn slips_of_the_pen_are_near_and_other_words_are_not() {
         let near = |name| nearest(name, ["etcd_endpoints", "etcd_key_file", "mtu"], 2);
-        for slip in ["etcdEndpoint", "etcd-endpoints", "ETCD_ENDPIONTS", "etcd_endpoints"] {
+        for slip in ["etcdEndpoint", "etcd-endpoints", "ETCD_ENDPOINDS", "etcd_endpoints"] {
             assert_eq!(near(slip), Some("etcd_endpoints"), "{slip}");
         }
         assert_eq!(near("mtus"), Some("mtu"));

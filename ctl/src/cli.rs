@@ -6,7 +6,9 @@ use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use weir_common::resources::Kind;
 
-use crate::location::{DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Settings, Sources};
+use crate::location::{
+    CALICOCTL_CONFIG_FILE, DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Settings, Sources,
+};
 use crate::session::Failure;
 use crate::{commands, node};
 
@@ -163,6 +165,7 @@ impl DatastoreArgs {
         Sources {
             config_file: self.config.clone().unwrap_or_else(|| DEFAULT_CONFIG_FILE.into()),
             config_file_required: self.config.is_some(),
+            calicoctl_config_file: CALICOCTL_CONFIG_FILE.into(),
             network_directory: self.cni_directory.clone(),
         }
     }

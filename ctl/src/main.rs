@@ -21,15 +21,16 @@ use async_trait::async_trait;
 use clap::error::ErrorKind;
 use weir_common::audit::ThisNode;
 use weir_common::cni::NodeName;
-use weir_common::datastore::{Datastore, DatastoreConfiguration, keys};
+use weir_common::datastore::{Datastore, keys};
 use weir_common::ipam::{LocalNetwork, MachineId};
 use weir_common::network::{ActualState, ForwardFilters, PolicyRule, Underlay};
 use weir_common::resources::Birth;
+use weir_datastore::missing_file;
 use weir_ipam::{HostEndRepair, HostEnds};
 use weir_kernel::Kernel;
 
 use cli::{Cli, CtlCommand, DatastoreArgs, NodeCommand};
-use location::{Location, Settings};
+use location::Location;
 use network::Network;
 use same_cluster::ComparedStores;
 use session::{Failure, HostEnvironment, OccupiedRange, Session, StillNode};
@@ -47,6 +48,8 @@ struct LocalHost {
     networks: Networks,
     /// The network that the call is about.
     network: Option<Network>,
+    /// The datastore in use, and who named it.
+    datastore: String,
     progress: Progress,
 }
 
@@ -122,6 +125,10 @@ impl HostEnvironment for LocalHost {
 
     fn network(&self) -> Option<Network> {
         self.network.clone()
+    }
+
+    fn datastore(&self) -> String {
+        self.datastore.clone()
     }
 
     fn warn(&self, message: &str) {
@@ -244,6 +251,7 @@ fn run(cli: Cli) -> Result<String, Failure> {
     }
     process.network = cli.command.network_file().map(read_network).transpose()?;
     let location = locate(&cli.datastore, process.network.clone())?;
+    process.datastore = location.to_string();
     if cli.datastore.verbose {
         let _ = writeln!(std::io::stderr(), "datastore: {location}");
     }
@@ -277,7 +285,9 @@ fn run(cli: Cli) -> Result<String, Failure> {
         process.progress.end();
         result
     });
-    if let (Ok(_), Some(path)) = (&result, missing.filter(|_| !creates)) {
+    if missing.is_some_and(Path::exists) {
+        location.note_on_new().iter().for_each(|note| process.warn(note));
+    } else if let (Ok(_), Some(path)) = (&result, missing.filter(|_| !creates)) {
         process.warn(&format!(
             "warning: there is no datastore at {} (named by {}), so nothing is in it; check the \
              path, or make one: weirctl init, or weirctl create -f pool.yaml",
@@ -299,9 +309,10 @@ fn read_network(path: &Path) -> Result<Network, Failure> {
 fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location, Failure> {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let environment: Vec<_> = environment.collect();
     let mut candidates = arguments
         .sources()
-        .gather(arguments.settings(), Settings::from_pairs(environment))
+        .gather(arguments.settings(), &environment)
         .map_err(|error| Failure::caused_by(&error))?;
     candidates.named = named;
     location::choose(&candidates).map_err(|error| Failure::caused_by(&error))
@@ -324,15 +335,6 @@ async fn open(location: &Location, is_empty: bool) -> Result<Box<dyn Datastore>,
         let message = session::chain(&error);
         Failure::new(format!("{message} (named by {})", location.source))
     })
-}
-
-/// The file of an embedded datastore that is not there. One whose log is there was lost,
-/// which opening it tells.
-fn missing_file(configuration: &DatastoreConfiguration) -> Option<&Path> {
-    let DatastoreConfiguration::Embedded { path } = configuration else { return None };
-    let log = PathBuf::from(format!("{}-wal", path.display()));
-    let is_missing = |path: &Path| path.try_exists().is_ok_and(|exists| !exists);
-    (is_missing(path) && is_missing(&log)).then_some(path)
 }
 
 fn succeed(output: &str) -> ExitCode {

@@ -8,8 +8,6 @@ use weir_common::datastore::{Datastore, DatastoreConfiguration};
 use weir_common::error_chain;
 use weir_common::ipam::cluster_guid;
 
-use crate::missing_file;
-
 /// How long other datastores may be asked, all of them together.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
@@ -78,7 +76,7 @@ async fn compare(
     other: &DatastoreConfiguration,
 ) -> Result<SameCluster, String> {
     // Opening it would make it.
-    if missing_file(other).is_some() {
+    if weir_datastore::missing_file(other).is_some() {
         return Ok(SameCluster::No);
     }
     let own = cluster_guid(datastore).await.map_err(|error| error_chain(&error))?;

@@ -79,6 +79,9 @@ pub trait HostEnvironment: Observer {
     /// first one in the datastore in use.
     fn network(&self) -> Option<Network>;
 
+    /// The datastore in use, and who named it.
+    fn datastore(&self) -> String;
+
     /// Tells of something that is not a failure, on standard error.
     fn warn(&self, message: &str);
 

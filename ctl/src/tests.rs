@@ -161,6 +161,10 @@ impl HostEnvironment for Prepared {
         self.network.clone()
     }
 
+    fn datastore(&self) -> String {
+        "memory (named by the test)".to_owned()
+    }
+
     fn warn(&self, message: &str) {
         self.warnings.lock().unwrap().push(message.to_owned());
     }

@@ -123,6 +123,7 @@ fn refusal(cluster: &Cluster, ipam: Value) {
     let why = foretold.stderr.trim().strip_prefix("the next container gets no address: ");
     let why = why.unwrap_or_else(|| panic!("{foretold:?}"));
     let why = why.split(" (asked for by").next().expect("a reason");
+    let why = why.split("; looked in").next().expect("a reason");
     let container = cluster.node.container("refused");
     let told = tool.run("add", &container);
     assert!(!told.succeeded, "{ipam}: {told:?}");

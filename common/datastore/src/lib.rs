@@ -21,6 +21,8 @@ pub use etcd::Etcd;
 pub use memory::Memory;
 pub use request::OPERATIONS_LIMIT;
 
+use std::path::{Path, PathBuf};
+
 use weir_common::datastore::{Datastore, DatastoreConfiguration, Error, Forgetful, LastEndpoint};
 
 /// Opens the configured datastore: an embedded one is opened or made now, an
@@ -46,4 +48,13 @@ pub async fn open_with(
         DatastoreConfiguration::Embedded { path } => Box::new(Embedded::open(path).await?),
         DatastoreConfiguration::Etcd(etcd) => Box::new(Etcd::open_with(etcd, memory).await?),
     })
+}
+
+/// The file of an embedded datastore that is not there. One whose log is there was lost,
+/// which opening it tells.
+pub fn missing_file(configuration: &DatastoreConfiguration) -> Option<&Path> {
+    let DatastoreConfiguration::Embedded { path } = configuration else { return None };
+    let log = PathBuf::from(format!("{}-wal", path.display()));
+    let is_missing = |path: &Path| path.try_exists().is_ok_and(|exists| !exists);
+    (is_missing(path) && is_missing(&log)).then_some(path)
 }

@@ -73,6 +73,28 @@ fn plain_endpoint(url: &str) -> String {
     if behind_host.contains(':') { url } else { format!("{url}:{port}") }
 }
 
+impl std::fmt::Display for DatastoreConfiguration {
+    /// All but the password.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Embedded { path } => write!(formatter, "embedded, {}", path.display()),
+            Self::Etcd(etcd) => {
+                write!(formatter, "etcd, {}", etcd.endpoints.join(", "))?;
+                if let Some((user, _)) = &etcd.credentials {
+                    write!(formatter, ", as user {user}")?;
+                }
+                if let Some((certificate, _)) = &etcd.client_certificate {
+                    write!(formatter, ", with certificate {certificate}")?;
+                }
+                if let Some(authorities) = &etcd.authorities {
+                    write!(formatter, ", trusting {authorities}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 impl Default for DatastoreConfiguration {
     fn default() -> Self {
         Self::Embedded { path: DEFAULT_EMBEDDED_PATH.into() }

@@ -151,6 +151,13 @@ pub enum Error {
     Datastore(#[from] datastore::Error),
 }
 
+impl Error {
+    /// Whether pools are missing, which may be because another datastore was meant.
+    pub fn lacks_pools(&self) -> bool {
+        matches!(self, Self::NoPool(_) | Self::UnknownPool { .. })
+    }
+}
+
 fn listed(items: impl Iterator<Item = String>) -> String {
     let items: Vec<String> = items.collect();
     if items.is_empty() { "none".to_owned() } else { items.join(", ") }

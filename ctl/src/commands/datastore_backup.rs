@@ -32,7 +32,7 @@ pub async fn run(arguments: &BackupArgs, location: &Location) -> CommandResult {
         DatastoreConfiguration::Embedded { path } => path,
         DatastoreConfiguration::Etcd(etcd) => return Err(of_etcd(&snapshot_command(etcd, file))),
     };
-    if crate::missing_file(&location.configuration).is_some() {
+    if weir_datastore::missing_file(&location.configuration).is_some() {
         return Err(Failure::new(format!(
             "there is no datastore at {} (named by {}); check the path: weirctl -v get ippool",
             path.display(),

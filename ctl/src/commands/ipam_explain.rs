@@ -61,7 +61,7 @@ pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult
     let output = asked.in_words() + &note + &unseen + &in_words(&explained);
     match explained.outcome {
         Ok(_) => Ok(output),
-        Err(error) => Err(Failure { output, message: refused(&error) }),
+        Err(error) => Err(Failure { output, message: refused(&error, session) }),
     }
 }
 
@@ -151,6 +151,10 @@ fn outcome(explained: &Explanation) -> String {
     next.iter().map(line).collect()
 }
 
-fn refused(error: &Error) -> String {
-    format!("the next container gets no address: {}", crate::session::chain(error))
+fn refused(error: &Error, session: &Session<'_>) -> String {
+    let looked_in = match error.lacks_pools() {
+        true => format!("; looked in {}", session.environment.datastore()),
+        false => String::new(),
+    };
+    format!("the next container gets no address: {}{looked_in}", crate::session::chain(error))
 }

@@ -2,23 +2,23 @@
 //! else Weir's own file, else the node's CNI configuration; else it is the
 //! embedded one in its default place.
 
+mod error;
 mod settings;
 mod sources;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use weir_common::cni;
-use weir_common::datastore::{
-    DatastoreConfiguration, ENDPOINT_FORM, EtcdConfiguration, HIDDEN_ENDPOINT, Pem,
-    may_hold_password,
-};
+use weir_common::datastore::{DatastoreConfiguration, EtcdConfiguration, Pem, may_hold_password};
 
-use crate::network::{Network, datastore_of, plugins};
+use crate::network::{Network, asks_weir_ipam, datastore_of, plugins};
 
-pub use settings::Settings;
+use error::UnreadFile;
+
+pub use error::LocationError;
+pub use settings::{DEFAULT_CONFIG_FILE, Settings};
 pub use sources::{
-    DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Sources, read_network_directory,
+    CALICOCTL_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Sources, read_network_directory,
 };
 
 /// A datastore and who said that it is this one.
@@ -33,24 +33,17 @@ pub struct Location {
 impl std::fmt::Display for Location {
     /// All but the password.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.configuration {
-            DatastoreConfiguration::Embedded { path } => {
-                write!(formatter, "embedded, {}", path.display())?
-            }
-            DatastoreConfiguration::Etcd(etcd) => {
-                write!(formatter, "etcd, {}", etcd.endpoints.join(", "))?;
-                if let Some((user, _)) = &etcd.credentials {
-                    write!(formatter, ", as user {user}")?;
-                }
-                if let Some((certificate, _)) = &etcd.client_certificate {
-                    write!(formatter, ", with certificate {certificate}")?;
-                }
-                if let Some(authorities) = &etcd.authorities {
-                    write!(formatter, ", trusting {authorities}")?;
-                }
-            }
-        }
-        write!(formatter, " (named by {})", self.source)
+        write!(formatter, "{} (named by {})", self.configuration, self.source)
+    }
+}
+
+impl Location {
+    /// What is said when a call has made this embedded datastore; `None` where someone has
+    /// asked for an embedded one.
+    pub fn note_on_new(&self) -> Option<String> {
+        let is_asked_for =
+            matches!(self.source, Source::CommandLine | Source::Environment | Source::File(_));
+        (!is_asked_for).then(|| format!("note: a new datastore was made: {self}"))
     }
 }
 
@@ -75,79 +68,10 @@ impl std::fmt::Display for Source {
             Self::CommandLine => formatter.write_str("the command line"),
             Self::Environment => formatter.write_str("the environment"),
             Self::File(path) | Self::Network(path) => write!(formatter, "{}", path.display()),
-            Self::Default => formatter.write_str("the default"),
+            Self::Default => formatter
+                .write_str("the default, because no flag, variable or file names another one"),
         }
     }
-}
-
-/// Why it cannot be said where the datastore is.
-#[derive(Debug, thiserror::Error)]
-pub enum LocationError {
-    /// No such type of datastore.
-    #[error(
-        "datastore_type {value:?} in {source_name} is unknown; \
-         write etcdv3 (with etcd_endpoints) or embedded"
-    )]
-    UnknownType {
-        /// The type as written.
-        value: String,
-        /// Who wrote it.
-        source_name: Source,
-    },
-    /// An etcd without endpoints.
-    #[error(
-        "{0} says that the datastore is etcd, but not where; \
-         set etcd_endpoints, for example to http://127.0.0.1:2379"
-    )]
-    NoEndpoints(Source),
-    /// One of the client's certificate and its key is missing.
-    #[error("{0} names only one of etcd_cert_file and etcd_key_file; name both")]
-    HalfACertificate(Source),
-    /// Certificates in files and in the source itself, of which calicoctl allows one.
-    #[error(
-        "{0} has certificates both inline (etcdCACert, etcdCert, etcdKey) and in files; \
-         leave out one of them"
-    )]
-    InlineAndFiles(Source),
-    /// A user without a password.
-    #[error("{0} names an etcd_username without etcd_password; set ETCD_PASSWORD too, or neither")]
-    NoPassword(Source),
-    /// A password without a user.
-    #[error("{0} has an etcd_password without etcd_username; name the user too, or neither")]
-    NoUser(Source),
-    /// An endpoint that may hold a password.
-    #[error("etcd_endpoints {HIDDEN_ENDPOINT:?} in {0} cannot be used: {ENDPOINT_FORM}")]
-    UserInEndpoint(Source),
-    /// Weir's own file cannot be read.
-    #[error("{path} cannot be read; check that it exists and may be read", path = path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        cause: std::io::Error,
-    },
-    /// The plugin itself would refuse what a file of the CNI configuration says.
-    #[error("{path} does not say where the datastore is", path = path.display())]
-    Network {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        #[source]
-        cause: cni::Error,
-    },
-    /// Weir's own file is not a mapping.
-    #[error(
-        "{path} is not YAML with one setting a line; write for example \
-         etcd_endpoints: http://127.0.0.1:2379", path = path.display()
-    )]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// Where reading stopped.
-        #[source]
-        cause: serde_norway::Error,
-    },
 }
 
 /// What there is to choose from.
@@ -159,17 +83,24 @@ pub struct Candidates {
     pub named: Option<Network>,
     /// The environment's variables.
     pub environment: Settings,
+    /// The name of one of them that nobody reads, and the one that was meant.
+    pub misspelt_variable: Option<(String, String)>,
     /// Weir's own configuration file, if there is one.
     pub file: Option<(PathBuf, String)>,
+    /// Whether this call names that file.
+    pub file_is_named: bool,
     /// The files of the CNI configuration, in the order in which the first
     /// one counts.
     pub network: Vec<(PathBuf, String)>,
+    /// Files that seem to be meant to name a datastore, but are not read.
+    pub unread: Vec<UnreadFile>,
 }
 
 /// Chooses the datastore: the first source that says where one is, as a
-/// whole. A network named in the call always does: its containers' addresses are
-/// where its plugins keep them, whatever is said elsewhere. Only flags are completed from the environment, so that a password
-/// need not stand on the command line.
+/// whole. A network or a file named in the call always does: its containers' addresses are
+/// where its plugins keep them, whatever is said elsewhere. Only what the call names is
+/// completed from the environment, so that a password need not stand on the command line.
+/// The default counts only where nothing looks as if it were meant to name another one.
 ///
 /// # Errors
 /// [`LocationError`] when the chosen source is wrong.
@@ -181,19 +112,50 @@ pub fn choose(candidates: &Candidates) -> Result<Location, LocationError> {
     if let Some(Network { path, plugin }) = &candidates.named {
         return of_network(path, plugin);
     }
+    if candidates.file_is_named
+        && let Some((path, text)) = &candidates.file
+    {
+        let settings = read_file(path, text)?.or(&candidates.environment);
+        if !settings.says_where() {
+            return Err(LocationError::SaysNothing(path.clone()));
+        }
+        return locate(&settings, Source::File(path.clone()));
+    }
+    if let Some((name, meant)) = candidates.misspelt_variable.clone() {
+        return Err(LocationError::UnknownVariable { name, meant });
+    }
     if candidates.environment.says_where() {
         return locate(&candidates.environment, Source::Environment);
     }
     if let Some((path, text)) = &candidates.file {
-        let settings = Settings::from_yaml(text)
-            .map_err(|cause| LocationError::Malformed { path: path.clone(), cause })?;
+        let settings = read_file(path, text)?;
         if settings.says_where() {
             return locate(&settings, Source::File(path.clone()));
         }
     }
-    let weirs = candidates.network.iter().find_map(|(path, text)| Some((path, weir_plugin(text)?)));
-    match weirs {
+    let of_weir = |plugin: &Map<String, Value>| plugin.get("type") == Some(&"weir".into());
+    let found = first_plugin(&candidates.network, of_weir)
+        .or_else(|| first_plugin(&candidates.network, asks_weir_ipam));
+    match found {
         Some((path, plugin)) => of_network(path, &plugin),
+        None => by_default(candidates),
+    }
+}
+
+fn read_file(path: &Path, text: &str) -> Result<Settings, LocationError> {
+    let failed = |cause| LocationError::Malformed { path: path.to_owned(), cause };
+    Settings::from_yaml(text).map_err(failed)
+}
+
+/// The default datastore, where no file looks as if it were meant to name another one.
+fn by_default(candidates: &Candidates) -> Result<Location, LocationError> {
+    let is_broken = |(_, text): &&(PathBuf, String)| {
+        text.contains("\"weir") && serde_json::from_str::<Value>(text).is_err()
+    };
+    let broken = candidates.network.iter().find(is_broken);
+    let broken = broken.map(|(path, _)| UnreadFile::Malformed(path.clone()));
+    match broken.or_else(|| candidates.unread.first().cloned()) {
+        Some(file) => Err(LocationError::Unread(file)),
         None => Ok(Location {
             configuration: DatastoreConfiguration::default(),
             source: Source::Default,
@@ -201,10 +163,13 @@ pub fn choose(candidates: &Candidates) -> Result<Location, LocationError> {
     }
 }
 
-/// The configuration of a network's first plugin of type `weir`. A file that is
-/// no network is somebody else's concern.
-fn weir_plugin(text: &str) -> Option<Map<String, Value>> {
-    plugins(text).ok()?.into_iter().find(|plugin| plugin.get("type") == Some(&"weir".into()))
+/// The first plugin of this sort. A file that is no network is somebody else's concern.
+fn first_plugin(
+    files: &[(PathBuf, String)],
+    is_meant: impl Fn(&Map<String, Value>) -> bool,
+) -> Option<(&Path, Map<String, Value>)> {
+    let meant = |text: &str| plugins(text).ok()?.into_iter().find(|plugin| is_meant(plugin));
+    files.iter().find_map(|(path, text)| Some((path.as_path(), meant(text)?)))
 }
 
 /// The datastore that a plugin itself uses.
@@ -222,7 +187,7 @@ fn locate(settings: &Settings, source: Source) -> Result<Location, LocationError
             let value = other.to_owned();
             return Err(LocationError::UnknownType { value, source_name: source });
         }
-        None => settings.endpoints.is_empty(),
+        None => settings.endpoints.is_empty() && settings.discovery.is_none(),
     };
     let configuration = if embedded {
         settings.path.clone().map_or_else(DatastoreConfiguration::default, |path| {
@@ -236,7 +201,10 @@ fn locate(settings: &Settings, source: Source) -> Result<Location, LocationError
 
 fn etcd(settings: &Settings, source: &Source) -> Result<EtcdConfiguration, LocationError> {
     if settings.endpoints.is_empty() {
-        return Err(LocationError::NoEndpoints(source.clone()));
+        return Err(match settings.discovery {
+            Some(_) => LocationError::Discovery(source.clone()),
+            None => LocationError::NoEndpoints(source.clone()),
+        });
     }
     // First of all: endpoints are named in messages and logs.
     if may_hold_password(&settings.endpoints) {

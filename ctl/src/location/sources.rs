@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use super::settings::Settings;
-use super::{Candidates, LocationError};
+use weir_common::nearest;
 
-/// Weir's own configuration file.
-pub const DEFAULT_CONFIG_FILE: &str = "/etc/weir/weirctl.yaml";
+use super::Candidates;
+use super::error::{LocationError, UnreadFile};
+use super::settings::{Settings, misspelt_variable};
+
+/// Where calicoctl has its configuration.
+pub const CALICOCTL_CONFIG_FILE: &str = "/etc/calico/calicoctl.cfg";
 /// The directory of the CNI configuration.
 pub const DEFAULT_NETWORK_DIRECTORY: &str = "/etc/cni/net.d";
 
@@ -17,6 +20,8 @@ pub struct Sources {
     pub config_file: PathBuf,
     /// Whether someone named that file, so that it has to be there.
     pub config_file_required: bool,
+    /// calicoctl's configuration file, which is read only where someone names it.
+    pub calicoctl_config_file: PathBuf,
     /// The directory with the CNI configuration.
     pub network_directory: PathBuf,
 }
@@ -30,15 +35,43 @@ impl Sources {
     pub fn gather(
         &self,
         command_line: Settings,
-        environment: Settings,
+        environment: &[(String, String)],
     ) -> Result<Candidates, LocationError> {
+        let given = environment.iter().filter(|(_, value)| !value.is_empty());
+        let file = self.read_config_file()?;
         Ok(Candidates {
             command_line,
             named: None,
-            environment,
-            file: self.read_config_file()?,
+            environment: Settings::from_environment(environment),
+            misspelt_variable: misspelt_variable(given.map(|(name, _)| name.as_str())),
+            file_is_named: self.config_file_required,
+            unread: self.unread(file.is_some()),
+            file,
             network: read_network_directory(&self.network_directory),
         })
+    }
+
+    /// Files that seem to be meant to name a datastore, but are not read: those whose names
+    /// are almost that of the configuration file, calicoctl's, and networks that are no text.
+    fn unread(&self, has_config_file: bool) -> Vec<UnreadFile> {
+        const FARTHEST: usize = 3;
+        let name = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+        let own = name(&self.config_file).unwrap_or_default();
+        let stem = own.split('.').next().unwrap_or_default();
+        let is_near = |path: &PathBuf| {
+            let near = |name: String| {
+                name.split('.').next() == Some(stem)
+                    || nearest(&name, [own.as_str()], FARTHEST).is_some()
+            };
+            !has_config_file && name(path).is_some_and(near)
+        };
+        let beside = self.config_file.parent().map(files_of).unwrap_or_default();
+        let calicoctls = Some(self.calicoctl_config_file.clone()).filter(|path| path.exists());
+        let other_names = beside.into_iter().filter(is_near).chain(calicoctls);
+        let networks = network_files(&self.network_directory).into_iter();
+        let unreadable = networks.filter(|path| std::fs::read_to_string(path).is_err());
+        let other_names = other_names.map(UnreadFile::OtherName);
+        other_names.chain(unreadable.map(UnreadFile::Unreadable)).collect()
     }
 
     fn read_config_file(&self) -> Result<Option<(PathBuf, String)>, LocationError> {
@@ -59,16 +92,23 @@ impl Sources {
 /// single plugins, each in order of their names. Without the directory there
 /// are none.
 pub fn read_network_directory(directory: &Path) -> Vec<(PathBuf, String)> {
+    let readable = |path: PathBuf| std::fs::read_to_string(&path).ok().map(|text| (path, text));
+    network_files(directory).into_iter().filter_map(readable).collect()
+}
+
+fn network_files(directory: &Path) -> Vec<PathBuf> {
     let rank = |path: &PathBuf| match path.extension().and_then(|extension| extension.to_str()) {
         Some("conflist") => Some(0),
         Some("conf" | "json") => Some(1),
         _ => None,
     };
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    let mut paths: Vec<_> =
-        entries.map(|entry| entry.path()).filter_map(|path| Some((rank(&path)?, path))).collect();
+    let ranked = |path: PathBuf| Some((rank(&path)?, path));
+    let mut paths: Vec<_> = files_of(directory).into_iter().filter_map(ranked).collect();
     paths.sort();
-    let readable =
-        |(_, path): (i32, PathBuf)| std::fs::read_to_string(&path).ok().map(|text| (path, text));
-    paths.into_iter().filter_map(readable).collect()
+    paths.into_iter().map(|(_, path)| path).collect()
+}
+
+fn files_of(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| !path.is_dir()).collect()
 }

@@ -1,3 +1,5 @@
+use weir_common::cni;
+
 use super::*;
 
 fn settings(pairs: &[(&str, &str)]) -> Settings {
@@ -19,7 +21,6 @@ fn all() -> Candidates {
     };
     Candidates {
         command_line: settings(&[("etcd_endpoints", "http://flag:1, http://flag:2")]),
-        named: None,
         environment: settings(&[
             ("ETCD_ENDPOINTS", "http://env:1"),
             ("ETCD_USERNAME", "u"),
@@ -32,6 +33,7 @@ fn all() -> Candidates {
             ("10-weir.conflist".into(), conflist("http://net:1")),
             ("20-weir.conflist".into(), conflist("http://net:2")),
         ],
+        ..Candidates::default()
     }
 }
 
@@ -243,7 +245,11 @@ fn what_is_wrong_names_the_source() {
     }
     let candidates =
         Candidates { file: Some(("f.yaml".into(), "just text".into())), ..Candidates::default() };
-    assert!(choose(&candidates).unwrap_err().to_string().starts_with("f.yaml is not YAML"));
+    let error = choose(&candidates).unwrap_err();
+    assert!(
+        weir_common::error_chain(&error).contains("it is not YAML with one setting"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -255,14 +261,15 @@ fn files_are_read_in_their_order() {
     let sources = Sources {
         config_file: directory.path().join("weirctl.yaml"),
         config_file_required: false,
+        calicoctl_config_file: directory.path().join("calicoctl.cfg"),
         network_directory: directory.path().to_owned(),
     };
-    let candidates = sources.gather(Settings::default(), Settings::default()).unwrap();
+    let candidates = sources.gather(Settings::default(), &[]).unwrap();
     let names: Vec<_> = candidates.network.iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(names, ["c.conflist", "z.conflist", "a.json", "b.conf"]);
     assert_eq!(candidates.file, None);
     let required = Sources { config_file_required: true, ..sources };
-    let error = required.gather(Settings::default(), Settings::default()).unwrap_err();
+    let error = required.gather(Settings::default(), &[]).unwrap_err();
     assert!(matches!(error, LocationError::Unreadable { .. }));
 }
 
@@ -280,4 +287,142 @@ fn a_datastore_is_described_without_its_password() {
         shown(embedded, Source::CommandLine),
         "embedded, /x/weir.db (named by the command line)"
     );
+}
+
+fn from_file(text: &str) -> Result<Location, String> {
+    let file = Some(("f.yaml".into(), text.to_owned()));
+    choose(&Candidates { file, ..Candidates::default() })
+        .map_err(|error| weir_common::error_chain(&error))
+}
+
+#[test]
+fn what_a_file_says_is_read_or_refused() {
+    let refused = [
+        ("etcdEndpoint: http://a:1", "\"etcdEndpoint\" is unknown; did you mean etcd_endpoints?"),
+        ("etcd_endpoint: http://a:1", "did you mean etcd_endpoints?"),
+        ("spec: {etcdEndpoint: 'http://a:1'}", "did you mean etcd_endpoints?"),
+        ("etcdCACrt: text", "did you mean etcdCACert?"),
+        ("colour: blue", "\"colour\" is unknown; leave it out"),
+        ("{etcd_endpoints: 'http://a:1', etcd_username: u, etcd_password: 55}", "not text"),
+        ("etcd_discovery_srv: example.com", "list the servers in etcd_endpoints"),
+        ("spec: {kubeconfig: /root/.kube/config}", "datastore_type \"kubernetes\" in f.yaml"),
+        ("spec: yes", "\"spec\" is unknown"),
+    ];
+    for (text, message) in refused {
+        let error = from_file(text).unwrap_err();
+        assert!(error.contains("f.yaml") && error.contains(message), "{text}: {error}");
+        assert!(!error.contains("55"), "{error}");
+    }
+    let read = [
+        ("etcd_authority: a:1", "http://a:1"),
+        ("{etcdAuthority: 'a:1', etcdScheme: https}", "https://a:1"),
+        ("spec: {etcdEndpoints: 'http://a:1', kubeconfig: '', k8sCAFile: /x}", "http://a:1"),
+    ];
+    for (text, endpoint) in read {
+        assert_eq!(endpoints(&from_file(text).unwrap()), [endpoint], "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_is_named_counts_before_the_environment_and_has_to_name_a_datastore() {
+    let named = |text: &str| {
+        let file = Some(("f.yaml".into(), text.to_owned()));
+        let command_line = Settings::default();
+        choose(&Candidates { command_line, file, file_is_named: true, ..all() })
+    };
+    let location = named("etcd_endpoints: http://file:1").unwrap();
+    assert_eq!(location.source, Source::File("f.yaml".into()));
+    assert!(location.to_string().contains("as user u"), "{location}");
+    for text in ["# nothing\n", "etcd_cert_file: /c"] {
+        let error = named(text).unwrap_err();
+        assert!(matches!(error, LocationError::SaysNothing(_)), "{error}");
+    }
+}
+
+#[test]
+fn calicoctls_variables_are_read_and_misspelt_ones_refused() {
+    let chosen = |pairs: &[(&str, &str)]| {
+        let environment: Vec<_> =
+            pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let nowhere = PathBuf::from("/nonexistent");
+        let sources = Sources {
+            config_file: nowhere.join("weirctl.yaml"),
+            config_file_required: false,
+            calicoctl_config_file: nowhere.join("calicoctl.cfg"),
+            network_directory: nowhere,
+        };
+        choose(&sources.gather(Settings::default(), &environment).unwrap())
+    };
+    let calicoctls = [("ETCD_ENDPOINTS", "http://a:1"), ("CALICO_ETCD_ENDPOINTS", "http://b:1")];
+    assert_eq!(endpoints(&chosen(&calicoctls).unwrap()), ["http://b:1"]);
+    assert_eq!(endpoints(&chosen(&[("ETCD_AUTHORITY", "a:1")]).unwrap()), ["http://a:1"]);
+    let unknown = chosen(&[("CALICO_DATASTORE_TYPE", "kubernetes")]).unwrap_err();
+    assert!(matches!(unknown, LocationError::UnknownType { .. }), "{unknown}");
+    for (name, meant) in [
+        ("ETCD_ENDPOINT", "ETCD_ENDPOINTS"),
+        ("CALICO_ETCD_ENDPOINT", "ETCD_ENDPOINTS"),
+        ("WEIR_ETCD_ENDPOINTS", "ETCD_ENDPOINTS"),
+        ("WEIR_DATASTORE_TYPE", "DATASTORE_TYPE"),
+        ("DATA_STORE_TYP", "DATASTORE_TYPE"),
+    ] {
+        let error = chosen(&[(name, "x")]).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains(&format!("write {meant},")), "{error}");
+        assert!(chosen(&[(name, "")]).is_ok(), "{name} is empty");
+    }
+    // etcd's own, and Calico's about other things.
+    for name in ["ETCD_NAME", "ETCD_PEER_KEY_FILE", "ETCDCTL_ENDPOINTS", "CALICO_ROUTER_ID"] {
+        assert_eq!(chosen(&[(name, "x")]).unwrap().source, Source::Default, "{name}");
+    }
+}
+
+#[test]
+fn the_default_is_not_taken_beside_a_file_that_is_not_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = |name: &str| directory.path().join(name);
+    let sources = Sources {
+        config_file: place("weirctl.yaml"),
+        config_file_required: false,
+        calicoctl_config_file: place("calico/calicoctl.cfg"),
+        network_directory: place("net.d"),
+    };
+    std::fs::create_dir_all(place("calico")).unwrap();
+    std::fs::create_dir_all(place("net.d")).unwrap();
+    let chosen = || choose(&sources.gather(Settings::default(), &[]).unwrap());
+    assert_eq!(chosen().unwrap().source, Source::Default);
+    let unread: [(&str, &[u8], &str); 5] = [
+        ("weirctl.yml", b"", "is not read (the file is"),
+        ("weirctl.json", b"", "another one: --config"),
+        ("calico/calicoctl.cfg", b"", "another one: --config"),
+        ("net.d/10-weir.conflist", br#"{"plugins": [{"type": "weir",]}"#, "is not JSON"),
+        ("net.d/10-x.conflist", &[0xff], "cannot be read"),
+    ];
+    for (name, content, message) in unread {
+        std::fs::write(place(name), content).unwrap();
+        let error = chosen().unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains(message), "{error}");
+        std::fs::remove_file(place(name)).unwrap();
+    }
+    // Other files beside it, and another program's network that is broken.
+    for name in ["nodename", "etcd.pem", "net.d/05-other.conflist"] {
+        std::fs::write(place(name), "{").unwrap();
+    }
+    assert_eq!(chosen().unwrap().source, Source::Default);
+    std::fs::write(place("weirctl.yml"), "").unwrap();
+    std::fs::write(place("weirctl.yaml"), "datastore_type: embedded").unwrap();
+    assert_eq!(chosen().unwrap().source, Source::File(place("weirctl.yaml")));
+}
+
+#[test]
+fn a_network_of_another_main_plugin_counts_where_there_is_none_of_weir() {
+    let ptp = r#"{"name": "p", "plugins": [{"type": "ptp", "etcd_endpoints": "http://ptp:1",
+                "ipam": {"type": "weir-ipam"}}]}"#;
+    let weir = r#"{"name": "w", "plugins": [{"type": "weir", "etcd_endpoints": "http://w:1"}]}"#;
+    let mut network = vec![(PathBuf::from("a.conflist"), ptp.to_owned())];
+    let chosen = |network: &Vec<_>| {
+        let network = network.clone();
+        endpoints(&choose(&Candidates { network, ..Candidates::default() }).unwrap())
+    };
+    assert_eq!(chosen(&network), ["http://ptp:1"]);
+    network.push(("b.conflist".into(), weir.to_owned()));
+    assert_eq!(chosen(&network), ["http://w:1"]);
 }

@@ -5,14 +5,13 @@ use std::path::PathBuf;
 
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
 
-use crate::location::{Location, Source};
+use crate::location::Location;
 use crate::network::{asks_weir_ipam, datastore_of, plugins};
 use crate::same_cluster::{ComparedStores, SameCluster};
 use crate::session::Failure;
 
 /// Refuses to keep a node whose networks of `weir`, as these `files` of the CNI configuration
-/// describe them, all have their addresses in other datastores; and, where nobody named a
-/// datastore, one with a file about `weir` that cannot be read.
+/// describe them, all have their addresses in other datastores.
 ///
 /// # Errors
 /// [`Failure`] naming the files and both datastores.
@@ -24,27 +23,14 @@ pub async fn require_own_networks(
     let named = named_datastores(files);
     let configurations = named.iter().map(|(_, configuration)| configuration.clone());
     let stores = ComparedStores::by_guid(&location.configuration, datastore, configurations).await;
-    judge(files, &named, location, &stores)
+    judge(&named, location, &stores)
 }
 
 fn judge(
-    files: &[(PathBuf, String)],
     named: &[(PathBuf, DatastoreConfiguration)],
     location: &Location,
     stores: &ComparedStores,
 ) -> Result<(), Failure> {
-    let is_unread = |(_, text): &&(PathBuf, String)| {
-        text.contains("\"weir\"") && serde_json::from_str::<serde_json::Value>(text).is_err()
-    };
-    if location.source == Source::Default
-        && let Some((file, _)) = files.iter().find(is_unread)
-    {
-        return Err(Failure::new(format!(
-            "{} is about weir and is not JSON, so it does not say in which datastore the \
-             addresses are; correct it, or name the datastore",
-            file.display()
-        )));
-    }
     let is_other = |configuration| stores.holds_cluster(configuration) == SameCluster::No;
     match named.first() {
         Some((file, configuration)) if named.iter().all(|(_, it)| is_other(it)) => {
@@ -76,6 +62,7 @@ fn named_datastores(files: &[(PathBuf, String)]) -> Vec<(PathBuf, DatastoreConfi
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::location::Source;
 
     fn judged(files: &[&str], source: Source) -> Result<(), String> {
         let files: Vec<_> = files
@@ -85,7 +72,7 @@ mod tests {
         let configuration = DatastoreConfiguration::Embedded { path: "/srv/weir.db".into() };
         let stores = ComparedStores::by_text(&configuration);
         let location = Location { configuration, source };
-        judge(&files, &named_datastores(&files), &location, &stores).map_err(|it| it.message)
+        judge(&named_datastores(&files), &location, &stores).map_err(|it| it.message)
     }
 
     fn list(datastore: &str) -> String {
@@ -111,13 +98,5 @@ mod tests {
         assert_eq!(of(&[bridge, "not JSON"]), Ok(()));
         let others = etcd.replace("weir-ipam", "host-local");
         assert_eq!(of(&[&others]), Ok(()), "its addresses are in no datastore of Weir's");
-    }
-
-    #[test]
-    fn the_default_is_not_taken_for_a_file_that_cannot_be_read() {
-        let broken = r#"{"name": "pods", "plugins": [{"type": "weir",]}"#;
-        let told = judged(&[broken], Source::Default).unwrap_err();
-        assert!(told.contains("is not JSON"), "{told}");
-        assert_eq!(judged(&[broken], Source::CommandLine), Ok(()));
     }
 }

@@ -145,8 +145,12 @@ async fn serve(
 ) -> Result<Vec<String>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(chain(error));
     let memory = Box::new(EndpointFile::of(&location.configuration));
+    let missing = weir_datastore::missing_file(&location.configuration);
     let opened = weir_datastore::open_with(&location.configuration, memory).await;
     let datastore: Arc<dyn Datastore> = opened.map_err(|error| failed(&error))?.into();
+    if let Some(note) = location.note_on_new().filter(|_| missing.is_some()) {
+        tracing::info!("{note}");
+    }
     let files = read_network_directory(network_directory);
     require_own_networks(&files, location, datastore.as_ref()).await?;
     let kernel = Kernel::open().map_err(|error| failed(&error))?;

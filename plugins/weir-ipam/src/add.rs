@@ -33,7 +33,10 @@ impl Ipam<'_> {
         keep_node_name(&self.node);
         let mut file = HintsFile::read(self.lock_file());
         let mut hints = file.hints();
-        let assigning = async { Ok(self.assign(&request, &mut hints).await?) };
+        let assigning = async {
+            let assigned = self.assign(&request, &mut hints).await;
+            assigned.map_err(|error| self.error(error))
+        };
         let assigned = within_ipam("assigning addresses", self.limit, assigning).await;
         let added = assigned.map(|assignment| {
             let is_other = |assigned: &Assigned| !hints.likely.contains(&assigned.block);

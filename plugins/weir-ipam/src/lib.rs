@@ -20,9 +20,9 @@ use std::path::Path;
 
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error, IpamConfiguration};
-use weir_common::datastore::Datastore;
-use weir_common::ipam::MachineId;
+use weir_common::datastore::{Datastore, DatastoreConfiguration};
 use weir_common::ipam::collect::{Collected, Collection, Rule};
+use weir_common::ipam::{Error as IpamError, MachineId};
 use weir_process::{
     AttachmentLocks, DEFAULT_LOCK_FILE, EndpointFile, FoundName, Limit, Lock, Timing, boot_id,
     machine_id, node_name,
@@ -59,7 +59,11 @@ impl<'a> Ipam<'a> {
         let node = node_name(&call.configuration.node_name.clone()?)?;
         let datastore = call.configuration.datastore.clone()?;
         let memory = Box::new(EndpointFile::of(&datastore));
+        let missing = weir_datastore::missing_file(&datastore).map(Path::to_owned);
         let datastore = weir_datastore::open_with(&datastore, memory).await?;
+        if let Some(path) = missing {
+            tracing::info!(path = %path.display(), "a new embedded datastore was made");
+        }
         let (machine, boot_id) = (machine_id(), boot_id());
         Ok(Self { call, configuration, node, machine, boot_id, limit, datastore })
     }
@@ -71,6 +75,23 @@ impl<'a> Ipam<'a> {
             node: &self.node.name,
             machine: self.machine.as_ref(),
         }
+    }
+
+    /// The error of a decision as the runtime gets it. Where pools are missing it names the
+    /// datastore: another one may have been meant.
+    fn error(&self, error: IpamError) -> Error {
+        let looked_in = match &self.call.configuration.datastore {
+            Ok(datastore) if error.lacks_pools() => {
+                let by = match *datastore == DatastoreConfiguration::default() {
+                    true => "the default; the network configuration names no other one",
+                    false => "named by the network configuration",
+                };
+                format!("; looked in {datastore} ({by})")
+            }
+            _ => String::new(),
+        };
+        let error = Error::from(error);
+        Error { message: error.message + &looked_in, ..error }
     }
 
     fn lock_file(&self) -> &'a Path {

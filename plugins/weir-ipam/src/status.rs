@@ -37,17 +37,18 @@ impl Ipam<'_> {
     /// Full of what a reboot left is not full. No ADD may come to give it back while
     /// this says that there is no address, so it is done here.
     async fn foresee(&self) -> Result<(), Error> {
-        match self.would_add().await {
+        let outcome = match self.would_add().await {
             Err(IpamError::Exhausted { .. }) => {
                 let _lock = self.lock().await?;
                 let mut file = HintsFile::read(self.lock_file());
                 let mut hints = file.hints();
                 self.sweep(CollectScope::AllBlocks, &mut hints).await;
                 file.leave(&hints);
-                Ok(self.would_add().await?)
+                self.would_add().await
             }
-            outcome => Ok(outcome?),
-        }
+            outcome => outcome,
+        };
+        outcome.map_err(|error| self.error(error))
     }
 
     async fn would_add(&self) -> Result<(), IpamError> {

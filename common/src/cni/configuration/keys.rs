@@ -101,7 +101,7 @@ pub(super) fn misspelt(json: &Map<String, Value>) -> Vec<MisspeltKey> {
     let is_of_ipam =
         |key: &&str| is_of_datastore(key) || NODE_NAME.contains(key) || *key == LOCK_FILE;
     let read = all.iter().copied().filter(|key| is_weirs || is_of_ipam(key)).collect::<Vec<_>>();
-    let mut misspelt = in_section("", json, &read, |key| is_known(key));
+    let mut misspelt = in_section("", json, &read, is_known);
     if let Some(ipam) = section("ipam").filter(|ipam| asks_weir_ipam(ipam)) {
         let read = read_keys::<WrittenIpam>();
         misspelt.extend(in_section("ipam.", ipam, read, |key| OF_IPAM.contains(&key)));

@@ -416,7 +416,7 @@ fn a_misspelt_key_is_refused_with_the_one_that_was_meant() {
         (json!({"etcdEndpoints": url}), "etcd_endpoints"),
         (json!({"ETCD_ENDPOINTS": url}), "etcd_endpoints"),
         (json!({"etcdCaCertFile": "/ca"}), "etcd_ca_cert_file"),
-        (json!({"etcd_pasword": "pa55"}), "etcd_password"),
+        (json!({"etcd_passworx": "pa55"}), "etcd_password"),
         (json!({"datastoreType": "etcdv3"}), "datastore_type"),
         (json!({"ipam": {"type": "weir-ipam", "etcd_endpoints": url}}), "etcd_endpoints"),
     ];
