@@ -226,7 +226,9 @@ impl CtlCommand {
             Self::Ipam(command) => {
                 !matches!(command, IpamCommand::Show(_) | IpamCommand::Configure(_))
             }
-            Self::Node(command) => !matches!(command, NodeCommand::Run(_)),
+            Self::Node(command) => {
+                !matches!(command, NodeCommand::Run(_) | NodeCommand::Checksystem(_))
+            }
             _ => false,
         }
     }
@@ -273,6 +275,8 @@ pub enum NodeCommand {
     Run(node::run::RunArgs),
     /// Show this node, its peers, the way to each block, and whether the kernel has it
     Status(commands::node_status::StatusArgs),
+    /// Check that this machine's kernel has what Weir needs
+    Checksystem(commands::node_checksystem::ChecksystemArgs),
     /// Give a node another name, together with its blocks and addresses
     Rename(commands::node_rename::RenameArgs),
     /// Take over what another machine has under this node's name

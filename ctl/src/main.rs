@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod kernel_modules;
 mod location;
 mod network;
 mod node;

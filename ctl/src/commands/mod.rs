@@ -19,6 +19,7 @@ pub mod ipam_release;
 pub mod ipam_show;
 pub mod label;
 pub mod node_adopt;
+pub mod node_checksystem;
 pub mod node_rename;
 pub mod node_repair;
 pub mod node_status;
@@ -62,6 +63,9 @@ pub async fn run_offline(
         CtlCommand::Validate(arguments) => Some(validate::run(arguments, environment).await),
         CtlCommand::Completion(arguments) => Some(Ok(completion::text(arguments, Cli::command()))),
         CtlCommand::Version => Some(Ok(version::text())),
+        CtlCommand::Node(NodeCommand::Checksystem(arguments)) => {
+            Some(node_checksystem::run(arguments))
+        }
         _ => None,
     }
 }
@@ -95,7 +99,8 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         CtlCommand::Delete(arguments) => delete::run(arguments, session).await,
         CtlCommand::Get(arguments) => get::run(arguments, session).await,
         // Run before a datastore is opened: see `crate::run`.
-        CtlCommand::Node(NodeCommand::Run(_)) | CtlCommand::Datastore(_) => Ok(String::new()),
+        CtlCommand::Node(NodeCommand::Run(_) | NodeCommand::Checksystem(_))
+        | CtlCommand::Datastore(_) => Ok(String::new()),
         CtlCommand::Ipam(command) => run_ipam(command, session).await,
         CtlCommand::Node(NodeCommand::Status(arguments)) => {
             node_status::run(arguments, session).await
