@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
 use weir_common::resources::Kind;
 
+use crate::commands::datastore_lock::MigrateCommand;
+use crate::commands::not_supported::OtherArgs;
 use crate::location::{
     CALICOCTL_CONFIG_FILE, DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Settings, Sources,
 };
@@ -32,6 +35,10 @@ pub struct Cli {
     /// What calicoctl's command lines have besides.
     #[command(flatten)]
     pub calicoctl: CalicoctlArgs,
+    /// What the agent logs: error, warn, info or debug
+    #[arg(short, long, global = true, value_name = "LEVEL", value_parser = log_level,
+          default_value = "info")]
+    pub log_level: LevelFilter,
     /// What to do.
     #[command(subcommand)]
     pub command: CtlCommand,
@@ -76,6 +83,17 @@ pub struct CalicoctlArgs {
     namespace: Option<String>,
     #[arg(short = 'A', long, global = true, hide = true)]
     all_namespaces: bool,
+}
+
+/// A level of the log, as the agent, Calico's plugins or calicoctl name it.
+fn log_level(text: &str) -> Result<LevelFilter, String> {
+    Ok(match text.to_lowercase().as_str() {
+        "panic" | "fatal" | "error" => LevelFilter::ERROR,
+        "warning" | "warn" => LevelFilter::WARN,
+        "info" => LevelFilter::INFO,
+        "debug" | "trace" => LevelFilter::DEBUG,
+        _ => return Err("write error, warn, info or debug".to_owned()),
+    })
 }
 
 impl CalicoctlArgs {
@@ -192,10 +210,12 @@ pub enum CtlCommand {
     Get(commands::get::GetArgs),
     /// Check files of resources, without a datastore
     Validate(commands::validate::ValidateArgs),
+    /// Print resources of the old form (v1) in the present one, without a datastore
+    Convert(commands::convert::ConvertArgs),
     /// See how addresses are used, repair and change it
     #[command(subcommand)]
     Ipam(IpamCommand),
-    /// Back the datastore up, or restore it from a backup
+    /// Back the datastore up, restore it from a backup, or lock it
     #[command(subcommand)]
     Datastore(DatastoreCommand),
     /// Run this node's agent, see what it does, or give a node another name
@@ -203,7 +223,7 @@ pub enum CtlCommand {
     Node(NodeCommand),
     /// Print completions for a shell
     Completion(commands::completion::CompletionArgs),
-    /// Say which version of weirctl this is
+    /// Print the versions of weirctl and of the cluster
     #[command(after_help = "Example:\n  weirctl version")]
     Version,
 }
@@ -257,6 +277,9 @@ pub enum IpamCommand {
     Configure(commands::ipam_configure::ConfigureArgs),
     /// Take back empty blocks, and what belongs to hosts that are gone
     Reclaim(commands::ipam_reclaim::ReclaimArgs),
+    /// Not supported
+    #[command(hide = true)]
+    Split(OtherArgs),
 }
 
 /// The commands about the datastore as a whole.
@@ -266,6 +289,15 @@ pub enum DatastoreCommand {
     Backup(commands::datastore_backup::BackupArgs),
     /// Replace what is in the embedded datastore with a backup
     Restore(commands::datastore_restore::RestoreArgs),
+    /// Lock the datastore: until it is unlocked, nothing is assigned, released or changed
+    #[command(after_help = "Example:\n  weirctl datastore lock")]
+    Lock,
+    /// Unlock the datastore
+    #[command(after_help = "Example:\n  weirctl datastore unlock")]
+    Unlock,
+    /// calicoctl's names of the same
+    #[command(hide = true, subcommand)]
+    Migrate(MigrateCommand),
 }
 
 /// The commands about this node.
@@ -314,10 +346,13 @@ mod tests {
     fn every_command_has_an_example() {
         fn check(command: &clap::Command) {
             if command.get_subcommands().next().is_none() {
+                if command.is_hide_set() {
+                    return;
+                }
                 let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
                 assert!(help.contains("weirctl"), "{} has no example", command.get_name());
             }
-            command.get_subcommands().for_each(check);
+            command.get_subcommands().filter(|it| !it.is_hide_set()).for_each(check);
         }
         check(&Cli::command());
     }

@@ -241,6 +241,12 @@ fn explain(error: &clap::Error, arguments: &[String]) -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<String, Failure> {
+    let is_version = matches!(cli.command, CtlCommand::Version);
+    let result = run_command(cli);
+    if is_version { result.map_err(|it| commands::version::without_cluster(&it)) } else { result }
+}
+
+fn run_command(cli: Cli) -> Result<String, Failure> {
     cli.calicoctl.check()?;
     let mut process = LocalHost::default();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -263,13 +269,26 @@ fn run(cli: Cli) -> Result<String, Failure> {
         drop(runtime);
         let directory = cli.datastore.sources().network_directory;
         let name = || this_node::name(&process.networks);
+        node::run::start_log(cli.log_level);
         node::run::run(arguments, &location, &directory, name)?;
         return Ok(String::new());
     }
-    if let CtlCommand::Datastore(command) = &cli.command {
+    let locks = match &cli.command {
+        CtlCommand::Datastore(command) => commands::ready(command).is_some(),
+        _ => false,
+    };
+    if let CtlCommand::Datastore(command) = &cli.command
+        && !locks
+    {
         return runtime.block_on(commands::run_on_whole(command, &location, &process));
     }
     let missing = missing_file(&location.configuration);
+    if let Some(path) = missing.filter(|_| locks) {
+        let (path, source) = (path.display(), &location.source);
+        return Err(Failure::new(format!(
+            "there is no datastore at {path} (named by {source}); check the path"
+        )));
+    }
     let creates = cli.command.creates();
     let is_empty = missing.is_some() && (!creates || commands::is_dry_run(&cli.command));
     let result = runtime.block_on(async {

@@ -186,7 +186,7 @@ fn a_new_clusters_pool_takes_nothing_from_the_node() {
 fn what_needs_no_datastore_asks_none() {
     let cluster = Cluster::embedded();
     write_my_pool(&cluster, "ippool-v3.yaml");
-    for line in ["validate -f myPool.yaml", "version"] {
+    for line in ["validate -f myPool.yaml", "convert -f myPool.yaml"] {
         succeed(&cluster, &format!("{line} --etcd-endpoints http://127.0.0.1:1"));
     }
     for shell in ["bash", "zsh", "fish"] {

@@ -132,7 +132,7 @@ pub enum Error {
     /// The datastore is being moved; no program may write.
     #[error(
         "the datastore is locked for migration (datastoreReady is false); try again when it is \
-         done: calicoctl datastore migrate unlock"
+         done: weirctl datastore unlock"
     )]
     NotReady,
     /// Others change the same data again and again.

@@ -49,7 +49,7 @@ pub use block::{
     ATTRIBUTE_TIMESTAMP, Attribute, Block, InvalidBlock, MAX_BLOCK_BITS, affinity_of_host,
     block_of, host_bits, nth_address,
 };
-pub use cluster_guid::{cluster_guid, ensure_cluster_guid};
+pub use cluster_guid::{cluster_guid, cluster_information, ensure_cluster_guid, set_ready};
 pub use error::Error;
 pub use family::Family;
 pub use handle::Handle;

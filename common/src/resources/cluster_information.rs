@@ -13,6 +13,10 @@ pub struct ClusterInformation {
     pub datastore_ready: Option<bool>,
     /// What identifies the cluster, in whatever datastore it is.
     pub guid: Option<String>,
+    /// The version of Calico that the cluster has, as Calico writes it.
+    pub calico_version: Option<String>,
+    /// What the cluster is made of, as Calico writes it (`k8s,bgp`).
+    pub cluster_type: Option<String>,
     /// The document, to keep what Weir does not know.
     document: Map<String, Value>,
 }
@@ -29,10 +33,12 @@ impl ClusterInformation {
         let spec =
             Fields::new(&document, "").object("spec", "ClusterInformation.Spec", &mut problems);
         let datastore_ready = spec.boolean("datastoreReady", "DatastoreReady", &mut problems);
-        let guid = spec.any("clusterGUID").and_then(Value::as_str).filter(|it| !it.is_empty());
-        let guid = guid.map(str::to_owned);
+        let text = |field| spec.any(field).and_then(Value::as_str).filter(|it| !it.is_empty());
+        let text = |field| text(field).map(str::to_owned);
+        let (guid, calico_version) = (text("clusterGUID"), text("calicoVersion"));
+        let cluster_type = text("clusterType");
         problems.into_result(Some(()))?;
-        Ok(Self { datastore_ready, guid, document })
+        Ok(Self { datastore_ready, guid, calico_version, cluster_type, document })
     }
 
     /// What to store so that the cluster has a GUID and is ready, as Calico does
@@ -40,9 +46,16 @@ impl ClusterInformation {
     /// 32 hexadecimal digits. `None` when it has a GUID. `birth` is for a new document,
     /// `guid` a random UUID.
     pub fn with_guid(&self, birth: &Birth, guid: &str) -> Option<Vec<u8>> {
-        if self.guid.is_some() {
-            return None;
-        }
+        self.guid.is_none().then(|| self.completed(birth, guid, None))
+    }
+
+    /// What to store so that the cluster is `ready`, or not, and has a GUID. `None` when
+    /// it is so. The arguments are as for [`ClusterInformation::with_guid`].
+    pub fn with_ready(&self, ready: bool, birth: &Birth, guid: &str) -> Option<Vec<u8>> {
+        (self.datastore_ready != Some(ready)).then(|| self.completed(birth, guid, Some(ready)))
+    }
+
+    fn completed(&self, birth: &Birth, guid: &str, ready: Option<bool>) -> Vec<u8> {
         let mut document = self.document.clone();
         let head = [("kind", json!("ClusterInformation")), ("apiVersion", json!(API_VERSION))];
         for (field, value) in head {
@@ -55,11 +68,11 @@ impl ClusterInformation {
         if spec.is_null() {
             *spec = json!({});
         }
-        spec["clusterGUID"] = guid.replace('-', "").into();
-        if self.datastore_ready.is_none() {
-            spec["datastoreReady"] = true.into();
+        if self.guid.is_none() {
+            spec["clusterGUID"] = guid.replace('-', "").into();
         }
-        Some(to_go_json(&Value::Object(document)).into_bytes())
+        spec["datastoreReady"] = ready.or(self.datastore_ready).unwrap_or(true).into();
+        to_go_json(&Value::Object(document)).into_bytes()
     }
 }
 
@@ -75,6 +88,21 @@ mod tests {
         assert_eq!(ready(br#"{"spec":{}}"#), None);
         assert_eq!(ready(b"{}"), None);
         assert!(ClusterInformation::from_json(br#"{"spec":{"datastoreReady":"no"}}"#).is_err());
+    }
+
+    #[test]
+    fn the_flag_is_changed_and_everything_else_is_kept() {
+        let birth = Birth { uid: "u".to_owned(), timestamp: "2026-11-23T03:40:17Z".to_owned() };
+        let found = br#"{"metadata":{"name":"default"},"spec":{"clusterGUID":"g","calicoVersion":"v3","datastoreReady":true}}"#;
+        let information = ClusterInformation::from_json(found).unwrap();
+        assert_eq!(information.with_ready(true, &birth, "new"), None);
+        let locked = information.with_ready(false, &birth, "new").unwrap();
+        let value: Value = serde_json::from_slice(&locked).unwrap();
+        let spec = json!({"clusterGUID": "g", "calicoVersion": "v3", "datastoreReady": false});
+        assert_eq!(value["spec"], spec);
+        let none = ClusterInformation::default().with_ready(false, &birth, "a-b").unwrap();
+        let none = ClusterInformation::from_json(&none).unwrap();
+        assert_eq!((none.datastore_ready, none.guid.as_deref()), (Some(false), Some("ab")));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 pub mod apply;
 mod change;
 pub mod completion;
+pub mod convert;
 pub mod create;
 pub mod datastore_backup;
+pub mod datastore_lock;
 pub mod datastore_restore;
 pub mod delete;
 mod dry_run;
@@ -23,6 +25,7 @@ pub mod node_checksystem;
 pub mod node_rename;
 pub mod node_repair;
 pub mod node_status;
+pub mod not_supported;
 pub mod patch;
 mod range;
 mod repair;
@@ -38,6 +41,8 @@ use clap::CommandFactory;
 use weir_common::resources::{Kind, Resource};
 
 use crate::cli::{Cli, CtlCommand, DatastoreCommand, IpamCommand, NodeCommand};
+use datastore_lock::MigrateCommand;
+
 use crate::location::Location;
 use crate::session::{CommandResult, Failure, HostEnvironment, Session};
 use crate::store::{self, StoreError};
@@ -62,10 +67,23 @@ pub async fn run_offline(
     match command {
         CtlCommand::Validate(arguments) => Some(validate::run(arguments, environment).await),
         CtlCommand::Completion(arguments) => Some(Ok(completion::text(arguments, Cli::command()))),
-        CtlCommand::Version => Some(Ok(version::text())),
+        CtlCommand::Convert(arguments) => Some(convert::run(arguments, environment)),
+        CtlCommand::Ipam(IpamCommand::Split(_)) => Some(not_supported::ipam_split()),
+        CtlCommand::Datastore(DatastoreCommand::Migrate(
+            MigrateCommand::Export(_) | MigrateCommand::Import(_),
+        )) => Some(not_supported::migrate()),
         CtlCommand::Node(NodeCommand::Checksystem(arguments)) => {
             Some(node_checksystem::run(arguments))
         }
+        _ => None,
+    }
+}
+
+/// Whether the command locks the datastore (false) or unlocks it.
+pub fn ready(command: &DatastoreCommand) -> Option<bool> {
+    match command {
+        DatastoreCommand::Lock | DatastoreCommand::Migrate(MigrateCommand::Lock) => Some(false),
+        DatastoreCommand::Unlock | DatastoreCommand::Migrate(MigrateCommand::Unlock) => Some(true),
         _ => None,
     }
 }
@@ -84,6 +102,10 @@ pub async fn run_on_whole(
         DatastoreCommand::Restore(arguments) => {
             datastore_restore::run(arguments, location, environment).await
         }
+        // They work on a session.
+        DatastoreCommand::Lock | DatastoreCommand::Unlock | DatastoreCommand::Migrate(_) => {
+            Ok(String::new())
+        }
     }
 }
 
@@ -99,8 +121,11 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         CtlCommand::Delete(arguments) => delete::run(arguments, session).await,
         CtlCommand::Get(arguments) => get::run(arguments, session).await,
         // Run before a datastore is opened: see `crate::run`.
-        CtlCommand::Node(NodeCommand::Run(_) | NodeCommand::Checksystem(_))
-        | CtlCommand::Datastore(_) => Ok(String::new()),
+        CtlCommand::Node(NodeCommand::Run(_) | NodeCommand::Checksystem(_)) => Ok(String::new()),
+        CtlCommand::Datastore(command) => match ready(&command) {
+            Some(ready) => datastore_lock::run(ready, session).await,
+            None => Ok(String::new()),
+        },
         CtlCommand::Ipam(command) => run_ipam(command, session).await,
         CtlCommand::Node(NodeCommand::Status(arguments)) => {
             node_status::run(arguments, session).await
@@ -116,7 +141,8 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         }
         CtlCommand::Validate(arguments) => validate::run(&arguments, session.environment).await,
         CtlCommand::Completion(arguments) => Ok(completion::text(&arguments, Cli::command())),
-        CtlCommand::Version => Ok(version::text()),
+        CtlCommand::Convert(arguments) => convert::run(&arguments, session.environment),
+        CtlCommand::Version => version::run(session).await,
     }
 }
 
@@ -128,6 +154,7 @@ async fn run_ipam(command: IpamCommand, session: &Session<'_>) -> CommandResult 
         IpamCommand::Release(arguments) => ipam_release::run(arguments, session).await,
         IpamCommand::Configure(arguments) => ipam_configure::run(arguments, session).await,
         IpamCommand::Reclaim(arguments) => ipam_reclaim::run(arguments, session).await,
+        IpamCommand::Split(_) => not_supported::ipam_split(),
     }
 }
 

@@ -82,9 +82,6 @@ pub struct RunArgs {
     /// 5m; "none" for never. What is given back had no link twice, that far apart
     #[arg(long, value_name = "INTERVAL", default_value = "5m")]
     pub gc: String,
-    /// What is logged: error, warn, info or debug
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub log_level: LevelFilter,
     /// How often the kernel is compared although it told of no change, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, hide = true,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -113,7 +110,6 @@ pub fn run(
     network_directory: &Path,
     node_name: impl FnOnce() -> Result<FoundName, Failure>,
 ) -> Result<ExitCode, Failure> {
-    start_log(arguments.log_level);
     let settings = validate(arguments, node_name)?;
     let lock = AgentLock::take(Path::new(AGENT_LOCK)).map_err(|error| {
         Failure::new(format!("{AGENT_LOCK} cannot be locked: {error}; run this as root"))
@@ -236,7 +232,7 @@ async fn watch_kernel(mut monitor: Monitor, changed: Arc<Notify>, suspects: Arc<
     }
 }
 
-fn start_log(level: LevelFilter) {
+pub fn start_log(level: LevelFilter) {
     tracing_subscriber::fmt()
         .without_time()
         .with_ansi(false)

@@ -129,7 +129,7 @@ impl StoreError {
                 if *tunnels > 0 { " (the tunnels' addresses go with it)" } else { "" }
             ),
             Self::Locked => "wait until the migration is over, or end it with: \
-                             calicoctl datastore migrate unlock"
+                             weirctl datastore unlock"
                 .to_owned(),
             Self::Unreadable(Unreadable { key, .. }) => unreadable(key),
             Self::Datastore(_) => "see which datastore that is, and who named it, with: \
@@ -231,7 +231,9 @@ mod tests {
                 StoreError::LeftDisabled { .. } => {
                     assert!(with_advice(&error).contains("run the same command again"));
                 }
-                StoreError::Locked => assert!(with_advice(&error).contains("calicoctl datastore")),
+                StoreError::Locked => {
+                    assert!(with_advice(&error).contains("weirctl datastore unlock"))
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ use super::*;
 /// The names of the commands below this one, with their flags as the table writes
 /// them: the short form if there is one.
 fn commands(command: &Command, above: &str, found: &mut Vec<(String, BTreeSet<String>)>) {
-    for command in command.get_subcommands() {
+    for command in command.get_subcommands().filter(|it| !it.is_hide_set()) {
         let name = format!("{above}{}", command.get_name());
         if command.has_subcommands() {
             commands(command, &format!("{name} "), found);

@@ -190,7 +190,10 @@ fn help_fits() {
         let mut shown = command.clone().term_width(width);
         let name = shown.get_bin_name().unwrap_or("weirctl").to_owned();
         text.push_str(&format!("$ {name} --help\n{}\n", shown.render_long_help()));
-        command.get_subcommands().for_each(|command| collect(command, width, text));
+        command
+            .get_subcommands()
+            .filter(|it| !it.is_hide_set())
+            .for_each(|command| collect(command, width, text));
     }
     for width in WIDTHS {
         let mut command = Cli::command().term_width(width).disable_help_subcommand(true);
