@@ -54,7 +54,8 @@ fn variables_that_are_set_and_empty_count_as_not_set() {
     let fleet = one_node();
     let mut command = Command::new(binaries().join("weirctl"));
     command.args(["node", "run", "--once"]).envs(fleet.store.environment());
-    for variable in ["NODENAME", "IP_AUTODETECTION_METHOD", "IP6_AUTODETECTION_METHOD"] {
+    for variable in ["NODENAME", "IP", "IP6", "IP_AUTODETECTION_METHOD", "IP6_AUTODETECTION_METHOD"]
+    {
         command.env(variable, "");
     }
     let output = fleet.members[0].node().output(&mut command, "");
@@ -65,6 +66,36 @@ fn variables_that_are_set_and_empty_count_as_not_set() {
     let empty = ["--ip-autodetection-method", ""];
     let refused = fleet.members[0].node().output(&mut run(&fleet, &empty), "");
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+}
+
+/// `IP` and `IP6`, each with what the node is registered with then.
+#[test]
+fn the_variables_of_calicos_node_are_read_as_it_reads_them() {
+    let fleet = one_node();
+    let node = fleet.members[0].node();
+    node.run(&["ip", "address", "add", "172.31.1.99/24", "dev", "eth0"]);
+    node.run(&["ip", "-6", "address", "add", "fd00:31::99/64", "dev", "eth0", "nodad"]);
+    let registered = |variables: &[(&str, &str)]| {
+        let mut command = run(&fleet, &["--once"]);
+        command.envs(variables.iter().copied());
+        let output = node.output(&mut command, "");
+        assert!(output.status.success(), "{variables:?}: {output:?}");
+        let json = fleet.weirctl(0, &["get", "nodes", "-o", "json"]).stdout;
+        let nodes: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let bgp = nodes["items"][0]["spec"]["bgp"].clone();
+        ["ipv4Address", "ipv6Address"].map(|field| bgp[field].as_str().unwrap_or("-").to_owned())
+    };
+    let (first, second) = ("172.31.1.11/24", "172.31.1.99/24");
+    assert_eq!(registered(&[("IP", "172.31.1.99")]), [second, "-"], "without a prefix length");
+    assert_eq!(registered(&[("IP", "none"), ("IP6", "none")]), [second, "-"]);
+    let method = ("IP_AUTODETECTION_METHOD", "cidr=172.31.1.11/32");
+    assert_eq!(registered(&[("IP", "none"), method]), [second, "-"]);
+    assert_eq!(registered(&[("IP", "autodetect"), method]), [first, "-"]);
+    assert_eq!(registered(&[("IP", "172.31.1.99/24"), method]), [second, "-"]);
+    assert_eq!(registered(&[("IP6", "autodetect")]), [second, "fd00:31::99/64"]);
+    let wrong = node.output(run(&fleet, &["--once"]).env("IP", "fd00:31::99"), "");
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    assert!(!wrong.status.success() && said.contains("is not an IPv4 address"), "{said}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod host_ends;
 mod http;
 mod log;
 mod metrics;
+mod own_ip;
 mod own_networks;
 mod pace;
 mod pulse;

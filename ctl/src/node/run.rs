@@ -13,8 +13,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::level_filters::LevelFilter;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::{Family, MachineId};
-use weir_common::network::{AutodetectionMethod, NamedNode};
-use weir_common::node::{Detection, OwnAddress};
+use weir_common::network::NamedNode;
+use weir_common::node::OwnAddress;
 use weir_ipam::HostEnds;
 use weir_kernel::{Kernel, Monitor};
 use weir_process::{
@@ -25,6 +25,7 @@ use super::agent::{Agent, Until};
 use super::gc::LostContainers;
 use super::host_ends::{self, Suspects};
 use super::metrics::Metrics;
+use super::own_ip::detection;
 use super::own_networks::require_own_networks;
 use super::registration::Registration;
 use super::state_file::StateFile;
@@ -54,20 +55,22 @@ pub struct RunArgs {
     /// /var/lib/weir/nodename, else as in /var/lib/calico/nodename, else the host's name
     #[arg(long, value_name = "NAME", env = "NODENAME", hide_env_values = true)]
     pub node: Option<String>,
+    /// This node's IPv4 address, with or without its prefix length; "autodetect": found at
+    /// every start; "none": left as it is. An address and "none" count more than the method
+    #[arg(long, value_name = "ADDRESS", env = "IP", hide_env_values = true)]
+    pub ip: Option<String>,
+    /// Its IPv6 address, likewise; without it, by the method if there is one
+    #[arg(long, value_name = "ADDRESS", env = "IP6", hide_env_values = true)]
+    pub ip6: Option<String>,
     /// How this node's IPv4 address is found: first-found, can-reach=ADDRESS, interface=NAMES,
     /// skip-interface=NAMES, cidr=CIDRS, an address, or none; without it, the address that
     /// the node is registered with stays while the node has it, and else as first-found
     #[arg(long, value_name = "METHOD", env = "IP_AUTODETECTION_METHOD", hide_env_values = true)]
     pub ip_autodetection_method: Option<String>,
-    /// How its IPv6 address is found, by the same methods; "none" leaves it as it is
-    #[arg(
-        long,
-        value_name = "METHOD",
-        env = "IP6_AUTODETECTION_METHOD",
-        hide_env_values = true,
-        default_value = "none"
-    )]
-    pub ip6_autodetection_method: String,
+    /// How its IPv6 address is found, by the same methods; "none", as without it, leaves it as
+    /// it is
+    #[arg(long, value_name = "METHOD", env = "IP6_AUTODETECTION_METHOD", hide_env_values = true)]
+    pub ip6_autodetection_method: Option<String>,
     /// Where metrics and health are served over HTTP; "none" for nowhere
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9098")]
     pub metrics_address: String,
@@ -246,14 +249,6 @@ fn validate(
     arguments: &RunArgs,
     node_name: impl FnOnce() -> Result<FoundName, Failure>,
 ) -> Result<AgentSettings, Failure> {
-    let method = |flag: &str, text: &str| match text {
-        "none" => Ok(None),
-        text => text
-            .parse()
-            .map(|method| Some(Detection { method, keeps_registered: false }))
-            .map_err(|error| Failure::new(format!("--{flag} {text}: {}", chain(&error)))),
-    };
-    let by_itself = Detection { method: AutodetectionMethod::FirstFound, keeps_registered: true };
     let metrics_address = match arguments.metrics_address.as_str() {
         "none" => None,
         text => Some(text.parse().map_err(|_| {
@@ -273,11 +268,9 @@ fn validate(
         }
         None => node_name()?,
     };
-    let ipv4 = match &arguments.ip_autodetection_method {
-        Some(text) => method("ip-autodetection-method", text)?,
-        None => Some(by_itself),
-    };
-    let ipv6 = method("ip6-autodetection-method", &arguments.ip6_autodetection_method)?;
+    let RunArgs { ip, ip6, ip_autodetection_method, ip6_autodetection_method, .. } = arguments;
+    let ipv4 = detection(Family::V4, ip.as_deref(), ip_autodetection_method.as_deref())?;
+    let ipv6 = detection(Family::V6, ip6.as_deref(), ip6_autodetection_method.as_deref())?;
     let both = [(Family::V4, ipv4), (Family::V6, ipv6)];
     // What is done once has no time to wait in.
     let address = |(family, detection): (_, Option<_>)| {
