@@ -87,6 +87,17 @@ pub enum LocationError {
         /// The one that was probably meant.
         meant: String,
     },
+    /// A setting of a list of plugins, which libcni gives to none of them.
+    #[error(
+        "{key} in {path} stands beside \"plugins\", where no plugin reads it; write it into the \
+         plugin", path = path.display()
+    )]
+    BesidePlugins {
+        /// The file.
+        path: PathBuf,
+        /// The key as written.
+        key: String,
+    },
     /// etcd's servers are to be found by DNS.
     #[error("etcd_discovery_srv in {0} is not supported; list the servers in etcd_endpoints")]
     Discovery(Source),

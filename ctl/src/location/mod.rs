@@ -14,6 +14,7 @@ use weir_common::datastore::{DatastoreConfiguration, EtcdConfiguration, Pem, may
 use crate::network::{Network, asks_weir_ipam, datastore_of, plugins};
 
 use error::UnreadFile;
+use settings::is_setting;
 
 pub use error::LocationError;
 pub use settings::{DEFAULT_CONFIG_FILE, Settings};
@@ -137,7 +138,10 @@ pub fn choose(candidates: &Candidates) -> Result<Location, LocationError> {
     let found = first_plugin(&candidates.network, of_weir)
         .or_else(|| first_plugin(&candidates.network, asks_weir_ipam));
     match found {
-        Some((path, plugin)) => of_network(path, &plugin),
+        Some((path, plugin)) => {
+            refuse_beside_plugins(path, &candidates.network)?;
+            of_network(path, &plugin)
+        }
         None => by_default(candidates),
     }
 }
@@ -145,6 +149,20 @@ pub fn choose(candidates: &Candidates) -> Result<Location, LocationError> {
 fn read_file(path: &Path, text: &str) -> Result<Settings, LocationError> {
     let failed = |cause| LocationError::Malformed { path: path.to_owned(), cause };
     Settings::from_yaml(text).map_err(failed)
+}
+
+/// Refuses a setting in the list itself: the plugins do not see it, and would go by another
+/// datastore.
+fn refuse_beside_plugins(path: &Path, files: &[(PathBuf, String)]) -> Result<(), LocationError> {
+    let text = files.iter().find(|(name, _)| name == path).map(|(_, text)| text.as_str());
+    let list = text.and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
+    let list = list.filter(|list| list.contains_key("plugins")).unwrap_or_default();
+    match list.keys().find(|key| is_setting(key)) {
+        Some(key) => {
+            Err(LocationError::BesidePlugins { path: path.to_owned(), key: key.to_owned() })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The default datastore, where no file looks as if it were meant to name another one.

@@ -106,6 +106,11 @@ pub enum SettingsError {
     NotText(String),
 }
 
+/// Whether a key is one of these settings, or close to one.
+pub fn is_setting(key: &str) -> bool {
+    nearest(key, NAMES, 2).is_some()
+}
+
 /// The first of these names of variables that nobody reads, but that is close to one that is
 /// read, or is one with a wrong prefix; with that one.
 pub fn misspelt_variable<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<(String, String)> {

@@ -425,4 +425,9 @@ fn a_network_of_another_main_plugin_counts_where_there_is_none_of_weir() {
     assert_eq!(chosen(&network), ["http://ptp:1"]);
     network.push(("b.conflist".into(), weir.to_owned()));
     assert_eq!(chosen(&network), ["http://w:1"]);
+    // What stands beside the plugins reaches none of them.
+    let text = weir.replace(r#""plugins""#, r#""etcdEndpoints": "http://l:1", "plugins""#);
+    let network = vec![("c.conflist".into(), text)];
+    let error = choose(&Candidates { network, ..Candidates::default() }).unwrap_err().to_string();
+    assert!(error.starts_with("etcdEndpoints in c.conflist stands beside"), "{error}");
 }
