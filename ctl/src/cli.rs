@@ -221,6 +221,8 @@ pub enum CtlCommand {
     /// Run this node's agent, see what it does, or give a node another name
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Look at everything that containers on this node depend on, and say what to do
+    Doctor(commands::doctor::DoctorArgs),
     /// Print completions for a shell
     Completion(commands::completion::CompletionArgs),
     /// Print the versions of weirctl and of the cluster

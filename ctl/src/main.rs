@@ -31,6 +31,7 @@ use weir_ipam::{HostEndRepair, HostEnds};
 use weir_kernel::Kernel;
 
 use cli::{Cli, CtlCommand, DatastoreArgs, NodeCommand};
+use commands::doctor::{self, DoctorArgs};
 use location::Location;
 use network::Network;
 use same_cluster::ComparedStores;
@@ -56,8 +57,13 @@ struct LocalHost {
 
 impl LocalHost {
     /// Takes in the node's CNI configuration, as far as it is about the datastore in use.
-    fn learn(&mut self, cli: &Cli, files: &[(PathBuf, String)], stores: &ComparedStores) {
-        self.networks = Networks::of(&cli.datastore.sources().network_directory, files, stores);
+    fn learn(
+        &mut self,
+        datastore: &DatastoreArgs,
+        files: &[(PathBuf, String)],
+        stores: &ComparedStores,
+    ) {
+        self.networks = Networks::of(&datastore.sources().network_directory, files, stores);
         if self.network.is_none() {
             self.network = Network::first_of(files, stores);
         }
@@ -210,10 +216,13 @@ fn main() -> ExitCode {
         return fail(&Failure::new(message));
     }
     match cli::parse(&arguments) {
-        Ok(cli) => match run(cli) {
-            Ok(output) => succeed(&output),
-            Err(failure) => fail(&failure),
-        },
+        Ok(cli) => {
+            let outcome = match &cli.command {
+                CtlCommand::Doctor(arguments) => examine(&cli, arguments),
+                _ => run(cli).map(|output| succeed(&output)),
+            };
+            outcome.unwrap_or_else(|failure| fail(&failure))
+        }
         Err(error) => explain(&error, &arguments),
     }
 }
@@ -240,6 +249,20 @@ fn explain(error: &clap::Error, arguments: &[String]) -> ExitCode {
     }
 }
 
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("the runtime does not start: {error}")))
+}
+
+/// Runs `weirctl doctor`, to which a datastore that cannot be had is a finding like others.
+fn examine(cli: &Cli, arguments: &DoctorArgs) -> Result<ExitCode, Failure> {
+    cli.calicoctl.check()?;
+    let examination = doctor::run(arguments, &cli.datastore, terminal::style());
+    let (text, status) = runtime()?.block_on(examination);
+    succeed(&text);
+    Ok(ExitCode::from(status))
+}
+
 fn run(cli: Cli) -> Result<String, Failure> {
     let is_version = matches!(cli.command, CtlCommand::Version);
     let result = run_command(cli);
@@ -249,10 +272,7 @@ fn run(cli: Cli) -> Result<String, Failure> {
 fn run_command(cli: Cli) -> Result<String, Failure> {
     cli.calicoctl.check()?;
     let mut process = LocalHost::default();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
+    let runtime = runtime()?;
     if let Some(result) = runtime.block_on(commands::run_offline(&cli.command, &process)) {
         return result;
     }
@@ -264,7 +284,7 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
     }
     let files = location::read_network_directory(&cli.datastore.sources().network_directory);
     if let CtlCommand::Node(NodeCommand::Run(arguments)) = &cli.command {
-        process.learn(&cli, &files, &ComparedStores::by_text(&location.configuration));
+        process.learn(&cli.datastore, &files, &ComparedStores::by_text(&location.configuration));
         // The agent has its own.
         drop(runtime);
         let directory = cli.datastore.sources().network_directory;
@@ -299,7 +319,7 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
             true => ComparedStores::by_guid(in_use, datastore, Networks::datastores(&files)).await,
             false => ComparedStores::by_text(in_use),
         };
-        process.learn(&cli, &files, &stores);
+        process.learn(&cli.datastore, &files, &stores);
         let session = Session { datastore, environment: &process, style: terminal::style() };
         let result = commands::run(cli.command, &session).await;
         process.progress.end();

@@ -82,6 +82,7 @@ impl Kernel {
             let mut state = AttachmentState {
                 identity: link.identity()?,
                 up: link.up,
+                mtu: link.mtu,
                 carrier: link.carrier,
                 is_checked: link.source_check() == SourceCheck::Strict,
                 allowed_sources: link.allowed_sources(),

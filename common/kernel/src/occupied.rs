@@ -5,6 +5,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
 
+use weir_common::network::{ROUTE_PROTOCOL, TUNNEL_DEVICE};
 use weir_common::resources::is_link_local;
 
 use crate::Kernel;
@@ -22,6 +23,10 @@ pub struct Occupied {
     pub range: IpNet,
     /// What they are, for messages (`address 172.16.1.11/24 of eth0`).
     pub what: String,
+    /// Whether it is an address of the node, and not a route.
+    pub is_address: bool,
+    /// Whether Weir put it there.
+    pub by_weir: bool,
 }
 
 impl Kernel {
@@ -40,8 +45,11 @@ impl Kernel {
         let mut occupied = Vec::new();
         for message in self.all_addresses().await? {
             if let Some(address) = subnet(&message) {
-                let what = format!("address {address} of {}", name(message.header.index));
-                occupied.push(Occupied { range: address.trunc(), what });
+                let link = name(message.header.index);
+                let by_weir = link == TUNNEL_DEVICE;
+                let what = format!("address {address} of {link}");
+                let range = address.trunc();
+                occupied.push(Occupied { range, what, is_address: true, by_weir });
             }
         }
         for v6 in [false, true] {
@@ -49,7 +57,9 @@ impl Kernel {
                 if takes_up(&route) {
                     let range = destination(&route);
                     let by = output(&route).map(name).unwrap_or_else(|| "no link".to_owned());
-                    occupied.push(Occupied { range, what: format!("route {range} by {by}") });
+                    let what = format!("route {range} by {by}");
+                    let by_weir = route.header.protocol == ROUTE_PROTOCOL.into();
+                    occupied.push(Occupied { range, what, is_address: false, by_weir });
                 }
             }
         }

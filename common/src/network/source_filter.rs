@@ -196,6 +196,7 @@ mod tests {
     fn attachment(interface: &str, addresses: &[&str], allowed: &[&str]) -> AttachmentState {
         AttachmentState {
             identity: AttachmentIdentity::new("pods", "c1", interface).unwrap(),
+            mtu: 1500,
             up: true,
             carrier: true,
             is_checked: true,

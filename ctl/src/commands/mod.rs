@@ -9,6 +9,7 @@ pub mod datastore_backup;
 pub mod datastore_lock;
 pub mod datastore_restore;
 pub mod delete;
+pub mod doctor;
 mod dry_run;
 pub mod get;
 pub mod init;
@@ -121,7 +122,8 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         CtlCommand::Delete(arguments) => delete::run(arguments, session).await,
         CtlCommand::Get(arguments) => get::run(arguments, session).await,
         // Run before a datastore is opened: see `crate::run`.
-        CtlCommand::Node(NodeCommand::Run(_) | NodeCommand::Checksystem(_)) => Ok(String::new()),
+        CtlCommand::Node(NodeCommand::Run(_) | NodeCommand::Checksystem(_))
+        | CtlCommand::Doctor(_) => Ok(String::new()),
         CtlCommand::Datastore(command) => match ready(&command) {
             Some(ready) => datastore_lock::run(ready, session).await,
             None => Ok(String::new()),

@@ -6,11 +6,11 @@ mod words;
 use clap::Args;
 use serde_json::json;
 use weir_common::ipam::Ownership;
-use weir_common::network::{ClusterSnapshot, diff, plan_cluster};
+use weir_common::network::ClusterSnapshot;
 
 use crate::output::json;
 use crate::session::{CommandResult, Failure, Session};
-use status::Status;
+pub use status::Status;
 
 /// Arguments of `weirctl node status`.
 #[derive(Args, Clone, Debug)]
@@ -41,10 +41,7 @@ pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult 
     let listed = ClusterSnapshot::read(session.datastore, usize::MAX).await;
     let inventory = listed.map_err(|error| Failure::caused_by(&error))?.state;
     let (underlay, present) = session.environment.cluster().await?;
-    let mut plan = plan_cluster(&name, &inventory, &underlay);
-    let (changes, in_the_way) = diff(&plan, &present);
-    plan.problems.extend(in_the_way);
-    let mut status = Status::new(&name, &inventory, &underlay, &plan, (&present, &changes));
+    let mut status = Status::of(&name, &inventory, &underlay, &present);
     let (own, recorded) = (session.environment.machine(), inventory.machines.get(&name));
     let clash = Ownership::new(own.as_ref(), recorded).clash(&name);
     status.problems.extend(clash.map(|clash| clash.to_string()));

@@ -21,6 +21,8 @@ pub struct AttachmentState {
     pub identity: AttachmentIdentity,
     /// Whether the host's end is up.
     pub up: bool,
+    /// The MTU of the host's end in bytes; the container's end was made with the same.
+    pub mtu: u32,
     /// Whether the container's end is up: without, nothing is expected to pass. An
     /// ADD brings it up after it has given the node its routes.
     pub carrier: bool,
@@ -243,6 +245,7 @@ mod tests {
         AttachmentState {
             identity: AttachmentIdentity::new("pods", "c1", "eth0").unwrap(),
             up: true,
+            mtu: 1500,
             carrier: true,
             is_checked: true,
             allowed_sources: BTreeSet::new(),

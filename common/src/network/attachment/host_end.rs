@@ -177,6 +177,7 @@ mod tests {
             index: 7,
             state: AttachmentState {
                 identity,
+                mtu: 1500,
                 up: true,
                 carrier: true,
                 is_checked: true,

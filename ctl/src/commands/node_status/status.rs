@@ -9,7 +9,8 @@ use serde::Serialize;
 use weir_common::datastore::keys;
 use weir_common::network::{
     ActualState, Change, ClusterPlan, ClusterState, Families, ForwardFilters, Peer, PolicyRule,
-    Problem, RouteKind, TUNNEL_DEVICE, Underlay, find_firewalls, find_policy_rules,
+    Problem, RouteKind, TUNNEL_DEVICE, Underlay, diff, find_firewalls, find_policy_rules,
+    plan_cluster,
 };
 
 /// A node's part in the cluster.
@@ -133,9 +134,22 @@ pub enum InKernel {
 }
 
 impl Status {
+    /// Plans the node's part in the cluster, and compares it with the kernel's.
+    pub fn of(
+        name: &str,
+        inventory: &ClusterState,
+        underlay: &Underlay,
+        present: &ActualState,
+    ) -> Self {
+        let mut plan = plan_cluster(name, inventory, underlay);
+        let (changes, in_the_way) = diff(&plan, present);
+        plan.problems.extend(in_the_way);
+        Self::new(name, inventory, underlay, &plan, (present, &changes))
+    }
+
     /// Puts together what the datastore, the plan made of it, and the kernel and
     /// the changes that it needs say.
-    pub fn new(
+    fn new(
         name: &str,
         inventory: &ClusterState,
         underlay: &Underlay,
@@ -218,7 +232,17 @@ fn is_known(name: &str, inventory: &ClusterState) -> bool {
 impl InKernel {
     /// Whether it is Weir's to change.
     fn is_to_be_put_right(&self) -> bool {
-        matches!(self, Self::Missing | Self::Differs | Self::Superfluous)
+        self.fault().is_some()
+    }
+
+    /// What is wrong, where it is Weir's to change.
+    pub fn fault(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing => Some("the kernel lacks this route"),
+            Self::Differs => Some("the kernel has another route to this range"),
+            Self::Superfluous => Some("the kernel has a route to this range, and should have none"),
+            Self::Agrees | Self::Foreign => None,
+        }
     }
 }
 

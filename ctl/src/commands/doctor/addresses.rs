@@ -1,0 +1,48 @@
+//! The addresses in use: leaked ones, and other damage.
+
+use std::collections::BTreeMap;
+
+use weir_common::audit::Finding;
+
+use super::facts::NodeFacts;
+use super::judgement::Judgement;
+
+const SUBJECT: &str = "addresses";
+
+pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+    let audit = match &facts.audit {
+        Ok(audit) => audit,
+        Err(why) => return vec![Judgement::unseen(SUBJECT, why)],
+    };
+    let mut kinds: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
+    for finding in &audit.findings {
+        kinds.entry(finding.kind.name()).or_default().push(finding);
+    }
+    let mut judgements: Vec<Judgement> =
+        kinds.iter().map(|(kind, all)| of_kind(kind, all)).collect();
+    if audit.of_other_machines > 0 {
+        let what = "addresses of this node's name belong to another machine, and are not judged";
+        judgements.push(
+            Judgement::note(SUBJECT, audit.of_other_machines, what)
+                .advise("if this machine replaces the other one: weirctl node adopt"),
+        );
+    }
+    if judgements.is_empty() {
+        let value = format!("{} in use", audit.addresses);
+        judgements.push(Judgement::good(SUBJECT, value, "none is leaked, and nothing is damaged"));
+    }
+    judgements
+}
+
+fn of_kind(kind: &str, findings: &[&Finding]) -> Judgement {
+    let Some(first) = findings.first() else { return Judgement::good(SUBJECT, kind, "") };
+    let more = match findings.len() {
+        1 => String::new(),
+        count => format!(", and {} more of this kind", count - 1),
+    };
+    let advice = match findings.iter().any(|it| it.safe) {
+        true => "weirctl ipam check --repair",
+        false => "weirctl ipam check says what stands in the way of a repair",
+    };
+    Judgement::trouble(SUBJECT, kind, format!("{}{more}", first.problem)).advise(advice)
+}

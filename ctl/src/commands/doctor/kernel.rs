@@ -1,0 +1,117 @@
+//! The kernel: its release, parameters and modules, and the program nft.
+
+use weir_common::cni::{Arguments, skeleton};
+use weir_common::link::SourceCheck;
+use weir_common::network::{Families, HealthProblem, not_forwarding};
+
+use super::facts::{KernelFacts, NodeFacts};
+use super::judgement::{Grade, Judgement};
+use crate::network::plugins;
+
+const SUBJECT: &str = "kernel";
+
+/// The oldest release with all that Weir asks of it (README, "Install").
+const OLDEST: (u32, u32) = (5, 6);
+
+pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+    let mut judgements = nft(facts).into_iter().collect::<Vec<_>>();
+    let kernel = match &facts.kernel {
+        Ok(kernel) => kernel,
+        Err(why) => {
+            judgements.push(Judgement::unseen(SUBJECT, why));
+            return judgements;
+        }
+    };
+    if kernel.is_node == Some(false) {
+        let what = "this network namespace is not the node's, so its containers cannot be seen";
+        judgements.push(
+            Judgement::trouble(SUBJECT, "", what).advise("nsenter --target 1 --net weirctl doctor"),
+        );
+    }
+    judgements.push(release(&kernel.release));
+    judgements.extend(forwarding(facts, kernel));
+    judgements.extend(rp_filter(facts, kernel));
+    judgements
+}
+
+fn release(release: &str) -> Judgement {
+    let mut numbers = release.split(['.', '-', '+']).map(|it| it.parse::<u32>());
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < OLDEST => {
+            let what = format!("Weir needs Linux {}.{} or newer", OLDEST.0, OLDEST.1);
+            Judgement::trouble(SUBJECT, release, what).advise("boot a newer kernel")
+        }
+        _ => Judgement::good(SUBJECT, release, "the release is new enough"),
+    }
+}
+
+/// ADD switches forwarding on, so that it is missed only beside containers.
+fn forwarding(facts: &NodeFacts, kernel: &KernelFacts) -> Vec<Judgement> {
+    let has = |ipv4: bool| {
+        let mut addresses = kernel.attachments.iter().flat_map(|it| &it.addresses);
+        addresses.any(|it| it.is_ipv4() == ipv4)
+    };
+    let families = Families { ipv4: has(true), ipv6: has(false) };
+    let off = not_forwarding(families, &kernel.state);
+    let wants_ipv6 =
+        facts.cluster.as_ref().is_ok_and(|it| it.pools.values().any(|it| it.cidr.addr().is_ipv6()));
+    if off.is_empty() {
+        let state = &kernel.state;
+        let on = |is_on: bool| if is_on { "on" } else { "off, until the first ADD" };
+        let ipv6 = if wants_ipv6 {
+            format!(", IPv6 {}", on(state.ipv6_forwarding))
+        } else {
+            String::new()
+        };
+        let value = format!("IPv4 {}{ipv6}", on(state.ipv4_forwarding));
+        return vec![Judgement::good(SUBJECT, value, "forwarding is as containers need it")];
+    }
+    let judgement = |problem: &HealthProblem| {
+        let value = match problem {
+            HealthProblem::NotForwarding { parameter } => format!("{parameter} = 0"),
+            _ => String::new(),
+        };
+        Judgement::told(SUBJECT, Grade::Trouble, value, problem)
+    };
+    off.iter().map(judgement).collect()
+}
+
+/// What a container may send from besides its addresses passes the reverse path filter only if
+/// that is off: the kernel takes the larger of the parameters for all links and for the link.
+fn rp_filter(facts: &NodeFacts, kernel: &KernelFacts) -> Option<Judgement> {
+    let asked = configurations(facts).any(|it| !it.allowed_sources.is_empty());
+    let is_used = kernel.attachments.iter().any(|it| !it.allowed_sources.is_empty());
+    if !asked && !is_used || kernel.rp_filter == "0" {
+        return None;
+    }
+    let what = "containers are allowed other sources (allowed_source_prefixes), which the reverse \
+                path filter drops";
+    let value = format!("net.ipv4.conf.all.rp_filter = {}", kernel.rp_filter);
+    let advice = "sysctl -w net.ipv4.conf.all.rp_filter=0, and write it into /etc/sysctl.d";
+    Some(Judgement::trouble(SUBJECT, value, what).advise(advice))
+}
+
+/// nft is run to change Weir's tables: for networks with a source check and pools with NAT.
+fn nft(facts: &NodeFacts) -> Option<Judgement> {
+    let checked = configurations(facts).any(|it| it.source_check == SourceCheck::Strict);
+    let pools = facts.cluster.as_ref().map(|it| it.pools.values().any(|it| it.nat_outgoing));
+    match &facts.nft {
+        Ok(version) => Some(Judgement::good(SUBJECT, version, "the program nft runs")),
+        Err(why) if checked || pools == Ok(true) => Some(
+            Judgement::trouble(SUBJECT, "nft", format!("the program nft does not run: {why}"))
+                .advise(
+                    "install the package nftables; or set source_check to \"off\" and switch \
+                     natOutgoing off",
+                ),
+        ),
+        Err(_) => None,
+    }
+}
+
+fn configurations(
+    facts: &NodeFacts,
+) -> impl Iterator<Item = weir_common::cni::NetworkConfiguration> {
+    let plugins = facts.networks.files.iter().filter_map(|(_, text)| plugins(text).ok()).flatten();
+    let weirs = plugins.filter(|it| it.get("type").is_some_and(|it| it == "weir"));
+    weirs.filter_map(|plugin| skeleton::check_add(&plugin, &Arguments::default()).ok())
+}

@@ -1,0 +1,338 @@
+//! Reading the facts: each within a time limit, and what fails is a fact too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use weir_common::audit::Report;
+use weir_common::cni::{Arguments, NetworkConfiguration, NodeName, SpecVersion, skeleton};
+use weir_common::datastore::{Datastore, DatastoreConfiguration};
+use weir_common::ipam::Ownership;
+use weir_common::ipam::explain::explain;
+use weir_common::network::{ClusterSnapshot, ClusterState, NamedNode, Writer, addresses_of_nodes};
+use weir_kernel::{Kernel, is_node_namespace};
+use weir_process::{
+    AGENT_LOCK, FoundName, NameSource, STATE_FILE, agent_runs, machine_id, node_name, read_state,
+};
+
+use super::DoctorArgs;
+use super::facts::{
+    AgentFacts, KernelFacts, NameFacts, NetworkFacts, NextAddress, NodeFacts, Seen, StoreFacts,
+};
+use super::probe;
+use crate::LocalHost;
+use crate::cli::DatastoreArgs;
+use crate::commands::repair::Scan;
+use crate::location::{self, Location};
+use crate::network::{Network, datastore_of, plugins};
+use crate::output::Style;
+use crate::same_cluster::{ComparedStores, SameCluster};
+use crate::session::{Session, chain};
+use crate::this_node::Networks;
+
+/// How long one of them may take.
+const LIMIT: Duration = Duration::from_secs(3);
+
+/// Reads all of them.
+pub async fn facts(arguments: &DoctorArgs, datastore: &DatastoreArgs) -> NodeFacts {
+    let networks = networks(&datastore.sources().network_directory);
+    let mut names = names(&networks);
+    let location = crate::locate(datastore, None).map_err(|failure| failure.message);
+    let (mut stored, kernel, programs, nft, agent, clocks) = tokio::join!(
+        stored(&location, datastore, &networks),
+        within("the kernel", kernel()),
+        probe::programs(&networks, &arguments.cni_path),
+        probe::nft(),
+        agent(&arguments.metrics_address),
+        clocks(&location),
+    );
+    stored.store.clocks = clocks;
+    if let (Ok(cluster), Some(own)) = (&stored.cluster, names.own()) {
+        let (machine, recorded) = (machine_id(), cluster.machines.get(&own));
+        let clash = Ownership::new(machine.as_ref(), recorded).clash(&own);
+        names.clash = clash.map(|clash| clash.to_string());
+    }
+    let Stored { store, cluster, next, audit } = stored;
+    NodeFacts { networks, programs, store, names, kernel, nft, cluster, next, audit, agent }
+}
+
+/// What `reading` answers, unless it takes too long.
+pub(super) async fn within<T>(what: &str, reading: impl Future<Output = Seen<T>>) -> Seen<T> {
+    let late = |_| Err(format!("{what}: no answer within {} s", LIMIT.as_secs()));
+    timeout(LIMIT, reading).await.unwrap_or_else(late)
+}
+
+fn networks(directory: &Path) -> NetworkFacts {
+    let files = location::read_network_directory(directory);
+    let is_network = |path: &PathBuf| {
+        let extension = path.extension().and_then(|it| it.to_str()).unwrap_or_default();
+        ["conflist", "conf", "json"].contains(&extension)
+    };
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut unreadable: Vec<PathBuf> = entries.map(|it| it.path()).filter(is_network).collect();
+    unreadable.retain(|path| files.iter().all(|(read, _)| read != path));
+    unreadable.sort();
+    NetworkFacts { directory: directory.to_owned(), files, unreadable }
+}
+
+/// The plugins of type `weir`, each with its file.
+fn weirs(networks: &NetworkFacts) -> impl Iterator<Item = (&PathBuf, Map<String, Value>)> {
+    let all = networks.files.iter().flat_map(|(path, text)| {
+        plugins(text).unwrap_or_default().into_iter().map(move |plugin| (path, plugin))
+    });
+    all.filter(|(_, plugin)| plugin.get("type").is_some_and(|it| it == "weir"))
+}
+
+fn names(networks: &NetworkFacts) -> NameFacts {
+    let found = |configured: &NodeName| node_name(configured).map_err(|error| chain(&error));
+    let named = |found: FoundName| NamedNode { name: found.name, source: found.source.to_string() };
+    let of_plugin = |plugin: &Map<String, Value>| {
+        let configuration =
+            NetworkConfiguration::for_removal(String::new(), SpecVersion::V1_0_0, plugin);
+        let configured = configuration.and_then(|it| it.node_name).map_err(|it| chain(&it))?;
+        found(&configured).map(named)
+    };
+    let default = found(&NodeName::Search(None));
+    let kept = match &default {
+        Ok(FoundName { name, source: NameSource::File(file) }) => {
+            BTreeMap::from([(file.clone(), name.clone())])
+        }
+        _ => BTreeMap::new(),
+    };
+    NameFacts {
+        networks: weirs(networks).map(|(file, it)| (file.clone(), of_plugin(&it))).collect(),
+        default: default.map(named),
+        kept,
+        clash: None,
+    }
+}
+
+async fn kernel() -> Seen<KernelFacts> {
+    let parameter = |path: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/{path}")).unwrap_or_default();
+        text.trim().to_owned()
+    };
+    let release = parameter("kernel/osrelease");
+    let rp_filter = parameter("net/ipv4/conf/all/rp_filter");
+    let read = async {
+        let kernel = Kernel::open()?;
+        Ok(KernelFacts {
+            release,
+            is_node: is_node_namespace(),
+            state: kernel.node_state(true)?,
+            rp_filter,
+            attachments: kernel.attachment_states().await?,
+            has_nat: kernel.has_nat().map_err(|error| chain(&error)),
+            has_source_filter: kernel.has_source_filter().map_err(|error| chain(&error)),
+            filters: kernel.forward_filters(),
+            rules: kernel.policy_rules().await?,
+            occupied: kernel.occupied().await?,
+            underlay: kernel.underlay().await?,
+            actual: kernel.actual_state().await?,
+            uplink_mtu: kernel.uplink_mtu().await?,
+        })
+    };
+    read.await.map_err(|error: weir_kernel::Error| chain(&error))
+}
+
+async fn agent(address: &str) -> AgentFacts {
+    let address = address.to_owned();
+    if !agent_runs(Path::new(AGENT_LOCK)) {
+        return AgentFacts { address, ..AgentFacts::default() };
+    }
+    let state = read_state(Path::new(STATE_FILE)).filter(|it| it.writer == Writer::Agent);
+    let keeps = state.map(|state| (state.node, state.datastore));
+    let health = within("its health", get(&address, "/health")).await.map(|answer| {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let is_well = head.split(' ').nth(1) == Some("200");
+        (is_well, body.to_owned())
+    });
+    AgentFacts { runs: true, keeps, address, health: Some(health) }
+}
+
+/// etcd tells its time with each answer over HTTP (RFC 9110, 6.6.1, `Date`). Endpoints with TLS
+/// are not asked.
+async fn clocks(location: &Seen<Location>) -> Vec<(String, Seen<i64>)> {
+    let Ok(Location { configuration: DatastoreConfiguration::Etcd(etcd), .. }) = location else {
+        return Vec::new();
+    };
+    let mut clocks = Vec::new();
+    for endpoint in &etcd.endpoints {
+        let Some(address) = endpoint.strip_prefix("http://") else { continue };
+        let answer = within("its clock", get(address.trim_end_matches('/'), "/version")).await;
+        match answer.map(|answer| date(&answer)) {
+            Ok(Some(time)) => {
+                let ahead = time.as_second() - Timestamp::now().as_second();
+                clocks.push((endpoint.clone(), Ok(ahead)));
+            }
+            Ok(None) => {}
+            Err(why) => clocks.push((endpoint.clone(), Err(why))),
+        }
+    }
+    clocks
+}
+
+fn date(answer: &str) -> Option<Timestamp> {
+    let mut headers = answer.lines().filter_map(|line| line.split_once(": "));
+    let (_, date) = headers.find(|(name, _)| name.eq_ignore_ascii_case("date"))?;
+    Some(jiff::fmt::rfc2822::parse(date.trim()).ok()?.timestamp())
+}
+
+/// The largest answer that is read, in bytes.
+const LARGEST_ANSWER: u64 = 1 << 16;
+
+async fn get(address: &str, path: &str) -> Seen<String> {
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(LARGEST_ANSWER).read_to_end(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    };
+    ask.await.map_err(|error: std::io::Error| error.to_string())
+}
+
+/// What was read of the datastore, and with its help.
+struct Stored {
+    store: StoreFacts,
+    cluster: Seen<ClusterState>,
+    next: Seen<Vec<NextAddress>>,
+    audit: Seen<Report>,
+}
+
+async fn stored(
+    location: &Seen<Location>,
+    arguments: &DatastoreArgs,
+    networks: &NetworkFacts,
+) -> Stored {
+    let unread = || "the datastore cannot be read".to_owned();
+    let missing = location.as_ref().ok().and_then(|it| crate::missing_file(&it.configuration));
+    let begin = Instant::now();
+    let opened = match location {
+        Ok(location) => {
+            within("the datastore", async {
+                let opened = crate::open(location, missing.is_some()).await;
+                opened.map_err(|failure| failure.message)
+            })
+            .await
+        }
+        Err(_) => Err(unread()),
+    };
+    let store = StoreFacts {
+        location: location.clone(),
+        missing: missing.map(Path::to_owned),
+        answer: opened.as_ref().map(|_| begin.elapsed()).map_err(String::clone),
+        writable: Ok(()),
+        elsewhere: Vec::new(),
+        clocks: Vec::new(),
+    };
+    match (location, opened) {
+        (Ok(location), Ok(datastore)) => {
+            let reading = Reading { location, datastore: datastore.as_ref(), arguments, networks };
+            reading.of(store).await
+        }
+        _ => Stored { store, cluster: Err(unread()), next: Err(unread()), audit: Err(unread()) },
+    }
+}
+
+/// A datastore that answers.
+struct Reading<'a> {
+    location: &'a Location,
+    datastore: &'a dyn Datastore,
+    arguments: &'a DatastoreArgs,
+    networks: &'a NetworkFacts,
+}
+
+impl Reading<'_> {
+    async fn of(&self, store: StoreFacts) -> Stored {
+        let failed = |error: weir_common::datastore::Error| chain(&error);
+        let (in_use, files) = (&self.location.configuration, &self.networks.files);
+        let comparison = async {
+            let named = Networks::datastores(files);
+            Ok(ComparedStores::by_guid(in_use, self.datastore, named).await)
+        };
+        let stores = within("other datastores", comparison).await;
+        let stores = stores.unwrap_or_else(|_| ComparedStores::by_text(in_use));
+        let writable = async { self.datastore.check_writable().await.map_err(failed) };
+        let cluster = async {
+            let listed = ClusterSnapshot::read(self.datastore, usize::MAX).await;
+            listed.map(|it| it.state).map_err(|error| chain(&error))
+        };
+        let cluster = within("the cluster", cluster).await;
+        Stored {
+            store: StoreFacts {
+                writable: within("writing", writable).await,
+                elsewhere: self.elsewhere(&stores),
+                ..store
+            },
+            next: match &cluster {
+                Ok(cluster) => within("the next address", self.next(cluster, &stores)).await,
+                Err(why) => Err(why.clone()),
+            },
+            audit: within("the audit", self.audit(&stores)).await,
+            cluster,
+        }
+    }
+
+    /// The networks whose addresses are not, or perhaps not, in this datastore.
+    fn elsewhere(&self, stores: &ComparedStores) -> Vec<(PathBuf, String, SameCluster)> {
+        let named = weirs(self.networks).filter_map(|(file, plugin)| {
+            let configuration = datastore_of(&plugin).ok()?;
+            let answer = stores.holds_cluster(&configuration);
+            Some((file.clone(), configuration.place(), answer))
+        });
+        named.filter(|(_, _, answer)| *answer != SameCluster::Yes).collect()
+    }
+
+    async fn next(
+        &self,
+        cluster: &ClusterState,
+        stores: &ComparedStores,
+    ) -> Seen<Vec<NextAddress>> {
+        let kernel = Kernel::open().map_err(|error| chain(&error))?;
+        let local = kernel.local_network().await.map_err(|error| chain(&error))?;
+        let mut next = Vec::new();
+        for (file, text) in &self.networks.files {
+            let Ok(network) = Network::read(file.clone(), text) else { continue };
+            let checked = skeleton::check_add(&network.plugin, &Arguments::default());
+            let Ok(configuration) = checked else { continue };
+            let is_here = datastore_of(&network.plugin)
+                .is_ok_and(|it| stores.holds_cluster(&it) == SameCluster::Yes);
+            let (true, Some(ipam), Ok(configured)) =
+                (is_here, configuration.ipam, configuration.node_name)
+            else {
+                continue;
+            };
+            let Ok(FoundName { name, .. }) = node_name(&configured) else { continue };
+            let reserved = local.reserved(&addresses_of_nodes(&name, cluster));
+            let around = (ipam.gateways, reserved);
+            let explained =
+                explain(self.datastore, &name, ipam.wants, around, Timestamp::now()).await;
+            let outcome = explained.map_err(|error| chain(&error))?.outcome;
+            let outcome = outcome.map_err(|error| chain(&error));
+            let outcome = outcome.map(|next| next.iter().map(|it| it.address).collect());
+            next.push(NextAddress { file: file.clone(), outcome });
+        }
+        Ok(next)
+    }
+
+    async fn audit(&self, stores: &ComparedStores) -> Seen<Report> {
+        let mut environment = LocalHost::default();
+        environment.learn(self.arguments, &self.networks.files, stores);
+        let session = Session {
+            datastore: self.datastore,
+            environment: &environment,
+            style: Style::default(),
+        };
+        let gone = BTreeSet::new();
+        let scan = Scan::run(&session, &gone).await.map_err(|it| it.message)?;
+        Ok(Report::new(&scan.snapshot, &scan.findings, &gone, scan.node.as_ref()))
+    }
+}

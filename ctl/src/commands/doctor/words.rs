@@ -1,0 +1,64 @@
+//! A diagnosis, for people and for scripts.
+
+use serde_json::{Value, json};
+
+use super::judgement::{Diagnosis, Grade, Judgement};
+use crate::output::{Style, json};
+
+/// For people: what is to be done first, and at the end how much that is.
+pub fn text(diagnosis: &Diagnosis, style: Style) -> String {
+    let node = diagnosis.node.as_deref().unwrap_or("without a name");
+    let mut text = format!("{}\n", style.title(&format!("Node {node}")));
+    for (title, grade) in [
+        ("Trouble", Grade::Trouble),
+        ("Could not be looked at", Grade::Unseen),
+        ("Notes", Grade::Note),
+        ("Good", Grade::Good),
+    ] {
+        let lines: String = diagnosis.of_grade(grade).map(lines).collect();
+        if !lines.is_empty() {
+            text.push_str(&format!("\n{}\n{lines}", style.title(title)));
+        }
+    }
+    text + "\n" + &summary(diagnosis) + "\n"
+}
+
+/// For scripts: `docs/weirctl.md` describes it.
+pub fn json(diagnosis: &Diagnosis) -> String {
+    // Serialising plain data does not fail.
+    let mut document = serde_json::to_value(diagnosis).unwrap_or_else(|_| json!({}));
+    document["exitStatus"] = Value::from(diagnosis.exit_status());
+    json::document(&document)
+}
+
+fn summary(diagnosis: &Diagnosis) -> String {
+    let count = |grade| diagnosis.of_grade(grade).count();
+    match (count(Grade::Trouble), count(Grade::Unseen)) {
+        (0, 0) => "Nothing to do.".to_owned(),
+        (0, unseen) => format!("No trouble was found; {unseen} could not be looked at."),
+        (trouble, 0) => format!("Trouble: {trouble}."),
+        (trouble, unseen) => format!("Trouble: {trouble}; {unseen} could not be looked at."),
+    }
+}
+
+fn lines(judgement: &Judgement) -> String {
+    let Judgement { subject, what, value, advice, .. } = judgement;
+    let mut line = format!("- {subject}: {what}");
+    if !value.is_empty() {
+        line.push_str(&format!(" ({value})"));
+    }
+    let mut lines = one_line(&line) + "\n";
+    if !advice.is_empty() {
+        lines.push_str(&format!("  Do: {}\n", one_line(advice)));
+    }
+    lines
+}
+
+/// What comes from a store or a file moves no cursor and ends no line.
+fn one_line(text: &str) -> String {
+    let shown = |it: char| match it.is_control() {
+        true => it.escape_default().to_string(),
+        false => it.to_string(),
+    };
+    text.chars().map(shown).collect()
+}
