@@ -57,13 +57,8 @@ struct LocalHost {
 
 impl LocalHost {
     /// Takes in the node's CNI configuration, as far as it is about the datastore in use.
-    fn learn(
-        &mut self,
-        datastore: &DatastoreArgs,
-        files: &[(PathBuf, String)],
-        stores: &ComparedStores,
-    ) {
-        self.networks = Networks::of(&datastore.sources().network_directory, files, stores);
+    fn learn(&mut self, directory: &Path, files: &[(PathBuf, String)], stores: &ComparedStores) {
+        self.networks = Networks::of(directory, files, stores);
         if self.network.is_none() {
             self.network = Network::first_of(files, stores);
         }
@@ -257,7 +252,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
 /// Runs `weirctl doctor`, to which a datastore that cannot be had is a finding like others.
 fn examine(cli: &Cli, arguments: &DoctorArgs) -> Result<ExitCode, Failure> {
     cli.calicoctl.check()?;
-    let examination = doctor::run(arguments, &cli.datastore, terminal::style());
+    let location = locate(&cli.datastore, None).map_err(|failure| failure.message);
+    let directory = cli.datastore.sources().network_directory;
+    let examination = doctor::run(arguments, location, &directory, terminal::style());
     let (text, status) = runtime()?.block_on(examination);
     succeed(&text);
     Ok(ExitCode::from(status))
@@ -282,12 +279,12 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
     if cli.datastore.verbose {
         let _ = writeln!(std::io::stderr(), "datastore: {location}");
     }
-    let files = location::read_network_directory(&cli.datastore.sources().network_directory);
+    let directory = cli.datastore.sources().network_directory;
+    let files = location::read_network_directory(&directory);
     if let CtlCommand::Node(NodeCommand::Run(arguments)) = &cli.command {
-        process.learn(&cli.datastore, &files, &ComparedStores::by_text(&location.configuration));
+        process.learn(&directory, &files, &ComparedStores::by_text(&location.configuration));
         // The agent has its own.
         drop(runtime);
-        let directory = cli.datastore.sources().network_directory;
         let name = || this_node::name(&process.networks);
         node::run::start_log(cli.log_level);
         node::run::run(arguments, &location, &directory, name)?;
@@ -319,7 +316,7 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
             true => ComparedStores::by_guid(in_use, datastore, Networks::datastores(&files)).await,
             false => ComparedStores::by_text(in_use),
         };
-        process.learn(&cli.datastore, &files, &stores);
+        process.learn(&directory, &files, &stores);
         let session = Session { datastore, environment: &process, style: terminal::style() };
         let result = commands::run(cli.command, &session).await;
         process.progress.end();

@@ -5,7 +5,7 @@ mod concurrency;
 mod deletion;
 mod documentation;
 mod force;
-mod golden;
+pub(crate) mod golden;
 mod init;
 mod ipam;
 mod ipam_repair;

@@ -12,6 +12,7 @@ mod facts;
 mod firewalls;
 mod judgement;
 mod kernel;
+mod limit;
 mod mtu;
 mod name;
 mod networks;
@@ -24,10 +25,11 @@ mod tests;
 mod words;
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use clap::Args;
 
-use crate::cli::DatastoreArgs;
+use crate::location::Location;
 use crate::output::Style;
 use facts::NodeFacts;
 use judgement::{Diagnosis, Grade, Judgement};
@@ -51,9 +53,15 @@ pub struct DoctorArgs {
     pub output: Option<String>,
 }
 
-/// Looks at this node. Answers what to print, and the exit status.
-pub async fn run(arguments: &DoctorArgs, datastore: &DatastoreArgs, style: Style) -> (String, u8) {
-    let facts = read::facts(arguments, datastore).await;
+/// Looks at this node, whose CNI configuration is in `directory`. Answers what to print, and the
+/// exit status.
+pub async fn run(
+    arguments: &DoctorArgs,
+    location: Result<Location, String>,
+    directory: &Path,
+    style: Style,
+) -> (String, u8) {
+    let facts = read::facts(arguments, location, directory).await;
     let diagnosis = Diagnosis { node: facts.names.own(), judgements: judge(&facts) };
     let text = match arguments.output {
         Some(_) => words::json(&diagnosis),

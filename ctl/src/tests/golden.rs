@@ -16,7 +16,7 @@ pub(super) fn style(width: usize) -> Style {
 }
 
 /// Compares with the golden file, or writes it.
-pub(super) fn check(name: &str, width: usize, text: &str) {
+pub(crate) fn check(name: &str, width: usize, text: &str) {
     let path = path_in_tree(&format!("ctl/tests/golden/{name}.{width}.txt"));
     if std::env::var_os("WEIR_WRITE_GOLDEN").is_some() {
         std::fs::write(&path, text).unwrap();

@@ -1,6 +1,6 @@
 //! The node's part in the cluster, as `weirctl node status` shows it.
 
-use super::facts::{NodeFacts, Seen};
+use super::facts::{Fact, NodeFacts};
 use super::judgement::{Grade, Judgement};
 use crate::commands::node_status::Status;
 
@@ -31,7 +31,7 @@ pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
 }
 
 /// The status, and whether something has kept the node already.
-fn status(facts: &NodeFacts) -> Seen<(Status, bool)> {
+fn status(facts: &NodeFacts) -> Fact<(Status, bool)> {
     let kernel = facts.kernel.as_ref().map_err(String::clone)?;
     let cluster = facts.cluster.as_ref().map_err(String::clone)?;
     let name = facts.names.own().ok_or("the node's name is not known")?;

@@ -16,7 +16,7 @@ use crate::location::Location;
 use crate::same_cluster::SameCluster;
 
 /// A fact, or why it could not be had.
-pub type Seen<T> = Result<T, String>;
+pub type Fact<T> = Result<T, String>;
 
 /// All of them.
 #[derive(Clone, Debug)]
@@ -30,15 +30,15 @@ pub struct NodeFacts {
     /// The node's name.
     pub names: NameFacts,
     /// The kernel.
-    pub kernel: Seen<KernelFacts>,
+    pub kernel: Fact<KernelFacts>,
     /// The version of the program nft.
-    pub nft: Seen<String>,
+    pub nft: Fact<String>,
     /// What the datastore says of the cluster.
-    pub cluster: Seen<ClusterState>,
+    pub cluster: Fact<ClusterState>,
     /// The next address of each network, or why there is none.
-    pub next: Seen<Vec<NextAddress>>,
+    pub next: Fact<Vec<NextAddress>>,
     /// What `ipam check` finds.
-    pub audit: Seen<Report>,
+    pub audit: Fact<Report>,
     /// The agent.
     pub agent: AgentFacts,
 }
@@ -78,7 +78,7 @@ pub struct ProgramFacts {
     /// Where it was looked for.
     pub directories: String,
     /// The versions of the specification that it supports, by its own answer.
-    pub supports: Seen<Vec<String>>,
+    pub supports: Fact<Vec<String>>,
     /// The version of a program of Weir's.
     pub release: Option<String>,
 }
@@ -87,27 +87,27 @@ pub struct ProgramFacts {
 #[derive(Clone, Debug)]
 pub struct StoreFacts {
     /// Where it is, and who said so.
-    pub location: Seen<Location>,
+    pub location: Fact<Location>,
     /// The file of an embedded one, if it is not there.
     pub missing: Option<PathBuf>,
     /// How long it took to open it and to read one key.
-    pub answer: Seen<Duration>,
+    pub answer: Fact<Duration>,
     /// Whether it could be written to.
-    pub writable: Seen<()>,
+    pub writable: Fact<()>,
     /// The networks of Weir's whose addresses are not, or perhaps not, in it, each with the
     /// place of its datastore.
     pub elsewhere: Vec<(PathBuf, String, SameCluster)>,
     /// By etcd's endpoint, how many seconds its clock is ahead of this node's.
-    pub clocks: Vec<(String, Seen<i64>)>,
+    pub clocks: Vec<(String, Fact<i64>)>,
 }
 
 /// The node's name, from all sources.
 #[derive(Clone, Debug)]
 pub struct NameFacts {
     /// By the networks' files: the name, and where it comes from.
-    pub networks: Vec<(PathBuf, Seen<NamedNode>)>,
+    pub networks: Vec<(PathBuf, Fact<NamedNode>)>,
     /// Without any network.
-    pub default: Seen<NamedNode>,
+    pub default: Fact<NamedNode>,
     /// The names in Weir's own file and in Calico's.
     pub kept: BTreeMap<PathBuf, String>,
     /// What is wrong if the name belongs to another machine.
@@ -136,9 +136,9 @@ pub struct KernelFacts {
     /// The attachments.
     pub attachments: Vec<AttachmentState>,
     /// Whether there is NAT of Weir's.
-    pub has_nat: Seen<bool>,
+    pub has_nat: Fact<bool>,
     /// Whether there is the filter of what containers send.
-    pub has_source_filter: Seen<bool>,
+    pub has_source_filter: Fact<bool>,
     /// The filters of what the node forwards.
     pub filters: ForwardFilters,
     /// The policy rules.
@@ -159,7 +159,7 @@ pub struct NextAddress {
     /// The network's file.
     pub file: PathBuf,
     /// The addresses, or why there are none.
-    pub outcome: Seen<Vec<IpAddr>>,
+    pub outcome: Fact<Vec<IpAddr>>,
 }
 
 /// The agent.
@@ -172,5 +172,5 @@ pub struct AgentFacts {
     /// Where its health is asked for.
     pub address: String,
     /// Whether it is well, and its own words.
-    pub health: Option<Seen<(bool, String)>>,
+    pub health: Option<Fact<(bool, String)>>,
 }

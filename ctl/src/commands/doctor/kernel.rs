@@ -94,18 +94,28 @@ fn rp_filter(facts: &NodeFacts, kernel: &KernelFacts) -> Option<Judgement> {
 /// nft is run to change Weir's tables: for networks with a source check and pools with NAT.
 fn nft(facts: &NodeFacts) -> Option<Judgement> {
     let checked = configurations(facts).any(|it| it.source_check == SourceCheck::Strict);
-    let pools = facts.cluster.as_ref().map(|it| it.pools.values().any(|it| it.nat_outgoing));
-    match &facts.nft {
-        Ok(version) => Some(Judgement::good(SUBJECT, version, "the program nft runs")),
-        Err(why) if checked || pools == Ok(true) => Some(
-            Judgement::trouble(SUBJECT, "nft", format!("the program nft does not run: {why}"))
-                .advise(
-                    "install the package nftables; or set source_check to \"off\" and switch \
-                     natOutgoing off",
-                ),
-        ),
-        Err(_) => None,
-    }
+    let cluster = facts.cluster.as_ref();
+    let is_needed = checked || cluster.is_ok_and(|it| it.pools.values().any(|it| it.nat_outgoing));
+    let (value, what) = match &facts.nft {
+        Ok(version) if is_too_old(version) => {
+            (version.as_str(), "the program nft is older than 0.9.4".to_owned())
+        }
+        Ok(version) => return Some(Judgement::good(SUBJECT, version, "the program nft runs")),
+        Err(why) => ("nft", format!("the program nft does not run: {why}")),
+    };
+    is_needed.then(|| {
+        Judgement::trouble(SUBJECT, value, what).advise(
+            "install the package nftables; or set source_check to \"off\" and switch natOutgoing \
+             off",
+        )
+    })
+}
+
+/// Whether this is older than 0.9.4, whose JSON is the first that Weir's tables need.
+fn is_too_old(version: &str) -> bool {
+    let number = version.split_whitespace().nth(1).unwrap_or_default().trim_start_matches('v');
+    let numbers: Vec<u32> = number.split('.').filter_map(|it| it.parse().ok()).collect();
+    !numbers.is_empty() && numbers < vec![0, 9, 4]
 }
 
 fn configurations(

@@ -1,6 +1,6 @@
 //! The node's name, from all sources.
 
-use super::facts::{NodeFacts, Seen};
+use super::facts::{Fact, NodeFacts};
 use super::judgement::{Grade, Judgement};
 use weir_common::network::NamedNode;
 
@@ -8,7 +8,7 @@ const SUBJECT: &str = "name";
 
 pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
     let names = &facts.names;
-    let wrong = |(file, named): &(_, Seen<NamedNode>)| {
+    let wrong = |(file, named): &(_, Fact<NamedNode>)| {
         let why = named.as_ref().err()?;
         let file: &std::path::PathBuf = file;
         Some(Judgement::told(SUBJECT, Grade::Trouble, file.display(), why))

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::facts::{NetworkFacts, ProgramFacts, Seen};
+use super::facts::{Fact, NetworkFacts, ProgramFacts};
+use super::limit::within;
 use super::networks::is_weirs;
-use super::read::within;
 use crate::network::plugins;
 
 /// The plugins that Weir's networks name, each looked for in these directories and asked for
@@ -66,7 +66,7 @@ fn named(networks: &NetworkFacts) -> Vec<(PathBuf, String, String)> {
 }
 
 /// What VERSION answers (CNI specification, section 2).
-async fn versions(path: &PathBuf, cni_version: &str) -> Seen<Vec<String>> {
+async fn versions(path: &PathBuf, cni_version: &str) -> Fact<Vec<String>> {
     let mut command = Command::new(path);
     command.env("CNI_COMMAND", "VERSION");
     let input = json!({"cniVersion": cni_version}).to_string();
@@ -90,7 +90,7 @@ async fn release(path: &PathBuf, name: &str) -> Option<String> {
 }
 
 /// The version of nft, which is also looked for where a sparse PATH does not lead.
-pub async fn nft() -> Seen<String> {
+pub async fn nft() -> Fact<String> {
     let mut failed = String::new();
     for program in ["nft", "/usr/sbin/nft", "/sbin/nft"] {
         let mut command = Command::new(program);
@@ -104,7 +104,7 @@ pub async fn nft() -> Seen<String> {
 }
 
 /// What a program writes to its outputs.
-async fn run(mut command: Command, input: &str) -> Seen<(String, String)> {
+async fn run(mut command: Command, input: &str) -> Fact<(String, String)> {
     let running = async {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.kill_on_drop(true).spawn()?;

@@ -1,15 +1,13 @@
 //! Reading the facts: each within a time limit, and what fails is a fact too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use weir_common::audit::Report;
 use weir_common::cni::{Arguments, NetworkConfiguration, NodeName, SpecVersion, skeleton};
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
@@ -23,11 +21,11 @@ use weir_process::{
 
 use super::DoctorArgs;
 use super::facts::{
-    AgentFacts, KernelFacts, NameFacts, NetworkFacts, NextAddress, NodeFacts, Seen, StoreFacts,
+    AgentFacts, Fact, KernelFacts, NameFacts, NetworkFacts, NextAddress, NodeFacts, StoreFacts,
 };
+use super::limit::within;
 use super::probe;
 use crate::LocalHost;
-use crate::cli::DatastoreArgs;
 use crate::commands::repair::Scan;
 use crate::location::{self, Location};
 use crate::network::{Network, datastore_of, plugins};
@@ -36,16 +34,16 @@ use crate::same_cluster::{ComparedStores, SameCluster};
 use crate::session::{Session, chain};
 use crate::this_node::Networks;
 
-/// How long one of them may take.
-const LIMIT: Duration = Duration::from_secs(3);
-
 /// Reads all of them.
-pub async fn facts(arguments: &DoctorArgs, datastore: &DatastoreArgs) -> NodeFacts {
-    let networks = networks(&datastore.sources().network_directory);
+pub async fn facts(
+    arguments: &DoctorArgs,
+    location: Fact<Location>,
+    directory: &Path,
+) -> NodeFacts {
+    let networks = networks(directory);
     let mut names = names(&networks);
-    let location = crate::locate(datastore, None).map_err(|failure| failure.message);
     let (mut stored, kernel, programs, nft, agent, clocks) = tokio::join!(
-        stored(&location, datastore, &networks),
+        stored(&location, &networks),
         within("the kernel", kernel()),
         probe::programs(&networks, &arguments.cni_path),
         probe::nft(),
@@ -58,14 +56,8 @@ pub async fn facts(arguments: &DoctorArgs, datastore: &DatastoreArgs) -> NodeFac
         let clash = Ownership::new(machine.as_ref(), recorded).clash(&own);
         names.clash = clash.map(|clash| clash.to_string());
     }
-    let Stored { store, cluster, next, audit } = stored;
+    let StoredFacts { store, cluster, next, audit } = stored;
     NodeFacts { networks, programs, store, names, kernel, nft, cluster, next, audit, agent }
-}
-
-/// What `reading` answers, unless it takes too long.
-pub(super) async fn within<T>(what: &str, reading: impl Future<Output = Seen<T>>) -> Seen<T> {
-    let late = |_| Err(format!("{what}: no answer within {} s", LIMIT.as_secs()));
-    timeout(LIMIT, reading).await.unwrap_or_else(late)
 }
 
 fn networks(directory: &Path) -> NetworkFacts {
@@ -113,7 +105,7 @@ fn names(networks: &NetworkFacts) -> NameFacts {
     }
 }
 
-async fn kernel() -> Seen<KernelFacts> {
+async fn kernel() -> Fact<KernelFacts> {
     let parameter = |path: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/{path}")).unwrap_or_default();
         text.trim().to_owned()
@@ -158,7 +150,7 @@ async fn agent(address: &str) -> AgentFacts {
 
 /// etcd tells its time with each answer over HTTP (RFC 9110, 6.6.1, `Date`). Endpoints with TLS
 /// are not asked.
-async fn clocks(location: &Seen<Location>) -> Vec<(String, Seen<i64>)> {
+async fn clocks(location: &Fact<Location>) -> Vec<(String, Fact<i64>)> {
     let Ok(Location { configuration: DatastoreConfiguration::Etcd(etcd), .. }) = location else {
         return Vec::new();
     };
@@ -187,7 +179,7 @@ fn date(answer: &str) -> Option<Timestamp> {
 /// The largest answer that is read, in bytes.
 const LARGEST_ANSWER: u64 = 1 << 16;
 
-async fn get(address: &str, path: &str) -> Seen<String> {
+async fn get(address: &str, path: &str) -> Fact<String> {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
         let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
@@ -200,18 +192,14 @@ async fn get(address: &str, path: &str) -> Seen<String> {
 }
 
 /// What was read of the datastore, and with its help.
-struct Stored {
+struct StoredFacts {
     store: StoreFacts,
-    cluster: Seen<ClusterState>,
-    next: Seen<Vec<NextAddress>>,
-    audit: Seen<Report>,
+    cluster: Fact<ClusterState>,
+    next: Fact<Vec<NextAddress>>,
+    audit: Fact<Report>,
 }
 
-async fn stored(
-    location: &Seen<Location>,
-    arguments: &DatastoreArgs,
-    networks: &NetworkFacts,
-) -> Stored {
+async fn stored(location: &Fact<Location>, networks: &NetworkFacts) -> StoredFacts {
     let unread = || "the datastore cannot be read".to_owned();
     let missing = location.as_ref().ok().and_then(|it| crate::missing_file(&it.configuration));
     let begin = Instant::now();
@@ -235,10 +223,12 @@ async fn stored(
     };
     match (location, opened) {
         (Ok(location), Ok(datastore)) => {
-            let reading = Reading { location, datastore: datastore.as_ref(), arguments, networks };
+            let reading = Reading { location, datastore: datastore.as_ref(), networks };
             reading.of(store).await
         }
-        _ => Stored { store, cluster: Err(unread()), next: Err(unread()), audit: Err(unread()) },
+        _ => {
+            StoredFacts { store, cluster: Err(unread()), next: Err(unread()), audit: Err(unread()) }
+        }
     }
 }
 
@@ -246,12 +236,11 @@ async fn stored(
 struct Reading<'a> {
     location: &'a Location,
     datastore: &'a dyn Datastore,
-    arguments: &'a DatastoreArgs,
     networks: &'a NetworkFacts,
 }
 
 impl Reading<'_> {
-    async fn of(&self, store: StoreFacts) -> Stored {
+    async fn of(&self, store: StoreFacts) -> StoredFacts {
         let failed = |error: weir_common::datastore::Error| chain(&error);
         let (in_use, files) = (&self.location.configuration, &self.networks.files);
         let comparison = async {
@@ -266,7 +255,7 @@ impl Reading<'_> {
             listed.map(|it| it.state).map_err(|error| chain(&error))
         };
         let cluster = within("the cluster", cluster).await;
-        Stored {
+        StoredFacts {
             store: StoreFacts {
                 writable: within("writing", writable).await,
                 elsewhere: self.elsewhere(&stores),
@@ -295,7 +284,7 @@ impl Reading<'_> {
         &self,
         cluster: &ClusterState,
         stores: &ComparedStores,
-    ) -> Seen<Vec<NextAddress>> {
+    ) -> Fact<Vec<NextAddress>> {
         let kernel = Kernel::open().map_err(|error| chain(&error))?;
         let local = kernel.local_network().await.map_err(|error| chain(&error))?;
         let mut next = Vec::new();
@@ -323,9 +312,9 @@ impl Reading<'_> {
         Ok(next)
     }
 
-    async fn audit(&self, stores: &ComparedStores) -> Seen<Report> {
+    async fn audit(&self, stores: &ComparedStores) -> Fact<Report> {
         let mut environment = LocalHost::default();
-        environment.learn(self.arguments, &self.networks.files, stores);
+        environment.learn(&self.networks.directory, &self.networks.files, stores);
         let session = Session {
             datastore: self.datastore,
             environment: &environment,
