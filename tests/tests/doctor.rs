@@ -3,10 +3,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use weir_tests::{
-    Agent, Cluster, Etcd, EtcdOptions, Families, Network, Place, Store, binaries, cni_path, until,
+    Agent, Certificates, Cluster, Etcd, EtcdOptions, Families, Network, Place, Store, binaries,
+    cni_path, until,
 };
 
 const CONFLIST: &str = "/etc/cni/net.d/10-weir.conflist";
@@ -198,6 +200,13 @@ fn each_trouble_of_a_node_is_found() {
             heal: "weirctl node repair",
             subject: "containers",
             words: &["no route leads to container two"],
+            advice: "weirctl node repair",
+        },
+        Trouble {
+            plant: "for file in /proc/sys/net/ipv4/conf/weir*/proxy_arp; do echo 0 >$file; done",
+            heal: "weirctl node repair",
+            subject: "containers",
+            words: &["container two has lost a setting", "proxy_arp"],
             advice: "weirctl node repair",
         },
         Trouble {
@@ -450,6 +459,22 @@ fn an_etcd_that_is_away_full_or_has_another_time_is_found() {
         Store::Embedded(_) => unreachable!("it has an etcd"),
     }
     finds(&world.examine(), "an etcd that is away", ("datastore", &endpoint, "etcd"));
+}
+
+#[test]
+fn an_etcd_with_tls_tells_its_time_too() {
+    let network = Network::new();
+    let node = network.node(1);
+    let certificates = Some(Arc::new(Certificates::new()));
+    let store = Store::Etcd(Etcd::start_with(
+        &node,
+        EtcdOptions { certificates, ..EtcdOptions::default() },
+    ));
+    let cluster = Cluster { node, store };
+    let answer = cluster.weirctl(&["doctor", "-o", "json"]);
+    let document: Value = serde_json::from_str(&answer.stdout).unwrap();
+    let mut good = findings(&document, "good").map(|finding| finding["what"].to_string());
+    assert!(good.any(|what| what.contains("clock agrees with etcd's")), "{document}");
 }
 
 #[test]

@@ -199,7 +199,10 @@ async fn shake_hands(uri: &Uri, ours: ClientConfig) -> Option<Seen> {
     }
 }
 
-async fn send(connection: &mut ClientConnection, stream: &mut TcpStream) -> io::Result<()> {
+pub(super) async fn send(
+    connection: &mut ClientConnection,
+    stream: &mut TcpStream,
+) -> io::Result<()> {
     while connection.wants_write() {
         let mut records = Vec::new();
         connection.write_tls(&mut records)?;
@@ -217,13 +220,13 @@ async fn speaks_plainly(uri: &Uri) -> io::Result<bool> {
     Ok(header[FRAME_TYPE] == SETTINGS)
 }
 
-async fn dial(uri: &Uri) -> io::Result<TcpStream> {
+pub(super) async fn dial(uri: &Uri) -> io::Result<TcpStream> {
     let host = host(uri).ok_or(io::ErrorKind::InvalidInput)?;
     let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
     TcpStream::connect((host, port)).await
 }
 
 /// The host's name or address; that of IPv6 without its brackets.
-fn host(uri: &Uri) -> Option<&str> {
+pub(super) fn host(uri: &Uri) -> Option<&str> {
     uri.host().map(|host| host.trim_start_matches('[').trim_end_matches(']'))
 }

@@ -1,5 +1,6 @@
 //! A datastore in an etcd cluster, over etcd's v3 API.
 
+mod clock;
 mod convert;
 mod diagnose;
 mod dial;
@@ -10,6 +11,8 @@ mod race;
 mod tls;
 mod verifier;
 mod watch;
+
+pub use clock::server_date;
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! What the node's side of the attached containers has lost.
 
 use weir_common::network::{
-    HealthProblem, NatPool, NodeHealth, NodeState, TunnelNeed, find_problems, plan_cluster,
+    HealthProblem, HostEnd, NatPool, NodeHealth, NodeState, TunnelNeed, find_problems, plan_cluster,
 };
 
 use super::facts::{KernelFacts, NodeFacts};
@@ -22,12 +22,25 @@ pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
     let problems = find_problems(&kernel.attachments, &health(facts, kernel));
     judgements
         .extend(problems.iter().map(|it| Judgement::told(SUBJECT, Grade::Trouble, value(it), it)));
+    judgements.extend(kernel.host_ends.iter().filter_map(lost));
     if judgements.is_empty() {
         let what = "links, routes, NAT and filters of the attached containers are there";
         let value = format!("{} attached", kernel.attachments.len());
         judgements.push(Judgement::good(SUBJECT, value, what));
     }
     judgements
+}
+
+/// What a host end has lost besides what [`find_problems`] tells: parameters, its hardware address.
+fn lost(end: &HostEnd) -> Option<Judgement> {
+    let steps = end.repair(&end.state.addresses);
+    let first = steps.first().filter(|_| end.state.up)?;
+    let container = end.state.identity.container_id();
+    let what = format!("the host's end of container {container} has lost a setting: {first}");
+    Some(
+        Judgement::trouble(SUBJECT, end.state.identity.host_interface(), what)
+            .advise("weirctl node repair"),
+    )
 }
 
 /// Without what the subjects kernel and firewall say.

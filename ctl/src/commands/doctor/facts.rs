@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use weir_common::audit::Report;
 use weir_common::network::{
-    ActualState, AttachmentState, ClusterState, ForwardFilters, NamedNode, NodeState, PolicyRule,
-    Underlay,
+    ActualState, AttachmentState, ClusterState, ForwardFilters, HostEnd, NamedNode, NodeState,
+    PolicyRule, Underlay,
 };
 use weir_kernel::Occupied;
 
@@ -135,6 +135,8 @@ pub struct KernelFacts {
     pub rp_filter: String,
     /// The attachments.
     pub attachments: Vec<AttachmentState>,
+    /// Their host ends.
+    pub host_ends: Vec<HostEnd>,
     /// Whether there is NAT of Weir's.
     pub has_nat: Fact<bool>,
     /// Whether there is the filter of what containers send.

@@ -21,8 +21,10 @@ pub async fn programs(networks: &NetworkFacts, directories: &str) -> Vec<Program
         if known {
             continue;
         }
-        let path = std::env::split_paths(directories).map(|it| it.join(&name));
-        let path = path.filter(|it| it.is_file()).find(|_| is_plain(&name));
+        // A type is a file's name, and no path (CNI specification, "type").
+        let is_plain = !name.is_empty() && !name.contains('/');
+        let mut paths = std::env::split_paths(directories).map(|it| it.join(&name));
+        let path = paths.find(|it| is_plain && it.is_file());
         let (supports, release) = match &path {
             Some(path) => (versions(path, &cni_version).await, release(path, &name).await),
             None => (Ok(Vec::new()), None),
@@ -39,11 +41,6 @@ pub async fn programs(networks: &NetworkFacts, directories: &str) -> Vec<Program
         });
     }
     programs
-}
-
-/// A type is a file's name, and no path (CNI specification, "type").
-fn is_plain(name: &str) -> bool {
-    !name.is_empty() && !name.contains('/')
 }
 
 /// The types in Weir's networks, each with the file and its cniVersion. `weir` has its IPAM

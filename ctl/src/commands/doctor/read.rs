@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -13,7 +13,10 @@ use weir_common::cni::{Arguments, NetworkConfiguration, NodeName, SpecVersion, s
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
 use weir_common::ipam::Ownership;
 use weir_common::ipam::explain::explain;
-use weir_common::network::{ClusterSnapshot, ClusterState, NamedNode, Writer, addresses_of_nodes};
+use weir_common::network::{
+    ClusterSnapshot, ClusterState, HostEnd, NamedNode, Writer, addresses_of_nodes,
+};
+use weir_datastore::etcd::server_date;
 use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::{
     AGENT_LOCK, FoundName, NameSource, STATE_FILE, agent_runs, machine_id, node_name, read_state,
@@ -33,6 +36,10 @@ use crate::output::Style;
 use crate::same_cluster::{ComparedStores, SameCluster};
 use crate::session::{Session, chain};
 use crate::this_node::Networks;
+
+/// How long a DEL may take from the routes' removal to the link's: what looks like trouble is
+/// looked at again after that.
+const DEL_IN_PROGRESS: Duration = Duration::from_millis(300);
 
 /// Reads all of them.
 pub async fn facts(
@@ -114,12 +121,20 @@ async fn kernel() -> Fact<KernelFacts> {
     let rp_filter = parameter("net/ipv4/conf/all/rp_filter");
     let read = async {
         let kernel = Kernel::open()?;
+        let state = read_state(Path::new(STATE_FILE));
+        let sources = state.map(|state| state.sources).unwrap_or_default();
+        let mut host_ends = kernel.host_ends(sources).await?;
+        if !host_ends.iter().all(HostEnd::looks_whole) {
+            tokio::time::sleep(DEL_IN_PROGRESS).await;
+            host_ends = kernel.host_ends(sources).await?;
+        }
         Ok(KernelFacts {
             release,
             is_node: is_node_namespace(),
             state: kernel.node_state(true)?,
             rp_filter,
-            attachments: kernel.attachment_states().await?,
+            attachments: host_ends.iter().map(|end| end.state.clone()).collect(),
+            host_ends,
             has_nat: kernel.has_nat().map_err(|error| chain(&error)),
             has_source_filter: kernel.has_source_filter().map_err(|error| chain(&error)),
             filters: kernel.forward_filters(),
@@ -148,32 +163,22 @@ async fn agent(address: &str) -> AgentFacts {
     AgentFacts { runs: true, keeps, address, health: Some(health) }
 }
 
-/// etcd tells its time with each answer over HTTP (RFC 9110, 6.6.1, `Date`). Endpoints with TLS
-/// are not asked.
+/// By endpoint of etcd, how far its clock is ahead of this node's in seconds; nothing of one that
+/// does not tell.
 async fn clocks(location: &Fact<Location>) -> Vec<(String, Fact<i64>)> {
     let Ok(Location { configuration: DatastoreConfiguration::Etcd(etcd), .. }) = location else {
         return Vec::new();
     };
     let mut clocks = Vec::new();
     for endpoint in &etcd.endpoints {
-        let Some(address) = endpoint.strip_prefix("http://") else { continue };
-        let answer = within("its clock", get(address.trim_end_matches('/'), "/version")).await;
-        match answer.map(|answer| date(&answer)) {
-            Ok(Some(time)) => {
-                let ahead = time.as_second() - Timestamp::now().as_second();
-                clocks.push((endpoint.clone(), Ok(ahead)));
-            }
-            Ok(None) => {}
-            Err(why) => clocks.push((endpoint.clone(), Err(why))),
-        }
+        let asked = async { server_date(endpoint, etcd).await.map_err(|error| error.to_string()) };
+        let ahead = within("GET /version", asked).await.map(|date| {
+            let time = jiff::fmt::rfc2822::parse(&date?).ok()?.timestamp();
+            Some(time.as_second() - Timestamp::now().as_second())
+        });
+        clocks.extend(ahead.transpose().map(|ahead| (endpoint.clone(), ahead)));
     }
     clocks
-}
-
-fn date(answer: &str) -> Option<Timestamp> {
-    let mut headers = answer.lines().filter_map(|line| line.split_once(": "));
-    let (_, date) = headers.find(|(name, _)| name.eq_ignore_ascii_case("date"))?;
-    Some(jiff::fmt::rfc2822::parse(date.trim()).ok()?.timestamp())
 }
 
 /// The largest answer that is read, in bytes.

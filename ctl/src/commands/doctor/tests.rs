@@ -58,6 +58,7 @@ fn kernel() -> KernelFacts {
         state: NodeState { ipv4_forwarding: true, ..NodeState::default() },
         rp_filter: "0".to_owned(),
         attachments: vec![attachment],
+        host_ends: Vec::new(),
         has_nat: Ok(true),
         has_source_filter: Ok(true),
         filters: ForwardFilters::default(),
@@ -149,7 +150,7 @@ type Change = fn(&mut NodeFacts);
 /// Those that the end-to-end tests cannot plant.
 #[test]
 fn each_trouble_is_named_and_advised() {
-    let troubles: [(Change, [&str; 2]); 12] = [
+    let troubles: [(Change, [&str; 2]); 13] = [
         (
             |it| kernel_of(it).release = "4.19.0".to_owned(),
             ["kernel: Weir needs Linux 5.6", "boot"],
@@ -158,6 +159,19 @@ fn each_trouble_is_named_and_advised() {
         (
             |it| kernel_of(it).attachments[0].addresses.push("fd00::1".parse().unwrap()),
             ["net.ipv6.conf.all.forwarding = 0", "sysctl -w net.ipv6.conf.all.forwarding=1"],
+        ),
+        (
+            |it| {
+                let cluster = it.cluster.as_mut().unwrap();
+                let other =
+                    Peer { ipv4: Some("172.16.0.2/24".parse().unwrap()), ..Peer::default() };
+                cluster.nodes.insert("n2".to_owned(), other);
+                let block = "10.7.1.0/26".parse().unwrap();
+                cluster.blocks.insert(block, ["n2".to_owned()].into());
+                let pool = cluster.pools.get_mut("blue").unwrap();
+                pool.ipip_mode = EncapsulationMode::Always;
+            },
+            ["containers: a pool tunnels", "modprobe ipip"],
         ),
         (|it| it.nft = Err("not found".to_owned()), ["kernel: the program nft", "nftables"]),
         (|it| it.nft = Ok("nftables v0.9.3".to_owned()), ["older than 0.9.4", "nftables"]),
