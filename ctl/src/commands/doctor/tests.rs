@@ -314,6 +314,12 @@ fn the_exit_status_tells_trouble_from_what_was_not_seen() {
 #[test]
 fn a_diagnosis_is_shown() {
     let mut facts = healthy();
+    let kernel = kernel_of(&mut facts);
+    for number in 1..=7 {
+        let identity = AttachmentIdentity::new("pods", format!("c{number}"), "eth0").unwrap();
+        let attachment = AttachmentState { identity, mtu: 9000, ..kernel.attachments[0].clone() };
+        kernel.attachments.push(attachment);
+    }
     kernel_of(&mut facts).state.ipv4_forwarding = false;
     facts.store.answer = Ok(Duration::from_millis(250));
     facts.audit = Err("the audit: no answer within 3 s".to_owned());

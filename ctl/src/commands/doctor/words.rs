@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use super::judgement::{Diagnosis, Grade, Judgement};
 use crate::output::{Style, json};
 
+/// How many that are alike are shown in full.
+const MOST_ALIKE: usize = 5;
+
 /// For people: what is to be done first, and at the end how much that is.
 pub fn text(diagnosis: &Diagnosis, style: Style) -> String {
     let node = diagnosis.node.as_deref().unwrap_or("without a name");
@@ -15,9 +18,9 @@ pub fn text(diagnosis: &Diagnosis, style: Style) -> String {
         ("Notes", Grade::Note),
         ("Good", Grade::Good),
     ] {
-        let lines: String = diagnosis.of_grade(grade).map(lines).collect();
-        if !lines.is_empty() {
-            text.push_str(&format!("\n{}\n{lines}", style.title(title)));
+        let judgements: Vec<&Judgement> = diagnosis.of_grade(grade).collect();
+        if !judgements.is_empty() {
+            text.push_str(&format!("\n{}\n{}", style.title(title), list(&judgements)));
         }
     }
     text + "\n" + &summary(diagnosis) + "\n"
@@ -39,6 +42,24 @@ fn summary(diagnosis: &Diagnosis) -> String {
         (trouble, 0) => format!("Trouble: {trouble}."),
         (trouble, unseen) => format!("Trouble: {trouble}; {unseen} could not be looked at."),
     }
+}
+
+/// All of them; of those that one command ends, as many as fit a screen.
+fn list(judgements: &[&Judgement]) -> String {
+    let alike = judgements.chunk_by(|one, other| {
+        (one.subject, &one.advice) == (other.subject, &other.advice) && !one.advice.is_empty()
+    });
+    let shown = |alike: &[&Judgement]| {
+        let more = alike.len().saturating_sub(MOST_ALIKE);
+        let lines: String = alike.iter().take(MOST_ALIKE).map(|it| lines(it)).collect();
+        match alike.first() {
+            Some(first) if more > 0 => {
+                format!("{lines}- {}: {more} more like these\n", first.subject)
+            }
+            _ => lines,
+        }
+    };
+    alike.map(shown).collect()
 }
 
 fn lines(judgement: &Judgement) -> String {
