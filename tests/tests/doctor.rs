@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -265,14 +266,21 @@ fn each_trouble_of_a_node_is_found() {
             heal: "back",
             subject: "networks",
             words: &["1.3.0", "10-weir.conflist"],
-            advice: "",
+            advice: "use one of 0.1.0",
+        },
+        Trouble {
+            plant: "edit 's/\"type\":\"weir\"/\"etcd_endpoint\":\"http:\\/\\/10.0.0.1:2379\",&/'",
+            heal: "back",
+            subject: "networks",
+            words: &["etcd_endpoint", "10-weir.conflist"],
+            advice: "etcd_endpoints",
         },
         Trouble {
             plant: "edit 's/\"log_level\":\"info\"/\"log_level\":\"loud\"/'",
             heal: "back",
             subject: "networks",
             words: &["log_level", "loud"],
-            advice: "",
+            advice: "write error, warning, info or debug",
         },
         Trouble {
             plant: "edit 's/\"type\":\"weir\"/\"type\":\"wier\"/'",
@@ -373,7 +381,7 @@ fn each_trouble_of_a_node_is_found() {
             heal: "mv /run/weir.db /run/weir.db-wal /var/lib/weir",
             subject: "datastore",
             words: &["/var/lib/weir/weir.db"],
-            advice: "",
+            advice: "restore it from a copy",
         },
     ];
     World::embedded().meets(&troubles);
@@ -415,7 +423,7 @@ fn each_trouble_of_a_store_is_found() {
             plant: "etcdctl put /calico/resources/v3/projectcalico.org/ippools/bad '{\"x\":'",
             heal: "etcdctl del /calico/resources/v3/projectcalico.org/ippools/bad",
             subject: "cluster",
-            words: &["ippools/bad"],
+            words: &["ippools/bad", "look at it with the datastore's own client"],
             advice: "",
         },
     ];
@@ -512,14 +520,20 @@ fn leaked_addresses_are_found() {
 #[test]
 fn a_machine_without_anything_is_looked_at_too() {
     let cluster = Cluster::embedded();
-    let answer = cluster.node.output(
-        std::process::Command::new(binaries().join("weirctl")).args(["doctor", "-o", "json"]),
-        "",
-    );
+    let look = || {
+        let mut command = Command::new(binaries().join("weirctl"));
+        cluster.node.output(command.args(["doctor", "-o", "json"]), "")
+    };
+    let answer = look();
     let document: Value = serde_json::from_slice(&answer.stdout).unwrap();
     let nothing = ["nothing names a datastore", "/var/lib/weir/weir.db"];
     finds(&document, "no datastore", ("datastore", &nothing, "weirctl init"));
     finds(&document, "no network", ("networks", &["/etc/cni/net.d"], "10-weir.conflist"));
     assert_eq!(answer.status.code(), Some(1));
+    cluster.node.write("/etc/weir/weirctl.yaml", "etcdEndpoint: http://10.0.0.1:2379");
+    let document: Value = serde_json::from_slice(&look().stdout).unwrap();
+    let misspelt = ["etcdEndpoint", "/etc/weir/weirctl.yaml"];
+    finds(&document, "a misspelt key", ("datastore", &misspelt, "etcd_endpoints"));
+    cluster.node.run(&["rm", "/etc/weir/weirctl.yaml"]);
     assert!(cluster.weirctl(&["get", "ippool"]).stderr.contains("there is no datastore"));
 }

@@ -12,6 +12,7 @@ use weir_common::network::{
 };
 use weir_kernel::Occupied;
 
+use crate::kernel_modules::KernelModule;
 use crate::location::Location;
 use crate::same_cluster::SameCluster;
 
@@ -127,6 +128,8 @@ impl NameFacts {
 pub struct KernelFacts {
     /// Its release.
     pub release: String,
+    /// The modules that it certainly lacks.
+    pub missing_modules: Vec<&'static KernelModule>,
     /// Whether this is the node's network namespace, if that is known.
     pub is_node: Option<bool>,
     /// What it forwards.

@@ -52,7 +52,8 @@ impl Judgement {
         Self::new(subject, Grade::Note, value, what)
     }
 
-    /// By a message as Weir has them: what failed, then, behind the first semicolon, what to do.
+    /// By a message as Weir has them: what failed, then, behind the first semicolon or from
+    /// "write" on, what to do.
     pub fn told(
         subject: &'static str,
         grade: Grade,
@@ -60,7 +61,7 @@ impl Judgement {
         message: impl ToString,
     ) -> Self {
         let message = message.to_string();
-        let (what, advice) = message.split_once("; ").unwrap_or((&message, ""));
+        let (what, advice) = split(&message);
         Self::new(subject, grade, value, what).advise(advice)
     }
 
@@ -77,6 +78,20 @@ impl Judgement {
     fn new(subject: &'static str, grade: Grade, value: impl ToString, what: impl ToString) -> Self {
         let (what, value) = (what.to_string(), value.to_string());
         Self { subject, grade, what, value, advice: String::new() }
+    }
+}
+
+/// A message's two parts. What is in brackets belongs to the first.
+fn split(message: &str) -> (&str, &str) {
+    let count = |text: &str, bracket: char| text.matches(bracket).count();
+    let is_outside =
+        |&(at, _): &(usize, &str)| count(&message[..at], '(') == count(&message[..at], ')');
+    if let Some((at, separator)) = message.match_indices("; ").find(is_outside) {
+        return (&message[..at], &message[at + separator.len()..]);
+    }
+    match message.find(": write ") {
+        Some(at) => (&message[..at], &message[at + ": ".len()..]),
+        None => (message, ""),
     }
 }
 
@@ -102,6 +117,24 @@ impl Diagnosis {
             (0, 0) => 0,
             (0, _) => 2,
             _ => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_what_and_what_to_do() {
+        for (message, what, advice) in [
+            ("it failed", "it failed", ""),
+            ("it failed; run a; then b", "it failed", "run a; then b"),
+            ("it failed (x; y); run a", "it failed (x; y)", "run a"),
+            ("mtu \"x\" is wrong: write a number", "mtu \"x\" is wrong", "write a number"),
+            ("it failed: write a (b; c)", "it failed", "write a (b; c)"),
+        ] {
+            assert_eq!(split(message), (what, advice));
         }
     }
 }

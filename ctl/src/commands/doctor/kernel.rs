@@ -3,15 +3,14 @@
 use weir_common::cni::{Arguments, skeleton};
 use weir_common::link::SourceCheck;
 use weir_common::network::{Families, HealthProblem, not_forwarding};
+use weir_common::resources::EncapsulationMode;
 
 use super::facts::{KernelFacts, NodeFacts};
 use super::judgement::{Grade, Judgement};
+use crate::kernel_modules::{KernelModule, OLDEST_KERNEL, is_new_enough};
 use crate::network::plugins;
 
 const SUBJECT: &str = "kernel";
-
-/// The oldest release with all that Weir asks of it (README, "Install").
-const OLDEST: (u32, u32) = (5, 6);
 
 pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
     let mut judgements = nft(facts).into_iter().collect::<Vec<_>>();
@@ -29,20 +28,44 @@ pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
         );
     }
     judgements.push(release(&kernel.release));
+    judgements.extend(modules(facts, kernel));
     judgements.extend(forwarding(facts, kernel));
     judgements.extend(rp_filter(facts, kernel));
     judgements
 }
 
 fn release(release: &str) -> Judgement {
-    let mut numbers = release.split(['.', '-', '+']).map(|it| it.parse::<u32>());
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) if (major, minor) < OLDEST => {
-            let what = format!("Weir needs Linux {}.{} or newer", OLDEST.0, OLDEST.1);
-            Judgement::trouble(SUBJECT, release, what).advise("boot a newer kernel")
-        }
-        _ => Judgement::good(SUBJECT, release, "the release is new enough"),
+    if is_new_enough(release) {
+        return Judgement::good(SUBJECT, release, "the release is new enough");
     }
+    let what = format!("Weir needs Linux {}.{} or newer", OLDEST_KERNEL.0, OLDEST_KERNEL.1);
+    Judgement::trouble(SUBJECT, release, what).advise("boot a newer kernel")
+}
+
+/// The modules that the kernel certainly lacks, where what is configured needs them.
+fn modules(facts: &NodeFacts, kernel: &KernelFacts) -> Vec<Judgement> {
+    let checked = configurations(facts).any(|it| it.source_check == SourceCheck::Strict);
+    let pools = || facts.cluster.iter().flat_map(|it| it.pools.values());
+    let nat = pools().any(|pool| pool.nat_outgoing);
+    let is_needed = |name: &str| match name {
+        "nf_tables" => checked || nat,
+        "nft_fib_inet" => checked,
+        "nft_chain_nat" | "nft_ct" | "nft_masq" => nat,
+        "ipip" => pools().any(|pool| pool.ipip_mode != EncapsulationMode::Never),
+        "nf_conntrack_netlink" => false,
+        _ => true,
+    };
+    let needed = kernel.missing_modules.iter().filter(|module| is_needed(module.name));
+    let judgement = |module: &&KernelModule| {
+        let uses = module.only_for.unwrap_or("containers' links");
+        let what = format!("the kernel lacks a module for {uses}");
+        Judgement::trouble(SUBJECT, module.name, what).advise(format!(
+            "install the package with all modules of this kernel, then: modprobe {}; or do without \
+             {uses}",
+            module.name
+        ))
+    };
+    needed.map(judgement).collect()
 }
 
 /// ADD switches forwarding on, so that it is missed only beside containers.

@@ -30,6 +30,7 @@ use super::limit::within;
 use super::probe;
 use crate::LocalHost;
 use crate::commands::repair::Scan;
+use crate::kernel_modules::{KERNEL_MODULES, KernelModule, ModuleFacts, ModuleState};
 use crate::location::{self, Location};
 use crate::network::{Network, datastore_of, plugins};
 use crate::output::Style;
@@ -119,6 +120,9 @@ async fn kernel() -> Fact<KernelFacts> {
     };
     let release = parameter("kernel/osrelease");
     let rp_filter = parameter("net/ipv4/conf/all/rp_filter");
+    let modules = ModuleFacts::read(&release, None, |path| std::fs::read_to_string(path).ok());
+    let is_missing = |module: &&KernelModule| modules.state(module) == ModuleState::Missing;
+    let missing_modules = KERNEL_MODULES.iter().filter(is_missing).collect();
     let read = async {
         let kernel = Kernel::open()?;
         let state = read_state(Path::new(STATE_FILE));
@@ -130,6 +134,7 @@ async fn kernel() -> Fact<KernelFacts> {
         }
         Ok(KernelFacts {
             release,
+            missing_modules,
             is_node: is_node_namespace(),
             state: kernel.node_state(true)?,
             rp_filter,

@@ -17,6 +17,7 @@ use super::facts::{
 };
 use super::judgement::{Diagnosis, Grade};
 use super::{judge, words};
+use crate::kernel_modules::KERNEL_MODULES;
 use crate::location::{Location, Source};
 use crate::output::Style;
 use crate::tests::golden;
@@ -54,6 +55,7 @@ fn kernel() -> KernelFacts {
     };
     KernelFacts {
         release: "6.1.0-13-amd64".to_owned(),
+        missing_modules: Vec::new(),
         is_node: Some(true),
         state: NodeState { ipv4_forwarding: true, ..NodeState::default() },
         rp_filter: "0".to_owned(),
@@ -150,10 +152,14 @@ type Change = fn(&mut NodeFacts);
 /// Those that the end-to-end tests cannot plant.
 #[test]
 fn each_trouble_is_named_and_advised() {
-    let troubles: [(Change, [&str; 2]); 13] = [
+    let troubles: [(Change, [&str; 2]); 14] = [
         (
             |it| kernel_of(it).release = "4.19.0".to_owned(),
             ["kernel: Weir needs Linux 5.6", "boot"],
+        ),
+        (
+            |it| kernel_of(it).missing_modules = KERNEL_MODULES.iter().collect(),
+            ["kernel: the kernel lacks a module for NAT (natOutgoing) (nft_masq)", "modprobe veth"],
         ),
         (|it| kernel_of(it).is_node = Some(false), ["kernel: this network namespace", "nsenter"]),
         (
@@ -263,7 +269,11 @@ fn what_may_be_right_is_noted() {
 /// Multus calls other networks, and Weir's own routes overlap its pools.
 #[test]
 fn what_is_as_it_should_be_is_not_told() {
-    let fine: [Change; 4] = [
+    let fine: [Change; 5] = [
+        (|it| {
+            let tunnels = KERNEL_MODULES.iter().filter(|it| it.name == "ipip");
+            kernel_of(it).missing_modules = tunnels.collect();
+        }),
         (|it| {
             let multus = r#"{"name": "m", "cniVersion": "1.0.0", "type": "multus"}"#;
             it.networks.files.push(("/etc/cni/net.d/00-multus.conf".into(), multus.to_owned()));
