@@ -120,10 +120,13 @@ async fn kernel() -> Fact<KernelFacts> {
     };
     let release = parameter("kernel/osrelease");
     let rp_filter = parameter("net/ipv4/conf/all/rp_filter");
-    let modules = ModuleFacts::read(&release, None, |path| std::fs::read_to_string(path).ok());
+    // Reading the kernel's symbols takes longer than all else together.
+    let is_short = |path: &&str| *path != "/proc/kallsyms";
+    let read = |path: &str| std::fs::read_to_string(Some(path).filter(is_short)?).ok();
+    let modules = ModuleFacts::read(&release, None, read);
     let is_missing = |module: &&KernelModule| modules.state(module) == ModuleState::Missing;
     let missing_modules = KERNEL_MODULES.iter().filter(is_missing).collect();
-    let read = async {
+    let reading = async {
         let kernel = Kernel::open()?;
         let state = read_state(Path::new(STATE_FILE));
         let sources = state.map(|state| state.sources).unwrap_or_default();
@@ -150,7 +153,7 @@ async fn kernel() -> Fact<KernelFacts> {
             uplink_mtu: kernel.uplink_mtu().await?,
         })
     };
-    read.await.map_err(|error: weir_kernel::Error| chain(&error))
+    reading.await.map_err(|error: weir_kernel::Error| chain(&error))
 }
 
 async fn agent(address: &str) -> AgentFacts {
