@@ -323,6 +323,20 @@ async fn a_limit_of_blocks_is_said() {
 }
 
 #[tokio::test]
+async fn that_no_block_may_be_claimed_is_said() {
+    let store = store_with_pool();
+    put(&store, keys::IPAM_CONFIG.to_owned(), json!({"strict_affinity": true}));
+    let error = assign(&store, &request("n1", "a", V4)).await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "no IPv4 address is left for node n1 in the blocks that it may use of blue (10.0.0.0/24); \
+         it may claim no other block because autoAllocateBlocks is off, turn it on: weirctl patch \
+         ipamconfig default -p 'spec: {autoAllocateBlocks: true}'; see: weirctl ipam show \
+         --show-blocks"
+    );
+}
+
+#[tokio::test]
 async fn strict_affinity_forbids_borrowing() {
     let store = Memory::new();
     pool(&store, "blue", "10.0.0.0/30", json!({"blockSize": 30}));

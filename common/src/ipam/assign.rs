@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::assignee::Assignee;
 use super::block::{ATTRIBUTE_NODE, Attribute, Block, block_of};
-use super::error::Error;
+use super::error::{ClaimBarrier, Error};
 use super::family::Family;
 use super::knowledge::{Blocks, Stored, View};
 use super::pending_changes::{BlockState, PendingChanges};
@@ -146,9 +146,11 @@ impl<'a> Search<'a> {
         if let Some(placement) = self.try_held(&pools)? {
             return Ok(placement);
         }
-        let limit = self.block_limit(family);
-        if view.config.auto_allocate_blocks
-            && limit.is_none()
+        let barrier = match view.config.auto_allocate_blocks {
+            true => self.block_limit(family),
+            false => Some(ClaimBarrier::Off),
+        };
+        if barrier.is_none()
             && let Some(placement) = self.try_claim(&pools)?
         {
             return Ok(placement);
@@ -159,18 +161,18 @@ impl<'a> Search<'a> {
             return Ok(placement);
         }
         let node = self.assignee.host.clone();
-        let claimed = view.config.auto_allocate_blocks && limit.is_none();
+        let claimed = barrier.is_none();
         let unavailable =
             UnavailableAddresses::find(&node, (view, self.blocks), &pools, claimed).into();
-        Err(Error::Exhausted { family, node, pools: described(pools), limit, unavailable })
+        Err(Error::Exhausted { family, node, pools: described(pools), barrier, unavailable })
     }
 
     /// The limit of blocks for a host, if this one has reached it.
-    fn block_limit(&self, family: Family) -> Option<u32> {
+    fn block_limit(&self, family: Family) -> Option<ClaimBarrier> {
         let limit = self.view.config.max_blocks_per_host;
         let of_family = |cidr: &&IpNet| Family::of(cidr.addr()) == family;
         let held = self.view.affinities.keys().filter(of_family).count();
-        (limit > 0 && held >= limit as usize).then_some(limit)
+        (limit > 0 && held >= limit as usize).then_some(ClaimBarrier::Limit(limit))
     }
 
     /// A free address in a block the host holds.
@@ -278,10 +280,10 @@ impl<'a> Search<'a> {
     fn check_limit(&self, family: Family, pool: &'a Stored<IpPool>) -> Result<(), Error> {
         match self.block_limit(family) {
             None => Ok(()),
-            limit => {
+            barrier => {
                 let (node, pools) = (self.assignee.host.clone(), described([pool]));
                 let unavailable = Box::default();
-                Err(Error::Exhausted { family, node, pools, limit, unavailable })
+                Err(Error::Exhausted { family, node, pools, barrier, unavailable })
             }
         }
     }

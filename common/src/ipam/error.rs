@@ -1,5 +1,6 @@
 //! Why an address is not assigned or released.
 
+use std::fmt::{Display, Formatter};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -109,13 +110,13 @@ pub enum Error {
         /// What it has.
         holds: Vec<IpAddr>,
     },
-    /// No address is left.
+    /// No address is left that the node may have.
     #[error(
-        "no {family} address is left for node {node} in {}{}{unavailable}; see: weirctl ipam show --show-blocks",
+        "no {family} address is left for node {node} in {}{}{}{unavailable}; see: weirctl ipam show --show-blocks",
+        // What was not looked at may have some.
+        if barrier.is_some() { "the blocks that it may use of " } else { "" },
         listed(pools.iter().cloned()),
-        limit.map_or(String::new(), |limit| format!(
-            " (the node holds {limit} blocks, the most that maxBlocksPerHost allows)"
-        ))
+        barrier.map(|barrier| barrier.to_string()).unwrap_or_default()
     )]
     Exhausted {
         /// The family asked for.
@@ -124,8 +125,8 @@ pub enum Error {
         node: String,
         /// The pools that were tried.
         pools: Vec<String>,
-        /// The limit of blocks, if it is what stopped the search.
-        limit: Option<u32>,
+        /// What kept the node from claiming another block, if that stopped the search.
+        barrier: Option<ClaimBarrier>,
         /// What is free, but not for this node.
         unavailable: Box<UnavailableAddresses>,
     },
@@ -155,6 +156,30 @@ impl Error {
     /// Whether pools are missing, which may be because another datastore was meant.
     pub fn lacks_pools(&self) -> bool {
         matches!(self, Self::NoPool(_) | Self::UnknownPool { .. })
+    }
+}
+
+/// What keeps a node from claiming another block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimBarrier {
+    /// `autoAllocateBlocks` is off.
+    Off,
+    /// It holds as many as `maxBlocksPerHost` allows.
+    Limit(u32),
+}
+
+impl Display for ClaimBarrier {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Off => formatter.write_str(
+                "; it may claim no other block because autoAllocateBlocks is off, turn it on: \
+                 weirctl patch ipamconfig default -p 'spec: {autoAllocateBlocks: true}'",
+            ),
+            Self::Limit(limit) => write!(
+                formatter,
+                " (the node holds {limit} blocks, the most that maxBlocksPerHost allows)"
+            ),
+        }
     }
 }
 

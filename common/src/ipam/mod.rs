@@ -50,7 +50,7 @@ pub use block::{
     block_of, host_bits, nth_address,
 };
 pub use cluster_guid::{cluster_guid, cluster_information, ensure_cluster_guid, set_ready};
-pub use error::Error;
+pub use error::{ClaimBarrier, Error};
 pub use family::Family;
 pub use handle::Handle;
 pub use hints::Hints;

@@ -13,7 +13,8 @@ pub(super) struct Field {
     pub(super) name: &'static str,
     /// What is inside.
     pub(super) shape: Shape,
-    /// Whether Calico writes it even when it is empty.
+    /// Whether Calico writes it even when it is empty: always, or where its absence means
+    /// something else than false or 0.
     kept_when_empty: bool,
 }
 
@@ -173,7 +174,7 @@ const NODE: &[Field] = &[
             object(
                 "bgp",
                 &[
-                    field("asNumber", Shape::NumberOrText),
+                    kept(field("asNumber", Shape::NumberOrText)),
                     text("ipv4Address"),
                     text("ipv6Address"),
                     text("ipv4IPIPTunnelAddr"),
@@ -201,7 +202,11 @@ const IPAM_CONFIG: &[Field] = &[
     kept_object("metadata", METADATA),
     kept_object(
         "spec",
-        &[kept(flag("strictAffinity")), integer("maxBlocksPerHost"), flag("autoAllocateBlocks")],
+        &[
+            kept(flag("strictAffinity")),
+            integer("maxBlocksPerHost"),
+            kept(flag("autoAllocateBlocks")),
+        ],
     ),
 ];
 

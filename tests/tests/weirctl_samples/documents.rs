@@ -16,6 +16,18 @@ macro_rules! pool {
     };
 }
 
+/// The IPAM configuration's document with this spec.
+macro_rules! ipam_config {
+    ($spec:literal) => {
+        concat!(
+            "{apiVersion: projectcalico.org/v3, kind: IPAMConfiguration, \
+             metadata: {name: default}, spec: {",
+            $spec,
+            "}}"
+        )
+    };
+}
+
 pub const SESSIONS: &[Session] = &[
     Session {
         name: "numbers become text where text belongs",
@@ -26,6 +38,40 @@ pub const SESSIONS: &[Session] = &[
             done("get ippool 123", "", &["123    10.9.0.0/16"]),
             done("patch ippool blue -p '{\"metadata\":{\"labels\":{\"a\":1}}}'", "", &[]),
             done("get ippool blue -o json", "", &["\"a\": \"1\""]),
+        ],
+    },
+    Session {
+        name: "an explicit false or 0 stays",
+        steps: &[
+            done(
+                "apply -f -",
+                ipam_config!("strictAffinity: true, autoAllocateBlocks: false"),
+                &[],
+            ),
+            done("get ipamconfig default -o json", "", &["\"autoAllocateBlocks\": false"]),
+            done("patch ipamconfig default -p 'spec: {maxBlocksPerHost: 3}'", "", &[]),
+            done("ipam show --show-configuration -o json", "", &["Blocks\": false", "Host\": 3"]),
+            refused("ipam configure --strictaffinity=false", "", &["Cannot disable"]),
+            done("ipam configure --max-blocks-per-host=0", "", &[]),
+            done("ipam show --show-configuration -o json", "", &["Blocks\": false", "Host\": 0"]),
+            refused(
+                "ipam explain --node n1",
+                "",
+                &["autoAllocateBlocks is off, turn it on: weirctl patch ipamconfig default"],
+            ),
+            done("patch ipamconfig default -p 'spec: {autoAllocateBlocks: true}'", "", &[]),
+            done("ipam explain --node n1", "", &["10.7.0."]),
+            done("delete ipamconfig default", "", &[]),
+            done("create -f -", ipam_config!("strictAffinity: true, autoAllocateBlocks: no"), &[]),
+            done(
+                "replace -f -",
+                ipam_config!("strictAffinity: true, autoAllocateBlocks: off"),
+                &[],
+            ),
+            done("ipam show --show-configuration -o json", "", &["\"autoAllocateBlocks\": false"]),
+            done("apply -f -", node!("metadata: {name: n1}, spec: {bgp: {asNumber: 0}}"), &[]),
+            done("label node n1 a=b", "", &[]),
+            done("get node n1 -o json", "", &["\"asNumber\": 0"]),
         ],
     },
     Session {

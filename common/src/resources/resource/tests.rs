@@ -1,6 +1,7 @@
 use super::*;
 use crate::datastore::Revision;
-use crate::resources::document;
+use crate::resources::schema::Shape;
+use crate::resources::{Patch, PatchType, document};
 
 fn birth() -> Birth {
     Birth { uid: "u".into(), timestamp: "2026-01-02T03:04:05Z".into() }
@@ -60,6 +61,92 @@ fn an_ipam_configuration_is_stored_in_its_own_form() {
         "{apiVersion: projectcalico.org/v3, kind: IPAMConfig, metadata: {name: other}, spec: {}}",
     );
     assert!(other.check().unwrap_err().to_string().contains("Metadata.Name = 'other'"));
+}
+
+/// Paths of the fields that can be false or 0, with that value.
+fn zeros(fields: &[schema::Field], path: &str) -> Vec<(String, Value)> {
+    let zeros = fields.iter().flat_map(|field| {
+        let path = format!("{path}/{}", field.name);
+        match field.shape {
+            Shape::Flag => vec![(path, json!(false))],
+            Shape::Integer | Shape::NumberOrText => vec![(path, json!(0))],
+            Shape::Object(fields) => zeros(fields, &path),
+            Shape::List(fields) => zeros(fields, &format!("{path}/0")),
+            _ => vec![],
+        }
+    });
+    zeros.collect()
+}
+
+/// The value with `inner` at the path, in new objects and lists.
+fn with(mut value: Value, path: &[&str], inner: &Value) -> Value {
+    match path {
+        [] => inner.clone(),
+        ["0", rest @ ..] => json!([with(Value::Null, rest, inner)]),
+        [name, rest @ ..] => {
+            value[*name] = with(value[*name].take(), rest, inner);
+            value
+        }
+    }
+}
+
+/// Created, read, changed elsewhere by a patch, and replaced by what was read.
+#[test]
+fn an_explicit_false_or_zero_stays_what_it_is() {
+    // Where absence means something else than false or 0: in Calico's structures pointers, or
+    // written always.
+    const KEPT: [&str; 5] = [
+        "/spec/autoAllocateBlocks",
+        "/spec/bgp/asNumber",
+        "/metadata/deletionGracePeriodSeconds",
+        "/metadata/ownerReferences/0/controller",
+        "/metadata/ownerReferences/0/blockOwnerDeletion",
+    ];
+    let mut kept = Vec::new();
+    for kind in Kind::ALL {
+        for (path, zero) in zeros(schema::fields(kind), "") {
+            let base = json!({"kind": kind.name(), "apiVersion": API_VERSION,
+            "metadata": {"name": "default"}, "spec": match kind {
+                Kind::IpPool => json!({"cidr": "10.1.0.0/16"}),
+                Kind::IpamConfig => json!({"strictAffinity": true}),
+                Kind::IpReservation | Kind::Node => json!({}),
+            }});
+            let document = with(base, &path.split('/').skip(1).collect::<Vec<_>>(), &zero);
+            let stores_no_metadata = kind == Kind::IpamConfig && !path.starts_with("/spec");
+            // The default, in Calico as well; only the datastore decides on the other ones.
+            if stores_no_metadata || path == "/spec/blockSize" || path.starts_with("/status") {
+                continue;
+            }
+            let written = Resource::new(kind, document.as_object().unwrap().clone());
+            let read = |resource: &Resource, before: Option<&[u8]>| {
+                let stored = resource.to_stored(before).unwrap();
+                let read = Resource::from_stored(kind, &stored).unwrap();
+                (read.read_at(Revision(7)), stored)
+            };
+            let (created, stored) = read(&written.clone().created(birth()), None);
+            let other = match kind {
+                Kind::IpamConfig => r#"{"spec":{"maxBlocksPerHost":0}}"#,
+                _ => r#"{"metadata":{"labels":{"a":"b"}}}"#,
+            };
+            let patch = Patch::parse(other, PatchType::Merge).unwrap();
+            let patched = patch.apply(&created).unwrap().replacing(&created);
+            let (patched, _) = read(&patched, Some(&stored));
+            let (replaced, _) = read(&written.replacing(&created), Some(&stored));
+            for (how, resource) in
+                [("created", created), ("patched", patched), ("replaced", replaced)]
+            {
+                let value = Value::Object(resource.object);
+                match value.pointer(&path) {
+                    Some(found) => assert_eq!(*found, zero, "{kind} {path}, {how}: {value}"),
+                    None => {
+                        assert!(!KEPT.contains(&path.as_str()), "{kind} {path}, {how}: {value}");
+                    }
+                }
+            }
+            kept.extend(KEPT.contains(&path.as_str()).then_some(path));
+        }
+    }
+    assert!(KEPT.iter().all(|path| kept.iter().any(|it| it == path)), "{kept:?}");
 }
 
 #[test]
