@@ -23,7 +23,7 @@ pub struct Resource {
     /// The whole document, unknown fields included.
     pub object: Map<String, Value>,
     /// Whether it was written in a form that knows it by its CIDR instead of
-    /// its name (v1 pools).
+    /// its name, and that cannot say all that a pool has (v1 pools).
     pub known_by_cidr: bool,
     /// What of an older form could not be turned into the present one.
     pub unconverted: Vec<FieldError>,
@@ -131,6 +131,21 @@ impl Resource {
         self.finish()
     }
 
+    /// The resource with all of `old` that the form in which it was written cannot say: of a v1
+    /// pool labels, block size, selectors and so on.
+    #[must_use]
+    pub fn completed_by(&self, old: &Self) -> Self {
+        let mut complete = self.clone();
+        if self.known_by_cidr {
+            for part in ["metadata", "spec"] {
+                let mut object = old.object_in(part);
+                object.extend(self.object_in(part));
+                complete.object.insert(part.into(), Value::Object(object));
+            }
+        }
+        complete
+    }
+
     /// The resource as it replaces `old`: with defaults, and with all that
     /// only the datastore decides taken over, unknown fields included.
     #[must_use]
@@ -144,13 +159,10 @@ impl Resource {
             };
         }
         metadata.shift_remove("resourceVersion");
-        let mut spec = self.object_in("spec");
-        let known = schema::unknown_of(&old.object_in("spec"), self.kind, "spec");
-        spec.extend(known);
-        let rest = schema::unknown_of(&old.object, self.kind, "");
-        self.object.extend(rest);
+        let spec = self.object_in("spec");
         self.object.insert("metadata".into(), Value::Object(metadata));
         self.object.insert("spec".into(), Value::Object(spec));
+        schema::keep_unknown(&mut self.object, &old.object, schema::fields(self.kind));
         if let Some(status) = old.object.get("status") {
             self.object.insert("status".into(), status.clone());
         }

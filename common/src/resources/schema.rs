@@ -287,21 +287,25 @@ pub(super) fn find_added(
     })
 }
 
-/// The fields of `object` that are not in the table for that place: the whole
-/// document, or the object in its field `place`.
-pub(super) fn unknown_of(
-    object: &Map<String, Value>,
-    kind: Kind,
-    place: &str,
-) -> Vec<(String, Value)> {
-    let document = fields(kind);
-    let known = match document.iter().find(|field| field.name == place).map(|field| &field.shape) {
-        Some(Shape::Object(fields)) => fields,
-        _ => document,
-    };
-    let is_known = |name: &str| known.iter().any(|field| field.name == name);
-    let unknown = object.iter().filter(|(name, _)| !is_known(name));
-    unknown.map(|(name, value)| (name.clone(), value.clone())).collect()
+/// Takes over from `old` the fields that are not among `fields`, in every object that both have.
+pub(super) fn keep_unknown(
+    new: &mut Map<String, Value>,
+    old: &Map<String, Value>,
+    fields: &[Field],
+) {
+    for (name, value) in old {
+        match fields.iter().find(|field| field.name == name).map(|field| &field.shape) {
+            None => {
+                new.entry(name.clone()).or_insert_with(|| value.clone());
+            }
+            Some(Shape::Object(fields)) => {
+                if let (Some(Value::Object(new)), Value::Object(old)) = (new.get_mut(name), value) {
+                    keep_unknown(new, old, fields);
+                }
+            }
+            Some(_) => {}
+        }
+    }
 }
 
 /// The object with its fields in Calico's order and without those that Calico

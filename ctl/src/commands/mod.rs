@@ -39,6 +39,7 @@ mod write;
 pub use dry_run::is_dry_run;
 
 use clap::CommandFactory;
+use ipnet::IpNet;
 use weir_common::resources::{Kind, Resource};
 
 use crate::cli::{Cli, CtlCommand, DatastoreCommand, IpamCommand, NodeCommand};
@@ -186,8 +187,10 @@ async fn resolve(session: &Session<'_>, resource: Resource) -> Result<Resource, 
     if !resource.known_by_cidr {
         return Ok(resource);
     }
-    let Ok(pool) = resource.pool() else { return Ok(resource) };
-    let name = store::find_pool_by_cidr(session.datastore, pool.cidr).await?;
+    // By itself it may break a rule that it keeps with what the stored pool has.
+    let cidr = resource.spec("cidr").and_then(|cidr| cidr.as_str()?.parse::<IpNet>().ok());
+    let Some(cidr) = cidr else { return Ok(resource) };
+    let name = store::find_pool_by_cidr(session.datastore, cidr.trunc()).await?;
     Ok(match name {
         Some(name) => resource.renamed(&name),
         None => resource,
@@ -200,7 +203,7 @@ async fn resolve_name(
     kind: Kind,
     argument: &str,
 ) -> Result<String, StoreError> {
-    let cidr = (kind == Kind::IpPool).then(|| argument.parse::<ipnet::IpNet>().ok()).flatten();
+    let cidr = (kind == Kind::IpPool).then(|| argument.parse::<IpNet>().ok()).flatten();
     let found = match cidr {
         Some(cidr) => store::find_pool_by_cidr(session.datastore, cidr.trunc()).await?,
         None => None,

@@ -19,9 +19,8 @@ use super::{create, read};
 /// [`StoreError::Locked`]; [`StoreError::Contended`];
 /// [`StoreError::Datastore`].
 pub async fn replace(datastore: &dyn Datastore, resource: &Resource) -> Result<(), StoreError> {
-    resource.check()?;
-    let same = |_: &Resource| Ok((resource.clone(), ()));
-    modify(datastore, resource.kind, resource.name(), same).await
+    let new = |old: &Resource| Ok((resource.completed_by(old), ()));
+    modify(datastore, resource.kind, resource.name(), new).await
 }
 
 /// Replaces a resource that is there, or creates it.

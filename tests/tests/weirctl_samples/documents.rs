@@ -28,6 +28,14 @@ macro_rules! ipam_config {
     };
 }
 
+/// What of a pool stays under a v1 document, in JSON; NAT and the flag `disabled` are said there.
+const P_OF_V1: &[&str] = &[
+    "\"labels\": {\n      \"a\": \"b\"\n    },\n    \"annotations\": {\n      \"c\": \"d\"",
+    "\"vxlanMode\": \"CrossSubnet\",\n    \"ipipMode\": \"Never\",\n    \"disableBGPExport\": true,\n    \
+     \"blockSize\": 30,\n    \"nodeSelector\": \"has(x)\",\n    \"namespaceSelector\": \"has(y)\"",
+    "[\n      \"Workload\"\n    ],\n    \"assignmentMode\": \"Manual\"",
+];
+
 pub const SESSIONS: &[Session] = &[
     Session {
         name: "numbers become text where text belongs",
@@ -72,6 +80,54 @@ pub const SESSIONS: &[Session] = &[
             done("apply -f -", node!("metadata: {name: n1}, spec: {bgp: {asNumber: 0}}"), &[]),
             done("label node n1 a=b", "", &[]),
             done("get node n1 -o json", "", &["\"asNumber\": 0"]),
+        ],
+    },
+    Session {
+        name: "what a v1 document cannot say stays",
+        steps: &[
+            done(
+                "create -f -",
+                pool!(
+                    "metadata: {name: p, labels: {a: b}, annotations: {c: d}}, spec: {cidr: \
+                     10.9.0.0/28, blockSize: 30, nodeSelector: has(x), namespaceSelector: has(y), \
+                     assignmentMode: Manual, disableBGPExport: true, allowedUses: [Workload], \
+                     vxlanMode: CrossSubnet, natOutgoing: true, disabled: true}"
+                ),
+                &[],
+            ),
+            done(
+                "apply -f -",
+                "{apiVersion: v1, kind: ipPool, metadata: {cidr: 10.9.0.0/28}}",
+                &["Successfully applied 1 'IPPool'"],
+            ),
+            done("get ippool p -o json", "", P_OF_V1),
+            done(
+                "replace -f -",
+                "{apiVersion: v1, kind: ipPool, metadata: {cidr: 10.9.0.0/28}}",
+                &["Successfully replaced 1 'IPPool'"],
+            ),
+            done("get ippool p -o json", "", P_OF_V1),
+            refused(
+                "apply -f -",
+                "{apiVersion: v1, kind: ipPool, metadata: {cidr: 10.9.0.0/28}, \
+                 spec: {ipip: {enabled: true}}}",
+                &["Cannot enable both VXLAN and IPIP", "set vxlanMode or ipipMode to Never"],
+            ),
+            refused(
+                "apply -f -",
+                "{apiVersion: v1, kind: ipPool, metadata: {cidr: 10.9.0.1/28}}",
+                &["IPPool CIDR is not strictly masked"],
+            ),
+            refused(
+                "apply -f -",
+                "{apiVersion: v1, kind: ipPool, metadata: {cidr: 10.9.1.0/28}}",
+                &["IP pool size is too small"],
+            ),
+            done(
+                "delete -f -",
+                "{apiVersion: v1, kind: ipPool, metadata: {cidr: 10.9.0.0/28}}",
+                &[],
+            ),
         ],
     },
     Session {

@@ -43,6 +43,21 @@ fn a_replaced_pool_keeps_its_birth_and_what_weir_does_not_know() {
 }
 
 #[test]
+fn a_replaced_node_keeps_what_weir_does_not_know_inside_of_what_it_has() {
+    let old = br#"{"metadata":{"name":"n1"},"spec":{"bgp":{"asNumber":1,"later":2},"wireguard":{"later":3}}}"#;
+    let old = Resource::from_stored(Kind::Node, old).unwrap();
+    let new = written(
+        "{apiVersion: projectcalico.org/v3, kind: Node, metadata: {name: n1}, \
+         spec: {bgp: {ipv4Address: 10.0.0.1/24}}}",
+    );
+    assert_eq!(
+        Value::Object(new.replacing(&old).object)["spec"],
+        json!({"bgp": {"ipv4Address": "10.0.0.1/24", "later": 2}}),
+        "wireguard is taken out"
+    );
+}
+
+#[test]
 fn an_ipam_configuration_is_stored_in_its_own_form() {
     let config = written(
         "{apiVersion: projectcalico.org/v3, kind: IPAMConfiguration, metadata: {name: default}, \
