@@ -28,8 +28,12 @@ mod nearest;
 pub mod network;
 pub mod node;
 mod null;
+mod printable;
 pub mod resources;
 mod strict;
 
 pub use error_chain::error_chain;
 pub use nearest::nearest;
+pub use printable::{
+    PrintableWriter, is_unprintable, printable, printable_json, printable_lines, shell_word,
+};

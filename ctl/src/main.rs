@@ -25,6 +25,7 @@ use weir_common::cni::NodeName;
 use weir_common::datastore::{Datastore, keys};
 use weir_common::ipam::{LocalNetwork, MachineId};
 use weir_common::network::{ActualState, ForwardFilters, PolicyRule, Underlay};
+use weir_common::printable_lines;
 use weir_common::resources::Birth;
 use weir_datastore::missing_file;
 use weir_ipam::{HostEndRepair, HostEnds};
@@ -135,7 +136,7 @@ impl HostEnvironment for LocalHost {
 
     fn warn(&self, message: &str) {
         // There is nobody left to tell when this cannot be written.
-        let _ = writeln!(std::io::stderr(), "{message}");
+        let _ = writeln!(std::io::stderr(), "{}", printable_lines(message));
     }
 
     fn width(&self) -> usize {

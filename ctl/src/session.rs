@@ -11,6 +11,7 @@ use weir_common::cni::NodeName;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::{LocalNetwork, MachineId, ensure_cluster_guid};
 use weir_common::network::{ActualState, ForwardFilters, PolicyRule, Underlay};
+use weir_common::printable_lines;
 use weir_common::resources::Birth;
 use weir_ipam::HostEndRepair;
 use weir_process::Lock;
@@ -186,9 +187,9 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with nothing to show for it.
+    /// A failure with nothing to show for it. What is not printable in its lines is escaped.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { output: String::new(), message: message.into() }
+        Self { output: String::new(), message: printable_lines(&message.into()) }
     }
 
     /// A failure caused by this error, with all its causes.

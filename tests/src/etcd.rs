@@ -197,7 +197,9 @@ impl Etcd {
         let puts: Vec<String> = entries
             .iter()
             // etcdctl reads Go's quoted strings, of which JSON's are a part.
-            .map(|(key, value)| format!("put {key} {}\n", Value::from(value.as_str())))
+            .map(|(key, value)| {
+                format!("put {} {}\n", Value::from(key.as_str()), Value::from(value.as_str()))
+            })
             .collect();
         for batch in puts.chunks(OPERATIONS_LIMIT) {
             // No comparisons, these writes, no writes otherwise.

@@ -18,6 +18,7 @@ mod machine;
 mod node_name;
 mod parent;
 mod plugin;
+mod printable_log;
 mod state_file;
 
 pub use agent_lock::{AGENT_LOCK, AgentLock, agent_runs};
@@ -37,4 +38,5 @@ pub use node_name::{
 };
 pub use parent::take_the_place_of;
 pub use plugin::{fail, main};
+pub use printable_log::PrintableLog;
 pub use state_file::{STATE_FILE, read_state, read_whole_state, write_state};

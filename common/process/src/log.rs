@@ -6,7 +6,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
-use std::sync::{Once, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 use std::time::Instant;
 
 use tracing::Span;
@@ -18,6 +18,7 @@ use weir_common::cni::skeleton::{Call, Outline};
 use weir_common::cni::{CniCommand, Error, LogLevel, Logging, NetworkConfiguration};
 
 use crate::log_file;
+use crate::printable_log::PrintableLog;
 
 /// The id of the call that this process is for: 16 hexadecimal digits.
 fn call_id() -> &'static str {
@@ -121,7 +122,7 @@ fn start_once(logging: &Logging) {
         .without_time()
         .with_ansi(false)
         .with_target(false)
-        .with_writer(std::io::stderr)
+        .with_writer(|| PrintableLog::Text(std::io::stderr()))
         .with_filter(level);
     let opened = logging.file.as_ref().map(log_file::open);
     let (file, failure) = match opened.transpose() {
@@ -129,8 +130,10 @@ fn start_once(logging: &Logging) {
         Err(error) => (None, Some(error)),
     };
     let to_file = file.map(|file| {
+        let file = Arc::new(file);
+        let writer = move || PrintableLog::Json(Arc::clone(&file));
         let json = tracing_subscriber::fmt::layer().json().flatten_event(true);
-        json.with_span_list(false).with_writer(file).with_filter(level)
+        json.with_span_list(false).with_writer(writer).with_filter(level)
     });
     // Nobody else has started one.
     let _ = tracing_subscriber::registry().with(to_stderr).with(to_file).try_init();

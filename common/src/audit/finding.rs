@@ -11,6 +11,7 @@ use super::node::Attached;
 use super::release_one::SeenAddress;
 use crate::datastore::keys;
 use crate::ipam::Allocation;
+use crate::printable::printable;
 
 /// One piece of damage: what is wrong, in words and in facts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -65,8 +66,8 @@ impl Finding {
             block: None,
             handle: None,
             addresses: Vec::new(),
-            problem,
-            remedy: remedy.to_owned(),
+            problem: printable(&problem).into_owned(),
+            remedy: printable(remedy).into_owned(),
             safe: true,
             obstacle: None,
             attachment: None,
@@ -132,6 +133,7 @@ impl Finding {
 
     /// The same, which a repair leaves alone for this reason, if for any.
     pub(super) fn left(self, obstacle: Option<String>) -> Self {
+        let obstacle = obstacle.map(|obstacle| printable(&obstacle).into_owned());
         Self { safe: obstacle.is_none(), obstacle, ..self }
     }
 

@@ -5,6 +5,7 @@ use super::finding::Finding;
 use super::scope::AuditContext;
 use super::values::CurrentValues;
 use crate::datastore::{Compare, Transaction, keys};
+use crate::printable::printable;
 
 /// The most comparisons that one transaction may hold (etcd's default
 /// `--max-txn-ops`).
@@ -45,7 +46,10 @@ pub fn plan_repair(
         return RepairPlan::Gone;
     }
     if let Some(key) = unreadable_key(&transaction, values) {
-        return RepairPlan::Left(format!("{key} cannot be read, and Weir does not overwrite it"));
+        return RepairPlan::Left(format!(
+            "{} cannot be read, and Weir does not overwrite it",
+            printable(key)
+        ));
     }
     if let Some(host) = found.host.as_deref().filter(|_| found.rests_on_kernel()) {
         values.require_machine(host, &mut transaction);

@@ -2,6 +2,7 @@
 
 use super::{Entry, Revision, Snapshot};
 use crate::error_chain;
+use crate::printable::printable;
 
 /// A value, its key and the revision at which it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +17,7 @@ pub struct Stored<T> {
 
 /// A stored value that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the stored value of {key} cannot be used: {reason}")]
+#[error("the stored value of {} cannot be used: {reason}", printable(key))]
 pub struct Unreadable {
     /// Its key.
     pub key: String,

@@ -3,6 +3,7 @@
 use super::error::Error;
 use super::transaction::{Outcome, Transaction, Write};
 use super::{Datastore, Selection};
+use crate::printable::printable;
 
 /// How often a decision is made before the runner gives up (Calico's number,
 /// `libcalico-go/lib/ipam/ipam.go`, datastoreRetries).
@@ -27,7 +28,7 @@ pub enum Decision<T> {
 #[error(
     "others changed {} faster than it could be read: gave up after {attempts} attempts; try \
      again, and if that does not help see whether it is sound: weirctl ipam check",
-    if keys.is_empty() { "the same data".to_owned() } else { keys.join(", ") }
+    if keys.is_empty() { "the same data".to_owned() } else { printable(&keys.join(", ")).into_owned() }
 )]
 pub struct Contended {
     /// The keys of the transaction.

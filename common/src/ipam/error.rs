@@ -10,6 +10,7 @@ use super::passed_over::PassedOver;
 use super::reserved::ReservedBy;
 use super::unavailable::UnavailableAddresses;
 use crate::datastore;
+use crate::printable::{printable, shell_word};
 
 /// A refused or failed operation. Nothing was changed, save that after
 /// [`Error::Datastore`] a commit may have taken effect.
@@ -47,7 +48,10 @@ pub enum Error {
     },
     /// A pool was asked for that cannot be used.
     #[error(
-        "pool {pool} was asked for but {why}; ask for another one or change it: weirctl get ippool {pool} -o yaml"
+        "pool {} was asked for but {}; ask for another one or change it: weirctl get ippool {} -o yaml",
+        printable(pool),
+        printable(&why.to_string()),
+        shell_word(pool)
     )]
     UnusablePool {
         /// The pool's name.
@@ -67,7 +71,10 @@ pub enum Error {
         existing: Vec<String>,
     },
     /// An address was asked for that is taken.
-    #[error("address {address} is taken by {holder}; see: weirctl ipam show --ip={address}")]
+    #[error(
+        "address {address} is taken by {}; see: weirctl ipam show --ip={address}",
+        printable(holder)
+    )]
     Taken {
         /// The address asked for.
         address: IpAddr,
@@ -75,7 +82,7 @@ pub enum Error {
         holder: String,
     },
     /// An address was asked for that no container is given.
-    #[error("address {address} is {}, which no container is given; ask for another one", by.what_it_is())]
+    #[error("address {address} is {}, which no container is given; ask for another one", printable(&by.what_it_is()))]
     Withheld {
         /// The address asked for.
         address: IpAddr,
@@ -88,8 +95,9 @@ pub enum Error {
     /// An address was asked for in a block of another host, and addresses may
     /// not be borrowed.
     #[error(
-        "address {address} lies in block {block} of {owner}, and strict affinity forbids to \
-         borrow it; see: weirctl ipam show --show-configuration"
+        "address {address} lies in block {block} of {}, and strict affinity forbids to \
+         borrow it; see: weirctl ipam show --show-configuration",
+        printable(owner)
     )]
     OtherHost {
         /// The address asked for.
@@ -140,7 +148,10 @@ pub enum Error {
     #[error(transparent)]
     Contended(#[from] datastore::Contended),
     /// A stored value cannot be used.
-    #[error("the stored value of {key} cannot be used: {reason}; see: weirctl ipam check")]
+    #[error(
+        "the stored value of {} cannot be used: {reason}; see: weirctl ipam check",
+        printable(key)
+    )]
     Malformed {
         /// The key.
         key: String,
@@ -184,6 +195,6 @@ impl Display for ClaimBarrier {
 }
 
 fn listed(items: impl Iterator<Item = String>) -> String {
-    let items: Vec<String> = items.collect();
+    let items: Vec<String> = items.map(|item| printable(&item).into_owned()).collect();
     if items.is_empty() { "none".to_owned() } else { items.join(", ") }
 }

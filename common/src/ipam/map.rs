@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::block::{host_bits, nth_address};
 use super::snapshot::{IpamSnapshot, Owner};
 use super::walk::block_bits;
+use crate::printable::printable;
 use crate::resources::IpPool;
 
 /// The most rows drawn for one pool.
@@ -94,6 +95,7 @@ impl<'a> Hosts<'a> {
         let mut items: Vec<(String, String)> = Vec::new();
         for (host, number) in &self.numbers {
             let letter = letter(*number).to_string();
+            let host = printable(host);
             items.push((format!("{letter} {host}"), format!("{} {host}", paint(*number, &letter))));
         }
         if self.without_letter > 0 {
@@ -214,7 +216,7 @@ impl<'a> PoolMap<'a> {
         };
         format!(
             "{} {}{}\n{} of {} blocks held, {in_use} of {} addresses in use\na cell is {cell} (/{})\n",
-            self.pool.name,
+            printable(&self.pool.name),
             self.pool.cidr,
             if self.pool.disabled { ", disabled" } else { "" },
             self.blocks.len(),

@@ -7,6 +7,7 @@ use super::assignee::Assignee;
 use super::error::Error;
 use super::machine::MachineId;
 use crate::datastore::{Datastore, Entry, Stored, Transaction, keys};
+use crate::printable::shell_word;
 
 /// The machine that has a node's name, as stored under [`keys::machine`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,8 +89,9 @@ impl<'a> Ownership<'a> {
 #[error(
     "node name {node} belongs to machine {recorded}, and this is {}: addresses of the other \
      machine are left alone, and this node is not registered; give this host another name, or, \
-     if it takes the other's place, run: weirctl node adopt {node}",
-    described(own.as_ref())
+     if it takes the other's place, run: weirctl node adopt {}",
+    described(own.as_ref()),
+    shell_word(node)
 )]
 pub struct Clash {
     /// The name.

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use crate::printable::printable;
+
 /// Addresses that are free in the pools that were tried, but not for this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnavailableAddresses {
@@ -23,7 +25,7 @@ impl fmt::Display for UnavailableAddresses {
     /// Nothing, or clauses that each begin with a semicolon.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let listed = |names: &BTreeSet<String>| {
-            names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+            names.iter().map(|name| printable(name)).collect::<Vec<_>>().join(", ")
         };
         if !self.reserved_by.is_empty() {
             let all = if self.is_all && self.free_at_hosts == 0 { "all" } else { "some" };

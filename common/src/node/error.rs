@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use crate::datastore;
 use crate::ipam::{self, PassedOver};
+use crate::printable::{printable, shell_word};
 
 /// A refused or failed operation. Nothing was changed, save that after a failure
 /// of the datastore a commit may have taken effect; doing it again finds out.
@@ -19,9 +20,11 @@ pub enum Error {
     NotRegistered(String),
     /// Another node is registered with the same address.
     #[error(
-        "address {} of node {node} is that of node {other}, too; give one of them another \
-         address, or \"weirctl delete node {other}\" if it is gone",
-        address.addr()
+        "address {} of node {node} is that of node {}, too; give one of them another \
+         address, or \"weirctl delete node {}\" if it is gone",
+        address.addr(),
+        printable(other),
+        shell_word(other)
     )]
     AddressTaken {
         /// The address.
@@ -97,7 +100,8 @@ fn lost(had: Option<&(Ipv4Addr, ipam::Error)>) -> String {
 }
 
 fn listed(passed_over: &[(String, PassedOver)]) -> String {
-    let one = |(pool, why): &(String, PassedOver)| format!("pool {pool} {why}");
+    let one =
+        |(pool, why): &(String, PassedOver)| printable(&format!("pool {pool} {why}")).into_owned();
     let all: Vec<String> = passed_over.iter().map(one).collect();
     if all.is_empty() { "there is none".to_owned() } else { all.join(", ") }
 }

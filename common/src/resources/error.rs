@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Formatter};
 
+use crate::printable::printable;
+
 /// Why a text or a stored value is not a valid resource.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -75,13 +77,13 @@ impl Display for FieldError {
     /// Calico's form (`libcalico-go/lib/errors/errors.go`), with the advice
     /// behind it.
     fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.field)?;
+        formatter.write_str(&printable(&self.field))?;
         if let Some(value) = &self.value {
-            write!(formatter, " = '{value}'")?;
+            write!(formatter, " = '{}'", printable(value))?;
         }
-        write!(formatter, " ({})", self.reason)?;
+        write!(formatter, " ({})", printable(&self.reason))?;
         match &self.advice {
-            Some(advice) => write!(formatter, "; {advice}"),
+            Some(advice) => write!(formatter, "; {}", printable(advice)),
             None => Ok(()),
         }
     }

@@ -6,6 +6,7 @@ use super::error::FieldError;
 use super::kind::Kind;
 use super::metadata;
 use super::resource::Resource;
+use crate::printable::printable;
 
 /// A change of one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +55,9 @@ pub enum LabelError {
     Invalid(FieldError),
     /// The label has another value already.
     #[error(
-        "key {key} is already present with value '{present}'; \
-         use '--overwrite' to set a new value"
+        "key {key} is already present with value '{}'; \
+         use '--overwrite' to set a new value",
+        printable(present)
     )]
     Present {
         /// The label's key.
@@ -77,7 +79,11 @@ pub enum LabelError {
 }
 
 fn labels_there_are(keys: &[String]) -> String {
-    if keys.is_empty() { "it has no labels".into() } else { format!("it has {}", keys.join(", ")) }
+    if keys.is_empty() {
+        "it has no labels".into()
+    } else {
+        format!("it has {}", printable(&keys.join(", ")))
+    }
 }
 
 impl LabelChange {

@@ -125,7 +125,7 @@ impl IpPool {
     /// As [`IpPool::for_routes`].
     pub fn for_assignment(value: &[u8]) -> Result<Self, Error> {
         let (pool, flaw) = Self::for_routes(value)?;
-        Ok(Self { flaw: flaw.map(|flaw| flaw.to_string()), ..pool })
+        Ok(Self { flaw: flaw.map(|flaw| flaw.to_string().trim_end().replace('\n', " ")), ..pool })
     }
 
     /// Whether this pool's addresses may serve this purpose.

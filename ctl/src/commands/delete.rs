@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde_json::Map;
+use weir_common::printable;
 use weir_common::resources::{Kind, Resource};
 
 use super::change::ChangeArgs;
@@ -96,7 +97,7 @@ async fn delete(
 /// and tunnels' addresses.
 fn notes(target: &Resource, deleted: Deleted, force: bool) -> Option<String> {
     let Deleted { addresses, blocks, blocks_without_host: left, .. } = deleted;
-    let (kind, name) = (target.kind, target.name());
+    let (kind, name) = (target.kind, printable(target.name()));
     match kind {
         Kind::IpPool if force => Some(format!(
             "{kind}({name}): released {addresses} address(es), deleted {blocks} block(s)\n"

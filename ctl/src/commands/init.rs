@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
+use weir_common::printable;
 use weir_common::resources::{Kind, Resource, overlap};
 
 use super::change::ChangeArgs;
@@ -90,9 +91,10 @@ pub async fn run(arguments: InitArgs, session: &Session<'_>) -> CommandResult {
             let made = made.collect::<Vec<_>>().join(", ");
             Ok(format!("Successfully created {count} 'IPPool' resource(s): {made}\n"))
         }
-        Ok(existing) => {
-            Ok(format!("Nothing to do: there is a pool already ({})\n", existing.join(", ")))
-        }
+        Ok(existing) => Ok(format!(
+            "Nothing to do: there is a pool already ({})\n",
+            printable(&existing.join(", "))
+        )),
         Err(error) => Err(Failure::new(format!(
             "failed to create 'IPPool' resource: {}",
             report::in_brackets(&error)

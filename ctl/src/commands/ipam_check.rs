@@ -11,7 +11,7 @@ use weir_common::audit::{Finding, Report, Unjudged};
 
 use super::repair::{GoneHostArgs, Scan};
 use super::{ipam_show, report};
-use crate::output::json;
+use crate::output::{json, line};
 use crate::session::{CommandResult, Failure, Session};
 
 /// Arguments of `weirctl ipam check`.
@@ -188,7 +188,7 @@ fn in_words(report: &Report, scan: &Scan, repairs: &Repairs, was_asked: bool) ->
         )),
     }
     for unjudged in scan.node.iter().flat_map(|node| &node.unjudged) {
-        text.push_str(&format!("{}\n", not_judged(unjudged)));
+        text.push_str(&line(&not_judged(unjudged)));
     }
     if let Some(node) = scan.node.as_ref().filter(|_| report.of_other_machines > 0) {
         text.push_str(&format!(

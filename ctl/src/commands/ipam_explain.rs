@@ -13,6 +13,7 @@ use weir_common::ipam::{Error, Reserved};
 use weir_common::network::{addresses_of_nodes, read_nodes};
 
 use self::request::Asked;
+use crate::output::line;
 use crate::session::{CommandResult, Failure, Session};
 
 /// Arguments of `weirctl ipam explain`.
@@ -77,10 +78,10 @@ async fn nearby(asked: &Asked, session: &Session<'_>) -> Result<Option<Vec<Reser
 }
 
 fn not_seen(node: &str) -> String {
-    format!(
+    line(&format!(
         "Note: what is in use on the network around {node} (its own addresses, routers, other \
-         nodes) cannot be seen from here\n"
-    )
+         nodes) cannot be seen from here"
+    ))
 }
 
 /// What there is to say of the node's name: nothing when it is registered, or no node is.
@@ -98,19 +99,19 @@ fn in_words(explained: &Explanation) -> String {
 }
 
 fn consider(considered: &Considered, host: &str) -> String {
-    let mut text = format!("{} pools for node {host}:\n", considered.want.family());
+    let mut text = line(&format!("{} pools for node {host}:", considered.want.family()));
     for (number, pool) in considered.pools.iter().enumerate() {
-        text.push_str(&format!("  {}. {} ({}) is used\n", number + 1, pool.name, pool.cidr));
+        text.push_str(&line(&format!("  {}. {} ({}) is used", number + 1, pool.name, pool.cidr)));
     }
     for (pool, why) in &considered.passed_over {
-        text.push_str(&format!("  -  {} ({}) {why}\n", pool.name, pool.cidr));
+        text.push_str(&line(&format!("  -  {} ({}) {why}", pool.name, pool.cidr)));
     }
     if considered.pools.is_empty() && considered.passed_over.is_empty() {
         text.push_str("  there are none\n");
     }
-    text.push_str(&format!("Blocks that {host} holds in them, in the order tried:\n"));
+    text.push_str(&line(&format!("Blocks that {host} holds in them, in the order tried:")));
     for held in &considered.held {
-        text.push_str(&format!("  {} of {}: {}\n", held.block, held.pool, state(held)));
+        text.push_str(&line(&format!("  {} of {}: {}", held.block, held.pool, state(held))));
     }
     if considered.held.is_empty() {
         text.push_str("  there are none\n");
@@ -135,7 +136,7 @@ fn state(held: &HeldBlock) -> String {
 
 fn outcome(explained: &Explanation) -> String {
     let Ok(next) = &explained.outcome else { return String::new() };
-    let line = |next: &weir_common::ipam::explain::Next| {
+    let described = |next: &weir_common::ipam::explain::Next| {
         let source = match &next.source {
             AddressSource::Held => "which the node holds".to_owned(),
             AddressSource::Claimed => "which the node claims".to_owned(),
@@ -144,11 +145,11 @@ fn outcome(explained: &Explanation) -> String {
         };
         let passed_over = next.passed_over.iter();
         let passed_over: String = passed_over
-            .map(|(address, by)| format!("Passed over: {address} is {}\n", by.what_it_is()))
+            .map(|(address, by)| line(&format!("Passed over: {address} is {}", by.what_it_is())))
             .collect();
-        format!("{passed_over}Next: {} from block {}, {source}\n", next.address, next.block)
+        passed_over + &line(&format!("Next: {} from block {}, {source}", next.address, next.block))
     };
-    next.iter().map(line).collect()
+    next.iter().map(described).collect()
 }
 
 fn refused(error: &Error, session: &Session<'_>) -> String {

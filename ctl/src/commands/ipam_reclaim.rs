@@ -6,9 +6,11 @@ use clap::Args;
 use weir_common::audit::engine::RepairOutcome;
 use weir_common::audit::{AuditContext, DamageKind, Finding, hosts_gone};
 use weir_common::ipam::reclaim::{EmptyBlock, plan, reclaim};
+use weir_common::shell_word;
 
 use super::change::ChangeArgs;
 use super::repair::{GoneHostArgs, Scan, explain};
+use crate::output::line;
 use crate::session::{CommandResult, Failure, Session};
 
 /// Arguments of `weirctl ipam reclaim`.
@@ -68,7 +70,7 @@ pub async fn run(arguments: ReclaimArgs, session: &Session<'_>) -> CommandResult
 
 fn tell_block(empty: &EmptyBlock) -> String {
     match &empty.host {
-        Some(host) => format!("block {} of host {host} is empty: take it back\n", empty.block),
+        Some(host) => line(&format!("block {} of host {host} is empty: take it back", empty.block)),
         None => format!("block {} of no host is empty: take it back\n", empty.block),
     }
 }
@@ -84,11 +86,12 @@ fn tell_unnamed(findings: &[Finding]) -> String {
             false => *addresses += 1,
         }
     }
-    let line = |(host, (addresses, blocks)): (&str, (usize, usize))| {
-        format!(
+    let described = |(host, (addresses, blocks)): (&str, (usize, usize))| {
+        line(&format!(
             "host {host} is not registered; its {addresses} addresses and {blocks} blocks are left \
-             to it; if it is gone for good: weirctl ipam reclaim --gone-host {host}\n"
-        )
+             to it; if it is gone for good: weirctl ipam reclaim --gone-host {}",
+            shell_word(host)
+        ))
     };
-    hosts.into_iter().map(line).collect()
+    hosts.into_iter().map(described).collect()
 }

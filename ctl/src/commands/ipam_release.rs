@@ -8,6 +8,7 @@ use clap::{ArgGroup, Args};
 use weir_common::audit::engine::RepairOutcome;
 use weir_common::audit::release_one::{Release, SeenAddress, look_up, release};
 use weir_common::audit::{Attached, DamageKind, Finding, ReportToRelease};
+use weir_common::printable;
 
 use super::change::ChangeArgs;
 use super::repair::{Scan, explain};
@@ -156,7 +157,7 @@ async fn why_not(
         None => Ok(format!("IP address {address} is released already\n")),
         Some(now) if *seen != SeenAddress::from(&now) => Err(reassigned(&SeenAddress::from(&now))),
         Some(now) => {
-            let node = now.node().unwrap_or("its holder");
+            let node = printable(now.node().unwrap_or("its holder"));
             Err(not_released(
                 address,
                 &format!("nothing here shows that it is unused; run the same command on {node}"),
@@ -178,7 +179,7 @@ fn released(address: IpAddr) -> String {
 
 fn reassigned(now: &SeenAddress) -> String {
     let address = now.address;
-    let handle = now.handle.as_deref().unwrap_or("none");
+    let handle = printable(now.handle.as_deref().unwrap_or("none"));
     not_released(
         address,
         &format!(

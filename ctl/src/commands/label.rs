@@ -1,6 +1,7 @@
 //! `weirctl label`
 
 use clap::Args;
+use weir_common::printable;
 use weir_common::resources::{LabelChange, LabelOutcome};
 
 use super::change::ChangeArgs;
@@ -47,7 +48,7 @@ pub async fn run(arguments: LabelArgs, session: &Session<'_>) -> CommandResult {
         let name = super::resolve_name(session, kind, &arguments.name).await?;
         store::modify(session.datastore, kind, &name, |resource| Ok(change.apply(resource)?)).await
     };
-    let (key, what) = (change.key(), format!("{} {}", arguments.kind, arguments.name));
+    let (key, what) = (change.key(), format!("{} {}", arguments.kind, printable(&arguments.name)));
     match changed.await {
         Ok(LabelOutcome::Set) => Ok(format!("Successfully set label {key} on {what}\n")),
         Ok(LabelOutcome::Updated) => Ok(format!("Successfully updated label {key} on {what}\n")),

@@ -46,6 +46,7 @@ use crate::cli::{Cli, CtlCommand, DatastoreCommand, IpamCommand, NodeCommand};
 use datastore_lock::MigrateCommand;
 
 use crate::location::Location;
+use crate::output::line;
 use crate::session::{CommandResult, Failure, HostEnvironment, Session};
 use crate::store::{self, StoreError};
 
@@ -163,7 +164,7 @@ async fn run_ipam(command: IpamCommand, session: &Session<'_>) -> CommandResult 
 
 /// The line about a node's name that nobody is registered with, while others are.
 fn not_registered(name: &str) -> String {
-    format!("Note: no node {name} is registered; those that are: weirctl get nodes\n")
+    line(&format!("Note: no node {name} is registered; those that are: weirctl get nodes"))
 }
 
 /// The kind that an argument means.

@@ -4,6 +4,7 @@ use clap::Args;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::MachineId;
 use weir_common::ipam::adopt::{Adopted, adopt};
+use weir_common::printable;
 
 use super::change::ChangeArgs;
 use super::repair::explain;
@@ -34,6 +35,7 @@ pub async fn run(arguments: AdoptArgs, session: &Session<'_>) -> CommandResult {
     let name = &arguments.name;
     let own_name = session.environment.own_name()?;
     if *name != own_name {
+        let name = printable(name);
         return Err(Failure::new(format!(
             "this host runs under the node name {own_name}, not {name}; run this command on the \
              host that is to be {name}"

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use weir_common::resources::{Kind, Patch, PatchType};
+use weir_common::shell_word;
 
 use super::change::ChangeArgs;
 use super::report;
@@ -80,7 +81,7 @@ fn failure(kind: Kind, name: &str, error: &StoreError) -> Failure {
     let alias = kind.alias();
     let advice = match error {
         StoreError::Patch(_) => {
-            format!("\nlook at the resource with: weirctl get {alias} {name} -o yaml")
+            format!("\nlook at the resource with: weirctl get {alias} {} -o yaml", shell_word(name))
         }
         _ => String::new(),
     };

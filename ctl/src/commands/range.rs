@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use weir_common::network::{ClusterState, read_nodes};
+use weir_common::printable;
 use weir_common::resources::{IpPool, Kind, Resource, overlap, unusual_ranges};
 
 use crate::session::{HostEnvironment, Session};
@@ -33,6 +34,7 @@ async fn warn(pools: &[IpPool], environment: &dyn HostEnvironment, nodes: &Clust
     let subnets =
         if pools.is_empty() { BTreeSet::new() } else { subnets(environment, nodes).await };
     for IpPool { name, cidr, .. } in pools {
+        let name = printable(name);
         for (unusual, purpose) in unusual_ranges(*cidr) {
             let text = format!("warning: pool {name} has addresses of {unusual}, {purpose}");
             environment.warn(&text);

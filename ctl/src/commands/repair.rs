@@ -7,6 +7,7 @@ use weir_common::audit::engine::{self, RepairOutcome, RepairRun};
 use weir_common::audit::{AuditContext, Finding, ThisNode, audit};
 use weir_common::datastore::Revision;
 use weir_common::ipam::{Error, IpamSnapshot};
+use weir_common::{printable, shell_word};
 
 use super::report;
 use crate::session::{Failure, Session};
@@ -104,16 +105,18 @@ fn check_gone(
     node: Option<&ThisNode>,
 ) -> Result<(), Failure> {
     for host in gone {
+        let shown = printable(host);
         if node.is_some_and(|node| node.host == *host) {
             return Err(Failure::new(format!(
-                "--gone-host {host}: this is host {host}; name one that is gone, or run the command \
+                "--gone-host {shown}: this is host {shown}; name one that is gone, or run the command \
                  elsewhere; those that may be gone are listed by: weirctl ipam reclaim --dry-run"
             )));
         }
         if snapshot.has_node(host) {
             return Err(Failure::new(format!(
-                "--gone-host {host}: this host is registered; if it is gone, delete it first: \
-                 weirctl delete node {host}"
+                "--gone-host {shown}: this host is registered; if it is gone, delete it first: \
+                 weirctl delete node {}",
+                shell_word(host)
             )));
         }
     }

@@ -1,6 +1,7 @@
 //! Telling what was done with each of several resources, in calicoctl's words
 //! (`calicoctl/calicoctl/commands/crud_commands.go`).
 
+use weir_common::printable;
 use weir_common::resources::{Kind, Resource};
 
 use crate::session::{CommandResult, Failure, chain};
@@ -157,5 +158,8 @@ pub fn with_advice(error: &StoreError) -> String {
 }
 
 fn names<'a>(resources: impl Iterator<Item = (Kind, &'a String)>) -> String {
-    resources.map(|(kind, name)| format!("{kind}({name})")).collect::<Vec<_>>().join(", ")
+    resources
+        .map(|(kind, name)| format!("{kind}({})", printable(name)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

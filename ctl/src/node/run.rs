@@ -18,7 +18,8 @@ use weir_common::node::OwnAddress;
 use weir_ipam::HostEnds;
 use weir_kernel::{Kernel, Monitor};
 use weir_process::{
-    AGENT_LOCK, AgentLock, EndpointFile, FoundName, NameSource, keep_node_name, machine_id,
+    AGENT_LOCK, AgentLock, EndpointFile, FoundName, NameSource, PrintableLog, keep_node_name,
+    machine_id,
 };
 
 use super::agent::{Agent, Until};
@@ -241,7 +242,7 @@ pub fn start_log(level: LevelFilter) {
         .with_ansi(false)
         .with_target(false)
         .with_max_level(level)
-        .with_writer(std::io::stderr)
+        .with_writer(|| PrintableLog::Text(std::io::stderr()))
         .init();
 }
 

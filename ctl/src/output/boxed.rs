@@ -7,6 +7,7 @@ use super::width::{padding, width, widths};
 
 /// The table with its header; records where there is no room for a table.
 pub fn table(header: &[&str], rows: &[Vec<String>], style: Style) -> String {
+    let rows = &super::printable_cells(rows);
     let widths: Vec<usize> = widths(header, rows).collect();
     let rule: String =
         widths.iter().map(|width| format!("+{}", "-".repeat(width + 2))).collect::<String>()

@@ -12,6 +12,7 @@ const PADDING: usize = 3;
 /// The table with its header, followed by an empty line, as calicoctl prints
 /// it; records where there is no room for a table.
 pub fn table(header: &[&str], rows: &[Vec<String>], style: Style) -> String {
+    let rows = &super::printable_cells(rows);
     let padded = |width| usize::max(width + PADDING, MINIMAL_WIDTH);
     let widths: Vec<usize> = widths(header, rows).map(padded).collect();
     // The padding behind the last column may be cut off.

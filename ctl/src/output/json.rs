@@ -1,12 +1,13 @@
 //! JSON as calicoctl prints it.
 
 use serde_json::Value;
+use weir_common::printable_json;
 use weir_common::resources::escape_as_go;
 
 /// The value over several lines, indented by two spaces, with what Go escapes
-/// escaped.
+/// escaped, and what is not printable.
 pub fn document(value: &Value) -> String {
-    escape_as_go(&format!("{value:#}\n"))
+    printable_json(&escape_as_go(&format!("{value:#}\n")))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! indented, text in quotes only where it would be read as something else.
 
 use serde_json::{Map, Value};
+use weir_common::is_unprintable;
 
 /// The value as one document.
 pub fn document(value: &Value) -> String {
@@ -59,7 +60,7 @@ fn inline(value: &Value) -> String {
 
 /// Text as it is where that reads back as the same text, else in quotes.
 fn scalar(text: &str) -> String {
-    if is_read_as_something_else(text) || text.chars().any(must_be_escaped) {
+    if is_read_as_something_else(text) || text.chars().any(is_unprintable) {
         escaped(&Value::from(text).to_string())
     } else if needs_quotes(text) {
         format!("'{}'", text.replace('\'', "''"))
@@ -68,17 +69,14 @@ fn scalar(text: &str) -> String {
     }
 }
 
-/// Whether a character cannot stand in YAML as it is: control characters, what
-/// YAML 1.1 takes for line ends, and the byte order mark.
-fn must_be_escaped(character: char) -> bool {
-    character.is_control() || "\u{2028}\u{2029}\u{feff}".contains(character)
-}
-
 /// JSON, in which those that it leaves as they are have the escape that YAML
 /// shares.
 fn escaped(json: &str) -> String {
     let escape = |character: char| match character {
-        other if must_be_escaped(other) => format!("\\u{:04x}", u32::from(other)),
+        other if is_unprintable(other) && other > '\u{ffff}' => {
+            format!("\\U{:08x}", u32::from(other))
+        }
+        other if is_unprintable(other) => format!("\\u{:04x}", u32::from(other)),
         other => other.to_string(),
     };
     json.chars().map(escape).collect()
@@ -189,7 +187,7 @@ mod tests {
             "1",
             "1.5",
             "0x1f",
-            "x\u{2028}y\u{85}z\u{feff}\u{7f}",
+            "x\u{2028}y\u{85}z\u{feff}\u{7f}\u{202e}\u{e0041}",
             "1e3",
             ".inf",
             "true",

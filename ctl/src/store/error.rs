@@ -4,12 +4,13 @@ use ipnet::IpNet;
 use weir_common::datastore::{Contended, Unreadable};
 use weir_common::ipam;
 use weir_common::resources::{self, Kind, LabelError, PatchError};
+use weir_common::{printable, shell_word};
 
 /// Why a resource could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A resource of that kind and name is there.
-    #[error("resource already exists: {kind}({name})")]
+    #[error("resource already exists: {kind}({})", printable(name))]
     AlreadyExists {
         /// Its kind.
         kind: Kind,
@@ -17,7 +18,7 @@ pub enum StoreError {
         name: String,
     },
     /// No resource of that kind and name is there.
-    #[error("resource does not exist: {kind}({name})")]
+    #[error("resource does not exist: {kind}({})", printable(name))]
     DoesNotExist {
         /// The kind asked for.
         kind: Kind,
@@ -26,7 +27,9 @@ pub enum StoreError {
     },
     /// The resource is not as it was when the document was read from it.
     #[error(
-        "update conflict: {kind}({name}) has resourceVersion {current}, the document has {given}"
+        "update conflict: {kind}({}) has resourceVersion {current}, the document has {}",
+        printable(name),
+        printable(given)
     )]
     Outdated {
         /// Its kind.
@@ -48,7 +51,11 @@ pub enum StoreError {
     #[error(transparent)]
     Label(#[from] LabelError),
     /// A pool to be deleted has addresses in use.
-    #[error("IPPool({name}) {cidr} has {addresses} address(es) in use{}", besides(*tunnels))]
+    #[error(
+        "IPPool({}) {cidr} has {addresses} address(es) in use{}",
+        printable(name),
+        besides(*tunnels)
+    )]
     PoolInUse {
         /// The pool.
         name: String,
@@ -62,7 +69,8 @@ pub enum StoreError {
     /// A pool was disabled to be deleted, and neither that nor enabling it
     /// again went through.
     #[error(
-        "IPPool({name}) is not deleted; the pool was left disabled; run the same command again"
+        "IPPool({}) is not deleted; the pool was left disabled; run the same command again",
+        printable(name)
     )]
     LeftDisabled {
         /// The pool.
@@ -81,7 +89,7 @@ pub enum StoreError {
     #[error(transparent)]
     Contended(#[from] Contended),
     /// A stored value cannot be read.
-    #[error("the value under {} cannot be read: {}", .0.key, .0.reason)]
+    #[error("the value under {} cannot be read: {}", printable(&.0.key), .0.reason)]
     Unreadable(Unreadable),
     /// The datastore failed.
     #[error(transparent)]
@@ -111,21 +119,24 @@ impl StoreError {
     pub fn advice(&self) -> Option<String> {
         Some(match self {
             Self::AlreadyExists { kind, name } => format!(
-                "look at it with: weirctl get {} {name}; change it with: weirctl apply -f FILE",
-                kind.alias()
+                "look at it with: weirctl get {} {}; change it with: weirctl apply -f FILE",
+                kind.alias(),
+                shell_word(name)
             ),
             Self::DoesNotExist { kind, .. } => {
                 format!("list what there is with: weirctl get {}", kind.alias())
             }
             Self::Outdated { kind, name, .. } => format!(
-                "read it again with: weirctl get {} {name} -o yaml; \
+                "read it again with: weirctl get {} {} -o yaml; \
                  or leave resourceVersion out of the document",
-                kind.alias()
+                kind.alias(),
+                shell_word(name)
             ),
             Self::PoolInUse { name, tunnels, .. } => format!(
-                "list them with: weirctl ipam show --show-addresses --pool={name}; \
-                 remove the containers that use them, then delete the pool again{}; \
-                 or release them with it: weirctl delete ippool {name} --force",
+                "list them with: weirctl ipam show --show-addresses --pool={0}; \
+                 remove the containers that use them, then delete the pool again{1}; \
+                 or release them with it: weirctl delete ippool {0} --force",
+                shell_word(name),
                 if *tunnels > 0 { " (the tunnels' addresses go with it)" } else { "" }
             ),
             Self::Locked => "wait until the migration is over, or end it with: \
@@ -156,7 +167,7 @@ fn unreadable(key: &str) -> String {
         .find_map(|kind| Some((kind.alias(), kind.name_of(key)?)));
     match named {
         Some((alias, name)) => {
-            format!("delete it, then create it again: weirctl delete {alias} {name}")
+            format!("delete it, then create it again: weirctl delete {alias} {}", shell_word(name))
         }
         None => "find all that cannot be read, and what to do, with: weirctl ipam check".to_owned(),
     }

@@ -17,6 +17,7 @@ use weir_common::ipam::{
 };
 use weir_common::node::TUNNEL_HANDLES;
 use weir_common::resources::{Kind, Resource};
+use weir_common::{printable, shell_word};
 
 use super::error::StoreError;
 
@@ -106,8 +107,11 @@ impl Rename<'_> {
             }
             if [from, to].iter().any(|name| [self.old, self.new].contains(name)) {
                 return Err(StoreError::Refused(format!(
-                    "node {from} is being renamed to {to}; finish that first: \
-                     weirctl node rename {from} {to}"
+                    "node {} is being renamed to {}; finish that first: weirctl node rename {} {}",
+                    printable(from),
+                    printable(to),
+                    shell_word(from),
+                    shell_word(to)
                 )));
             }
         }
@@ -136,8 +140,9 @@ impl Rename<'_> {
         };
         Err(StoreError::Refused(format!(
             "node {old} cannot be renamed to {new}: {taken_by}; choose another name, or, if that \
-             node is gone for good, delete it first: weirctl delete node {new}; weirctl ipam \
-             reclaim --gone-host {new}"
+             node is gone for good, delete it first: weirctl delete node {0}; weirctl ipam \
+             reclaim --gone-host {0}",
+            shell_word(new)
         )))
     }
 

@@ -9,6 +9,8 @@ use std::io::{IsTerminal, Write, stderr, stdout};
 pub use pager::Pager;
 pub use progress::Progress;
 
+use weir_common::printable_lines;
+
 use crate::output::Style;
 
 /// Red, for what went wrong (ECMA-48, SGR 31).
@@ -71,7 +73,7 @@ pub fn write(text: &str) -> std::io::Result<()> {
 
 /// Writes what went wrong to standard error.
 pub fn write_error(message: &str) {
-    let message = message.trim_end();
+    let message = printable_lines(message.trim_end());
     // There is nobody left to tell when this cannot be written.
     let _ = match stderr().is_terminal() && is_coloured() {
         true => writeln!(stderr(), "{RED}{message}{PLAIN}"),

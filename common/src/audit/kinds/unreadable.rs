@@ -8,7 +8,7 @@ use crate::datastore::Transaction;
 
 pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {
     let describe = |(key, reason): (&String, &String)| {
-        let problem = format!("{key} cannot be read: {reason}");
+        let problem = format!("{key} cannot be read: {}", reason.trim_end().replace('\n', " "));
         let remedy = "correct or delete it with the datastore's client";
         let obstacle = "Weir does not overwrite what it cannot read; correct or delete it with the \
                         datastore's client";

@@ -1,12 +1,13 @@
 //! The problems of a node's part in the cluster, in words.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::cluster_state::Peer;
 use crate::ipam::Family;
+use crate::printable::{PrintableWriter, shell_word};
 
 /// Something that a plan could not do as the pools ask. The rest of the plan
 /// holds all the same.
@@ -186,7 +187,9 @@ impl Problem {
 }
 
 impl fmt::Display for Problem {
+    /// One line.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let formatter = &mut PrintableWriter(formatter);
         match self {
             Self::NotRegistered { node, family } => write!(
                 formatter,
@@ -214,13 +217,15 @@ impl fmt::Display for Problem {
             Self::AddressShared { node, address, other } => write!(
                 formatter,
                 "node {node} is registered with {}, and so is node {other}; give one of them \
-                 another address, or \"weirctl delete node {other}\" if it is gone",
-                address.addr()
+                 another address, or \"weirctl delete node {}\" if it is gone",
+                address.addr(),
+                shell_word(other)
             ),
             Self::NoNextHop { node, range } => write!(
                 formatter,
                 "{range} is on node {node}, which has no address to reach it by; register the \
-                 node with its address, or \"weirctl delete node {node}\" if it is gone"
+                 node with its address, or \"weirctl delete node {}\" if it is gone",
+                shell_word(node)
             ),
             Self::NextHopNotOnLink { node, next_hop, cross_subnet } => write!(
                 formatter,
@@ -266,12 +271,13 @@ impl fmt::Display for Problem {
             ),
             Self::Unreadable { key, reason } => write!(
                 formatter,
-                "the value of {key} cannot be read ({reason}); what it was before still counts"
+                "the value of {key} cannot be read ({}); what it was before still counts",
+                on_one_line(reason)
             ),
             Self::Flawed { key, reason } => write!(
                 formatter,
                 "the value of {key} has an error; the rest of it counts: {}",
-                reason.trim_end()
+                on_one_line(reason)
             ),
             Self::AloneInSubnet { node, address } => write!(
                 formatter,
@@ -307,6 +313,11 @@ impl fmt::Display for Problem {
             ),
         }
     }
+}
+
+/// What may be a list of wrong fields.
+fn on_one_line(reason: &str) -> String {
+    reason.trim_end().replace('\n', " ")
 }
 
 fn and_more(more: usize) -> String {

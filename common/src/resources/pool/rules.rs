@@ -5,6 +5,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::modes::{AllowedUse, EncapsulationMode};
 use super::{IpPool, default_block_size};
+use crate::printable::shell_word;
 use crate::resources::cidr::overlap;
 use crate::resources::error::FieldError;
 use crate::resources::fields::{Fields, Problems};
@@ -136,7 +137,7 @@ pub fn check_overlap(pool: &IpPool, existing: &[IpPool]) -> Result<(), Vec<Field
         );
         FieldError::new(CIDR, reason).value(pool.cidr).advice(format!(
             "choose another range, or delete that pool first: weirctl delete ippool {}",
-            other.name
+            shell_word(&other.name)
         ))
     }))
 }
@@ -182,7 +183,7 @@ pub fn check_blocks(pool: &IpPool, blocks: &[IpNet]) -> Result<(), Vec<FieldErro
 pub fn check_update(old: &IpPool, new: &IpPool) -> Result<(), Vec<FieldError>> {
     let advice =
         "create a pool under another name, or delete this one first: weirctl delete ippool ";
-    let advice = format!("{advice}{}", old.name);
+    let advice = format!("{advice}{}", shell_word(&old.name));
     let mut problems = Vec::new();
     if old.cidr != new.cidr {
         problems.push(FieldError::new(CIDR, "IPPool CIDR cannot be modified").value(new.cidr));

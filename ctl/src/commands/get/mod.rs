@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use serde_json::{Value, json};
+use weir_common::printable;
 use weir_common::resources::{API_VERSION, Kind, Resource};
 
 use self::format::Format;
 use super::input::FileArgs;
 use super::report;
-use crate::output::{json as json_output, yaml};
+use crate::output::{json as json_output, line, yaml};
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::{self, List, StoreError};
 
@@ -147,7 +148,7 @@ fn warn_of_damage(resource: &Resource, session: &Session<'_>) {
         return;
     }
     if let Err(error) = resource.pool() {
-        let name = resource.name();
+        let name = printable(resource.name());
         session.environment.warn(&format!("warning: IPPool({name}) cannot be used: {error}"));
     }
 }
@@ -202,5 +203,5 @@ impl GetResult {
 
 fn names(kind: Kind, resources: &[Resource]) -> String {
     let alias = kind.alias();
-    resources.iter().map(|resource| format!("{alias}/{}\n", resource.name())).collect()
+    resources.iter().map(|resource| line(&format!("{alias}/{}", resource.name()))).collect()
 }

@@ -14,6 +14,7 @@ use weir_common::resources::IpPool;
 
 use super::ExplainArgs;
 use crate::network::Network;
+use crate::output::line;
 use crate::session::{Failure, Session, chain};
 
 /// What is asked for, and who says so.
@@ -69,7 +70,7 @@ impl Asked {
     /// The line about it.
     pub fn in_words(&self) -> String {
         let wants: Vec<String> = self.wants.iter().map(describe).collect();
-        format!("Asked for by {}: {}\n", self.by, wants.join("; "))
+        line(&format!("Asked for by {}: {}", self.by, wants.join("; ")))
     }
 }
 

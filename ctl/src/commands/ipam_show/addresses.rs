@@ -9,7 +9,7 @@ use weir_common::ipam::{Attribute, Block};
 use weir_common::resources::{IpPool, Kind};
 
 use crate::commands::repair::explain;
-use crate::output::{boxed, json};
+use crate::output::{boxed, json, line};
 use crate::session::{CommandResult, Session};
 use crate::store::{self, StoreError};
 
@@ -164,11 +164,11 @@ pub async fn show_one(datastore: &dyn Datastore, address: IpAddr, as_json: bool)
 fn describe(address: IpAddr, holder: &Attribute) -> String {
     let mut text = format!("IP {address} is in use\n");
     let handle = holder.handle_id.as_deref().unwrap_or("<none>");
-    text.push_str(&format!("Handle ID: {handle}\n"));
+    text.push_str(&line(&format!("Handle ID: {handle}")));
     let secondary = holder.secondary.clone().unwrap_or_default();
     text.push_str(if secondary.is_empty() { "No attributes defined\n" } else { "Attributes:\n" });
     for (name, value) in secondary {
-        text.push_str(&format!("  {name}: {value}\n"));
+        text.push_str(&line(&format!("  {name}: {value}")));
     }
     text
 }

@@ -2,18 +2,19 @@
 
 use ipnet::IpNet;
 use weir_common::network::TUNNEL_DEVICE;
+use weir_common::printable;
 
 use super::status::{InKernel, PeerStatus, Range, Status, WayThere};
 use crate::commands::not_registered;
-use crate::output::{Style, boxed};
+use crate::output::{Style, boxed, line};
 
 /// Everything there is to say.
 pub fn text(status: &Status, style: Style) -> String {
-    let mut text = format!("{}\n", style.title(&format!("Node {}", status.node)));
+    let mut text = format!("{}\n", style.title(&printable(&format!("Node {}", status.node))));
     if !status.known {
         text.push_str(&not_registered(&status.node));
     }
-    text.push_str(&format!("Registered with: {}\n", registered(status)));
+    text.push_str(&line(&format!("Registered with: {}", registered(status))));
     text.push_str(&format!("Tunnel: {}\n", tunnel(status)));
     text.push_str(&format!("MTU for containers: {}\n", status.container_mtu));
     text.push_str(&table("Nodes", &PEERS, status.peers.iter().map(peer_row).collect(), style));
@@ -68,7 +69,7 @@ fn list(title: &str, lines: &[String], style: Style) -> String {
     if lines.is_empty() {
         return String::new();
     }
-    let lines: String = lines.iter().map(|line| format!("- {line}\n")).collect();
+    let lines: String = lines.iter().map(|text| line(&format!("- {text}"))).collect();
     format!("\n{}\n{lines}", style.title(title))
 }
 
