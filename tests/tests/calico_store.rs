@@ -134,7 +134,7 @@ fn assert_sequence(before: &Entries, after: &Entries, block: &str) {
 fn an_address_can_be_asked_for_in_a_manual_pool() {
     for cluster in busy() {
         let asked = call(&cluster, "n2", Families::V4, "a").with("CNI_ARGS", "IP=10.9.0.17");
-        assert_eq!(address(&asked.add(&cluster.node), 0), "10.9.0.17/29");
+        assert_eq!(address(&asked.add(&cluster.node), 0), "10.9.0.17/32");
         let taken = call(&cluster, "n2", Families::V4, "b").with("CNI_ARGS", "IP=10.9.0.10");
         taken.run(&cluster.node, "ADD").failure().expect(102, &["10.9.0.10", "pods.hand0"]);
         assert_consistent(&cluster.store.entries());

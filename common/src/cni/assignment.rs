@@ -9,7 +9,7 @@ use super::error::{Code, Error};
 use super::gateway::ip_configuration;
 use super::result::AddResult;
 use super::skeleton::Call;
-use crate::ipam::assign::Request;
+use crate::ipam::assign::{Request, Want};
 use crate::ipam::engine::Assignment;
 use crate::ipam::{ATTRIBUTE_BOOT, Assigned, Assignee, MachineId};
 
@@ -43,11 +43,17 @@ pub fn request_of(
     })
 }
 
-/// What ADD answers.
+/// What ADD answers. An address that was asked for comes by itself, not with the length of its
+/// block, as Calico's IPAM plugin gives it (`cni-plugin/pkg/ipamplugin/ipam_plugin.go`, cmdAdd).
 pub fn assigned(ipam: &IpamConfiguration, assignment: &Assignment) -> AddResult {
-    let addresses = assignment.addresses.iter();
+    let told = |assigned: &Assigned| {
+        let Assigned { address, block } = *assigned;
+        let is_asked_for = ipam.wants.contains(&Want::Exactly(address));
+        let block = if is_asked_for { address.into() } else { block };
+        ip_configuration(&Assigned { address, block }, &ipam.gateways)
+    };
     AddResult {
-        ips: addresses.map(|assigned| ip_configuration(assigned, &ipam.gateways)).collect(),
+        ips: assignment.addresses.iter().map(told).collect(),
         routes: ipam.routes.clone(),
         ..AddResult::default()
     }

@@ -8,7 +8,7 @@ use crate::ipam::Assigned;
 /// How an assigned address is given to the main plugin: with the first of the
 /// `gateways` (addresses with the prefix lengths of their subnets) in whose subnet
 /// it is, and the prefix length of that subnet. Outside them all it has the length
-/// of its block and no gateway, as Calico's IPAM plugin gives it.
+/// of its `block` and no gateway, as Calico's IPAM plugin gives it.
 ///
 /// Calico's main plugin and `weir` need no more. ptp, bridge and macvlan lead the
 /// container's routes through the gateway of the result, which must be within its

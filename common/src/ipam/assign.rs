@@ -14,6 +14,7 @@ use super::block::{ATTRIBUTE_NODE, Attribute, Block, block_of};
 use super::error::{ClaimBarrier, Error};
 use super::family::Family;
 use super::knowledge::{Blocks, Stored, View};
+use super::passed_over::PassedOver;
 use super::pending_changes::{BlockState, PendingChanges};
 use super::pools::described;
 use super::pools::{PoolReference, choose, verdict};
@@ -298,7 +299,8 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The pool that an address asked for is taken from.
+/// The pool that an address asked for is taken from. A container gets it whatever the pool's
+/// addresses are used for, as Calico gives it (`libcalico-go/lib/ipam/ipam.go`, AssignIP).
 ///
 /// # Errors
 /// When the address lies in no enabled pool, or its pool cannot be used.
@@ -313,8 +315,10 @@ pub(super) fn pool_of(
         return Err(Error::OutsidePools { address, existing: described(&view.pools) });
     };
     match verdict(&pool.value, Family::of(address), purpose, true, &view.labels) {
-        Some(why) => Err(Error::UnusablePool { pool: pool.value.name.clone(), why }),
-        None => Ok(pool),
+        Some(why) if why != PassedOver::NotFor(AllowedUse::Workload) => {
+            Err(Error::UnusablePool { pool: pool.value.name.clone(), why })
+        }
+        _ => Ok(pool),
     }
 }
 

@@ -9,23 +9,25 @@ use super::error::Error;
 use super::family::Family;
 use super::passed_over::PassedOver;
 use crate::datastore::Stored;
-use crate::resources::{AllowedUse, AssignmentMode, IpPool, Selector};
+use crate::resources::{AllowedUse, AssignmentMode, IpPool, Selector, parse_cidr};
 
 /// A pool as configuration names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PoolReference {
     /// By its name.
     Name(String),
-    /// By its CIDR, which must be exactly the pool's.
+    /// By its CIDR, which must be exactly the pool's; host bits do not count.
     Cidr(IpNet),
 }
 
 impl FromStr for PoolReference {
     type Err = std::convert::Infallible;
 
-    /// What parses as a CIDR is one, everything else is a name.
+    /// What Go reads as a CIDR is one, everything else is a name
+    /// (`cni-plugin/internal/pkg/utils/utils.go`, ResolvePools).
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Cidr))
+        let cidr = parse_cidr(text).map(|cidr| Self::Cidr(cidr.trunc()));
+        Ok(cidr.unwrap_or_else(|_| Self::Name(text.to_owned())))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reading resources from text: YAML or JSON, one or many, v1 or v3.
 
 mod depth;
+mod quoted;
 mod unique;
 mod weight;
 
@@ -38,6 +39,17 @@ pub enum DocumentError {
     /// A mapping has a key that is not a text.
     #[error("error parsing document: the key {0} is not text; put it in quotes")]
     KeyIsNoText(String),
+    /// A boolean is written as text.
+    #[error(
+        "error parsing document: {field} must be true or false, not the text '{word}'; leave out \
+         the quotes"
+    )]
+    QuotedFlag {
+        /// Its field.
+        field: String,
+        /// The text.
+        word: String,
+    },
     /// A resource has a field that no resource of its kind has.
     #[error(
         "error parsing document: field in document is not recognized or is in the wrong \
@@ -91,12 +103,14 @@ pub(super) fn values(text: &str) -> Result<Vec<Value>, DocumentError> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     if let Ok(value) = serde_json::from_str(text) {
         unique::check(text).map_err(DocumentError::DuplicateKey)?;
+        quoted::check_json(text)?;
         return Ok(vec![value]);
     }
     if depth::is_too_deep(text) {
         return Err(DocumentError::TooDeep);
     }
     weight::check(text).map_err(DocumentError::Syntax)?;
+    quoted::check_yaml(text)?;
     serde_norway::Deserializer::from_str(text)
         .map(|document| {
             let mut value =

@@ -37,7 +37,7 @@ pub use node::{Node, NodeForRoutes};
 pub use patch::{Patch, PatchError, PatchType};
 pub use pool::{
     AllowedUse, AssignmentMode, EncapsulationMode, IpPool, check_blocks, check_overlap,
-    check_range, check_update,
+    check_range, check_update, parse_cidr,
 };
 pub use reservation::IpReservation;
 pub use resource::{API_VERSION, Birth, Resource, escape_as_go, to_go_json};

@@ -151,12 +151,19 @@ fn read_cidr(spec: &Fields<'_>, problems: &mut Problems) -> Option<IpNet> {
         );
         return None;
     };
-    let refused = |why: cidr::NoCidr| {
+    parse_cidr(text).map_err(|problem| problems.add(problem)).ok()
+}
+
+/// Reads a pool's CIDR as Go does; host bits stay.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_cidr(text: &str) -> Result<IpNet, FieldError> {
+    cidr::parse(text).map_err(|why| {
         let example = "write an address and a prefix length, for example 10.1.0.0/16";
-        let problem = FieldError::new(field, "IPPool CIDR must be a valid subnet").value(text);
-        problems.add(problem.advice(why.advice(example)));
-    };
-    cidr::parse(text).map_err(refused).ok()
+        let problem = FieldError::new("IPPool.Spec.CIDR", "IPPool CIDR must be a valid subnet");
+        problem.value(text).advice(why.advice(example))
+    })
 }
 
 /// Reads all fields, and the CIDR with the host bits that were written; `None` without

@@ -232,6 +232,18 @@ pub(super) fn fields(kind: Kind) -> &'static [Field] {
     }
 }
 
+/// Whether some document has a field of this name that is true or false.
+pub(super) fn is_flag(name: &str) -> bool {
+    fn has_flag(fields: &[Field], name: &str) -> bool {
+        fields.iter().any(|field| match field.shape {
+            Shape::Flag => field.name == name,
+            Shape::Object(fields) | Shape::List(fields) => has_flag(fields, name),
+            _ => false,
+        })
+    }
+    Kind::ALL.into_iter().map(fields).chain([V1_IP_POOL]).any(|fields| has_flag(fields, name))
+}
+
 /// Whether documents of a kind have a field of this name in their metadata or
 /// their spec.
 pub(super) fn has(kind: Kind, name: &str) -> bool {

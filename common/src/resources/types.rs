@@ -60,8 +60,17 @@ fn to_text(value: Value) -> Value {
 }
 
 fn to_flag(word: String) -> Value {
+    flag_of(&word).map_or(Value::String(word), Value::Bool)
+}
+
+fn flag_of(word: &str) -> Option<bool> {
     let known = FLAG_WORDS.iter().find(|(known, _)| word.eq_ignore_ascii_case(known));
-    known.map_or(Value::String(word), |(_, flag)| Value::Bool(*flag))
+    known.map(|(_, flag)| *flag)
+}
+
+/// Whether this is true or false in YAML 1.1, in any case of letters.
+pub(super) fn is_flag_word(word: &str) -> bool {
+    flag_of(word).is_some()
 }
 
 /// `26.0` is a whole number, too. What is none stays as it is.

@@ -39,8 +39,7 @@ mod write;
 pub use dry_run::is_dry_run;
 
 use clap::CommandFactory;
-use ipnet::IpNet;
-use weir_common::resources::{Kind, Resource};
+use weir_common::resources::{self, Kind, Resource, parse_cidr};
 
 use crate::cli::{Cli, CtlCommand, DatastoreCommand, IpamCommand, NodeCommand};
 use datastore_lock::MigrateCommand;
@@ -189,8 +188,11 @@ async fn resolve(session: &Session<'_>, resource: Resource) -> Result<Resource, 
         return Ok(resource);
     }
     // By itself it may break a rule that it keeps with what the stored pool has.
-    let cidr = resource.spec("cidr").and_then(|cidr| cidr.as_str()?.parse::<IpNet>().ok());
-    let Some(cidr) = cidr else { return Ok(resource) };
+    let cidr = resource.spec("cidr").and_then(|cidr| parse_cidr(cidr.as_str()?).ok());
+    let Some(cidr) = cidr else {
+        resource.check()?;
+        return Ok(resource);
+    };
     let name = store::find_pool_by_cidr(session.datastore, cidr.trunc()).await?;
     Ok(match name {
         Some(name) => resource.renamed(&name),
@@ -204,10 +206,11 @@ async fn resolve_name(
     kind: Kind,
     argument: &str,
 ) -> Result<String, StoreError> {
-    let cidr = (kind == Kind::IpPool).then(|| argument.parse::<IpNet>().ok()).flatten();
-    let found = match cidr {
-        Some(cidr) => store::find_pool_by_cidr(session.datastore, cidr.trunc()).await?,
-        None => None,
-    };
+    // No name has a slash.
+    if kind != Kind::IpPool || !argument.contains('/') {
+        return Ok(argument.to_owned());
+    }
+    let cidr = parse_cidr(argument).map_err(|problem| resources::Error::Invalid(vec![problem]))?;
+    let found = store::find_pool_by_cidr(session.datastore, cidr.trunc()).await?;
     Ok(found.unwrap_or_else(|| argument.to_owned()))
 }

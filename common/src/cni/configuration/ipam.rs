@@ -14,6 +14,7 @@ use super::written::{Requested, WrittenConfiguration, WrittenIpam};
 use crate::ipam::assign::Want;
 use crate::ipam::{Family, PoolReference};
 use crate::link::{MacAddress, SourceCheck};
+use crate::resources::parse_cidr;
 
 /// The key of what a container may send from besides its addresses.
 const ALLOWED_SOURCES: &str = "allowed_source_prefixes";
@@ -142,18 +143,18 @@ impl WrittenIpam {
         let gateways = self
             .gateways
             .iter()
-            .map(|text| text.parse().map_err(|_| invalid("ipam.gateways", text, advice)));
+            .map(|text| parse_cidr(text).map_err(|_| invalid("ipam.gateways", text, advice)));
         gateways.collect()
     }
 
     fn pools_of(&self, family: Family, pools: &[String]) -> Result<Vec<PoolReference>, Error> {
         let mut references: Vec<PoolReference> = Vec::new();
         if let Some(subnet) = &self.subnet {
-            let cidr: IpNet = subnet.parse().map_err(|_| {
+            let cidr = parse_cidr(subnet).map_err(|_| {
                 invalid("ipam.subnet", subnet, "write the CIDR of a configured pool")
             })?;
             if Family::of(cidr.addr()) == family {
-                references.push(PoolReference::Cidr(cidr));
+                references.push(PoolReference::Cidr(cidr.trunc()));
             }
         }
         let named = pools.iter().map(|pool| match pool.parse() {

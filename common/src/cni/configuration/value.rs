@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::super::error::{Code, Error};
 use crate::link::{InvalidMac, MAXIMUM_MTU, MINIMUM_MTU_V4, MacAddress, SourceCheck};
+use crate::resources::parse_cidr;
 
 /// A boolean, which Calico writes as text.
 #[derive(Debug, Deserialize)]
@@ -52,13 +53,15 @@ pub(super) fn absolute(key: &str, path: Option<&Path>) -> Result<Option<PathBuf>
 /// An address, with or without a prefix length.
 pub(super) fn parse_address(key: &str, text: &str) -> Result<IpAddr, Error> {
     let text = text.trim();
-    let address = text.parse::<IpNet>().map(|net| net.addr()).or_else(|_| text.parse());
-    address.map_err(|_| invalid(key, text, "write an address, for example 10.0.0.7"))
+    let address = parse_cidr(text).map(|cidr| cidr.addr());
+    address
+        .or_else(|_| text.parse())
+        .map_err(|_| invalid(key, text, "write an address, for example 10.0.0.7"))
 }
 
 /// A range of addresses, or one address.
 pub(super) fn parse_prefix(key: &str, text: &str) -> Result<IpNet, Error> {
-    let prefix = text.parse::<IpNet>().or_else(|_| text.parse().map(|it: IpAddr| it.into()));
+    let prefix = parse_cidr(text).or_else(|_| text.parse().map(|it: IpAddr| it.into()));
     let advice = "write a range of addresses, for example 10.0.0.0/24, or one address";
     let prefix = prefix.map_err(|_| invalid(key, text, advice))?;
     match prefix.trunc() {

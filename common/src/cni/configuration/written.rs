@@ -49,6 +49,8 @@ pub(super) struct WrittenConfiguration {
     pub(super) container_settings: ContainerSettings,
     pub(super) device_type: Option<String>,
     #[serde(deserialize_with = "null_is_default")]
+    pub(super) dataplane_options: Map<String, Value>,
+    #[serde(deserialize_with = "null_is_default")]
     pub(super) include_default_routes: bool,
     pub(super) source_check: Option<String>,
     #[serde(deserialize_with = "null_is_default")]
@@ -117,6 +119,13 @@ pub(super) fn decode(json: &Map<String, Value>) -> Result<WrittenConfiguration, 
 
 impl WrittenConfiguration {
     pub(super) fn refuse_unsupported(&self) -> Result<(), Error> {
+        // The name of another program that would connect the container
+        // (`cni-plugin/pkg/dataplane/dataplane.go`, GetDataplane).
+        if let Some(dataplane) = self.dataplane_options.get("type") {
+            let advice = "Weir connects containers itself: leave it out";
+            let name = dataplane.as_str().map_or_else(|| dataplane.to_string(), str::to_owned);
+            return Err(unsupported("dataplane_options.type", &name, advice));
+        }
         match self.device_type.as_deref().filter(|device| *device != "veth") {
             None => Ok(()),
             Some(device) => {
