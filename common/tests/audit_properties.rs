@@ -34,7 +34,9 @@ async fn lived(events: &[Event]) -> Memory {
             let both = request(&format!("n{host}"), &container, &[Family::V4, Family::V6]);
             let _ = assign(&store, &both).await;
         } else {
-            engine::release(&store, &assignee(&format!("n{host}"), &container)).await.unwrap();
+            engine::release(&store, &assignee(&format!("n{host}"), &container), None)
+                .await
+                .unwrap();
         }
     }
     store
@@ -202,7 +204,7 @@ async fn nothing_is_found_in_a_hundred_thousand_addresses() {
     let context = AuditContext::new(None, later());
     let findings = weir_common::audit::audit(&snapshot, &context);
     assert_eq!(findings, []);
-    let report = weir_common::audit::Report::new(&snapshot, &findings, context.gone, None);
+    let report = weir_common::audit::Report::new(&snapshot, &findings, &context);
     assert_eq!((report.addresses, report.handles), (addresses, addresses));
     let pages = store.counters().lists;
     assert!((10..100).contains(&pages), "{pages} pages");

@@ -2,7 +2,7 @@
 //! and addresses of services appear.
 
 use serde_json::{Value, json};
-use weir_tests::{Container, Fleet, Place, Subnet, until, until_reporting};
+use weir_tests::{Container, Fleet, Place, Subnet, until_reporting};
 
 const NODE: &str = "/calico/resources/v3/projectcalico.org/nodes/";
 

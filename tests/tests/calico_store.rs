@@ -174,3 +174,72 @@ fn a_borrowed_address_and_both_of_a_dual_stack_are_given_back() {
         }
     }
 }
+
+/// What Calico 2 left of four containers in a block of `n1`: the handle is the bare id or names
+/// the pod, and nothing else is recorded. The handle of the tunnel must stay out of it.
+fn with_calico_2(cluster: &Cluster) {
+    let holders = [
+        json!({"handle_id": "c0ffee", "secondary": null}),
+        json!({"handle_id": "shop.cart", "secondary": null}),
+        json!({"handle_id": "ipip-tunnel-addr-n9",
+            "secondary": {"node": "n1", "type": "ipipTunnelAddress"}}),
+        json!({"handle_id": "bank.till", "secondary": {"node": "n2"}}),
+    ];
+    let block = json!({
+        "cidr": "10.9.0.32/29", "affinity": "host:n1",
+        "allocations": [0, 1, 2, 3, null, null, null, null], "unallocated": [4, 5, 6, 7],
+        "attributes": holders, "strictAffinity": false,
+    });
+    let affinity = json!({"state": "confirmed", "deleted": false});
+    cluster.store.put("/calico/ipam/v2/assignment/ipv4/block/10.9.0.32-29", &block);
+    cluster.store.put("/calico/ipam/v2/host/n1/ipv4/block/10.9.0.32-29", &affinity);
+    for holder in &holders {
+        let handle = holder["handle_id"].as_str().expect("a handle");
+        let counts = json!({"block": {"10.9.0.32/29": 1}, "deleted": false});
+        cluster.store.put(&format!("/calico/ipam/v2/handle/{handle}"), &counts);
+    }
+}
+
+#[test]
+fn what_calico_2_assigned_goes_with_its_container() {
+    for cluster in busy() {
+        with_calico_2(&cluster);
+        let before = cluster.store.entries();
+        let del = |id: &str, pod: &str| {
+            let arguments = match pod.split_once('.') {
+                Some((namespace, name)) => {
+                    format!("K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}")
+                }
+                None => String::new(),
+            };
+            let call = call(&cluster, "n1", Families::V4, id).with("CNI_ARGS", &arguments);
+            call.delete(&cluster.node);
+        };
+        // Another container, the tunnel's handle as an id, and another node's pod.
+        del("c0ffee1", "");
+        del("ipip-tunnel-addr-n9", "");
+        del("feed", "bank.till");
+        assert_eq!(before, cluster.store.entries());
+        let check = || cluster.weirctl(&["ipam", "check"]).stdout;
+        assert!(check().contains("2 addresses whose entries name no node"), "{}", check());
+        let gc = call(&cluster, "n1", Families::V4, "");
+        let gc = gc.configure("/cniVersion", "1.1.0".into());
+        let gc = gc.configure("/cni.dev~1valid-attachments", json!([]));
+        let logged = gc.configure("/log_level", "info".into()).run(&cluster.node, "GC").stderr;
+        assert!(logged.contains("not judged: Calico assigned them"), "{logged}");
+        // Twice, as runtimes do.
+        for _ in 0..2 {
+            del("c0ffee", "");
+            del("feed", "shop.cart");
+        }
+        let after = cluster.store.entries();
+        assert_consistent(&after);
+        for handle in ["c0ffee", "shop.cart"] {
+            assert!(!after.contains_key(&format!("/calico/ipam/v2/handle/{handle}")), "{handle}");
+        }
+        for handle in ["bank.till", "ipip-tunnel-addr-n9"] {
+            assert!(after.contains_key(&format!("/calico/ipam/v2/handle/{handle}")), "{handle}");
+        }
+        assert!(!check().contains("name no node"), "{}", check());
+    }
+}

@@ -17,6 +17,8 @@ mod plan;
 pub mod release_one;
 mod report;
 mod scope;
+mod unjudged;
+mod unjudged_reason;
 mod values;
 
 pub use finding::Finding;
@@ -25,6 +27,8 @@ pub use node::{Attached, ThisNode, Unjudged};
 pub use plan::{RepairPlan, plan_repair};
 pub use report::{Report, ReportToRelease};
 pub use scope::{AuditContext, hosts_gone};
+pub use unjudged::{UnjudgedAddresses, unjudged_addresses};
+pub use unjudged_reason::UnjudgedReason;
 pub use values::CurrentValues;
 
 use crate::ipam::IpamSnapshot;

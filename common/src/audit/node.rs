@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::unjudged_reason::{Unjudgeable, UnjudgedReason};
 use crate::ipam::collect::may_be_in_progress;
 use crate::ipam::{Allocation, Assignee, BlockUse, IpamSnapshot, MachineId, Ownership};
 use crate::network::AttachmentIdentity;
@@ -67,12 +68,6 @@ impl ThisNode {
         self.attachments.iter().filter(|it| self.takes_addresses(&it.identity)).count()
     }
 
-    /// How many addresses of the node's name belong to another machine, and are not judged.
-    pub fn of_other_machines(&self, snapshot: &IpamSnapshot) -> usize {
-        let is_others = |it: &&Allocation| self.is_other_machines(it, snapshot);
-        snapshot.allocations().filter(is_others).count()
-    }
-
     fn is_other_machines(&self, allocation: &Allocation, snapshot: &IpamSnapshot) -> bool {
         let ownership = || Ownership::new(self.machine.as_ref(), snapshot.machine(&self.host));
         allocation.node() == Some(self.host.as_str())
@@ -95,36 +90,73 @@ impl ThisNode {
         snapshot: &IpamSnapshot,
         now: Timestamp,
     ) -> bool {
-        let Some(handle) = allocation.handle.as_deref() else { return false };
-        let in_progress = |made: Timestamp| may_be_in_progress(made, now);
-        allocation.node() == Some(self.host.as_str())
-            && !self.is_other_machines(allocation, snapshot)
-            && allocation.holder.interface.is_some()
+        allocation.holder.interface.is_some()
             && !allocation.cooling_down
-            && !allocation.made.is_some_and(in_progress)
-            && match allocation.holder.network.as_deref() {
-                Some(network) => self.wires(network) && !self.other_networks.contains(network),
-                None => self.is_wired(handle),
+            && !allocation.made.is_some_and(|made| may_be_in_progress(made, now))
+            && self.judge(allocation, snapshot).is_ok()
+    }
+
+    /// Whether this node's kernel tells if an allocation is in use, or why not. Of Calico's
+    /// containers, whose interfaces carry no mark of Weir's, only their routes tell.
+    pub(super) fn judge<'a>(
+        &self,
+        allocation: &'a Allocation,
+        snapshot: &IpamSnapshot,
+    ) -> Result<(), Unjudgeable<'a>> {
+        let own_machine = self.machine.as_ref().map(MachineId::as_str);
+        let is_made_here =
+            own_machine.is_some() && allocation.holder.machine.as_deref() == own_machine;
+        let is_routed = self.routed.contains(&allocation.address);
+        match (allocation.node(), allocation.handle.as_deref()) {
+            (Some(node), _) if node != self.host && is_made_here => {
+                Err((UnjudgedReason::FormerName, Some(node)))
             }
+            (Some(node), _) if node != self.host => Err((UnjudgedReason::OtherNode, Some(node))),
+            (Some(_), _) if self.is_other_machines(allocation, snapshot) => {
+                Err((UnjudgedReason::OtherMachine, None))
+            }
+            (Some(_), Some(handle)) if allocation.holder.interface.is_some() => {
+                self.judge_network(allocation.holder.network.as_deref(), handle)
+            }
+            _ if is_routed => Ok(()),
+            (Some(_), Some(_)) => Err((UnjudgedReason::Calicos, None)),
+            _ => Err((UnjudgedReason::Incomplete, None)),
+        }
     }
 
-    fn wires(&self, network: &str) -> bool {
-        let mut attachments = self.attachments.iter();
-        self.networks.contains(network) || attachments.any(|it| it.identity.network() == network)
-    }
-
-    /// Whether the handle is of a network that `weir` wires, and cannot be read
-    /// as one of another network; for an allocation that does not name its network.
+    /// Whether an allocation of Weir's is of a network that is judged; the network's name is
+    /// `named`, or else stands in the handle.
     ///
     /// A handle is network, dot, container id, and both may hold dots. No runtime
     /// writes dots into an id, so that the last one ends the network's name; where
     /// a network that is not wired would explain the handle as well, nothing is
     /// said about it.
-    fn is_wired(&self, handle: &str) -> bool {
-        let Some((network, _)) = handle.rsplit_once('.') else { return false };
+    fn judge_network<'a>(
+        &self,
+        named: Option<&'a str>,
+        handle: &'a str,
+    ) -> Result<(), Unjudgeable<'a>> {
+        let Some(network) = named.or_else(|| Some(handle.rsplit_once('.')?.0)) else {
+            return Err((UnjudgedReason::UnknownNetwork, Some(handle)));
+        };
         let could_be_of =
             |other: &str| handle.strip_prefix(other).is_some_and(|rest| rest.starts_with('.'));
-        self.wires(network) && !self.other_networks.iter().any(|other| could_be_of(other))
+        let is_others = match named {
+            Some(network) => self.other_networks.contains(network),
+            None => self.other_networks.iter().any(|other| could_be_of(other)),
+        };
+        if is_others {
+            Err((UnjudgedReason::OtherNetwork, Some(network)))
+        } else if self.wires(network) {
+            Ok(())
+        } else {
+            Err((UnjudgedReason::UnknownNetwork, Some(network)))
+        }
+    }
+
+    fn wires(&self, network: &str) -> bool {
+        let mut attachments = self.attachments.iter();
+        self.networks.contains(network) || attachments.any(|it| it.identity.network() == network)
     }
 
     /// Whether a repair may call an address of this block free that is neither
@@ -154,6 +186,12 @@ impl ThisNode {
 mod tests {
     use super::*;
 
+    impl ThisNode {
+        fn wires_handle(&self, handle: &str) -> bool {
+            self.judge_network(None, handle).is_ok()
+        }
+    }
+
     #[test]
     fn networks_are_told_apart_by_their_whole_names() {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -163,12 +201,12 @@ mod tests {
             ..ThisNode::default()
         };
         let pods = node(&["pods"], &[]);
-        assert!(pods.is_wired("pods.0a1b"));
-        assert!(!pods.is_wired("pods.edge.0a1b"), "a network that is not configured here");
-        assert!(!pods.is_wired("podsedge.0a1b") && !pods.is_wired("pods"));
-        assert!(node(&["pods", "pods.edge"], &[]).is_wired("pods.edge.0a1b"));
-        assert!(node(&["pods"], &["pods.edge"]).is_wired("pods.0a1b"));
+        assert!(pods.wires_handle("pods.0a1b"));
+        assert!(!pods.wires_handle("pods.edge.0a1b"), "a network that is not configured here");
+        assert!(!pods.wires_handle("podsedge.0a1b") && !pods.wires_handle("pods"));
+        assert!(node(&["pods", "pods.edge"], &[]).wires_handle("pods.edge.0a1b"));
+        assert!(node(&["pods"], &["pods.edge"]).wires_handle("pods.0a1b"));
         // A container `edge.0a1b` of the other network would have this handle, too.
-        assert!(!node(&["pods.edge"], &["pods"]).is_wired("pods.edge.0a1b"));
+        assert!(!node(&["pods.edge"], &["pods"]).wires_handle("pods.edge.0a1b"));
     }
 }

@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::finding::Finding;
 use super::kind::DamageKind;
-use super::node::{ThisNode, Unjudged};
+use super::node::Unjudged;
 use super::release_one::SeenAddress;
+use super::scope::AuditContext;
+use super::unjudged::{UnjudgedAddresses, unjudged_addresses};
 use crate::ipam::IpamSnapshot;
 
 /// A report, as `weirctl ipam check -o json` prints it.
@@ -30,10 +32,8 @@ pub struct Report {
     /// The networks of this node whose attachments were not, or not fully, compared.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_judged: Vec<Unjudged>,
-    /// How many addresses of this node's name belong to another machine, and were not
-    /// judged.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub of_other_machines: usize,
+    /// The addresses that were not judged, by reason.
+    pub not_judged_addresses: Vec<UnjudgedAddresses>,
     /// What is damaged.
     pub findings: Vec<Finding>,
 }
@@ -57,23 +57,17 @@ struct FindingToRelease {
 }
 
 impl Report {
-    /// The report on a snapshot and what was found in it, these hosts being gone, on this
-    /// node, if on any.
-    pub fn new(
-        snapshot: &IpamSnapshot,
-        findings: &[Finding],
-        gone: &BTreeSet<String>,
-        node: Option<&ThisNode>,
-    ) -> Self {
+    /// The report on a snapshot and what was found in it.
+    pub fn new(snapshot: &IpamSnapshot, findings: &[Finding], context: &AuditContext<'_>) -> Self {
         Self {
             pools: snapshot.pools.len(),
             blocks: snapshot.blocks.len(),
             affinities: snapshot.affinities.values().map(Vec::len).sum(),
             handles: snapshot.handle_count,
             addresses: snapshot.allocations().count(),
-            gone_hosts: gone.clone(),
-            not_judged: node.map(|node| node.unjudged.clone()).unwrap_or_default(),
-            of_other_machines: node.map_or(0, |node| node.of_other_machines(snapshot)),
+            gone_hosts: context.gone.clone(),
+            not_judged: context.node.map(|node| node.unjudged.clone()).unwrap_or_default(),
+            not_judged_addresses: unjudged_addresses(snapshot, context),
             findings: findings.to_vec(),
         }
     }
@@ -88,8 +82,4 @@ impl ReportToRelease {
         let findings = self.findings.iter().filter(is_unused);
         findings.flat_map(|it| it.addresses.clone()).collect()
     }
-}
-
-fn is_zero(count: &usize) -> bool {
-    *count == 0
 }

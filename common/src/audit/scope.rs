@@ -74,7 +74,20 @@ impl<'a> Scope<'a> {
     pub fn is_gone(&self, host: &str) -> bool {
         let nodes = &self.snapshot.nodes;
         let here = self.context.node.is_some_and(|node| node.host == host);
-        !here && !nodes.contains(host) && (!nodes.is_empty() || self.context.gone.contains(host))
+        !here
+            && !nodes.contains_key(host)
+            && (!nodes.is_empty() || self.context.gone.contains(host))
+    }
+
+    /// The node that the audit runs on; `None` as well in a network namespace without the
+    /// address under which the node is registered: the containers that would be missing there
+    /// are elsewhere.
+    pub fn node(&self) -> Option<&'a ThisNode> {
+        let node = self.context.node?;
+        let registered = self.snapshot.nodes.get(&node.host).and_then(Option::as_ref);
+        let addresses = registered.map_or(&[][..], |it| &it.addresses);
+        let is_here = addresses.is_empty() || addresses.iter().any(|it| node.routed.contains(it));
+        is_here.then_some(node)
     }
 
     /// The affinities, but for those to blocks that cannot be read: nothing can be said of

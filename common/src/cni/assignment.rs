@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::arguments::Arguments;
 use super::configuration::IpamConfiguration;
 use super::error::{Code, Error};
 use super::gateway::ip_configuration;
@@ -11,7 +12,7 @@ use super::result::AddResult;
 use super::skeleton::Call;
 use crate::ipam::assign::{Request, Want};
 use crate::ipam::engine::Assignment;
-use crate::ipam::{ATTRIBUTE_BOOT, Assigned, Assignee, MachineId};
+use crate::ipam::{ATTRIBUTE_BOOT, Assigned, Assignee, MachineId, Workload};
 
 /// Whom the addresses of a call on this `host`, which runs on this `machine`, are assigned
 /// to.
@@ -19,6 +20,14 @@ pub fn assignee_of(call: &Call, host: &str, machine: Option<MachineId>) -> Assig
     let environment = &call.environment;
     let (container, interface) = (&environment.container_id, &environment.interface);
     Assignee::interface(host, &call.configuration.network, container, interface).on(machine)
+}
+
+/// The container of a call as Calico 2 recorded it ([`Workload`]), if it can have done so.
+/// Arguments that cannot be read name no pod, and are not an obstacle to DEL.
+pub fn workload_of(call: &Call, assignee: &Assignee) -> Option<Workload> {
+    let arguments = Arguments::parse(&call.environment.arguments).unwrap_or_default();
+    let pod = arguments.pod_namespace.zip(arguments.pod_name);
+    Workload::new(assignee, &call.environment.container_id, pod)
 }
 
 /// What an ADD on this `host`, which runs on this `machine`, asks for. The id of the

@@ -13,6 +13,7 @@ use super::block::{
     Attribute, Block,
 };
 use super::machine::MachineId;
+use super::purpose::ATTRIBUTE_TYPE;
 
 /// The handle under which Calico keeps the first and the last addresses of a
 /// block from Windows nodes; it has no key of its own
@@ -54,6 +55,8 @@ pub struct HolderFacts {
     pub network: Option<Box<str>>,
     /// The interface; Calico names none.
     pub interface: Option<Box<str>>,
+    /// What it is for, when it is not a container's ([`ATTRIBUTE_TYPE`]).
+    pub use_type: Option<Box<str>>,
 }
 
 impl Allocation {
@@ -104,6 +107,17 @@ impl Allocation {
         assignee.agrees(named, recorded)
     }
 
+    /// Whether only a kernel can tell that it is in use: not that of a tunnel, nor one that
+    /// Calico keeps from Windows, nor one that cools down.
+    pub(crate) fn needs_kernel(&self) -> bool {
+        self.needs_handle() && !self.holder.use_type.as_deref().is_some_and(is_tunnel)
+    }
+
+    /// Whether it is neither a container's nor a tunnel's: a load balancer's.
+    pub(crate) fn is_of_other_use(&self) -> bool {
+        self.holder.use_type.as_deref().is_some_and(|it| !is_tunnel(it))
+    }
+
     /// Whether a handle must account for it.
     pub fn needs_handle(&self) -> bool {
         !self.cooling_down && self.handle.as_deref() != Some(WINDOWS_RESERVED)
@@ -112,21 +126,27 @@ impl Allocation {
 
 impl HolderFacts {
     /// The facts in the order of the fields.
-    fn facts(attribute: &Attribute) -> [Option<&str>; 4] {
-        [ATTRIBUTE_NODE, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_INTERFACE]
+    fn facts(attribute: &Attribute) -> [Option<&str>; 5] {
+        [ATTRIBUTE_NODE, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_INTERFACE, ATTRIBUTE_TYPE]
             .map(|fact| attribute.fact(fact))
     }
 
     fn read(attribute: &Attribute) -> Self {
-        let [node, machine, network, interface] =
+        let [node, machine, network, interface, use_type] =
             Self::facts(attribute).map(|fact| fact.map(Box::from));
-        Self { node, machine, network, interface }
+        Self { node, machine, network, interface, use_type }
     }
 
     fn is(&self, attribute: &Attribute) -> bool {
-        let own = [&self.node, &self.machine, &self.network, &self.interface];
+        let own = [&self.node, &self.machine, &self.network, &self.interface, &self.use_type];
         own.map(Option::as_deref) == Self::facts(attribute)
     }
+}
+
+/// Whether a type is that of a tunnel's address: of one of Calico's five kinds
+/// (`libcalico-go/lib/backend/model/block.go`).
+fn is_tunnel(use_type: &str) -> bool {
+    use_type.ends_with("TunnelAddress")
 }
 
 /// The sequence number under which an ordinal was assigned.

@@ -7,14 +7,16 @@ use jiff::Timestamp;
 
 use super::assign::{self, Request};
 use super::assignee::Assignee;
+use super::block::Attribute;
 use super::error::Error;
 use super::knowledge::{Blocks, Holdings, View};
 use super::ownership::Clash;
 use super::probe::AddressProbe;
 use super::reserved::Reserved;
+use super::workload::Workload;
 use super::{Assigned, Decided, release};
 pub use crate::datastore::MAX_ATTEMPTS;
-use crate::datastore::{self, Datastore, Decision, Selection, Snapshot, transact};
+use crate::datastore::{self, Datastore, Decision, Selection, Snapshot, keys, transact};
 use crate::resources::IpPool;
 
 /// What an assignment comes to.
@@ -74,17 +76,38 @@ pub async fn assign_around(
     Ok(Assignment { addresses, pools, clash })
 }
 
-/// Releases all addresses of an assignee and returns them; none if it has none.
+/// Releases all addresses of an assignee, and then those that the same container has from
+/// Calico 2's time as a `workload`, and returns them. Calico's plugin tries both handles in this
+/// order (`cni-plugin/pkg/ipamplugin/ipam_plugin.go`, cmdDel). That the second one is not there
+/// is learnt without a request of its own.
 ///
 /// # Errors
-/// See [`Error`].
+/// See [`Error`]; what was released until then stays released.
 pub async fn release(
     datastore: &dyn Datastore,
     assignee: &Assignee,
+    workload: Option<&Workload>,
 ) -> Result<Vec<Assigned>, Error> {
-    let decide = |holdings: &Holdings, blocks: &Blocks| release::decide(assignee, holdings, blocks);
-    let selections = Holdings::selections(assignee);
-    let (addresses, _) = settle(datastore, selections, &[], Holdings::parse, decide).await?;
+    let mut selections = Holdings::selections(assignee);
+    let earlier = selections.len();
+    selections.extend(workload.map(|it| Selection::Key(keys::handle(&it.handle_id))));
+    let parse = |snapshot: &Snapshot| {
+        let is_there = workload.is_some() && snapshot.entry(earlier).is_some();
+        Ok((Holdings::parse(snapshot)?, is_there))
+    };
+    let decide = |(holdings, _): &(Holdings, bool), blocks: &Blocks| {
+        release::decide(assignee, holdings, blocks)
+    };
+    let (mut addresses, (_, is_there)) = settle(datastore, selections, &[], parse, decide).await?;
+    if let Some(workload) = workload.filter(|_| is_there) {
+        let decide = |holdings: &Holdings, blocks: &Blocks| {
+            let has = |holder: &Attribute| workload.has(holder, holdings.machine());
+            release::decide_by(&workload.handle_id, has, holdings, blocks)
+        };
+        let selections = Holdings::selections_of(&assignee.host, &workload.handle_id);
+        let (more, _) = settle(datastore, selections, &[], Holdings::parse, decide).await?;
+        addresses.extend(more);
+    }
     Ok(addresses)
 }
 

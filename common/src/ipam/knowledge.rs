@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::Assigned;
 use super::affinity::Affinity;
 use super::assignee::Assignee;
-use super::block::Block;
+use super::block::{Attribute, Block};
 use super::error::Error;
 use super::handle::Handle;
 use super::machine::MachineId;
@@ -41,6 +41,11 @@ pub struct Holdings {
 impl Holdings {
     /// What to read for an assignee.
     pub fn selections(Assignee { host, handle_id, .. }: &Assignee) -> Vec<Selection> {
+        Self::selections_of(host, handle_id)
+    }
+
+    /// What to read for a handle on a host.
+    pub(super) fn selections_of(host: &str, handle_id: &str) -> Vec<Selection> {
         let keys = [keys::handle(handle_id), keys::machine(host)].map(Selection::Key);
         std::iter::once(ReadyFlag::selection()).chain(keys).collect()
     }
@@ -82,10 +87,19 @@ impl Holdings {
 
     /// The assignee's addresses, as far as the handle's blocks are known.
     pub fn addresses(&self, assignee: &Assignee, blocks: &Blocks) -> Vec<Assigned> {
+        self.addresses_of(|holder| assignee.has(holder, self.machine()), blocks)
+    }
+
+    /// The addresses that a holder `has`, as far as the handle's blocks are known.
+    pub(super) fn addresses_of(
+        &self,
+        has: impl Fn(&Attribute) -> bool,
+        blocks: &Blocks,
+    ) -> Vec<Assigned> {
         let mut addresses = Vec::new();
         for stored in self.blocks().into_iter().filter_map(|cidr| blocks.get(cidr)?) {
             let block = &stored.value;
-            for ordinal in block.held_by(|holder| assignee.has(holder, self.machine())) {
+            for ordinal in block.held_by(&has) {
                 addresses.push(Assigned { address: block.address(ordinal), block: block.cidr });
             }
         }

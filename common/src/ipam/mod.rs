@@ -38,6 +38,7 @@ mod reserved;
 mod snapshot;
 mod unavailable;
 mod walk;
+mod workload;
 
 use serde::Serialize;
 
@@ -67,6 +68,7 @@ pub(crate) use snapshot::{BlockUse, Counts};
 pub use snapshot::{IpamSnapshot, Owner};
 pub use unavailable::UnavailableAddresses;
 pub use walk::{block_bits, walk};
+pub use workload::Workload;
 
 /// What a decision asks for next.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,18 +8,32 @@ use super::block::{Attribute, Block};
 use super::error::Error;
 use super::handle::Handle;
 use super::knowledge::{Blocks, Holdings, Stored};
-use super::machine::MachineId;
 use crate::datastore::{Transaction, Write, keys};
 
 /// Decides how to release all addresses of `assignee`. What others have under the same
 /// handle stays, and with it the handle.
+///
+/// # Errors
+/// As [`decide_by`].
+pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Result<Decided, Error> {
+    let has = |holder: &Attribute| assignee.has(holder, holdings.machine());
+    decide_by(&assignee.handle_id, has, holdings, blocks)
+}
+
+/// Decides how to release what of a handle a holder `has`; the other holders' addresses stay,
+/// and with them the handle.
 ///
 /// Nothing to release is no error: DEL may be repeated. A block left empty stays
 /// with its host, one without a host is removed.
 ///
 /// # Errors
 /// [`Error::NotReady`], [`Error::Malformed`].
-pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Result<Decided, Error> {
+pub fn decide_by(
+    handle_id: &str,
+    has: impl Fn(&Attribute) -> bool,
+    holdings: &Holdings,
+    blocks: &Blocks,
+) -> Result<Decided, Error> {
     holdings.ready.require()?;
     let Some(handle) = &holdings.handle else {
         return Ok(Decided::Done(Vec::new()));
@@ -28,20 +42,20 @@ pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Resu
     if !unread.is_empty() {
         return Ok(Decided::Read(unread));
     }
-    let released = holdings.addresses(assignee, blocks);
+    let released = holdings.addresses_of(&has, blocks);
     let mut transaction = Transaction::default();
     let mut remaining = handle.value.clone();
     for cidr in holdings.blocks() {
         let count = match blocks.get(cidr).flatten() {
             None => 0,
-            Some(block) => release_in(block, assignee, holdings.machine(), &mut transaction),
+            Some(block) => release_in(block, handle_id, &has, &mut transaction),
         };
         remaining.set(cidr, count);
     }
     if remaining == handle.value {
         return Ok(Decided::Done(Vec::new()));
     }
-    let key = keys::handle(&assignee.handle_id);
+    let key = keys::handle(handle_id);
     if remaining.is_empty() {
         transaction.delete(key, handle.revision);
     } else {
@@ -51,21 +65,20 @@ pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Resu
     Ok(Decided::Commit(transaction, released))
 }
 
-/// Releases the assignee's addresses in one block and returns how many the handle
-/// still has there: other interfaces', other hosts' and machines', other networks'.
+/// Releases what a holder `has` in one block and returns how many addresses the handle still
+/// has there: other interfaces', other hosts' and machines', other networks'.
 fn release_in(
     stored: &Stored<Block>,
-    assignee: &Assignee,
-    recorded: Option<&MachineId>,
+    handle_id: &str,
+    has: impl Fn(&Attribute) -> bool,
     transaction: &mut Transaction,
 ) -> u64 {
-    let ordinals = stored.value.held_by(|holder| assignee.has(holder, recorded));
+    let ordinals = stored.value.held_by(has);
     let mut block = stored.value.clone();
     if !ordinals.is_empty() {
         block = give_back(stored, &ordinals, transaction);
     }
-    let handle = assignee.handle_id.as_str();
-    block.held_by(|holder: &Attribute| holder.handle_id.as_deref() == Some(handle)).len() as u64
+    block.held_by(|holder: &Attribute| holder.handle_id.as_deref() == Some(handle_id)).len() as u64
 }
 
 /// Writes a block without these ordinals, or removes one that is left empty and

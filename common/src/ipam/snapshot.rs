@@ -4,8 +4,9 @@
 //! would take gigabytes. So each value is condensed as soon as it is read, and a handle
 //! that says what the blocks hold is counted and dropped.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -20,7 +21,7 @@ use super::machine::MachineId;
 use super::ownership::MachineRecord;
 use crate::datastore::{Datastore, Entry, Pages, Revision, keys};
 use crate::error_chain;
-use crate::resources::IpPool;
+use crate::resources::{IpPool, Node};
 
 /// Whom a block belongs to, as the block says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,20 @@ pub(crate) struct BlockUse {
     pub neither: Vec<usize>,
 }
 
+/// What is asked of a registered node.
+#[derive(Clone, Debug)]
+pub(crate) struct NodeFacts {
+    /// Its own addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl From<Node> for NodeFacts {
+    fn from(node: Node) -> Self {
+        let addresses = [node.ipv4_address, node.ipv6_address];
+        Self { addresses: addresses.into_iter().flatten().map(|it| it.addr()).collect() }
+    }
+}
+
 /// How many addresses in which blocks, in the order of the blocks.
 pub(crate) type Counts = Vec<(IpNet, u64)>;
 
@@ -69,7 +84,8 @@ pub struct IpamSnapshot {
     /// second look.
     pub steady: bool,
     pub(crate) pools: Arc<Vec<IpPool>>,
-    pub(crate) nodes: Arc<BTreeSet<String>>,
+    /// The registered nodes; `None` for what cannot be read of one.
+    pub(crate) nodes: Arc<BTreeMap<String, Option<NodeFacts>>>,
     pub(crate) blocks: BTreeMap<IpNet, BlockUse>,
     pub(crate) affinities: BTreeMap<IpNet, Vec<(Arc<str>, AffinityState)>>,
     /// The handles that say something else than the blocks before them, by id.
@@ -140,14 +156,14 @@ impl IpamSnapshot {
 
     /// The same without this node, to read it again.
     pub(crate) fn forget_node(&mut self, name: &str) {
-        if self.nodes.contains(name) {
+        if self.nodes.contains_key(name) {
             Arc::make_mut(&mut self.nodes).remove(name);
         }
     }
 
     /// Whether a node of this name is registered.
     pub fn has_node(&self, name: &str) -> bool {
-        self.nodes.contains(name)
+        self.nodes.contains_key(name)
     }
 
     /// The machine that a node's name is recorded for.
@@ -170,7 +186,8 @@ impl IpamSnapshot {
         } else if let Some(node) = key.strip_prefix(keys::MACHINES) {
             self.learn_machine(node, entry)
         } else if let Some(node) = key.strip_prefix(keys::NODES) {
-            Arc::make_mut(&mut self.nodes).insert(node.to_owned());
+            let facts = Node::from_json(&entry.value).ok().map(NodeFacts::from);
+            Arc::make_mut(&mut self.nodes).insert(node.to_owned(), facts);
             Ok(())
         } else {
             Ok(())

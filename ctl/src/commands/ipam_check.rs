@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use weir_common::audit::engine::{RepairOutcome, seen_twice};
-use weir_common::audit::{Finding, Report, Unjudged};
+use weir_common::audit::{AuditContext, Finding, Report, Unjudged};
 
 use super::repair::{GoneHostArgs, Scan};
 use super::{ipam_show, report};
@@ -17,7 +17,8 @@ use crate::session::{CommandResult, Failure, Session};
 /// Arguments of `weirctl ipam check`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Exit status 0 when nothing is damaged, or all of it was repaired; else 1.\n\n\
+    after_help = "Exit status 0 when nothing is damaged, or all of it was repaired; else 1. What \
+                  is not judged is counted, and does not change the status.\n\n\
                   Examples:\n  weirctl ipam check\n  weirctl ipam check --repair\n  \
                   weirctl ipam check --repair --gone-host n9 --dry-run\n  \
                   weirctl ipam check -o report.json"
@@ -82,7 +83,9 @@ const APPEARED: &str = "it appeared during the repair";
 pub async fn run(arguments: CheckArgs, session: &Session<'_>) -> CommandResult {
     let gone = arguments.gone.names();
     let mut scan = Scan::run(session, &gone).await?;
-    let report = Report::new(&scan.snapshot, &scan.findings, &gone, scan.node.as_ref());
+    let context =
+        AuditContext { node: scan.node.as_ref(), gone: &gone, now: session.environment.now() };
+    let report = Report::new(&scan.snapshot, &scan.findings, &context);
     let mut repairs = Repairs::default();
     if arguments.repair {
         (scan, repairs) = repair(scan, session, &gone).await?;
@@ -190,12 +193,8 @@ fn in_words(report: &Report, scan: &Scan, repairs: &Repairs, was_asked: bool) ->
     for unjudged in scan.node.iter().flat_map(|node| &node.unjudged) {
         text.push_str(&line(&not_judged(unjudged)));
     }
-    if let Some(node) = scan.node.as_ref().filter(|_| report.of_other_machines > 0) {
-        text.push_str(&format!(
-            "Not judged: {} addresses of node {}, which belong to another machine of that name; \
-             see: weirctl node status\n",
-            report.of_other_machines, node.host
-        ));
+    for unjudged in &report.not_judged_addresses {
+        text.push_str(&line(&unjudged.in_words(scan.node.as_ref())));
     }
     for (finding, outcome) in &repairs.done {
         let done = match outcome {
@@ -211,7 +210,12 @@ fn in_words(report: &Report, scan: &Scan, repairs: &Repairs, was_asked: bool) ->
             _ => text.push_str(&format!("  not repaired: {}\n", repairs.reason(finding))),
         }
     }
-    text + &format!("Check complete; found {} problems.\n", scan.findings.len())
+    text.push_str(&format!("Check complete; found {} problems.", scan.findings.len()));
+    let unjudged: usize = report.not_judged_addresses.iter().map(|it| it.addresses).sum();
+    if unjudged > 0 {
+        text.push_str(&format!(" Not judged: {unjudged} of {} addresses.", report.addresses));
+    }
+    text + "\n"
 }
 
 fn not_judged(unjudged: &Unjudged) -> String {

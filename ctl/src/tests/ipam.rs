@@ -18,15 +18,19 @@ fn cidr(text: &str) -> ipnet::IpNet {
 
 #[tokio::test]
 async fn a_recorded_store_has_no_problems() {
-    for (case, numbers) in [
-        ("small", "1 pools, 2 blocks, 2 affinities, 3 handles and 3 addresses"),
-        ("seed", "4 pools, 12 blocks, 12 affinities, 23 handles and 23 addresses"),
-        ("busy", "5 pools, 20 blocks, 20 affinities, 40 handles and 49 addresses"),
+    for (case, numbers, unjudged, nodes) in [
+        ("small", "1 pools, 2 blocks, 2 affinities, 3 handles and 3 addresses", "3", 2),
+        ("seed", "4 pools, 12 blocks, 12 affinities, 23 handles and 23 addresses", "23", 4),
+        ("busy", "5 pools, 20 blocks, 20 affinities, 40 handles and 49 addresses", "49", 6),
     ] {
         let answer = call(&recorded_store(case), "ipam check").await;
+        let nodes: Vec<String> = (1..=nodes).map(|node| format!("n{node}")).collect();
         let expected = format!(
             "Looked at {numbers}; no containers on this machine to compare with\n\
-             Check complete; found 0 problems.\n"
+             Not judged: {unjudged} addresses of other nodes ({}); run weirctl ipam check on each of \
+             them\n\
+             Check complete; found 0 problems. Not judged: {unjudged} of {unjudged} addresses.\n",
+            nodes.join(", ")
         );
         assert_eq!(answer, Answer { exit: 0, output: expected });
     }
@@ -42,22 +46,24 @@ async fn what_is_damaged_is_reported_and_repaired() {
         answer.output,
         "Looked at 5 pools, 20 blocks, 21 affinities, 41 handles and 49 addresses; no containers \
          on this machine to compare with\n\
+         Not judged: 49 addresses of other nodes (n1, n2, n3, n4, n5, n6); run weirctl ipam check \
+         on each of them\n\
          [handle-without-address] handle pods.lost has no address\n\
          \x20 repair: delete the handle\n\
          [affinity-unsettled] host n1 has left the claim of block 10.9.0.32/29 halfway\n\
          \x20 repair: delete the affinity: the block is not the host's\n\
-         Check complete; found 2 problems.\n\
+         Check complete; found 2 problems. Not judged: 49 of 49 addresses.\n\
          2 of them can be repaired: weirctl ipam check --repair\n"
     );
     assert_eq!(answer.exit, 1);
     let answer = call(&memory, "ipam check --repair").await;
     assert_eq!(
-        answer.output.split_once('\n').unwrap().1,
+        answer.output.splitn(3, '\n').nth(2).unwrap(),
         "[affinity-unsettled] host n1 has left the claim of block 10.9.0.32/29 halfway\n\
          \x20 repaired: delete the affinity: the block is not the host's\n\
          [handle-without-address] handle pods.lost has no address\n\
          \x20 repaired: delete the handle\n\
-         Check complete; found 0 problems.\n"
+         Check complete; found 0 problems. Not judged: 49 of 49 addresses.\n"
     );
     assert_eq!(answer.exit, 0);
     assert_eq!(memory.dump(), recorded_store("busy").dump());

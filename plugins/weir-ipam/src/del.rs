@@ -2,21 +2,25 @@
 
 use std::net::IpAddr;
 
-use weir_common::cni::{Error, assignee_of};
+use weir_common::cni::{Error, assignee_of, workload_of};
 use weir_common::ipam::engine;
 use weir_process::within_ipam;
 
 use crate::Ipam;
 
 impl Ipam<'_> {
-    /// Releases all addresses of the call's attachment, and answers which; none is not an error.
+    /// Releases all addresses of the call's attachment, and those that its container has from
+    /// Calico 2's time, and answers which; none is not an error.
     ///
     /// # Errors
     /// See [`weir_common::ipam::Error`]; the host's lock cannot be had; time is up.
     pub async fn del(&self) -> Result<Vec<IpAddr>, Error> {
         let assignee = assignee_of(self.call, &self.node.name, self.machine.clone());
         let _lock = self.lock().await?;
-        let releasing = async { Ok(engine::release(self.datastore.as_ref(), &assignee).await?) };
+        let workload = workload_of(self.call, &assignee);
+        let datastore = self.datastore.as_ref();
+        let releasing =
+            async { Ok(engine::release(datastore, &assignee, workload.as_ref()).await?) };
         let released = within_ipam("releasing addresses", self.limit, releasing).await?;
         for released in &released {
             tracing::debug!(address = %released.address, handle = assignee.handle_id, "released");

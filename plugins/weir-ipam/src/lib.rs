@@ -122,7 +122,7 @@ impl<'a> Ipam<'a> {
         }
     }
 
-    /// Logs what was given back, and `why`; and what another machine has.
+    /// Logs what was given back, and `why`; and what was not judged.
     fn log_collected(&self, collected: &Collected, why: &str) {
         for (address, handle) in &collected.released {
             tracing::info!(%address, handle, "given back: {why}");
@@ -133,6 +133,14 @@ impl<'a> Ipam<'a> {
                 addresses,
                 node,
                 "left alone: they belong to another machine of this name"
+            );
+        }
+        if collected.of_calico > 0 {
+            tracing::info!(
+                addresses = collected.of_calico,
+                node,
+                "not judged: Calico assigned them; a DEL of their containers releases them; see: \
+                 weirctl ipam check"
             );
         }
     }

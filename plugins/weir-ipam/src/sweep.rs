@@ -66,6 +66,7 @@ impl Ipam<'_> {
         };
         collected.released.extend(others.released);
         collected.of_other_machines = collected.of_other_machines.max(others.of_other_machines);
+        collected.of_calico = collected.of_calico.max(others.of_calico);
         // What could not be done there is left to the sweep of all blocks.
         collected.errors.extend(others.errors);
         let done = if all && collected.errors.is_empty() { CollectScope::AllBlocks } else { scope };

@@ -10,7 +10,7 @@ use crate::datastore::Transaction;
 use crate::ipam::{Allocation, Assignee};
 
 pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {
-    let Some(node) = scope.context.node else { return Vec::new() };
+    let Some(node) = scope.node() else { return Vec::new() };
     let mut attached: HashMap<String, Vec<Assignee>> = HashMap::new();
     for attachment in &node.attachments {
         let assignee = node.assignee(&attachment.identity);

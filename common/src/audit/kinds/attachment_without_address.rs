@@ -19,7 +19,7 @@ use crate::ipam::{Allocation, Assignee, Attribute, Error, engine, handle_id};
 use crate::node::is_tunnel_address;
 
 pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {
-    let Some(node) = scope.context.node else { return Vec::new() };
+    let Some(node) = scope.node() else { return Vec::new() };
     let concerned = node.attachments.iter().filter(|it| node.takes_addresses(&it.identity));
     let concerned: Vec<_> = concerned.map(|it| (it, node.assignee(&it.identity))).collect();
     let handles: HashSet<&str> = concerned.iter().map(|(_, it)| it.handle_id.as_str()).collect();

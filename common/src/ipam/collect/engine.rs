@@ -42,6 +42,8 @@ pub struct Collected {
     pub released: Vec<(IpAddr, String)>,
     /// How many addresses other machines of the host's name have, which were not judged.
     pub of_other_machines: usize,
+    /// How many addresses Calico assigned on the host, which were not judged.
+    pub of_calico: usize,
     /// What could not be done; the rest was.
     pub errors: Vec<Error>,
 }
@@ -168,6 +170,7 @@ impl<'a> Collector<'a> {
     async fn collect_block(&mut self, cidr: IpNet, entry: &Entry) -> Result<(), Error> {
         let block = read_block(entry)?.value;
         let others = self.collection.of_other_machines(&block, self.machine.as_ref());
+        let calicos = self.collection.of_calico(&block, self.machine.as_ref());
         let mut unreadable = BTreeSet::new();
         let mut is_stale = Share::of(self, &block, self.machine.as_ref(), &unreadable).is_some();
         while is_stale {
@@ -184,6 +187,7 @@ impl<'a> Collector<'a> {
             }
         }
         self.collected.of_other_machines += others;
+        self.collected.of_calico += calicos;
         Ok(())
     }
 }

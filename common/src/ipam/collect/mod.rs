@@ -101,6 +101,32 @@ impl Collection {
         block.held_by(is_others).len()
     }
 
+    /// How many addresses of a block Calico assigned on the host that are not judged: they name
+    /// no interface, and the runtime's list, if there is one, cannot name them, as they are not
+    /// of this network or say of none (Calico 2). One without a node counts where the block is
+    /// the host's.
+    pub fn of_calico(&self, block: &Block, recorded: Option<&MachineId>) -> usize {
+        let is_listed = |holder: &Attribute| {
+            matches!(self.rule, Rule::Listed(_))
+                && self.is_of_host(holder)
+                && container_of(holder, &self.network).is_some()
+        };
+        let is_unjudged = |holder: &Attribute| {
+            holder.interface().is_none()
+                && match holder.fact(ATTRIBUTE_NODE) {
+                    Some(node) => node == self.host,
+                    None => block.host() == Some(&self.host),
+                }
+                && self.is_own(holder, recorded)
+                && !is_listed(holder)
+        };
+        let needs_kernel = |ordinal: &usize| {
+            let allocation = Allocation::read(block, *ordinal);
+            allocation.is_some_and(|it| it.needs_kernel() && !it.is_of_other_use())
+        };
+        block.held_by(is_unjudged).iter().filter(|it| needs_kernel(it)).count()
+    }
+
     fn is_of_host(&self, holder: &Attribute) -> bool {
         holder.fact(ATTRIBUTE_NODE) == Some(&self.host)
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use weir_common::audit::Finding;
+use weir_common::audit::{Finding, UnjudgedReason};
 
 use super::facts::NodeFacts;
-use super::judgement::Judgement;
+use super::judgement::{Grade, Judgement};
 
 const SUBJECT: &str = "addresses";
 
@@ -20,13 +20,13 @@ pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
     }
     let mut judgements: Vec<Judgement> =
         kinds.iter().map(|(kind, all)| of_kind(kind, all)).collect();
-    if audit.of_other_machines > 0 {
-        let what = "addresses of this node's name belong to another machine, and are not judged";
-        judgements.push(
-            Judgement::note(SUBJECT, audit.of_other_machines, what)
-                .advise("if this machine replaces the other one: weirctl node adopt"),
-        );
-    }
+    // What other nodes have only they can judge.
+    let unjudged = audit.not_judged_addresses.iter();
+    judgements.extend(
+        unjudged
+            .filter(|it| it.reason != UnjudgedReason::OtherNode)
+            .map(|it| Judgement::told(SUBJECT, Grade::Note, it.addresses, it.in_words(None))),
+    );
     if judgements.is_empty() {
         let value = format!("{} in use", audit.addresses);
         judgements.push(Judgement::good(SUBJECT, value, "none is leaked, and nothing is damaged"));

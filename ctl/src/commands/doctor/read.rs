@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use weir_common::audit::Report;
+use weir_common::audit::{AuditContext, Report};
 use weir_common::cni::{Arguments, NetworkConfiguration, NodeName, SpecVersion, skeleton};
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
 use weir_common::ipam::Ownership;
@@ -335,6 +335,8 @@ impl Reading<'_> {
         };
         let gone = BTreeSet::new();
         let scan = Scan::run(&session, &gone).await.map_err(|it| it.message)?;
-        Ok(Report::new(&scan.snapshot, &scan.findings, &gone, scan.node.as_ref()))
+        let context =
+            AuditContext { node: scan.node.as_ref(), gone: &gone, now: session.environment.now() };
+        Ok(Report::new(&scan.snapshot, &scan.findings, &context))
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use weir_common::audit::Report;
+use jiff::Timestamp;
+use weir_common::audit::{AuditContext, Report};
 use weir_common::ipam::IpamSnapshot;
 use weir_common::network::{
     ActualState, AttachmentIdentity, AttachmentState, ClusterPool, ClusterState, Families,
@@ -116,7 +117,11 @@ fn healthy() -> NodeFacts {
             file: file(),
             outcome: Ok(vec!["10.7.0.2".parse().unwrap()]),
         }]),
-        audit: Ok(Report::new(&IpamSnapshot::default(), &[], &[].into(), None)),
+        audit: Ok(Report::new(
+            &IpamSnapshot::default(),
+            &[],
+            &AuditContext::new(None, Timestamp::UNIX_EPOCH),
+        )),
         agent: AgentFacts::default(),
     }
 }
