@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use weir_tests::{
     Answer, Call, Cluster, Entries, Families, allocations, assert_consistent, recorded_store,
@@ -241,5 +242,44 @@ fn what_calico_2_assigned_goes_with_its_container() {
             assert!(after.contains_key(&format!("/calico/ipam/v2/handle/{handle}")), "{handle}");
         }
         assert!(!check().contains("name no node"), "{}", check());
+    }
+}
+
+/// A block as a newer Calico leaves it: its first address cools down, its second one has.
+#[test]
+fn what_cools_down_is_passed_over_and_newer_fields_stay() {
+    let now = Timestamp::now();
+    let cold = |seconds: i64| {
+        let at = now - SignedDuration::from_secs(seconds);
+        json!({"handle_id": null, "secondary": {"node": "n1"}, "releasedAt": at.to_string()})
+    };
+    for cluster in busy() {
+        let key = "/calico/ipam/v2/assignment/ipv4/block/10.9.0.32-29";
+        let block = json!({
+            "cidr": "10.9.0.32/29", "affinity": "host:n1",
+            "affinity_claim_time": "2026-11-23T03:00:00Z",
+            "allocations": [0, 1, null, null, null, null, null, null],
+            "unallocated": [2, 3, 4, 5, 6, 7], "attributes": [cold(60), cold(1000)],
+        });
+        let affinity = json!({"state": "confirmed", "deleted": false});
+        cluster.store.put(key, &block);
+        cluster.store.put("/calico/ipam/v2/host/n1/ipv4/block/10.9.0.32-29", &affinity);
+        let config = json!({"auto_allocate_blocks": true, "ipCooldownSeconds": 900});
+        cluster.store.put("/calico/ipam/v2/config", &config);
+        let ask = |id: &str, address: &str| {
+            let call = call(&cluster, "n1", Families::V4, id);
+            call.with("CNI_ARGS", &format!("IP={address}"))
+        };
+        let refused = ask("a", "10.9.0.32").run(&cluster.node, "ADD");
+        refused.failure().expect(102, &["10.9.0.32", "cools down"]);
+        assert_eq!(address(&ask("b", "10.9.0.33").add(&cluster.node), 0), "10.9.0.33/29");
+        ask("b", "10.9.0.33").delete(&cluster.node);
+        let after: Value = serde_json::from_str(&cluster.store.entries()[key]).expect("JSON");
+        assert_eq!(after["affinity_claim_time"], block["affinity_claim_time"]);
+        assert_eq!(after["attributes"], json!([cold(60)]));
+        let shown = cluster.weirctl(&["ipam", "show", "--ip=10.9.0.32"]).stdout;
+        assert!(shown.contains("is cooling down: it was released at"), "{shown}");
+        let checked = cluster.weirctl(&["ipam", "check"]);
+        assert!(checked.succeeded && checked.stdout.contains("Cooling down: 1 "), "{checked:?}");
     }
 }

@@ -36,7 +36,7 @@ pub enum Release {
     Reassigned(SeenAddress),
 }
 
-/// Who has an address; `None` when it is free.
+/// Who has an address; `None` when it is free or cools down.
 ///
 /// One round trip: the address is looked for in every block that could hold
 /// it, so that no pool needs to be there.
@@ -47,7 +47,8 @@ pub async fn look_up(
     datastore: &dyn Datastore,
     address: IpAddr,
 ) -> Result<Option<Allocation>, Error> {
-    Ok(find(datastore, address).await?.map(|(_, _, allocation)| allocation))
+    let found = find(datastore, address).await?.map(|(_, _, allocation)| allocation);
+    Ok(found.filter(|it| !it.cooling_down))
 }
 
 /// Who has an address, with all that is recorded about the holder.
@@ -76,6 +77,9 @@ async fn decide(datastore: &dyn Datastore, seen: &SeenAddress) -> Result<Decisio
     let Some((block, ordinal, allocation)) = find(datastore, seen.address).await? else {
         return Ok(Decision::Done(Release::NotInUse));
     };
+    if allocation.cooling_down {
+        return Ok(Decision::Done(Release::NotInUse));
+    }
     let present = SeenAddress::from(&allocation);
     if present != *seen {
         return Ok(Decision::Done(Release::Reassigned(present)));

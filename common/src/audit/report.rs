@@ -26,6 +26,8 @@ pub struct Report {
     pub handles: usize,
     /// How many addresses are in use.
     pub addresses: usize,
+    /// How many of these were released and cool down.
+    pub cooling_down: usize,
     /// The hosts that were named as gone.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub gone_hosts: BTreeSet<String>,
@@ -65,6 +67,7 @@ impl Report {
             affinities: snapshot.affinities.values().map(Vec::len).sum(),
             handles: snapshot.handle_count,
             addresses: snapshot.allocations().count(),
+            cooling_down: snapshot.allocations().filter(|it| it.cooling_down).count(),
             gone_hosts: context.gone.clone(),
             not_judged: context.node.map(|node| node.unjudged.clone()).unwrap_or_default(),
             not_judged_addresses: unjudged_addresses(snapshot, context),

@@ -175,7 +175,7 @@ impl CurrentValues {
     /// A handle with the counts of these blocks and no others.
     pub(super) fn count(&self, handle: Handle, id: &str, blocks: &[IpNet]) -> Handle {
         let mut counted = Handle { block: Default::default(), ..handle };
-        let of_handle = |holder: &Attribute| holder.handle_id.as_deref() == Some(id);
+        let of_handle = |holder: &Attribute| holder.is_of(id);
         for stored in blocks.iter().filter_map(|block| self.blocks.get(block)) {
             counted.set(stored.value.cidr, stored.value.held_by(of_handle).len() as u64);
         }

@@ -20,10 +20,6 @@ use super::purpose::ATTRIBUTE_TYPE;
 /// (`libcalico-go/lib/ipam/ipam_block.go`).
 const WINDOWS_RESERVED: &str = "windows-reserved-ipam-handle";
 
-/// The attribute that Calico sets when an address was given back and must not
-/// be used again for a while (`ipCooldownSeconds`). The handle is gone by then.
-const RELEASED_AT: &str = "releasedAt";
-
 /// An address in use. A store has millions of them: this holds only what is asked of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocation {
@@ -86,7 +82,7 @@ impl Allocation {
             holder: known.map_or_else(|| Arc::new(HolderFacts::read(attribute)), Arc::clone),
             made: attribute.fact(ATTRIBUTE_TIMESTAMP).and_then(parse_timestamp),
             sequence: sequence_of(block, ordinal),
-            cooling_down: is_cooling_down(attribute),
+            cooling_down: attribute.is_cooling_down(),
         })
     }
 
@@ -104,7 +100,7 @@ impl Allocation {
             interface: self.holder.interface.as_deref(),
             machine: self.holder.machine.as_deref(),
         };
-        assignee.agrees(named, recorded)
+        !self.cooling_down && assignee.agrees(named, recorded)
     }
 
     /// Whether only a kernel can tell that it is in use: not that of a tunnel, nor one that
@@ -152,10 +148,6 @@ fn is_tunnel(use_type: &str) -> bool {
 /// The sequence number under which an ordinal was assigned.
 fn sequence_of(block: &Block, ordinal: usize) -> Option<u64> {
     block.sequence_number_for_allocation.get(&ordinal.to_string()).copied()
-}
-
-fn is_cooling_down(holder: &Attribute) -> bool {
-    holder.unknown.get(RELEASED_AT).is_some_and(|moment| !moment.is_null())
 }
 
 /// A moment in Go's default form, `2026-11-23 03:40:17.28409748 +0000 UTC`.

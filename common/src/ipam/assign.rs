@@ -11,6 +11,7 @@ use jiff::Timestamp;
 
 use super::assignee::Assignee;
 use super::block::{ATTRIBUTE_NODE, Attribute, Block, block_of};
+use super::cooldown::Cooldown;
 use super::error::{ClaimBarrier, Error};
 use super::family::Family;
 use super::knowledge::{Blocks, Stored, View};
@@ -51,7 +52,8 @@ pub fn decide(
     let assignee = &request.assignee;
     let mut present = view.holdings.addresses(assignee, blocks);
     let pending = PendingChanges::new(request, view, blocks, now);
-    let mut search = Search { assignee, view, blocks, pending };
+    let cooldown = Cooldown::new(&view.config, now);
+    let mut search = Search { assignee, view, blocks, cooldown, pending };
     let mut assigned = Vec::new();
     let (mut missing, mut new) = (Vec::new(), Vec::new());
     for want in &request.wants {
@@ -115,6 +117,7 @@ struct Search<'a> {
     assignee: &'a Assignee,
     view: &'a View,
     blocks: &'a Blocks,
+    cooldown: Cooldown,
     pending: PendingChanges<'a>,
 }
 
@@ -164,7 +167,8 @@ impl<'a> Search<'a> {
         let node = self.assignee.host.clone();
         let claimed = barrier.is_none();
         let unavailable =
-            UnavailableAddresses::find(&node, (view, self.blocks), &pools, claimed).into();
+            UnavailableAddresses::find(&node, (view, self.blocks), self.cooldown, &pools, claimed)
+                .into();
         Err(Error::Exhausted { family, node, pools: described(pools), barrier, unavailable })
     }
 
@@ -260,7 +264,7 @@ impl<'a> Search<'a> {
                 return Ok(Placement::At(Assigned { address, block: cidr }));
             }
             BlockState::Content(block) => {
-                check_takeable(block, address, &self.assignee.host, view.config.strict_affinity)?;
+                self.check_takeable(block, address)?;
             }
         }
         if let Some(by) = view.withholds(address) {
@@ -276,6 +280,20 @@ impl<'a> Search<'a> {
     fn is_own(&self, block: &Block, address: IpAddr) -> bool {
         let holder = block.ordinal(address).and_then(|ordinal| block.holder(ordinal));
         holder.is_some_and(|holder| self.assignee.has(holder, self.view.holdings.machine()))
+    }
+
+    /// Refuses an address that is taken or cools down, or that lies in a block from which this
+    /// host may not borrow.
+    fn check_takeable(&self, block: &Block, address: IpAddr) -> Result<(), Error> {
+        let holder = block.ordinal(address).and_then(|ordinal| block.holder(ordinal));
+        if let Some(holder) = holder.filter(|holder| !self.cooldown.is_over(holder)) {
+            return Err(Error::Taken { address, holder: describe(holder) });
+        }
+        if self.view.config.strict_affinity && block.host() != Some(&self.assignee.host) {
+            let owner = block.host().map_or("no host".to_owned(), |owner| format!("host {owner}"));
+            return Err(Error::OtherHost { address, block: block.cidr, owner });
+        }
+        Ok(())
     }
 
     fn check_limit(&self, family: Family, pool: &'a Stored<IpPool>) -> Result<(), Error> {
@@ -345,21 +363,13 @@ pub(super) fn held_blocks<'a>(
     held.into_iter().map(|(_, position, _, cidr)| (pools[position], cidr)).collect()
 }
 
-/// Refuses an address that is taken, or that lies in a block from which this
-/// host may not borrow.
-fn check_takeable(block: &Block, address: IpAddr, host: &str, strict: bool) -> Result<(), Error> {
-    if let Some(holder) = block.ordinal(address).and_then(|ordinal| block.holder(ordinal)) {
-        return Err(Error::Taken { address, holder: describe(holder) });
-    }
-    if strict && block.host() != Some(host) {
-        let owner = block.host().map_or("no host".to_owned(), |owner| format!("host {owner}"));
-        return Err(Error::OtherHost { address, block: block.cidr, owner });
-    }
-    Ok(())
-}
-
 /// A holder in words: pod or handle, and node.
 fn describe(holder: &Attribute) -> String {
+    if holder.is_cooling_down() {
+        return "its last container, which released it a moment ago: it cools down \
+                (ipCooldownSeconds)"
+            .to_owned();
+    }
     let who = match (holder.fact("namespace"), holder.fact("pod")) {
         (Some(namespace), Some(pod)) => format!("pod {namespace}/{pod}"),
         _ => format!("handle {}", holder.handle_id.as_deref().unwrap_or("without an id")),

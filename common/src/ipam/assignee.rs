@@ -62,7 +62,7 @@ impl Assignee {
             interface: holder.interface(),
             machine: holder.fact(ATTRIBUTE_MACHINE),
         };
-        self.agrees(named, recorded)
+        !holder.is_cooling_down() && self.agrees(named, recorded)
     }
 
     /// [`Assignee::has`] of an allocation that names these.

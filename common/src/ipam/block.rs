@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -31,6 +32,10 @@ pub const ATTRIBUTE_NODE: &str = "node";
 /// The key under which an allocation's attributes say when it was made.
 pub const ATTRIBUTE_TIMESTAMP: &str = "timestamp";
 
+/// The field that newer versions of Calico set in place of the handle when an address was given
+/// back and must not be used again for a while (`libcalico-go/lib/backend/model/block.go`).
+const RELEASED_AT: &str = "releasedAt";
+
 /// Who has an address.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attribute {
@@ -47,6 +52,22 @@ impl Attribute {
     /// One of the facts about the holder.
     pub fn fact(&self, key: &str) -> Option<&str> {
         self.secondary.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Whether the address was given back and only waits to be used again: it belongs to
+    /// nothing then.
+    pub fn is_cooling_down(&self) -> bool {
+        self.unknown.get(RELEASED_AT).is_some_and(|moment| !moment.is_null())
+    }
+
+    /// When the address was given back, if it was and that can be read.
+    pub fn released_at(&self) -> Option<Timestamp> {
+        self.unknown.get(RELEASED_AT)?.as_str()?.parse().ok()
+    }
+
+    /// Whether this handle has the address.
+    pub fn is_of(&self, handle_id: &str) -> bool {
+        self.handle_id.as_deref() == Some(handle_id) && !self.is_cooling_down()
     }
 
     /// The interface within the container; Calico names none.

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::assign::{self, Request, Want, held_blocks, pool_of};
 use super::assignee::Assignee;
 use super::block::{Block, nth_address};
+use super::cooldown::Cooldown;
 use super::error::Error;
 use super::family::Family;
 use super::knowledge::{Blocks, Stored, Unreadable, View};
@@ -75,6 +76,8 @@ pub struct HeldBlock {
     pub pool: String,
     /// What can be had of it.
     pub state: HeldState,
+    /// How many of its addresses were released and cool down.
+    pub cooling: usize,
 }
 
 /// What can be had of a block that a host has.
@@ -143,10 +146,11 @@ pub async fn explain(
             });
         }
     };
+    let cooldown = Cooldown::new(&view.config, now);
     let mut blocks = Blocks::default();
     let mut considered = Vec::new();
     for want in &request.wants {
-        considered.push(consider(datastore, want, &view, &mut blocks, host).await?);
+        considered.push(consider(datastore, want, (&view, cooldown), &mut blocks, host).await?);
     }
     let outcome = foresee(datastore, &request, view, blocks, now).await?;
     Ok(Explanation { host: host.to_owned(), wants: considered, outcome })
@@ -236,7 +240,7 @@ fn passed_over(assigned: &Assigned, blocks: &Blocks, view: &View) -> Vec<(IpAddr
 async fn consider(
     datastore: &dyn Datastore,
     want: &Want,
-    view: &View,
+    (view, cooldown): (&View, Cooldown),
     blocks: &mut Blocks,
     host: &str,
 ) -> Result<Considered, datastore::Error> {
@@ -248,8 +252,10 @@ async fn consider(
     let unknown = blocks.unknown(places.iter().map(|(_, block)| *block));
     read_blocks(datastore, blocks, &unknown).await?;
     let describe = |(pool, block): (&Stored<IpPool>, IpNet)| {
-        let (pool, state) = (pool.value.name.clone(), state_of(block, blocks, view, host));
-        HeldBlock { block, pool, state }
+        let state = state_of(block, blocks, (view, cooldown), host);
+        let content = blocks.get(block).flatten();
+        let cooling = content.map_or(0, |stored| cooldown.cooling(&stored.value));
+        HeldBlock { block, pool: pool.value.name.clone(), state, cooling }
     };
     let held = places.into_iter().map(describe).collect();
     let is_used = |pool: &IpPool| used.iter().any(|used| used.value.name == pool.name);
@@ -300,21 +306,26 @@ fn not_used(pool: &IpPool, want: &Want, view: &View) -> Option<NotUsed> {
 }
 
 /// What can be had of a block that was looked at.
-fn state_of(cidr: IpNet, blocks: &Blocks, view: &View, host: &str) -> HeldState {
+fn state_of(
+    cidr: IpNet,
+    blocks: &Blocks,
+    (view, cooldown): (&View, Cooldown),
+    host: &str,
+) -> HeldState {
     if let Some(why) = blocks.unreadable(cidr) {
         return HeldState::Unreadable(why.clone());
     }
     match blocks.get(cidr).flatten().map(|stored| &stored.value) {
         None => HeldState::NotThereYet,
-        Some(block) if block.host() == Some(host) => state_of_own(block, view),
+        Some(block) if block.host() == Some(host) => state_of_own(block, view, cooldown),
         Some(block) => HeldState::NotTheHosts(block.host().map(str::to_owned)),
     }
 }
 
-fn state_of_own(block: &Block, view: &View) -> HeldState {
+fn state_of_own(block: &Block, view: &View, cooldown: Cooldown) -> HeldState {
     let mut by = BTreeSet::new();
     let mut free = 0;
-    for ordinal in block.free() {
+    for ordinal in cooldown.free(block) {
         match view.reserves(block.address(ordinal)) {
             Some(reserved) => drop(by.insert(reserved.to_string())),
             None => free += 1,

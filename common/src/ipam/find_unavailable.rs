@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::block::Block;
+use super::cooldown::Cooldown;
 use super::knowledge::{Blocks, Stored, View};
 use super::reserved::Reserved;
 use super::unavailable::UnavailableAddresses;
@@ -18,6 +19,7 @@ impl UnavailableAddresses {
     pub(super) fn find(
         node: &str,
         (view, blocks): (&View, &Blocks),
+        cooldown: Cooldown,
         pools: &[&Stored<IpPool>],
         claimed: bool,
     ) -> Self {
@@ -33,7 +35,10 @@ impl UnavailableAddresses {
                     || !view.config.strict_affinity
                     || (claimed && !is_whole);
                 match blocks.get(cidr).filter(|_| is_read) {
-                    Some(Some(block)) => found.learn(&block.value, view),
+                    Some(Some(block)) => {
+                        found.cooling += cooldown.cooling(&block.value);
+                        found.learn(&block.value, view);
+                    }
                     _ if !claimed => {}
                     // It could have been claimed: all of it is reserved.
                     _ if is_whole => found.reserved_by.extend(whole().map(name)),

@@ -14,6 +14,7 @@ mod assignee;
 mod block;
 mod cluster_guid;
 pub mod collect;
+mod cooldown;
 pub mod engine;
 mod error;
 pub mod explain;
@@ -51,6 +52,7 @@ pub use block::{
     block_of, host_bits, nth_address,
 };
 pub use cluster_guid::{cluster_guid, cluster_information, ensure_cluster_guid, set_ready};
+pub use cooldown::Cooldown;
 pub use error::{ClaimBarrier, Error};
 pub use family::Family;
 pub use handle::Handle;

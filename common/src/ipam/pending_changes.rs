@@ -13,6 +13,7 @@ use super::block::{
     ATTRIBUTE_BOOT, ATTRIBUTE_INTERFACE, ATTRIBUTE_MACHINE, ATTRIBUTE_NETWORK, ATTRIBUTE_NODE,
     ATTRIBUTE_TIMESTAMP, Attribute, Block,
 };
+use super::cooldown::Cooldown;
 use super::knowledge::{Blocks, Stored, Unreadable, View};
 use super::machine::MachineId;
 use super::request::Request;
@@ -32,6 +33,7 @@ pub(super) struct PendingChanges<'a> {
     view: &'a View,
     blocks: &'a Blocks,
     now: Timestamp,
+    cooldown: Cooldown,
     blocks_changed: BTreeMap<IpNet, Changed>,
     affinities: BTreeMap<IpNet, Affinity>,
     pools: BTreeSet<&'a str>,
@@ -50,7 +52,8 @@ impl<'a> PendingChanges<'a> {
         now: Timestamp,
     ) -> Self {
         let (blocks_changed, affinities, pools, full) = Default::default();
-        Self { request, view, blocks, now, blocks_changed, affinities, pools, full }
+        let cooldown = Cooldown::new(&view.config, now);
+        Self { request, view, blocks, now, cooldown, blocks_changed, affinities, pools, full }
     }
 
     /// Whether nothing is to be changed.
@@ -149,7 +152,8 @@ impl<'a> PendingChanges<'a> {
     }
 
     fn first_free(&self, block: &Block) -> Option<usize> {
-        block.free().find(|ordinal| self.view.reserves(block.address(*ordinal)).is_none())
+        let mut free = self.cooldown.free(block);
+        free.find(|ordinal| self.view.reserves(block.address(*ordinal)).is_none())
     }
 
     fn new_block(&self, cidr: IpNet) -> Block {
@@ -173,13 +177,15 @@ impl<'a> PendingChanges<'a> {
         Some(Assigned { address: block.address(ordinal), block: cidr })
     }
 
-    /// The block to change: a copy of what was read, the first time.
+    /// The block to change: a copy of what was read, the first time, in which what cooled down
+    /// is free.
     fn changed(&mut self, cidr: IpNet) -> Option<&mut Block> {
         let changed = match self.blocks_changed.entry(cidr) {
             Entry::Occupied(changed) => changed.into_mut(),
             Entry::Vacant(vacant) => {
                 let stored = self.blocks.get(cidr)??;
-                let (block, replaces) = (stored.value.clone(), Some(stored.revision));
+                let (mut block, replaces) = (stored.value.clone(), Some(stored.revision));
+                block.release(&self.cooldown.cooled(&block));
                 vacant.insert(Changed { block, replaces })
             }
         };
@@ -239,7 +245,7 @@ impl<'a> PendingChanges<'a> {
         let stored = self.view.holdings.handle.as_ref();
         let mut handle = stored.map(|handle| handle.value.clone()).unwrap_or_default();
         for (cidr, Changed { block, replaces }) in &self.blocks_changed {
-            let of_handle = |holder: &Attribute| holder.handle_id.as_deref() == Some(handle_id);
+            let of_handle = |holder: &Attribute| holder.is_of(handle_id);
             handle.set(*cidr, block.held_by(of_handle).len() as u64);
             let mut block = block.clone();
             block.advance();

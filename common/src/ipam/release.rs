@@ -78,7 +78,7 @@ fn release_in(
     if !ordinals.is_empty() {
         block = give_back(stored, &ordinals, transaction);
     }
-    block.held_by(|holder: &Attribute| holder.handle_id.as_deref() == Some(handle_id)).len() as u64
+    block.held_by(|holder| holder.is_of(handle_id)).len() as u64
 }
 
 /// Writes a block without these ordinals, or removes one that is left empty and
@@ -139,7 +139,7 @@ pub fn count_again(
         return;
     };
     let mut remaining = handle.value.clone();
-    let of_handle = block.held_by(|holder| holder.handle_id.as_deref() == Some(id));
+    let of_handle = block.held_by(|holder| holder.is_of(id));
     remaining.set(block.cidr, of_handle.len() as u64);
     if remaining.is_empty() {
         transaction.delete(key, handle.revision);

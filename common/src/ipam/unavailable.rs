@@ -15,6 +15,8 @@ pub struct UnavailableAddresses {
     pub hosts: BTreeSet<String>,
     /// How many addresses these hosts' blocks have free.
     pub free_at_hosts: usize,
+    /// How many addresses were released a moment ago and cool down.
+    pub cooling: usize,
     /// Whether every block was looked at, so that nothing else is free.
     pub is_all: bool,
     /// The node that gets none.
@@ -33,6 +35,14 @@ impl fmt::Display for UnavailableAddresses {
                 formatter,
                 "; {all} free addresses there are reserved ({})",
                 listed(&self.reserved_by)
+            )?;
+        }
+        if self.cooling > 0 {
+            write!(
+                formatter,
+                "; {} addresses there were released and cool down (ipCooldownSeconds): they can be \
+                 used later",
+                self.cooling
             )?;
         }
         if self.free_at_hosts > 0 {

@@ -45,7 +45,7 @@ impl Workload {
             .pod
             .as_ref()
             .is_none_or(|(namespace, name)| agrees("namespace", namespace) && agrees("pod", name));
-        holder.handle_id.as_ref() == Some(&self.handle_id)
+        holder.is_of(&self.handle_id)
             && holder.interface().is_none()
             && holder.fact(ATTRIBUTE_TYPE).is_none()
             && agrees(ATTRIBUTE_NODE, &self.assignee.host)

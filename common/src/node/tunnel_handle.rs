@@ -54,7 +54,7 @@ pub async fn forget_tunnel_addresses(
     let snapshot = datastore.read(&selections).await?;
     for (node, entries) in nodes.iter().zip(&snapshot.selected) {
         let id = tunnel_handle_id(node);
-        let held = block.held_by(|holder| holder.handle_id.as_deref() == Some(&id));
+        let held = block.held_by(|holder| holder.is_of(&id));
         let addresses: Vec<IpAddr> = held.into_iter().map(|it| block.address(it)).collect();
         let Some(entry) = entries.first() else {
             transaction.absent(keys::node(node));

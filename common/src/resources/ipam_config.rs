@@ -1,5 +1,6 @@
 //! The configuration of IPAM: one value for the whole cluster.
 
+use jiff::SignedDuration;
 use serde_json::{Map, Value};
 
 use super::error::{Error, FieldError};
@@ -64,6 +65,13 @@ impl IpamConfig {
         let limit = (self.max_blocks_per_host > 0).then(|| self.max_blocks_per_host.into());
         set(&mut stored, "maxBlocksPerHost", limit);
         Value::Object(stored).to_string().into_bytes()
+    }
+
+    /// How long a released address is kept back (`ipCooldownSeconds`), as newer versions of
+    /// Calico do, which allow 1200 seconds at most; Weir does not set it.
+    pub fn cooldown(&self) -> SignedDuration {
+        let seconds = self.stored.get("ipCooldownSeconds").and_then(Value::as_i64);
+        SignedDuration::from_secs(seconds.unwrap_or_default().clamp(0, 1200))
     }
 
     /// Checks that the settings go together (`libcalico-go/lib/ipam/ipam.go`,

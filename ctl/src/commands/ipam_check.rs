@@ -193,6 +193,12 @@ fn in_words(report: &Report, scan: &Scan, repairs: &Repairs, was_asked: bool) ->
     for unjudged in scan.node.iter().flat_map(|node| &node.unjudged) {
         text.push_str(&line(&not_judged(unjudged)));
     }
+    if report.cooling_down > 0 {
+        text.push_str(&format!(
+            "Cooling down: {} addresses, released and not free before ipCooldownSeconds are over\n",
+            report.cooling_down
+        ));
+    }
     for unjudged in &report.not_judged_addresses {
         text.push_str(&line(&unjudged.in_words(scan.node.as_ref())));
     }

@@ -111,7 +111,12 @@ fn consider(considered: &Considered, host: &str) -> String {
     }
     text.push_str(&line(&format!("Blocks that {host} holds in them, in the order tried:")));
     for held in &considered.held {
-        text.push_str(&line(&format!("  {} of {}: {}", held.block, held.pool, state(held))));
+        let cooling = match held.cooling {
+            0 => String::new(),
+            cooling => format!(", {cooling} released and cooling down (ipCooldownSeconds)"),
+        };
+        let described = format!("  {} of {}: {}{cooling}", held.block, held.pool, state(held));
+        text.push_str(&line(&described));
     }
     if considered.held.is_empty() {
         text.push_str("  there are none\n");

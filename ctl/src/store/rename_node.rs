@@ -295,7 +295,7 @@ impl Rename<'_> {
 
 /// How many addresses of a block a handle has.
 fn held(block: &Block, id: &str) -> u64 {
-    block.held_by(|holder| holder.handle_id.as_deref() == Some(id)).len() as u64
+    block.held_by(|holder| holder.is_of(id)).len() as u64
 }
 
 /// Moves what a handle has in this block to another handle, which may be there already.

@@ -331,3 +331,66 @@ async fn all_addresses_in_use_are_listed() {
         assert_eq!(one["attributes"], address["attributes"]);
     }
 }
+
+/// What newer versions of Calico write survives every command that writes the same values.
+#[tokio::test]
+async fn newer_fields_survive_every_command() {
+    let memory = Memory::new();
+    let block = json!({
+        "cidr": "10.0.0.0/30", "affinity": "host:n1", "affinity_claim_time": "2026-11-23T03:00:00Z",
+        "allocations": [0, 1, null, null], "unallocated": [2, 3],
+        "attributes": [
+            {"handle_id": "net.c", "secondary": {"node": "n1", "interface": "eth0"},
+                "alternateOwnerAttrs": {"pod": "next"}},
+            {"handle_id": null, "secondary": {"node": "n1"}, "releasedAt": "2026-11-23T03:36:01Z"},
+        ],
+        "sequenceNumber": 5, "sequenceNumberForAllocation": {"0": 3, "1": 4}, "deleted": false,
+    });
+    let node = json!({
+        "kind": "Node", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "n1"}, "spec": {},
+    });
+    put(&memory, keys::block(cidr("10.0.0.0/30")), &block);
+    put(&memory, keys::node("n1"), &node);
+    put(&memory, keys::affinity("n1", cidr("10.0.0.0/30")), &json!({"state": "confirmed"}));
+    put(&memory, keys::handle("net.c"), &json!({"block": {"10.0.0.0/30": 1}, "deleted": false}));
+    let config = json!({"auto_allocate_blocks": true, "ipCooldownSeconds": 60});
+    put(&memory, keys::IPAM_CONFIG.to_owned(), &config);
+    let pool = json!({
+        "kind": "IPPool", "apiVersion": "projectcalico.org/v3", "metadata": {"name": "four"},
+        "spec": {"cidr": "10.0.0.0/28", "blockSize": 30},
+    });
+    put(&memory, keys::pool("four"), &pool);
+    let shown = call(&memory, "ipam show --ip=10.0.0.1").await.output;
+    assert!(shown.starts_with("IP 10.0.0.1 is cooling down: it was released at 2026-"), "{shown}");
+    let listed = call(&memory, "ipam show --show-addresses").await.output;
+    assert_eq!(listed.matches("cooling down").count(), 1, "{listed}");
+    let checked = call(&memory, "ipam check").await.output;
+    assert!(checked.contains("Cooling down: 1 addresses"), "{checked}");
+    assert_eq!(call(&memory, "ipam release --ip=10.0.0.1").await.exit, 1);
+    let document = "kind: IPAMConfiguration\napiVersion: projectcalico.org/v3\nmetadata:\n  name: \
+                    default\nspec:\n  strictAffinity: true\n";
+    for (command, input) in [
+        ("node adopt n1", ""),
+        ("node rename n1 n2", ""),
+        ("ipam configure --strictaffinity=true", ""),
+        ("apply -f -", document),
+        ("ipam check --repair --gone-host n7", ""),
+        ("ipam reclaim", ""),
+        ("delete node n2", ""),
+        ("ipam check --repair --gone-host n2", ""),
+    ] {
+        let arguments: Vec<&str> = command.split(' ').collect();
+        let answer = call_with_input(&memory, &arguments, input).await;
+        let read = |key: String| -> Value { serde_json::from_slice(&memory.dump()[&key]).unwrap() };
+        let after = read(keys::block(cidr("10.0.0.0/30")));
+        assert_eq!(after["affinity_claim_time"], block["affinity_claim_time"], "{answer:?}");
+        let attributes = after["attributes"].as_array().unwrap();
+        let cold = attributes.last().unwrap();
+        assert_eq!(cold["releasedAt"], block["attributes"][1]["releasedAt"], "{command}");
+        if attributes.len() == 2 {
+            let alternate = &attributes[0]["alternateOwnerAttrs"];
+            assert_eq!(*alternate, block["attributes"][0]["alternateOwnerAttrs"], "{command}");
+        }
+        assert_eq!(read(keys::IPAM_CONFIG.to_owned())["ipCooldownSeconds"], 60, "{command}");
+    }
+}

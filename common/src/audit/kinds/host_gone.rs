@@ -14,7 +14,8 @@ pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {
         let host = allocation.node().filter(|host| scope.is_gone(host))?;
         Some(describe_address(allocation, host).left(obstacle(scope, host)))
     };
-    let addresses = scope.snapshot.allocations().filter_map(address);
+    let in_use = scope.snapshot.allocations().filter(|it| !it.cooling_down);
+    let addresses = in_use.filter_map(address);
     let affinities = scope.affinities().map(|it| (it.host, it.block));
     let blocks = affinities.chain(scope.missing_affinities());
     let blocks = blocks.filter(|(host, _)| scope.is_gone(host));

@@ -128,7 +128,7 @@ impl Collection {
     }
 
     fn is_of_host(&self, holder: &Attribute) -> bool {
-        holder.fact(ATTRIBUTE_NODE) == Some(&self.host)
+        holder.fact(ATTRIBUTE_NODE) == Some(&self.host) && !holder.is_cooling_down()
     }
 
     fn is_own(&self, holder: &Attribute, recorded: Option<&MachineId>) -> bool {

@@ -87,7 +87,7 @@ impl<'a> InUse<'a> {
     fn to_json(&self, pools: &[IpPool]) -> Value {
         let pool = pools.iter().find(|pool| pool.cidr.contains(&self.block.cidr));
         let attributes = self.holder.and_then(|holder| holder.secondary.clone());
-        json!({
+        let mut value = json!({
             "address": self.address,
             "pool": pool.map(|pool| &pool.name),
             "block": self.block.cidr,
@@ -95,7 +95,9 @@ impl<'a> InUse<'a> {
             "node": self.fact("node"),
             "handle": self.handle(),
             "attributes": attributes.unwrap_or_default(),
-        })
+        });
+        note_release(self.holder, &mut value);
+        value
     }
 
     /// Whether another node than the block's has it. In a block without an
@@ -133,6 +135,7 @@ pub async fn show_borrowed(session: &Session<'_>, as_json: bool) -> Result<Strin
 /// What has an address, and its name.
 fn kind_and_name(holder: &Attribute) -> (String, String) {
     match holder.fact("pod") {
+        _ if holder.is_cooling_down() => ("cooling down".to_owned(), String::new()),
         Some(pod) => {
             let namespace = holder.fact("namespace").unwrap_or_default();
             ("pod".to_owned(), format!("{namespace}/{pod}"))
@@ -148,12 +151,14 @@ fn kind_and_name(holder: &Attribute) -> (String, String) {
 pub async fn show_one(datastore: &dyn Datastore, address: IpAddr, as_json: bool) -> CommandResult {
     let holder = holder(datastore, address).await.map_err(explain)?;
     if as_json {
-        return Ok(json::document(&json!({
+        let mut value = json!({
             "address": address,
-            "inUse": holder.is_some(),
+            "inUse": holder.as_ref().is_some_and(|holder| !holder.is_cooling_down()),
             "handle": holder.as_ref().and_then(|holder| holder.handle_id.as_ref()),
             "attributes": holder.as_ref().and_then(|holder| holder.secondary.clone()).unwrap_or_default(),
-        })));
+        });
+        note_release(holder.as_ref(), &mut value);
+        return Ok(json::document(&value));
     }
     Ok(match holder {
         Some(holder) => describe(address, &holder),
@@ -161,8 +166,19 @@ pub async fn show_one(datastore: &dyn Datastore, address: IpAddr, as_json: bool)
     })
 }
 
+/// Adds when an address that cools down was released.
+fn note_release(holder: Option<&Attribute>, value: &mut Value) {
+    if let Some(at) = holder.and_then(Attribute::released_at) {
+        value["releasedAt"] = at.to_string().into();
+    }
+}
+
 fn describe(address: IpAddr, holder: &Attribute) -> String {
-    let mut text = format!("IP {address} is in use\n");
+    let mut text = match (holder.is_cooling_down(), holder.released_at()) {
+        (true, Some(at)) => format!("IP {address} is cooling down: it was released at {at}\n"),
+        (true, None) => format!("IP {address} is cooling down\n"),
+        (false, _) => format!("IP {address} is in use\n"),
+    };
     let handle = holder.handle_id.as_deref().unwrap_or("<none>");
     text.push_str(&line(&format!("Handle ID: {handle}")));
     let secondary = holder.secondary.clone().unwrap_or_default();
