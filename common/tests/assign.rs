@@ -155,10 +155,10 @@ async fn two_interfaces_of_a_container_are_told_apart() {
     let second = assign(&store, &eth1).await.unwrap();
     assert_ne!(first, second);
     assert_consistent(&store);
-    engine::release(&store, &eth0.assignee, None).await.unwrap();
+    engine::release(&store, &eth0.assignee, &Default::default()).await.unwrap();
     assert_consistent(&store);
     assert_eq!(allocations(&store).into_keys().collect::<Vec<_>>(), second);
-    engine::release(&store, &eth1.assignee, None).await.unwrap();
+    engine::release(&store, &eth1.assignee, &Default::default()).await.unwrap();
     assert_eq!(allocations(&store).len(), 0);
     assert_consistent(&store);
 }
@@ -188,7 +188,7 @@ async fn freed_addresses_come_last() {
     for container in ["a", "b"] {
         assign(&store, &request("n1", container, V4)).await.unwrap();
     }
-    engine::release(&store, &assignee("n1", "a"), None).await.unwrap();
+    engine::release(&store, &assignee("n1", "a"), &Default::default()).await.unwrap();
     let mut next = Vec::new();
     for container in ["c", "d", "e"] {
         next.extend(assign(&store, &request("n1", container, V4)).await.unwrap());
@@ -457,7 +457,7 @@ async fn nothing_is_written_while_the_datastore_is_moved() {
     );
     let before = store.dump();
     let add = assign(&store, &request("n1", "b", V4)).await.unwrap_err();
-    let del = engine::release(&store, &assignee("n1", "a"), None).await.unwrap_err();
+    let del = engine::release(&store, &assignee("n1", "a"), &Default::default()).await.unwrap_err();
     assert!(matches!((add, del), (Error::NotReady, Error::NotReady)));
     assert_eq!(store.dump(), before);
 }
@@ -584,7 +584,7 @@ async fn an_address_freed_among_many_full_blocks_is_found_at_once() {
     assert_eq!(full, 159);
     let block = walk(cidr("10.0.0.0/16"), 26, "n1").nth(70).unwrap();
     let others = Assignee::interface("n1", "others", &block.addr().to_string(), "eth0");
-    engine::release(&store, &others, None).await.unwrap();
+    engine::release(&store, &others, &Default::default()).await.unwrap();
     let (reads, commits, keys_read) = cost(&store, "old").await;
     assert_eq!((reads, commits), (2, 1));
     assert!(keys_read < 2 * 159 + 10, "{keys_read}");
@@ -643,7 +643,7 @@ async fn calicos_allocation_without_an_interface_is_the_attachments() {
     let assignee = Assignee::interface("n1", "others", "10.0.0.64", "eth0");
     let request = Request { assignee, ..request("n1", "x", V4) };
     assert_eq!(assign(&store, &request).await.unwrap(), [ip("10.0.0.64")]);
-    engine::release(&store, &request.assignee, None).await.unwrap();
+    engine::release(&store, &request.assignee, &Default::default()).await.unwrap();
     assert_eq!(allocations(&store).len(), 0);
 }
 
@@ -692,7 +692,8 @@ async fn who_is_overtaken_again_and_again_says_where() {
     let block = keys::block(cidr(&format!("{given}/26")).trunc());
     let handle = |container: &str| keys::handle(&handle_id("net", container));
     let add = assign(&process, &request("n1", "b", V4)).await.unwrap_err();
-    let del = engine::release(&process, &assignee("n1", "a"), None).await.unwrap_err();
+    let del =
+        engine::release(&process, &assignee("n1", "a"), &Default::default()).await.unwrap_err();
     for (error, handle) in [(add, handle("b")), (del, handle("a"))] {
         let said = error.to_string();
         for named in [block.as_str(), &handle, "100 attempts", "try again", "ipam check"] {

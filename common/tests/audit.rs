@@ -324,7 +324,7 @@ async fn what_is_in_motion_is_no_damage() {
                 let request = request("n2", &format!("w{worker}-{}", round % 3), V4);
                 assign(&store, &request).await.unwrap();
                 let release = weir_common::ipam::engine::release;
-                release(&store, &request.assignee, None).await.unwrap();
+                release(&store, &request.assignee, &Default::default()).await.unwrap();
             }
         });
     }

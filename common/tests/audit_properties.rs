@@ -34,9 +34,13 @@ async fn lived(events: &[Event]) -> Memory {
             let both = request(&format!("n{host}"), &container, &[Family::V4, Family::V6]);
             let _ = assign(&store, &both).await;
         } else {
-            engine::release(&store, &assignee(&format!("n{host}"), &container), None)
-                .await
-                .unwrap();
+            engine::release(
+                &store,
+                &assignee(&format!("n{host}"), &container),
+                &Default::default(),
+            )
+            .await
+            .unwrap();
         }
     }
     store

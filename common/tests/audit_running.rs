@@ -104,7 +104,7 @@ impl Node {
             Event::Del => {
                 self.kernel.borrow_mut().remove(container);
                 let _turn = self.lock.lock().await;
-                engine::release(&self.store, &request.assignee, None).await.unwrap();
+                engine::release(&self.store, &request.assignee, &Default::default()).await.unwrap();
             }
         }
     }

@@ -145,7 +145,7 @@ async fn perform(store: &Memory, model: &mut Model, step: &Step) {
         }
         Operation::Del { host, container } => {
             let attachment = (*host, *container);
-            match engine::release(&process, &assignee_of(attachment), None).await {
+            match engine::release(&process, &assignee_of(attachment), &Default::default()).await {
                 Ok(_) => {
                     model.attachments.remove(&attachment);
                 }
@@ -160,7 +160,7 @@ async fn perform(store: &Memory, model: &mut Model, step: &Step) {
 
 async fn release_all(store: &Memory) {
     for attachment in (0..4).flat_map(|host| (0..12).map(move |container| (host, container))) {
-        engine::release(store, &assignee_of(attachment), None).await.unwrap();
+        engine::release(store, &assignee_of(attachment), &Default::default()).await.unwrap();
     }
     assert_eq!(allocations(store), BTreeMap::new());
     assert!(!store.dump().keys().any(|key| key.starts_with(keys::HANDLES)));

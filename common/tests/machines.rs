@@ -126,7 +126,7 @@ async fn perform(store: &Memory, machine: &str, operation: &Operation) {
         }
         Operation::Del(container) => {
             let assignee = on(Some(machine), &container.to_string()).assignee;
-            engine::release(store, &assignee, None).await.unwrap();
+            engine::release(store, &assignee, &Default::default()).await.unwrap();
             assert_eq!(engine::lookup(store, &assignee).await.unwrap(), []);
         }
         Operation::Collect(is_listed) => {
@@ -190,7 +190,7 @@ async fn the_first_add_records_the_machine_and_the_second_machine_is_told() {
     for machine in ["second", "first"] {
         assert_consistent(&store);
         let own = on(Some(machine), "a").assignee;
-        assert_eq!(engine::release(&store, &own, None).await.unwrap().len(), 1);
+        assert_eq!(engine::release(&store, &own, &Default::default()).await.unwrap().len(), 1);
     }
     assert!(!store.dump().contains_key(&keys::handle("net.a")));
 }
@@ -216,7 +216,9 @@ async fn what_an_earlier_version_made_is_of_the_recorded_machine() {
     // Another machine of the name: it gets another address, and frees nothing.
     let others = add(&store, Some("second"), "old").await;
     assert_ne!(others, old);
-    engine::release(&store, &on(Some("second"), "old").assignee, None).await.unwrap();
+    engine::release(&store, &on(Some("second"), "old").assignee, &Default::default())
+        .await
+        .unwrap();
     for collection in [listed("second"), rebooted("second")] {
         let collected = collect_all(&store, &collection).await;
         assert_eq!((collected.released.len(), collected.of_other_machines), (0, 2));

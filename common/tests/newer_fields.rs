@@ -111,11 +111,11 @@ async fn perform(store: &Memory, step: &Step) {
         }
         Step::Del(host, container) => {
             let assignee = assignee(&format!("n{host}"), &container.to_string());
-            engine::release(store, &assignee, None).await.unwrap();
+            engine::release(store, &assignee, &Default::default()).await.unwrap();
         }
         Step::DelOld(host) => {
             let assignee = assignee(&format!("n{host}"), &format!("n{host}-old"));
-            engine::release(store, &assignee, None).await.unwrap();
+            engine::release(store, &assignee, &Default::default()).await.unwrap();
         }
         Step::Gc(host) => {
             let collection = Collection {
@@ -224,7 +224,7 @@ async fn what_cools_down_is_passed_over_until_its_time_is_over() {
             }
             Err(other) => panic!("{other}"),
         }
-        engine::release(&store, &exactly.assignee, None).await.unwrap();
+        engine::release(&store, &exactly.assignee, &Default::default()).await.unwrap();
         let mut given = 0;
         let refused = loop {
             match assign(&store, &request("n1", &format!("c{given}"), &[Family::V4])).await {
@@ -246,7 +246,7 @@ async fn what_cools_down_is_not_leaked() {
         networks: ["net".to_owned()].into(),
         ..ThisNode::default()
     };
-    engine::release(&store, &assignee("n1", "n1-old"), None).await.unwrap();
+    engine::release(&store, &assignee("n1", "n1-old"), &Default::default()).await.unwrap();
     assert!(check(&store, Some(&here)).await.is_empty());
     let snapshot = IpamSnapshot::list(&store).await.unwrap();
     let context = weir_common::audit::AuditContext::new(Some(&here), later());

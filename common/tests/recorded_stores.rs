@@ -79,7 +79,7 @@ async fn everything_else_stays_as_it_was() {
         let got = assign(&store, &request).await.unwrap();
         assert_eq!(got.len(), request.wants.len());
         assert_consistent(&store);
-        engine::release(&store, &request.assignee, None).await.unwrap();
+        engine::release(&store, &request.assignee, &Default::default()).await.unwrap();
         let after = store.dump();
         assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>(), "{name}");
         let changed = before.iter().filter(|(key, value)| after[*key] != **value);
@@ -132,7 +132,7 @@ proptest! {
                 } else {
                     let weirs = || assignee(&format!("n{host}"), &container.to_string());
                     let gone = calicos.get(container).cloned().unwrap_or_else(weirs);
-                    engine::release(&store, &gone, None).await.unwrap();
+                    engine::release(&store, &gone, &Default::default()).await.unwrap();
                 }
                 assert_consistent(&store);
             }

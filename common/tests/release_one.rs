@@ -45,7 +45,7 @@ async fn an_address_that_came_to_another_stays() {
     let address = assign(&store, &first).await.unwrap()[0];
     let seen = SeenAddress::from(&look_up(&store, address).await.unwrap().unwrap());
     // Even the same container has it under another number now.
-    engine::release(&store, &first.assignee, None).await.unwrap();
+    engine::release(&store, &first.assignee, &Default::default()).await.unwrap();
     assert_eq!(assign(&store, &first).await.unwrap(), [address]);
     let before = store.dump();
     assert!(matches!(release(&store, &seen).await.unwrap(), Release::Reassigned(_)));
@@ -173,7 +173,7 @@ async fn a_block_that_is_used_meanwhile_is_not_taken_back() {
     assign(&store, &request).await.unwrap();
     let block = empty("10.0.0.0/29", Some("n1"));
     assert!(!reclaim(&store, &block).await.unwrap(), "it is in use");
-    engine::release(&store, &request.assignee, None).await.unwrap();
+    engine::release(&store, &request.assignee, &Default::default()).await.unwrap();
     let other = empty("10.0.0.0/29", Some("n2"));
     assert!(!reclaim(&store, &other).await.unwrap(), "it is another's");
     store.fail_commit(1, CommitFault::Conflict);

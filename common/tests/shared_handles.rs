@@ -51,7 +51,11 @@ async fn live_apart(first: Assignee, second: Assignee) {
     let store = cluster();
     let of_first = assign(&store, &of(first.clone())).await.unwrap();
     assert_eq!(has(&store, &second).await, [] as [IpAddr; 0], "CHECK of the second");
-    assert_eq!(engine::release(&store, &second, None).await.unwrap(), [], "DEL before ADD");
+    assert_eq!(
+        engine::release(&store, &second, &Default::default()).await.unwrap(),
+        [],
+        "DEL before ADD"
+    );
     let of_second = assign(&store, &of(second.clone())).await.unwrap();
     assert_ne!(of_first, of_second);
     // Each ADD again is its own.
@@ -62,12 +66,12 @@ async fn live_apart(first: Assignee, second: Assignee) {
     let exactly = Request { wants: vec![Want::Exactly(of_first[0])], ..of(second.clone()) };
     let refused = assign(&store, &exactly).await.unwrap_err();
     assert!(matches!(refused, Error::HoldsOther { .. }), "{refused}");
-    engine::release(&store, &second, None).await.unwrap();
+    engine::release(&store, &second, &Default::default()).await.unwrap();
     let refused = assign(&store, &exactly).await.unwrap_err();
     assert!(matches!(refused, Error::Taken { .. }), "{refused}");
     assert_consistent(&store);
     assert_eq!(has(&store, &first).await, of_first);
-    engine::release(&store, &first, None).await.unwrap();
+    engine::release(&store, &first, &Default::default()).await.unwrap();
     assert_eq!(handle(&store, &first.handle_id), None);
     assert_consistent(&store);
 }
@@ -101,9 +105,9 @@ async fn two_hosts_in_one_block_share_its_count() {
     let counts = |store: &Memory| handle(store, "pods.web").map(|handle| handle.block);
     let count = |number| Some(BTreeMap::from([("10.0.0.0/29".to_owned(), number)]));
     assert_eq!(counts(&store), count(2));
-    engine::release(&store, &first, None).await.unwrap();
+    engine::release(&store, &first, &Default::default()).await.unwrap();
     assert_eq!(counts(&store), count(1));
-    engine::release(&store, &second, None).await.unwrap();
+    engine::release(&store, &second, &Default::default()).await.unwrap();
     assert_eq!(counts(&store), None);
 }
 
@@ -154,7 +158,10 @@ async fn an_allocation_without_a_node_is_of_who_names_its_handle() {
         collect(&store, &collection, CollectScope::AllBlocks, &|_| true).await.released.is_empty()
     );
     assert_eq!(assign(&store, &of(assignee.clone())).await.unwrap(), given);
-    assert_eq!(addresses(&engine::release(&store, &assignee, None).await.unwrap()), given);
+    assert_eq!(
+        addresses(&engine::release(&store, &assignee, &Default::default()).await.unwrap()),
+        given
+    );
 }
 
 /// Changes the holders under a handle.

@@ -11,7 +11,7 @@ use super::gateway::ip_configuration;
 use super::result::AddResult;
 use super::skeleton::Call;
 use crate::ipam::assign::{Request, Want};
-use crate::ipam::engine::Assignment;
+use crate::ipam::engine::{Assignment, Leaving};
 use crate::ipam::{ATTRIBUTE_BOOT, Assigned, Assignee, MachineId, Workload};
 
 /// Whom the addresses of a call on this `host`, which runs on this `machine`, are assigned
@@ -22,12 +22,18 @@ pub fn assignee_of(call: &Call, host: &str, machine: Option<MachineId>) -> Assig
     Assignee::interface(host, &call.configuration.network, container, interface).on(machine)
 }
 
-/// The container of a call as Calico 2 recorded it ([`Workload`]), if it can have done so.
-/// Arguments that cannot be read name no pod, and are not an obstacle to DEL.
-pub fn workload_of(call: &Call, assignee: &Assignee) -> Option<Workload> {
+/// What a DEL does besides releasing its assignee's addresses. Arguments that cannot be read
+/// name no pod, and are not an obstacle to it. A network that asks for pools uses them whatever
+/// they select.
+pub fn leaving_of(call: &Call, assignee: &Assignee) -> Leaving {
     let arguments = Arguments::parse(&call.environment.arguments).unwrap_or_default();
     let pod = arguments.pod_namespace.zip(arguments.pod_name);
-    Workload::new(assignee, &call.environment.container_id, pod)
+    let asks_for_none = |want: &Want| matches!(want, Want::Any { pools, .. } if pools.is_empty());
+    let ipam = call.configuration.ipam.as_ref();
+    Leaving {
+        workload: Workload::new(assignee, &call.environment.container_id, pod),
+        gives_up_blocks: ipam.is_some_and(|ipam| ipam.wants.iter().all(asks_for_none)),
+    }
 }
 
 /// What an ADD on this `host`, which runs on this `machine`, asks for. The id of the

@@ -17,7 +17,7 @@ mod valid_attachments;
 mod version;
 
 pub use arguments::Arguments;
-pub use assignment::{assigned, assignee_of, check_held, request_of, workload_of};
+pub use assignment::{assigned, assignee_of, check_held, leaving_of, request_of};
 pub use configuration::{
     IpamConfiguration, LogFile, LogLevel, Logging, NetworkConfiguration, NodeName,
 };

@@ -13,6 +13,7 @@ use super::knowledge::{Blocks, Holdings, View};
 use super::ownership::Clash;
 use super::probe::AddressProbe;
 use super::reserved::Reserved;
+use super::unselected::UnselectedBlocks;
 use super::workload::Workload;
 use super::{Assigned, Decided, release};
 pub use crate::datastore::MAX_ATTEMPTS;
@@ -76,33 +77,55 @@ pub async fn assign_around(
     Ok(Assignment { addresses, pools, clash })
 }
 
-/// Releases all addresses of an assignee, and then those that the same container has from
-/// Calico 2's time as a `workload`, and returns them. Calico's plugin tries both handles in this
-/// order (`cni-plugin/pkg/ipamplugin/ipam_plugin.go`, cmdDel). That the second one is not there
-/// is learnt without a request of its own.
+/// What a DEL does besides releasing an assignee's addresses.
+#[derive(Clone, Debug, Default)]
+pub struct Leaving {
+    /// The same container as Calico 2 recorded it, which is released after the assignee.
+    /// Calico's plugin tries both handles in this order
+    /// (`cni-plugin/pkg/ipamplugin/ipam_plugin.go`, cmdDel).
+    pub workload: Option<Workload>,
+    /// Whether empty blocks of pools that no longer select the host are given up.
+    pub gives_up_blocks: bool,
+}
+
+/// Releases all addresses of an assignee, and what else is `leaving`, and returns them. That
+/// there is nothing else is learnt without a request of its own.
 ///
 /// # Errors
 /// See [`Error`]; what was released until then stays released.
 pub async fn release(
     datastore: &dyn Datastore,
     assignee: &Assignee,
-    workload: Option<&Workload>,
+    leaving: &Leaving,
 ) -> Result<Vec<Assigned>, Error> {
+    let workload = leaving.workload.as_ref();
     let mut selections = Holdings::selections(assignee);
     let earlier = selections.len();
     selections.extend(workload.map(|it| Selection::Key(keys::handle(&it.handle_id))));
+    let own_blocks = selections.len();
+    if leaving.gives_up_blocks {
+        selections.extend(UnselectedBlocks::selections(&assignee.host));
+    }
     let parse = |snapshot: &Snapshot| {
         let is_there = workload.is_some() && snapshot.entry(earlier).is_some();
-        Ok((Holdings::parse(snapshot)?, is_there))
+        let unselected = match leaving.gives_up_blocks {
+            true => UnselectedBlocks::parse(&assignee.host, snapshot, own_blocks),
+            false => UnselectedBlocks::default(),
+        };
+        Ok((Holdings::parse(snapshot)?, unselected, is_there))
     };
-    let decide = |(holdings, _): &(Holdings, bool), blocks: &Blocks| {
-        release::decide(assignee, holdings, blocks)
+    let decide = |(holdings, unselected, _): &(Holdings, UnselectedBlocks, bool),
+                  blocks: &Blocks| {
+        let has = |holder: &Attribute| assignee.has(holder, holdings.machine());
+        release::decide_by(&assignee.handle_id, has, (holdings, unselected), blocks)
     };
-    let (mut addresses, (_, is_there)) = settle(datastore, selections, &[], parse, decide).await?;
+    let (mut addresses, (_, _, is_there)) =
+        settle(datastore, selections, &[], parse, decide).await?;
     if let Some(workload) = workload.filter(|_| is_there) {
+        let none = UnselectedBlocks::default();
         let decide = |holdings: &Holdings, blocks: &Blocks| {
             let has = |holder: &Attribute| workload.has(holder, holdings.machine());
-            release::decide_by(&workload.handle_id, has, holdings, blocks)
+            release::decide_by(&workload.handle_id, has, (holdings, &none), blocks)
         };
         let selections = Holdings::selections_of(&assignee.host, &workload.handle_id);
         let (more, _) = settle(datastore, selections, &[], Holdings::parse, decide).await?;

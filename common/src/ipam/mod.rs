@@ -38,6 +38,7 @@ mod request;
 mod reserved;
 mod snapshot;
 mod unavailable;
+mod unselected;
 mod walk;
 mod workload;
 

@@ -10,6 +10,7 @@ use super::error::Error;
 use super::knowledge::Stored;
 use super::ready::Guarded;
 use super::snapshot::{IpamSnapshot, Owner};
+use super::unselected::is_unselected;
 use crate::datastore::{Datastore, Decision, Selection, keys, transact};
 use crate::resources::IpPool;
 
@@ -24,21 +25,22 @@ pub struct EmptyBlock {
 
 /// The empty blocks that can be taken back.
 ///
-/// A host keeps one block in each enabled pool, so that its next address needs
-/// no claim: an empty one only if all of its blocks there are empty. (Calico
-/// keeps the last block of a node, whatever its pool.) Blocks that a claim or a
+/// A host keeps one block in each enabled pool that selects it, so that its next
+/// address needs no claim: an empty one only if all of its blocks there are empty.
+/// (Calico keeps the last block of a node, whatever its pool.) Blocks that a claim or a
 /// release has not settled are left alone, and so are those of the hosts in `gone`: an
 /// audit finds these.
 pub fn plan(snapshot: &IpamSnapshot, gone: &BTreeSet<&str>) -> Vec<EmptyBlock> {
     let mut kept: BTreeSet<(&str, &str)> = BTreeSet::new();
     let mut empty: BTreeMap<IpNet, (Option<&str>, Option<&str>)> = BTreeMap::new();
     for (block, content) in &snapshot.blocks {
-        let pool = enabled_pool(snapshot, *block).map(|pool| pool.name.as_str());
         let host = match &content.owner {
             Owner::Host(host) => Some(host.as_ref()),
             Owner::NoHost => None,
             Owner::Other => continue,
         };
+        let pool = enabled_pool(snapshot, *block).filter(|_| !is_unwanted(snapshot, *block, host));
+        let pool = pool.map(|pool| pool.name.as_str());
         if !content.allocations.is_empty() {
             kept.extend(host.zip(pool));
         } else if host.is_none_or(|host| is_settled(snapshot, *block, host)) {
@@ -63,6 +65,17 @@ fn enabled_pool(snapshot: &IpamSnapshot, block: IpNet) -> Option<&IpPool> {
         !pool.disabled && pool.cidr.contains(&block) && pool.block_size == block.prefix_len()
     };
     snapshot.pools.iter().find(serves)
+}
+
+/// Whether the block's pool does not select its host. As for an ADD, a host that is not
+/// registered has no labels; of one that cannot be read nothing is said.
+fn is_unwanted(snapshot: &IpamSnapshot, block: IpNet, host: Option<&str>) -> bool {
+    let is_left_out = |labels| is_unselected(&snapshot.pools, block, labels);
+    match host.map(|host| snapshot.nodes.get(host)) {
+        None | Some(Some(None)) => false,
+        Some(None) => is_left_out(&BTreeMap::new()),
+        Some(Some(Some(node))) => is_left_out(&node.labels),
+    }
 }
 
 fn is_settled(snapshot: &IpamSnapshot, block: IpNet, host: &str) -> bool {

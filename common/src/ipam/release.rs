@@ -8,6 +8,7 @@ use super::block::{Attribute, Block};
 use super::error::Error;
 use super::handle::Handle;
 use super::knowledge::{Blocks, Holdings, Stored};
+use super::unselected::UnselectedBlocks;
 use crate::datastore::{Transaction, Write, keys};
 
 /// Decides how to release all addresses of `assignee`. What others have under the same
@@ -17,11 +18,11 @@ use crate::datastore::{Transaction, Write, keys};
 /// As [`decide_by`].
 pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Result<Decided, Error> {
     let has = |holder: &Attribute| assignee.has(holder, holdings.machine());
-    decide_by(&assignee.handle_id, has, holdings, blocks)
+    decide_by(&assignee.handle_id, has, (holdings, &UnselectedBlocks::default()), blocks)
 }
 
 /// Decides how to release what of a handle a holder `has`; the other holders' addresses stay,
-/// and with them the handle.
+/// and with them the handle. Of the `unselected` blocks those that are empty go with it.
 ///
 /// Nothing to release is no error: DEL may be repeated. A block left empty stays
 /// with its host, one without a host is removed.
@@ -31,7 +32,7 @@ pub fn decide(assignee: &Assignee, holdings: &Holdings, blocks: &Blocks) -> Resu
 pub fn decide_by(
     handle_id: &str,
     has: impl Fn(&Attribute) -> bool,
-    holdings: &Holdings,
+    (holdings, unselected): (&Holdings, &UnselectedBlocks),
     blocks: &Blocks,
 ) -> Result<Decided, Error> {
     holdings.ready.require()?;
@@ -48,12 +49,19 @@ pub fn decide_by(
     for cidr in holdings.blocks() {
         let count = match blocks.get(cidr).flatten() {
             None => 0,
-            Some(block) => release_in(block, handle_id, &has, &mut transaction),
+            Some(block) => release_in(block, handle_id, &has, unselected, &mut transaction),
         };
         remaining.set(cidr, count);
     }
     if remaining == handle.value {
         return Ok(Decided::Done(Vec::new()));
+    }
+    let unread = unselected.unread(blocks);
+    if !unread.is_empty() {
+        return Ok(Decided::Read(unread));
+    }
+    for stored in unselected.empty(blocks, &holdings.blocks()) {
+        give_up(stored, unselected, &mut transaction);
     }
     let key = keys::handle(handle_id);
     if remaining.is_empty() {
@@ -71,14 +79,30 @@ fn release_in(
     stored: &Stored<Block>,
     handle_id: &str,
     has: impl Fn(&Attribute) -> bool,
+    unselected: &UnselectedBlocks,
     transaction: &mut Transaction,
 ) -> u64 {
     let ordinals = stored.value.held_by(has);
     let mut block = stored.value.clone();
     if !ordinals.is_empty() {
+        block.release(&ordinals);
+        if unselected.may_go(&block) {
+            give_up(stored, unselected, transaction);
+            return 0;
+        }
         block = give_back(stored, &ordinals, transaction);
     }
     block.held_by(|holder| holder.is_of(handle_id)).len() as u64
+}
+
+/// Gives up a block ([`UnselectedBlocks::may_go`]) with its affinity.
+fn give_up(stored: &Stored<Block>, unselected: &UnselectedBlocks, transaction: &mut Transaction) {
+    let (host, cidr) = (unselected.host.as_str(), stored.value.cidr);
+    transaction.delete(keys::block(cidr), stored.revision);
+    if let Some(revision) = unselected.affinities.get(&cidr) {
+        transaction.delete(keys::affinity(host, cidr), *revision);
+    }
+    forget_full(host, cidr, transaction);
 }
 
 /// Writes a block without these ordinals, or removes one that is left empty and

@@ -63,12 +63,17 @@ pub(crate) struct BlockUse {
 pub(crate) struct NodeFacts {
     /// Its own addresses.
     pub addresses: Vec<IpAddr>,
+    /// What node selectors look at.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl From<Node> for NodeFacts {
     fn from(node: Node) -> Self {
         let addresses = [node.ipv4_address, node.ipv6_address];
-        Self { addresses: addresses.into_iter().flatten().map(|it| it.addr()).collect() }
+        Self {
+            addresses: addresses.into_iter().flatten().map(|it| it.addr()).collect(),
+            labels: node.labels,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::session::{CommandResult, Failure, Session};
 /// Arguments of `weirctl ipam reclaim`.
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "A node keeps one block in each enabled pool. What belongs to a host that is not \
+    after_help = "A node keeps one block in each enabled pool that selects it. What belongs to a host that is not \
                   registered is taken back only if the host is named with --gone-host.\n\n\
                   Examples:\n  weirctl ipam reclaim --dry-run\n  weirctl ipam reclaim\n  \
                   weirctl ipam reclaim --gone-host n9"

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use weir_common::cni::{Error, assignee_of, workload_of};
+use weir_common::cni::{Error, assignee_of, leaving_of};
 use weir_common::ipam::engine;
 use weir_process::within_ipam;
 
@@ -17,10 +17,9 @@ impl Ipam<'_> {
     pub async fn del(&self) -> Result<Vec<IpAddr>, Error> {
         let assignee = assignee_of(self.call, &self.node.name, self.machine.clone());
         let _lock = self.lock().await?;
-        let workload = workload_of(self.call, &assignee);
+        let leaving = leaving_of(self.call, &assignee);
         let datastore = self.datastore.as_ref();
-        let releasing =
-            async { Ok(engine::release(datastore, &assignee, workload.as_ref()).await?) };
+        let releasing = async { Ok(engine::release(datastore, &assignee, &leaving).await?) };
         let released = within_ipam("releasing addresses", self.limit, releasing).await?;
         for released in &released {
             tracing::debug!(address = %released.address, handle = assignee.handle_id, "released");

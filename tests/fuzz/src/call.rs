@@ -129,7 +129,11 @@ impl Plugin for Pure {
 
     fn del(&self, call: &Call) -> Result<(), Error> {
         call.configuration.require_ipam()?;
-        finish(engine::release(&self.0, &assignee_of(call, &host(call), None), None))?;
+        finish(engine::release(
+            &self.0,
+            &assignee_of(call, &host(call), None),
+            &Default::default(),
+        ))?;
         Ok(())
     }
 

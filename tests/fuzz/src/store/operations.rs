@@ -158,7 +158,7 @@ fn is_of(holder: &Holder, assignee: &Assignee) -> bool {
 
 async fn delete(store: &Memory, assignee: &Assignee) {
     let before = Facts::of(store.dump());
-    let released = engine::release(store, assignee, None).await;
+    let released = engine::release(store, assignee, &Default::default()).await;
     let after = Facts::of(store.dump());
     compare(&before, &after, released.is_ok(), &|_, holder| is_of(holder, assignee));
     match released {
@@ -167,7 +167,7 @@ async fn delete(store: &Memory, assignee: &Assignee) {
                 let free = !after.taken.contains_key(&address) || after.overlaps(block);
                 assert!(free, "{address} was released and is taken");
             }
-            let again = engine::release(store, assignee, None).await;
+            let again = engine::release(store, assignee, &Default::default()).await;
             assert!(again.is_ok_and(|all| all.is_empty()), "there was more to release");
         }
         Err(error) => assert_explained(&error, &before),
