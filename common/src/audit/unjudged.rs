@@ -10,7 +10,7 @@ use super::node::ThisNode;
 use super::scope::{AuditContext, Scope};
 use super::unjudged_reason::{Unjudgeable, UnjudgedReason};
 use crate::ipam::{Allocation, IpamSnapshot};
-use crate::shell_word;
+use crate::printable::shell_word;
 
 /// Addresses that were not judged, for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -31,7 +31,7 @@ use clap::Args;
 
 use crate::location::Location;
 use crate::output::Style;
-use facts::NodeFacts;
+use facts::ExaminedNode;
 use judgement::{Diagnosis, Grade, Judgement};
 
 /// Arguments of `weirctl doctor`.
@@ -72,7 +72,7 @@ pub async fn run(
 
 /// Everything there is to say of these facts, subject by subject. What rests on a wrong name or
 /// a wrong datastore would be wrong too, and its advice would do harm.
-fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     let mut judgements: Vec<Judgement> =
         [networks::judge, programs::judge].iter().flat_map(|judge| judge(facts)).collect();
     judgements.extend(datastore::judge(facts));

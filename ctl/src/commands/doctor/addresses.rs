@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use weir_common::audit::{Finding, UnjudgedReason};
 
-use super::facts::NodeFacts;
+use super::facts::ExaminedNode;
 use super::judgement::{Grade, Judgement};
 
 const SUBJECT: &str = "addresses";
 
-pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     let audit = match &facts.audit {
         Ok(audit) => audit,
         Err(why) => return vec![Judgement::unseen(SUBJECT, why)],

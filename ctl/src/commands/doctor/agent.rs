@@ -1,11 +1,11 @@
 //! The agent of this node.
 
-use super::facts::NodeFacts;
+use super::facts::ExaminedNode;
 use super::judgement::Judgement;
 
 const SUBJECT: &str = "agent";
 
-pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     let agent = &facts.agent;
     if !agent.runs {
         let others = facts.cluster.as_ref().map_or(0, |it| it.nodes.len());

@@ -1,12 +1,12 @@
 //! The node's part in the cluster, as `weirctl node status` shows it.
 
-use super::facts::{Fact, NodeFacts};
+use super::facts::{ExaminedNode, Fact};
 use super::judgement::{Grade, Judgement};
 use crate::commands::node_status::Status;
 
 const SUBJECT: &str = "cluster";
 
-pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     let (status, is_kept) = match status(facts) {
         Ok(status) => status,
         Err(why) => return vec![Judgement::unseen(SUBJECT, why)],
@@ -31,7 +31,7 @@ pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
 }
 
 /// The status, and whether something has kept the node already.
-fn status(facts: &NodeFacts) -> Fact<(Status, bool)> {
+fn status(facts: &ExaminedNode) -> Fact<(Status, bool)> {
     let kernel = facts.kernel.as_ref().map_err(String::clone)?;
     let cluster = facts.cluster.as_ref().map_err(String::clone)?;
     let name = facts.names.own().ok_or("the node's name is not known")?;

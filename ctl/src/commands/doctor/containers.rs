@@ -4,12 +4,12 @@ use weir_common::network::{
     HealthProblem, HostEnd, NatPool, NodeHealth, NodeState, TunnelNeed, find_problems, plan_cluster,
 };
 
-use super::facts::{KernelFacts, NodeFacts};
+use super::facts::{ExaminedNode, KernelFacts};
 use super::judgement::{Grade, Judgement};
 
 const SUBJECT: &str = "containers";
 
-pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     let kernel = match &facts.kernel {
         Ok(kernel) => kernel,
         Err(why) => return vec![Judgement::unseen(SUBJECT, why)],
@@ -44,7 +44,7 @@ fn lost(end: &HostEnd) -> Option<Judgement> {
 }
 
 /// Without what the subjects kernel and firewall say.
-fn health(facts: &NodeFacts, kernel: &KernelFacts) -> NodeHealth {
+fn health(facts: &ExaminedNode, kernel: &KernelFacts) -> NodeHealth {
     let cluster = facts.cluster.as_ref().ok();
     let pools = || cluster.iter().flat_map(|it| it.pools.values()).map(NatPool::from).collect();
     let need = cluster

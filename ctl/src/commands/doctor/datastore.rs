@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::facts::{NodeFacts, StoreFacts};
+use super::facts::{ExaminedNode, StoreFacts};
 use super::judgement::{Grade, Judgement};
 use crate::location::Source;
 use crate::same_cluster::SameCluster;
@@ -16,7 +16,7 @@ const SLOW: Duration = Duration::from_millis(100);
 /// Further apart, what another node is doing looks old, and certificates are not valid yet.
 const CLOCK_TOLERANCE: u64 = 5;
 
-pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     let store = &facts.store;
     let mut judgements = vec![of_answer(store)];
     if let (Ok(location), Err(why), Ok(_)) = (&store.location, &store.writable, &store.answer) {

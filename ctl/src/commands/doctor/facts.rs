@@ -21,7 +21,7 @@ pub type Fact<T> = Result<T, String>;
 
 /// All of them.
 #[derive(Clone, Debug)]
-pub struct NodeFacts {
+pub struct ExaminedNode {
     /// The CNI configuration.
     pub networks: NetworkFacts,
     /// The plugins that Weir's networks name.
@@ -44,7 +44,7 @@ pub struct NodeFacts {
     pub agent: AgentFacts,
 }
 
-impl NodeFacts {
+impl ExaminedNode {
     /// The same without what the datastore says, for this reason.
     pub fn without_cluster(&self, why: &str) -> Self {
         let cluster = self.cluster.as_ref().map_err(String::clone).and(Err(why.to_owned()));

@@ -3,12 +3,12 @@
 use ipnet::IpNet;
 use weir_common::network::{Families, find_firewalls, find_policy_rules};
 
-use super::facts::NodeFacts;
+use super::facts::ExaminedNode;
 use super::judgement::{Grade, Judgement};
 
 const SUBJECT: &str = "firewall";
 
-pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     let kernel = match &facts.kernel {
         Ok(kernel) => kernel,
         Err(why) => return vec![Judgement::unseen(SUBJECT, why)],

@@ -5,14 +5,14 @@ use weir_common::link::SourceCheck;
 use weir_common::network::{Families, HealthProblem, not_forwarding};
 use weir_common::resources::EncapsulationMode;
 
-use super::facts::{KernelFacts, NodeFacts};
+use super::facts::{ExaminedNode, KernelFacts};
 use super::judgement::{Grade, Judgement};
 use crate::kernel_modules::{KernelModule, OLDEST_KERNEL, is_new_enough};
 use crate::network::plugins;
 
 const SUBJECT: &str = "kernel";
 
-pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     let mut judgements = nft(facts).into_iter().collect::<Vec<_>>();
     let kernel = match &facts.kernel {
         Ok(kernel) => kernel,
@@ -43,7 +43,7 @@ fn release(release: &str) -> Judgement {
 }
 
 /// The modules that the kernel certainly lacks, where what is configured needs them.
-fn modules(facts: &NodeFacts, kernel: &KernelFacts) -> Vec<Judgement> {
+fn modules(facts: &ExaminedNode, kernel: &KernelFacts) -> Vec<Judgement> {
     let checked = configurations(facts).any(|it| it.source_check == SourceCheck::Strict);
     let pools = || facts.cluster.iter().flat_map(|it| it.pools.values());
     let nat = pools().any(|pool| pool.nat_outgoing);
@@ -69,7 +69,7 @@ fn modules(facts: &NodeFacts, kernel: &KernelFacts) -> Vec<Judgement> {
 }
 
 /// ADD switches forwarding on, so that it is missed only beside containers.
-fn forwarding(facts: &NodeFacts, kernel: &KernelFacts) -> Vec<Judgement> {
+fn forwarding(facts: &ExaminedNode, kernel: &KernelFacts) -> Vec<Judgement> {
     let has = |ipv4: bool| {
         let mut addresses = kernel.attachments.iter().flat_map(|it| &it.addresses);
         addresses.any(|it| it.is_ipv4() == ipv4)
@@ -101,7 +101,7 @@ fn forwarding(facts: &NodeFacts, kernel: &KernelFacts) -> Vec<Judgement> {
 
 /// What a container may send from besides its addresses passes the reverse path filter only if
 /// that is off: the kernel takes the larger of the parameters for all links and for the link.
-fn rp_filter(facts: &NodeFacts, kernel: &KernelFacts) -> Option<Judgement> {
+fn rp_filter(facts: &ExaminedNode, kernel: &KernelFacts) -> Option<Judgement> {
     let asked = configurations(facts).any(|it| !it.allowed_sources.is_empty());
     let is_used = kernel.attachments.iter().any(|it| !it.allowed_sources.is_empty());
     if !asked && !is_used || kernel.rp_filter == "0" {
@@ -115,7 +115,7 @@ fn rp_filter(facts: &NodeFacts, kernel: &KernelFacts) -> Option<Judgement> {
 }
 
 /// nft is run to change Weir's tables: for networks with a source check and pools with NAT.
-fn nft(facts: &NodeFacts) -> Option<Judgement> {
+fn nft(facts: &ExaminedNode) -> Option<Judgement> {
     let checked = configurations(facts).any(|it| it.source_check == SourceCheck::Strict);
     let cluster = facts.cluster.as_ref();
     let is_needed = checked || cluster.is_ok_and(|it| it.pools.values().any(|it| it.nat_outgoing));
@@ -142,7 +142,7 @@ fn is_too_old(version: &str) -> bool {
 }
 
 fn configurations(
-    facts: &NodeFacts,
+    facts: &ExaminedNode,
 ) -> impl Iterator<Item = weir_common::cni::NetworkConfiguration> {
     let plugins = facts.networks.files.iter().filter_map(|(_, text)| plugins(text).ok()).flatten();
     let weirs = plugins.filter(|it| it.get("type").is_some_and(|it| it == "weir"));

@@ -2,13 +2,13 @@
 
 use weir_common::network::{Mtu, plan_cluster};
 
-use super::facts::{KernelFacts, NodeFacts};
+use super::facts::{ExaminedNode, KernelFacts};
 use super::judgement::{Grade, Judgement};
 use crate::network::plugins;
 
 const SUBJECT: &str = "mtu";
 
-pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     let kernel = match &facts.kernel {
         Ok(kernel) => kernel,
         Err(why) => return vec![Judgement::unseen(SUBJECT, why)],
@@ -33,7 +33,7 @@ pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
 }
 
 /// The smallest MTU in bytes of the paths to other nodes and outside.
-fn path_mtu(facts: &NodeFacts, kernel: &KernelFacts) -> u32 {
+fn path_mtu(facts: &ExaminedNode, kernel: &KernelFacts) -> u32 {
     let cluster = facts.cluster.as_ref().ok().zip(facts.names.own());
     let planned =
         cluster.map(|(cluster, node)| plan_cluster(&node, cluster, &kernel.underlay).pod_mtu);
@@ -41,7 +41,7 @@ fn path_mtu(facts: &NodeFacts, kernel: &KernelFacts) -> u32 {
 }
 
 /// The MTUs that networks name, or else the path's.
-fn configured(facts: &NodeFacts, path: u32) -> Vec<Judgement> {
+fn configured(facts: &ExaminedNode, path: u32) -> Vec<Judgement> {
     let wants_ipv6 = facts.next.as_ref().is_ok_and(|next| {
         next.iter().flat_map(|it| it.outcome.iter().flatten()).any(|it| it.is_ipv6())
     });

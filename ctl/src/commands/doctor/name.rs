@@ -1,12 +1,12 @@
 //! The node's name, from all sources.
 
-use super::facts::{Fact, NodeFacts};
+use super::facts::{ExaminedNode, Fact};
 use super::judgement::{Grade, Judgement};
 use weir_common::network::NamedNode;
 
 const SUBJECT: &str = "name";
 
-pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     let names = &facts.names;
     let wrong = |(file, named): &(_, Fact<NamedNode>)| {
         let why = named.as_ref().err()?;
@@ -44,7 +44,7 @@ pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
 }
 
 /// The sources that say something else.
-fn others(facts: &NodeFacts, own: &NamedNode) -> Vec<Judgement> {
+fn others(facts: &ExaminedNode, own: &NamedNode) -> Vec<Judgement> {
     let names = &facts.names;
     let mut judgements = Vec::new();
     let is_other = |named: &&NamedNode| named.name != own.name;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use weir_common::cni::{Arguments, skeleton};
 
-use super::facts::{NetworkFacts, NodeFacts};
+use super::facts::{ExaminedNode, NetworkFacts};
 use super::judgement::{Grade, Judgement};
 use crate::network::{asks_weir_ipam, plugins};
 
@@ -15,7 +15,7 @@ const SUBJECT: &str = "networks";
 /// The plugins of Weir.
 const TYPES: [&str; 2] = ["weir", "weir-ipam"];
 
-pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     let networks = &facts.networks;
     let mut judgements: Vec<Judgement> = networks
         .unreadable

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::facts::NodeFacts;
+use super::facts::ExaminedNode;
 use super::judgement::{Grade, Judgement};
 use crate::network::{asks_weir_ipam, plugins};
 
 const SUBJECT: &str = "pools";
 
-pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     let mut judgements = match &facts.next {
         Ok(next) => next.iter().map(|it| of_next(it.file.display(), &it.outcome)).collect(),
         Err(why) => vec![Judgement::unseen(SUBJECT, why)],
@@ -35,7 +35,7 @@ fn of_next(file: impl ToString, outcome: &Result<Vec<IpAddr>, String>) -> Judgem
 /// A pool over the node's own network takes it away from containers, and them from it. Under
 /// another main plugin (bridge, macvlan) a pool is part of such a network; and a route over a
 /// pool may be a router's.
-fn overlaps(facts: &NodeFacts) -> Vec<Judgement> {
+fn overlaps(facts: &ExaminedNode) -> Vec<Judgement> {
     let (Ok(kernel), Ok(cluster)) = (&facts.kernel, &facts.cluster) else { return Vec::new() };
     let is_other_plugin = |(_, text): &(_, String)| {
         let plugins = plugins(text).unwrap_or_default();

@@ -1,11 +1,11 @@
 //! The plugins that Weir's networks name.
 
-use super::facts::{NodeFacts, ProgramFacts};
+use super::facts::{ExaminedNode, ProgramFacts};
 use super::judgement::{Grade, Judgement};
 
 const SUBJECT: &str = "plugins";
 
-pub fn judge(facts: &NodeFacts) -> Vec<Judgement> {
+pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     facts.programs.iter().map(of_program).collect()
 }
 

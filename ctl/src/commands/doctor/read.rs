@@ -24,7 +24,7 @@ use weir_process::{
 
 use super::DoctorArgs;
 use super::facts::{
-    AgentFacts, Fact, KernelFacts, NameFacts, NetworkFacts, NextAddress, NodeFacts, StoreFacts,
+    AgentFacts, ExaminedNode, Fact, KernelFacts, NameFacts, NetworkFacts, NextAddress, StoreFacts,
 };
 use super::limit::within;
 use super::probe;
@@ -47,7 +47,7 @@ pub async fn facts(
     arguments: &DoctorArgs,
     location: Fact<Location>,
     directory: &Path,
-) -> NodeFacts {
+) -> ExaminedNode {
     let networks = networks(directory);
     let mut names = names(&networks);
     let (mut stored, kernel, programs, nft, agent, clocks) = tokio::join!(
@@ -65,7 +65,7 @@ pub async fn facts(
         names.clash = clash.map(|clash| clash.to_string());
     }
     let StoredFacts { store, cluster, next, audit } = stored;
-    NodeFacts { networks, programs, store, names, kernel, nft, cluster, next, audit, agent }
+    ExaminedNode { networks, programs, store, names, kernel, nft, cluster, next, audit, agent }
 }
 
 fn networks(directory: &Path) -> NetworkFacts {

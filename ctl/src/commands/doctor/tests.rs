@@ -13,7 +13,7 @@ use weir_common::resources::EncapsulationMode;
 use weir_kernel::Occupied;
 
 use super::facts::{
-    AgentFacts, KernelFacts, NameFacts, NetworkFacts, NextAddress, NodeFacts, ProgramFacts,
+    AgentFacts, ExaminedNode, KernelFacts, NameFacts, NetworkFacts, NextAddress, ProgramFacts,
     StoreFacts,
 };
 use super::judgement::{Diagnosis, Grade};
@@ -74,7 +74,7 @@ fn kernel() -> KernelFacts {
 }
 
 /// A node with nothing to do.
-fn healthy() -> NodeFacts {
+fn healthy() -> ExaminedNode {
     let file = || "/etc/cni/net.d/10-weir.conflist".into();
     let named = || NamedNode { name: "n1".to_owned(), source: "the host's name".to_owned() };
     let pool = ClusterPool {
@@ -85,7 +85,7 @@ fn healthy() -> NodeFacts {
         has_tunnel_addresses: true,
     };
     let node = Peer { ipv4: Some("172.16.0.1/24".parse().unwrap()), ..Peer::default() };
-    NodeFacts {
+    ExaminedNode {
         networks: NetworkFacts {
             directory: "/etc/cni/net.d".into(),
             files: vec![(file(), LIST.to_owned())],
@@ -126,12 +126,12 @@ fn healthy() -> NodeFacts {
     }
 }
 
-fn diagnose(facts: &NodeFacts) -> Diagnosis {
+fn diagnose(facts: &ExaminedNode) -> Diagnosis {
     Diagnosis { node: facts.names.own(), judgements: judge(facts) }
 }
 
 /// What is said with this grade after a change of the healthy node.
-fn said(grade: Grade, change: impl FnOnce(&mut NodeFacts)) -> String {
+fn said(grade: Grade, change: impl FnOnce(&mut ExaminedNode)) -> String {
     let mut facts = healthy();
     change(&mut facts);
     let diagnosis = diagnose(&facts);
@@ -141,7 +141,7 @@ fn said(grade: Grade, change: impl FnOnce(&mut NodeFacts)) -> String {
         .collect()
 }
 
-fn kernel_of(facts: &mut NodeFacts) -> &mut KernelFacts {
+fn kernel_of(facts: &mut ExaminedNode) -> &mut KernelFacts {
     facts.kernel.as_mut().unwrap()
 }
 
@@ -152,7 +152,7 @@ fn a_healthy_node_has_nothing_to_do() {
     assert_eq!((other, diagnosis.exit_status()), (None, 0));
 }
 
-type Change = fn(&mut NodeFacts);
+type Change = fn(&mut ExaminedNode);
 
 /// Those that the end-to-end tests cannot plant.
 #[test]
