@@ -31,8 +31,10 @@ pub(super) fn routes_to(address: IpAddr, sources: SourceAddresses) -> Vec<Route>
 /// Whether `found` does what one of [`routes_to`] is for.
 pub(super) fn serves(found: &Route, wanted: &Route) -> bool {
     let metric = |route: &Route| route.priority.unwrap_or_default();
-    let is_v6 = wanted.destination.addr().is_ipv6();
+    // A source that nobody knows of any more does no harm.
+    let is_of_scope =
+        wanted.scope == found.scope || wanted.source.is_none() && found.source.is_some();
     wanted.destination == found.destination
-        && (is_v6 || (metric(wanted), wanted.scope) == (metric(found), found.scope))
+        && (wanted.destination.addr().is_ipv6() || metric(wanted) == metric(found) && is_of_scope)
         && (wanted.source.is_none() || wanted.source == found.source)
 }
