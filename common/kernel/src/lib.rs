@@ -41,6 +41,7 @@ pub use error::Error;
 pub use link::has_link;
 pub use monitor::{Monitor, NetworkChange};
 pub use namespace::{Namespace, is_node_namespace, is_same_namespace};
+pub use nft::find_nft;
 pub use occupied::Occupied;
 pub use remove::OwnLink;
 

@@ -6,6 +6,7 @@
 //! fails.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -24,6 +25,13 @@ use crate::nfnetlink::{FAMILY_HEADER, list, name_attribute, split_message};
 /// Where nft is looked for when PATH does not lead to it, as in a runtime's
 /// sparse environment.
 const NFT: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
+
+/// The nft that Weir runs, if there is one.
+pub fn find_nft() -> Option<PathBuf> {
+    let directories = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = std::env::split_paths(&directories).map(|it| it.join(NFT[0]));
+    in_path.chain(NFT[1..].iter().map(PathBuf::from)).find(|it| it.is_file())
+}
 
 /// How long nft may take: a table of a thousand elements takes 20 ms. What it was told is one
 /// transaction, so that one that is killed has done all of it or nothing.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use weir_common::cni::{Code, Error, NodeName, is_identifier};
 use weir_common::ipam::MachineId;
+use weir_common::shell_word;
 
 use crate::configured_file::read_configured;
 use crate::machine::machine_id;
@@ -189,8 +190,10 @@ pub fn keep_node_name(found: &FoundName) {
         Keeping::Nothing => {}
         Keeping::Contradicted(kept) => tracing::warn!(
             "this node is called {name} by {}, but {kept} in {NODE_NAME_FILE}; if the node has \
-             another name now: weirctl node rename {kept} {name}",
+             another name now: weirctl node rename {} {}",
             found.source,
+            shell_word(&kept),
+            shell_word(&found.name),
             name = found.name,
         ),
         Keeping::Write(text) => {

@@ -77,9 +77,14 @@ fn why<'a>(scope: &Scope<'a>, allocation: &'a Allocation) -> Option<Unjudgeable<
 impl UnjudgedAddresses {
     /// The line of a report.
     pub fn in_words(&self, node: Option<&ThisNode>) -> String {
-        let Self { reason, addresses, of, advice } = self;
+        format!("Not judged: {} addresses {}; {}", self.addresses, self.whose(node), self.advice)
+    }
+
+    /// Which addresses they are.
+    pub fn whose(&self, node: Option<&ThisNode>) -> String {
+        let Self { reason, of, .. } = self;
         let here = node.map_or("this node", |node| node.host.as_str());
-        let whose = match reason {
+        match reason {
             UnjudgedReason::OtherNode => format!("of other nodes ({})", listed(of)),
             UnjudgedReason::FormerName => {
                 format!("of this machine under another node name ({})", listed(of))
@@ -103,8 +108,7 @@ impl UnjudgedAddresses {
                 format!("of networks that no file describes ({})", listed(of))
             }
             UnjudgedReason::OtherUse => "that are neither containers' nor tunnels'".to_owned(),
-        };
-        format!("Not judged: {addresses} addresses {whose}; {advice}")
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use weir_common::datastore::{DatastoreConfiguration, EtcdConfiguration, Pem};
+use weir_common::shell_word;
 use weir_datastore::Embedded;
 
 use crate::location::Location;
@@ -64,8 +65,8 @@ pub fn of_etcd(commands: &str) -> Failure {
 /// A snapshot is taken from one member.
 fn snapshot_command(etcd: &EtcdConfiguration, file: &Path) -> String {
     let endpoint = etcd.endpoints.first().map(String::as_str).unwrap_or_default();
-    let mut command = vec!["etcdctl".to_owned(), format!("--endpoints={}", quoted(endpoint))];
-    let path = |path: &Path| quoted(&path.display().to_string());
+    let mut command = vec!["etcdctl".to_owned(), format!("--endpoints={}", shell_word(endpoint))];
+    let path = |path: &Path| shell_word(&path.display().to_string()).into_owned();
     // What stands in the configuration itself has to be put into a file first.
     let pem = |pem: &Pem, file: &str| match pem {
         Pem::File(file) => path(file),
@@ -79,19 +80,10 @@ fn snapshot_command(etcd: &EtcdConfiguration, file: &Path) -> String {
         command.push(format!("--cert={certificate} --key={key}"));
     }
     if let Some((user, _)) = &etcd.credentials {
-        command.push(format!("--user={}", quoted(user)));
+        command.push(format!("--user={}", shell_word(user)));
     }
     command.push(format!("snapshot save {}", path(file)));
     command.join(" ")
-}
-
-/// A word as a shell reads it.
-pub fn quoted(word: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/.:-_@%+=,[]".contains(&byte);
-    match !word.is_empty() && word.bytes().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
 }
 
 #[cfg(test)]

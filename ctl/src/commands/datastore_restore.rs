@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use weir_common::datastore::DatastoreConfiguration;
+use weir_common::shell_word;
 use weir_datastore::Embedded;
 
-use super::datastore_backup::{of_etcd, quoted};
+use super::datastore_backup::of_etcd;
 use crate::location::Location;
 use crate::session::{CommandResult, Failure, HostEnvironment};
 
@@ -36,7 +37,8 @@ pub async fn run(
 ) -> CommandResult {
     let file = &arguments.file;
     let DatastoreConfiguration::Embedded { path } = &location.configuration else {
-        let file = quoted(&file.display().to_string());
+        let file = file.display().to_string();
+        let file = shell_word(&file);
         return Err(of_etcd(&format!(
             "etcdutl snapshot restore {file} --data-dir NEW_DIRECTORY \
              --initial-cluster-token NEW_TOKEN --bump-revision 1000000000 --mark-compacted"

@@ -1,6 +1,7 @@
 //! `weirctl node checksystem`
 
 use clap::Args;
+use weir_kernel::find_nft;
 
 use crate::kernel_modules::{
     KERNEL_MODULES, KernelModule, ModuleFacts, ModuleState, OLDEST_KERNEL, is_new_enough,
@@ -41,13 +42,11 @@ pub fn run(arguments: &ChecksystemArgs) -> CommandResult {
     if let Some(file) = configuration.filter(|file| read(file).is_none()) {
         return Err(Failure::new(format!("{file} cannot be read; check the path")));
     }
-    let directories = std::env::var_os("PATH").unwrap_or_default();
-    let has_nft = std::env::split_paths(&directories).any(|it| it.join("nft").is_file());
     judge(&SystemFacts {
         modules: ModuleFacts::read(&release, configuration, read),
         release,
         forwarding: read("/proc/sys/net/ipv4/ip_forward").map(|text| text.trim().to_owned()),
-        has_nft,
+        has_nft: find_nft().is_some(),
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use weir_common::audit::{Finding, UnjudgedReason};
 
 use super::facts::ExaminedNode;
-use super::judgement::{Grade, Judgement};
+use super::judgement::Judgement;
 
 const SUBJECT: &str = "addresses";
 
@@ -22,11 +22,10 @@ pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
         kinds.iter().map(|(kind, all)| of_kind(kind, all)).collect();
     // What other nodes have only they can judge.
     let unjudged = audit.not_judged_addresses.iter();
-    judgements.extend(
-        unjudged
-            .filter(|it| it.reason != UnjudgedReason::OtherNode)
-            .map(|it| Judgement::told(SUBJECT, Grade::Note, it.addresses, it.in_words(None))),
-    );
+    judgements.extend(unjudged.filter(|it| it.reason != UnjudgedReason::OtherNode).map(|it| {
+        let what = format!("addresses {}: they are not judged", it.whose(None));
+        Judgement::note(SUBJECT, it.addresses, what).advise(&it.advice)
+    }));
     if judgements.is_empty() {
         let value = format!("{} in use", audit.addresses);
         judgements.push(Judgement::good(SUBJECT, value, "none is leaked, and nothing is damaged"));

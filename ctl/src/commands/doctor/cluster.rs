@@ -11,7 +11,11 @@ pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
         Ok(status) => status,
         Err(why) => return vec![Judgement::unseen(SUBJECT, why)],
     };
-    let trouble = |problem: &String| Judgement::told(SUBJECT, Grade::Trouble, "", problem);
+    // They hold names from the store, which must not become part of a command.
+    let trouble = |problem: &String| {
+        Judgement::trouble(SUBJECT, "", problem)
+            .advise("do what this says; weirctl node status shows more")
+    };
     let mut judgements: Vec<Judgement> = status.problems.iter().map(trouble).collect();
     let missing = status.missing.iter().map(|it| (it.clone(), "the kernel lacks this"));
     let routes =

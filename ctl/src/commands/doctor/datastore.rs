@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use weir_common::shell_word;
+
 use super::facts::{ExaminedNode, StoreFacts};
 use super::judgement::{Grade, Judgement};
 use crate::location::Source;
@@ -80,7 +82,10 @@ fn of_endpoint(endpoint: &str, ahead: &Result<i64, String>) -> Judgement {
     match ahead {
         Err(why) => {
             Judgement::trouble(SUBJECT, endpoint, format!("this endpoint does not answer: {why}"))
-                .advise(format!("look there: etcdctl --endpoints {endpoint} endpoint health"))
+                .advise(format!(
+                    "look there: etcdctl --endpoints {} endpoint health",
+                    shell_word(endpoint)
+                ))
         }
         Ok(seconds) if seconds.unsigned_abs() >= CLOCK_TOLERANCE => {
             let way = if *seconds > 0 { "behind" } else { "ahead of" };

@@ -3,6 +3,7 @@
 use super::facts::{ExaminedNode, Fact};
 use super::judgement::{Grade, Judgement};
 use weir_common::network::NamedNode;
+use weir_common::shell_word;
 
 const SUBJECT: &str = "name";
 
@@ -76,9 +77,10 @@ fn others(facts: &ExaminedNode, own: &NamedNode) -> Vec<Judgement> {
         let is_weirs = *file == *std::path::Path::new(weir_process::NODE_NAME_FILE);
         judgements.push(match is_weirs {
             true => Judgement::trouble(SUBJECT, file.display(), what).advise(format!(
-                "if the node has another name now: weirctl node rename {kept} {}; else set nodename \
+                "if the node has another name now: weirctl node rename {} {}; else set nodename \
                  to {kept}",
-                own.name
+                shell_word(kept),
+                shell_word(&own.name)
             )),
             false => Judgement::note(SUBJECT, file.display(), what)
                 .advise(format!("if addresses of Calico's are to count: set nodename to {kept}")),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use weir_common::cni::{Arguments, skeleton};
+use weir_common::shell_word;
 
 use super::facts::{ExaminedNode, NetworkFacts};
 use super::judgement::{Grade, Judgement};
@@ -86,7 +87,7 @@ fn of_file(path: &Path, text: &str) -> Vec<Judgement> {
             true => "a .conflist has a list of plugins, and this file has none",
             false => "only a .conflist has a list of plugins: runtimes refuse this file",
         };
-        let advice = format!("mv {file} {}", right.display());
+        let advice = format!("mv {} {}", word(path), word(&right));
         judgements.push(Judgement::trouble(SUBJECT, file.to_string(), what).advise(advice));
     }
     if network.get("cniVersion").and_then(Value::as_str).is_none_or(str::is_empty) {
@@ -117,6 +118,11 @@ fn of_file(path: &Path, text: &str) -> Vec<Judgement> {
     judgements
 }
 
+/// A path as a shell reads it.
+fn word(path: &Path) -> String {
+    shell_word(&path.display().to_string()).into_owned()
+}
+
 /// Runtimes take the first file in the order of names (containerd and CRI-O, which sort lists
 /// and single plugins together), so one before Weir's is used instead.
 fn order(networks: &NetworkFacts) -> Option<Judgement> {
@@ -131,10 +137,11 @@ fn order(networks: &NetworkFacts) -> Option<Judgement> {
     if calls_others(text) {
         return None;
     }
-    let (first, weirs) = (first.display(), files[weirs].0.display());
+    let weirs = files[weirs].0.display();
     let what = format!("the file comes before {weirs}, and runtimes use the first one");
-    let advice = format!("if containers should be Weir's: mv {first} {first}.off");
-    Some(Judgement::trouble(SUBJECT, first, what).advise(advice))
+    let away = first.with_added_extension("off");
+    let advice = format!("if containers should be Weir's: mv {} {}", word(first), word(&away));
+    Some(Judgement::trouble(SUBJECT, first.display(), what).advise(advice))
 }
 
 /// By its name a network is found, and its containers' addresses are.

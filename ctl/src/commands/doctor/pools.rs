@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use weir_common::shell_word;
 
 use super::facts::ExaminedNode;
-use super::judgement::{Grade, Judgement};
+use super::judgement::Judgement;
 use crate::network::{asks_weir_ipam, plugins};
 
 const SUBJECT: &str = "pools";
@@ -27,7 +28,9 @@ fn of_next(file: impl ToString, outcome: &Result<Vec<IpAddr>, String>) -> Judgem
         }
         Err(why) => {
             let message = format!("the next container gets no address: {why}");
-            Judgement::told(SUBJECT, Grade::Trouble, file, message)
+            // It may hold names from the store, which must not become part of a command.
+            Judgement::trouble(SUBJECT, file, message)
+                .advise("do what this says; weirctl ipam explain shows more")
         }
     }
 }
@@ -55,8 +58,9 @@ fn overlaps(facts: &ExaminedNode) -> Vec<Judgement> {
             let (value, what) = (format!("{name}, {}", pool.cidr), &occupied.what);
             let what = format!("the pool overlaps a network of this node: {what}");
             let advice = format!(
-                "use another range for containers: disable this pool (weirctl patch ippool {name} \
-                 -p 'spec: {{disabled: true}}'), or end that route"
+                "use another range for containers: disable this pool (weirctl patch ippool {} \
+                 -p 'spec: {{disabled: true}}'), or end that route",
+                shell_word(name)
             );
             let is_certain = occupied.is_address && !may_share;
             judgements.push(match is_certain {

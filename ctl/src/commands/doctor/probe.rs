@@ -6,6 +6,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use weir_kernel::find_nft;
 
 use super::facts::{Fact, NetworkFacts, ProgramFacts};
 use super::limit::within;
@@ -88,16 +89,11 @@ async fn release(path: &PathBuf, name: &str) -> Option<String> {
 
 /// The version of nft, which is also looked for where a sparse PATH does not lead.
 pub async fn nft() -> Fact<String> {
-    let mut failed = String::new();
-    for program in ["nft", "/usr/sbin/nft", "/sbin/nft"] {
-        let mut command = Command::new(program);
-        command.arg("--version");
-        match within("nft --version", run(command, "")).await {
-            Ok((version, _)) => return Ok(version.trim().to_owned()),
-            Err(why) => failed = why,
-        }
-    }
-    Err(failed)
+    let program = find_nft().ok_or("there is none in PATH, /usr/sbin and /sbin")?;
+    let mut command = Command::new(program);
+    command.arg("--version");
+    let (version, _) = within("nft --version", run(command, "")).await?;
+    Ok(version.trim().to_owned())
 }
 
 /// What a program writes to its outputs.

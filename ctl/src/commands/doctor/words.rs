@@ -1,9 +1,10 @@
 //! A diagnosis, for people and for scripts.
 
 use serde_json::{Value, json};
+use weir_common::printable;
 
 use super::judgement::{Diagnosis, Grade, Judgement};
-use crate::output::{Style, json};
+use crate::output::{self, Style, json};
 
 /// How many that are alike are shown in full.
 const MOST_ALIKE: usize = 5;
@@ -11,7 +12,7 @@ const MOST_ALIKE: usize = 5;
 /// For people: what is to be done first, and at the end how much that is.
 pub fn text(diagnosis: &Diagnosis, style: Style) -> String {
     let node = diagnosis.node.as_deref().unwrap_or("without a name");
-    let mut text = format!("{}\n", style.title(&format!("Node {node}")));
+    let mut text = format!("{}\n", style.title(&printable(&format!("Node {node}"))));
     for (title, grade) in [
         ("Trouble", Grade::Trouble),
         ("Could not be looked at", Grade::Unseen),
@@ -68,18 +69,9 @@ fn lines(judgement: &Judgement) -> String {
     if !value.is_empty() {
         line.push_str(&format!(" ({value})"));
     }
-    let mut lines = one_line(&line) + "\n";
+    let mut lines = output::line(&line);
     if !advice.is_empty() {
-        lines.push_str(&format!("  Do: {}\n", one_line(advice)));
+        lines.push_str(&output::line(&format!("  Do: {advice}")));
     }
     lines
-}
-
-/// What comes from a store or a file moves no cursor and ends no line.
-fn one_line(text: &str) -> String {
-    let shown = |it: char| match it.is_control() {
-        true => it.escape_default().to_string(),
-        false => it.to_string(),
-    };
-    text.chars().map(shown).collect()
 }
