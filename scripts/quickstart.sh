@@ -45,6 +45,7 @@ make_node() {
 
 create_pool() {
     echo "== 2. Create a pool"
+    cp "$LIST" /etc/cni/net.d/
     run weirctl create -f "$POOL"
     run weirctl get ippool -o wide
 }
@@ -56,7 +57,6 @@ first_address() {
 
 add_containers() {
     echo "== 3. Add three containers"
-    cp "$LIST" /etc/cni/net.d/
     local name result
     for name in "${CONTAINERS[@]}"; do
         ip netns add "$name"

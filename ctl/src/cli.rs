@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -131,25 +132,25 @@ pub fn help_line(arguments: &[String]) -> String {
 #[command(next_help_heading = "Datastore")]
 pub struct DatastoreArgs {
     /// etcdv3 or embedded [env: DATASTORE_TYPE]
-    #[arg(long, global = true, value_name = "TYPE")]
+    #[arg(long, global = true, value_name = "TYPE", value_parser = NonEmptyStringValueParser::new())]
     datastore_type: Option<String>,
     /// The file of the embedded datastore [env: DATASTORE_PATH]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     datastore_path: Option<String>,
     /// etcd's URLs, separated by commas [env: ETCD_ENDPOINTS]
-    #[arg(long, global = true, value_name = "URLS")]
+    #[arg(long, global = true, value_name = "URLS", value_parser = NonEmptyStringValueParser::new())]
     etcd_endpoints: Option<String>,
     /// PEM file with the authorities of etcd's certificates [env: ETCD_CA_CERT_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     etcd_ca_cert_file: Option<String>,
     /// PEM file with this client's certificate [env: ETCD_CERT_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     etcd_cert_file: Option<String>,
     /// PEM file with the key of this client's certificate [env: ETCD_KEY_FILE]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
     etcd_key_file: Option<String>,
     /// User name; the password is taken from ETCD_PASSWORD [env: ETCD_USERNAME]
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     etcd_username: Option<String>,
     /// Configuration file to use instead of /etc/weir/weirctl.yaml
     #[arg(short, long, global = true, value_name = "FILE")]

@@ -308,6 +308,9 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
         )));
     }
     let creates = cli.command.creates();
+    if missing.is_some() && creates {
+        location.require_asked_for().map_err(|error| Failure::caused_by(&error))?;
+    }
     let is_empty = missing.is_some() && (!creates || commands::is_dry_run(&cli.command));
     let result = runtime.block_on(async {
         let datastore = open(&location, is_empty).await?;
@@ -323,12 +326,10 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
         process.progress.end();
         result
     });
-    if missing.is_some_and(Path::exists) {
-        location.note_on_new().iter().for_each(|note| process.warn(note));
-    } else if let (Ok(_), Some(path)) = (&result, missing.filter(|_| !creates)) {
+    if let (Ok(_), Some(path)) = (&result, missing.filter(|_| !creates)) {
         process.warn(&format!(
             "warning: there is no datastore at {} (named by {}), so nothing is in it; check the \
-             path, or make one: weirctl init, or weirctl create -f pool.yaml",
+             path, or make one: weirctl init --datastore-type=embedded",
             path.display(),
             location.source
         ));

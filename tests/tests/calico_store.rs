@@ -272,7 +272,7 @@ fn what_cools_down_is_passed_over_and_newer_fields_stay() {
         };
         let refused = ask("a", "10.9.0.32").run(&cluster.node, "ADD");
         refused.failure().expect(102, &["10.9.0.32", "cools down"]);
-        assert_eq!(address(&ask("b", "10.9.0.33").add(&cluster.node), 0), "10.9.0.33/29");
+        assert_eq!(address(&ask("b", "10.9.0.33").add(&cluster.node), 0), "10.9.0.33/32");
         ask("b", "10.9.0.33").delete(&cluster.node);
         let after: Value = serde_json::from_str(&cluster.store.entries()[key]).expect("JSON");
         assert_eq!(after["affinity_claim_time"], block["affinity_claim_time"]);

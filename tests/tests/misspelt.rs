@@ -72,11 +72,25 @@ fn no_misspelt_name_makes_a_file() {
 }
 
 #[test]
-fn a_datastore_made_by_default_is_named() {
+fn an_embedded_datastore_is_made_where_one_is_asked_for() {
     let cluster = Cluster::embedded();
-    let answer = create(&cluster, &[], &[]);
-    let made = format!("note: a new datastore was made: embedded, {DEFAULT_FILE} (named by");
-    assert!(answer.succeeded && answer.stderr.starts_with(&made), "{answer:?}");
+    let by_default = create(&cluster, &[], &[]);
+    assert!(!by_default.succeeded, "{by_default:?}");
+    for words in [DEFAULT_FILE, "--datastore-type=embedded"] {
+        assert!(by_default.stderr.contains(words), "{by_default:?}");
+    }
+    assert!(!has_file(&cluster, DEFAULT_FILE));
+    // Nor does a plugin make one, whatever a key far from every known one may have meant.
+    let container = cluster.node.container("web");
+    let call = cluster.weir(Families::V4, &container);
+    call.run(&cluster.node, "ADD").failure().expect(NO_ADDRESS, &["where there is none", "init"]);
+    call.delete(&cluster.node);
+    let misspelt = call.configure("/my_etcd_servers", "http://127.0.0.1:1".into());
+    let failure = misspelt.run(&cluster.node, "ADD").failure();
+    failure.expect(INVALID_CONFIGURATION, &["my_etcd_servers", "etcd_endpoints"]);
+    assert!(!has_file(&cluster, DEFAULT_FILE));
+    let asked_for = create(&cluster, &[("DATASTORE_TYPE", "embedded")], &[]);
+    assert!(asked_for.succeeded && asked_for.stderr.is_empty(), "{asked_for:?}");
     let again = create(&cluster, &[], &[]);
     assert!(again.succeeded && again.stderr.is_empty(), "{again:?}");
     let asked_for = create(&cluster, &[], &["--datastore-path", "/run/other.db"]);

@@ -1,7 +1,7 @@
 //! The datastores behind Weir: three implementations of
 //! [`weir_common::datastore::Datastore`] that behave alike.
 //!
-//! - [`embedded`]: one SQLite file on this host, the default.
+//! - [`embedded`]: one SQLite file on this host, the default; [`Absent`] where it is not there.
 //! - [`etcd`]: an etcd cluster.
 //! - `memory`: for tests, with faults and other processes' doings on cue; behind the
 //!   feature of that name, which no program has.
@@ -9,12 +9,14 @@
 //! `docs/datastore.md` has the decisions behind them.
 #![warn(missing_docs)]
 
+mod absent;
 pub mod embedded;
 pub mod etcd;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod request;
 
+pub use absent::Absent;
 pub use embedded::Embedded;
 pub use etcd::Etcd;
 #[cfg(feature = "memory")]

@@ -1,6 +1,7 @@
 //! `weirctl version`
 
 use weir_common::ipam::cluster_information;
+use weir_common::printable;
 
 use crate::session::{CommandResult, Failure, Session, chain};
 
@@ -13,7 +14,9 @@ pub async fn run(session: &Session<'_>) -> CommandResult {
     let information = cluster_information(session.datastore).await;
     let information = information.map_err(|error| Failure::new(chain(&error)))?;
     let information = information.unwrap_or_default();
-    let shown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+    let shown = |value: Option<String>| {
+        value.map_or_else(|| "unknown".to_owned(), |value| printable(&value).into_owned())
+    };
     Ok(format!(
         "{}Cluster Version:   {}\nCluster Type:      {}\nCluster GUID:      {}\n",
         client(),

@@ -37,6 +37,19 @@ pub enum LocationError {
          leave out one of them"
     )]
     InlineAndFiles(Source),
+    /// Nothing asks for an embedded datastore, and there is none.
+    #[error(
+        "there is no datastore yet ({0}, the default) and nothing names one; to make an embedded \
+         one: --datastore-type=embedded, DATASTORE_TYPE=embedded, or \"datastore_type\": \
+         \"embedded\" in the network's file; for etcd: --etcd-endpoints"
+    )]
+    NotAskedFor(String),
+    /// A variable that may be meant to name the datastore.
+    #[error(
+        "nothing that is read names a datastore, and the variable {0} looks as if it should; \
+         write ETCD_ENDPOINTS, or DATASTORE_TYPE=embedded"
+    )]
+    DoubtfulVariable(String),
     /// A user without a password.
     #[error("{0} names an etcd_username without etcd_password; set ETCD_PASSWORD too, or neither")]
     NoPassword(Source),
@@ -112,7 +125,7 @@ pub enum LocationError {
 /// A file that seems to be meant to name a datastore, but is not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnreadFile {
-    /// A network of `weir` that is not JSON.
+    /// A network that seems to name a datastore, or Weir, but has no plugin of Weir's.
     Malformed(PathBuf),
     /// One of the CNI configuration's that this user may not read, or that is not text.
     Unreadable(PathBuf),
@@ -123,7 +136,12 @@ pub enum UnreadFile {
 impl std::fmt::Display for UnreadFile {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Malformed(path) => write!(formatter, "{} is not JSON", path.display()),
+            Self::Malformed(path) => write!(
+                formatter,
+                "{} is no network with a plugin of type weir or weir-ipam (look at its JSON, \
+                 \"plugins\" and \"type\")",
+                path.display()
+            ),
             Self::Unreadable(path) => write!(formatter, "{} cannot be read", path.display()),
             Self::OtherName(path) => write!(
                 formatter,

@@ -39,12 +39,16 @@ impl std::fmt::Display for Location {
 }
 
 impl Location {
-    /// What is said when a call has made this embedded datastore; `None` where someone has
-    /// asked for an embedded one.
-    pub fn note_on_new(&self) -> Option<String> {
-        let is_asked_for =
-            matches!(self.source, Source::CommandLine | Source::Environment | Source::File(_));
-        (!is_asked_for).then(|| format!("note: a new datastore was made: {self}"))
+    /// Refuses to make this embedded datastore, which is not there, where nothing asks for an
+    /// embedded one: another one may be meant by a name that is misspelt.
+    ///
+    /// # Errors
+    /// [`LocationError::NotAskedFor`].
+    pub fn require_asked_for(&self) -> Result<(), LocationError> {
+        match self.source {
+            Source::Default => Err(LocationError::NotAskedFor(self.configuration.to_string())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -86,6 +90,8 @@ pub struct Candidates {
     pub environment: Settings,
     /// The name of one of them that nobody reads, and the one that was meant.
     pub misspelt_variable: Option<(String, String)>,
+    /// The name of one that nobody reads, and that may be meant all the same.
+    pub doubtful_variable: Option<String>,
     /// Weir's own configuration file, if there is one.
     pub file: Option<(PathBuf, String)>,
     /// Whether this call names that file.
@@ -133,6 +139,9 @@ pub fn choose(candidates: &Candidates) -> Result<Location, LocationError> {
         if settings.says_where() {
             return locate(&settings, Source::File(path.clone()));
         }
+        if settings != Settings::default() {
+            return Err(LocationError::NoEndpoints(Source::File(path.clone())));
+        }
     }
     let of_weir = |plugin: &Map<String, Value>| plugin.get("type") == Some(&"weir".into());
     let found = first_plugin(&candidates.network, of_weir)
@@ -165,12 +174,25 @@ fn refuse_beside_plugins(path: &Path, files: &[(PathBuf, String)]) -> Result<(),
     }
 }
 
-/// The default datastore, where no file looks as if it were meant to name another one.
+/// The default datastore, where nothing looks as if it were meant to name another one.
 fn by_default(candidates: &Candidates) -> Result<Location, LocationError> {
-    let is_broken = |(_, text): &&(PathBuf, String)| {
-        text.contains("\"weir") && serde_json::from_str::<Value>(text).is_err()
+    for (settings, source) in [
+        (&candidates.command_line, Source::CommandLine),
+        (&candidates.environment, Source::Environment),
+    ] {
+        if *settings != Settings::default() {
+            return Err(LocationError::NoEndpoints(source));
+        }
+    }
+    if let Some(name) = candidates.doubtful_variable.clone() {
+        return Err(LocationError::DoubtfulVariable(name));
+    }
+    // No plugin of Weir's was found in them.
+    let is_meant = |(_, text): &&(PathBuf, String)| {
+        let text = text.to_ascii_lowercase();
+        ["weir", "\"etcd", "\"datastore"].iter().any(|word| text.contains(word))
     };
-    let broken = candidates.network.iter().find(is_broken);
+    let broken = candidates.network.iter().find(is_meant);
     let broken = broken.map(|(path, _)| UnreadFile::Malformed(path.clone()));
     match broken.or_else(|| candidates.unread.first().cloned()) {
         Some(file) => Err(LocationError::Unread(file)),
@@ -194,7 +216,11 @@ fn first_plugin(
 fn of_network(path: &Path, plugin: &Map<String, Value>) -> Result<Location, LocationError> {
     let configuration = datastore_of(plugin)
         .map_err(|cause| LocationError::Network { path: path.to_owned(), cause })?;
-    Ok(Location { configuration, source: Source::Network(path.to_owned()) })
+    let says_where = |key| plugin.get(key).is_some_and(|value| value.as_str() != Some(""));
+    let is_default = matches!(configuration, DatastoreConfiguration::Embedded { .. })
+        && !["datastore_type", "datastore_path"].into_iter().any(says_where);
+    let source = if is_default { Source::Default } else { Source::Network(path.to_owned()) };
+    Ok(Location { configuration, source })
 }
 
 fn locate(settings: &Settings, source: Source) -> Result<Location, LocationError> {

@@ -127,6 +127,14 @@ pub fn misspelt_variable<'a>(names: impl IntoIterator<Item = &'a str>) -> Option
     names.into_iter().find_map(meant)
 }
 
+/// Whether a variable of this name may be meant to name the datastore.
+pub fn is_doubtful_variable(name: &str) -> bool {
+    const PLACES: [&str; 5] = ["ENDP", "URL", "SERVER", "ADDR", "HOST"];
+    let name = name.to_ascii_uppercase();
+    name.contains("ETCD") && PLACES.iter().any(|place| name.contains(place))
+        || name.contains("WEIR") && (name.contains("ENDP") || name.contains("DATASTORE"))
+}
+
 impl Settings {
     /// The settings among these names and values. The spelling of names does
     /// not matter: `ETCD_ENDPOINTS` (environment), `etcd_endpoints` (CNI
@@ -234,6 +242,10 @@ impl Settings {
             "etcdendpoints" => {
                 let endpoints = value.split(',').map(str::trim).filter(|part| !part.is_empty());
                 self.endpoints = endpoints.map(str::to_owned).collect();
+                // Then they are missing.
+                if self.endpoints.is_empty() {
+                    self.kind.get_or_insert_with(|| "etcdv3".to_owned());
+                }
             }
             "etcdcacertfile" => self.authority = Some(value.into()),
             "etcdcertfile" => self.certificate = Some(value.into()),

@@ -6,7 +6,7 @@ use weir_common::nearest;
 
 use super::Candidates;
 use super::error::{LocationError, UnreadFile};
-use super::settings::{Settings, misspelt_variable};
+use super::settings::{Settings, is_doubtful_variable, misspelt_variable};
 
 /// Where calicoctl has its configuration.
 pub const CALICOCTL_CONFIG_FILE: &str = "/etc/calico/calicoctl.cfg";
@@ -37,13 +37,15 @@ impl Sources {
         command_line: Settings,
         environment: &[(String, String)],
     ) -> Result<Candidates, LocationError> {
-        let given = environment.iter().filter(|(_, value)| !value.is_empty());
         let file = self.read_config_file()?;
         Ok(Candidates {
             command_line,
             named: None,
             environment: Settings::from_environment(environment),
-            misspelt_variable: misspelt_variable(given.map(|(name, _)| name.as_str())),
+            misspelt_variable: misspelt_variable(given_names(environment)),
+            doubtful_variable: given_names(environment)
+                .find(|name| is_doubtful_variable(name))
+                .map(str::to_owned),
             file_is_named: self.config_file_required,
             unread: self.unread(file.is_some()),
             file,
@@ -106,6 +108,11 @@ fn network_files(directory: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<_> = files_of(directory).into_iter().filter_map(ranked).collect();
     paths.sort();
     paths.into_iter().map(|(_, path)| path).collect()
+}
+
+/// The variables that have a value.
+fn given_names(environment: &[(String, String)]) -> impl Iterator<Item = &str> {
+    environment.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.as_str())
 }
 
 fn files_of(directory: &Path) -> Vec<PathBuf> {

@@ -188,7 +188,17 @@ fn a_single_plugin_and_an_embedded_path_are_understood() {
         Candidates { network: vec![("10-weir.conf".into(), text.into())], ..Candidates::default() };
     let location = choose(&candidates).unwrap();
     assert_eq!(endpoints(&location), ["/var/lib/weir/weir.db"]);
+    // It does not say so, and none is made by that.
+    assert_eq!(location.source, Source::Default);
+    let error = location.require_asked_for().unwrap_err().to_string();
+    assert!(error.contains("--datastore-type=embedded"), "{error}");
+    let text = text
+        .replace("\"type\": \"weir\",", "\"type\": \"weir\", \"datastore_type\": \"embedded\",");
+    let candidates =
+        Candidates { network: vec![("10-weir.conf".into(), text)], ..Candidates::default() };
+    let location = choose(&candidates).unwrap();
     assert_eq!(location.source, Source::Network("10-weir.conf".into()));
+    assert!(location.require_asked_for().is_ok());
 }
 
 #[test]
@@ -370,8 +380,20 @@ fn calicoctls_variables_are_read_and_misspelt_ones_refused() {
         assert!(chosen(&[(name, "")]).is_ok(), "{name} is empty");
     }
     // etcd's own, and Calico's about other things.
-    for name in ["ETCD_NAME", "ETCD_PEER_KEY_FILE", "ETCDCTL_ENDPOINTS", "CALICO_ROUTER_ID"] {
+    for name in ["ETCD_NAME", "ETCD_PEER_KEY_FILE", "CALICO_ROUTER_ID"] {
         assert_eq!(chosen(&[(name, "x")]).unwrap().source, Source::Default, "{name}");
+    }
+    // They count for nothing, but keep from the default.
+    for name in ["ETCDCTL_ENDPOINTS", "ETCD_URL", "WEIRCTL_ETCD_SERVERS", "FELIX_ETCDADDR"] {
+        let error = chosen(&[(name, "x")]).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("write ETCD_ENDPOINTS"), "{error}");
+        assert!(chosen(&[(name, "x"), ("DATASTORE_TYPE", "embedded")]).is_ok(), "{name}");
+    }
+    for (name, value) in
+        [("ETCD_ENDPOINTS", ","), ("ETCD_CA_CERT_FILE", "/x"), ("ETCD_USERNAME", "a")]
+    {
+        let error = chosen(&[(name, value)]).unwrap_err();
+        assert!(matches!(error, LocationError::NoEndpoints(_)), "{name}: {error}");
     }
 }
 
@@ -389,11 +411,19 @@ fn the_default_is_not_taken_beside_a_file_that_is_not_read() {
     std::fs::create_dir_all(place("net.d")).unwrap();
     let chosen = || choose(&sources.gather(Settings::default(), &[]).unwrap());
     assert_eq!(chosen().unwrap().source, Source::Default);
-    let unread: [(&str, &[u8], &str); 5] = [
+    let no_network = "no network with a plugin of type weir";
+    let unread: [(&str, &[u8], &str); 8] = [
         ("weirctl.yml", b"", "is not read (the file is"),
         ("weirctl.json", b"", "another one: --config"),
         ("calico/calicoctl.cfg", b"", "another one: --config"),
-        ("net.d/10-weir.conflist", br#"{"plugins": [{"type": "weir",]}"#, "is not JSON"),
+        ("net.d/10-weir.conflist", br#"{"plugins": [{"type": "weir",]}"#, no_network),
+        ("net.d/10-weir.conflist", br#"{"plugin": [{"type": "weir"}]}"#, no_network),
+        ("net.d/10-weir.conflist", br#"{"plugins": [{"typ": "weir"}]}"#, no_network),
+        (
+            "net.d/10-calico.conf",
+            br#"{"type": "calico", "etcd_endpoints": "http://a:1"}"#,
+            no_network,
+        ),
         ("net.d/10-x.conflist", &[0xff], "cannot be read"),
     ];
     for (name, content, message) in unread {

@@ -145,12 +145,11 @@ async fn serve(
 ) -> Result<Vec<String>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(chain(error));
     let memory = Box::new(EndpointFile::of(&location.configuration));
-    let missing = weir_datastore::missing_file(&location.configuration);
+    if weir_datastore::missing_file(&location.configuration).is_some() {
+        location.require_asked_for().map_err(|error| failed(&error))?;
+    }
     let opened = weir_datastore::open_with(&location.configuration, memory).await;
     let datastore: Arc<dyn Datastore> = opened.map_err(|error| failed(&error))?.into();
-    if let Some(note) = location.note_on_new().filter(|_| missing.is_some()) {
-        tracing::info!("{note}");
-    }
     let files = read_network_directory(network_directory);
     require_own_networks(&files, location, datastore.as_ref()).await?;
     let kernel = Kernel::open().map_err(|error| failed(&error))?;

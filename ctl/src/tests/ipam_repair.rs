@@ -154,7 +154,7 @@ async fn a_host_that_is_not_registered_is_gone_only_when_it_is_named() {
     let mut environment = Prepared::new("", Some(node_with(&[("web", "10.1.0.7")])));
     let before = memory.dump();
     let answer = run(&memory, "ipam check --repair", &environment).await;
-    assert!(answer.output.contains("if it is gone for good, add: --gone-host n9"));
+    assert!(answer.output.contains("if it is gone for good, add: --gone-host=n9"));
     let answer = run(&memory, "ipam reclaim", &environment).await;
     assert_eq!(
         answer.output,

@@ -23,6 +23,7 @@ use weir_common::cni::{Code, Error, IpamConfiguration};
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
 use weir_common::ipam::collect::{Collected, Collection, Rule};
 use weir_common::ipam::{Error as IpamError, MachineId};
+use weir_datastore::Absent;
 use weir_process::{
     AttachmentLocks, DEFAULT_LOCK_FILE, EndpointFile, FoundName, Limit, Lock, Timing, boot_id,
     machine_id, node_name,
@@ -58,12 +59,15 @@ impl<'a> Ipam<'a> {
         let configuration = call.configuration.require_ipam()?;
         let node = node_name(&call.configuration.node_name.clone()?)?;
         let datastore = call.configuration.datastore.clone()?;
-        let memory = Box::new(EndpointFile::of(&datastore));
-        let missing = weir_datastore::missing_file(&datastore).map(Path::to_owned);
-        let datastore = weir_datastore::open_with(&datastore, memory).await?;
-        if let Some(path) = missing {
-            tracing::info!(path = %path.display(), "a new embedded datastore was made");
-        }
+        // weirctl makes one, where it is asked for: in one that a call made by a misspelt name
+        // there would be no pool anyway.
+        let datastore: Box<dyn Datastore> = match weir_datastore::missing_file(&datastore) {
+            Some(path) => Box::new(Absent::new(path)),
+            None => {
+                let memory = Box::new(EndpointFile::of(&datastore));
+                weir_datastore::open_with(&datastore, memory).await?
+            }
+        };
         let (machine, boot_id) = (machine_id(), boot_id());
         Ok(Self { call, configuration, node, machine, boot_id, limit, datastore })
     }
@@ -86,7 +90,14 @@ impl<'a> Ipam<'a> {
                     true => "the default; the network configuration names no other one",
                     false => "named by the network configuration",
                 };
-                format!("; looked in {datastore} ({by})")
+                let there = match weir_datastore::missing_file(datastore) {
+                    Some(_) => {
+                        ", where there is none; make it: weirctl init \
+                                --datastore-type=embedded"
+                    }
+                    None => "",
+                };
+                format!("; looked in {datastore} ({by}){there}")
             }
             _ => String::new(),
         };

@@ -8,6 +8,7 @@ use crate::audit::scope::Scope;
 use crate::audit::values::CurrentValues;
 use crate::datastore::{Transaction, keys};
 use crate::ipam::Allocation;
+use crate::printable::shell_word;
 
 pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {
     let address = |allocation: &Allocation| {
@@ -29,7 +30,8 @@ fn obstacle(scope: &Scope<'_>, host: &str) -> Option<String> {
     (!scope.context.gone.contains(host)).then(|| {
         format!(
             "{host} may be there without being registered; if it is gone for good, add: \
-             --gone-host {host}"
+             --gone-host={}",
+            shell_word(host)
         )
     })
 }

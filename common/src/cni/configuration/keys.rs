@@ -122,11 +122,18 @@ fn in_section(
 ) -> Vec<MisspeltKey> {
     let unknown = json.keys().filter(|key| !read.contains(&key.as_str()) && !is_known(key));
     let near = unknown.filter_map(|key| {
-        let meant = nearest(key, read.iter().copied(), FARTHEST)?;
+        let of_etcd = || is_about_etcd(key).then_some("etcd_endpoints");
+        let meant = nearest(key, read.iter().copied(), FARTHEST).or_else(of_etcd)?;
         let advice = format!("write {meant:?}, or leave it out");
         Some(MisspeltKey { written: format!("{section}{key}"), meant, advice })
     });
     near.collect()
+}
+
+/// Whether a key that is not known seems to name the datastore, however it is spelt.
+fn is_about_etcd(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["etcd", "datastore", "endpoint"].iter().any(|word| key.contains(word))
 }
 
 /// The keys of the datastore in the `ipam` section, where they are not read.

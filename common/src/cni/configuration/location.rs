@@ -22,11 +22,32 @@ impl WrittenConfiguration {
         }
         let endpoints = self.endpoints();
         match self.datastore_type.as_deref() {
+            // Who writes one of them means an etcd.
+            None if endpoints.is_empty() && self.names_etcd() => {
+                let advice = "name at least one server, or write \"datastore_type\": \"embedded\"";
+                Err(invalid("etcd_endpoints", "", advice))
+            }
             None if endpoints.is_empty() => Ok(self.embedded()),
             Some("embedded") => Ok(self.embedded()),
             None | Some("etcdv3") => self.etcd(endpoints),
             Some(other) => Err(unsupported("datastore_type", other, "write etcdv3 or embedded")),
         }
+    }
+
+    /// Whether it has a key of etcd's.
+    fn names_etcd(&self) -> bool {
+        [&self.etcd_ca_cert_file, &self.etcd_cert_file, &self.etcd_key_file]
+            .iter()
+            .any(|file| file.is_some())
+            || [
+                &self.etcd_endpoints,
+                &self.etcd_authority,
+                &self.etcd_scheme,
+                &self.etcd_username,
+                &self.etcd_password,
+            ]
+            .iter()
+            .any(|text| text.is_some())
     }
 
     fn refuse_relative_paths(&self) -> Result<(), Error> {

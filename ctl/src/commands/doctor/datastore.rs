@@ -55,7 +55,7 @@ fn of_answer(store: &StoreFacts) -> Judgement {
             Source::Default => (
                 "nothing names a datastore, and the default one is not there",
                 "name it (etcd_endpoints in /etc/weir/weirctl.yaml or in the network's file), or \
-                 make the default one: weirctl init",
+                 make an embedded one: weirctl init --datastore-type=embedded",
             ),
             _ => ("the datastore is not there", "check the path, or make it: weirctl init"),
         };

@@ -87,7 +87,7 @@ fn of_file(path: &Path, text: &str) -> Vec<Judgement> {
             true => "a .conflist has a list of plugins, and this file has none",
             false => "only a .conflist has a list of plugins: runtimes refuse this file",
         };
-        let advice = format!("mv {} {}", word(path), word(&right));
+        let advice = format!("mv -n {} {}", word(path), word(&right));
         judgements.push(Judgement::trouble(SUBJECT, file.to_string(), what).advise(advice));
     }
     if network.get("cniVersion").and_then(Value::as_str).is_none_or(str::is_empty) {
@@ -95,6 +95,13 @@ fn of_file(path: &Path, text: &str) -> Vec<Judgement> {
         let judgement = Judgement::note(SUBJECT, file.to_string(), what);
         judgements
             .push(judgement.advise("write \"cniVersion\": \"1.1.0\", or 1.0.0 for older plugins"));
+    }
+    let is_nameless =
+        |it: &Map<String, Value>| it.get("type").and_then(Value::as_str).is_none_or(str::is_empty);
+    if plugins.iter().any(is_nameless) {
+        let what = "a plugin has no type, so that no runtime can run the network";
+        let advice = format!("write \"type\" in {file}");
+        judgements.push(Judgement::trouble(SUBJECT, file.to_string(), what).advise(advice));
     }
     let refused = plugins.iter().filter(|it| concerns_weir(it)).filter_map(|plugin| {
         let checked = skeleton::check_add(plugin, &Arguments::default());
@@ -129,10 +136,14 @@ fn order(networks: &NetworkFacts) -> Option<Judgement> {
     let mut files: Vec<&(PathBuf, String)> = networks.files.iter().collect();
     files.sort();
     let weirs = files.iter().position(|(_, text)| is_weirs(text))?;
-    let calls_others = |text: &str| {
-        plugins(text)
-            .is_ok_and(|it| it.iter().any(|it| it.get("type").is_some_and(|it| it == "multus")))
+    // Multus and the like call the networks after them; nobody waits for the loopback's.
+    let is_apart = |plugin: &Map<String, Value>| {
+        let kind = plugin.get("type").and_then(Value::as_str).unwrap_or_default();
+        kind.starts_with("multus")
+            || kind == "loopback"
+            || ["delegates", "clusterNetwork"].iter().any(|key| plugin.contains_key(*key))
     };
+    let calls_others = |text: &str| plugins(text).is_ok_and(|it| it.iter().any(is_apart));
     let (first, text) = files.first().filter(|_| weirs > 0)?;
     if calls_others(text) {
         return None;
@@ -140,7 +151,7 @@ fn order(networks: &NetworkFacts) -> Option<Judgement> {
     let weirs = files[weirs].0.display();
     let what = format!("the file comes before {weirs}, and runtimes use the first one");
     let away = first.with_added_extension("off");
-    let advice = format!("if containers should be Weir's: mv {} {}", word(first), word(&away));
+    let advice = format!("if containers should be Weir's: mv -n {} {}", word(first), word(&away));
     Some(Judgement::trouble(SUBJECT, first.display(), what).advise(advice))
 }
 
