@@ -244,7 +244,7 @@ fn each_trouble_of_a_node_is_found() {
             heal: "rm /etc/cni/net.d/05-bridge.conf",
             subject: "networks",
             words: &["comes before /etc/cni/net.d/10-weir.conflist", "05-bridge.conf"],
-            advice: "mv /etc/cni/net.d/05-bridge.conf",
+            advice: "mv -n /etc/cni/net.d/05-bridge.conf",
         },
         Trouble {
             plant: "cp /etc/cni/net.d/10-weir.conflist /etc/cni/net.d/11-copy.conflist",
@@ -259,7 +259,7 @@ fn each_trouble_of_a_node_is_found() {
             heal: "back; rm /etc/cni/net.d/10-weir.conf",
             subject: "networks",
             words: &["only a .conflist has a list", "10-weir.conf"],
-            advice: "mv /etc/cni/net.d/10-weir.conf /etc/cni/net.d/10-weir.conflist",
+            advice: "mv -n /etc/cni/net.d/10-weir.conf /etc/cni/net.d/10-weir.conflist",
         },
         Trouble {
             plant: "edit 's/\"1.0.0\"/\"1.3.0\"/'",
