@@ -44,10 +44,11 @@ pub fn run(arguments: &ConvertArgs, environment: &dyn HostEnvironment) -> Comman
         for resource in &resources {
             resource.check().map_err(|error| {
                 Failure::new(format!(
-                    "{} '{}' cannot be converted: {error}correct it, or see the outcome with \
+                    "{} '{}' cannot be converted: {}; correct it, or see the outcome with \
                      --ignore-validation",
                     resource.kind.name(),
-                    resource.name()
+                    resource.name(),
+                    error.to_string().trim_end()
                 ))
             })?;
         }

@@ -28,8 +28,8 @@ pub fn detection(
             Ok(Some(always(AutodetectionMethod::FirstFound)))
         }
         (None | Some("autodetect"), Some(text)) => parse(method_flag, text).map(always).map(Some),
-        (Some(text), _) => match parse(ip_flag, text)? {
-            AutodetectionMethod::Address(address, length) if Family::of(address) == family => {
+        (Some(text), _) => match text.parse() {
+            Ok(AutodetectionMethod::Address(address, length)) if Family::of(address) == family => {
                 Ok(Some(always(AutodetectionMethod::Address(address, length))))
             }
             _ => Err(Failure::new(format!(

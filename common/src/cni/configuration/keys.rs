@@ -156,13 +156,19 @@ fn is_known(key: &str) -> bool {
     [read, &WITHOUT_MEANING, &OF_RUNTIMES].iter().any(|keys| keys.contains(&key))
 }
 
-/// The keys that have no meaning in Weir: Calico's, and those of the main plugin `weir` that
-/// nobody knows.
+/// The keys that have no meaning in Weir: Calico's, and those of the main plugin `weir` and of
+/// its `ipam` section that nobody knows.
 pub(super) fn without_meaning(json: &Map<String, Value>) -> Vec<String> {
     let is_weirs = json.get("type").is_some_and(|main| main == MAIN_PLUGIN);
     let has_none =
         |key: &&String| WITHOUT_MEANING.contains(&key.as_str()) || is_weirs && !is_known(key);
-    json.keys().filter(has_none).cloned().collect()
+    let ipam = json.get("ipam").and_then(Value::as_object).filter(|ipam| asks_weir_ipam(ipam));
+    let of_ipam = ipam
+        .into_iter()
+        .flat_map(Map::keys)
+        .filter(|key| !read_keys::<WrittenIpam>().contains(&key.as_str()) && *key != "name");
+    let of_ipam = of_ipam.map(|key| format!("ipam.{key}"));
+    json.keys().filter(has_none).cloned().chain(of_ipam).collect()
 }
 
 /// The names under which serde reads a structure.

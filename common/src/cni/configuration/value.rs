@@ -12,7 +12,7 @@ use crate::resources::parse_cidr;
 
 /// A boolean, which Calico writes as text.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "it is neither true or false nor a text of these")]
 pub(super) enum Flag {
     Boolean(bool),
     Text(String),
