@@ -19,10 +19,10 @@ fn checksystem_needs_no_datastore_and_finds_the_kernel_fit() {
         assert_eq!(result(part), "OK", "{part}: {answer:?}");
     }
     assert!(answer.stdout.ends_with("System meets minimum system requirements to run Weir!\n"));
-    let missing = ["node", "checksystem", "--kernel-config", "/nowhere"];
+    let missing = ["node", "checksystem", "--kernel-config", "/run/absent"];
     let refused = cluster.weirctl(&missing);
     assert!(
-        !refused.succeeded && refused.stderr.contains("/nowhere cannot be read"),
+        !refused.succeeded && refused.stderr.contains("/run/absent cannot be read"),
         "{refused:?}"
     );
 }

@@ -351,10 +351,11 @@ fn a_file_that_is_named_counts_before_the_environment_and_has_to_name_a_datastor
 
 #[test]
 fn calicoctls_variables_are_read_and_misspelt_ones_refused() {
+    let directory = tempfile::tempdir().unwrap();
     let chosen = |pairs: &[(&str, &str)]| {
         let environment: Vec<_> =
             pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let nowhere = PathBuf::from("/nonexistent");
+        let nowhere = directory.path().join("absent");
         let sources = Sources {
             config_file: nowhere.join("weirctl.yaml"),
             config_file_required: false,

@@ -51,7 +51,7 @@ impl Pager {
 mod tests {
     use super::*;
 
-    fn pager(pairs: &'static [(&str, &str)]) -> Option<Pager> {
+    fn pager(pairs: &[(&str, &str)]) -> Option<Pager> {
         Pager::choose(|name| {
             pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         })
@@ -70,6 +70,8 @@ mod tests {
 
     #[test]
     fn a_pager_that_is_not_there_shows_nothing() {
-        assert!(!pager(&[("PAGER", "/nonexistent/pager")]).unwrap().show("text"));
+        let directory = tempfile::tempdir().unwrap();
+        let absent = directory.path().join("pager");
+        assert!(!pager(&[("PAGER", absent.to_str().unwrap())]).unwrap().show("text"));
     }
 }

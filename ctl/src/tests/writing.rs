@@ -146,8 +146,11 @@ async fn files_and_directories_are_read_in_order() {
     assert!(answer.output.starts_with("no resources specified in file"), "{}", answer.output);
     let answer = call_with_input(&memory, &["apply", "--skip-empty", "-f", "-"], "").await;
     assert_eq!(answer, Answer { exit: 0, output: "No resources specified\n".into() });
-    let answer = call_with_input(&memory, &["apply", "-f", "/nonexistent"], "").await;
-    assert!(answer.output.contains("/nonexistent cannot be read"), "{}", answer.output);
+    let absent = nested.join("absent.yaml");
+    let absent = absent.to_str().unwrap();
+    let answer = call_with_input(&memory, &["apply", "-f", absent], "").await;
+    let told = format!("{absent} cannot be read");
+    assert!(answer.output.contains(&told), "{}", answer.output);
 }
 
 #[tokio::test]
