@@ -39,7 +39,7 @@ async fn a_host_that_is_only_not_registered_keeps_what_it_has() {
         let before = store.dump();
         let left = repair(&store, Some(&here)).await;
         assert_eq!(kinds(&left), [DamageKind::HostGone]);
-        assert!(left.iter().all(|it| it.obstacle.as_ref().unwrap().contains("--gone-host n9")));
+        assert!(left.iter().all(|it| it.obstacle.as_ref().unwrap().contains("--gone-host=n9")));
         assert_eq!(store.dump(), before);
     }
 }

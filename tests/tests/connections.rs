@@ -5,7 +5,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weir_tests::{Call, Cluster, Container, Families, Network, Place, uninterrupted};
+use weir_tests::{
+    Call, Cluster, Container, Families, Network, Place, host_interface, uninterrupted, until,
+};
 
 /// The address that one container has after the other.
 const RELEASED: &str = "10.7.0.5";
@@ -196,7 +198,10 @@ fn del_ends_them_under_another_ipam_plugin() {
     let range = json!({"subnet": "10.7.0.0/24", "rangeStart": RELEASED, "rangeEnd": RELEASED});
     let ipam = json!({"type": "host-local", "ranges": [[range]]});
     next_owner(&World::with(ipam), |world, call, result, first| {
+        let link = host_interface(&result).to_owned();
         first.remove();
+        // Then the result alone tells.
+        until("its link is gone", || !world.cluster.node.succeeds(&["ip", "link", "show", &link]));
         call.configure("/prevResult", result).delete(&world.cluster.node);
     });
 }

@@ -68,7 +68,11 @@ pub async fn keep(
     loop {
         let links = tokio::select! {
             _ = drift.tick() => None,
-            Ok(()) = sources.changed() => None,
+            Ok(()) = sources.changed() => {
+                // An ADD that is at work may have read the state file before.
+                sleep(SETTLING_TIME).await;
+                None
+            }
             () = suspects.told.notified() => {
                 sleep(SETTLING_TIME).await;
                 match suspects.take() {

@@ -160,7 +160,10 @@ impl NetworkConfiguration {
         version: SpecVersion,
         json: &Map<String, Value>,
     ) -> Result<Self, Error> {
-        Self::lenient(network, version, json, &[])
+        let lenient = Self::lenient(network, version, json, &[])?;
+        // It tells which addresses another IPAM plugin had assigned; DEL goes on without.
+        let prev_result = json.get("prevResult").and_then(|json| prev_result(json, version).ok());
+        Ok(Self { prev_result, ..lenient })
     }
 
     /// A configuration to remove by what belongs to no attachment. As with
