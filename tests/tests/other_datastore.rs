@@ -48,7 +48,10 @@ fn an_agent_does_not_start_on_another_than_the_nodes_networks() {
     // Nor is the default taken where the file is broken.
     node.write(LIST, &list.replace("]}", ",]}"));
     let answer = weirctl(node, &[&run], "");
-    assert!(!answer.succeeded && answer.stderr.contains("is not JSON"), "{answer:?}");
+    assert!(
+        !answer.succeeded && answer.stderr.contains("is no network with a plugin"),
+        "{answer:?}"
+    );
     assert_eq!(table(), before);
     node.write(LIST, &list);
     let answer = weirctl(node, &[&run], "");
