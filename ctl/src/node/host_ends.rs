@@ -54,7 +54,8 @@ impl Suspects {
 }
 
 /// Keeps the host ends whole for as long as it runs: looks at `suspects`, and at all of them
-/// `every` so often and when the node is to send from other `sources`. It waits for the datastore by itself, not in the agent's loop.
+/// `every` so often and when the node is to send from other `sources`. It waits for the
+/// datastore by itself, not in the agent's loop.
 pub async fn keep(
     ends: HostEnds<'_>,
     kernel: Kernel,
