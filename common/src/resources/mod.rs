@@ -5,6 +5,7 @@
 //! and [`ClusterInformation`] are the validated ones; everything else in Weir
 //! works with these and asks no further questions.
 
+pub mod bgp;
 mod cidr;
 mod cluster_information;
 pub mod document;

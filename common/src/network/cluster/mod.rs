@@ -7,6 +7,7 @@
 //! of it is data; the crate `weir-kernel` reads the actual state and carries changes out.
 //! `docs/cluster.md` gives the reasons.
 
+mod bgp;
 mod cache;
 mod cluster_state;
 mod diff;
@@ -21,6 +22,7 @@ mod tests;
 mod underlay;
 mod update;
 
+pub use bgp::*;
 pub use cache::{ClusterCache, StateDiff};
 pub use cluster_state::{ClusterPool, ClusterState, Peer, UsedAddresses};
 pub use diff::{ActualState, ActualTunnel, Change, TUNNEL_ALIAS, diff};

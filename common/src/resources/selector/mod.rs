@@ -15,10 +15,13 @@ mod parse;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 pub use expression::{Expression, Operator};
 
 /// A condition on labels, with the text it was written as.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Selector {
     text: String,
     expression: Expression,
@@ -53,6 +56,20 @@ impl Selector {
     /// The condition as a tree.
     pub fn expression(&self) -> &Expression {
         &self.expression
+    }
+}
+
+impl TryFrom<String> for Selector {
+    type Error = SelectorError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Selector> for String {
+    fn from(selector: Selector) -> Self {
+        selector.text
     }
 }
 

@@ -1,0 +1,12 @@
+//! A node's part in BGP: whom it peers with, what it announces and accepts.
+//!
+//! [`plan_bgp`] makes the [`BgpPlan`] of the cluster's state; `bird` prints it as BIRD's
+//! configuration, which is the only place that writes BIRD's syntax; `explain` says it in words.
+//! What is announced goes by a table of the kernel that BIRD reads (`announcement`), so that a
+//! new block needs no new configuration. `docs/bgp.md` gives the reasons.
+
+mod need;
+mod session;
+
+pub use need::bgp_need;
+pub use session::{BgpNeed, BgpPlan, BgpProblem, BgpSession, NextHop, Origin, StaticRoute};

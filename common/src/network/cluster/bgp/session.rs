@@ -1,0 +1,200 @@
+//! The plan of a node's BGP, as data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use crate::resources::bgp::{Bfd, BgpFilter, LogSeverity, PrefixAdvertisement, SecretReference};
+
+/// What a node should do by BGP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BgpPlan {
+    /// Why a daemon is needed; none where nothing asks for one.
+    pub need: Option<BgpNeed>,
+    /// The router id: the node's IPv4 address, or one made of its name.
+    pub router_id: Ipv4Addr,
+    /// The node's AS number.
+    pub as_number: u32,
+    /// The TCP port that it listens on.
+    pub listen_port: u16,
+    /// The addresses to listen on; none for all.
+    pub listen_addresses: BTreeSet<IpAddr>,
+    /// What the daemon logs.
+    pub log_severity: LogSeverity,
+    /// Interfaces whose subnets are not looked at.
+    pub ignored_interfaces: Vec<String>,
+    /// The sessions, by the name of their protocol (Calico's: `Mesh_10_0_1_12`).
+    pub sessions: BTreeMap<String, BgpSession>,
+    /// The filters that sessions name, by name.
+    pub filters: BTreeMap<String, BgpFilter>,
+    /// The pools, all of them.
+    pub pools: BTreeSet<IpNet>,
+    /// The pools that are not announced (`disableBGPExport`).
+    pub not_exported: BTreeSet<IpNet>,
+    /// The pools whose routes the daemon leaves to the agent: those with tunnels.
+    pub of_agent: BTreeSet<IpNet>,
+    /// The communities by prefix, as configured.
+    pub prefix_advertisements: Vec<PrefixAdvertisement>,
+    /// Routes to peers that are reached through a router (`reachableBy`).
+    pub static_routes: BTreeSet<StaticRoute>,
+    /// What could not be done as configured.
+    pub problems: BTreeSet<BgpProblem>,
+}
+
+/// Why a BGP daemon is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BgpNeed {
+    /// A peering that is not the mesh's concerns this node, made by this BGPPeer.
+    Peer(String),
+    /// A pool without tunnels, and a node of the mesh that is not on this node's link.
+    OtherSubnet {
+        /// The pool's name.
+        pool: String,
+        /// The node's.
+        node: String,
+    },
+    /// A node of the mesh on which Weir does not run.
+    OtherSpeaker(String),
+}
+
+/// A route to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StaticRoute {
+    /// The peer.
+    pub peer: IpAddr,
+    /// The router.
+    pub via: IpAddr,
+}
+
+/// A session with one peer, in one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BgpSession {
+    /// What made it.
+    pub origin: Origin,
+    /// The node that the peer is, where it is one.
+    pub node: Option<String>,
+    /// The peer's address.
+    pub address: IpAddr,
+    /// The peer's port.
+    pub port: u16,
+    /// The peer's AS number.
+    pub as_number: u32,
+    /// The own AS number in this session.
+    pub local_as: u32,
+    /// The address that connections are made from; none for the one that the kernel chooses.
+    pub local_address: Option<IpAddr>,
+    /// Whether this side waits to be connected to.
+    pub is_passive: bool,
+    /// The cluster id of this route reflector, where the peer is its client.
+    pub reflects_as: Option<Ipv4Addr>,
+    /// What becomes of next hops.
+    pub next_hop: NextHop,
+    /// Over how many hops packets may come (GTSM).
+    pub ttl_security: Option<u8>,
+    /// How long in seconds the peer's routes are kept while it restarts.
+    pub restart_time: Option<u32>,
+    /// The interval between keepalives in seconds.
+    pub keepalive_time: Option<u32>,
+    /// How often the own AS number may occur in what is received.
+    pub allowed_own_as: Option<u8>,
+    /// Where the password is.
+    pub password: Option<SecretReference>,
+    /// How quickly a lost peer is noticed.
+    pub bfd: Option<Bfd>,
+    /// The filters, in their order.
+    pub filters: Vec<String>,
+    /// Whether the peer is told what other nodes announce, too.
+    pub exports_others: bool,
+}
+
+impl BgpSession {
+    /// Whether the peer is of another AS.
+    pub fn is_external(&self) -> bool {
+        self.as_number != self.local_as
+    }
+}
+
+/// What made a session.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// The mesh of all nodes.
+    Mesh,
+    /// A BGPPeer for all nodes, of this name.
+    Global(String),
+    /// A BGPPeer for this node or for selected ones, of this name.
+    Node(String),
+    /// The other side of the BGPPeer of this name.
+    Reverse(String),
+}
+
+/// What becomes of the next hops of what a session announces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NextHop {
+    /// As BGP has it.
+    #[default]
+    Auto,
+    /// This node.
+    Itself,
+    /// What was learned.
+    Keep,
+}
+
+/// Something that could not be done as configured.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum BgpProblem {
+    /// A peering names a filter that does not exist.
+    #[error(
+        "BGPPeer {peer} names the filter {filter}, which does not exist; nothing is told to the \
+         peer or taken from it until it does"
+    )]
+    NoFilter {
+        /// The peering.
+        peer: String,
+        /// The filter.
+        filter: String,
+    },
+    /// Two peerings want different sessions with one address.
+    #[error("BGPPeer {peer} is passed over: BGPPeer {first} has a session with {address} already")]
+    AlreadyPeered {
+        /// The one that is passed over.
+        peer: String,
+        /// The one that counts.
+        first: String,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A peering that needs an AS number and has none.
+    #[error("BGPPeer {peer} has no asNumber for {address}, which is no node; set it")]
+    NoAsNumber {
+        /// The peering.
+        peer: String,
+        /// The peer's address.
+        address: IpAddr,
+    },
+    /// Something that Weir keeps and does not serve.
+    #[error("{resource} sets {field}, which Weir does not serve")]
+    NotServed {
+        /// The kind and name.
+        resource: String,
+        /// The field.
+        field: String,
+    },
+    /// The node has no address of a peer's family.
+    #[error("BGPPeer {peer} is passed over: this node is registered without an {family} address")]
+    NoAddress {
+        /// The peering.
+        peer: String,
+        /// The family: `IPv4` or `IPv6`.
+        family: &'static str,
+    },
+    /// A mesh that has become large.
+    #[error(
+        "the mesh has {nodes} nodes, and each speaks to all others; choose route reflectors \
+         (docs/bgp.md, \"Route reflectors\")"
+    )]
+    LargeMesh {
+        /// How many.
+        nodes: usize,
+    },
+}
