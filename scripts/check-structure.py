@@ -19,6 +19,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 CRATES = [
     "common/src",
+    "common/bird/src",
     "common/datastore/src",
     "common/kernel/src",
     "common/process/src",

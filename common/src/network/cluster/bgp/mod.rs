@@ -5,8 +5,10 @@
 //! What is announced goes by a table of the kernel that BIRD reads (`announcement`), so that a
 //! new block needs no new configuration. `docs/bgp.md` gives the reasons.
 
+mod bird;
 mod need;
 mod session;
 
+pub use bird::{ANNOUNCE_TABLE, BirdConfiguration, BirdProblem, DIGEST_CONSTANT};
 pub use need::bgp_need;
 pub use session::{BgpNeed, BgpPlan, BgpProblem, BgpSession, NextHop, Origin, StaticRoute};

@@ -1,0 +1,245 @@
+//! Sessions as protocols of BIRD.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::super::session::{BgpPlan, BgpSession, NextHop, Origin};
+use super::base::is_unicast;
+use super::filters::{Flow, function};
+use super::text::BirdFamily;
+use super::{BirdProblem, Output};
+use crate::printable;
+use crate::resources::bgp::SecretReference;
+
+/// The longest restart time that a message can carry (RFC 4724: 12 bits).
+const LONGEST_RESTART: u32 = 4095;
+
+/// The longest interval between keepalives of which a hold time (16 bits) has three.
+const LONGEST_KEEPALIVE: u32 = 21_845;
+
+/// The longest password (`TCP_MD5SIG_MAXKEYLEN` of Linux).
+const LONGEST_PASSWORD: usize = 80;
+
+/// Prints the protocols; `filters` are the names of those that have functions.
+pub fn print(
+    plan: &BgpPlan,
+    passwords: &BTreeMap<SecretReference, String>,
+    filters: &BTreeSet<&str>,
+    output: &mut Output,
+) {
+    let mut bodies = Vec::new();
+    for (name, session) in &plan.sessions {
+        let printer = SessionPrinter { plan, session, filters };
+        match printer.obstacle(name, passwords) {
+            Some(problem) => drop(output.problems.insert(problem)),
+            None => bodies.push((name, printer)),
+        }
+    }
+    let with_bfd = |(_, printer): &(_, SessionPrinter<'_>)| printer.session.bfd.is_some();
+    if bodies.iter().any(with_bfd) {
+        output.line("protocol bfd weir_bfd { }");
+    }
+    for (name, printer) in bodies {
+        output.begin(format!("{} ({name})", resource(&printer.session.origin)));
+        let password = printer.session.password.as_ref().and_then(|it| passwords.get(it));
+        output.line(format!("protocol bgp {name} from weir_peer {{"));
+        printer.body(password, output);
+        output.line("}");
+    }
+}
+
+/// What made a session, in words.
+fn resource(origin: &Origin) -> String {
+    match origin {
+        Origin::Mesh => "BGPConfiguration (the mesh)".to_owned(),
+        Origin::Global(name) | Origin::Node(name) | Origin::Reverse(name) => {
+            format!("BGPPeer {}", printable(name))
+        }
+    }
+}
+
+struct SessionPrinter<'a> {
+    plan: &'a BgpPlan,
+    session: &'a BgpSession,
+    filters: &'a BTreeSet<&'a str>,
+}
+
+impl SessionPrinter<'_> {
+    /// What keeps BIRD from having the session.
+    fn obstacle(
+        &self,
+        name: &str,
+        passwords: &BTreeMap<SecretReference, String>,
+    ) -> Option<BirdProblem> {
+        let (resource, peer) = (resource(&self.session.origin), self.session.address);
+        if let Some(cause) = self.unusable(name) {
+            return Some(BirdProblem::UnusableSession { resource, peer, cause });
+        }
+        let secret = self.session.password.clone()?;
+        match passwords.get(&secret) {
+            None => Some(BirdProblem::NoPassword { resource, peer, secret }),
+            Some(text) if !is_password(text) => {
+                Some(BirdProblem::UnusablePassword { resource, peer, secret })
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn unusable(&self, name: &str) -> Option<&'static str> {
+        let session = self.session;
+        let local = self.local_address();
+        if !is_protocol_name(name) {
+            Some("its name is not one of a protocol")
+        } else if !is_unicast(session.address) {
+            Some("its address is not one that a session can have")
+        } else if local.is_some_and(|it| it.is_ipv4() != session.address.is_ipv4()) {
+            Some("the address of this node is of the other family")
+        } else if local.is_some_and(|it| !is_unicast(it)) {
+            Some("the address of this node is not one that a session can have")
+        } else if local == Some(session.address) {
+            Some("it is this node's own address")
+        } else if session.as_number == 0 || session.local_as == 0 {
+            Some("AS numbers are at least 1")
+        } else if session.port == 0 || self.plan.listen_port == 0 {
+            Some("ports are at least 1")
+        } else if session.ttl_security == Some(0) {
+            Some("ttlSecurity is at least 1")
+        } else {
+            None
+        }
+    }
+
+    /// The address to speak from: the session's, or else the one that is listened on.
+    fn local_address(&self) -> Option<IpAddr> {
+        let is_ipv4 = self.session.address.is_ipv4();
+        let listened = self.plan.listen_addresses.iter().find(|it| it.is_ipv4() == is_ipv4);
+        self.session.local_address.or(listened.copied())
+    }
+
+    fn body(&self, password: Option<&String>, output: &mut Output) {
+        let session = self.session;
+        let local = self.local_address();
+        let address = local.map(|it| format!(" {it}")).unwrap_or_default();
+        let port = self.plan.listen_port;
+        let mut line = |text: String| output.line(format!("  {text}"));
+        line(format!("local{address} port {port} as {};", session.local_as));
+        line(format!(
+            "neighbor {} port {} as {};",
+            session.address, session.port, session.as_number
+        ));
+        match session.ttl_security {
+            Some(hops) => line(format!("ttl security on; multihop {hops};")),
+            None => line("multihop;".to_owned()),
+        }
+        if local.is_some_and(|it| self.plan.listen_addresses.contains(&it)) {
+            line("strict bind on;".to_owned());
+        }
+        if session.is_passive {
+            line("passive on;".to_owned());
+        }
+        if let Some(password) = password {
+            line(format!("password \"{password}\";"));
+        }
+        if let Some(time) = session.restart_time {
+            line(format!("graceful restart time {};", time.min(LONGEST_RESTART)));
+        }
+        if let Some(time) = session.keepalive_time {
+            let time = time.clamp(1, LONGEST_KEEPALIVE);
+            line(format!("keepalive time {time}; hold time {};", time * 3));
+        }
+        if let Some(count) = session.allowed_own_as {
+            line(format!("allow local as {count};"));
+        }
+        if let Some(cluster_id) = self.reflects_as() {
+            line(format!("rr client; rr cluster id {cluster_id};"));
+        }
+        self.bfd(local, output);
+        self.channel(output);
+    }
+
+    fn reflects_as(&self) -> Option<std::net::Ipv4Addr> {
+        self.session.reflects_as.filter(|_| !self.session.is_external())
+    }
+
+    /// BIRD refuses BFD over several hops without an address of its own.
+    fn bfd(&self, local: Option<IpAddr>, output: &mut Output) {
+        let Some(bfd) = self.session.bfd else { return };
+        if local.is_none() {
+            let resource = resource(&self.session.origin);
+            output.problems.insert(BirdProblem::NoBfd { resource, peer: self.session.address });
+            return;
+        }
+        let (interval, multiplier) = (bfd.interval.clamp(1, 60_000), bfd.multiplier.max(1));
+        output.line(format!(
+            "  bfd graceful; bfd {{ min rx interval {interval} ms; min tx interval {interval} \
+             ms; multiplier {multiplier}; }};"
+        ));
+    }
+
+    fn channel(&self, output: &mut Output) {
+        let digit = BirdFamily::of(self.session.address).digit();
+        output.line(format!("  ipv{digit} {{"));
+        let mut line = |text: &str| output.line(format!("    {text}"));
+        line("gateway recursive;");
+        match self.session.next_hop {
+            NextHop::Auto => {}
+            NextHop::Itself => line("next hop self;"),
+            NextHop::Keep => line("next hop keep;"),
+        }
+        // A reflector's clients learn all ways to a prefix, not the reflector's best one alone.
+        if self.reflects_as().is_some() {
+            line("add paths on;");
+        } else if !self.session.is_external() && self.session.origin != Origin::Mesh {
+            line("add paths rx;");
+        }
+        line(&format!("import {};", self.import()));
+        line(&format!("export filter {{ {} }};", self.export()));
+        output.line("  };");
+    }
+
+    fn import(&self) -> String {
+        match self.calls(Flow::Import) {
+            calls if calls.is_empty() => "all".to_owned(),
+            calls => format!("filter {{ {calls}accept; }}"),
+        }
+    }
+
+    fn export(&self) -> String {
+        let digit = BirdFamily::of(self.session.address).digit();
+        let mut text = String::new();
+        // A router that is told a route by way of itself logs an error for each.
+        if self.session.is_external() {
+            text += &format!("if gw = {} then reject; ", self.session.address);
+        }
+        text += &format!("weir_communities{digit}(); ");
+        text += &self.calls(Flow::Export);
+        if self.reflects_as().is_some() {
+            text += "if source = RTS_BGP then accept; ";
+        }
+        text + &format!("weir_export{digit}({});", self.session.exports_others)
+    }
+
+    /// The calls of the filters, in their order; one that does not exist rejects everything.
+    fn calls(&self, flow: Flow) -> String {
+        let family = BirdFamily::of(self.session.address);
+        let is_external = self.session.is_external();
+        let call = |name: &String| match self.filters.contains(name.as_str()) {
+            true => format!("{}({is_external}); ", function(name, flow, family)),
+            false => "reject; ".to_owned(),
+        };
+        self.session.filters.iter().map(call).collect()
+    }
+}
+
+/// Whether a name is one of a session's protocol (`Mesh_10_0_1_12`), which no word of BIRD is.
+fn is_protocol_name(name: &str) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    name.len() < 64
+        && name.bytes().all(is_word)
+        && ["Mesh_", "Global_", "Node_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+fn is_password(text: &str) -> bool {
+    (1..=LONGEST_PASSWORD).contains(&text.len())
+        && !text.contains(|character: char| character == '"' || character.is_control())
+}
