@@ -222,6 +222,9 @@ pub enum CtlCommand {
     /// Run this node's agent, see what it does, or give a node another name
     #[command(subcommand)]
     Node(NodeCommand),
+    /// See this node's BGP sessions, and why they are there
+    #[command(subcommand)]
+    Bgp(BgpCommand),
     /// Look at everything that containers on this node depend on, and say what to do
     Doctor(commands::doctor::DoctorArgs),
     /// Print completions for a shell
@@ -301,6 +304,13 @@ pub enum DatastoreCommand {
     /// calicoctl's names of the same
     #[command(hide = true, subcommand)]
     Migrate(MigrateCommand),
+}
+
+/// The commands about BGP.
+#[derive(Debug, Subcommand)]
+pub enum BgpCommand {
+    /// Show this node's sessions, and why one is not up
+    Peers(commands::bgp_peers::PeersArgs),
 }
 
 /// The commands about this node.

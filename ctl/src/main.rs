@@ -1,5 +1,7 @@
 //! `weirctl`: pools, addresses and nodes of Weir from the command line.
 
+mod agent_http;
+mod bgp_status;
 mod cli;
 mod commands;
 mod kernel_modules;

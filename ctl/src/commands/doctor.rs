@@ -29,6 +29,7 @@ use std::path::Path;
 
 use clap::Args;
 
+use crate::agent_http::AGENT_ADDRESS;
 use crate::location::Location;
 use crate::output::Style;
 use facts::ExaminedNode;
@@ -46,7 +47,7 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "DIRS", env = "CNI_PATH", default_value = "/opt/cni/bin")]
     pub cni_path: String,
     /// Where this node's agent serves its health
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9098")]
+    #[arg(long, value_name = "ADDRESS", default_value = AGENT_ADDRESS)]
     pub metrics_address: String,
     /// Print everything as JSON
     #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]

@@ -1,6 +1,7 @@
 //! The commands, one file each, and what several of them share.
 
 pub mod apply;
+pub mod bgp_peers;
 mod change;
 pub mod completion;
 pub mod convert;
@@ -41,13 +42,14 @@ pub use dry_run::is_dry_run;
 use clap::CommandFactory;
 use weir_common::resources::{self, Kind, Resource, parse_cidr};
 
-use crate::cli::{Cli, CtlCommand, DatastoreCommand, IpamCommand, NodeCommand};
+use crate::cli::{BgpCommand, Cli, CtlCommand, DatastoreCommand, IpamCommand, NodeCommand};
 use datastore_lock::MigrateCommand;
 
 use crate::location::Location;
 use crate::output::line;
 use crate::session::{CommandResult, Failure, HostEnvironment, Session};
 use crate::store::{self, StoreError};
+use crate::terminal;
 
 /// Runs a command.
 ///
@@ -76,6 +78,9 @@ pub async fn run_offline(
         )) => Some(not_supported::migrate()),
         CtlCommand::Node(NodeCommand::Checksystem(arguments)) => {
             Some(node_checksystem::run(arguments))
+        }
+        CtlCommand::Bgp(BgpCommand::Peers(arguments)) => {
+            Some(bgp_peers::run(arguments, terminal::style()).await)
         }
         _ => None,
     }
@@ -124,6 +129,7 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         CtlCommand::Get(arguments) => get::run(arguments, session).await,
         // Run before a datastore is opened: see `crate::run`.
         CtlCommand::Node(NodeCommand::Run(_) | NodeCommand::Checksystem(_))
+        | CtlCommand::Bgp(BgpCommand::Peers(_))
         | CtlCommand::Doctor(_) => Ok(String::new()),
         CtlCommand::Datastore(command) => match ready(&command) {
             Some(ready) => datastore_lock::run(ready, session).await,

@@ -139,9 +139,10 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes
         "/metrics" => respond(StatusCode::OK, OPEN_METRICS, metrics.text()),
         // The names that Felix has for the two.
         "/health" | "/readiness" => health(&metrics.unhealthy(), &metrics.notes()),
+        "/bgp" => respond(StatusCode::OK, "application/json", metrics.bgp()),
         "/liveness" => health(metrics.standstill(Instant::now()).as_slice(), &[]),
         _ => {
-            let paths = "try /health, /readiness, /liveness or /metrics\n";
+            let paths = "try /health, /readiness, /liveness, /bgp or /metrics\n";
             respond(StatusCode::NOT_FOUND, "text/plain", paths.to_owned())
         }
     }

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
+
+use crate::bgp_status::BgpStatus;
 
 /// The metrics, and everything that makes this node unhealthy.
 #[derive(Debug)]
@@ -38,6 +41,14 @@ pub struct Metrics {
     pub host_end_repairs: Counter,
     /// Addresses of lost containers that were given back.
     pub collected: Counter,
+    /// Whether the node's BGP daemon runs.
+    bgp_up: Gauge,
+    /// How often it was started again.
+    bgp_restarts: Counter,
+    /// BGP sessions by state.
+    bgp_sessions: Family<Vec<(&'static str, &'static str)>, Gauge>,
+    /// The prefixes that were taken from each BGP peer.
+    bgp_received: Family<Vec<(&'static str, String)>, Gauge>,
     /// How long a reconcile took.
     pub reconcile_seconds: Histogram,
     /// The time of the last success, in seconds since 1970.
@@ -47,6 +58,7 @@ pub struct Metrics {
     notes: Mutex<Vec<String>>,
     datastore: Mutex<DatastoreHealth>,
     turned: Mutex<Instant>,
+    bgp: Mutex<BgpStatus>,
 }
 
 /// What is known of the datastore.
@@ -78,12 +90,17 @@ impl Metrics {
             failures: Counter::default(),
             host_end_repairs: Counter::default(),
             collected: Counter::default(),
+            bgp_up: Gauge::default(),
+            bgp_restarts: Counter::default(),
+            bgp_sessions: Family::default(),
+            bgp_received: Family::default(),
             reconcile_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
             last_success: Gauge::default(),
             unhealthy: Mutex::new(vec!["the datastore has not been read yet".to_owned()]),
             notes: Mutex::default(),
             datastore: Mutex::default(),
             turned: Mutex::new(Instant::now()),
+            bgp: Mutex::default(),
         };
         metrics.register();
         metrics
@@ -104,7 +121,11 @@ impl Metrics {
             &self.retained,
         );
         gauge("tunnel_up", "Whether the tunnel device is in service", &self.tunnel);
+        gauge("bgp_up", "Whether the BGP daemon runs", &self.bgp_up);
         gauge("pod_mtu_bytes", "The MTU for containers", &self.pod_mtu);
+        registry.register("bgp_peers", "BGP sessions by state", self.bgp_sessions.clone());
+        let received = self.bgp_received.clone();
+        registry.register("bgp_received", "Prefixes that were taken from a BGP peer", received);
         let mut counter = |name: &str, help: &str, metric: &Counter| {
             registry.register(name, help, metric.clone());
         };
@@ -114,6 +135,11 @@ impl Metrics {
             "failures",
             "What failed: changes of the kernel, the node's registration",
             &self.failures,
+        );
+        counter(
+            "bgp_restarts",
+            "How often a BGP daemon that had died was started again",
+            &self.bgp_restarts,
         );
         counter(
             "host_end_repairs",
@@ -188,6 +214,33 @@ impl Metrics {
 
     fn show(&self, datastore: &DatastoreHealth) {
         self.datastore_up.set((datastore.is_read && datastore.silence.is_none()).into());
+    }
+
+    /// Sets what the node's BGP is like.
+    pub fn set_bgp(&self, status: BgpStatus) {
+        let established = status.sessions.iter().filter(|it| it.is_established()).count();
+        let down = status.sessions.len() - established;
+        for (state, count) in [("established", established), ("down", down)] {
+            let label = vec![("state", state)];
+            self.bgp_sessions.get_or_create(&label).set(count as i64);
+        }
+        self.bgp_up.set(status.daemon.is_some().into());
+        self.bgp_restarts.inc_by(status.restarts.saturating_sub(self.bgp_restarts.get()));
+        self.bgp_received.clear();
+        for session in &status.sessions {
+            let label = vec![("peer", session.peer.to_string())];
+            self.bgp_received.get_or_create(&label).set(session.received as i64);
+        }
+        if let Ok(mut present) = self.bgp.lock() {
+            *present = status;
+        }
+    }
+
+    /// What the node's BGP is like, as JSON.
+    pub fn bgp(&self) -> String {
+        let status = self.bgp.lock().map(|present| present.clone()).unwrap_or_default();
+        // Plain data.
+        serde_json::to_string(&status).unwrap_or_default()
     }
 
     /// Notes that the agent's loop turns.

@@ -32,6 +32,7 @@ use super::registration::Registration;
 use super::state_file::StateFile;
 use super::watch::list_and_watch;
 use super::{http, pulse};
+use crate::agent_http::AGENT_ADDRESS;
 use crate::commands::node_adopt::take_over;
 use crate::location::{Location, read_network_directory};
 use crate::session::{Failure, chain};
@@ -73,7 +74,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "METHOD", env = "IP6_AUTODETECTION_METHOD", hide_env_values = true)]
     pub ip6_autodetection_method: Option<String>,
     /// Where metrics and health are served over HTTP; "none" for nowhere
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9098")]
+    #[arg(long, value_name = "ADDRESS", default_value = AGENT_ADDRESS)]
     pub metrics_address: String,
     /// Make the node what it should be, then end
     #[arg(long)]

@@ -6,8 +6,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use weir_common::audit::{AuditContext, Report};
 use weir_common::cni::{Arguments, NetworkConfiguration, NodeName, SpecVersion, skeleton};
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
@@ -29,6 +27,7 @@ use super::facts::{
 use super::limit::within;
 use super::probe;
 use crate::LocalHost;
+use crate::agent_http::get;
 use crate::commands::repair::Scan;
 use crate::kernel_modules::{KERNEL_MODULES, KernelModule, ModuleFacts, ModuleState};
 use crate::location::{self, Location};
@@ -163,11 +162,8 @@ async fn agent(address: &str) -> AgentFacts {
     }
     let state = read_state(Path::new(STATE_FILE)).filter(|it| it.writer == Writer::Agent);
     let keeps = state.map(|state| (state.node, state.datastore));
-    let health = within("its health", get(&address, "/health")).await.map(|answer| {
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-        let is_well = head.split(' ').nth(1) == Some("200");
-        (is_well, body.to_owned())
-    });
+    let health = within("its health", get(&address, "/health")).await;
+    let health = health.map(|answer| (answer.is_ok, answer.body));
     AgentFacts { runs: true, keeps, address, health: Some(health) }
 }
 
@@ -187,21 +183,6 @@ async fn clocks(location: &Fact<Location>) -> Vec<(String, Fact<i64>)> {
         clocks.extend(ahead.transpose().map(|ahead| (endpoint.clone(), ahead)));
     }
     clocks
-}
-
-/// The largest answer that is read, in bytes.
-const LARGEST_ANSWER: u64 = 1 << 16;
-
-async fn get(address: &str, path: &str) -> Fact<String> {
-    let ask = async {
-        let mut stream = TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.take(LARGEST_ANSWER).read_to_end(&mut answer).await?;
-        Ok(String::from_utf8_lossy(&answer).into_owned())
-    };
-    ask.await.map_err(|error: std::io::Error| error.to_string())
 }
 
 /// What was read of the datastore, and with its help.
