@@ -141,7 +141,8 @@ fn plan_update_one_block(bencher: Bencher) {
 fn diff_10_000_routes_that_agree(bencher: Bencher) {
     let plan = plan_cluster("n0", &state(), &underlay());
     let routes = plan.routes.iter().map(|(range, route)| (*range, Some(route.clone()))).collect();
-    let actual = ActualState { routes, ..ActualState::default() };
+    let announced = plan.announced.clone();
+    let actual = ActualState { routes, announced, ..ActualState::default() };
     bencher.bench_local(|| diff(black_box(&plan), black_box(&actual)));
 }
 

@@ -115,3 +115,12 @@ pub fn cluster_routes(node: &Node, family: &str) -> Vec<String> {
     let of_cluster = |line: &&str| line.contains(" via ") || line.starts_with("blackhole");
     routes.lines().filter(of_cluster).map(|line| line.trim_end().to_owned()).collect()
 }
+
+/// What a node announces by BGP: the routing table for that as `ip` prints it, IPv4 first.
+pub fn announced(node: &Node) -> Vec<String> {
+    // Asked for a table without routes, `ip` fails.
+    let of = |family: &str| node.run(&["ip", family, "route", "show", "table", "all"]);
+    let all = of("-4") + &of("-6");
+    let lines = all.lines().filter(|line| line.contains(" table 1465207154 "));
+    lines.map(|line| line.trim_end().replace(" table 1465207154", "")).collect()
+}

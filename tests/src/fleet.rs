@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::agent::{Agent, cluster_routes};
+use crate::agent::{Agent, announced, cluster_routes};
 use crate::binaries::binaries;
 use crate::cluster::merge;
 use crate::container::Container;
@@ -54,6 +54,11 @@ impl Member {
     /// The routes of Weir's that are no container's, as `ip` prints them.
     pub fn routes(&self) -> Vec<String> {
         cluster_routes(self.node(), "-4")
+    }
+
+    /// What it announces by BGP: the routing table for that, as `ip` prints it.
+    pub fn announced(&self) -> Vec<String> {
+        announced(self.node())
     }
 
     /// Whether the tunnel device is in service: up, and with an address.

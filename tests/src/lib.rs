@@ -54,7 +54,7 @@ mod store;
 mod underlay;
 mod until;
 
-pub use agent::{Agent, cluster_routes};
+pub use agent::{Agent, announced, cluster_routes};
 pub use allocations::{allocations, assert_consistent, handles};
 pub use binaries::{CNI_PATH, binaries, cni_path, find_program};
 pub use calicoctl::{Exchange, Session, masked, recorded_outputs, recorded_sessions};

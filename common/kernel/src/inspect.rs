@@ -4,11 +4,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-use weir_common::network::{AttachmentIdentity, Expected, Families, Found, FoundLink, Route};
+use weir_common::network::{
+    ANNOUNCE_TABLE, AttachmentIdentity, Expected, Families, Found, FoundLink, Route,
+};
 
 use crate::error::Error;
 use crate::link::Link;
-use crate::message::{all_routes, output, routes_by, single_address};
+use crate::message::{all_routes, output, routes_by, single_address, table_of};
 use crate::netlink::Netlink;
 use crate::route::in_plan_terms;
 use crate::{Kernel, sysctl};
@@ -55,7 +57,7 @@ impl Kernel {
     }
 
     /// Every single address that the node has or has a route to, in any routing
-    /// table, whoever set it up.
+    /// table but that of what it announces, whoever set it up.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -63,7 +65,8 @@ impl Kernel {
         let mut addresses = BTreeSet::new();
         for v6 in [false, true] {
             let routes = self.host.routes(all_routes(v6)).await?;
-            addresses.extend(routes.iter().filter_map(single_address));
+            let leads = |route: &&RouteMessage| table_of(route) != ANNOUNCE_TABLE;
+            addresses.extend(routes.iter().filter(leads).filter_map(single_address));
         }
         Ok(addresses)
     }

@@ -16,7 +16,8 @@ use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
 use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
 use weir_common::network::{
-    HOST_MAC, HostEnd, NatTable, NftTable, ROUTE_PROTOCOL, SourceFilter, TunnelFilter,
+    ANNOUNCE_TABLE, HOST_MAC, HostEnd, NatTable, NftTable, ROUTE_PROTOCOL, SourceFilter,
+    TunnelFilter,
 };
 
 use crate::Kernel;
@@ -90,8 +91,8 @@ impl Monitor {
     }
 
     /// Waits until something has happened that may concern the node's part in the cluster (to
-    /// a link, to an address of global scope, to a route in the main table, or to Weir's
-    /// tables of nftables), or that may have cost a host end something. What attachments
+    /// a link, to an address of global scope, to a route in the main table or that of what is
+    /// announced, or to Weir's tables of nftables), or that may have cost a host end something. What attachments
     /// come and go with does not concern the cluster, nor do changes of routes by
     /// [`Monitor::ignoring`]'s kernel.
     ///
@@ -217,7 +218,8 @@ fn is_of_concern(message: &RouteNetlinkMessage) -> bool {
             !Link::from_message(link.clone()).is_host_end()
         }
         RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-            table_of(route) == MAIN_TABLE && !comes_with_attachments(route)
+            let table = table_of(route);
+            table == ANNOUNCE_TABLE || (table == MAIN_TABLE && !comes_with_attachments(route))
         }
         _ => is_node_address(message),
     }

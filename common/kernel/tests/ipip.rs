@@ -30,6 +30,8 @@ fn plan(address: Option<&str>, routes: &[(&str, RouteKind)]) -> ClusterPlan {
             asymmetric: BTreeSet::new(),
         }),
         routes: routes.iter().map(|(range, way)| (net(range), way.clone())).collect(),
+        bgp_need: None,
+        announced: BTreeSet::new(),
         nat: None,
         pod_mtu: 1480,
         problems: BTreeSet::new(),

@@ -48,7 +48,8 @@ async fn agreeing(memory: &Memory) -> ActualState {
         addresses: tunnel.address.iter().map(|address| (*address).into()).collect(),
     });
     let routes = plan.routes.iter().map(|(range, way)| (*range, Some(way.clone()))).collect();
-    let present = ActualState { tunnel, routes, ..ActualState::default() };
+    let announced = plan.announced.clone();
+    let present = ActualState { tunnel, routes, announced, ..ActualState::default() };
     assert_eq!(diff(&plan, &present).0, []);
     present
 }

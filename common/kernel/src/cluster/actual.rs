@@ -5,9 +5,10 @@ use std::io;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
-use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use weir_common::network::{
-    ActualState, ActualTunnel, ROUTE_PROTOCOL, RouteKind, TUNNEL_ALIAS, TUNNEL_DEVICE, Underlay,
+    ANNOUNCE_TABLE, ActualState, ActualTunnel, ROUTE_PROTOCOL, RouteKind, TUNNEL_ALIAS,
+    TUNNEL_DEVICE, Underlay,
 };
 
 use super::interface::LinksAndAddresses;
@@ -23,7 +24,7 @@ pub(super) const TUNNEL_KIND: &str = "ipip";
 
 impl Kernel {
     /// What `weir_common::network::diff` compares a plan with: the tunnel device, Weir's
-    /// routes of the main table except those to containers, the destinations of other
+    /// routes of the main table except those to containers, what is announced, the destinations of other
     /// programs' routes, and which links have a strict reverse path filter. A device called
     /// `tunl0` of another kind counts as none.
     ///
@@ -39,13 +40,14 @@ impl Kernel {
     pub(super) async fn actual_state_with(
         &self,
         links: &LinksAndAddresses,
-        routes: &MainTable,
+        routes: &ListedTable,
     ) -> Result<ActualState, Error> {
         let tunnel = tunnel(links);
         let device = tunnel.as_ref().map(|_| TUNNEL_DEVICE.to_owned());
         Ok(ActualState {
             tunnel,
             routes: routes.ways(),
+            announced: self.announced(&links.links).await?.all_of_weir(),
             occupied: routes.occupied(),
             foreign_routes: routes
                 .of_others(RouteType::Unicast)
@@ -68,30 +70,46 @@ impl Kernel {
     }
 
     /// The main table, of both families.
-    pub(super) async fn main_table(&self, links: &[Link]) -> Result<MainTable, Error> {
+    pub(super) async fn main_table(&self, links: &[Link]) -> Result<ListedTable, Error> {
+        self.table(MAIN_TABLE, links).await
+    }
+
+    /// The table of what is announced, of both families.
+    pub(super) async fn announced(&self, links: &[Link]) -> Result<ListedTable, Error> {
+        self.table(ANNOUNCE_TABLE, links).await
+    }
+
+    async fn table(&self, number: u32, links: &[Link]) -> Result<ListedTable, Error> {
         let mut routes: BTreeMap<IpNet, Vec<RouteMessage>> = BTreeMap::new();
         for v6 in [false, true] {
             let mut filter = all_routes(v6);
-            filter.header.table = RouteHeader::RT_TABLE_MAIN;
+            filter.attributes.push(RouteAttribute::Table(number));
             let listed = self.host.routes(filter).await?;
             // Looked at again: not every kernel filters as it is asked to.
-            for route in listed.into_iter().filter(|route| table_of(route) == MAIN_TABLE) {
+            for route in listed.into_iter().filter(|route| table_of(route) == number) {
                 routes.entry(destination(&route)).or_default().push(route);
             }
         }
         let names = links.iter().map(|link| (link.index, link.name.clone())).collect();
-        Ok(MainTable { routes, names })
+        Ok(ListedTable { routes, names })
     }
 }
 
-/// The routes of the main table.
-pub(super) struct MainTable {
+/// The routes of one table.
+pub(super) struct ListedTable {
     /// By destination, in the kernel's order.
     routes: BTreeMap<IpNet, Vec<RouteMessage>>,
     names: HashMap<u32, String>,
 }
 
-impl MainTable {
+impl ListedTable {
+    /// The destinations of all of Weir's routes.
+    fn all_of_weir(&self) -> BTreeSet<IpNet> {
+        let is_own = |route: &RouteMessage| route.header.protocol == ROUTE_PROTOCOL.into();
+        let own = self.routes.iter().filter(|(_, routes)| routes.iter().any(is_own));
+        own.map(|(range, _)| *range).collect()
+    }
+
     /// The destinations of Weir's routes with the ways that they lead: `None`
     /// also where there are several.
     fn ways(&self) -> BTreeMap<IpNet, Option<RouteKind>> {

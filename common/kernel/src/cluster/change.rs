@@ -38,7 +38,14 @@ impl Kernel {
 }
 
 fn is_route(change: &Change) -> bool {
-    matches!(change, Change::AddRoute(..) | Change::ReplaceRoute(..) | Change::DeleteRoute(..))
+    matches!(
+        change,
+        Change::AddRoute(..)
+            | Change::ReplaceRoute(..)
+            | Change::DeleteRoute(..)
+            | Change::Announce(_)
+            | Change::Withdraw(_)
+    )
 }
 
 /// A series of changes under way.
@@ -110,7 +117,11 @@ impl<'a> Run<'a> {
             }
             Change::LoosenReversePath(link) => self.kernel.loosen_reverse_path(link),
             // In runs of their own.
-            Change::AddRoute(..) | Change::ReplaceRoute(..) | Change::DeleteRoute(..) => Ok(()),
+            Change::AddRoute(..)
+            | Change::ReplaceRoute(..)
+            | Change::DeleteRoute(..)
+            | Change::Announce(_)
+            | Change::Withdraw(_) => Ok(()),
         }
     }
 

@@ -9,7 +9,7 @@ use weir_common::network::{
     plan_cluster, plan_node,
 };
 
-use super::actual::MainTable;
+use super::actual::ListedTable;
 use super::interface::LinksAndAddresses;
 use crate::Kernel;
 use crate::error::Error;
@@ -69,7 +69,7 @@ impl Kernel {
         let links = self.links_and_addresses().await?;
         let table = self.main_table(&links.links).await;
         // Without them a plan is good for the NAT, and not applied to routes.
-        let next_hops = table.as_ref().map(MainTable::next_hops).unwrap_or_default();
+        let next_hops = table.as_ref().map(ListedTable::next_hops).unwrap_or_default();
         let underlay = Underlay { next_hops, ..links.underlay() };
         if keep.tunnel_address {
             state = self.keeping_tunnel_address(node, state).await?;
@@ -137,7 +137,7 @@ impl Kernel {
         &self,
         plan: &ClusterPlan,
         links: &LinksAndAddresses,
-        table: &MainTable,
+        table: &ListedTable,
     ) -> PlanOutcome {
         let mut outcome = PlanOutcome::default();
         let actual = match self.actual_state_with(links, table).await {

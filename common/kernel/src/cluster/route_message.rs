@@ -9,7 +9,7 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference,
     RouteProtocol, RouteScope, RouteType, RouteVia,
 };
-use weir_common::network::{ROUTE_PROTOCOL, RouteKind, TUNNEL_DEVICE};
+use weir_common::network::{ANNOUNCE_TABLE, ROUTE_PROTOCOL, RouteKind, TUNNEL_DEVICE};
 
 use crate::message::{all_routes, output};
 
@@ -51,6 +51,26 @@ pub(super) fn message(destination: IpNet, way: &RouteKind, index: Option<u32>) -
     message.attributes.push(RouteAttribute::Gateway(next_hop.into()));
     message.attributes.extend(index.map(RouteAttribute::Oif));
     message.attributes.extend(source.map(|source| RouteAttribute::PrefSource(source.into())));
+    message
+}
+
+/// The route by which a range is announced.
+pub(super) fn announcement(range: IpNet) -> RouteMessage {
+    let mut message = message(range, &RouteKind::Blackhole, None);
+    // The header has no room for the number.
+    message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+    message.attributes.push(RouteAttribute::Table(ANNOUNCE_TABLE));
+    message
+}
+
+/// To delete a route of Weir's by which a range is announced, whatever its form.
+pub(super) fn withdrawal(range: IpNet) -> RouteMessage {
+    let mut message = announcement(range);
+    message.header.kind = RouteType::Unspec;
+    message.header.scope = RouteScope::NoWhere;
+    let is_of_form =
+        |it: &RouteAttribute| matches!(it, RouteAttribute::Priority(_) | RouteAttribute::Oif(_));
+    message.attributes.retain(|it| !is_of_form(it));
     message
 }
 

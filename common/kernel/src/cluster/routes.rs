@@ -9,9 +9,9 @@ use netlink_packet_route::route::RouteMessage;
 use nix::errno::Errno;
 use weir_common::network::{Change, RouteKind};
 
-use super::actual::MainTable;
+use super::actual::ListedTable;
 use super::change::Run;
-use super::route_message::{message, takes_the_place};
+use super::route_message::{announcement, is_of_cluster, message, takes_the_place, withdrawal};
 use crate::Kernel;
 use crate::error::Error;
 use crate::link::is;
@@ -109,6 +109,8 @@ impl Run<'_> {
                 Err(Error::LinkMissing { .. }) => Vec::new(),
                 Err(error) => return Err(error),
             },
+            Change::Announce(range) => vec![request(RouteVerb::Add, announcement(*range))],
+            Change::Withdraw(range) => vec![request(RouteVerb::Delete, withdrawal(*range))],
             _ => Vec::new(),
         }))
     }
@@ -124,7 +126,7 @@ impl Run<'_> {
 /// for changes that name exactly what they meet.
 #[derive(Default)]
 struct Known {
-    table: Option<MainTable>,
+    table: Option<ListedTable>,
     occupied: BTreeSet<IpNet>,
 }
 
@@ -171,21 +173,31 @@ impl Kernel {
         if changes.is_empty() {
             return Vec::new();
         }
-        let table = match self.host.links().await {
-            Ok(links) => self.main_table(&links).await,
-            Err(error) => Err(error),
+        let tables = async {
+            let links = self.host.links().await?;
+            Ok((self.main_table(&links).await?, self.announced(&links).await?))
         };
-        let table = match table {
-            Ok(table) => table,
+        let (main, announced) = match tables.await {
+            Ok(tables) => tables,
             Err(error) => return vec![(format!("{} changes of routes", changes.len()), error)],
         };
         let mut failures = Vec::new();
         for change in changes {
-            let (Change::AddRoute(range, way) | Change::ReplaceRoute(range, way)) = change else {
-                continue;
+            let (range, others, is_there) = match change {
+                Change::AddRoute(range, way) | Change::ReplaceRoute(range, way) => {
+                    let others = main.in_place_of(*range);
+                    let is_wanted = |other| main.way(other).as_ref() == Some(way);
+                    let is_there = matches!(others[..], [other] if is_wanted(other));
+                    (range, others, is_there)
+                }
+                Change::Announce(range) => {
+                    let others = announced.in_place_of(*range);
+                    let is_there = matches!(others[..], [other] if is_of_cluster(other));
+                    (range, others, is_there)
+                }
+                _ => continue,
             };
-            let others = table.in_place_of(*range);
-            if matches!(others[..], [other] if table.way(other).as_ref() == Some(way)) {
+            if is_there {
                 continue;
             }
             let action = change.to_string();

@@ -35,6 +35,8 @@ pub fn plan(routes: &[(&str, RouteKind)]) -> ClusterPlan {
     ClusterPlan {
         tunnel: None,
         routes: routes.iter().map(|(range, way)| (net(range), way.clone())).collect(),
+        bgp_need: None,
+        announced: BTreeSet::new(),
         nat: None,
         pod_mtu: 1500,
         problems: BTreeSet::new(),

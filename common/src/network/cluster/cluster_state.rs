@@ -62,6 +62,8 @@ pub struct ClusterPool {
     pub nat_outgoing: bool,
     /// Whether nodes may have the addresses of their tunnel devices out of it.
     pub has_tunnel_addresses: bool,
+    /// Whether its blocks and addresses are announced by BGP (`disableBGPExport`).
+    pub is_exported: bool,
 }
 
 impl From<&IpPool> for ClusterPool {
@@ -73,6 +75,7 @@ impl From<&IpPool> for ClusterPool {
             nat_outgoing: pool.nat_outgoing,
             has_tunnel_addresses: pool.ipip_mode != EncapsulationMode::Never
                 && pool.allows(AllowedUse::Tunnel),
+            is_exported: !pool.disable_bgp_export,
         }
     }
 }

@@ -14,6 +14,12 @@ use crate::network::route::ROUTE_PROTOCOL;
 /// attachments begin with `weir:`.)
 pub const TUNNEL_ALIAS: &str = "weir";
 
+/// The number of the routing table that holds what the node announces by BGP, as blackholes
+/// with [`ROUTE_PROTOCOL`]. No rule points at the table, so it forwards nothing; the BGP daemon
+/// reads it. The number has no meaning: it is far from those that people, VRFs and other
+/// programs choose, and within what `ip` and BIRD take.
+pub const ANNOUNCE_TABLE: u32 = 1_465_207_154;
+
 /// What the kernel has of a node's tunnel and routes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ActualState {
@@ -23,6 +29,8 @@ pub struct ActualState {
     /// [`ROUTE_PROTOCOL`] that have a next hop or are blackholes. `None` for
     /// one that is of no form that Weir makes.
     pub routes: BTreeMap<IpNet, Option<RouteKind>>,
+    /// The destinations of Weir's routes in [`ANNOUNCE_TABLE`], whatever else is in there.
+    pub announced: BTreeSet<IpNet>,
     /// The destinations that other programs' routes in the main table lead to
     /// with the metric that Weir's have (the kernel holds one such route).
     pub occupied: BTreeSet<IpNet>,
@@ -137,6 +145,10 @@ pub enum Change {
     ReplaceRoute(IpNet, RouteKind),
     /// Delete a route of Weir's; one that leads some other way stays.
     DeleteRoute(IpNet, Option<RouteKind>),
+    /// Let others learn by BGP that a range is here.
+    Announce(IpNet),
+    /// Take that back.
+    Withdraw(IpNet),
 }
 
 /// The changes from the actual state to the plan, ordered to avoid traffic loss; and the
@@ -145,7 +157,8 @@ pub enum Change {
 /// The NAT table and the filter of the tunnel are not compared here: each is replaced as a
 /// whole when its fingerprint differs.
 pub fn diff(plan: &ClusterPlan, actual: &ActualState) -> (Vec<Change>, BTreeSet<Problem>) {
-    let mut changes = prepare_tunnel(plan, actual);
+    let mut changes = withdrawals(plan, actual);
+    changes.extend(prepare_tunnel(plan, actual));
     let mut problems = BTreeSet::new();
     for (&destination, way) in &plan.routes {
         match actual.routes.get(&destination) {
@@ -158,6 +171,7 @@ pub fn diff(plan: &ClusterPlan, actual: &ActualState) -> (Vec<Change>, BTreeSet<
             None => changes.push(Change::AddRoute(destination, way.clone())),
         }
     }
+    changes.extend(plan.announced.difference(&actual.announced).copied().map(Change::Announce));
     for (&destination, way) in &actual.routes {
         let is_address = destination.prefix_len() == destination.max_prefix_len();
         let stays = plan.routes.contains_key(&destination) || plan.keeps_addresses && is_address;
@@ -174,6 +188,16 @@ pub fn diff(plan: &ClusterPlan, actual: &ActualState) -> (Vec<Change>, BTreeSet<
     }
     changes.extend(retire_tunnel(plan.tunnel.as_ref(), actual));
     (changes, problems)
+}
+
+/// What is announced and should not be.
+fn withdrawals(plan: &ClusterPlan, actual: &ActualState) -> Vec<Change> {
+    let stays = |range: &IpNet| {
+        let is_address = range.prefix_len() == range.max_prefix_len();
+        plan.keeps_addresses && is_address && plan.bgp_need.is_some()
+    };
+    let superfluous = actual.announced.difference(&plan.announced).copied();
+    superfluous.filter(|range| !stays(range)).map(Change::Withdraw).collect()
 }
 
 /// What the tunnel device needs before routes can go by it.
@@ -287,6 +311,19 @@ impl fmt::Display for Change {
             }
             Self::DeleteRoute(destination, None) => {
                 write!(formatter, "ip route delete {destination} proto {ROUTE_PROTOCOL}")
+            }
+            Self::Announce(range) => {
+                let protocol = ROUTE_PROTOCOL;
+                write!(
+                    formatter,
+                    "ip route add blackhole {range} proto {protocol} table {ANNOUNCE_TABLE}"
+                )
+            }
+            Self::Withdraw(range) => {
+                write!(
+                    formatter,
+                    "ip route delete {range} proto {ROUTE_PROTOCOL} table {ANNOUNCE_TABLE}"
+                )
             }
         }
     }

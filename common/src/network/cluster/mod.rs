@@ -25,7 +25,7 @@ mod update;
 pub use bgp::*;
 pub use cache::{ClusterCache, StateDiff};
 pub use cluster_state::{ClusterPool, ClusterState, Peer, UsedAddresses};
-pub use diff::{ActualState, ActualTunnel, Change, TUNNEL_ALIAS, diff};
+pub use diff::{ANNOUNCE_TABLE, ActualState, ActualTunnel, Change, TUNNEL_ALIAS, diff};
 pub use filter::TunnelFilter;
 pub use fingerprints::Fingerprints;
 pub use plan::{

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
+use super::bgp::{BgpNeed, bgp_need};
 use super::cluster_state::{ClusterPool, ClusterState, Peer};
 use super::problem::Problem;
 use super::underlay::Underlay;
@@ -76,6 +77,11 @@ pub struct ClusterPlan {
     pub tunnel: Option<TunnelPlan>,
     /// The routes, by destination.
     pub routes: BTreeMap<IpNet, RouteKind>,
+    /// Why the node needs BGP; where it needs none, it announces nothing.
+    pub bgp_need: Option<BgpNeed>,
+    /// What the node announces by BGP: its own blocks, and the addresses in use here that lie
+    /// in blocks of other nodes.
+    pub announced: BTreeSet<IpNet>,
     /// The NAT table, where a pool asks for NAT.
     pub nat: Option<NatTable>,
     /// The MTU in bytes for containers.
@@ -129,6 +135,8 @@ pub fn plan_cluster(node: &str, state: &ClusterState, underlay: &Underlay) -> Cl
     let mut plan = ClusterPlan {
         tunnel,
         routes: BTreeMap::new(),
+        bgp_need: bgp_need(node, state, underlay),
+        announced: BTreeSet::new(),
         nat: NatTable::from_pools(&nat_pools),
         pod_mtu: pod_mtu(mtu, state.pools.values().map(|pool| pool.ipip_mode)),
         problems: general_problems(node, state, underlay),
@@ -240,6 +248,8 @@ impl<'a> Planner<'a> {
         let (mut no_pool, mut no_affinity) = (0, 0);
         for range in blocks.chain(unclaimed).copied().chain(borrowed) {
             let RangePlan { route, left_to_others, problems, singles } = self.range(range);
+            let is_announced = plan.bgp_need.is_some() && self.is_announced(range);
+            plan.announced.extend(is_announced.then_some(range));
             plan.routes.extend(singles);
             plan.routes.extend(route.map(|route| (range, route)));
             plan.left_to_others.extend(left_to_others.map(|problem| (range, problem)));
@@ -260,7 +270,7 @@ impl<'a> Planner<'a> {
     pub(super) fn range(&self, range: IpNet) -> RangePlan {
         let mut plan = self.block(range);
         // A block may be of this one address.
-        if let Some(host) = self.borrower(range) {
+        if let Some((_, host)) = self.borrower(range) {
             (plan.route, plan.left_to_others) = (None, None);
             // An address on this node has the route that ADD made.
             if host != self.node {
@@ -270,13 +280,34 @@ impl<'a> Planner<'a> {
         plan
     }
 
-    /// The node that uses a single address of another node's block.
-    fn borrower(&self, range: IpNet) -> Option<&'a String> {
+    /// Whether this node announces a range, if it needs BGP: a block of its own, or an address
+    /// in use here that no such block contains. A block with a node's address or a next hop in
+    /// it is left out: what others learned by BGP would cut them off from these.
+    pub(super) fn is_announced(&self, range: IpNet) -> bool {
+        let is_here = match self.borrower(range) {
+            Some((block, host)) => {
+                host == self.node && (block == range || !self.announces_block(block))
+            }
+            None => self.announces_block(range),
+        };
+        is_here && self.state.pool_of(range).is_some_and(|(_, pool)| pool.is_exported)
+    }
+
+    fn announces_block(&self, block: IpNet) -> bool {
+        let hosts = self.state.blocks.get(&block);
+        let host = hosts.and_then(|hosts| host_of(block, hosts, self.state));
+        host.is_some_and(|host| host == self.node)
+            && !self.underlay.has_hosts_in(block)
+            && !self.has_peer_in(block)
+    }
+
+    /// The node that uses a single address of another node's block, and that block.
+    fn borrower(&self, range: IpNet) -> Option<(IpNet, &'a String)> {
         if self.state.borrowed.is_empty() || range.prefix_len() < range.max_prefix_len() {
             return None;
         }
         let mut around = std::iter::successors(Some(range), IpNet::supernet);
-        around.find_map(|block| self.state.borrowed.get(&block)?.get(&range.addr()))
+        around.find_map(|block| Some((block, self.state.borrowed.get(&block)?.get(&range.addr())?)))
     }
 
     fn block(&self, block: IpNet) -> RangePlan {

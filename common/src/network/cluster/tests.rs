@@ -30,6 +30,7 @@ fn pool(cidr: &str, ipip_mode: EncapsulationMode) -> ClusterPool {
         vxlan: false,
         nat_outgoing: false,
         has_tunnel_addresses: ipip_mode != Never,
+        is_exported: true,
     }
 }
 

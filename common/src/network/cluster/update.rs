@@ -32,7 +32,12 @@ impl ClusterPlan {
         };
         let planned: Vec<(IpNet, Option<RouteKind>)> =
             ranges.iter().map(plan).collect::<Option<_>>()?;
-        let (mut changes, mut deletions) = (Vec::new(), Vec::new());
+        let announces = self.bgp_need.is_some();
+        let (announced, silent): (Vec<IpNet>, Vec<IpNet>) =
+            ranges.iter().partition(|range| announces && planner.is_announced(**range));
+        let withdrawn = silent.into_iter().filter(|range| self.announced.remove(range));
+        let mut changes: Vec<Change> = withdrawn.map(Change::Withdraw).collect();
+        let mut deletions = Vec::new();
         for (range, route) in planned {
             let before = self.routes.remove(&range);
             self.routes.extend(route.clone().map(|route| (range, route)));
@@ -45,6 +50,8 @@ impl ClusterPlan {
                 _ => {}
             }
         }
+        let announced = announced.into_iter().filter(|range| self.announced.insert(*range));
+        changes.extend(announced.map(Change::Announce));
         changes.append(&mut deletions);
         Some(changes)
     }

@@ -83,6 +83,7 @@ fn healthy() -> ExaminedNode {
         vxlan: false,
         nat_outgoing: true,
         has_tunnel_addresses: true,
+        is_exported: true,
     };
     let node = Peer { ipv4: Some("172.16.0.1/24".parse().unwrap()), ..Peer::default() };
     ExaminedNode {

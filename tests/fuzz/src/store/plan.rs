@@ -45,6 +45,7 @@ pub fn run(input: &Input) {
     }
     let present = ActualState {
         routes: plan.routes.iter().map(|(to, way)| (*to, Some(way.clone()))).collect(),
+        announced: plan.announced.clone(),
         ..ActualState::default()
     };
     let (changes, _) = diff(&plan, &present);

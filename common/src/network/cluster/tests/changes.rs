@@ -10,6 +10,7 @@ fn what_another_programs_routes_do_as_well_is_no_problem() {
     let daemon = |led: &[&str]| ActualState {
         occupied: nets(&["10.0.1.0/26", "10.0.2.0/26", "10.0.3.0/26"]),
         foreign_blackholes: nets(&["10.0.1.0/26"]),
+        announced: nets(&["10.0.1.0/26"]),
         foreign_routes: led.iter().map(|range| (net(range), BTreeSet::new())).collect(),
         ..ActualState::default()
     };
@@ -95,13 +96,36 @@ fn a_new_tunnel_address_is_there_before_the_old_one_goes() {
 fn addresses_that_may_be_borrowed_stay() {
     let mut plan = plan_of_n1(&four_nodes(&[Never]));
     plan.keeps_addresses = true;
-    let routes =
-        ["10.0.9.9/32", "10.0.9.0/26"].map(|range| (net(range), Some(RouteKind::Blackhole)));
-    let actual = ActualState { routes: routes.clone().into(), ..ActualState::default() };
-    let deleted = |change: &Change| matches!(change, Change::DeleteRoute(..));
-    let changes = diff(&plan, &actual).0;
-    let deletions: Vec<_> = changes.into_iter().filter(deleted).collect();
-    assert_eq!(deletions, [Change::DeleteRoute(routes[1].0, Some(RouteKind::Blackhole))]);
+    let [address, block] = ["10.0.9.9/32", "10.0.9.0/26"].map(net);
+    let routes = [address, block].map(|range| (range, Some(RouteKind::Blackhole)));
+    let announced = BTreeSet::from([address, block]);
+    let actual = ActualState { routes: routes.into(), announced, ..ActualState::default() };
+    let deletions = |plan: &ClusterPlan| {
+        let is_deletion = |it: &Change| matches!(it, Change::DeleteRoute(..) | Change::Withdraw(_));
+        diff(plan, &actual).0.into_iter().filter(is_deletion).collect::<Vec<_>>()
+    };
+    let delete = || Change::DeleteRoute(block, Some(RouteKind::Blackhole));
+    assert_eq!(deletions(&plan), [Change::Withdraw(block), delete()]);
+    // Where BGP is not needed, they are not announced in any case.
+    plan.bgp_need = None;
+    let all = [Change::Withdraw(block), Change::Withdraw(address), delete()];
+    assert_eq!(deletions(&plan), all);
+}
+
+#[test]
+fn a_block_is_announced_once_its_route_is_there_and_withdrawn_first() {
+    let texts = |plan: &ClusterPlan, actual: &ActualState| -> Vec<String> {
+        diff(plan, actual).0.iter().map(ToString::to_string).collect()
+    };
+    let plan = plan_of_n1(&four_nodes(&[Never]));
+    let stale = ActualState { announced: [net("10.0.3.0/26")].into(), ..ActualState::default() };
+    let expected = [
+        "ip route delete 10.0.3.0/26 proto 77 table 1465207154",
+        "ip route add blackhole 10.0.1.0/26 proto 77",
+        "ip route add 10.0.2.0/26 via 172.16.1.2 dev eth0 src 172.16.1.1 proto 77",
+        "ip route add blackhole 10.0.1.0/26 proto 77 table 1465207154",
+    ];
+    assert_eq!(texts(&plan, &stale), expected);
 }
 
 /// The kernel, as far as changes go.
@@ -149,6 +173,8 @@ pub(super) fn carry_out(actual: &mut ActualState, change: &Change) {
         Change::DeleteRoute(destination, way) => {
             assert_eq!(actual.routes.remove(destination).as_ref(), Some(way));
         }
+        Change::Announce(range) => assert!(actual.announced.insert(*range), "{range} was there"),
+        Change::Withdraw(range) => assert!(actual.announced.remove(range), "{range} was not there"),
     }
 }
 

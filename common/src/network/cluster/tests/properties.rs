@@ -27,24 +27,27 @@ fn some_state() -> impl Strategy<Value = ClusterState> {
         .prop_map(|(pool, block, host)| IpAddr::from([10, pool, block, host]));
     (
         prop::collection::btree_map(node_name(), some_node(), 0..=4),
-        prop::collection::btree_map(0u8..4, (mode, any::<bool>(), any::<bool>()), 0..=4),
+        prop::collection::btree_map(0u8..4, (mode, any::<[bool; 3]>()), 0..=4),
         prop::collection::btree_map((0u8..4, 0u8..4), node_name(), 0..12),
+        prop::collection::btree_map((0u8..4, 0u8..4), node_name(), 0..4),
         prop::collection::btree_map(address, node_name(), 0..6),
     )
-        .prop_map(|(nodes, pools, blocks, borrowed)| {
+        .prop_map(|(nodes, pools, blocks, homes, borrowed)| {
             let mut state = ClusterState { nodes, ..ClusterState::default() };
-            for (index, (mode, nat_outgoing, vxlan)) in pools {
+            for (index, (mode, [nat_outgoing, vxlan, is_exported])) in pools {
                 let pool = ClusterPool {
                     nat_outgoing,
+                    is_exported,
                     vxlan: vxlan && mode == Never,
                     ..pool(&format!("10.{index}.0.0/16"), mode)
                 };
                 state.pools.insert(format!("p{index}"), pool);
             }
-            for ((pool, block), host) in blocks {
-                let cidr = net(&format!("10.{pool}.{block}.0/26"));
-                state.blocks.insert(cidr, BTreeSet::from([host]));
+            let cidr = |(pool, block)| net(&format!("10.{pool}.{block}.0/26"));
+            for (block, host) in blocks {
+                state.blocks.insert(cidr(block), BTreeSet::from([host]));
             }
+            state.homes.extend(homes.into_iter().map(|(block, host)| (cidr(block), host)));
             for (address, host) in borrowed {
                 let block = IpNet::new(address, 26).unwrap().trunc();
                 state.borrowed.entry(block).or_default().insert(address, host);
@@ -85,9 +88,10 @@ fn some_actual() -> impl Strategy<Value = ActualState> {
         prop::option::of(tunnel),
         prop::collection::btree_map(range(), prop::option::weighted(0.8, some_way()), 0..10),
         prop::collection::btree_set(range(), 0..4),
+        prop::collection::btree_set(range(), 0..4),
         strict,
     )
-        .prop_map(|(tunnel, routes, occupied, strict)| {
+        .prop_map(|(tunnel, routes, occupied, announced, strict)| {
             let usable = |way: &Option<RouteKind>| match (way, &tunnel) {
                 (Some(RouteKind::Tunnel { source, .. }), Some(tunnel)) => {
                     tunnel.up
@@ -101,7 +105,7 @@ fn some_actual() -> impl Strategy<Value = ActualState> {
                 .filter(|(destination, way)| !occupied.contains(destination) && usable(way))
                 .collect();
             let strict = strict.into_iter().collect();
-            ActualState { tunnel, routes, occupied, strict, ..ActualState::default() }
+            ActualState { tunnel, routes, occupied, announced, strict, ..ActualState::default() }
         })
 }
 
@@ -148,7 +152,27 @@ proptest! {
                 None => prop_assert_eq!(&actual.tunnel, &before.tunnel),
             },
         }
+        prop_assert_eq!(&actual.announced, &announced(&state));
         prop_assert_eq!(diff(&plan, &actual).0, Vec::new());
+    }
+
+    /// No other node is told of a range before its route is there, nor of one whose route goes.
+    #[test]
+    fn announcements_are_within_the_life_of_routes(state in some_state(), before in some_actual()) {
+        let changes = diff(&plan_of_n1(&state), &before).0;
+        let place = |wanted: &dyn Fn(&Change) -> bool| changes.iter().position(wanted);
+        for (number, change) in changes.iter().enumerate() {
+            let is_in_order = match change {
+                Change::AddRoute(range, _) => {
+                    place(&|it| *it == Change::Announce(*range)).is_none_or(|it| it > number)
+                }
+                Change::DeleteRoute(range, _) => {
+                    place(&|it| *it == Change::Withdraw(*range)).is_none_or(|it| it < number)
+                }
+                _ => true,
+            };
+            prop_assert!(is_in_order, "{:?}", changes);
+        }
     }
 
     /// Where both nodes' prefixes are the same subnet, or apart, one sends by
@@ -239,6 +263,7 @@ proptest! {
         for events in events.chunks(batch) {
             let diff = cache.apply(events);
             let (state, mut routes) = (cache.state(), plan.routes.clone());
+            let mut told = plan.announced.clone();
             let whole = plan_cluster("n1", &state, &underlay);
             let changes = (!diff.whole)
                 .then(|| plan.update("n1", &state, &underlay, &diff.ranges))
@@ -250,19 +275,44 @@ proptest! {
                     let first_deletion = changes.iter().position(is_deletion);
                     let deletions = &changes[first_deletion.unwrap_or(changes.len())..];
                     prop_assert!(deletions.iter().all(is_deletion), "{:?}", changes);
-                    changes.iter().for_each(|change| apply_to(&mut routes, change));
+                    changes.iter().for_each(|change| apply_to(&mut routes, &mut told, change));
                     prop_assert_eq!(routes, whole.routes);
+                    prop_assert_eq!(told, announced(&state));
                 }
             }
         }
     }
 }
 
+/// What n1 announces: a second way to find it, block by block and address by address.
+fn announced(state: &ClusterState) -> BTreeSet<IpNet> {
+    if bgp_need("n1", state, &underlay("172.16.1.1/24")).is_none() {
+        return BTreeSet::new();
+    }
+    let is_exported = |range: &IpNet| state.pool_of(*range).is_some_and(|(_, it)| it.is_exported);
+    let is_own = |(block, hosts): &(&IpNet, &BTreeSet<String>)| match state.homes.get(block) {
+        Some(home) => home == "n1",
+        None => hosts.iter().eq(["n1"]),
+    };
+    let own: BTreeSet<IpNet> =
+        state.blocks.iter().filter(is_own).map(|(block, _)| *block).collect();
+    let users = state.borrowed.iter().flat_map(|(block, of_block)| {
+        of_block.iter().map(|(address, user)| (*block, IpNet::from(*address), user.as_str()))
+    });
+    let users: Vec<(IpNet, IpNet, &str)> = users.collect();
+    let here = users.iter().filter(|(block, _, user)| *user == "n1" && !own.contains(block));
+    let is_elsewhere =
+        |range: &IpNet| users.iter().any(|(_, it, user)| it == range && *user != "n1");
+    let blocks = own.iter().filter(|block| !is_elsewhere(block)).copied();
+    let all = blocks.chain(here.map(|(_, address, _)| *address));
+    all.filter(is_exported).collect()
+}
+
 fn is_deletion(change: &Change) -> bool {
     matches!(change, Change::DeleteRoute(..))
 }
 
-fn apply_to(routes: &mut BTreeMap<IpNet, RouteKind>, change: &Change) {
+fn apply_to(routes: &mut BTreeMap<IpNet, RouteKind>, told: &mut BTreeSet<IpNet>, change: &Change) {
     match change {
         Change::AddRoute(range, route) => {
             assert_eq!(routes.insert(*range, route.clone()), None, "{range} had a route");
@@ -271,6 +321,8 @@ fn apply_to(routes: &mut BTreeMap<IpNet, RouteKind>, change: &Change) {
             assert!(routes.insert(*range, route.clone()).is_some(), "{range} had no route");
         }
         Change::DeleteRoute(range, route) => assert_eq!(routes.remove(range), *route),
+        Change::Announce(range) => assert!(told.insert(*range), "{range} was announced"),
+        Change::Withdraw(range) => assert!(told.remove(range), "{range} was not announced"),
         other => panic!("{other} changes no route"),
     }
 }
@@ -298,8 +350,11 @@ fn some_event() -> impl Strategy<Value = Event> {
         let value = home.map(|(home, borrowed)| block_value(cidr, &home, borrowed));
         event(keys::block(cidr), value)
     });
-    let pool = (0u8..4, any::<bool>()).prop_map(|(number, is_there)| {
-        let spec = format!(r#"{{"cidr":"10.{number}.0.0/16","ipipMode":"CrossSubnet"}}"#);
+    let mode = prop::sample::select(vec!["CrossSubnet", "Never"]);
+    let pool = (0u8..4, mode, any::<[bool; 2]>()).prop_map(|(number, mode, [hidden, is_there])| {
+        let cidr = format!("10.{number}.0.0/16");
+        let spec =
+            format!(r#"{{"cidr":"{cidr}","ipipMode":"{mode}","disableBGPExport":{hidden}}}"#);
         let value = format!(r#"{{"metadata":{{"name":"p{number}"}},"spec":{spec}}}"#);
         event(keys::pool(&format!("p{number}")), is_there.then_some(value))
     });
