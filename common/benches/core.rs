@@ -15,7 +15,7 @@ use weir_common::ipam::assign::{Request, Want, decide};
 use weir_common::ipam::{Assignee, Block, Blocks, Family, Purpose, View};
 use weir_common::network::{
     ActualState, ClusterCache, ClusterState, ObservedRevision, Underlay, UnderlayLink, diff,
-    plan_cluster,
+    plan_bgp, plan_cluster,
 };
 use weir_datastore::Memory;
 
@@ -168,4 +168,12 @@ fn ipam_decide(bencher: Bencher) {
     let request = Request { assignee, facts: BTreeMap::new(), wants, gateways: vec![] };
     let now = Timestamp::UNIX_EPOCH;
     bencher.bench_local(|| decide(black_box(&request), &view, &blocks, now).unwrap());
+}
+
+/// The sessions of one node of a mesh of 1,000.
+#[divan::bench]
+fn bgp_of_a_node(bencher: Bencher<'_, '_>) {
+    let mut state = ClusterState::default();
+    (0..NODES).for_each(|number| drop(state.put(&node(number))));
+    bencher.bench(|| plan_bgp(black_box("n0"), &state, &Underlay::default()));
 }

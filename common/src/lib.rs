@@ -6,8 +6,8 @@
 //! `weir-datastore` and `weir-kernel` are the edge that carries it out.
 //!
 //! - [`cni`]: the CNI contract.
-//! - [`resources`]: pools, nodes, reservations and IPAM configuration, as
-//!   people write them and as Weir uses them.
+//! - [`resources`]: pools, nodes, reservations, IPAM configuration and BGP's
+//!   resources, as people write them and as Weir uses them.
 //! - [`ipam`]: which address an attachment gets, and how it is given back.
 //! - [`link`]: hardware addresses and MTUs.
 //! - [`network`]: which links, addresses, routes and NAT an attachment or a

@@ -22,6 +22,8 @@ pub struct BgpStatus {
     pub sessions: Vec<SessionStatus>,
     /// What could not be done as configured, and what to do.
     pub problems: Vec<String>,
+    /// What should be known and is not wrong.
+    pub notes: Vec<String>,
 }
 
 /// The BGP daemon.
@@ -207,6 +209,8 @@ fn why(session: &BgpSession, protocol: Option<&ProtocolStatus>) -> Option<String
 
 #[cfg(test)]
 mod tests {
+    use weir_common::network::ExportedOthers;
+
     use super::*;
 
     fn session() -> BgpSession {
@@ -228,7 +232,7 @@ mod tests {
             password: None,
             bfd: None,
             filters: Vec::new(),
-            exports_others: false,
+            exports_others: ExportedOthers::None,
         }
     }
 

@@ -8,6 +8,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 use weir_common::resources::Kind;
 
+use crate::commands::config::ConfigCommand;
 use crate::commands::datastore_lock::MigrateCommand;
 use crate::commands::not_supported::OtherArgs;
 use crate::location::{
@@ -213,18 +214,21 @@ pub enum CtlCommand {
     Validate(commands::validate::ValidateArgs),
     /// Print resources of the old form (v1) in the present one, without a datastore
     Convert(commands::convert::ConvertArgs),
+    /// Show or change settings of the cluster's BGP
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// See how addresses are used, repair and change it
     #[command(subcommand)]
     Ipam(IpamCommand),
+    /// See whom a node peers with, and what it tells them
+    #[command(subcommand)]
+    Bgp(BgpCommand),
     /// Back the datastore up, restore it from a backup, or lock it
     #[command(subcommand)]
     Datastore(DatastoreCommand),
     /// Run this node's agent, see what it does, or give a node another name
     #[command(subcommand)]
     Node(NodeCommand),
-    /// See this node's BGP sessions, and why they are there
-    #[command(subcommand)]
-    Bgp(BgpCommand),
     /// Look at everything that containers on this node depend on, and say what to do
     Doctor(commands::doctor::DoctorArgs),
     /// Print completions for a shell
@@ -242,6 +246,7 @@ impl CtlCommand {
             Self::Init(_)
                 | Self::Create(_)
                 | Self::Apply(_)
+                | Self::Config(ConfigCommand::Set(_))
                 | Self::Ipam(IpamCommand::Configure(_))
         )
     }
@@ -252,6 +257,7 @@ impl CtlCommand {
             Self::Ipam(command) => {
                 !matches!(command, IpamCommand::Show(_) | IpamCommand::Configure(_))
             }
+            Self::Bgp(_) => true,
             Self::Node(command) => {
                 !matches!(command, NodeCommand::Run(_) | NodeCommand::Checksystem(_))
             }
@@ -288,6 +294,17 @@ pub enum IpamCommand {
     Split(OtherArgs),
 }
 
+/// The commands about BGP.
+#[derive(Debug, Subcommand)]
+pub enum BgpCommand {
+    /// Say why a node has its sessions, and what they tell of a prefix
+    Explain(commands::bgp_explain::BgpExplainArgs),
+    /// Show this node's sessions, and why one is not up
+    Peers(commands::bgp_peers::PeersArgs),
+    /// Show what this node announces, and what it has learned
+    Routes(commands::bgp_routes::RoutesArgs),
+}
+
 /// The commands about the datastore as a whole.
 #[derive(Debug, Subcommand)]
 pub enum DatastoreCommand {
@@ -304,13 +321,6 @@ pub enum DatastoreCommand {
     /// calicoctl's names of the same
     #[command(hide = true, subcommand)]
     Migrate(MigrateCommand),
-}
-
-/// The commands about BGP.
-#[derive(Debug, Subcommand)]
-pub enum BgpCommand {
-    /// Show this node's sessions, and why one is not up
-    Peers(commands::bgp_peers::PeersArgs),
 }
 
 /// The commands about this node.

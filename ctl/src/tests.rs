@@ -1,5 +1,6 @@
 //! Whole commands over a datastore in memory.
 
+mod bgp;
 mod changing;
 mod concurrency;
 mod deletion;

@@ -1,5 +1,7 @@
 //! BIRD's configuration: golden files that BIRD itself takes, and what is left out of it.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +9,8 @@ use std::path::PathBuf;
 
 use support::{address, configuration, net, plan, refusal, router, secret, session, with};
 use weir_common::network::{
-    BgpPlan, BgpSession, BirdConfiguration, BirdProblem, NextHop, Origin, StaticRoute,
+    BgpPlan, BgpSession, BirdConfiguration, BirdProblem, ExportedOthers, NextHop, Origin,
+    StaticRoute,
 };
 use weir_common::resources::bgp::{
     Bfd, BgpFilter, FilterAction, FilterOperation, FilterRule, LogSeverity, PeerType,
@@ -101,7 +104,7 @@ fn top_of_rack() -> BgpPlan {
         bfd: Some(Bfd { interval: 300, multiplier: 3 }),
         password: Some(secret("tor")),
         filters: vec!["only-pools".to_owned(), "x".repeat(253)],
-        exports_others: true,
+        exports_others: ExportedOthers::All,
         next_hop: NextHop::Itself,
         ..router(LOCAL, "192.0.2.1")
     };
@@ -126,7 +129,7 @@ fn reflector() -> BgpPlan {
     let client = BgpSession {
         origin: origin.clone(),
         reflects_as: Some("244.0.0.1".parse().unwrap()),
-        exports_others: true,
+        exports_others: ExportedOthers::All,
         ..session(LOCAL, "10.0.1.12")
     };
     let unknown = BgpSession {

@@ -35,7 +35,7 @@ mod sysctl;
 use std::path::Path;
 
 pub use apply::{Applied, ApplyError, Checkpoint};
-pub use cluster::{Keep, PlanOutcome, Reconciled};
+pub use cluster::{BgpRoutes, Keep, PlanOutcome, Reconciled};
 pub use collect::MadeLink;
 pub use error::Error;
 pub use link::has_link;

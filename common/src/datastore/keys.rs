@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// All resources, as a prefix: the cluster's information, pools, reservations, nodes.
+/// All resources, as a prefix: the cluster's information, pools, reservations, nodes,
+/// BGP's.
 pub const RESOURCES: &str = "/calico/resources/v3/projectcalico.org/";
 /// All pools, as a prefix.
 pub const POOLS: &str = "/calico/resources/v3/projectcalico.org/ippools/";
@@ -13,6 +14,14 @@ pub const POOLS: &str = "/calico/resources/v3/projectcalico.org/ippools/";
 pub const NODES: &str = "/calico/resources/v3/projectcalico.org/nodes/";
 /// All reservations, as a prefix.
 pub const RESERVATIONS: &str = "/calico/resources/v3/projectcalico.org/ipreservations/";
+/// All BGP configurations, as a prefix.
+pub const BGP_CONFIGURATIONS: &str = "/calico/resources/v3/projectcalico.org/bgpconfigurations/";
+/// All BGP peers, as a prefix.
+pub const BGP_PEERS: &str = "/calico/resources/v3/projectcalico.org/bgppeers/";
+/// All BGP filters, as a prefix.
+pub const BGP_FILTERS: &str = "/calico/resources/v3/projectcalico.org/bgpfilters/";
+/// All reports that nodes are asked for, as a prefix.
+pub const NODE_STATUSES: &str = "/calico/resources/v3/projectcalico.org/caliconodestatuses/";
 /// The cluster's information, with the ready flag.
 pub const CLUSTER_INFORMATION: &str =
     "/calico/resources/v3/projectcalico.org/clusterinformations/default";

@@ -48,6 +48,18 @@ pub(super) fn parse(text: &str) -> Result<IpNet, NoCidr> {
     }
 }
 
+/// Reads a CIDR, or an address as the range of it alone. Host bits are dropped, as Calico
+/// does when it uses a range.
+///
+/// # Errors
+/// [`NoCidr`].
+pub(super) fn parse_range(text: &str) -> Result<IpNet, NoCidr> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
+    parse(text).map(|cidr| cidr.trunc())
+}
+
 /// The IPv4 range that stands in `::ffff:0:0/96` (RFC 4291, 2.5.5.2).
 fn as_ipv4(cidr: IpNet) -> Option<IpNet> {
     let IpNet::V6(cidr) = cidr else { return None };

@@ -62,17 +62,23 @@ pub enum DocumentError {
         /// A field of that place with almost the same name.
         similar: Option<&'static str>,
     },
-    /// A pool of the v1 form has a field of the v3 form.
+    /// A resource of the v1 form has a field of the v3 form.
     #[error(
         "error parsing document: field in document is not recognized or is in the wrong \
-         location: {0}; it belongs to the present form, for which write apiVersion: \
-         projectcalico.org/v3 and kind: IPPool"
+         location: {field}; it belongs to the present form, for which write apiVersion: \
+         projectcalico.org/v3 and kind: {kind}"
     )]
-    FieldOfThePresentForm(String),
+    FieldOfThePresentForm {
+        /// The field's name.
+        field: String,
+        /// The kind of the resource.
+        kind: Kind,
+    },
     /// No such kind, or not in that version.
     #[error(
         "unknown resource type ({kind}) and/or version ({version}); known are: \
-         IPPool, IPReservation, Node and IPAMConfiguration of projectcalico.org/v3, ipPool of v1"
+         {} of projectcalico.org/v3, ipPool and bgpPeer of v1",
+        Kind::ALL.map(Kind::name).join(", ")
     )]
     UnknownKind {
         /// The kind as written.
@@ -215,12 +221,20 @@ fn collect_items(
     Ok(())
 }
 
+/// The old form of a kind: its fields, and how it becomes the present one.
+type V1Form = (Kind, &'static [schema::Field], fn(&Map<String, Value>) -> Resource);
+
+const V1_FORMS: [V1Form; 2] = [
+    (Kind::IpPool, schema::V1_IP_POOL, v1::convert_pool),
+    (Kind::BgpPeer, schema::V1_BGP_PEER, v1::convert_peer),
+];
+
 fn resource(object: Map<String, Value>) -> Result<Resource, DocumentError> {
     let (kind, version) = (text_of(&object, "kind"), text_of(&object, "apiVersion"));
-    if version == "v1" && kind.eq_ignore_ascii_case("ipPool") {
-        check_fields(&object, schema::V1_IP_POOL).map_err(of_the_present_form)?;
-        let object = types::converted(object, schema::V1_IP_POOL);
-        return Ok(v1::convert_pool(&object));
+    let old_form = V1_FORMS.iter().find(|form| kind.eq_ignore_ascii_case(form.0.name()));
+    if let Some((kind, fields, convert)) = old_form.filter(|_| version == "v1") {
+        check_fields(&object, fields).map_err(|error| of_the_present_form(*kind, error))?;
+        return Ok(convert(&types::converted(object, fields)));
     }
     match Kind::from_name(kind).filter(|_| version == API_VERSION) {
         Some(kind) => {
@@ -244,10 +258,10 @@ pub(super) fn check_added_fields(
 }
 
 /// Of an unknown field of the v1 form, whether it is one of the v3 form.
-fn of_the_present_form(error: DocumentError) -> DocumentError {
+fn of_the_present_form(kind: Kind, error: DocumentError) -> DocumentError {
     match error {
-        DocumentError::UnknownField { field, .. } if schema::has(Kind::IpPool, &field) => {
-            DocumentError::FieldOfThePresentForm(field)
+        DocumentError::UnknownField { field, .. } if schema::has(kind, &field) => {
+            DocumentError::FieldOfThePresentForm { field, kind }
         }
         error => error,
     }

@@ -1,11 +1,16 @@
 //! Reading the fields of a JSON object, gathering all that is wrong with them.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
 use super::error::{Error, FieldError};
+use super::selector::Selector;
+
+/// The longest selector (Calico's `api/pkg/apis/projectcalico/v3/ippool.go`), in characters.
+const LONGEST_SELECTOR: usize = 1024;
 
 /// What was found wrong so far.
 #[derive(Debug, Default)]
@@ -107,10 +112,94 @@ impl<'a> Fields<'a> {
         if self.path.is_empty() { display.to_owned() } else { format!("{}.{display}", self.path) }
     }
 
+    /// How messages call this object.
+    pub(super) fn own_path(&self) -> &str {
+        &self.path
+    }
+
     /// The object in field `key`; one without fields when it is absent.
     pub(super) fn object(&self, key: &str, display: &str, problems: &mut Problems) -> Self {
         let object = self.typed(key, display, problems, "an object", Value::as_object);
         Self { object, path: self.path(display) }
+    }
+
+    /// The objects in the list in field `key`; none when it is absent.
+    pub(super) fn objects(&self, key: &str, display: &str, problems: &mut Problems) -> Vec<Self> {
+        let all_objects = |value: &'a Value| -> Option<Vec<&'a Map<String, Value>>> {
+            value.as_array()?.iter().map(Value::as_object).collect()
+        };
+        let objects = self.typed(key, display, problems, "a list of objects", all_objects);
+        let path = |index: usize| format!("{}[{index}]", self.path(display));
+        let objects = objects.unwrap_or_default().into_iter().enumerate();
+        objects.map(|(index, object)| Self { object: Some(object), path: path(index) }).collect()
+    }
+
+    /// Whether there is something in field `key`: empty text and an empty list are nothing.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.any(key).is_some_and(|value| match value {
+            Value::String(text) => !text.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            _ => true,
+        })
+    }
+
+    /// The text in field `key`, which has to be one of these words.
+    pub(super) fn word<T: Copy>(
+        &self,
+        key: &str,
+        display: &str,
+        words: &[(&str, T)],
+        problems: &mut Problems,
+    ) -> Option<T> {
+        let text = self.text(key, display, problems)?;
+        let found = words.iter().find(|(word, _)| *word == text);
+        if found.is_none() {
+            let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+            let reason = format!("must be one of {}", known.join(", "));
+            problems.add(FieldError::new(self.path(display), reason).value(text));
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    /// The whole number in field `key`, which has to lie in this range.
+    pub(super) fn ranged<T: TryFrom<i64>>(
+        &self,
+        key: &str,
+        display: &str,
+        range: RangeInclusive<i64>,
+        problems: &mut Problems,
+    ) -> Option<T> {
+        let number = self.integer(key, display, problems)?;
+        let fitting = T::try_from(number).ok().filter(|_| range.contains(&number));
+        if fitting.is_none() {
+            let reason = format!("must be a number from {} to {}", range.start(), range.end());
+            problems.add(FieldError::new(self.path(display), reason).value(number));
+        }
+        fitting
+    }
+
+    /// The selector in field `key`. Empty text counts as absent, as in Calico.
+    pub(super) fn selector(
+        &self,
+        key: &str,
+        display: &str,
+        problems: &mut Problems,
+    ) -> Option<Selector> {
+        let text = self.text(key, display, problems)?;
+        let problem = if text.chars().count() > LONGEST_SELECTOR {
+            "a selector has at most 1024 characters".to_owned()
+        } else {
+            match Selector::parse(text) {
+                Ok(selector) => return Some(selector),
+                Err(error) => format!("not a selector: {error}"),
+            }
+        };
+        problems.add(
+            FieldError::new(self.path(display), problem)
+                .value(text)
+                .advice("a selector looks like zone == 'a' && !has(retired)"),
+        );
+        None
     }
 
     /// The text in field `key`. Empty text counts as absent, as in Calico.

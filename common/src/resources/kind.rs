@@ -13,6 +13,14 @@ pub enum Kind {
     Node,
     /// [`IpamConfig`](super::IpamConfig)
     IpamConfig,
+    /// [`BgpConfiguration`](super::bgp::BgpConfiguration)
+    BgpConfiguration,
+    /// [`BgpPeer`](super::bgp::BgpPeer)
+    BgpPeer,
+    /// [`BgpFilter`](super::bgp::BgpFilter)
+    BgpFilter,
+    /// [`CalicoNodeStatus`](super::bgp::CalicoNodeStatus)
+    CalicoNodeStatus,
 }
 
 /// The only name that the one IPAM configuration has.
@@ -20,7 +28,16 @@ pub const IPAM_CONFIG_NAME: &str = "default";
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::IpPool, Self::IpReservation, Self::Node, Self::IpamConfig];
+    pub const ALL: [Self; 8] = [
+        Self::IpPool,
+        Self::IpReservation,
+        Self::Node,
+        Self::IpamConfig,
+        Self::BgpConfiguration,
+        Self::BgpPeer,
+        Self::BgpFilter,
+        Self::CalicoNodeStatus,
+    ];
 
     /// The name in documents and messages.
     pub fn name(self) -> &'static str {
@@ -29,6 +46,10 @@ impl Kind {
             Self::IpReservation => "IPReservation",
             Self::Node => "Node",
             Self::IpamConfig => "IPAMConfiguration",
+            Self::BgpConfiguration => "BGPConfiguration",
+            Self::BgpPeer => "BGPPeer",
+            Self::BgpFilter => "BGPFilter",
+            Self::CalicoNodeStatus => "CalicoNodeStatus",
         }
     }
 
@@ -43,6 +64,14 @@ impl Kind {
             Self::Node => &["node", "nodes", "no", "nos"],
             Self::IpamConfig => {
                 &["ipamconfig", "ipamconfigs", "ipamconfiguration", "ipamconfigurations"]
+            }
+            Self::BgpConfiguration => {
+                &["bgpconfig", "bgpconfigs", "bgpconfiguration", "bgpconfigurations"]
+            }
+            Self::BgpPeer => &["bgppeer", "bgppeers", "bgpp", "bgpps", "bp", "bps"],
+            Self::BgpFilter => &["bgpfilter", "bgpfilters", "bgpf", "bgpfs", "bf", "bfs"],
+            Self::CalicoNodeStatus => {
+                &["caliconodestatus", "caliconodestatuses", "nodestatus", "nodestatuses"]
             }
         }
     }
@@ -69,10 +98,8 @@ impl Kind {
     /// IPAM configuration has the same whatever the name.
     pub fn key(self, name: &str) -> String {
         match self {
-            Self::IpPool => keys::pool(name),
-            Self::IpReservation => keys::reservation(name),
-            Self::Node => keys::node(name),
             Self::IpamConfig => keys::IPAM_CONFIG.to_owned(),
+            _ => format!("{}{name}", self.prefix()),
         }
     }
 
@@ -83,6 +110,10 @@ impl Kind {
             Self::IpReservation => keys::RESERVATIONS,
             Self::Node => keys::NODES,
             Self::IpamConfig => keys::IPAM_CONFIG,
+            Self::BgpConfiguration => keys::BGP_CONFIGURATIONS,
+            Self::BgpPeer => keys::BGP_PEERS,
+            Self::BgpFilter => keys::BGP_FILTERS,
+            Self::CalicoNodeStatus => keys::NODE_STATUSES,
         }
     }
 

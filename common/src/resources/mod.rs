@@ -1,10 +1,11 @@
-//! Pools, nodes, reservations and IPAM configuration.
+//! Pools, nodes, reservations, IPAM configuration, and BGP's resources.
 //!
 //! Every kind exists in two forms: as written (by people or in the datastore)
 //! and as validated. [`IpPool`], [`Node`], [`IpReservation`], [`IpamConfig`]
 //! and [`ClusterInformation`] are the validated ones; everything else in Weir
 //! works with these and asks no further questions.
 
+mod as_number;
 pub mod bgp;
 mod cidr;
 mod cluster_information;
@@ -26,6 +27,7 @@ mod special;
 mod types;
 mod v1;
 
+pub use as_number::{DEFAULT_AS_NUMBER, parse_as_number};
 pub use cidr::overlap;
 pub use cluster_information::ClusterInformation;
 pub use document::DocumentError;

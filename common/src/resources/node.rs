@@ -6,9 +6,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use super::cidr;
 use super::error::{Error, FieldError};
 use super::fields::{self, Fields, Problems};
+use super::{as_number, cidr};
 
 /// Where a node names its addresses.
 const ADDRESSES: [&str; 2] = ["Node.Spec.BGP.IPv4Address", "Node.Spec.BGP.IPv6Address"];
@@ -40,6 +40,8 @@ pub struct Node {
     pub ipip_tunnel_address: Option<Ipv4Addr>,
     /// Its own AS number, where it is not the cluster's.
     pub as_number: Option<u32>,
+    /// The cluster id by which it reflects routes; without one it is no route reflector.
+    pub route_reflector_cluster_id: Option<Ipv4Addr>,
 }
 
 impl Node {
@@ -97,7 +99,13 @@ impl Node {
                 "must be an IPv4 address",
                 problems,
             ),
-            as_number: as_number(&bgp, problems),
+            as_number: as_number::read(&bgp, "asNumber", "ASNumber", problems),
+            route_reflector_cluster_id: bgp.parsed(
+                "routeReflectorClusterID",
+                "RouteReflectorClusterID",
+                "must be an IPv4 address, as 244.0.0.1",
+                problems,
+            ),
         }
     }
 }
@@ -142,34 +150,6 @@ fn address(
     of_family
 }
 
-/// Reads an AS number: a number, or text with a number or with the two halves
-/// of one (`1.10`), as Calico's `numorstring.ASNumber`.
-fn as_number(bgp: &Fields<'_>, problems: &mut Problems) -> Option<u32> {
-    let value = bgp.any("asNumber")?;
-    let number = match value {
-        Value::Number(number) => number.as_u64().and_then(|number| u32::try_from(number).ok()),
-        Value::String(text) => parse_as_number(text),
-        _ => None,
-    };
-    if number.is_none() {
-        problems.add(
-            FieldError::new(bgp.path("ASNumber"), "must be an AS number, 0 to 4294967295")
-                .value(fields::shown(value)),
-        );
-    }
-    number
-}
-
-fn parse_as_number(text: &str) -> Option<u32> {
-    match text.split_once('.') {
-        None => text.parse().ok(),
-        Some((high, low)) => {
-            let (high, low): (u16, u16) = (high.parse().ok()?, low.parse().ok()?);
-            Some(u32::from(high) << 16 | u32::from(low))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,7 +165,8 @@ mod tests {
     fn addresses_keep_their_host_bits() {
         let node = stored(json!({
             "ipv4Address": "172.16.1.11/24", "ipv6Address": "2001:db8::1",
-            "ipv4IPIPTunnelAddr": "10.1.0.1", "asNumber": "1.10"
+            "ipv4IPIPTunnelAddr": "10.1.0.1", "asNumber": "1.10",
+            "routeReflectorClusterID": "244.0.0.1"
         }))
         .unwrap();
         assert_eq!(node.name, "n1");
@@ -194,6 +175,7 @@ mod tests {
         assert_eq!(node.ipv6_address.unwrap().to_string(), "2001:db8::1/128");
         assert_eq!(node.ipip_tunnel_address, Some(Ipv4Addr::new(10, 1, 0, 1)));
         assert_eq!(node.as_number, Some(65546));
+        assert_eq!(node.route_reflector_cluster_id, Some(Ipv4Addr::new(244, 0, 0, 1)));
     }
 
     #[test]
@@ -210,6 +192,7 @@ mod tests {
             (json!({"ipv4IPIPTunnelAddr": "10.1.0.1/32"}), "Node.Spec.BGP.IPv4IPIPTunnelAddr"),
             (json!({"asNumber": -1}), "Node.Spec.BGP.ASNumber"),
             (json!({"asNumber": "65536.1"}), "Node.Spec.BGP.ASNumber"),
+            (json!({"routeReflectorClusterID": 1}), "Node.Spec.BGP.RouteReflectorClusterID"),
         ];
         for (bgp, field) in cases {
             match stored(bgp.clone()) {

@@ -13,10 +13,6 @@ mod rules;
 pub use modes::{AllowedUse, AssignmentMode, EncapsulationMode};
 pub use rules::{check_blocks, check_overlap, check_range, check_update};
 
-/// The longest node or namespace selector (Calico's
-/// `api/pkg/apis/projectcalico/v3/ippool.go`), in characters.
-const LONGEST_SELECTOR: usize = 1024;
-
 /// What the ways between nodes depend on, where it cannot be read. Host bits in the
 /// CIDR do no harm.
 const NEEDED_FOR_ROUTES: [&str; 3] =
@@ -190,32 +186,14 @@ fn read_spec(name: String, cidr: IpNet, spec: &Fields<'_>, problems: &mut Proble
         disable_bgp_export: spec
             .boolean("disableBGPExport", "DisableBGPExport", problems)
             .unwrap_or(false),
-        node_selector: read_selector("nodeSelector", "NodeSelector", spec, problems),
-        namespace_selector: read_selector("namespaceSelector", "NamespaceSelector", spec, problems),
+        node_selector: spec.selector("nodeSelector", "NodeSelector", problems).unwrap_or_default(),
+        namespace_selector: spec
+            .selector("namespaceSelector", "NamespaceSelector", problems)
+            .unwrap_or_default(),
         allowed_uses: modes::read_allowed_uses(spec, problems),
         assignment_mode: modes::read_assignment_mode(spec, problems),
         ..IpPool::new(name, cidr)
     }
-}
-
-fn read_selector(key: &str, display: &str, spec: &Fields<'_>, problems: &mut Problems) -> Selector {
-    let Some(text) = spec.text(key, display, problems) else {
-        return Selector::default();
-    };
-    let problem = if text.chars().count() > LONGEST_SELECTOR {
-        "a selector has at most 1024 characters".to_owned()
-    } else {
-        match Selector::parse(text) {
-            Ok(selector) => return selector,
-            Err(error) => format!("not a selector: {error}"),
-        }
-    };
-    problems.add(
-        FieldError::new(spec.path(display), problem)
-            .value(text)
-            .advice("a selector looks like zone == 'a' && !has(retired)"),
-    );
-    Selector::default()
 }
 
 #[cfg(test)]

@@ -1,11 +1,9 @@
 //! Reservations: addresses that are never assigned automatically.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
-use super::cidr::{self, NoCidr};
+use super::cidr;
 use super::error::{Error, FieldError};
 use super::fields::{self, Fields, Problems};
 
@@ -40,7 +38,7 @@ impl IpReservation {
         let spec = resource.object("spec", "IPReservation.Spec", &mut problems);
         let mut reserved_cidrs = Vec::new();
         for text in spec.texts("reservedCIDRs", "ReservedCIDRs", &mut problems) {
-            match range(text) {
+            match cidr::parse_range(text) {
                 Ok(cidr) => reserved_cidrs.push(cidr),
                 Err(why) => problems.add(
                     FieldError::new(spec.path("ReservedCIDRs"), "must be an address or a CIDR")
@@ -51,14 +49,6 @@ impl IpReservation {
         }
         problems.into_result(Some(Self { name, reserved_cidrs }))
     }
-}
-
-/// Host bits in a range are dropped, as Calico does when it uses one.
-fn range(text: &str) -> Result<IpNet, NoCidr> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(address.into());
-    }
-    cidr::parse(text).map(|cidr| cidr.trunc())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::bgp::{self, BgpConfiguration, BgpFilter, BgpPeer, CalicoNodeStatus};
 use super::error::{Error, FieldError};
 use super::ipam_config::IpamConfig;
 use super::kind::IPAM_CONFIG_NAME;
@@ -22,9 +23,9 @@ pub struct Resource {
     pub kind: Kind,
     /// The whole document, unknown fields included.
     pub object: Map<String, Value>,
-    /// Whether it was written in a form that knows it by its CIDR instead of
-    /// its name, and that cannot say all that a pool has (v1 pools).
-    pub known_by_cidr: bool,
+    /// Whether it was written in the old form (v1), which knows it by its content instead of
+    /// its name, and cannot say all that it has.
+    pub is_from_v1: bool,
     /// What of an older form could not be turned into the present one.
     pub unconverted: Vec<FieldError>,
 }
@@ -58,7 +59,7 @@ impl Resource {
 
     /// A resource of this kind from a v3 document.
     pub fn new(kind: Kind, object: Map<String, Value>) -> Self {
-        Self { kind, object, known_by_cidr: false, unconverted: Vec::new() }
+        Self { kind, object, is_from_v1: false, unconverted: Vec::new() }
     }
 
     /// Its name; empty when it has none.
@@ -88,26 +89,41 @@ impl Resource {
     /// [`Error::Invalid`] with everything that is wrong.
     pub fn check(&self) -> Result<(), Error> {
         let mut problems = self.unconverted.clone();
-        match self.check_spec() {
-            Ok(()) => {}
-            Err(Error::Invalid(more)) => problems.extend(more),
-            Err(other) => return Err(other),
+        for checked in [self.check_stored(), self.check_written()] {
+            match checked {
+                Ok(()) => {}
+                Err(Error::Invalid(more)) => problems.extend(more),
+                Err(other) => return Err(other),
+            }
         }
         types::check(&self.object, self.kind, &mut problems);
         metadata::check(&self.object, self.kind, &mut problems);
         if problems.is_empty() { Ok(()) } else { Err(Error::Invalid(problems)) }
     }
 
-    /// Checks what Weir makes use of.
-    fn check_spec(&self) -> Result<(), Error> {
+    /// Checks what Weir makes use of, as what uses it does.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with everything that is wrong.
+    pub fn check_stored(&self) -> Result<(), Error> {
         match self.kind {
             Kind::IpPool => self.pool().map(drop),
             Kind::IpReservation => IpReservation::from_object(&self.object).map(drop),
-            Kind::Node => {
-                Node::from_object(&self.object)?;
-                node::check_written(&self.object)
-            }
+            Kind::Node => Node::from_object(&self.object).map(drop),
             Kind::IpamConfig => ipam_config::from_document(&self.object)?.check(),
+            Kind::BgpConfiguration => BgpConfiguration::from_object(&self.object).map(drop),
+            Kind::BgpPeer => BgpPeer::from_object(&self.object).map(drop),
+            Kind::BgpFilter => BgpFilter::from_object(&self.object).map(drop),
+            Kind::CalicoNodeStatus => CalicoNodeStatus::from_object(&self.object).map(drop),
+        }
+    }
+
+    /// Checks what is refused when it is written, and passed over when it is read.
+    fn check_written(&self) -> Result<(), Error> {
+        match self.kind {
+            Kind::Node => node::check_written(&self.object),
+            Kind::BgpConfiguration => bgp::check_written_configuration(&self.object),
+            _ => Ok(()),
         }
     }
 
@@ -132,11 +148,11 @@ impl Resource {
     }
 
     /// The resource with all of `old` that the form in which it was written cannot say: of a v1
-    /// pool labels, block size, selectors and so on.
+    /// pool labels, block size, selectors and so on, of a v1 peer its password, filters and so on.
     #[must_use]
     pub fn completed_by(&self, old: &Self) -> Self {
         let mut complete = self.clone();
-        if self.known_by_cidr {
+        if self.is_from_v1 {
             for part in ["metadata", "spec"] {
                 let mut object = old.object_in(part);
                 object.extend(self.object_in(part));

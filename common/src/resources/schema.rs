@@ -1,6 +1,6 @@
 //! The fields that documents may have, in the order in which Calico writes
 //! them (`api/pkg/apis/projectcalico/v3`, `libcalico-go/lib/apis/v3/node.go`,
-//! Kubernetes' ObjectMeta).
+//! Kubernetes' ObjectMeta and SecretKeySelector).
 
 use serde_json::{Map, Value};
 
@@ -32,10 +32,12 @@ pub(super) enum Shape {
     Flag,
     /// A whole number.
     Integer,
-    /// A number, or text that is one (Calico's `numorstring`).
-    NumberOrText,
+    /// An AS number: a number, or text that is one.
+    AsNumber,
     /// A list of texts.
     Texts,
+    /// A list of AS numbers.
+    AsNumbers,
     /// An object of texts, with any keys.
     TextMap,
     /// An object with these fields.
@@ -66,6 +68,14 @@ const fn flag(name: &'static str) -> Field {
 
 const fn integer(name: &'static str) -> Field {
     field(name, Shape::Integer)
+}
+
+const fn as_number(name: &'static str) -> Field {
+    field(name, Shape::AsNumber)
+}
+
+const fn as_numbers(name: &'static str) -> Field {
+    field(name, Shape::AsNumbers)
 }
 
 const fn texts(name: &'static str) -> Field {
@@ -174,7 +184,7 @@ const NODE: &[Field] = &[
             object(
                 "bgp",
                 &[
-                    kept(field("asNumber", Shape::NumberOrText)),
+                    kept(as_number("asNumber")),
                     text("ipv4Address"),
                     text("ipv6Address"),
                     text("ipv4IPIPTunnelAddr"),
@@ -210,6 +220,158 @@ const IPAM_CONFIG: &[Field] = &[
     ),
 ];
 
+const PASSWORD: &[Field] =
+    &[object("secretKeyRef", &[text("name"), kept(text("key")), kept(flag("optional"))])];
+
+const CIDR_BLOCK: &[Field] = &[text("cidr")];
+
+const BGP_CONFIGURATION: &[Field] = &[
+    text("kind"),
+    text("apiVersion"),
+    kept_object("metadata", METADATA),
+    kept_object(
+        "spec",
+        &[
+            text("logSeverityScreen"),
+            kept(flag("nodeToNodeMeshEnabled")),
+            kept(as_number("asNumber")),
+            list("serviceLoadBalancerIPs", CIDR_BLOCK),
+            list("serviceExternalIPs", CIDR_BLOCK),
+            list("serviceClusterIPs", CIDR_BLOCK),
+            text("serviceLoadBalancerAggregation"),
+            list("communities", &[text("name"), text("value")]),
+            list("prefixAdvertisements", &[text("cidr"), texts("communities")]),
+            integer("listenPort"),
+            object("nodeMeshPassword", PASSWORD),
+            text("nodeMeshMaxRestartTime"),
+            text("bindMode"),
+            texts("ignoredInterfaces"),
+            text("localWorkloadPeeringIPV4"),
+            text("localWorkloadPeeringIPV6"),
+            text("programClusterRoutes"),
+            kept(integer("ipv4NormalRoutePriority")),
+            kept(integer("ipv4ElevatedRoutePriority")),
+            kept(integer("ipv6NormalRoutePriority")),
+            kept(integer("ipv6ElevatedRoutePriority")),
+        ],
+    ),
+];
+
+const BGP_PEER: &[Field] = &[
+    text("kind"),
+    text("apiVersion"),
+    kept_object("metadata", METADATA),
+    kept_object(
+        "spec",
+        &[
+            text("node"),
+            text("nodeSelector"),
+            text("peerIP"),
+            as_number("asNumber"),
+            kept(as_number("localASNumber")),
+            text("peerSelector"),
+            flag("keepOriginalNextHop"),
+            object("password", PASSWORD),
+            text("sourceAddress"),
+            text("maxRestartTime"),
+            text("keepaliveTime"),
+            kept(integer("numAllowedLocalASNumbers")),
+            kept(integer("ttlSecurity")),
+            text("reachableBy"),
+            texts("filters"),
+            text("localWorkloadSelector"),
+            text("reversePeering"),
+            text("nextHopMode"),
+        ],
+    ),
+];
+
+const FILTER_RULE: &[Field] = &[
+    text("cidr"),
+    object("prefixLength", &[kept(integer("min")), kept(integer("max"))]),
+    text("source"),
+    text("interface"),
+    text("matchOperator"),
+    text("peerType"),
+    object("communities", &[kept(texts("values"))]),
+    as_numbers("asPathPrefix"),
+    kept(integer("priority")),
+    kept(text("action")),
+    list(
+        "operations",
+        &[
+            object("addCommunity", &[kept(text("value"))]),
+            object("prependASPath", &[kept(as_numbers("prefix"))]),
+            object("setPriority", &[kept(integer("value"))]),
+        ],
+    ),
+];
+
+const BGP_FILTER: &[Field] = &[
+    text("kind"),
+    text("apiVersion"),
+    kept_object("metadata", METADATA),
+    kept_object(
+        "spec",
+        &[
+            list("exportV4", FILTER_RULE),
+            list("importV4", FILTER_RULE),
+            list("exportV6", FILTER_RULE),
+            list("importV6", FILTER_RULE),
+        ],
+    ),
+];
+
+const BGP_DAEMON: &[Field] = &[
+    text("state"),
+    text("version"),
+    text("routerID"),
+    text("lastBootTime"),
+    text("lastReconfigurationTime"),
+];
+
+const STATUS_PEER: &[Field] = &[text("peerIP"), text("type"), text("state"), text("since")];
+
+const STATUS_ROUTE: &[Field] = &[
+    text("type"),
+    text("destination"),
+    text("gateway"),
+    text("interface"),
+    kept_object("learnedFrom", &[text("sourceType"), text("peerIP")]),
+];
+
+const NODE_STATUS: &[Field] = &[
+    text("kind"),
+    text("apiVersion"),
+    kept_object("metadata", METADATA),
+    kept_object("spec", &[text("node"), texts("classes"), kept(integer("updatePeriodSeconds"))]),
+    object(
+        "status",
+        &[
+            kept(text("lastUpdated")),
+            kept_object(
+                "agent",
+                &[kept_object("birdV4", BGP_DAEMON), kept_object("birdV6", BGP_DAEMON)],
+            ),
+            kept_object(
+                "bgp",
+                &[
+                    kept(integer("numberEstablishedV4")),
+                    kept(integer("numberNotEstablishedV4")),
+                    kept(integer("numberEstablishedV6")),
+                    kept(integer("numberNotEstablishedV6")),
+                    list("peersV4", STATUS_PEER),
+                    list("peersV6", STATUS_PEER),
+                ],
+            ),
+            kept_object(
+                "routes",
+                &[list("routesV4", STATUS_ROUTE), list("routesV6", STATUS_ROUTE)],
+            ),
+        ],
+    ),
+];
+
 /// The fields of the v1 form of a pool (projectcalico/libcalico-go v1.7.3,
 /// `lib/api/ippool.go`).
 pub(super) const V1_IP_POOL: &[Field] = &[
@@ -222,6 +384,15 @@ pub(super) const V1_IP_POOL: &[Field] = &[
     ),
 ];
 
+/// The fields of the v1 form of a peer (projectcalico/libcalico-go v1.7.3,
+/// `lib/api/bgppeer.go`).
+pub(super) const V1_BGP_PEER: &[Field] = &[
+    text("kind"),
+    text("apiVersion"),
+    object("metadata", &[text("scope"), text("node"), text("peerIP")]),
+    object("spec", &[as_number("asNumber")]),
+];
+
 /// The fields of the v3 form of a kind.
 pub(super) fn fields(kind: Kind) -> &'static [Field] {
     match kind {
@@ -229,6 +400,10 @@ pub(super) fn fields(kind: Kind) -> &'static [Field] {
         Kind::IpReservation => IP_RESERVATION,
         Kind::Node => NODE,
         Kind::IpamConfig => IPAM_CONFIG,
+        Kind::BgpConfiguration => BGP_CONFIGURATION,
+        Kind::BgpPeer => BGP_PEER,
+        Kind::BgpFilter => BGP_FILTER,
+        Kind::CalicoNodeStatus => NODE_STATUS,
     }
 }
 
@@ -241,7 +416,11 @@ pub(super) fn is_flag(name: &str) -> bool {
             _ => false,
         })
     }
-    Kind::ALL.into_iter().map(fields).chain([V1_IP_POOL]).any(|fields| has_flag(fields, name))
+    Kind::ALL
+        .into_iter()
+        .map(fields)
+        .chain([V1_IP_POOL, V1_BGP_PEER])
+        .any(|fields| has_flag(fields, name))
 }
 
 /// Whether documents of a kind have a field of this name in their metadata or

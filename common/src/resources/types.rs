@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value};
 
+use super::as_number;
 use super::error::FieldError;
 use super::fields::{self, shown, type_name};
 use super::kind::Kind;
@@ -36,6 +37,11 @@ fn converted_value(value: Value, shape: &Shape) -> Value {
         (Shape::Text | Shape::Ipv4Address | Shape::Ipv6Address, value) => to_text(value),
         (Shape::Flag, Value::String(word)) => to_flag(word),
         (Shape::Integer, Value::Number(number)) => to_whole(number),
+        // Calico keeps numbers only.
+        (Shape::AsNumber, value) => as_number::from_value(&value).map_or(value, Value::from),
+        (Shape::AsNumbers, Value::Array(items)) => {
+            items.into_iter().map(|item| converted_value(item, &Shape::AsNumber)).collect()
+        }
         (Shape::Texts, Value::Array(items)) => items.into_iter().map(to_text).collect(),
         (Shape::TextMap, Value::Object(object)) => {
             let entries = object.into_iter().map(|(key, value)| match value {
@@ -122,8 +128,8 @@ fn check_value(value: Option<&Value>, shape: &Shape, path: &str, found: &mut Vec
             check_object(object, fields, path, found);
         }
         (Shape::List(fields), Value::Array(items)) => {
-            for item in items {
-                check_value(Some(item), &Shape::Object(fields), path, found);
+            for (index, item) in items.iter().enumerate() {
+                check_value(Some(item), &Shape::Object(fields), &format!("{path}[{index}]"), found);
             }
         }
         _ if fits(shape, value) => {}
@@ -145,8 +151,11 @@ fn fits(shape: &Shape, value: &Value) -> bool {
         Shape::Ipv6Address => is_address::<Ipv6Addr>(value),
         Shape::Flag => value.is_boolean(),
         Shape::Integer => value.is_i64(),
-        Shape::NumberOrText => value.is_number() || value.is_string(),
+        Shape::AsNumber => value.is_number() || value.is_string(),
         Shape::Texts => value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
+        Shape::AsNumbers => value
+            .as_array()
+            .is_some_and(|items| items.iter().all(|item| fits(&Shape::AsNumber, item))),
         Shape::TextMap => {
             value.as_object().is_some_and(|object| object.values().all(Value::is_string))
         }
@@ -167,8 +176,9 @@ fn wanted(shape: &Shape) -> &'static str {
         Shape::Ipv6Address => "an IPv6 address",
         Shape::Flag => "true or false",
         Shape::Integer => "a whole number",
-        Shape::NumberOrText => "a number",
+        Shape::AsNumber => "a number",
         Shape::Texts => "a list of texts",
+        Shape::AsNumbers => "a list of numbers",
         Shape::TextMap => "an object of texts",
         Shape::Object(_) => "an object",
         Shape::List(_) => "a list of objects",
@@ -226,10 +236,10 @@ mod tests {
             (json!({"metadata": {"labels": {"rack": [7]}}}), "Metadata.Labels = '{\"rack\":[7]}'"),
             (json!({"metadata": {"annotations": 5}}), "Metadata.Annotations = '5'"),
             (json!({"metadata": {"finalizers": "x"}}), "Metadata.Finalizers = 'x'"),
-            (json!({"metadata": {"ownerReferences": ["x"]}}), "Metadata.OwnerReferences = 'x'"),
+            (json!({"metadata": {"ownerReferences": ["x"]}}), "Metadata.OwnerReferences[0] = 'x'"),
             (json!({"metadata": {"generation": 1.5}}), "Metadata.Generation = '1.5'"),
             (json!({"spec": {"orchRefs": 5}}), "Node.Spec.OrchRefs = '5'"),
-            (json!({"spec": {"orchRefs": [{"nodeName": {}}]}}), "Node.Spec.OrchRefs.NodeName"),
+            (json!({"spec": {"orchRefs": [{"nodeName": {}}]}}), "Node.Spec.OrchRefs[0].NodeName"),
             (json!({"spec": {"addresses": "x"}}), "Node.Spec.Addresses = 'x'"),
             (json!({"spec": {"wireguard": "x"}}), "Node.Spec.Wireguard = 'x'"),
             (json!({"spec": {"ipv4VXLANTunnelAddr": []}}), "Node.Spec.IPv4VXLANTunnelAddr = '[]'"),
@@ -247,6 +257,19 @@ mod tests {
         let good = json!({"metadata": {"labels": {"a": "b"}, "later": 5}, "spec": {"later": 5},
             "status": null, "later": 5});
         assert_eq!(node(&good), Vec::<String>::new());
+    }
+
+    #[test]
+    fn as_numbers_become_numbers() {
+        let text = "
+apiVersion: projectcalico.org/v3
+kind: BGPFilter
+metadata: {name: f}
+spec: {exportV4: [{action: Accept, asPathPrefix: ['1.10', '7', 8, x]}]}
+";
+        let resource: Resource = document::read(text).unwrap().remove(0);
+        let rule = json!({"action": "Accept", "asPathPrefix": [65546, 7, 8, "x"]});
+        assert_eq!(resource.spec("exportV4"), Some(&json!([rule])));
     }
 
     #[test]

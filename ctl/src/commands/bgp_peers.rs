@@ -70,18 +70,20 @@ pub fn complaint(status: &BgpStatus) -> Option<String> {
 }
 
 /// Calico's two tables, the reasons below, and the problems.
-fn text(status: &BgpStatus, style: Style) -> String {
+pub fn text(status: &BgpStatus, style: Style) -> String {
     let mut text = tables(status, style);
-    if !status.problems.is_empty() {
-        let lines: String = status.problems.iter().map(|it| line(&format!("- {it}"))).collect();
-        text.push_str(&format!("\n{}\n{lines}", style.title("Problems")));
+    for (title, sentences) in [("BGP problems", &status.problems), ("BGP notes", &status.notes)] {
+        if !sentences.is_empty() {
+            let lines: String = sentences.iter().map(|it| line(&format!("- {it}"))).collect();
+            text.push_str(&format!("\n{}\n{lines}", style.title(title)));
+        }
     }
     text
 }
 
 /// A table for each IP version (`calicoctl/commands/node/status.go`), and below it why sessions
 /// are not up.
-pub fn tables(status: &BgpStatus, style: Style) -> String {
+fn tables(status: &BgpStatus, style: Style) -> String {
     let families = [("IPv4", true), ("IPv6", false)];
     let table = |(family, is_ipv4): (&str, bool)| {
         let of_family = |it: &&SessionStatus| it.peer.is_ipv4() == is_ipv4;

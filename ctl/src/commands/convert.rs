@@ -9,10 +9,12 @@ use crate::session::{CommandResult, Failure, HostEnvironment};
 
 /// Arguments of `weirctl convert`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Prints pools of the old form (apiVersion: v1) in the present one. It \
-                        needs no datastore.\n\n\
+#[command(
+    after_help = "Prints pools and BGP peers of the old form (apiVersion: v1) in the present \
+                        one. It needs no datastore.\n\n\
                         Examples:\n  weirctl convert -f pool-v1.yaml\n  \
-                        weirctl convert -f pool-v1.yaml -o json")]
+                        weirctl convert -f pool-v1.yaml -o json"
+)]
 pub struct ConvertArgs {
     /// The resources.
     #[command(flatten)]

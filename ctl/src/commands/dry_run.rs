@@ -19,6 +19,7 @@ pub fn is_dry_run(command: &CtlCommand) -> bool {
         CtlCommand::Patch(arguments) => arguments.change,
         CtlCommand::Delete(arguments) => arguments.change,
         CtlCommand::Label(arguments) => arguments.change,
+        CtlCommand::Config(command) => command.change(),
         CtlCommand::Ipam(IpamCommand::Release(arguments)) => arguments.change,
         CtlCommand::Ipam(IpamCommand::Configure(arguments)) => arguments.change,
         CtlCommand::Ipam(IpamCommand::Reclaim(arguments)) => arguments.change,

@@ -1,9 +1,12 @@
 //! The commands, one file each, and what several of them share.
 
 pub mod apply;
+pub mod bgp_explain;
 pub mod bgp_peers;
+pub mod bgp_routes;
 mod change;
 pub mod completion;
+pub mod config;
 pub mod convert;
 pub mod create;
 pub mod datastore_backup;
@@ -82,6 +85,9 @@ pub async fn run_offline(
         CtlCommand::Bgp(BgpCommand::Peers(arguments)) => {
             Some(bgp_peers::run(arguments, terminal::style()).await)
         }
+        CtlCommand::Bgp(BgpCommand::Routes(arguments)) => {
+            Some(bgp_routes::run(arguments, terminal::style()).await)
+        }
         _ => None,
     }
 }
@@ -129,13 +135,17 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         CtlCommand::Get(arguments) => get::run(arguments, session).await,
         // Run before a datastore is opened: see `crate::run`.
         CtlCommand::Node(NodeCommand::Run(_) | NodeCommand::Checksystem(_))
-        | CtlCommand::Bgp(BgpCommand::Peers(_))
+        | CtlCommand::Bgp(BgpCommand::Peers(_) | BgpCommand::Routes(_))
         | CtlCommand::Doctor(_) => Ok(String::new()),
         CtlCommand::Datastore(command) => match ready(&command) {
             Some(ready) => datastore_lock::run(ready, session).await,
             None => Ok(String::new()),
         },
+        CtlCommand::Config(command) => config::run(command, session).await,
         CtlCommand::Ipam(command) => run_ipam(command, session).await,
+        CtlCommand::Bgp(BgpCommand::Explain(arguments)) => {
+            bgp_explain::run(arguments, session).await
+        }
         CtlCommand::Node(NodeCommand::Status(arguments)) => {
             node_status::run(arguments, session).await
         }
@@ -187,19 +197,24 @@ fn parse_kind(alias: &str) -> Result<Kind, Failure> {
     })
 }
 
-/// The name under which a resource written by people is stored. A v1 pool is
-/// known by its CIDR, whatever the pool with that CIDR is called here.
+/// The name under which a resource written by people is stored. In the old form a pool is known
+/// by its CIDR, and a peer by its nodes and address, whatever they are called here.
 async fn resolve(session: &Session<'_>, resource: Resource) -> Result<Resource, StoreError> {
-    if !resource.known_by_cidr {
+    if !resource.is_from_v1 {
         return Ok(resource);
     }
-    // By itself it may break a rule that it keeps with what the stored pool has.
-    let cidr = resource.spec("cidr").and_then(|cidr| parse_cidr(cidr.as_str()?).ok());
-    let Some(cidr) = cidr else {
-        resource.check()?;
-        return Ok(resource);
+    let name = match resource.kind {
+        Kind::BgpPeer => store::find_peer_like(session.datastore, &resource).await?,
+        _ => {
+            // By itself it may break a rule that it keeps with what the stored pool has.
+            let cidr = resource.spec("cidr").and_then(|cidr| parse_cidr(cidr.as_str()?).ok());
+            let Some(cidr) = cidr else {
+                resource.check()?;
+                return Ok(resource);
+            };
+            store::find_pool_by_cidr(session.datastore, cidr.trunc()).await?
+        }
     };
-    let name = store::find_pool_by_cidr(session.datastore, cidr.trunc()).await?;
     Ok(match name {
         Some(name) => resource.renamed(&name),
         None => resource,

@@ -8,6 +8,8 @@ use serde_json::json;
 use weir_common::ipam::Ownership;
 use weir_common::network::ClusterSnapshot;
 
+use super::bgp_peers;
+use crate::agent_http::AGENT_ADDRESS;
 use crate::output::json;
 use crate::session::{CommandResult, Failure, Session};
 pub use status::Status;
@@ -23,6 +25,9 @@ pub struct StatusArgs {
     /// This node's name, where `node run` was given one
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
+    /// Where this node's agent serves its metrics
+    #[arg(long, value_name = "ADDRESS", default_value = AGENT_ADDRESS)]
+    pub metrics_address: String,
     /// Print everything as JSON
     #[arg(short, long, value_name = "FORMAT", value_parser = ["json"])]
     pub output: Option<String>,
@@ -47,6 +52,10 @@ pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult 
     status.problems.extend(clash.map(|clash| clash.to_string()));
     let (filters, rules) = session.environment.foreign_rules().await?;
     status.judge_foreign_rules(&inventory, &filters, &rules);
+    if session.environment.agent_runs() {
+        let bgp = bgp_peers::ask(&arguments.metrics_address).await.ok();
+        status.bgp = bgp.filter(|bgp| bgp.is_needed || bgp.daemon.is_some());
+    }
     let output = match arguments.output {
         // Serialising plain data does not fail.
         Some(_) => json::document(&serde_json::to_value(&status).unwrap_or_else(|_| json!({}))),

@@ -7,17 +7,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use ipnet::IpNet;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use weir_common::network::{
-    Change, ClusterCache, ClusterPlan, Problem, StateDiff, TunnelPlan, Underlay,
+    Change, ClusterCache, ClusterPlan, Problem, StateDiff, TunnelPlan, Underlay, plan_bgp,
 };
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::AgentLock;
 
+use super::bgp::LatestPlan;
 use super::log::{self, MessageKind};
 use super::metrics::Metrics;
 use super::pace::ReconcileTimer;
@@ -44,6 +46,10 @@ pub struct Agent {
     /// How often everything is compared although nothing told of a change. What the kernel does
     /// not tell of is repaired by then.
     pub drift_interval: Duration,
+    /// Whether BGP is spoken at all.
+    pub bgp_mode: BgpMode,
+    /// What the BGP daemon should do.
+    pub bgp_plan: watch::Sender<LatestPlan>,
     /// The blocks of others that the node has addresses of.
     pub borrowed_from: watch::Sender<BTreeSet<IpNet>>,
     state_file: StateFile,
@@ -59,6 +65,16 @@ pub struct Agent {
     problems: BTreeSet<Problem>,
     failures: Vec<String>,
     timer: ReconcileTimer,
+}
+
+/// Whether a node speaks BGP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum BgpMode {
+    /// Where a session is wanted.
+    #[default]
+    Auto,
+    /// Never; a daemon that an agent has started is taken down.
+    Off,
 }
 
 /// When the agent is done.
@@ -91,6 +107,8 @@ impl Agent {
             _lock: lock,
             service: Service::default(),
             kernel_changed,
+            bgp_mode: BgpMode::default(),
+            bgp_plan: watch::Sender::default(),
             borrowed_from: watch::Sender::default(),
             listed: false,
             pending: StateDiff::default(),
@@ -294,6 +312,7 @@ impl Agent {
                 let is_whole = !outcome.has_conflicts
                     && outcome.plan.tunnel.as_ref().is_none_or(has_own_tunnel);
                 outcome.problems.append(&mut problems);
+                self.plan_bgp(&outcome.underlay);
                 let (more, applied) = self.note(outcome).await;
                 failures.extend(more);
                 self.applied = Some(applied).filter(|_| is_whole && failures.is_empty());
@@ -308,6 +327,21 @@ impl Agent {
         self.pending.whole |= due.is_some() || !failures.is_empty();
         self.note_failures(failures);
         self.service.is_ready(&format!("{nodes} nodes, {} problems", self.problems.len()));
+    }
+
+    /// Plans the node's BGP with the links that were read.
+    fn plan_bgp(&self, underlay: &Underlay) {
+        let mut plan = plan_bgp(self.registration.node(), &self.cache.state(), underlay);
+        if self.bgp_mode == BgpMode::Off {
+            plan.need = None;
+        }
+        self.bgp_plan.send_if_modified(|present| {
+            let is_new = present.as_deref() != Some(&plan);
+            if is_new {
+                *present = Some(Arc::new(plan));
+            }
+            is_new
+        });
     }
 
     fn report_changes(&self, changes: &[Change], plan: &ClusterPlan) {

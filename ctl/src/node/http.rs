@@ -139,7 +139,11 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics) -> Response<Full<Bytes
         "/metrics" => respond(StatusCode::OK, OPEN_METRICS, metrics.text()),
         // The names that Felix has for the two.
         "/health" | "/readiness" => health(&metrics.unhealthy(), &metrics.notes()),
-        "/bgp" => respond(StatusCode::OK, "application/json", metrics.bgp()),
+        "/bgp" => {
+            // Plain data.
+            let status = serde_json::to_string(&metrics.bgp()).unwrap_or_default();
+            respond(StatusCode::OK, "application/json", status)
+        }
         "/liveness" => health(metrics.standstill(Instant::now()).as_slice(), &[]),
         _ => {
             let paths = "try /health, /readiness, /liveness, /bgp or /metrics\n";

@@ -58,7 +58,8 @@ pub struct Metrics {
     notes: Mutex<Vec<String>>,
     datastore: Mutex<DatastoreHealth>,
     turned: Mutex<Instant>,
-    bgp: Mutex<BgpStatus>,
+    /// What the node's BGP is like, and what of it makes the node unhealthy.
+    bgp: Mutex<(BgpStatus, Vec<String>)>,
 }
 
 /// What is known of the datastore.
@@ -184,7 +185,9 @@ impl Metrics {
 
     /// What else there is to know of a healthy node.
     pub fn notes(&self) -> Vec<String> {
-        self.notes.lock().map(|present| present.clone()).unwrap_or_default()
+        let notes = self.notes.lock().map(|present| present.clone()).unwrap_or_default();
+        let of_bgp = self.bgp.lock().map(|present| present.0.problems.clone()).unwrap_or_default();
+        notes.into_iter().chain(of_bgp).collect()
     }
 
     /// What makes the node unhealthy now.
@@ -192,7 +195,8 @@ impl Metrics {
         let silence = self.datastore.lock().ok().and_then(|it| it.silence.clone());
         let silence = silence.map(|silence| format!("the datastore is away: {silence}"));
         let reasons = self.unhealthy.lock().map(|present| present.clone()).unwrap_or_default();
-        silence.into_iter().chain(reasons).collect()
+        let of_bgp = self.bgp.lock().map(|present| present.1.clone()).unwrap_or_default();
+        silence.into_iter().chain(reasons).chain(of_bgp).collect()
     }
 
     /// Sets whether the datastore was read and is watched.
@@ -216,8 +220,8 @@ impl Metrics {
         self.datastore_up.set((datastore.is_read && datastore.silence.is_none()).into());
     }
 
-    /// Sets what the node's BGP is like.
-    pub fn set_bgp(&self, status: BgpStatus) {
+    /// Sets what the node's BGP is like, and what of it makes the node unhealthy.
+    pub fn set_bgp(&self, status: BgpStatus, unhealthy: Vec<String>) {
         let established = status.sessions.iter().filter(|it| it.is_established()).count();
         let down = status.sessions.len() - established;
         for (state, count) in [("established", established), ("down", down)] {
@@ -232,15 +236,13 @@ impl Metrics {
             self.bgp_received.get_or_create(&label).set(session.received as i64);
         }
         if let Ok(mut present) = self.bgp.lock() {
-            *present = status;
+            *present = (status, unhealthy);
         }
     }
 
-    /// What the node's BGP is like, as JSON.
-    pub fn bgp(&self) -> String {
-        let status = self.bgp.lock().map(|present| present.clone()).unwrap_or_default();
-        // Plain data.
-        serde_json::to_string(&status).unwrap_or_default()
+    /// What the node's BGP is like.
+    pub fn bgp(&self) -> BgpStatus {
+        self.bgp.lock().map(|present| present.0.clone()).unwrap_or_default()
     }
 
     /// Notes that the agent's loop turns.

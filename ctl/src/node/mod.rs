@@ -6,6 +6,8 @@
 //! `docs/agent.md` gives the reasons.
 
 mod agent;
+mod bgp;
+mod calico_status;
 mod gc;
 pub mod host_ends;
 mod http;

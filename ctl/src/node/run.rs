@@ -22,7 +22,7 @@ use weir_process::{
     machine_id,
 };
 
-use super::agent::{Agent, Until};
+use super::agent::{Agent, BgpMode, Until};
 use super::gc::LostContainers;
 use super::host_ends::{self, Suspects};
 use super::metrics::Metrics;
@@ -31,7 +31,7 @@ use super::own_networks::require_own_networks;
 use super::registration::Registration;
 use super::state_file::StateFile;
 use super::watch::list_and_watch;
-use super::{http, pulse};
+use super::{bgp, calico_status, http, pulse};
 use crate::agent_http::AGENT_ADDRESS;
 use crate::commands::node_adopt::take_over;
 use crate::location::{Location, read_network_directory};
@@ -87,6 +87,10 @@ pub struct RunArgs {
     /// 5m; "none" for never. What is given back had no link twice, that far apart
     #[arg(long, value_name = "INTERVAL", default_value = "5m")]
     pub gc: String,
+    /// Whether BGP is spoken: where a session is wanted, or never. A daemon that an agent started
+    /// before is then taken down
+    #[arg(long, value_name = "MODE", value_enum, default_value_t)]
+    pub bgp: BgpMode,
     /// How often the kernel is compared although it told of no change, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, hide = true,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -98,6 +102,7 @@ struct AgentSettings {
     node: FoundName,
     machine: Option<MachineId>,
     adopt: bool,
+    bgp_mode: BgpMode,
     addresses: Vec<OwnAddress>,
     metrics_address: Option<SocketAddr>,
     drift_interval: Duration,
@@ -166,8 +171,16 @@ async fn serve(
     tokio::spawn(pulse::feel(Arc::clone(&datastore), Arc::clone(&metrics)));
     tokio::spawn(list_and_watch(Arc::clone(&datastore), sender));
     tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
-    let AgentSettings { node, machine, adopt, addresses, drift_interval, gc_interval, .. } =
-        settings;
+    let AgentSettings {
+        node,
+        machine,
+        adopt,
+        bgp_mode,
+        addresses,
+        drift_interval,
+        gc_interval,
+        ..
+    } = settings;
     if adopt {
         let told = take_over(datastore.as_ref(), &node.name, machine.as_ref()).await?;
         told.lines().for_each(|line| tracing::info!("{line}"));
@@ -175,7 +188,7 @@ async fn serve(
     let named = NamedNode { name: node.name.clone(), source: node.source.to_string() };
     let state_file = StateFile::new(named, location.configuration.place());
     let sources = state_file.sources.subscribe();
-    let (of_ends, of_collector) = (Arc::clone(&metrics), Arc::clone(&metrics));
+    let [of_ends, of_collector, of_bgp] = [(); 3].map(|()| Arc::clone(&metrics));
     let ends =
         HostEnds { datastore: datastore.as_ref(), node: &node.name, machine: machine.as_ref() };
     let mut collector = LostContainers {
@@ -188,10 +201,17 @@ async fn serve(
     };
     let registration =
         Registration::new(Arc::clone(&datastore), node.name.clone(), machine.clone(), addresses);
-    let agent =
+    let mut agent =
         Agent::new(registration, kernel, metrics, lock, kernel_changed, drift_interval, state_file)
             .await;
+    agent.bgp_mode = bgp_mode;
+    let bgp_plans = agent.bgp_plan.subscribe();
     collector.borrowed_from = agent.borrowed_from.subscribe();
+    let speaking = async {
+        let status =
+            calico_status::keep(Arc::clone(&datastore), node.name.clone(), Arc::clone(&of_bgp));
+        tokio::join!(bgp::keep(bgp_plans, Arc::clone(&of_bgp)), status);
+    };
     // Each has a kernel of its own, so that none waits for another.
     let own_kernel = || Kernel::open().map_err(|error| failed(&error));
     let (of_keeping, of_collecting) = (own_kernel()?, own_kernel()?);
@@ -212,7 +232,7 @@ async fn serve(
     };
     tokio::select! {
         ended = running => ended,
-        () = async { tokio::join!(keeping, collecting); } => Ok(Vec::new()),
+        () = async { tokio::join!(keeping, collecting, speaking); } => Ok(Vec::new()),
     }
 }
 
@@ -281,6 +301,7 @@ fn validate(
         node,
         machine: machine_id(),
         adopt: arguments.adopt,
+        bgp_mode: arguments.bgp,
         addresses: both.into_iter().filter_map(address).collect(),
         metrics_address,
         drift_interval: Duration::from_secs(arguments.drift_interval),

@@ -56,7 +56,7 @@ pub async fn list_and_watch(datastore: Arc<dyn Datastore>, listeners: Sender<Wat
 
 /// What ended it; `None` when the receiver is gone.
 async fn watch_once(datastore: &dyn Datastore, listeners: &Sender<WatchEvent>) -> Option<Error> {
-    match ClusterSnapshot::read(datastore, usize::MAX).await {
+    match ClusterSnapshot::read_whole(datastore).await {
         Ok(ClusterSnapshot { state, observed, .. }) => {
             let revision = observed.revision;
             listeners.send(WatchEvent::Listed(Box::new(state), observed)).await.ok()?;

@@ -162,8 +162,11 @@ impl StoreError {
 
 /// What to do about a value that cannot be read.
 fn unreadable(key: &str) -> String {
-    let named = [Kind::Node, Kind::IpReservation]
+    // What damage these have, and what rests on them, `ipam check` knows.
+    let checked = [Kind::IpPool, Kind::IpamConfig];
+    let named = Kind::ALL
         .iter()
+        .filter(|kind| !checked.contains(kind))
         .find_map(|kind| Some((kind.alias(), kind.name_of(key)?)));
     match named {
         Some((alias, name)) => {

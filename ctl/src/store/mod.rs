@@ -23,9 +23,9 @@ pub use deletion::{Deleted, Deletion};
 pub use dry_run::DryRun;
 pub use error::StoreError;
 pub use initialize::initialize;
-pub use read::{List, find_pool_by_cidr, get, list, read_stored_pool};
+pub use read::{List, find_peer_like, find_pool_by_cidr, get, list, read_stored_pool};
 pub use rename_node::{Moved, Rename};
-pub use update::{apply, modify, replace};
+pub use update::{apply, modify, modify_or_create, replace};
 
 /// Is told how far something long got.
 pub trait Observer: Send + Sync {

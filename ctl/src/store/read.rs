@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 use weir_common::datastore::{Datastore, Entry, Revision, Selection, Stored, keys};
+use weir_common::resources::bgp::BgpPeer;
 use weir_common::resources::{IpPool, Kind, Resource};
 
 use super::error::StoreError;
@@ -71,6 +72,26 @@ pub async fn find_pool_by_cidr(
     let entries = snapshot.selected.pop().unwrap_or_default();
     let pools = entries.iter().filter_map(read_stored_pool);
     Ok(pools.into_iter().find(|pool| pool.cidr == cidr).map(|pool| pool.name))
+}
+
+/// The name of a peering of the same nodes with the same address as this one, if there is one;
+/// this one's own name before others.
+///
+/// # Errors
+/// [`StoreError::Invalid`] when this is no peering; [`StoreError::Datastore`].
+pub async fn find_peer_like(
+    datastore: &dyn Datastore,
+    resource: &Resource,
+) -> Result<Option<String>, StoreError> {
+    let wanted = BgpPeer::from_object(&resource.object)?;
+    let mut snapshot = datastore.read(&[Selection::Prefix(keys::BGP_PEERS.to_owned())]).await?;
+    let entries = snapshot.selected.pop().unwrap_or_default();
+    let is_alike = |entry: &&Entry| {
+        BgpPeer::from_json(&entry.value)
+            .is_ok_and(|peer| peer.nodes == wanted.nodes && peer.target == wanted.target)
+    };
+    let names = entries.iter().filter(is_alike).filter_map(|it| Kind::BgpPeer.name_of(&it.key));
+    Ok(names.max_by_key(|name| *name == resource.name()).map(str::to_owned))
 }
 
 /// A pool for comparisons with others: also of a stored pool that breaks a

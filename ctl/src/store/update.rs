@@ -32,14 +32,28 @@ pub async fn apply(
     resource: &Resource,
     birth: &Birth,
 ) -> Result<(), StoreError> {
+    modify_or_create(datastore, resource, |old| Ok(resource.completed_by(old)), birth).await
+}
+
+/// Changes a resource that is there by `change`, or creates it as `change` makes it of `new`.
+///
+/// # Errors
+/// As [`apply`].
+pub async fn modify_or_create(
+    datastore: &dyn Datastore,
+    new: &Resource,
+    change: impl Fn(&Resource) -> Result<Resource, StoreError>,
+    birth: &Birth,
+) -> Result<(), StoreError> {
     let mut attempts = Attempts::default();
     loop {
         attempts.begin()?;
-        match replace(datastore, resource).await {
+        let changed = |old: &Resource| Ok((change(old)?, ()));
+        match modify(datastore, new.kind, new.name(), changed).await {
             Err(StoreError::DoesNotExist { .. }) => {}
             result => return result,
         }
-        match create(datastore, resource, birth).await {
+        match create(datastore, &change(new)?, birth).await {
             Err(StoreError::AlreadyExists { .. }) => {}
             result => return result,
         }

@@ -3,6 +3,7 @@
 //!
 //! `docs/fuzzing.md` has what each of them asserts and what was found.
 
+pub mod bird;
 mod block;
 mod call;
 mod environment;
@@ -30,11 +31,13 @@ pub enum Target {
     PoolFile,
     /// Node selectors.
     Selector,
+    /// BGP plans, printed for BIRD.
+    Bird,
 }
 
 impl Target {
     /// All targets.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Stdin,
         Self::Environment,
         Self::PrevResult,
@@ -42,6 +45,7 @@ impl Target {
         Self::Block,
         Self::PoolFile,
         Self::Selector,
+        Self::Bird,
     ];
 
     /// Its name, and that of its folder in the corpus.
@@ -54,6 +58,7 @@ impl Target {
             Self::Block => "block",
             Self::PoolFile => "pool-file",
             Self::Selector => "selector",
+            Self::Bird => "bird",
         }
     }
 
@@ -75,6 +80,7 @@ impl Target {
             Self::Block => block::run(input),
             Self::PoolFile => pool_file::run(input),
             Self::Selector => selector::run(input),
+            Self::Bird => bird::run(input),
         }
     }
 }

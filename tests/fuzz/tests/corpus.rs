@@ -61,6 +61,11 @@ fn selector() {
 }
 
 #[test]
+fn bird() {
+    replay(Target::Bird);
+}
+
+#[test]
 fn changes_of_a_tree_are_the_same_for_the_same_seed() {
     for (_, input) in inputs(Target::Store) {
         for seed in 0..20 {

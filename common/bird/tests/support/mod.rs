@@ -1,10 +1,14 @@
 //! Plans made by hand, and what BIRD itself says of their configurations.
 
+#![allow(dead_code, reason = "each test file uses some")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::process::Command;
 
-use weir_common::network::{BgpPlan, BgpSession, BirdConfiguration, NextHop, Origin};
+use weir_common::network::{
+    BgpPlan, BgpSession, BirdConfiguration, ExportedOthers, NextHop, Origin,
+};
 use weir_common::resources::bgp::{LogSeverity, SecretReference};
 
 pub fn address(text: &str) -> IpAddr {
@@ -61,7 +65,7 @@ pub fn session(local: &str, peer: &str) -> BgpSession {
         password: None,
         bfd: None,
         filters: Vec::new(),
-        exports_others: false,
+        exports_others: ExportedOthers::None,
     }
 }
 

@@ -104,7 +104,7 @@ pub(super) struct ListedTable {
 
 impl ListedTable {
     /// The destinations of all of Weir's routes.
-    fn all_of_weir(&self) -> BTreeSet<IpNet> {
+    pub(super) fn all_of_weir(&self) -> BTreeSet<IpNet> {
         let is_own = |route: &RouteMessage| route.header.protocol == ROUTE_PROTOCOL.into();
         let own = self.routes.iter().filter(|(_, routes)| routes.iter().any(is_own));
         own.map(|(range, _)| *range).collect()
@@ -148,6 +148,17 @@ impl ListedTable {
         };
         let others = self.routes.iter().filter(|(range, _)| range.prefix_len() > 0);
         others.filter_map(move |(range, routes)| Some((*range, routes.iter().find(is_others)?)))
+    }
+
+    /// The first of this protocol's routes to each destination.
+    pub(super) fn of_protocol(
+        &self,
+        protocol: RouteProtocol,
+    ) -> impl Iterator<Item = (IpNet, &RouteMessage)> {
+        let is_of = move |route: &&RouteMessage| route.header.protocol == protocol;
+        self.routes
+            .iter()
+            .filter_map(move |(range, routes)| Some((*range, routes.iter().find(is_of)?)))
     }
 
     /// Weir's routes, those of containers aside, that lead to `range`.

@@ -5,6 +5,7 @@
 mod actual;
 mod change;
 mod interface;
+mod learned;
 mod local_facts;
 mod reconcile;
 mod route_message;
@@ -12,5 +13,6 @@ mod routes;
 mod tunnel;
 
 pub(crate) use interface::is_usable;
+pub use learned::BgpRoutes;
 pub use reconcile::{Keep, PlanOutcome, Reconciled};
 pub(crate) use route_message::{METRIC_V6, is_of_cluster, next_hops, replaceable};

@@ -67,9 +67,10 @@ impl ClusterCache {
             || self.known.fingerprints.contradict(&fresh.fingerprints, self.revision);
         if was_restored {
             let before = self.state().into_owned();
-            let ClusterState { nodes, pools, blocks, homes, borrowed, used, .. } = before;
+            let ClusterState { nodes, pools, blocks, homes, borrowed, used, bgp, .. } = before;
             let none = ClusterState::default();
-            self.retained = ClusterState { nodes, pools, blocks, homes, borrowed, used, ..none };
+            self.retained =
+                ClusterState { nodes, pools, blocks, homes, borrowed, used, bgp, ..none };
         }
         self.known = fresh;
         self.retained.drop_present_in(&self.known);
@@ -127,11 +128,11 @@ impl ClusterCache {
         self.revision
     }
 
-    /// How many nodes, pools, blocks, and blocks with borrowed addresses are retained although
-    /// the datastore has lost them.
+    /// How many nodes, pools, blocks, blocks with borrowed addresses, and resources of BGP are
+    /// retained although the datastore has lost them.
     pub fn retained(&self) -> usize {
-        let ClusterState { nodes, pools, blocks, borrowed, .. } = &self.retained;
-        nodes.len() + pools.len() + blocks.len() + borrowed.len()
+        let ClusterState { nodes, pools, blocks, borrowed, bgp, .. } = &self.retained;
+        nodes.len() + pools.len() + blocks.len() + borrowed.len() + bgp.len()
     }
 
     /// Whether the datastore has lost this node.
@@ -151,6 +152,7 @@ impl ClusterCache {
         all.homes.extend(retained.homes);
         all.borrowed.extend(retained.borrowed);
         all.used.extend(retained.used);
+        all.bgp.extend(retained.bgp);
         Cow::Owned(all)
     }
 }
@@ -181,6 +183,7 @@ impl ClusterState {
         self.homes.retain(|block, _| !has_block(block) && !present.homes.contains_key(block));
         self.borrowed.retain(|block, _| !present.borrowed.contains_key(block));
         self.used.retain(|block, _| !present.used.contains_key(block));
+        self.bgp.drop_present_in(&present.bgp);
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::bgp_resources::BgpResources;
 use super::fingerprints::Fingerprints;
 use crate::datastore::{Entry, Event, keys};
 use crate::ipam::{
@@ -25,6 +26,15 @@ pub struct Peer {
     pub ipv6: Option<IpNet>,
     /// The address of its IPIP tunnel device.
     pub tunnel: Option<Ipv4Addr>,
+    /// What selectors look at.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Its AS number, where it is not the cluster's.
+    #[serde(default)]
+    pub as_number: Option<u32>,
+    /// The cluster id of a route reflector.
+    #[serde(default)]
+    pub route_reflector_cluster_id: Option<Ipv4Addr>,
 }
 
 impl Peer {
@@ -62,8 +72,14 @@ pub struct ClusterPool {
     pub nat_outgoing: bool,
     /// Whether nodes may have the addresses of their tunnel devices out of it.
     pub has_tunnel_addresses: bool,
-    /// Whether its blocks and addresses are announced by BGP (`disableBGPExport`).
+    /// Whether its addresses are announced by BGP (not `disableBGPExport`).
+    #[serde(default = "exported")]
     pub is_exported: bool,
+}
+
+/// What a state that was kept by an earlier version means.
+fn exported() -> bool {
+    true
 }
 
 impl From<&IpPool> for ClusterPool {
@@ -110,6 +126,9 @@ pub struct ClusterState {
     /// The machines that nodes' names are recorded for.
     #[serde(default)]
     pub machines: BTreeMap<String, MachineId>,
+    /// What is configured of BGP; nothing where it was not read.
+    #[serde(default)]
+    pub bgp: BgpResources,
     /// Values that cannot be read, by key, and why. What the value was before
     /// still counts.
     pub unreadable: BTreeMap<String, String>,
@@ -129,8 +148,16 @@ pub struct ClusterState {
 impl ClusterState {
     /// The prefixes of all keys that the state is made of, pools and nodes
     /// first: together they say how a block is reached once it is known.
-    pub const PREFIXES: [&'static str; 5] =
-        [keys::POOLS, keys::NODES, keys::HOSTS, keys::BLOCKS, keys::MACHINES];
+    pub const PREFIXES: [&'static str; 8] = [
+        keys::POOLS,
+        keys::NODES,
+        keys::HOSTS,
+        keys::BLOCKS,
+        keys::MACHINES,
+        keys::BGP_CONFIGURATIONS,
+        keys::BGP_PEERS,
+        keys::BGP_FILTERS,
+    ];
 
     /// Applies a change, and returns whether it made a difference.
     pub fn apply(&mut self, event: &Event) -> bool {
@@ -176,7 +203,7 @@ impl ClusterState {
                 | self.borrowed.remove(&block).is_some()
                 | self.used.remove(&block).is_some()
         } else {
-            false
+            self.bgp.delete(key)
         };
         changed | was_unreadable
     }
@@ -207,6 +234,8 @@ impl ClusterState {
                 self.borrowed.extend(borrowed.map(|borrowed| (block, borrowed.clone())));
                 let used = earlier.used.get(&block);
                 self.used.extend(used.map(|used| (block, used.clone())));
+            } else {
+                self.bgp.carry_over(key, &earlier.bgp);
             }
         }
     }
@@ -258,6 +287,9 @@ impl ClusterState {
             ipv4: if v4 { known.ipv4 } else { read.node.ipv4_address },
             ipv6: if v6 { known.ipv6 } else { read.node.ipv6_address },
             tunnel: read.node.ipip_tunnel_address,
+            labels: read.node.labels,
+            as_number: read.node.as_number,
+            route_reflector_cluster_id: read.node.route_reflector_cluster_id,
         };
         let changed = replace(&mut self.nodes, name, peer);
         let wrong = [(v4, Family::V4), (v6, Family::V6)].into_iter().filter(|(is, _)| *is);
@@ -293,7 +325,7 @@ impl ClusterState {
                 | settle(&mut self.borrowed, cidr, borrowed)
                 | (is_other && self.has_node_in(cidr)))
         } else {
-            Ok(false)
+            self.bgp.put(key, value).map_err(|error| text(&error))
         }
     }
 
@@ -312,7 +344,8 @@ impl ClusterState {
     }
 }
 
-fn replace<T: PartialEq>(map: &mut BTreeMap<String, T>, name: &str, value: T) -> bool {
+/// Lets a name have a value, and says whether that made a difference.
+pub(super) fn replace<T: PartialEq>(map: &mut BTreeMap<String, T>, name: &str, value: T) -> bool {
     if map.get(name) == Some(&value) {
         return false;
     }

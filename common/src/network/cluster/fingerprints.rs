@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::bgp_resources::BgpResources;
 use crate::datastore::{Entry, Revision, keys};
 
 /// What each key had: the digest of the key, with the revision and the digest of the value.
@@ -12,14 +13,16 @@ use crate::datastore::{Entry, Revision, keys};
 /// with the same value. A restored datastore in which others have written since shows entries
 /// that contradict this, even when its revision has passed the earlier one.
 ///
-/// Blocks are left out: they are most of the bytes, and an ADD does not always read them.
+/// Blocks are left out: they are most of the bytes, and an ADD does not always read them. So are
+/// the resources of BGP, which no ADD reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprints(BTreeMap<u64, (Revision, u64)>);
 
 impl Fingerprints {
     /// Records what a key has.
     pub(super) fn put(&mut self, entry: &Entry) {
-        if !entry.key.starts_with(keys::BLOCKS) {
+        let is_left_out = |prefix: &&str| entry.key.starts_with(prefix);
+        if ![keys::BLOCKS].iter().chain(&BgpResources::PREFIXES).any(is_left_out) {
             let value = (entry.revision, digest(&entry.value));
             self.0.insert(digest(entry.key.as_bytes()), value);
         }

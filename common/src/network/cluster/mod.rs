@@ -8,6 +8,7 @@
 //! `docs/cluster.md` gives the reasons.
 
 mod bgp;
+mod bgp_resources;
 mod cache;
 mod cluster_state;
 mod diff;
@@ -23,6 +24,7 @@ mod underlay;
 mod update;
 
 pub use bgp::*;
+pub use bgp_resources::BgpResources;
 pub use cache::{ClusterCache, StateDiff};
 pub use cluster_state::{ClusterPool, ClusterState, Peer, UsedAddresses};
 pub use diff::{ANNOUNCE_TABLE, ActualState, ActualTunnel, Change, TUNNEL_ALIAS, diff};

@@ -433,7 +433,7 @@ fn summarize(problems: &mut BTreeSet<Problem>, no_pool: usize, no_affinity: usiz
 
 /// The host that a block itself names, as IPAM goes by it: Calico leaves affinities
 /// behind. Else the one with a confirmed affinity, if there is only one.
-fn host_of<'a>(
+pub(super) fn host_of<'a>(
     block: IpNet,
     hosts: &'a BTreeSet<String>,
     state: &'a ClusterState,

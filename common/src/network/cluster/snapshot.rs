@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bgp_resources::BgpResources;
 use super::cluster_state::ClusterState;
 use crate::datastore::{Datastore, Error, History, Pages, Paging, Revision, Tally, keys};
 
@@ -65,7 +66,7 @@ pub async fn read_nodes(datastore: &dyn Datastore) -> Result<ClusterState, Error
 }
 
 impl ClusterSnapshot {
-    /// Reads everything that the state is made of; blocks, which are by far the
+    /// Reads what routes depend on, and nothing of BGP, which an ADD has no part in; blocks, which are by far the
     /// most of it, only if there are at most `most_blocks` affinities. The revision
     /// is that of the first page, so that a watch from there misses nothing.
     ///
@@ -87,6 +88,18 @@ impl ClusterSnapshot {
         snapshot.without_blocks = snapshot.observed.counts[2] > most_blocks;
         if !snapshot.without_blocks {
             snapshot.read_prefix(datastore, keys::BLOCKS).await?;
+        }
+        Ok(snapshot)
+    }
+
+    /// As [`ClusterSnapshot::read`], with all blocks and with what is configured of BGP.
+    ///
+    /// # Errors
+    /// As [`Datastore::list`].
+    pub async fn read_whole(datastore: &dyn Datastore) -> Result<Self, Error> {
+        let mut snapshot = Self::read(datastore, usize::MAX).await?;
+        for prefix in BgpResources::PREFIXES {
+            snapshot.read_prefix(datastore, prefix).await?;
         }
         Ok(snapshot)
     }

@@ -48,11 +48,20 @@ fn the_v1_form_is_converted() {
   spec: {ipip: {enabled: true, mode: cross-subnet}, nat-outgoing: true}
 ";
     let resources = read(text).unwrap();
-    assert!(resources[0].known_by_cidr);
+    assert!(resources[0].is_from_v1);
     let pool = resources[0].pool().unwrap();
     assert_eq!(pool.name, "10-254-0-0-24");
     assert_eq!(pool.ipip_mode, crate::resources::EncapsulationMode::CrossSubnet);
     assert!(pool.nat_outgoing && !pool.disabled);
+    let text = "
+kind: bgpPeer
+apiVersion: v1
+metadata: {scope: node, node: n1, peerIP: 10.0.0.1}
+spec: {asNumber: 64513}
+";
+    let peer = read(text).unwrap().remove(0);
+    assert!(peer.is_from_v1 && peer.check().is_ok());
+    assert_eq!((peer.name(), peer.spec("asNumber")), ("n1-10-0-0-1", Some(&64513.into())));
 }
 
 #[test]

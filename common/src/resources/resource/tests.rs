@@ -84,7 +84,7 @@ fn zeros(fields: &[schema::Field], path: &str) -> Vec<(String, Value)> {
         let path = format!("{path}/{}", field.name);
         match field.shape {
             Shape::Flag => vec![(path, json!(false))],
-            Shape::Integer | Shape::NumberOrText => vec![(path, json!(0))],
+            Shape::Integer | Shape::AsNumber => vec![(path, json!(0))],
             Shape::Object(fields) => zeros(fields, &path),
             Shape::List(fields) => zeros(fields, &format!("{path}/0")),
             _ => vec![],
@@ -110,8 +110,17 @@ fn with(mut value: Value, path: &[&str], inner: &Value) -> Value {
 fn an_explicit_false_or_zero_stays_what_it_is() {
     // Where absence means something else than false or 0: in Calico's structures pointers, or
     // written always.
-    const KEPT: [&str; 5] = [
+    const KEPT: [&str; 14] = [
         "/spec/autoAllocateBlocks",
+        "/spec/nodeToNodeMeshEnabled",
+        "/spec/ipv4NormalRoutePriority",
+        "/spec/password/secretKeyRef/optional",
+        "/spec/numAllowedLocalASNumbers",
+        "/spec/localASNumber",
+        "/spec/exportV4/0/prefixLength/min",
+        "/spec/importV6/0/prefixLength/max",
+        "/spec/exportV6/0/operations/0/setPriority/value",
+        "/spec/updatePeriodSeconds",
         "/spec/bgp/asNumber",
         "/metadata/deletionGracePeriodSeconds",
         "/metadata/ownerReferences/0/controller",
@@ -124,7 +133,7 @@ fn an_explicit_false_or_zero_stays_what_it_is() {
             "metadata": {"name": "default"}, "spec": match kind {
                 Kind::IpPool => json!({"cidr": "10.1.0.0/16"}),
                 Kind::IpamConfig => json!({"strictAffinity": true}),
-                Kind::IpReservation | Kind::Node => json!({}),
+                _ => json!({}),
             }});
             let document = with(base, &path.split('/').skip(1).collect::<Vec<_>>(), &zero);
             let stores_no_metadata = kind == Kind::IpamConfig && !path.starts_with("/spec");

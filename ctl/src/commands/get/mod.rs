@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde_json::{Value, json};
 use weir_common::printable;
-use weir_common::resources::{API_VERSION, Kind, Resource};
+use weir_common::resources::{API_VERSION, Error, Kind, Resource};
 
 use self::format::Format;
 use super::input::FileArgs;
@@ -25,7 +25,8 @@ use crate::store::{self, List, StoreError};
                   weirctl get ippool -o yaml > backup.yaml\n  weirctl get -f pool.yaml"
 )]
 pub struct GetArgs {
-    /// Kind of the resources: ippool, ipreservation, node, ipamconfig
+    /// Kind of the resources: ippool, ipreservation, node, ipamconfig, bgpconfig, bgppeer,
+    /// bgpfilter, caliconodestatus
     #[arg(conflicts_with = "filename", required_unless_present = "filename")]
     pub kind: Option<String>,
     /// Names of the resources, for pools also their CIDRs; all without any
@@ -136,21 +137,27 @@ async fn show(
         Format::Json => json_output::document(&found.to_value(kind)),
         Format::Name => names(kind, found.resources()),
         Format::Columns(columns) => {
-            let as_number = table::cluster_as_number(session.datastore, columns).await?;
+            let as_number = table::cluster_as_number(session, columns).await?;
             table::text(columns, found.resources(), as_number, session.style)
         }
     })
 }
 
-/// Says of a pool that nobody gets an address from it, and why.
+/// Says of a resource that it counts for nothing as it is, and why. Nodes that break a rule
+/// are used as far as they can be.
 fn warn_of_damage(resource: &Resource, session: &Session<'_>) {
-    if resource.kind != Kind::IpPool {
+    if matches!(resource.kind, Kind::Node | Kind::IpReservation | Kind::IpamConfig) {
         return;
     }
-    if let Err(error) = resource.pool() {
-        let name = printable(resource.name());
-        session.environment.warn(&format!("warning: IPPool({name}) cannot be used: {error}"));
+    if let Err(error) = resource.check_stored() {
+        warn_unusable(session, resource.kind, resource.name(), &error);
     }
+}
+
+/// Says that a stored resource breaks a rule.
+fn warn_unusable(session: &Session<'_>, kind: Kind, name: &str, error: &Error) {
+    let name = printable(name);
+    session.environment.warn(&format!("warning: {kind}({name}) cannot be used: {error}"));
 }
 
 fn as_failure(error: StoreError) -> Failure {

@@ -2,17 +2,11 @@
 //! (`calicoctl/calicoctl/resourcemgr`).
 
 use serde_json::Value;
-use weir_common::datastore::Datastore;
-use weir_common::resources::{Kind, Resource};
+use weir_common::resources::bgp::{BGP_DEFAULT_NAME, BgpConfiguration};
+use weir_common::resources::{DEFAULT_AS_NUMBER, Kind, Resource};
 
 use crate::output::{Style, columns as layout};
-use crate::session::Failure;
-
-/// The AS number of a cluster that does not say its own.
-const DEFAULT_AS_NUMBER: u64 = 64512;
-
-/// The cluster's BGP configuration.
-const BGP_CONFIGURATION: &str = "/calico/resources/v3/projectcalico.org/bgpconfigurations/default";
+use crate::session::{Failure, Session};
 
 /// The longest list of ranges in a cell, in characters.
 const LONGEST_LIST: usize = 80;
@@ -35,6 +29,10 @@ enum Content {
     Spec(&'static [&'static str], &'static str),
     /// The texts in this list of its spec.
     List(&'static str),
+    /// The number of items in this list of its spec.
+    Count(&'static str),
+    /// The nodes that a BGP peer is about.
+    PeerNodes,
     /// A node's AS number; in parentheses when it is the cluster's.
     AsNumber,
 }
@@ -45,6 +43,10 @@ const fn name() -> Column {
 
 const fn spec(title: &'static str, path: &'static [&'static str], absent: &'static str) -> Column {
     Column { title, content: Content::Spec(path, absent) }
+}
+
+const fn count(title: &'static str, key: &'static str) -> Column {
+    Column { title, content: Content::Count(key) }
 }
 
 const POOL: &[Column] =
@@ -79,6 +81,34 @@ const WIDE_IPAM_CONFIG: &[Column] = &[
     spec("MAXBLOCKSPERHOST", &["maxBlocksPerHost"], "0"),
 ];
 
+const BGP_CONFIGURATION: &[Column] = &[
+    name(),
+    spec("LOGSEVERITY", &["logSeverityScreen"], ""),
+    spec("MESHENABLED", &["nodeToNodeMeshEnabled"], "-"),
+    spec("ASNUMBER", &["asNumber"], "-"),
+];
+
+const BGP_PEER: &[Column] = &[
+    name(),
+    spec("PEERIP", &["peerIP"], ""),
+    Column { title: "NODE", content: Content::PeerNodes },
+    spec("ASN", &["asNumber"], "0"),
+];
+
+const BGP_FILTER: &[Column] = &[
+    name(),
+    count("NUMEXPORTV4", "exportV4"),
+    count("NUMIMPORTV4", "importV4"),
+    count("NUMEXPORTV6", "exportV6"),
+    count("NUMIMPORTV6", "importV6"),
+];
+
+const WIDE_NODE_STATUS: &[Column] = &[
+    name(),
+    spec("NODE", &["node"], ""),
+    Column { title: "CLASSES", content: Content::List("classes") },
+];
+
 /// The columns of a kind's short table.
 pub fn columns(kind: Kind) -> &'static [Column] {
     match kind {
@@ -86,6 +116,8 @@ pub fn columns(kind: Kind) -> &'static [Column] {
         Kind::IpReservation => &WIDE_RESERVATION[..1],
         Kind::Node => &WIDE_NODE[..1],
         Kind::IpamConfig => &WIDE_IPAM_CONFIG[..3],
+        Kind::CalicoNodeStatus => &WIDE_NODE_STATUS[..2],
+        Kind::BgpConfiguration | Kind::BgpPeer | Kind::BgpFilter => wide_columns(kind),
     }
 }
 
@@ -96,28 +128,35 @@ pub fn wide_columns(kind: Kind) -> &'static [Column] {
         Kind::IpReservation => WIDE_RESERVATION,
         Kind::Node => WIDE_NODE,
         Kind::IpamConfig => WIDE_IPAM_CONFIG,
+        Kind::BgpConfiguration => BGP_CONFIGURATION,
+        Kind::BgpPeer => BGP_PEER,
+        Kind::BgpFilter => BGP_FILTER,
+        Kind::CalicoNodeStatus => WIDE_NODE_STATUS,
     }
 }
 
-/// The cluster's AS number, read only if a column needs it.
+/// The cluster's AS number, read only if a column needs it. A configuration that breaks a rule
+/// counts as one that does not say it, with a warning.
 ///
 /// # Errors
 /// [`Failure`] when the datastore fails.
-pub async fn cluster_as_number(
-    datastore: &dyn Datastore,
-    columns: &[Column],
-) -> Result<u64, Failure> {
+pub async fn cluster_as_number(session: &Session<'_>, columns: &[Column]) -> Result<u32, Failure> {
     if !columns.iter().any(|column| matches!(column.content, Content::AsNumber)) {
         return Ok(DEFAULT_AS_NUMBER);
     }
-    let entry = datastore.get(BGP_CONFIGURATION).await;
-    let entry = entry.map_err(|error| Failure::caused_by(&error))?;
-    let value: Option<Value> = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok());
-    Ok(value.and_then(|value| value["spec"]["asNumber"].as_u64()).unwrap_or(DEFAULT_AS_NUMBER))
+    let entry = session.datastore.get(&Kind::BgpConfiguration.key(BGP_DEFAULT_NAME)).await;
+    let Some(entry) = entry.map_err(|error| Failure::caused_by(&error))? else {
+        return Ok(DEFAULT_AS_NUMBER);
+    };
+    let configuration = BgpConfiguration::from_json(&entry.value).unwrap_or_else(|error| {
+        super::warn_unusable(session, Kind::BgpConfiguration, BGP_DEFAULT_NAME, &error);
+        BgpConfiguration::default()
+    });
+    Ok(configuration.as_number.unwrap_or(DEFAULT_AS_NUMBER))
 }
 
 /// The table of these resources.
-pub fn text(columns: &[Column], resources: &[Resource], as_number: u64, style: Style) -> String {
+pub fn text(columns: &[Column], resources: &[Resource], as_number: u32, style: Style) -> String {
     let header: Vec<_> = columns.iter().map(|column| column.title).collect();
     let row = |resource: &Resource| {
         columns.iter().map(|column| cell(column.content, resource, as_number)).collect()
@@ -125,13 +164,22 @@ pub fn text(columns: &[Column], resources: &[Resource], as_number: u64, style: S
     layout::table(&header, &resources.iter().map(row).collect::<Vec<Vec<String>>>(), style)
 }
 
-fn cell(content: Content, resource: &Resource, as_number: u64) -> String {
+fn cell(content: Content, resource: &Resource, as_number: u32) -> String {
     match content {
         Content::Name => resource.name().to_owned(),
         Content::Spec(path, absent) => {
             spec_value(resource, path).map_or_else(|| absent.to_owned(), shown)
         }
         Content::List(key) => list(resource.spec(key)),
+        Content::Count(key) => {
+            resource.spec(key).and_then(Value::as_array).map_or(0, Vec::len).to_string()
+        }
+        Content::PeerNodes => {
+            let named = ["node", "nodeSelector"]
+                .into_iter()
+                .find_map(|key| resource.spec(key)?.as_str().filter(|text| !text.is_empty()));
+            named.unwrap_or("(global)").to_owned()
+        }
         Content::AsNumber => match spec_value(resource, &["bgp", "asNumber"]) {
             Some(number) => shown(number),
             None if resource.spec("bgp").is_some() => format!("({as_number})"),

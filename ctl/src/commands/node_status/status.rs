@@ -13,6 +13,9 @@ use weir_common::network::{
     plan_cluster,
 };
 
+use crate::bgp_status::BgpStatus;
+use crate::commands::bgp_peers;
+
 /// A node's part in the cluster.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -32,6 +35,9 @@ pub struct Status {
     pub peers: Vec<PeerStatus>,
     /// The blocks, and addresses away from their block's node, in order.
     pub ranges: Vec<Range>,
+    /// Its BGP sessions, where it has a daemon or needs one and its agent runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bgp: Option<BgpStatus>,
     /// What the kernel lacks besides routes, as commands.
     pub missing: Vec<String>,
     /// What cannot be as the pools ask, and what to do.
@@ -176,6 +182,7 @@ impl Status {
             container_mtu: plan.pod_mtu,
             peers: peers(name, &own, inventory),
             ranges: ranges(inventory, plan, present, &of_routes),
+            bgp: None,
             missing: others.into_iter().map(Change::to_string).collect(),
             problems: problems.into_iter().map(Problem::to_string).collect(),
             notes: notes.into_iter().map(Problem::to_string).collect(),
@@ -215,10 +222,9 @@ impl Status {
         });
         let problems = self.problems.len();
         let listed = (problems > 0).then(|| format!("{} listed", counted(problems, "problem")));
-        match (in_kernel, listed) {
-            (Some(kernel), Some(listed)) => Some(format!("{kernel}; {listed}")),
-            (kernel, listed) => kernel.or(listed),
-        }
+        let of_bgp = self.bgp.as_ref().and_then(bgp_peers::complaint);
+        let all: Vec<String> = [in_kernel, listed, of_bgp].into_iter().flatten().collect();
+        (!all.is_empty()).then(|| all.join("; "))
     }
 }
 

@@ -5,7 +5,7 @@ use weir_common::network::TUNNEL_DEVICE;
 use weir_common::printable;
 
 use super::status::{InKernel, PeerStatus, Range, Status, WayThere};
-use crate::commands::not_registered;
+use crate::commands::{bgp_peers, not_registered};
 use crate::output::{Style, boxed, line};
 
 /// Everything there is to say.
@@ -23,6 +23,9 @@ pub fn text(status: &Status, style: Style) -> String {
         let of_family = status.ranges.iter().filter(|it| it.range.addr().is_ipv4() == ipv4);
         let rows = of_family.map(|range| range_row(range, &status.node)).collect();
         text.push_str(&table(title, &RANGES, rows, style));
+    }
+    if let Some(bgp) = &status.bgp {
+        text.push_str(&format!("\n{}", bgp_peers::text(bgp, style)));
     }
     text.push_str(&list("The kernel needs besides routes", &status.missing, style));
     text.push_str(&list("Problems", &status.problems, style));

@@ -6,9 +6,24 @@
 //! new block needs no new configuration. `docs/bgp.md` gives the reasons.
 
 mod bird;
+mod explain;
+mod export;
+mod filter_match;
 mod need;
+mod peering;
+mod plan;
 mod session;
+mod settings;
+#[cfg(test)]
+mod tests;
 
-pub use bird::{ANNOUNCE_TABLE, BirdConfiguration, BirdProblem, DIGEST_CONSTANT};
+pub use bird::{BirdConfiguration, BirdProblem, DIGEST_CONSTANT};
+pub use explain::{
+    BgpExplanation, BgpQuestion, ExplainedPrefix, ExplainedSession, ToldPeer, explain_bgp,
+};
+pub use filter_match::{Announced, FilterVerdict, judge_export};
 pub use need::bgp_need;
-pub use session::{BgpNeed, BgpPlan, BgpProblem, BgpSession, NextHop, Origin, StaticRoute};
+pub use plan::plan_bgp;
+pub use session::{
+    BgpNeed, BgpPlan, BgpProblem, BgpSession, ExportedOthers, NextHop, Origin, StaticRoute,
+};

@@ -1,26 +1,61 @@
 //! Whether a node needs a BGP daemon at all: a mesh that is merely on by default starts none.
 
+use std::collections::BTreeMap;
+
 use super::super::cluster_state::{ClusterPool, ClusterState};
 use super::super::underlay::Underlay;
-use super::session::BgpNeed;
-use crate::resources::EncapsulationMode;
+use super::peering::peerings;
+use super::plan::is_plain;
+use super::session::{BgpNeed, BgpSession, Origin};
+use super::settings::Settings;
 
 /// Why `node` needs a BGP daemon; `None` where it needs none.
 pub fn bgp_need(node: &str, state: &ClusterState, underlay: &Underlay) -> Option<BgpNeed> {
-    other_subnet(node, state, underlay)
+    need_of(node, state, underlay, &peerings(node, state).sessions)
 }
 
-/// The first pool without tunnels that has to reach a node beyond this node's links.
-fn other_subnet(node: &str, state: &ClusterState, underlay: &Underlay) -> Option<BgpNeed> {
+/// Why `node`, which is to have these sessions, needs a daemon.
+pub(super) fn need_of(
+    node: &str,
+    state: &ClusterState,
+    underlay: &Underlay,
+    sessions: &BTreeMap<String, BgpSession>,
+) -> Option<BgpNeed> {
+    let peer = sessions.values().find_map(|session| session.origin.peer());
+    let peer = peer.map(|name| BgpNeed::Peer(name.to_owned()));
+    let mesh: Vec<&BgpSession> =
+        sessions.values().filter(|session| session.origin == Origin::Mesh).collect();
+    let other_subnet = || other_subnet(node, state, underlay, &mesh);
+    peer.or_else(other_subnet).or_else(|| other_speaker(state, &mesh))
+}
+
+/// The first pool without tunnels that has to reach a node of the mesh beyond this node's links.
+fn other_subnet(
+    node: &str,
+    state: &ClusterState,
+    underlay: &Underlay,
+    mesh: &[&BgpSession],
+) -> Option<BgpNeed> {
     let own = state.nodes.get(node)?;
-    let is_plain = |pool: &ClusterPool| pool.ipip_mode == EncapsulationMode::Never && !pool.vxlan;
-    state.pools.iter().filter(|(_, pool)| is_plain(pool)).find_map(|(name, pool)| {
+    let cluster = Settings::new(state).of_cluster();
+    let is_bgps = |pool: &ClusterPool| is_plain(pool) && pool.is_exported;
+    if cluster.is_some_and(|configuration| configuration.leaves_cluster_routes) {
+        return None;
+    }
+    state.pools.iter().filter(|(_, pool)| is_bgps(pool)).find_map(|(name, pool)| {
         let own = own.address(pool.cidr.addr())?;
-        let mut others = state.nodes.iter().filter(|(other, _)| *other != node);
-        let far = others.find(|(_, peer)| {
-            let address = peer.address(own.addr()).map(|address| address.addr());
-            address.is_some_and(|it| underlay.towards(it, Some(own)).is_none())
-        })?;
-        Some(BgpNeed::OtherSubnet { pool: name.clone(), node: far.0.clone() })
+        let of_family = mesh.iter().filter(|it| it.address.is_ipv4() == own.addr().is_ipv4());
+        let far = of_family
+            .filter(|session| underlay.towards(session.address, Some(own)).is_none())
+            .find_map(|session| session.node.clone())?;
+        Some(BgpNeed::OtherSubnet { pool: name.clone(), node: far })
     })
+}
+
+/// A node of the mesh on which Weir does not run, where somebody has asked for the mesh.
+fn other_speaker(state: &ClusterState, mesh: &[&BgpSession]) -> Option<BgpNeed> {
+    Settings::new(state).mesh().filter(|is_on| *is_on)?;
+    let nodes = mesh.iter().filter_map(|session| session.node.as_ref());
+    let other = nodes.into_iter().find(|node| !state.machines.contains_key(*node))?;
+    Some(BgpNeed::OtherSpeaker(other.clone()))
 }

@@ -104,8 +104,8 @@ pub struct BgpSession {
     pub bfd: Option<Bfd>,
     /// The filters, in their order.
     pub filters: Vec<String>,
-    /// Whether the peer is told what other nodes announce, too.
-    pub exports_others: bool,
+    /// Which ranges of other nodes the peer is told, besides this node's own.
+    pub exports_others: ExportedOthers,
 }
 
 impl BgpSession {
@@ -113,6 +113,19 @@ impl BgpSession {
     pub fn is_external(&self) -> bool {
         self.as_number != self.local_as
     }
+}
+
+/// Which ranges of other nodes a peer is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ExportedOthers {
+    /// None.
+    #[default]
+    None,
+    /// All that this node learns.
+    All,
+    /// Those that are reached by one of these addresses (`bgp_next_hop`): the nodes that peer
+    /// with no router themselves.
+    Of(BTreeSet<IpAddr>),
 }
 
 /// What made a session.

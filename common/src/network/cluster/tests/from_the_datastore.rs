@@ -101,8 +101,8 @@ fn node_with(ipv4: &str, ipv6: &str) -> String {
 fn an_address_that_is_wrong_counts_as_before_and_takes_no_other_away() {
     let good = node_with("172.16.1.2/24", "fd00::2/64");
     let bad = node_with("172.16.1.2/33", "fd00::3/64");
-    let wanted =
-        Peer { ipv4: Some(net("172.16.1.2/24")), ipv6: Some(net("fd00::3/64")), tunnel: None };
+    let ipv6 = Some(net("fd00::3/64"));
+    let wanted = Peer { ipv4: Some(net("172.16.1.2/24")), ipv6, ..Peer::default() };
     let at =
         |revision| ObservedRevision { revision: Revision(revision), ..ObservedRevision::default() };
     let entry = |value: &str, revision| {

@@ -15,7 +15,7 @@ fn some_node() -> impl Strategy<Value = Peer> {
                 IpNet::new(Ipv4Addr::new(172, 16, subnet, host).into(), length).unwrap()
             };
             let tunnel = tunnel.map(|host| Ipv4Addr::new(10, 3, 0, host));
-            Peer { ipv4: address.map(v4), ipv6: None, tunnel }
+            Peer { ipv4: address.map(v4), tunnel, ..Peer::default() }
         },
     )
 }

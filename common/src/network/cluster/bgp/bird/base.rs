@@ -3,16 +3,18 @@
 use std::net::IpAddr;
 
 use super::super::session::{BgpPlan, StaticRoute};
+use super::BirdText;
+use super::problem::BirdProblem;
 use super::text::{BirdFamily, is_interface_pattern, prefix_set};
-use super::{ANNOUNCE_TABLE, BirdProblem, Output};
 use crate::network::ROUTE_PROTOCOL;
+use crate::network::cluster::diff::ANNOUNCE_TABLE;
 use crate::resources::bgp::LogSeverity;
 
 /// The line that lets routes stay when BIRD ends.
 pub const PERSIST: &str = "persist;";
 
 /// Prints everything up to the filters and sessions.
-pub fn print(plan: &BgpPlan, output: &mut Output) {
+pub fn print(plan: &BgpPlan, output: &mut BirdText) {
     output.begin("BGPConfiguration".to_owned());
     output.line("# Written by Weir's agent, which replaces it.");
     output.line(format!("log stderr {{ {} }};", log_classes(plan.log_severity)));
@@ -43,12 +45,12 @@ fn log_classes(severity: LogSeverity) -> &'static str {
         LogSeverity::Error => "auth, error, fatal, bug",
         LogSeverity::Warning => "remote, warning, auth, error, fatal, bug",
         LogSeverity::Info => "info, remote, warning, auth, error, fatal, bug",
-        LogSeverity::Debug => "all",
+        LogSeverity::Debug => "debug, trace, info, remote, warning, auth, error, fatal, bug",
     }
 }
 
 /// The subnets of the node's links, for next hops alone; not those of host ends.
-fn direct(ignored: &[String], output: &mut Output) {
+fn direct(ignored: &[String], output: &mut BirdText) {
     let (usable, unusable): (Vec<_>, Vec<_>) =
         ignored.iter().partition(|pattern| is_interface_pattern(pattern));
     output.problems.extend(
@@ -62,7 +64,7 @@ fn direct(ignored: &[String], output: &mut Output) {
 
 /// What this node announces, out of its own table. It is preferred to what peers say about the
 /// same prefix, or else it would not be announced.
-fn announced(family: BirdFamily, output: &mut Output) {
+fn announced(family: BirdFamily, output: &mut BirdText) {
     let digit = family.digit();
     output.line(format!("ipv{digit} table weir{digit};"));
     output.line(format!("protocol kernel announce{digit} {{"));
@@ -85,7 +87,7 @@ fn announced(family: BirdFamily, output: &mut Output) {
 /// The main table: foreign routes are learned to resolve next hops, and what peers tell is put
 /// into it, but for pools that are the agent's. The metrics never change: routes of another one
 /// would stay behind.
-fn kernel(plan: &BgpPlan, family: BirdFamily, output: &mut Output) {
+fn kernel(plan: &BgpPlan, family: BirdFamily, output: &mut BirdText) {
     let digit = family.digit();
     output.line(format!("filter weir_kernel{digit} {{"));
     if let Some(set) = prefix_set(family, &plan.of_agent) {
@@ -113,7 +115,7 @@ fn kernel(plan: &BgpPlan, family: BirdFamily, output: &mut Output) {
 }
 
 /// The routes to peers that are reached through a router.
-fn reachable(plan: &BgpPlan, family: BirdFamily, output: &mut Output) {
+fn reachable(plan: &BgpPlan, family: BirdFamily, output: &mut BirdText) {
     let of_family = plan.static_routes.iter().filter(|route| BirdFamily::of(route.peer) == family);
     let (usable, unusable): (Vec<&StaticRoute>, Vec<_>) = of_family.partition(|route| {
         route.via.is_ipv4() == route.peer.is_ipv4()
@@ -148,7 +150,7 @@ pub fn is_unicast(address: IpAddr) -> bool {
 }
 
 /// What peers are told when no filter decides, and the communities that it has.
-fn export(plan: &BgpPlan, family: BirdFamily, output: &mut Output) {
+fn export(plan: &BgpPlan, family: BirdFamily, output: &mut BirdText) {
     let digit = family.digit();
     output.line(format!("function weir_communities{digit}() {{"));
     for advertisement in &plan.prefix_advertisements {

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::super::session::BgpPlan;
+use super::BirdText;
+use super::problem::BirdProblem;
 use super::text::{BirdFamily, is_interface_pattern, symbol};
-use super::{BirdProblem, Output};
 use crate::printable;
 use crate::resources::bgp::{
     BgpFilter, Community, FilterAction, FilterOperation, FilterRule, PeerType, PrefixMatch,
@@ -32,7 +33,7 @@ pub fn function(filter: &str, flow: Flow, family: BirdFamily) -> String {
 }
 
 /// Prints the functions, and returns the names of the filters that have them.
-pub fn print<'a>(plan: &'a BgpPlan, output: &mut Output) -> BTreeSet<&'a str> {
+pub fn print<'a>(plan: &'a BgpPlan, output: &mut BirdText) -> BTreeSet<&'a str> {
     let used: BTreeSet<&String> = plan.sessions.values().flat_map(|it| &it.filters).collect();
     let filters = plan.filters.iter().filter(|(name, _)| used.contains(name));
     let mut printed = BTreeSet::new();
@@ -53,7 +54,7 @@ fn print_function(
     filter: &BgpFilter,
     flow: Flow,
     family: BirdFamily,
-    output: &mut Output,
+    output: &mut BirdText,
 ) {
     let (rules, field) = match (flow, family) {
         (Flow::Export, BirdFamily::V4) => (&filter.export_v4, "exportV4"),

@@ -22,9 +22,6 @@ use crate::resources::bgp::SecretReference;
 
 pub use problem::BirdProblem;
 
-/// The kernel's table from which BIRD learns what this node announces.
-pub const ANNOUNCE_TABLE: u32 = 1_465_207_154;
-
 /// The constant by which BIRD tells which configuration it runs (`eval WEIR_CONFIG`).
 pub const DIGEST_CONSTANT: &str = "WEIR_CONFIG";
 
@@ -45,7 +42,7 @@ pub struct BirdConfiguration {
 impl BirdConfiguration {
     /// The configuration for a plan, with the passwords that were found.
     pub fn of(plan: &BgpPlan, passwords: &BTreeMap<SecretReference, String>) -> Self {
-        let mut output = Output::default();
+        let mut output = BirdText::default();
         base::print(plan, &mut output);
         let usable = filters::print(plan, &mut output);
         sessions::print(plan, passwords, &usable, &mut output);
@@ -58,7 +55,7 @@ impl BirdConfiguration {
         let rest = self.text.split_once('\n').map_or("", |(_, rest)| rest);
         let body = rest.lines().filter(|line| line.trim() != base::PERSIST);
         let body = body.fold(String::new(), |text, line| text + line + "\n");
-        Output { body, problems: self.problems.clone(), sections: Vec::new() }.finish()
+        BirdText { body, problems: self.problems.clone(), sections: Vec::new() }.finish()
     }
 
     /// The resource that a line of the text is made of.
@@ -81,13 +78,13 @@ impl fmt::Debug for BirdConfiguration {
 
 /// A configuration that is being written.
 #[derive(Default)]
-struct Output {
+struct BirdText {
     body: String,
     problems: BTreeSet<BirdProblem>,
     sections: Vec<(usize, String)>,
 }
 
-impl Output {
+impl BirdText {
     /// Begins the section that is made of this resource.
     fn begin(&mut self, resource: String) {
         // The line of the digest is put before the body, and lines count from 1.

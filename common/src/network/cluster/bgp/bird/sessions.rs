@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::super::session::{BgpPlan, BgpSession, NextHop, Origin};
+use super::super::session::{BgpPlan, BgpSession, ExportedOthers, NextHop, Origin};
+use super::BirdText;
 use super::base::is_unicast;
 use super::filters::{Flow, function};
+use super::problem::BirdProblem;
 use super::text::BirdFamily;
-use super::{BirdProblem, Output};
 use crate::printable;
 use crate::resources::bgp::SecretReference;
 
@@ -25,7 +26,7 @@ pub fn print(
     plan: &BgpPlan,
     passwords: &BTreeMap<SecretReference, String>,
     filters: &BTreeSet<&str>,
-    output: &mut Output,
+    output: &mut BirdText,
 ) {
     let mut bodies = Vec::new();
     for (name, session) in &plan.sessions {
@@ -116,7 +117,7 @@ impl SessionPrinter<'_> {
         self.session.local_address.or(listened.copied())
     }
 
-    fn body(&self, password: Option<&String>, output: &mut Output) {
+    fn body(&self, password: Option<&String>, output: &mut BirdText) {
         let session = self.session;
         let local = self.local_address();
         let address = local.map(|it| format!(" {it}")).unwrap_or_default();
@@ -162,7 +163,7 @@ impl SessionPrinter<'_> {
     }
 
     /// BIRD refuses BFD over several hops without an address of its own.
-    fn bfd(&self, local: Option<IpAddr>, output: &mut Output) {
+    fn bfd(&self, local: Option<IpAddr>, output: &mut BirdText) {
         let Some(bfd) = self.session.bfd else { return };
         if local.is_none() {
             let resource = resource(&self.session.origin);
@@ -176,7 +177,7 @@ impl SessionPrinter<'_> {
         ));
     }
 
-    fn channel(&self, output: &mut Output) {
+    fn channel(&self, output: &mut BirdText) {
         let digit = BirdFamily::of(self.session.address).digit();
         output.line(format!("  ipv{digit} {{"));
         let mut line = |text: &str| output.line(format!("    {text}"));
@@ -216,7 +217,23 @@ impl SessionPrinter<'_> {
         if self.reflects_as().is_some() {
             text += "if source = RTS_BGP then accept; ";
         }
-        text + &format!("weir_export{digit}({});", self.session.exports_others)
+        text + &format!("weir_export{digit}({});", self.exports_others())
+    }
+
+    /// The condition under which what other nodes announce is told.
+    fn exports_others(&self) -> String {
+        match &self.session.exports_others {
+            ExportedOthers::None => "false".to_owned(),
+            ExportedOthers::All => "true".to_owned(),
+            ExportedOthers::Of(nodes) => {
+                let is_of_family = |it: &&IpAddr| it.is_ipv4() == self.session.address.is_ipv4();
+                let nodes = nodes.iter().filter(is_of_family).map(ToString::to_string);
+                match nodes.collect::<Vec<_>>().join(", ") {
+                    none if none.is_empty() => "false".to_owned(),
+                    nodes => format!("defined(bgp_next_hop) && bgp_next_hop ~ [ {nodes} ]"),
+                }
+            }
+        }
     }
 
     /// The calls of the filters, in their order; one that does not exist rejects everything.

@@ -1,0 +1,66 @@
+//! The node's BGP daemon: kept as the plan asks, and told of.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use weir_bird::{BirdSettings, DaemonReport};
+use weir_common::network::BgpPlan;
+
+use super::metrics::Metrics;
+use crate::bgp_status::{BgpDaemon, BgpStatus, sessions};
+
+/// The latest plan; `None` before there is one.
+pub type LatestPlan = Option<Arc<BgpPlan>>;
+
+/// Keeps the daemon as the latest plan asks, and tells `metrics` what it is like, until the plans'
+/// sender is dropped. The daemon outlives that.
+pub async fn keep(plans: watch::Receiver<LatestPlan>, metrics: Arc<Metrics>) {
+    let (sender, reports) = watch::channel(DaemonReport::default());
+    let keeping = weir_bird::keep(BirdSettings::default(), plans.clone(), sender);
+    tokio::join!(keeping, tell(plans, reports, &metrics));
+}
+
+async fn tell(
+    mut plans: watch::Receiver<LatestPlan>,
+    mut reports: watch::Receiver<DaemonReport>,
+    metrics: &Metrics,
+) {
+    loop {
+        let plan = plans.borrow_and_update().clone();
+        let report = reports.borrow_and_update().clone();
+        metrics.set_bgp(status(plan.as_deref(), &report), unhealthy(&report));
+        let changed = tokio::select! {
+            changed = plans.changed() => changed,
+            changed = reports.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the node's BGP is like.
+fn status(plan: Option<&BgpPlan>, report: &DaemonReport) -> BgpStatus {
+    let needed = plan.filter(|plan| plan.need.is_some());
+    let of_plan = needed.into_iter().flat_map(|plan| &plan.problems).map(ToString::to_string);
+    BgpStatus {
+        is_needed: needed.is_some(),
+        daemon: report.status.as_ref().map(BgpDaemon::from),
+        restarts: report.restarts,
+        sessions: needed.map(|plan| sessions(plan, &report.sessions)).unwrap_or_default(),
+        problems: of_plan.chain(report.problems.iter().cloned()).collect(),
+        notes: report.notes.clone(),
+    }
+}
+
+/// What makes this node unhealthy: its own daemon is down, or runs another configuration than it
+/// should. Peers that are away do not, nor a machine without the program, where everything else
+/// goes on.
+fn unhealthy(report: &DaemonReport) -> Vec<String> {
+    let is_well = report.is_running() && report.is_current;
+    if !report.is_wanted || is_well || report.lacks_program {
+        Vec::new()
+    } else {
+        report.problems.clone()
+    }
+}
