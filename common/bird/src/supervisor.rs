@@ -19,9 +19,13 @@ use super::passwords::{PASSWORD_FOLDER, read_passwords};
 use super::place::Place;
 use super::process::{Program, ProgramError};
 use super::report::DaemonReport;
+use super::status::{ProtocolState, ProtocolStatus};
 
 /// How long a configuration may take until BIRD runs it, and an end until BIRD is gone.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The pause between two looks at sessions of which some are not up.
+const SESSION_WATCH: Duration = Duration::from_secs(2);
 
 /// The pause between two looks at something that takes milliseconds.
 const SHORT_WHILE: Duration = Duration::from_millis(20);
@@ -177,7 +181,11 @@ impl Supervisor {
             (DaemonStep::Rest(pause), found) => {
                 outcome = Ok(pause);
                 if let FoundDaemon::Daemon(mut client, _) = found {
-                    outcome = tell(&mut client, &mut report).await.map(|()| pause);
+                    let told = tell(&mut client, &mut report).await;
+                    outcome = told.map(|()| match report.sessions.iter().all(is_up) {
+                        true => pause,
+                        false => pause.min(SESSION_WATCH),
+                    });
                 }
             }
             (DaemonStep::Complain, FoundDaemon::Silent(pid)) => {
@@ -508,6 +516,10 @@ async fn until_digest(client: &mut Client, digest: &str) -> Result<(), StepError
     timeout(PATIENCE, runs)
         .await
         .unwrap_or(Err(StepError::TooSlow("does not take on what it read")))
+}
+
+fn is_up(session: &ProtocolStatus) -> bool {
+    session.state == ProtocolState::Up
 }
 
 /// Puts what the daemon says into the report.

@@ -614,6 +614,22 @@ fn one_that_hangs_is_told_and_left_alone() {
 }
 
 #[test]
+fn a_port_that_another_program_has_is_told() {
+    in_network(async |network| {
+        let other = std::net::TcpListener::bind("0.0.0.0:179").unwrap();
+        let mut kept = Kept::start(network.settings(), Some(wanted()));
+        let report = kept.until(|it| !it.problems.is_empty()).await;
+        let [problem] = &report.problems[..] else { panic!("{report:?}") };
+        assert!(problem.contains("listenPort") && report.is_running(), "{report:?}");
+        drop(other);
+        let mut elsewhere = wanted();
+        elsewhere.listen_port = 1179;
+        kept.plan(elsewhere);
+        kept.until(|it| it.problems.is_empty() && it.is_current && it.is_running()).await;
+    });
+}
+
+#[test]
 fn a_missing_program_is_told_with_its_package() {
     in_network(async |network| {
         let settings = BirdSettings { program: "/nowhere/bird".into(), ..network.settings() };
