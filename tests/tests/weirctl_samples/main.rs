@@ -1,6 +1,7 @@
 //! Command lines that nobody recorded: what `weirctl` makes of each, on both
 //! datastores.
 
+mod bgp;
 mod documents;
 mod lines;
 
@@ -83,7 +84,7 @@ fn run(session: &Session, cluster: &Cluster) -> Result<(), String> {
 }
 
 fn run_all(cluster: &Cluster) {
-    let sessions = documents::SESSIONS.iter().chain(lines::SESSIONS);
+    let sessions = bgp::SESSIONS.iter().chain(documents::SESSIONS).chain(lines::SESSIONS);
     let failures: Vec<_> = sessions.filter_map(|session| run(session, cluster).err()).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

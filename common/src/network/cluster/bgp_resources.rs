@@ -115,27 +115,26 @@ mod tests {
         Entry { key: key.to_owned(), value: value.into(), revision: Revision(revision) }
     }
 
-    /// A peering with a router, as it is stored.
+    fn stored(name: &str, spec: &str) -> String {
+        format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{spec}}}"#)
+    }
+
+    /// A peering with a router.
     fn stored_peer(address: &str) -> String {
-        format!(
-            r#"{{"nodes":"All","target":{{"Address":{{"address":"{address}","port":null}}}},
-                "as_number":65000,"from_node_address":true,"next_hop":"Auto","filters":[],
-                "is_reversed":true}}"#
-        )
+        stored("tor", &format!(r#"{{"peerIP":"{address}","asNumber":65000}}"#))
     }
 
     /// One resource of each kind, as a listing has them.
     fn listed() -> ClusterState {
-        let configuration = BgpConfiguration { as_number: Some(64600), ..Default::default() };
         let values = [
             (
                 format!("{}default", keys::BGP_CONFIGURATIONS),
-                serde_json::to_string(&configuration).unwrap(),
+                stored("default", r#"{"asNumber":64600}"#),
             ),
             (peer_key(), stored_peer("10.0.0.1")),
             (
                 format!("{}pools", keys::BGP_FILTERS),
-                serde_json::to_string(&BgpFilter::default()).unwrap(),
+                stored("pools", r#"{"exportV4":[{"action":"Reject"}]}"#),
             ),
         ];
         let mut state = ClusterState::default();

@@ -1,10 +1,8 @@
 //! What is configured of BGP, for the cluster and for single nodes.
 
 use super::super::cluster_state::ClusterState;
-use crate::resources::bgp::BgpConfiguration;
-
-/// The AS number of a cluster that sets none (Calico's).
-const DEFAULT_AS_NUMBER: u32 = 64512;
+use crate::resources::DEFAULT_AS_NUMBER;
+use crate::resources::bgp::{BGP_DEFAULT_NAME, BgpConfiguration};
 
 /// The TCP port of BGP (RFC 4271).
 pub(super) const BGP_PORT: u16 = 179;
@@ -20,7 +18,7 @@ impl<'a> Settings<'a> {
 
     /// The cluster's BGPConfiguration.
     pub(super) fn of_cluster(&self) -> Option<&'a BgpConfiguration> {
-        self.0.bgp.configurations.get("default")
+        self.0.bgp.configurations.get(BGP_DEFAULT_NAME)
     }
 
     /// The node's BGPConfiguration, and the cluster's.
