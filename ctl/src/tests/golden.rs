@@ -116,6 +116,49 @@ async fn damage_and_its_repair_are_reported() {
     }
 }
 
+/// The recorded nodes with a router for two of them, and a filter.
+fn store_with_bgp() -> Memory {
+    let memory = recorded_store("busy");
+    let put = |kind: &str, name: &str, spec: serde_json::Value| {
+        let value = json!({"metadata": {"name": name}, "spec": spec}).to_string();
+        memory.seed([(format!("{}{kind}/{name}", keys::RESOURCES), value.into_bytes())]);
+    };
+    let secret = json!({"secretKeyRef": {"name": "bgp", "key": "tor"}});
+    let router = json!({"nodeSelector": "all()", "peerIP": "172.16.1.254", "asNumber": 65000,
+        "password": secret, "filters": ["only-blue"], "ttlSecurity": 1});
+    put("bgppeers", "tor", router);
+    let cidr = |action: &str| {
+        json!({"action": action, "cidr": "10.7.0.0/27",
+        "matchOperator": "In"})
+    };
+    let rules = [cidr("Accept"), json!({"action": "Reject"})];
+    put("bgpfilters", "only-blue", json!({"exportV4": rules}));
+    memory
+}
+
+#[tokio::test]
+async fn bgp_is_explained() {
+    let lines = [
+        "bgp explain",
+        "bgp explain 172.16.1.254",
+        "bgp explain 172.16.1.254 -o json",
+        "bgp explain n2",
+        "bgp explain nobody",
+        "bgp explain 10.7.0.8/30",
+        "bgp explain 10.7.0.9",
+        "bgp explain 10.7.0.4 -o json",
+        "bgp explain 10.7.0.4 --node n2",
+        "bgp explain 10.7.0.0/27",
+        "bgp explain 10.8.0.64/28 --node n2",
+        "bgp explain 10.99.0.0/26",
+        "bgp explain --node n9",
+    ];
+    for width in WIDTHS {
+        let text = transcript_on(&store_with_bgp(), &lines.map(|line| (line, "")), width).await;
+        check("bgp-explain", width, &text);
+    }
+}
+
 #[tokio::test]
 async fn the_next_address_is_explained() {
     let lines = [

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::datastore::{Entry, Event, Revision, keys};
 
 /// Nodes with addresses of both families, AS numbers and ports, some of which reflect.
 fn some_cluster() -> impl Strategy<Value = ClusterState> {
@@ -69,6 +70,37 @@ fn some_cluster() -> impl Strategy<Value = ClusterState> {
         })
 }
 
+/// A cluster as it is stored.
+fn stored_cluster() -> Vec<Entry> {
+    let entry = |kind: &str, name: &str, labels: &str, spec: &str| Entry {
+        key: format!("{}{kind}/{name}", keys::RESOURCES),
+        value: format!(r#"{{"metadata":{{"name":"{name}","labels":{labels}}},"spec":{spec}}}"#)
+            .into(),
+        revision: Revision(1),
+    };
+    let node = |name, address, more| {
+        let bgp = format!(r#"{{"bgp":{{"ipv4Address":"{address}"{more}}}}}"#);
+        entry("nodes", name, r#"{"rack":"r1"}"#, &bgp)
+    };
+    vec![
+        node("n1", "10.0.0.1/24", ""),
+        node("n2", "10.0.0.2/24", r#","routeReflectorClusterID":"244.0.0.1""#),
+        node("n3", "10.0.1.3/24", r#","asNumber":"1.10""#),
+        entry("ippools", "plain", "{}", r#"{"cidr":"10.244.0.0/16"}"#),
+        entry("bgpconfigurations", "default", "{}", r#"{"asNumber":64600,"listenPort":1790}"#),
+        entry("bgpconfigurations", "node.n3", "{}", r#"{"listenPort":1791}"#),
+        entry("bgppeers", "a-tor", "{}", r#"{"node":"n2","peerIP":"10.0.0.254","asNumber":65000}"#),
+        entry("bgppeers", "b-tor", "{}", r#"{"peerIP":"10.0.0.254","asNumber":65000}"#),
+        entry(
+            "bgppeers",
+            "reflectors",
+            "{}",
+            r#"{"nodeSelector":"rack == 'r1'","peerIP":"10.0.0.2","asNumber":64600,"filters":["f"]}"#,
+        ),
+        entry("bgpfilters", "f", "{}", r#"{"exportV4":[{"action":"Accept"}]}"#),
+    ]
+}
+
 proptest! {
     /// In the mesh, each of two nodes has the other one, exactly one of them waits, and they
     /// agree about ports and AS numbers.
@@ -119,6 +151,24 @@ proptest! {
                 prop_assert!(back, "{} {:?}", name, session);
             }
         }
+    }
+
+    /// Whatever order events come in, the plan is the same.
+    #[test]
+    fn the_plan_does_not_depend_on_the_order_of_events(
+        entries in Just(stored_cluster()).prop_shuffle(),
+    ) {
+        let after = |entries: &[Entry]| {
+            let mut state = ClusterState::default();
+            for entry in entries {
+                state.apply(&Event::Put(entry.clone()));
+            }
+            prop_assert!(state.unreadable.is_empty(), "{:?}", state.unreadable);
+            Ok(["n1", "n2", "n3"].map(|node| plan(&state, node)))
+        };
+        let plans = after(&entries)?;
+        prop_assert_eq!(&plans, &after(&stored_cluster())?);
+        prop_assert_eq!(plans.map(|plan| plan.sessions.len()), [3, 3, 3]);
     }
 
     /// A name belongs to an address, and an address has one session, or one a port.
