@@ -19,7 +19,7 @@ BUILD_PACKAGES=(gcc libc6-dev protobuf-compiler libprotobuf-dev)
 NETWORK_PACKAGES=(iproute2 iputils-ping nftables util-linux procps)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(strace etcd-server etcd-client containernetworking-plugins openssl tmux less
-    iptables bird2 containerd podman crun conmon busybox-static systemd e2fsprogs xfsprogs)
+    iptables bird2 frr gobgpd containerd podman crun conmon busybox-static systemd e2fsprogs xfsprogs)
 
 # Ends with a message that says what is wrong and what to do.
 fail() {

@@ -94,6 +94,11 @@ impl Fleet {
         Self::on(Underlay::with_mtu(mtu), subnets)
     }
 
+    /// As [`Fleet::new`], on an underlay of IPv4 and IPv6.
+    pub fn dual(subnets: &[Subnet]) -> Self {
+        Self::on(Underlay::dual(), subnets)
+    }
+
     fn on(underlay: Underlay, subnets: &[Subnet]) -> Self {
         let store = Store::Etcd(underlay.etcd());
         let agent_arguments = vec!["--log-level", "debug"];

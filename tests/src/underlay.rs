@@ -1,12 +1,13 @@
 //! The network beneath a cluster: two subnets, and what lies beyond them.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::etcd::{Etcd, Options};
 use crate::node::{Node, UPLINK, connect};
 use crate::place::Place;
 
-/// A subnet of the underlay, 172.31.`s`.0/24 with the router at .1.
+/// A subnet of the underlay, 172.31.`s`.0/24 with the router at .1, and where it has IPv6
+/// fd31:`s`::/64 with the router at ::1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subnet {
     /// Nodes, `s` = 1.
@@ -26,6 +27,10 @@ impl Subnet {
         Ipv4Addr::new(172, 31, self as u8, host)
     }
 
+    fn address_v6(self, host: u8) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd31, self as u16, 0, 0, 0, 0, 0, host.into())
+    }
+
     /// The router's interface in it: a bridge of the links to its hosts.
     fn bridge(self) -> String {
         format!("br{}", self as u8)
@@ -36,20 +41,24 @@ impl Subnet {
 pub struct Host {
     /// The host itself.
     pub node: Node,
-    /// The only address of its [`UPLINK`].
+    /// The only IPv4 address of its [`UPLINK`].
     pub address: Ipv4Addr,
+    /// Its only IPv6 address, if the underlay has IPv6.
+    pub address_v6: Option<Ipv6Addr>,
 }
 
-/// Four subnets with a router between them, IPv4 only. The router knows these
+/// Four subnets with a router between them. The router knows these
 /// subnets and nothing else: neither a default route nor where containers are,
 /// unless a test tells it (as BGP would).
 pub struct Underlay {
     router: Node,
     mtu: u32,
+    has_ipv6: bool,
 }
 
 impl Underlay {
-    /// An underlay without hosts, all of whose links have an MTU of 1500 bytes.
+    /// An underlay without hosts, all of whose links have an MTU of 1500 bytes. It has IPv4
+    /// alone.
     pub fn new() -> Self {
         Self::with_mtu(1500)
     }
@@ -67,7 +76,23 @@ impl Underlay {
         });
         router.run_with(&["ip", "-batch", "-"], &lines.concat());
         router.write("/proc/sys/net/ipv4/ip_forward", "1");
-        Self { router, mtu }
+        Self { router, mtu, has_ipv6: false }
+    }
+
+    /// As [`Underlay::new`], with IPv6 beside IPv4.
+    pub fn dual() -> Self {
+        let underlay = Self { has_ipv6: true, ..Self::new() };
+        let line = |subnet: Subnet| {
+            let (address, bridge) = (subnet.address_v6(1), subnet.bridge());
+            format!(
+                "address add fe80::1/64 dev {bridge} nodad\n\
+                 address add {address}/64 dev {bridge} nodad\n"
+            )
+        };
+        let lines = Subnet::ALL.map(line).concat();
+        underlay.router.run_with(&["ip", "-batch", "-"], &lines);
+        underlay.router.write("/proc/sys/net/ipv6/conf/all/forwarding", "1");
+        underlay
     }
 
     /// The router. Each host's link ends there in an interface named after it.
@@ -75,7 +100,7 @@ impl Underlay {
         &self.router
     }
 
-    /// A new node `n<number>` at 172.31.`s`.(10 + number). `number` is 1 to 200
+    /// A new node `n<number>` at 172.31.`s`.(10 + number), and fd31:`s`::(10 + number). `number` is 1 to 200
     /// and used once in the whole underlay.
     pub fn node(&self, subnet: Subnet, number: u8) -> Host {
         self.host(&format!("n{number}"), subnet, 10 + number)
@@ -121,7 +146,17 @@ impl Underlay {
              route add default via {gateway}\n"
         );
         node.run_with(&["ip", "-batch", "-"], &lines);
-        Host { node, address }
+        let address_v6 = self.has_ipv6.then(|| subnet.address_v6(number));
+        if let Some(address) = address_v6 {
+            let lines = format!(
+                "address add fe80::{number}/64 dev {UPLINK} nodad\n\
+                 address add {address}/64 dev {UPLINK} nodad\n\
+                 route add default via {}\n",
+                subnet.address_v6(1)
+            );
+            node.run_with(&["ip", "-batch", "-"], &lines);
+        }
+        Host { node, address, address_v6 }
     }
 }
 
