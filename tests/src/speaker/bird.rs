@@ -14,14 +14,14 @@ use crate::place::Place;
 const CONFIGURATION: &str = "/run/router.conf";
 const SOCKET: &str = "/run/router.ctl";
 
-pub(super) fn start(node: &Node, options: &SpeakerOptions) -> Child {
-    node.write(CONFIGURATION, &configuration(options));
+pub(super) fn start(node: &Node, configuration: &str) -> Child {
+    node.write(CONFIGURATION, configuration);
     let process = spawn(node, &["bird", "-f", "-c", CONFIGURATION, "-s", SOCKET]);
     until_it_answers(node, &["birdc", "-s", SOCKET, "show", "status"]);
     process
 }
 
-fn configuration(options: &SpeakerOptions) -> String {
+pub(super) fn configuration(options: &SpeakerOptions) -> String {
     let mut text = format!(
         "router id {};\nlog stderr all;\nprotocol device {{}}\nprotocol direct {{ ipv4; ipv6; }}\n",
         options.router_id

@@ -18,14 +18,14 @@ const ZEBRA: &str = "/usr/lib/frr/zebra";
 /// Where the daemons have their sockets.
 const DIRECTORY: &str = "/run/frr";
 
-pub(super) fn start(node: &Node, options: &SpeakerOptions) -> Vec<Child> {
+pub(super) fn start(node: &Node, configuration: &str) -> Vec<Child> {
     // What the daemons would leave on the machine.
     node.run(&["mount", "-t", "tmpfs", "tmpfs", "/var/tmp"]);
-    let programs = [(ZEBRA, String::new()), (BGPD, configuration(options))];
-    let start = |(program, text): (&str, String)| {
+    let programs = [(ZEBRA, ""), (BGPD, configuration)];
+    let start = |(program, text): (&str, &str)| {
         let name = program.rsplit('/').next().unwrap_or_default();
         let file = format!("{DIRECTORY}/{name}.conf");
-        node.write(&file, &text);
+        node.write(&file, text);
         // The user of the package, which the daemons become.
         node.run(&["chown", "-R", "frr:frr", DIRECTORY]);
         // No port for terminals.
@@ -36,7 +36,7 @@ pub(super) fn start(node: &Node, options: &SpeakerOptions) -> Vec<Child> {
     programs.map(start).into()
 }
 
-fn configuration(options: &SpeakerOptions) -> String {
+pub(super) fn configuration(options: &SpeakerOptions) -> String {
     let (small, large) = options.communities();
     let tags = [("community", small), ("large-community", large)];
     let mut text = "route-map tagged permit 10\n".to_owned();

@@ -109,12 +109,25 @@ impl Drop for Speaker {
 impl Speaker {
     /// Starts a program, and waits until it answers.
     pub fn start(program: SpeakerProgram, node: &Node, options: &SpeakerOptions) -> Self {
-        let processes = match program {
-            SpeakerProgram::Bird => vec![bird::start(node, options)],
-            SpeakerProgram::Frr => frr::start(node, options),
-            SpeakerProgram::GoBgp => vec![gobgp::start(node, options)],
-        };
-        Self { node: node.clone(), program, processes }
+        match program {
+            SpeakerProgram::Bird => Self::bird(node, &bird::configuration(options)),
+            SpeakerProgram::Frr => Self::frr(node, &frr::configuration(options)),
+            SpeakerProgram::GoBgp => {
+                Self { node: node.clone(), program, processes: vec![gobgp::start(node, options)] }
+            }
+        }
+    }
+
+    /// Starts BIRD with this configuration, and waits until it answers.
+    pub fn bird(node: &Node, configuration: &str) -> Self {
+        let processes = vec![bird::start(node, configuration)];
+        Self { node: node.clone(), program: SpeakerProgram::Bird, processes }
+    }
+
+    /// Starts FRR with this configuration of bgpd, and waits until it answers.
+    pub fn frr(node: &Node, configuration: &str) -> Self {
+        let processes = frr::start(node, configuration);
+        Self { node: node.clone(), program: SpeakerProgram::Frr, processes }
     }
 
     /// The program with its version, as it says itself.
