@@ -168,6 +168,17 @@ fn a_reflector_and_a_filter_that_does_not_exist() {
 }
 
 #[test]
+fn beside_a_filter_that_does_not_exist_no_other_lets_anything_pass() {
+    let mut plan = top_of_rack();
+    let tor = plan.sessions.get_mut("Global_192_0_2_1").unwrap();
+    tor.filters = vec!["only-pools".to_owned(), "gone".to_owned()];
+    let text = BirdConfiguration::of(&plan, &passwords()).text;
+    assert_eq!(refusal(&text), None);
+    assert!(text.contains("import filter { reject; accept; };"), "{text}");
+    assert!(!text.contains("filter_only_2dpools_export4(true)"), "{text}");
+}
+
+#[test]
 fn no_session_at_all() {
     assert_golden("bare", &configuration(&plan(LOCAL)));
 }

@@ -236,15 +236,18 @@ impl SessionPrinter<'_> {
         }
     }
 
-    /// The calls of the filters, in their order; one that does not exist rejects everything.
+    /// The calls of the filters, in their order; if one does not exist, everything is rejected.
     fn calls(&self, flow: Flow) -> String {
+        let filters = &self.session.filters;
+        if filters.iter().any(|name| !self.filters.contains(name.as_str())) {
+            return "reject; ".to_owned();
+        }
         let family = BirdFamily::of(self.session.address);
         let is_external = self.session.is_external();
-        let call = |name: &String| match self.filters.contains(name.as_str()) {
-            true => format!("{}({is_external}); ", function(name, flow, family)),
-            false => "reject; ".to_owned(),
-        };
-        self.session.filters.iter().map(call).collect()
+        filters
+            .iter()
+            .map(|name| format!("{}({is_external}); ", function(name, flow, family)))
+            .collect()
     }
 }
 
