@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::cluster_state::replace;
 use crate::datastore::keys;
 use crate::resources::Error;
 use crate::resources::bgp::{BgpConfiguration, BgpFilter, BgpPeer};
@@ -95,6 +94,15 @@ impl BgpResources {
         self.peers.retain(|name, _| !present.peers.contains_key(name));
         self.filters.retain(|name, _| !present.filters.contains_key(name));
     }
+}
+
+/// Lets a name have a value, and says whether that made a difference.
+pub(super) fn replace<T: PartialEq>(map: &mut BTreeMap<String, T>, name: &str, value: T) -> bool {
+    if map.get(name) == Some(&value) {
+        return false;
+    }
+    map.insert(name.to_owned(), value);
+    true
 }
 
 fn copy<T: Clone>(into: &mut BTreeMap<String, T>, name: &str, from: &BTreeMap<String, T>) {

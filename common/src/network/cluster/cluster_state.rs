@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::bgp_resources::BgpResources;
+use super::bgp_resources::{BgpResources, replace};
 use super::fingerprints::Fingerprints;
 use crate::datastore::{Entry, Event, keys};
 use crate::ipam::{
@@ -50,6 +50,11 @@ impl Peer {
         sources
     }
 
+    /// The same as a list.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        [self.ipv4, self.ipv6].into_iter().flatten().map(|address| address.addr())
+    }
+
     /// Its address in the family of `like`.
     pub fn address(&self, like: IpAddr) -> Option<IpNet> {
         match like {
@@ -80,6 +85,13 @@ pub struct ClusterPool {
 /// What a state that was kept by an earlier version means.
 fn exported() -> bool {
     true
+}
+
+impl ClusterPool {
+    /// Whether packets between nodes may be wrapped.
+    pub fn has_tunnels(&self) -> bool {
+        self.ipip_mode != EncapsulationMode::Never || self.vxlan
+    }
 }
 
 impl From<&IpPool> for ClusterPool {
@@ -342,15 +354,6 @@ impl ClusterState {
         }
         removed
     }
-}
-
-/// Lets a name have a value, and says whether that made a difference.
-pub(super) fn replace<T: PartialEq>(map: &mut BTreeMap<String, T>, name: &str, value: T) -> bool {
-    if map.get(name) == Some(&value) {
-        return false;
-    }
-    map.insert(name.to_owned(), value);
-    true
 }
 
 /// Lets a block have a value or none, and says whether that made a difference.

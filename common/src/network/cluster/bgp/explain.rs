@@ -194,7 +194,7 @@ fn explained_session(name: &str, session: &BgpSession) -> ExplainedSession {
 }
 
 /// Where a range comes from.
-struct Source {
+struct RangeSource {
     announced: IpNet,
     node: String,
     because: String,
@@ -233,7 +233,7 @@ fn explained_prefix(
 }
 
 /// Who announces a range, or why nobody does.
-fn source(state: &ClusterState, range: IpNet) -> Result<Source, String> {
+fn source(state: &ClusterState, range: IpNet) -> Result<RangeSource, String> {
     let pool = state.pool_of(range).map(|(name, _)| format!("pool {name}"));
     let pool = pool.unwrap_or_else(|| "no pool".to_owned());
     let around = || std::iter::successors(Some(range), IpNet::supernet);
@@ -244,7 +244,7 @@ fn source(state: &ClusterState, range: IpNet) -> Result<Source, String> {
         .find_map(|block| Some((block, state.borrowed.get(&block)?.get(&range.addr())?.clone())));
     if let Some((block, node)) = borrower {
         let because = format!("an address of block {block} (of {pool}) that is in use on {node}");
-        return Ok(Source { announced: range, node, because });
+        return Ok(RangeSource { announced: range, node, because });
     }
     let Some(block) = block else {
         let inside: Vec<String> = state
@@ -267,7 +267,7 @@ fn source(state: &ClusterState, range: IpNet) -> Result<Source, String> {
     let Some(host) = host_of(block, &hosts, state) else {
         return Err(format!("block {block} belongs to several hosts; see weirctl ipam check"));
     };
-    Ok(Source { announced: block, node: host.clone(), because: format!("a block of {pool}") })
+    Ok(RangeSource { announced: block, node: host.clone(), because: format!("a block of {pool}") })
 }
 
 /// Whether a peer is told of a range, and why.
@@ -276,7 +276,7 @@ fn told(
     state: &ClusterState,
     plan: &BgpPlan,
     session: &BgpSession,
-    source: &Source,
+    source: &RangeSource,
 ) -> (Option<bool>, String) {
     let is_own = source.node == node;
     let pool = state.pool_of(source.announced).filter(|(_, pool)| !pool.is_exported);
@@ -315,7 +315,7 @@ fn told(
 fn others_told(
     state: &ClusterState,
     session: &BgpSession,
-    source: &Source,
+    source: &RangeSource,
 ) -> (Option<bool>, String) {
     let owner = state.nodes.get(&source.node).and_then(|it| it.address(session.address));
     match &session.exports_others {
@@ -334,7 +334,7 @@ fn reached(
     state: &ClusterState,
     underlay: &Underlay,
     plan: &BgpPlan,
-    source: &Source,
+    source: &RangeSource,
 ) -> String {
     if source.node == node {
         return "on this node".to_owned();

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::super::cluster_state::{ClusterState, Peer};
-use super::peering::{addresses, is_about};
 use super::session::ExportedOthers;
-use super::settings::Settings;
+use super::settings::{BgpSettings, is_about};
 use crate::resources::bgp::{BgpPeer, PeerTarget};
 
 /// What one node tells of the others.
@@ -26,7 +25,7 @@ impl<'a> Exports<'a> {
     pub(super) fn new(node: &'a str, state: &'a ClusterState) -> Self {
         let own = state.nodes.get(node);
         let is_reflector = own.is_some_and(|own| own.route_reflector_cluster_id.is_some());
-        let re_exports = Settings::new(state).of_node(node, |it| it.re_exports.then_some(()));
+        let re_exports = BgpSettings::new(state).of_node(node, |it| it.re_exports.then_some(()));
         let tells_all = is_reflector || re_exports.is_some();
         Self { node, state, tells_all, is_reflector, alone: OnceCell::new() }
     }
@@ -53,8 +52,8 @@ impl<'a> Exports<'a> {
     }
 
     fn nodes_without_router(&self) -> BTreeSet<IpAddr> {
-        let settings = Settings::new(self.state);
-        let nodes: BTreeSet<IpAddr> = self.state.nodes.values().flat_map(addresses).collect();
+        let settings = BgpSettings::new(self.state);
+        let nodes: BTreeSet<IpAddr> = self.state.nodes.values().flat_map(Peer::addresses).collect();
         let is_router = |target: &PeerTarget| match target {
             PeerTarget::Address { address, .. } => (!nodes.contains(address)).then_some(*address),
             PeerTarget::Nodes(_) | PeerTarget::Workloads => None,
@@ -76,7 +75,7 @@ impl<'a> Exports<'a> {
         };
         let others = self.state.nodes.iter().filter(|(node, _)| *node != self.node);
         let alone = others.flat_map(|(node, it)| {
-            addresses(it).filter(move |address| !has_router(node, it, *address))
+            it.addresses().filter(move |address| !has_router(node, it, *address))
         });
         alone.collect()
     }

@@ -70,12 +70,9 @@ fn matches(rule: &FilterRule, announced: &Announced) -> Option<bool> {
     };
     let of_daemon = (rule.interface.is_none() && rule.priority.is_none()).then_some(true);
     let all = [Some(of_prefix), Some(of_source), Some(of_peer), of_path, of_daemon];
-    let all = all.into_iter().chain(of_communities);
-    all.fold(Some(true), |sum, one| match (sum, one) {
-        (Some(false), _) | (_, Some(false)) => Some(false),
-        (Some(true), Some(true)) => Some(true),
-        _ => None,
-    })
+    let all = [all.as_slice(), of_communities.as_slice()].concat();
+    let is_certain = all.contains(&Some(false)) || !all.contains(&None);
+    is_certain.then(|| !all.contains(&Some(false)))
 }
 
 impl PrefixMatch {

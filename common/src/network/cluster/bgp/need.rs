@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use super::super::cluster_state::{ClusterPool, ClusterState};
 use super::super::underlay::Underlay;
 use super::peering::peerings;
-use super::plan::is_plain;
 use super::session::{BgpNeed, BgpSession, Origin};
-use super::settings::Settings;
+use super::settings::BgpSettings;
 
 /// Why `node` needs a BGP daemon; `None` where it needs none.
 pub fn bgp_need(node: &str, state: &ClusterState, underlay: &Underlay) -> Option<BgpNeed> {
@@ -37,8 +36,8 @@ fn other_subnet(
     mesh: &[&BgpSession],
 ) -> Option<BgpNeed> {
     let own = state.nodes.get(node)?;
-    let cluster = Settings::new(state).of_cluster();
-    let is_bgps = |pool: &ClusterPool| is_plain(pool) && pool.is_exported;
+    let cluster = BgpSettings::new(state).of_cluster();
+    let is_bgps = |pool: &ClusterPool| !pool.has_tunnels() && pool.is_exported;
     if cluster.is_some_and(|configuration| configuration.leaves_cluster_routes) {
         return None;
     }
@@ -54,7 +53,7 @@ fn other_subnet(
 
 /// A node of the mesh on which Weir does not run, where somebody has asked for the mesh.
 fn other_speaker(state: &ClusterState, mesh: &[&BgpSession]) -> Option<BgpNeed> {
-    Settings::new(state).mesh().filter(|is_on| *is_on)?;
+    BgpSettings::new(state).mesh().filter(|is_on| *is_on)?;
     let nodes = mesh.iter().filter_map(|session| session.node.as_ref());
     let other = nodes.into_iter().find(|node| !state.machines.contains_key(*node))?;
     Some(BgpNeed::OtherSpeaker(other.clone()))

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::super::cluster_state::{ClusterState, Peer};
 use super::export::Exports;
 use super::session::{BgpProblem, BgpSession, NextHop, Origin, StaticRoute};
-use super::settings::{BGP_PORT, Settings};
+use super::settings::{BGP_PORT, BgpSettings, is_about};
 use crate::resources::bgp::{BgpPeer, NextHopMode, PeerNodes, PeerTarget};
 
 /// A node's sessions, and what was found while they were made.
@@ -34,7 +34,7 @@ struct Peering<'a> {
     name: &'a str,
     own: &'a Peer,
     state: &'a ClusterState,
-    settings: Settings<'a>,
+    settings: BgpSettings<'a>,
     exports: Exports<'a>,
     /// The nodes by their addresses.
     nodes: BTreeMap<IpAddr, Vec<(&'a str, &'a Peer)>>,
@@ -46,10 +46,10 @@ struct Peering<'a> {
 /// The sessions of `node`; none where it is not registered.
 pub(super) fn peerings(node: &str, state: &ClusterState) -> Peerings {
     let Some((name, own)) = state.nodes.get_key_value(node) else { return Peerings::default() };
-    let settings = Settings::new(state);
+    let settings = BgpSettings::new(state);
     let mut nodes = BTreeMap::<_, Vec<_>>::new();
     for (name, peer) in &state.nodes {
-        for address in addresses(peer) {
+        for address in peer.addresses() {
             nodes.entry(address).or_default().push((name.as_str(), peer));
         }
     }
@@ -167,7 +167,7 @@ impl<'a> Peering<'a> {
             as_number: self.settings.as_number(peer.as_number),
             cluster_id: peer.route_reflector_cluster_id,
         };
-        addresses(peer).map(remote).collect()
+        peer.addresses().map(remote).collect()
     }
 
     /// What a BGPPeer means by an address: a node, or a router.
@@ -212,7 +212,7 @@ impl<'a> Peering<'a> {
         as_number: Option<u32>,
     ) -> bool {
         let listens = self.settings.listen_port(node);
-        addresses(peer).any(|own| own == address)
+        peer.addresses().any(|own| own == address)
             && as_number.is_none_or(|number| number == self.settings.as_number(peer.as_number))
             && (port.is_none() || listens.is_none() || port == listens)
     }
@@ -319,19 +319,6 @@ impl Origin {
             Self::Global(name) | Self::Node(name) | Self::Reverse(name) => Some(name),
         }
     }
-}
-
-/// Whether a BGPPeer is about a node.
-pub(super) fn is_about(nodes: &PeerNodes, node: &str, peer: &Peer) -> bool {
-    match nodes {
-        PeerNodes::All => true,
-        PeerNodes::Named(name) => name == node,
-        PeerNodes::Selected(selector) => selector.matches(&peer.labels),
-    }
-}
-
-pub(super) fn addresses(peer: &Peer) -> impl Iterator<Item = IpAddr> + use<> {
-    [peer.ipv4, peer.ipv6].into_iter().flatten().map(|address| address.addr())
 }
 
 /// Whether an address is later as text: `10.0.0.9` is later than `10.0.0.10`. Calico's nodes

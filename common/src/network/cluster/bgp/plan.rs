@@ -6,13 +6,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use sha1::{Digest, Sha1};
 
-use super::super::cluster_state::{ClusterPool, ClusterState};
+use super::super::cluster_state::{ClusterPool, ClusterState, Peer};
 use super::super::underlay::Underlay;
 use super::need::need_of;
-use super::peering::{Peerings, addresses, peerings};
+use super::peering::{Peerings, peerings};
 use super::session::{BgpPlan, BgpProblem, Origin};
-use super::settings::{BGP_PORT, Settings};
-use crate::resources::EncapsulationMode;
+use super::settings::{BGP_PORT, BgpSettings};
 
 /// A mesh with more nodes is reported.
 const LARGE_MESH: usize = 100;
@@ -23,7 +22,7 @@ const LARGE_MESH: usize = 100;
 /// (`confd/pkg/backends/calico/{client,bgp_processor}.go`); `docs/bgp.md` says where the rules
 /// differ.
 pub fn plan_bgp(node: &str, state: &ClusterState, underlay: &Underlay) -> BgpPlan {
-    let settings = Settings::new(state);
+    let settings = BgpSettings::new(state);
     let own = state.nodes.get(node);
     let Peerings { sessions, static_routes, mut problems } = peerings(node, state);
     let need = need_of(node, state, underlay, &sessions);
@@ -53,23 +52,22 @@ pub fn plan_bgp(node: &str, state: &ClusterState, underlay: &Underlay) -> BgpPla
         router_id: router_id(node, state),
         as_number: settings.as_number(own.and_then(|own| own.as_number)),
         listen_port: settings.listen_port(node).unwrap_or(BGP_PORT),
-        listen_addresses: own.filter(|_| binds.is_some()).into_iter().flat_map(addresses).collect(),
+        listen_addresses: own
+            .filter(|_| binds.is_some())
+            .into_iter()
+            .flat_map(Peer::addresses)
+            .collect(),
         log_severity: settings.of_node(node, |it| it.log_severity).unwrap_or_default(),
         ignored_interfaces: cluster.map(|it| it.ignored_interfaces.clone()).unwrap_or_default(),
         filters: filters.map(|(name, filter)| (name.clone(), filter.clone())).collect(),
         pools: pools(state, |_| true),
         not_exported: pools(state, |pool| !pool.is_exported),
-        of_agent: pools(state, |pool| leaves_all || !is_plain(pool)),
+        of_agent: pools(state, |pool| leaves_all || pool.has_tunnels()),
         prefix_advertisements: advertised.unwrap_or_default(),
         sessions,
         static_routes,
         problems,
     }
-}
-
-/// Whether a pool's packets go between nodes as they are.
-pub(super) fn is_plain(pool: &ClusterPool) -> bool {
-    pool.ipip_mode == EncapsulationMode::Never && !pool.vxlan
 }
 
 fn pools(state: &ClusterState, which: impl Fn(&ClusterPool) -> bool) -> BTreeSet<IpNet> {

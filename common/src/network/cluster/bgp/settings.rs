@@ -1,17 +1,17 @@
 //! What is configured of BGP, for the cluster and for single nodes.
 
-use super::super::cluster_state::ClusterState;
+use super::super::cluster_state::{ClusterState, Peer};
 use crate::resources::DEFAULT_AS_NUMBER;
-use crate::resources::bgp::{BGP_DEFAULT_NAME, BgpConfiguration};
+use crate::resources::bgp::{BGP_DEFAULT_NAME, BgpConfiguration, PeerNodes};
 
 /// The TCP port of BGP (RFC 4271).
 pub(super) const BGP_PORT: u16 = 179;
 
 /// The configuration of the cluster, and of nodes over it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Settings<'a>(&'a ClusterState);
+pub(super) struct BgpSettings<'a>(&'a ClusterState);
 
-impl<'a> Settings<'a> {
+impl<'a> BgpSettings<'a> {
     pub(super) fn new(state: &'a ClusterState) -> Self {
         Self(state)
     }
@@ -54,5 +54,14 @@ impl<'a> Settings<'a> {
     /// Whether the mesh is on: `None` where nothing says so, which means on.
     pub(super) fn mesh(&self) -> Option<bool> {
         self.of_cluster().and_then(|configuration| configuration.node_to_node_mesh)
+    }
+}
+
+/// Whether a BGPPeer is about a node.
+pub(super) fn is_about(nodes: &PeerNodes, node: &str, peer: &Peer) -> bool {
+    match nodes {
+        PeerNodes::All => true,
+        PeerNodes::Named(name) => name == node,
+        PeerNodes::Selected(selector) => selector.matches(&peer.labels),
     }
 }
