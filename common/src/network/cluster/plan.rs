@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use super::bgp::{BgpNeed, bgp_need};
+use super::bgp::need::bgp_need;
+use super::bgp::session::BgpNeed;
 use super::cluster_state::{ClusterPool, ClusterState, Peer};
 use super::problem::Problem;
 use super::underlay::Underlay;

@@ -230,8 +230,8 @@ impl fmt::Display for Problem {
             Self::NextHopNotOnLink { node, next_hop, cross_subnet } => write!(
                 formatter,
                 "node {node} ({next_hop}) is not on a link of this node and its pool does not \
-                 tunnel to it; its routes come by BGP, and there is none (see \"weirctl bgp \
-                 peers\"){}",
+                 tunnel to it; its routes come by BGP, and there is none: see \"weirctl bgp \
+                 peers\"{}",
                 match next_hop {
                     // IPIP carries IPv4 alone.
                     IpAddr::V6(_) => "",

@@ -369,7 +369,7 @@ fn told(plan: &ClusterPlan) -> String {
 #[test]
 fn advice_fits_the_family_and_the_mode() {
     let bgp = "(172.16.2.1) is not on a link of this node and its pool does not tunnel to it; \
-               its routes come by BGP, and there is none (see \"weirctl bgp peers\")";
+               its routes come by BGP, and there is none: see \"weirctl bgp peers\"";
     let never = told(&plan_of_n1(&four_nodes(&[Never])));
     assert!(
         never.contains(&format!("{bgp}, or set ipipMode of the pool to CrossSubnet")),

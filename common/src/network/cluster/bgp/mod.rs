@@ -9,10 +9,10 @@ mod bird;
 mod explain;
 mod export;
 mod filter_match;
-mod need;
+pub(super) mod need;
 mod peering;
 mod plan;
-mod session;
+pub(super) mod session;
 mod settings;
 #[cfg(test)]
 mod tests;
