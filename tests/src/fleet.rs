@@ -139,17 +139,22 @@ impl Fleet {
         Answer::of(&self.members[member].node().output(&mut command, ""))
     }
 
-    /// Creates a pool, or changes it.
-    pub fn apply_pool(&self, name: &str, spec: Value) {
-        let pool = json!({
+    /// Creates a resource of this kind, or changes it.
+    pub fn apply(&self, kind: &str, name: &str, spec: Value) {
+        let resource = json!({
             "apiVersion": "projectcalico.org/v3",
-            "kind": "IPPool",
+            "kind": kind,
             "metadata": {"name": name},
             "spec": spec,
         });
-        self.members[0].node().write("/run/pool.yaml", &pool.to_string());
-        let answer = self.weirctl(0, &["apply", "-f", "/run/pool.yaml"]);
-        assert!(answer.succeeded, "pool {name}: {answer:?}");
+        self.members[0].node().write("/run/resource.yaml", &resource.to_string());
+        let answer = self.weirctl(0, &["apply", "-f", "/run/resource.yaml"]);
+        assert!(answer.succeeded, "{kind} {name}: {answer:?}");
+    }
+
+    /// Creates a pool, or changes it.
+    pub fn apply_pool(&self, name: &str, spec: Value) {
+        self.apply("IPPool", name, spec);
     }
 
     /// Registers a node with its address, as its agent would.
@@ -160,15 +165,8 @@ impl Fleet {
     /// As [`Fleet::register`], with this length of its subnet's prefix.
     pub fn register_with(&self, member: usize, prefix: u8) {
         let member = &self.members[member];
-        let node = json!({
-            "apiVersion": "projectcalico.org/v3",
-            "kind": "Node",
-            "metadata": {"name": member.name},
-            "spec": {"bgp": {"ipv4Address": format!("{}/{prefix}", member.host.address)}},
-        });
-        self.members[0].node().write("/run/node.yaml", &node.to_string());
-        let answer = self.weirctl(0, &["apply", "-f", "/run/node.yaml"]);
-        assert!(answer.succeeded, "{answer:?}");
+        let address = format!("{}/{prefix}", member.host.address);
+        self.apply("Node", &member.name, json!({"bgp": {"ipv4Address": address}}));
     }
 
     /// Starts the agent of a node.
@@ -274,7 +272,7 @@ impl Fleet {
     }
 
     /// What the agents say and what their nodes have.
-    fn report(&self) -> String {
+    pub fn report(&self) -> String {
         let running = self.members.iter().filter(|member| member.agent.is_some());
         let of = |member: &Member| {
             let (name, routes) = (&member.name, member.routes().join("\n"));

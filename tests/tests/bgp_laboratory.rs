@@ -2,7 +2,7 @@
 //! another one announces, and each says the same of it.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use weir_tests::SpeakerProgram::{Bird, Frr, GoBgp};
@@ -14,8 +14,12 @@ use weir_tests::{
 const ROUTER_AS: u32 = 65000;
 
 fn neighbour(address: &str, as_number: u32) -> Neighbour {
-    let address: IpNet = address.parse().unwrap();
+    let address: IpNet = address.parse().expect("a prefix");
     Neighbour { address, as_number, password: Some("a-secret".to_owned()) }
+}
+
+fn v6(host: &Host) -> Ipv6Addr {
+    host.address_v6.expect("the underlay has IPv6")
 }
 
 /// A speaker on a host of the subnet `number`, which speaks to the router in both families.
@@ -25,7 +29,7 @@ fn speaker_on(host: &Host, number: u8, program: SpeakerProgram, announced: &[&st
         as_number: 64512 + u32::from(number),
         router_id: host.address,
         neighbours: router.iter().map(|it| neighbour(it, ROUTER_AS)).collect(),
-        announced: announced.iter().map(|it| it.parse().unwrap()).collect(),
+        announced: announced.iter().map(|it| it.parse().expect("a prefix")).collect(),
         communities: vec!["64513:120".to_owned(), "64513:7:9".to_owned()],
     };
     Speaker::start(program, &host.node, &options)
@@ -41,7 +45,7 @@ fn passes(first: SpeakerProgram, router: SpeakerProgram, last: SpeakerProgram) {
     let neighbours = [(&near, 1u8), (&far, 2)].into_iter().flat_map(|(host, number)| {
         let as_number = 64512 + u32::from(number);
         let ranges = [format!("172.31.{number}.0/24"), format!("fd31:{number}::/64")];
-        let addresses = [host.address.into(), host.address_v6.unwrap().into()];
+        let addresses = [host.address.into(), v6(host).into()];
         let addresses = addresses.map(|it: IpAddr| IpNet::from(it).to_string());
         let whom = if is_dynamic { ranges } else { addresses };
         whom.map(|it| neighbour(&it, as_number))
@@ -62,9 +66,10 @@ fn passes(first: SpeakerProgram, router: SpeakerProgram, last: SpeakerProgram) {
     let communities = BTreeSet::from(["64513:120".to_owned(), "64513:7:9".to_owned()]);
     for (range, own, routers, target) in [
         ("10.7.0.0/28", IpAddr::from(near.address), "172.31.2.1", "10.7.0.1"),
-        ("fd07::/64", near.address_v6.unwrap().into(), "fd31:2::1", "fd07::1"),
+        ("fd07::/64", v6(&near).into(), "fd31:2::1", "fd07::1"),
     ] {
-        let (range, routers): (IpNet, IpAddr) = (range.parse().unwrap(), routers.parse().unwrap());
+        let (range, routers): (IpNet, IpAddr) =
+            (range.parse().expect("a prefix"), routers.parse().expect("an address"));
         let route = |next_hop: IpAddr, as_path: &[u32]| {
             let (as_path, communities) = (as_path.to_vec(), communities.clone());
             (range, ReceivedRoute { next_hop, as_path, communities })
@@ -107,7 +112,7 @@ fn a_wrong_password_lets_no_session_come_up() {
             password: Some(password.to_owned()),
             ..neighbour(address, theirs)
         }],
-        announced: vec!["10.7.0.0/28".parse().unwrap()],
+        announced: vec!["10.7.0.0/28".parse().expect("a prefix")],
         communities: Vec::new(),
     };
     let router = options(ROUTER_AS, "172.31.1.11/32", 64513, "right");
