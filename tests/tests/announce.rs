@@ -95,6 +95,24 @@ fn nothing_is_announced_where_all_nodes_share_a_subnet() {
     }
 }
 
+/// An ADD reads no BGPPeers, and the daemon outlives the agent.
+#[test]
+fn what_a_peer_is_told_is_kept_while_the_agent_is_away() {
+    let mut fleet = Fleet::new(&[Subnet::First]);
+    pool(&fleet, json!({}));
+    fleet.apply("BGPPeer", "router", json!({"peerIP": "172.31.1.1", "asNumber": 65000}));
+    fleet.start_agent(0);
+    fleet.until("the agent is there", || fleet.members[0].agent().answer("/health").is_some());
+    fleet.pod(0, "plain");
+    fleet.until("its block is announced", || fleet.members[0].announced().len() == 1);
+    fleet.stop_agent(0);
+    fleet.apply_pool("second", json!({"cidr": "10.8.0.0/30", "blockSize": 30}));
+    fleet.pod(0, "second");
+    let announced = fleet.members[0].announced();
+    assert_eq!(announced.len(), 2, "{announced:?}");
+    assert!(announced.contains(&announcement("10.8.0.0/30")), "{announced:?}");
+}
+
 #[test]
 fn without_agents_an_add_announces_and_a_collection_withdraws() {
     let fleet = three_nodes();

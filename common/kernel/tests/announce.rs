@@ -9,13 +9,14 @@ use std::time::Duration;
 use support::cluster::{assert_none, converge, foreign, net, plan};
 use support::{ip, on_a_node};
 use tokio::time::timeout;
-use weir_common::network::{ANNOUNCE_TABLE, Change, ClusterPlan, RouteKind, diff};
+use weir_common::network::{ANNOUNCE_TABLE, BgpNeed, Change, ClusterPlan, RouteKind, diff};
 use weir_kernel::{Error, Kernel, Monitor};
 
 /// A plan that announces these, and has this route.
 fn announcing(ranges: &[&str]) -> ClusterPlan {
     let announced = ranges.iter().map(|range| net(range)).collect();
-    ClusterPlan { announced, ..plan(&[("10.1.0.0/26", RouteKind::Blackhole)]) }
+    let bgp_need = Some(BgpNeed::Peer("router".to_owned()));
+    ClusterPlan { announced, bgp_need, ..plan(&[("10.1.0.0/26", RouteKind::Blackhole)]) }
 }
 
 /// The table as `ip` prints it, IPv4 first.

@@ -31,6 +31,7 @@ fn plan(address: Option<&str>, routes: &[(&str, RouteKind)]) -> ClusterPlan {
         }),
         routes: routes.iter().map(|(range, way)| (net(range), way.clone())).collect(),
         bgp_need: None,
+        keeps_announcing: false,
         announced: BTreeSet::new(),
         nat: None,
         pod_mtu: 1480,

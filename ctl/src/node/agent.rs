@@ -297,7 +297,7 @@ impl Agent {
         let nodes = state.nodes.len();
         let own_tunnel = state.nodes.get(self.registration.node()).and_then(|own| own.tunnel);
         // Where it is told that there is no address, another node may have that one.
-        let keep = Keep { tunnel_address: problems.is_empty(), borrowed: false };
+        let keep = Keep { tunnel_address: problems.is_empty(), borrowed: false, announcing: false };
         let outcome = self.kernel.reconcile(self.registration.node(), state, keep).await;
         self.metrics.nodes.set(nodes as i64);
         self.metrics.retained.set(self.cache.retained() as i64);

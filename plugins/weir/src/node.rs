@@ -364,6 +364,8 @@ impl LocalNode {
         let keep = Keep {
             tunnel_address: !matches!(tunnel, Some(TunnelOutcome::Unavailable(_))),
             borrowed: listing.without_blocks,
+            // An ADD reads nothing of BGP's resources.
+            announcing: true,
         };
         let done = match kernel.reconcile(&node.name, cache.state(), keep).await {
             Ok(done) => done,

@@ -22,6 +22,8 @@ pub struct Keep {
     pub tunnel_address: bool,
     /// Routes to single addresses that other nodes have borrowed: they are not known.
     pub borrowed: bool,
+    /// What is announced, where nothing known asks for BGP: it is not known what is configured.
+    pub announcing: bool,
 }
 
 /// What a reconcile came to.
@@ -76,6 +78,7 @@ impl Kernel {
         }
         let mut plan = plan_cluster(node, &state, &underlay);
         plan.keeps_addresses = keep.borrowed;
+        plan.keeps_announcing = keep.announcing;
         let mut failures = Vec::new();
         let has = |v4: bool| state.pools.values().any(|pool| pool.cidr.addr().is_ipv4() == v4);
         let forwarding = NodeNeeds { ipv4: has(true), ipv6: has(false), nat: Nat::AsItIs };

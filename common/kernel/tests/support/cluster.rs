@@ -36,6 +36,7 @@ pub fn plan(routes: &[(&str, RouteKind)]) -> ClusterPlan {
         tunnel: None,
         routes: routes.iter().map(|(range, way)| (net(range), way.clone())).collect(),
         bgp_need: None,
+        keeps_announcing: false,
         announced: BTreeSet::new(),
         nat: None,
         pod_mtu: 1500,

@@ -157,7 +157,8 @@ pub enum Change {
 /// The NAT table and the filter of the tunnel are not compared here: each is replaced as a
 /// whole when its fingerprint differs.
 pub fn diff(plan: &ClusterPlan, actual: &ActualState) -> (Vec<Change>, BTreeSet<Problem>) {
-    let mut changes = withdrawals(plan, actual);
+    let (withdrawn, announced) = announcements(plan, actual);
+    let mut changes = withdrawn;
     changes.extend(prepare_tunnel(plan, actual));
     let mut problems = BTreeSet::new();
     for (&destination, way) in &plan.routes {
@@ -171,7 +172,7 @@ pub fn diff(plan: &ClusterPlan, actual: &ActualState) -> (Vec<Change>, BTreeSet<
             None => changes.push(Change::AddRoute(destination, way.clone())),
         }
     }
-    changes.extend(plan.announced.difference(&actual.announced).copied().map(Change::Announce));
+    changes.extend(announced);
     for (&destination, way) in &actual.routes {
         let is_address = destination.prefix_len() == destination.max_prefix_len();
         let stays = plan.routes.contains_key(&destination) || plan.keeps_addresses && is_address;
@@ -190,14 +191,20 @@ pub fn diff(plan: &ClusterPlan, actual: &ActualState) -> (Vec<Change>, BTreeSet<
     (changes, problems)
 }
 
-/// What is announced and should not be.
-fn withdrawals(plan: &ClusterPlan, actual: &ActualState) -> Vec<Change> {
+/// What is announced and should not be, and what is not and should be.
+fn announcements(plan: &ClusterPlan, actual: &ActualState) -> (Vec<Change>, Vec<Change>) {
+    let goes_on = plan.keeps_announcing && !actual.announced.is_empty();
+    let is_needed = plan.bgp_need.is_some() || goes_on;
     let stays = |range: &IpNet| {
         let is_address = range.prefix_len() == range.max_prefix_len();
-        plan.keeps_addresses && is_address && plan.bgp_need.is_some()
+        is_needed && (plan.announced.contains(range) || plan.keeps_addresses && is_address)
     };
-    let superfluous = actual.announced.difference(&plan.announced).copied();
-    superfluous.filter(|range| !stays(range)).map(Change::Withdraw).collect()
+    let superfluous = actual.announced.iter().filter(|range| !stays(range));
+    let missing = plan.announced.difference(&actual.announced).filter(|_| is_needed);
+    (
+        superfluous.copied().map(Change::Withdraw).collect(),
+        missing.copied().map(Change::Announce).collect(),
+    )
 }
 
 /// What the tunnel device needs before routes can go by it.

@@ -80,7 +80,10 @@ pub struct ClusterPlan {
     pub routes: BTreeMap<IpNet, RouteKind>,
     /// Why the node needs BGP; where it needs none, it announces nothing.
     pub bgp_need: Option<BgpNeed>,
-    /// What the node announces by BGP: its own blocks, and the addresses in use here that lie
+    /// Whether a node that announces anything goes on where nothing is known to need BGP, because
+    /// it is not known what is configured of BGP.
+    pub keeps_announcing: bool,
+    /// What the node announces where it needs BGP: its own blocks, and the addresses in use here that lie
     /// in blocks of other nodes.
     pub announced: BTreeSet<IpNet>,
     /// The NAT table, where a pool asks for NAT.
@@ -137,6 +140,7 @@ pub fn plan_cluster(node: &str, state: &ClusterState, underlay: &Underlay) -> Cl
         tunnel,
         routes: BTreeMap::new(),
         bgp_need: bgp_need(node, state, underlay),
+        keeps_announcing: false,
         announced: BTreeSet::new(),
         nat: NatTable::from_pools(&nat_pools),
         pod_mtu: pod_mtu(mtu, state.pools.values().map(|pool| pool.ipip_mode)),
@@ -249,8 +253,7 @@ impl<'a> Planner<'a> {
         let (mut no_pool, mut no_affinity) = (0, 0);
         for range in blocks.chain(unclaimed).copied().chain(borrowed) {
             let RangePlan { route, left_to_others, problems, singles } = self.range(range);
-            let is_announced = plan.bgp_need.is_some() && self.is_announced(range);
-            plan.announced.extend(is_announced.then_some(range));
+            plan.announced.extend(self.is_announced(range).then_some(range));
             plan.routes.extend(singles);
             plan.routes.extend(route.map(|route| (range, route)));
             plan.left_to_others.extend(left_to_others.map(|problem| (range, problem)));
@@ -281,7 +284,7 @@ impl<'a> Planner<'a> {
         plan
     }
 
-    /// Whether this node announces a range, if it needs BGP: a block of its own, or an address
+    /// Whether this node announces a range where it needs BGP: a block of its own, or an address
     /// in use here that no such block contains. A block with a node's address or a next hop in
     /// it is left out: what others learned by BGP would cut them off from these.
     pub(super) fn is_announced(&self, range: IpNet) -> bool {

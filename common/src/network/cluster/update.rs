@@ -34,8 +34,8 @@ impl ClusterPlan {
             ranges.iter().map(plan).collect::<Option<_>>()?;
         let announces = self.bgp_need.is_some();
         let (announced, silent): (Vec<IpNet>, Vec<IpNet>) =
-            ranges.iter().partition(|range| announces && planner.is_announced(**range));
-        let withdrawn = silent.into_iter().filter(|range| self.announced.remove(range));
+            ranges.iter().partition(|range| planner.is_announced(**range));
+        let withdrawn = silent.into_iter().filter(|it| self.announced.remove(it) && announces);
         let mut changes: Vec<Change> = withdrawn.map(Change::Withdraw).collect();
         let mut deletions = Vec::new();
         for (range, route) in planned {
@@ -50,7 +50,8 @@ impl ClusterPlan {
                 _ => {}
             }
         }
-        let announced = announced.into_iter().filter(|range| self.announced.insert(*range));
+        let announced = announced.into_iter();
+        let announced = announced.filter(|range| self.announced.insert(*range) && announces);
         changes.extend(announced.map(Change::Announce));
         changes.append(&mut deletions);
         Some(changes)

@@ -45,7 +45,7 @@ pub fn run(input: &Input) {
     }
     let present = ActualState {
         routes: plan.routes.iter().map(|(to, way)| (*to, Some(way.clone()))).collect(),
-        announced: plan.announced.clone(),
+        announced: plan.bgp_need.as_ref().map(|_| plan.announced.clone()).unwrap_or_default(),
         ..ActualState::default()
     };
     let (changes, _) = diff(&plan, &present);

@@ -106,8 +106,11 @@ fn addresses_that_may_be_borrowed_stay() {
     };
     let delete = || Change::DeleteRoute(block, Some(RouteKind::Blackhole));
     assert_eq!(deletions(&plan), [Change::Withdraw(block), delete()]);
-    // Where BGP is not needed, they are not announced in any case.
-    plan.bgp_need = None;
+    // Where it is not known that BGP is needed, it may be all the same.
+    (plan.bgp_need, plan.keeps_announcing) = (None, true);
+    assert_eq!(deletions(&plan), [Change::Withdraw(block), delete()]);
+    // Where it is not, they are not announced in any case.
+    plan.keeps_announcing = false;
     let all = [Change::Withdraw(block), Change::Withdraw(address), delete()];
     assert_eq!(deletions(&plan), all);
 }
@@ -126,6 +129,10 @@ fn a_block_is_announced_once_its_route_is_there_and_withdrawn_first() {
         "ip route add blackhole 10.0.1.0/26 proto 77 table 1465207154",
     ];
     assert_eq!(texts(&plan, &stale), expected);
+    // An ADD does not know of BGPPeers: it goes on, and does not begin.
+    let unaware = ClusterPlan { bgp_need: None, keeps_announcing: true, ..plan };
+    assert_eq!(texts(&unaware, &stale), expected);
+    assert_eq!(texts(&unaware, &ActualState::default()), expected[1..3]);
 }
 
 /// The kernel, as far as changes go.
