@@ -2,6 +2,7 @@
 //! `cargo test` leaves it out unless it is asked for (`--test ipip`).
 
 mod agentless;
+mod article;
 mod cluster;
 mod move_in;
 mod restored;

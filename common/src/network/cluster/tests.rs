@@ -396,7 +396,7 @@ fn advice_fits_the_family_and_the_mode() {
     state.nodes.get_mut("n1").unwrap().ipv6 = Some(net("fd01::1/64"));
     let v6 = told(&plan_of_n1(&state));
     assert!(v6.contains("correct spec.bgp.ipv6Address of the Node"), "{v6}");
-    assert!(v6.contains("must provide the routes"), "{v6}");
+    assert!(v6.contains("its routes come by BGP"), "{v6}");
     assert!(!v6.contains("ipv4Address") && !v6.contains("ipipMode"), "{v6}");
 }
 
