@@ -62,7 +62,7 @@ const OF_RUNTIMES: [&str; 17] = [
 ];
 
 /// Calico's keys of the `ipam` section that Weir does not read.
-const OF_IPAM: [&str; 2] = ["ip_pools_label_selector_keys", "name"];
+const OF_IPAM: [&str; 1] = ["name"];
 
 /// How far a key may be from the one that was meant.
 const FARTHEST: usize = 2;

@@ -511,8 +511,9 @@ fn keys_of_others_are_known_and_foreign_ones_are_named() {
     }
     let ipam = json!({"type": "weir-ipam", "name": "x", "ip_pools_label_selector_keys": []});
     let json = of_plugin("weir", json!({"ipam": ipam, "colour": "blue", "policy": {}}));
-    assert_eq!(
-        validated(&json).unwrap().without_meaning,
-        ["colour", "policy", "ipam.ip_pools_label_selector_keys"]
-    );
+    assert_eq!(validated(&json).unwrap().without_meaning, ["colour", "policy"]);
+    let ipam = json!({"type": "weir-ipam", "ip_pools_label_selector_keys": ["zone"]});
+    let refused = validated(&of_plugin("weir", json!({ "ipam": ipam }))).unwrap_err();
+    assert_eq!(refused.code, Code::UnsupportedField);
+    assert!(refused.message.contains("ip_pools_label_selector_keys"), "{}", refused.message);
 }

@@ -76,6 +76,9 @@ pub(super) struct WrittenIpam {
     pub(super) gateways: Vec<String>,
     #[serde(deserialize_with = "null_is_default")]
     pub(super) routes: Vec<CniRoute>,
+    /// Calico's choice of pools by their labels.
+    #[serde(deserialize_with = "null_is_default")]
+    pub(super) ip_pools_label_selector_keys: Vec<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -125,6 +128,13 @@ impl WrittenConfiguration {
             let advice = "Weir connects containers itself: leave it out";
             let name = dataplane.as_str().map_or_else(|| dataplane.to_string(), str::to_owned);
             return Err(unsupported("dataplane_options.type", &name, advice));
+        }
+        let ipam = self.ipam.as_ref();
+        if ipam.is_some_and(|ipam| !ipam.ip_pools_label_selector_keys.is_empty()) {
+            let key = "ipam.ip_pools_label_selector_keys";
+            let advice = "name the pools in ipv4_pools and ipv6_pools, or choose them by their \
+                          nodeSelector";
+            return Err(unsupported(key, "[…]", advice));
         }
         match self.device_type.as_deref().filter(|device| *device != "veth") {
             None => Ok(()),

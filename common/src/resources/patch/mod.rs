@@ -4,6 +4,7 @@
 mod merge;
 mod operation;
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use self::operation::Operation;
@@ -91,7 +92,13 @@ impl Patch {
         Ok(Self(match (form, value) {
             (PatchType::Strategic, Value::Object(part)) => PatchForm::Strategic(part),
             (PatchType::Merge, Value::Object(part)) => PatchForm::Merge(part),
-            (PatchType::Json, Value::Array(items)) => PatchForm::Json(operation::parse(items)?),
+            (PatchType::Json, Value::Array(items)) => {
+                let operations = operation::parse(items)?;
+                if serde_json::from_str::<IgnoredAny>(text).is_ok() {
+                    operation::check_flags(&operations)?;
+                }
+                PatchForm::Json(operations)
+            }
             (PatchType::Json, other) => {
                 let expected = "a list of operations, for example \
                                 [{\"op\": \"add\", \"path\": \"/spec/disabled\", \"value\": true}]";

@@ -4,6 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::PatchError;
+use crate::resources::document::DocumentError;
+use crate::resources::{schema, types};
 
 /// One operation (RFC 6902, section 4). Paths are JSON pointers (RFC 6901).
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +29,25 @@ pub(super) fn parse(items: Vec<Value>) -> Result<Vec<Operation>, PatchError> {
             .map_err(|cause| PatchError::Operation { position: index + 1, cause })
     };
     items.into_iter().enumerate().map(operation).collect()
+}
+
+/// Refuses the first boolean, if any, that operations written in JSON give as text: there every
+/// text stands in quotes.
+///
+/// # Errors
+/// [`DocumentError::QuotedFlag`].
+pub(super) fn check_flags(operations: &[Operation]) -> Result<(), DocumentError> {
+    for operation in operations {
+        if let Operation::Add { path, value } | Operation::Replace { path, value } = operation
+            && let (Some((_, field)), Some(word)) = (path.rsplit_once('/'), value.as_str())
+            && schema::is_flag(field)
+            && types::is_flag_word(word)
+        {
+            let (field, word) = (field.to_owned(), word.to_owned());
+            return Err(DocumentError::QuotedFlag { field, word });
+        }
+    }
+    Ok(())
 }
 
 /// Carries out all operations, each on what the one before it left.

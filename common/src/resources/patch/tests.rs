@@ -103,3 +103,17 @@ fn what_is_no_patch_is_refused() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn a_boolean_in_quotes_is_text_in_operations_too() {
+    let operations = |value: &str| {
+        let text = format!(r#"[{{"op": "add", "path": "/spec/disabled", "value": {value}}}]"#);
+        patched(PatchType::Json, &text)
+    };
+    assert_eq!(operations("true").unwrap()["spec"]["disabled"], true);
+    let error = operations(r#""yes""#).unwrap_err();
+    assert!(error.contains("disabled") && error.contains("yes"), "{error}");
+    // Without quotes YAML's words are booleans.
+    let yaml = "- {op: replace, path: /spec/natOutgoing, value: no}";
+    assert_eq!(patched(PatchType::Json, yaml).unwrap()["spec"]["natOutgoing"], false);
+}
