@@ -19,7 +19,8 @@ BUILD_PACKAGES=(gcc libc6-dev protobuf-compiler libprotobuf-dev)
 NETWORK_PACKAGES=(iproute2 iputils-ping nftables util-linux procps)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(strace etcd-server etcd-client containernetworking-plugins openssl tmux less
-    iptables bird2 frr gobgpd containerd podman crun conmon busybox-static systemd e2fsprogs xfsprogs)
+    iptables containerd podman crun conmon busybox-static systemd e2fsprogs xfsprogs
+    bird2 frr gobgpd)
 
 # Ends with a message that says what is wrong and what to do.
 fail() {
@@ -77,6 +78,13 @@ install_packages() {
 need_cargo() {
     command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
     command -v cargo >/dev/null || fail "cargo is missing; install Rust: https://rustup.rs"
+}
+
+# Lets cargo run test programs by the command line $1.
+run_tests_by() {
+    local target
+    target=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+    export "CARGO_TARGET_${target}_RUNNER=$1"
 }
 
 # Prints the path of a Go of at least 1.21, with which older ones can be told

@@ -8,13 +8,6 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-# Lets cargo run test programs by the command line $1.
-run_tests_by() {
-    local target
-    target=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
-    export "CARGO_TARGET_${target}_RUNNER=$1"
-}
-
 # Adds up cargo's result lines in file $1. A test that is left out counts as a
 # failure: it would show nothing.
 summarise() {
@@ -34,10 +27,15 @@ install_portmap
 cd "$REPOSITORY"
 # The end-to-end tests look for the programs where this puts them.
 cargo build --workspace --locked
+# Most tests of whole programs wait for something, so more of them run at once than there are
+# processors.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
 cargo test --workspace --locked --no-fail-fast "$@" 2>&1 | tee "$log" || status=$?
+# An emulated kernel has no time left over.
+export RUST_TEST_THREADS=2
 run_tests_by scripts/guest-kernel.sh
 cargo test --package weir-tests --package weir-kernel --test ipip --locked --no-fail-fast "$@" 2>&1 |
     tee --append "$log" || status=$?

@@ -157,6 +157,8 @@ fn a_restart_changes_nothing() {
     fleet.until("both blocks are routed", || member.routes().len() == 2);
     let sourced = || member.node().run(&["ip", "route", "show", "proto", "77", "scope", "link"]);
     fleet.until("the node sends from its address", || sourced().contains(" src 172.31.1.11"));
+    let tentative = || member.node().run(&["ip", "-6", "address", "show", "tentative"]);
+    fleet.until("the kernel has tried its addresses", || tentative().is_empty());
     let before = member.routes();
     let mut monitor = Command::new("ip");
     monitor.args(["monitor", "route", "address", "link"]).stdout(Stdio::piped());

@@ -9,13 +9,13 @@ use std::time::Duration;
 use serde_json::json;
 use weir_tests::{
     Answer, Call, Cluster, Container, Families, Moments, Place, address, allocations,
-    assert_consistent,
+    assert_consistent, rounds,
 };
 
-/// How many pairs of ADDs there are on each store.
-const ADDS: usize = 500;
-/// How many pairs with a DEL or a GC.
-const OTHERS: usize = 150;
+/// How many pairs of ADDs there are on each store, in short and in long.
+const ADDS: [usize; 2] = [150, 500];
+/// How many pairs with a DEL or a GC, likewise.
+const OTHERS: [usize; 2] = [50, 150];
 /// How far apart the calls of a pair begin at the most.
 const APART: Duration = Duration::from_millis(7);
 /// How long after the second one's begin one of them is killed at the most.
@@ -143,7 +143,7 @@ impl World {
 fn two_adds(cluster: Cluster) {
     let mut world = World::new(cluster, 0x5eed_0011);
     let add = world.call(&world.containers[0]);
-    for round in 0..ADDS {
+    for round in 0..rounds(ADDS[0], ADDS[1]) {
         let Pair { answers, killed } = world.pair(round, &add, "ADD");
         let what = format!("round {round}: {answers:?}");
         if !killed {
@@ -169,7 +169,7 @@ fn with_another(cluster: Cluster, seed: u64, command: &str) {
         "GC" => world.collection(),
         _ => world.call(&world.containers[0]),
     };
-    for round in 0..OTHERS {
+    for round in 0..rounds(OTHERS[0], OTHERS[1]) {
         let Pair { answers, killed } = world.pair(round, &other, command);
         let what = format!("round {round}: {answers:?}");
         assert!(answers[1].succeeded, "{what}");
