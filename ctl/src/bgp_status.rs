@@ -105,6 +105,11 @@ impl SessionKind {
         }
     }
 
+    /// The one of this name in CalicoNodeStatus.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Mesh, Self::Global, Self::Node].into_iter().find(|kind| kind.name() == name)
+    }
+
     /// Its name in CalicoNodeStatus.
     pub fn name(self) -> &'static str {
         match self {

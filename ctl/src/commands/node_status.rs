@@ -1,5 +1,6 @@
 //! `weirctl node status`
 
+mod elsewhere;
 mod status;
 mod words;
 
@@ -22,7 +23,8 @@ pub use status::Status;
                   Examples:\n  weirctl node status\n  weirctl node status -o json"
 )]
 pub struct StatusArgs {
-    /// This node's name, where `node run` was given one
+    /// This node's name, where `node run` was given one; or another node, whose BGP is then shown
+    /// as far as a CalicoNodeStatus has it
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
     /// Where this node's agent serves its metrics
@@ -39,11 +41,13 @@ pub struct StatusArgs {
 /// [`Failure`] when something is wrong with it, or the datastore or the kernel
 /// cannot be read.
 pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult {
+    let is_elsewhere = |name: &String| session.environment.own_name().is_ok_and(|own| own != *name);
+    let is_elsewhere = arguments.node.as_ref().is_some_and(is_elsewhere);
     let name = match arguments.node {
         Some(node) => node,
         None => session.environment.own_name()?,
     };
-    let listed = ClusterSnapshot::read(session.datastore, usize::MAX).await;
+    let listed = ClusterSnapshot::read_whole(session.datastore).await;
     let inventory = listed.map_err(|error| Failure::caused_by(&error))?.state;
     let (underlay, present) = session.environment.cluster().await?;
     let mut status = Status::of(&name, &inventory, &underlay, &present);
@@ -52,7 +56,9 @@ pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult 
     status.problems.extend(clash.map(|clash| clash.to_string()));
     let (filters, rules) = session.environment.foreign_rules().await?;
     status.judge_foreign_rules(&inventory, &filters, &rules);
-    if session.environment.agent_runs() {
+    if is_elsewhere {
+        status.bgp = Some(elsewhere::bgp_of(&name, session.datastore).await?);
+    } else if session.environment.agent_runs() {
         let bgp = bgp_peers::ask(&arguments.metrics_address).await.ok();
         status.bgp = bgp.filter(|bgp| bgp.is_needed || bgp.daemon.is_some());
     }

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 use weir_common::datastore::{Datastore, Entry, Transaction, keys};
+use weir_common::resources::bgp::{CalicoNodeStatus, StatusClass};
 use weir_kernel::{BgpRoutes, Kernel};
 
 use super::metrics::Metrics;
@@ -66,20 +67,18 @@ async fn fill_in(
 /// A resource that asks for the status of this node.
 struct AskedStatus {
     object: Map<String, Value>,
-    classes: Vec<String>,
+    classes: Vec<StatusClass>,
     period: Duration,
 }
 
 impl AskedStatus {
     /// The one in `entry`, if it is about `node` and asks for anything.
     fn of(entry: &Entry, node: &str) -> Option<Self> {
-        let object: Map<String, Value> = serde_json::from_slice(&entry.value).ok()?;
-        let spec = object.get("spec")?;
-        let seconds = spec.get("updatePeriodSeconds").and_then(Value::as_u64).unwrap_or(10);
-        let is_asked = spec.get("node")? == node && seconds > 0;
-        let classes = spec.get("classes").and_then(Value::as_array).into_iter().flatten();
-        let classes = classes.filter_map(|class| class.as_str().map(str::to_owned)).collect();
-        is_asked.then_some(Self { object, classes, period: Duration::from_secs(seconds) })
+        let object = serde_json::from_slice(&entry.value).ok()?;
+        let asked = CalicoNodeStatus::from_object(&object).ok()?;
+        let is_asked = asked.node == node && asked.update_period > 0;
+        let period = Duration::from_secs(asked.update_period.into());
+        is_asked.then_some(Self { object, classes: asked.classes, period })
     }
 
     /// The value to store: only the status is another one.
@@ -90,16 +89,16 @@ impl AskedStatus {
 }
 
 /// The `status` of a CalicoNodeStatus with these classes, in Calico's words.
-fn status(classes: &[String], bgp: &BgpStatus, routes: &BgpRoutes, now: Timestamp) -> Value {
+fn status(classes: &[StatusClass], bgp: &BgpStatus, routes: &BgpRoutes, now: Timestamp) -> Value {
     let mut status = Map::new();
     status.insert("lastUpdated".into(), json!(now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()));
     for class in classes {
-        match class.as_str() {
-            "Agent" => drop(status.insert("agent".into(), agent(bgp))),
-            "BGP" => drop(status.insert("bgp".into(), sessions(bgp))),
-            "Routes" => drop(status.insert("routes".into(), learned(bgp, routes))),
-            _ => {}
-        }
+        let (key, value) = match class {
+            StatusClass::Agent => ("agent", agent(bgp)),
+            StatusClass::Bgp => ("bgp", sessions(bgp)),
+            StatusClass::Routes => ("routes", learned(bgp, routes)),
+        };
+        status.insert(key.into(), value);
     }
     Value::Object(status)
 }
@@ -191,7 +190,7 @@ mod tests {
         let mut routes = BgpRoutes::default();
         let hops = ["10.0.1.12", "10.0.1.1"].map(|hop| hop.parse().unwrap());
         routes.learned.insert("10.244.2.0/26".parse().unwrap(), hops.into());
-        let classes = ["Agent", "BGP", "Routes"].map(str::to_owned);
+        let classes = [StatusClass::Agent, StatusClass::Bgp, StatusClass::Routes];
         let status = status(&classes, &bgp(), &routes, Timestamp::UNIX_EPOCH);
         assert_eq!(status["lastUpdated"], "1970-01-01T00:00:00Z");
         assert_eq!(status["agent"]["birdV4"]["state"], "Ready");
@@ -210,16 +209,23 @@ mod tests {
     fn only_resources_about_this_node_are_filled_in() {
         let entry = |spec: Value| Entry {
             key: "key".to_owned(),
-            value: json!({"kind": "CalicoNodeStatus", "spec": spec}).to_string().into_bytes(),
+            value: json!({
+                "kind": "CalicoNodeStatus",
+                "metadata": {"name": "asked"},
+                "spec": spec,
+            })
+            .to_string()
+            .into_bytes(),
             revision: Revision(1),
         };
         let asked = |spec| AskedStatus::of(&entry(spec), "n1");
-        assert!(asked(json!({"node": "n2"})).is_none());
+        assert!(asked(json!({"node": "n2", "updatePeriodSeconds": 10})).is_none());
         assert!(asked(json!({"node": "n1", "updatePeriodSeconds": 0})).is_none());
-        let asked = asked(json!({"node": "n1", "classes": ["BGP"], "other": 5})).unwrap();
+        let spec = json!({"node": "n1", "classes": ["BGP"], "updatePeriodSeconds": 10, "other": 5});
+        let asked = asked(spec).unwrap();
         assert_eq!(
-            (asked.period, asked.classes.as_slice()),
-            (Duration::from_secs(10), &["BGP".to_owned()][..])
+            (asked.period.as_secs(), asked.classes.as_slice()),
+            (10, &[StatusClass::Bgp][..])
         );
         let stored: Value = serde_json::from_slice(&asked.filled_in(json!({"a": 1}))).unwrap();
         assert_eq!((&stored["spec"]["other"], &stored["status"]["a"]), (&json!(5), &json!(1)));

@@ -245,7 +245,7 @@ impl Reading<'_> {
         let stores = stores.unwrap_or_else(|_| ComparedStores::by_text(in_use));
         let writable = async { self.datastore.check_writable().await.map_err(failed) };
         let cluster = async {
-            let listed = ClusterSnapshot::read(self.datastore, usize::MAX).await;
+            let listed = ClusterSnapshot::read_whole(self.datastore).await;
             listed.map(|it| it.state).map_err(|error| chain(&error))
         };
         let cluster = within("the cluster", cluster).await;
