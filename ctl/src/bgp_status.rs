@@ -26,6 +26,13 @@ pub struct BgpStatus {
     pub notes: Vec<String>,
 }
 
+impl BgpStatus {
+    /// Whether there is anything to say.
+    pub fn is_of_interest(&self) -> bool {
+        self.is_needed || self.daemon.is_some() || !self.problems.is_empty()
+    }
+}
+
 /// The BGP daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

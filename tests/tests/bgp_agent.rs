@@ -17,12 +17,15 @@ fn two_subnets() -> Fleet {
     fleet
 }
 
-/// The sessions that a node's agent tells of.
-fn sessions(member: &Member) -> Vec<Value> {
+/// What a node's agent tells of its BGP.
+fn bgp(member: &Member) -> Value {
     let answer = member.agent().answer("/bgp").unwrap_or_default();
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    let status: Value = serde_json::from_str(body).unwrap_or_default();
-    status["sessions"].as_array().cloned().unwrap_or_default()
+    serde_json::from_str(body).unwrap_or_default()
+}
+
+fn sessions(member: &Member) -> Vec<Value> {
+    bgp(member)["sessions"].as_array().cloned().unwrap_or_default()
 }
 
 fn is_established(member: &Member) -> bool {
@@ -70,13 +73,14 @@ impl RouteMonitor {
         Self(member.node().spawn(&mut command))
     }
 
-    /// All that came before this call, without what Weir did.
+    /// What came before this call of BIRD's routes.
     fn events(mut self, member: &Member) -> Vec<String> {
-        member.node().run(&["ip", "route", "add", "blackhole", "198.51.100.0/24"]);
+        let last = ["blackhole", "198.51.100.0/24", "proto", "bird"];
+        member.node().run(&[&["ip", "route", "add"][..], &last].concat());
         let output = self.0.stdout.take().expect("a pipe");
         let lines = BufReader::new(output).lines().map(|line| line.expect("text"));
-        let before = lines.take_while(|line| !line.contains("198.51.100.0/24"));
-        let events = before.filter(|line| line.contains("proto bird")).collect();
+        let of_bird = lines.filter(|line| line.contains("proto bird"));
+        let events = of_bird.take_while(|line| !line.contains("198.51.100.0/24")).collect();
         self.0.kill().expect("ending the monitor");
         self.0.wait().expect("waiting for the monitor");
         member.node().run(&["ip", "route", "delete", "198.51.100.0/24"]);
@@ -92,7 +96,12 @@ fn bird_of(member: &Member) -> String {
 fn nodes_of_two_subnets_tell_each_other_their_blocks() {
     let fleet = two_subnets();
     await_sessions(&fleet);
+    let configured = || bgp(&fleet.members[0])["daemon"]["lastReconfiguration"].clone();
+    let before = configured();
     let blocks = told(&fleet);
+    assert_eq!(configured(), before, "the block comes by the kernel's table");
+    let status = fleet.weirctl(0, &["node", "status"]);
+    assert!(status.succeeded && status.stdout.contains("IPv4 BGP status"), "{status:?}");
     let answer = fleet.weirctl(0, &["bgp", "peers"]);
     assert!(answer.succeeded, "{answer:?}");
     for words in ["IPv4 BGP status", "172.31.2.12", "node-to-node mesh", "Established"] {
@@ -102,10 +111,6 @@ fn nodes_of_two_subnets_tell_each_other_their_blocks() {
     let routes: Value = serde_json::from_str(&routes.stdout).expect("JSON");
     assert_eq!(routes["announced"], json!([blocks[0]]));
     assert_eq!(routes["learned"], json!([{"prefix": blocks[1], "nextHops": ["172.31.1.1"]}]));
-    // BIRD's configuration is as it was: the block came by the kernel's table.
-    let log = fleet.members[0].agent().log();
-    let configured = log.matches("BIRD runs a new configuration").count();
-    assert!(configured <= 1, "{log}");
 }
 
 #[test]
@@ -133,20 +138,26 @@ fn nothing_is_left_where_it_is_not_needed_any_more() {
     let fleet = two_subnets();
     await_sessions(&fleet);
     told(&fleet);
-    fleet.apply_pool("direct", json!({"cidr": POOL, "ipipMode": "Never", "disabled": true}));
-    let configuration = json!({
-        "apiVersion": "projectcalico.org/v3",
-        "kind": "BGPConfiguration",
-        "metadata": {"name": "default"},
-        "spec": {"nodeToNodeMeshEnabled": false},
-    });
-    fleet.members[0].node().write("/run/bgp.json", &configuration.to_string());
-    let answer = fleet.weirctl(0, &["apply", "-f", "/run/bgp.json"]);
-    assert!(answer.succeeded, "{answer:?}");
+    fleet.apply("BGPConfiguration", "default", json!({"nodeToNodeMeshEnabled": false}));
     for member in &fleet.members {
         let is_gone = || !member.node().succeeds(&["test", "-e", "/run/weir/bird/bird.conf"]);
         fleet.until("the daemon has ended", is_gone);
         assert_eq!(learned(member), Vec::<String>::new());
         assert_eq!(announced(member.node()), Vec::<String>::new());
     }
+}
+
+#[test]
+fn another_nodes_sessions_are_seen_by_a_resource() {
+    let fleet = two_subnets();
+    await_sessions(&fleet);
+    let answer = fleet.weirctl(0, &["node", "status", "--node", "n2"]);
+    assert!(answer.stdout.contains("create a CalicoNodeStatus"), "{answer:?}");
+    let spec =
+        json!({"node": "n2", "classes": ["Agent", "BGP", "Routes"], "updatePeriodSeconds": 5});
+    fleet.apply("CalicoNodeStatus", "n2", spec);
+    let seen = || fleet.weirctl(0, &["node", "status", "--node", "n2"]).stdout;
+    fleet.until("n2 has filled it in", || seen().contains("172.31.1.11"));
+    assert!(seen().contains("node-to-node mesh") && seen().contains("Established"), "{}", seen());
+    fleet.apply("CalicoNodeStatus", "n2", json!({"node": "n2", "updatePeriodSeconds": 0}));
 }

@@ -165,14 +165,6 @@ impl Client {
         Ok(protocols(&self.ask("show protocols all").await?))
     }
 
-    /// Lets this connection only look.
-    ///
-    /// # Errors
-    /// Where BIRD refuses.
-    pub async fn restrict(&mut self) -> Result<(), ClientError> {
-        self.ask("restrict").await.map(drop)
-    }
-
     /// Ends the daemon so that peers and the kernel keep the routes for the next one.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use weir_common::network::ClusterSnapshot;
 
 use super::bgp_peers;
 use crate::agent_http::AGENT_ADDRESS;
+use crate::bgp_status::BgpStatus;
 use crate::output::json;
 use crate::session::{CommandResult, Failure, Session};
 pub use status::Status;
@@ -60,7 +61,7 @@ pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult 
         status.bgp = Some(elsewhere::bgp_of(&name, session.datastore).await?);
     } else if session.environment.agent_runs() {
         let bgp = bgp_peers::ask(&arguments.metrics_address).await.ok();
-        status.bgp = bgp.filter(|bgp| bgp.is_needed || bgp.daemon.is_some());
+        status.bgp = bgp.filter(BgpStatus::is_of_interest);
     }
     let output = match arguments.output {
         // Serialising plain data does not fail.

@@ -1,6 +1,7 @@
 //! The agent's loop: it receives events of the datastore and the kernel, and reconciles the node
 //! soon after.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::net::IpAddr;
@@ -14,7 +15,8 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use weir_common::network::{
-    Change, ClusterCache, ClusterPlan, Problem, StateDiff, TunnelPlan, Underlay, plan_bgp,
+    BgpResources, Change, ClusterCache, ClusterPlan, ClusterState, Problem, StateDiff, TunnelPlan,
+    Underlay, plan_bgp,
 };
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::AgentLock;
@@ -267,7 +269,7 @@ impl Agent {
     /// Compares the kernel with the whole plan, and applies the difference.
     async fn reconcile_everything(&mut self) {
         self.applied = None;
-        let state = self.cache.state();
+        let state = known(&self.cache, self.bgp_mode);
         let forgotten = self.cache.has_lost(self.registration.node());
         let is_retaining = self.cache.retained() > 0;
         let (mut failures, mut problems) = (Vec::new(), BTreeSet::new());
@@ -331,10 +333,7 @@ impl Agent {
 
     /// Plans the node's BGP with the links that were read.
     fn plan_bgp(&self, underlay: &Underlay) {
-        let mut plan = plan_bgp(self.registration.node(), &self.cache.state(), underlay);
-        if self.bgp_mode == BgpMode::Off {
-            plan.need = None;
-        }
+        let plan = plan_bgp(self.registration.node(), &known(&self.cache, self.bgp_mode), underlay);
         self.bgp_plan.send_if_modified(|present| {
             let is_new = present.as_deref() != Some(&plan);
             if is_new {
@@ -347,6 +346,7 @@ impl Agent {
     fn report_changes(&self, changes: &[Change], plan: &ClusterPlan) {
         self.metrics.changes.inc_by(changes.len() as u64);
         self.metrics.routes.set(plan.routes.len() as i64);
+        self.metrics.announced.set(plan.announced.len() as i64);
         if !changes.is_empty() {
             let (changes, routes) = (changes.len(), plan.routes.len());
             let message = format!("changed the kernel: {changes} changes; routes: {routes}");
@@ -407,6 +407,15 @@ impl Agent {
         self.listed
             && (!self.failures.is_empty() || self.registration.is_settled(&self.cache.state()))
     }
+}
+
+/// What is known of the cluster, without BGP where that is off.
+fn known(cache: &ClusterCache, bgp: BgpMode) -> Cow<'_, ClusterState> {
+    let mut state = cache.state();
+    if bgp == BgpMode::Off {
+        state.to_mut().bgp = BgpResources::off();
+    }
+    state
 }
 
 /// The signals that end the agent.

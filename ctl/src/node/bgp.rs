@@ -1,6 +1,7 @@
 //! The node's BGP daemon: kept as the plan asks, and told of.
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use tokio::sync::watch;
 use weir_bird::{BirdSettings, DaemonReport};
@@ -28,6 +29,9 @@ async fn tell(
     loop {
         let plan = plans.borrow_and_update().clone();
         let report = reports.borrow_and_update().clone();
+        if let Some(time) = report.configured_at.and_then(|it| it.duration_since(UNIX_EPOCH).ok()) {
+            metrics.bgp_configured.set(time.as_secs_f64());
+        }
         metrics.set_bgp(status(plan.as_deref(), &report), unhealthy(&report));
         let changed = tokio::select! {
             changed = plans.changed() => changed,
@@ -42,7 +46,8 @@ async fn tell(
 /// What the node's BGP is like.
 fn status(plan: Option<&BgpPlan>, report: &DaemonReport) -> BgpStatus {
     let needed = plan.filter(|plan| plan.need.is_some());
-    let of_plan = needed.into_iter().flat_map(|plan| &plan.problems).map(ToString::to_string);
+    // Also where they leave no session to be needed.
+    let of_plan = plan.into_iter().flat_map(|plan| &plan.problems).map(ToString::to_string);
     BgpStatus {
         is_needed: needed.is_some(),
         daemon: report.status.as_ref().map(BgpDaemon::from),

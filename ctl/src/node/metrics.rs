@@ -25,6 +25,10 @@ pub struct Metrics {
     pub nodes: Gauge,
     /// The routes there should be.
     pub routes: Gauge,
+    /// The blocks and addresses that are announced by BGP.
+    pub announced: Gauge,
+    /// When the BGP daemon took its configuration, in seconds since 1970.
+    pub bgp_configured: Gauge<f64, AtomicU64>,
     /// What could not be done as the pools ask.
     pub problems: Gauge,
     /// What counts although the datastore has lost it.
@@ -83,6 +87,8 @@ impl Metrics {
             datastore_losses: Counter::default(),
             nodes: Gauge::default(),
             routes: Gauge::default(),
+            announced: Gauge::default(),
+            bgp_configured: Gauge::default(),
             problems: Gauge::default(),
             retained: Gauge::default(),
             tunnel: Gauge::default(),
@@ -122,9 +128,15 @@ impl Metrics {
             &self.retained,
         );
         gauge("tunnel_up", "Whether the tunnel device is in service", &self.tunnel);
+        gauge("bgp_announced", "Blocks and addresses that are announced", &self.announced);
         gauge("bgp_up", "Whether the BGP daemon runs", &self.bgp_up);
         gauge("pod_mtu_bytes", "The MTU for containers", &self.pod_mtu);
         registry.register("bgp_peers", "BGP sessions by state", self.bgp_sessions.clone());
+        registry.register(
+            "bgp_config_applied_timestamp_seconds",
+            "When the BGP daemon took its configuration",
+            self.bgp_configured.clone(),
+        );
         let received = self.bgp_received.clone();
         registry.register("bgp_received", "Prefixes that were taken from a BGP peer", received);
         let mut counter = |name: &str, help: &str, metric: &Counter| {

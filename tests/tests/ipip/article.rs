@@ -69,7 +69,9 @@ fn try_out(fleet: &Fleet, name: &str, expected: &Expected) {
     let pool = fleet.weirctl(0, &["get", "ippool", "-o", "json"]);
     let pool: Value = serde_json::from_str(&pool.stdout).expect("JSON");
     let pool = pool["items"][0]["metadata"]["name"].as_str().expect("a pool").to_owned();
-    let pods: Vec<Pod> = (0..3).map(|member| fleet.pod(member, &pool)).collect();
+    let pods: Vec<Pod> = (0..3)
+        .map(|member| fleet.named_pod(member, &pool, &format!("n{}-{name}", member + 1)))
+        .collect();
     for member in &fleet.members {
         let what = format!("{name}: tunl0 of {}: {}", member.name, expected.has_tunnel);
         fleet.until(&what, || match expected.has_tunnel {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::datastore::keys;
 use crate::resources::Error;
-use crate::resources::bgp::{BgpConfiguration, BgpFilter, BgpPeer};
+use crate::resources::bgp::{BGP_DEFAULT_NAME, BgpConfiguration, BgpFilter, BgpPeer};
 
 /// The resources of BGP by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,14 @@ impl<'a> Name<'a> {
 }
 
 impl BgpResources {
+    /// What leaves a node without any session.
+    pub fn off() -> Self {
+        let off =
+            BgpConfiguration { node_to_node_mesh: Some(false), ..BgpConfiguration::default() };
+        let configurations = BTreeMap::from([(BGP_DEFAULT_NAME.to_owned(), off)]);
+        Self { configurations, ..Self::default() }
+    }
+
     /// The prefixes of their keys.
     pub(super) const PREFIXES: [&'static str; 3] =
         [keys::BGP_CONFIGURATIONS, keys::BGP_PEERS, keys::BGP_FILTERS];

@@ -58,7 +58,7 @@ pub struct BgpConfiguration {
     /// The TCP port that BGP is spoken on.
     pub listen_port: Option<u16>,
     /// Whether BIRD listens on the node's own address alone (`bindMode: NodeIP`).
-    pub binds_to_node_address: bool,
+    pub binds_to_node_address: Option<bool>,
     /// The password of the mesh. Of the cluster alone.
     pub mesh_password: Option<SecretReference>,
     /// How long in seconds nodes of the mesh keep the routes of one that restarts.
@@ -70,11 +70,9 @@ pub struct BgpConfiguration {
     pub prefix_advertisements: Vec<PrefixAdvertisement>,
     /// How quickly lost nodes of the mesh are noticed (annotation `weir/bfd`).
     pub bfd: Option<Bfd>,
-    /// Whether nodes tell other nodes' blocks to routers too (annotation `weir/re-export`).
+    /// Whether nodes tell other nodes' blocks to routers too (annotation `weir/re-export`). Of the
+    /// cluster alone.
     pub re_exports: bool,
-    /// Whether `Never` pools are left to BGP on the node's own link too (annotation
-    /// `weir/bgp-first`).
-    pub bgp_first: bool,
     /// Whether BGP programs no routes to the cluster's own blocks (`programClusterRoutes:
     /// Disabled`).
     pub leaves_cluster_routes: bool,
@@ -152,16 +150,13 @@ impl BgpConfiguration {
             listen_port: spec
                 .ranged("listenPort", "ListenPort", 0..=65535, problems)
                 .filter(|port| *port != 0),
-            binds_to_node_address: spec
-                .word("bindMode", "BindMode", &bind_modes, problems)
-                .unwrap_or(false),
+            binds_to_node_address: spec.word("bindMode", "BindMode", &bind_modes, problems),
             mesh_password: read::secret(spec, "nodeMeshPassword", "NodeMeshPassword", problems),
             mesh_restart_time,
             ignored_interfaces: read_ignored_interfaces(spec, problems),
             prefix_advertisements: read_advertisements(spec, problems),
             bfd: annotations.bfd(problems),
             re_exports: annotations.flag("weir/re-export", problems),
-            bgp_first: annotations.flag("weir/bgp-first", problems),
             leaves_cluster_routes: routes == ClusterRoutes::Left,
             not_served,
         }

@@ -47,7 +47,7 @@ pub struct FilterRule {
     pub communities: Vec<Community>,
     /// What its AS path begins with.
     pub as_path_prefix: Vec<u32>,
-    /// Its priority: the kernel's metric where it is announced, BIRD's `krt_metric`.
+    /// Its priority: the local preference, counted down from 2147483647 (Calico).
     pub priority: Option<u32>,
     /// What becomes of it.
     pub action: FilterAction,

@@ -25,8 +25,8 @@ impl<'a> Exports<'a> {
     pub(super) fn new(node: &'a str, state: &'a ClusterState) -> Self {
         let own = state.nodes.get(node);
         let is_reflector = own.is_some_and(|own| own.route_reflector_cluster_id.is_some());
-        let re_exports = BgpSettings::new(state).of_node(node, |it| it.re_exports.then_some(()));
-        let tells_all = is_reflector || re_exports.is_some();
+        let cluster = BgpSettings::new(state).of_cluster();
+        let tells_all = is_reflector || cluster.is_some_and(|it| it.re_exports);
         Self { node, state, tells_all, is_reflector, alone: OnceCell::new() }
     }
 

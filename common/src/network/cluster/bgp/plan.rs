@@ -38,7 +38,7 @@ pub fn plan_bgp(node: &str, state: &ClusterState, underlay: &Underlay) -> BgpPla
     if need.is_some() && nodes >= LARGE_MESH {
         problems.insert(BgpProblem::LargeMesh { nodes: nodes + 1 });
     }
-    let binds = settings.of_node(node, |it| it.binds_to_node_address.then_some(()));
+    let binds = settings.of_node(node, |it| it.binds_to_node_address) == Some(true);
     let advertised = settings.of_node(node, |configuration| {
         let prefixes = &configuration.prefix_advertisements;
         (!prefixes.is_empty()).then(|| prefixes.clone())
@@ -52,11 +52,7 @@ pub fn plan_bgp(node: &str, state: &ClusterState, underlay: &Underlay) -> BgpPla
         router_id: router_id(node, state),
         as_number: settings.as_number(own.and_then(|own| own.as_number)),
         listen_port: settings.listen_port(node).unwrap_or(BGP_PORT),
-        listen_addresses: own
-            .filter(|_| binds.is_some())
-            .into_iter()
-            .flat_map(Peer::addresses)
-            .collect(),
+        listen_addresses: own.filter(|_| binds).into_iter().flat_map(Peer::addresses).collect(),
         log_severity: settings.of_node(node, |it| it.log_severity).unwrap_or_default(),
         ignored_interfaces: cluster.map(|it| it.ignored_interfaces.clone()).unwrap_or_default(),
         filters: filters.map(|(name, filter)| (name.clone(), filter.clone())).collect(),

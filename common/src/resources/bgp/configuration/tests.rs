@@ -13,7 +13,7 @@ fn read(spec: &Value) -> Result<BgpConfiguration, Error> {
 fn all_fields_are_read() {
     let value = json!({
         "metadata": {"name": "default", "annotations": {
-            "weir/bfd": "300ms*3", "weir/re-export": "true", "weir/bgp-first": "true"
+            "weir/bfd": "300ms*3", "weir/re-export": "true"
         }},
         "spec": {
             "logSeverityScreen": "Warning", "nodeToNodeMeshEnabled": true, "asNumber": "1.10",
@@ -34,7 +34,7 @@ fn all_fields_are_read() {
         node_to_node_mesh: Some(true),
         as_number: Some(65546),
         listen_port: Some(1790),
-        binds_to_node_address: true,
+        binds_to_node_address: Some(true),
         mesh_password: Some(SecretReference { name: "bgp".into(), key: "mesh".into() }),
         mesh_restart_time: Some(120),
         ignored_interfaces: vec!["docker0".into(), "eth*.1".into()],
@@ -44,7 +44,6 @@ fn all_fields_are_read() {
         }],
         bfd: Some(Bfd { interval: 300, multiplier: 3 }),
         re_exports: true,
-        bgp_first: true,
         leaves_cluster_routes: true,
         not_served: vec!["serviceClusterIPs".into()],
     };
@@ -154,12 +153,9 @@ fn what_is_wrong_is_named() {
         let expected = format!("BGPConfiguration.Spec.{field} ");
         assert!(error.contains(&expected), "{spec}: {error}");
     }
-    for (annotation, value) in [
-        ("weir/bfd", "300*3"),
-        ("weir/bfd", "1ms*3"),
-        ("weir/re-export", "yes"),
-        ("weir/bgp-first", "1"),
-    ] {
+    for (annotation, value) in
+        [("weir/bfd", "300*3"), ("weir/bfd", "1ms*3"), ("weir/re-export", "yes")]
+    {
         let value = json!({"metadata": {"name": "default", "annotations": {annotation: value}}});
         let error = BgpConfiguration::from_object(value.as_object().unwrap()).unwrap_err();
         let expected = format!("Metadata.Annotations.{annotation} = ");

@@ -99,7 +99,7 @@ fn a_nodes_configuration_counts_before_the_clusters() {
     let cluster = BgpConfiguration {
         as_number: Some(65001),
         log_severity: Some(LogSeverity::Warning),
-        binds_to_node_address: true,
+        binds_to_node_address: Some(true),
         ignored_interfaces: vec!["docker0".into()],
         prefix_advertisements: vec![advertisement("10.1.0.0/16")],
         ..Default::default()
