@@ -1,0 +1,346 @@
+//! The agent's BGP against other speakers: what they are told and what is taken from them, by
+//! every field of the resources, and sessions that must or must not come up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+use weir_tests::{
+    Fleet, Host, Neighbour, Place, Speaker, SpeakerOptions, SpeakerProgram, Subnet, until_reporting,
+};
+
+/// The address of the node n1, whose agent is tested.
+const NODE: &str = "172.31.1.11";
+const NODE_AS: u32 = 64512;
+
+fn node() -> IpAddr {
+    address(NODE)
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn range(text: &str) -> IpNet {
+    text.parse().expect("a prefix")
+}
+
+/// The cluster of n1 alone, in both families, with its agent.
+fn one_node() -> Fleet {
+    let mut fleet = Fleet::dual(&[Subnet::First]);
+    fleet.start_agents();
+    fleet
+}
+
+/// Creates resources of BGP, or changes them.
+fn apply(fleet: &Fleet, resources: &[Value]) {
+    let of = |resource: &Value| {
+        let mut whole = json!({"apiVersion": "projectcalico.org/v3"});
+        weir_tests::merge(&mut whole, resource.clone());
+        whole.to_string()
+    };
+    let text: Vec<String> = resources.iter().map(of).collect();
+    fleet.members[0].node().write("/run/bgp.yaml", &text.join("\n---\n"));
+    let answer = fleet.weirctl(0, &["apply", "-f", "/run/bgp.yaml"]);
+    assert!(answer.succeeded, "{answer:?}");
+}
+
+fn resource(kind: &str, name: &str, spec: &Value) -> Value {
+    json!({"kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
+/// A BGPPeer of n1.
+fn peering(name: &str, spec: Value) -> Value {
+    let mut whole = json!({"node": "n1"});
+    weir_tests::merge(&mut whole, spec);
+    resource("BGPPeer", name, &whole)
+}
+
+/// A speaker at the first of these addresses, which speaks to n1.
+fn options(host: &Host, as_number: u32, password: Option<&str>) -> SpeakerOptions {
+    SpeakerOptions {
+        as_number,
+        router_id: host.address,
+        neighbours: vec![Neighbour {
+            address: node().into(),
+            as_number: NODE_AS,
+            password: password.map(str::to_owned),
+        }],
+        announced: Vec::new(),
+        communities: Vec::new(),
+    }
+}
+
+/// The AS path and communities of each prefix.
+type Told = BTreeMap<IpNet, (Vec<u32>, BTreeSet<String>)>;
+
+fn told(
+    prefix: &str,
+    as_path: &[u32],
+    communities: &[&str],
+) -> (IpNet, (Vec<u32>, BTreeSet<String>)) {
+    let communities = communities.iter().map(|&it| it.to_owned()).collect();
+    (range(prefix), (as_path.to_vec(), communities))
+}
+
+/// Waits until n1 has told a speaker exactly this.
+fn until_told(fleet: &Fleet, speaker: &Speaker, wanted: &Told) {
+    let seen = || -> Told {
+        let routes = speaker.received(node()).into_iter();
+        routes.map(|(range, route)| (range, (route.as_path, route.communities))).collect()
+    };
+    until_reporting(
+        || seen() == *wanted,
+        || {
+            let (seen, log) = (seen(), fleet.members[0].agent().log());
+            let extra: Vec<_> = seen.iter().filter(|(it, of)| wanted.get(it) != Some(of)).collect();
+            let lacks: Vec<_> = wanted.iter().filter(|(it, of)| seen.get(it) != Some(of)).collect();
+            let peers = fleet.weirctl(0, &["bgp", "peers"]);
+            format!("told {extra:?} instead of {lacks:?}: {speaker}\n{peers:?}\n{log}")
+        },
+    );
+}
+
+/// Waits until a speaker's session with n1 is up.
+fn until_up(fleet: &Fleet, what: &str, speaker: &Speaker, neighbour: IpAddr) {
+    until_reporting(
+        || speaker.is_established(neighbour),
+        || {
+            let (peers, log) =
+                (fleet.weirctl(0, &["bgp", "peers"]), fleet.members[0].agent().log());
+            format!("{what}: the session is up: {speaker}\n{}\n{log}", peers.stdout)
+        },
+    );
+}
+
+/// What the agent answers at `/bgp`.
+fn status(fleet: &Fleet) -> Value {
+    let answer = fleet.members[0].agent().answer("/bgp").unwrap_or_default();
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    serde_json::from_str(body).unwrap_or_default()
+}
+
+#[test]
+fn pools_are_announced_with_their_communities_or_not_at_all() {
+    let fleet = one_node();
+    let judge = fleet.underlay.node(Subnet::First, 21);
+    let judge_options = options(&judge, 65000, None);
+    let judge = Speaker::start(SpeakerProgram::GoBgp, &judge.node, &judge_options);
+    for (name, cidr, is_hidden) in [
+        ("told", "10.1.0.0/26", false),
+        ("plain", "10.3.0.0/26", false),
+        ("kept", "10.2.0.0/26", true),
+    ] {
+        fleet.apply_pool(
+            name,
+            json!({"cidr": cidr, "ipipMode": "Never", "disableBGPExport": is_hidden}),
+        );
+    }
+    let communities =
+        json!([{"name": "wan", "value": "64512:120"}, {"name": "big", "value": "64512:1:2"}]);
+    let advertised = json!([
+        {"cidr": "10.1.0.0/16", "communities": ["wan", "big", "64512:7"]},
+        {"cidr": "10.2.0.0/16", "communities": ["wan"]},
+    ]);
+    let configuration = json!({"communities": communities, "prefixAdvertisements": advertised});
+    apply(
+        &fleet,
+        &[
+            resource("BGPConfiguration", "default", &configuration),
+            peering("judge", json!({"peerIP": "172.31.1.31", "asNumber": 65000})),
+        ],
+    );
+    let _pods = ["told", "plain", "kept"].map(|pool| fleet.pod(0, pool));
+    let [tagged, plain] = [
+        told("10.1.0.0/26", &[NODE_AS], &["64512:120", "64512:1:2", "64512:7"]),
+        told("10.3.0.0/26", &[NODE_AS], &[]),
+    ];
+    until_told(&fleet, &judge, &[tagged.clone(), plain].into());
+    // What is hidden is there to be told.
+    assert_eq!(fleet.members[0].announced().len(), 2, "{}", judge.version());
+    // A filter that does not exist lets nothing pass, until it does.
+    let named = |filter: &str| {
+        peering("judge", json!({"peerIP": "172.31.1.31", "asNumber": 65000, "filters": [filter]}))
+    };
+    apply(&fleet, &[named("missing")]);
+    until_told(&fleet, &judge, &Told::new());
+    let problem = "names the filter missing, which does not exist";
+    fleet.until(problem, || status(&fleet)["problems"].to_string().contains(problem));
+    let rule = json!({"cidr": "10.3.0.0/16", "matchOperator": "In", "action": "Reject"});
+    apply(&fleet, &[resource("BGPFilter", "missing", &json!({"exportV4": [rule]}))]);
+    until_told(&fleet, &judge, &[tagged].into());
+}
+
+/// A rule of a BGPFilter, and prefixes that others tell n1. Both have a community of the case's
+/// own, so that the rules of other cases do not see them.
+struct FilterCase {
+    number: u32,
+    rule: Value,
+    /// The prefixes that the rule means.
+    hits: &'static [&'static str],
+    /// Those that it does not.
+    misses: &'static [&'static str],
+    /// Whether the outcome is the same for what is taken from peers.
+    is_of_import: bool,
+}
+
+/// The AS path of case 10's hit; those of all others are of one AS.
+const LONG_PATH: [u32; 3] = [65001, 65009, 65010];
+
+fn filter_cases() -> Vec<FilterCase> {
+    let mut cases = Vec::new();
+    let mut case = |rule: Value, hits: &'static [_], misses: &'static [_], is_of_import| {
+        let number = u32::try_from(cases.len()).expect("few cases") + 1;
+        cases.push(FilterCase { number, rule, hits, misses, is_of_import });
+    };
+    let prefix = |cidr: &str, operator: &str| json!({"cidr": cidr, "matchOperator": operator});
+    let both = true;
+    case(prefix("10.11.0.0/16", "In"), &["10.11.0.0/16", "10.11.1.0/24"], &["10.12.1.0/24"], both);
+    case(prefix("10.21.0.0/16", "NotIn"), &["10.22.1.0/24"], &["10.21.1.0/24"], both);
+    case(prefix("10.31.0.0/16", "Equal"), &["10.31.0.0/16"], &["10.31.1.0/24"], both);
+    case(prefix("10.41.0.0/16", "NotEqual"), &["10.41.1.0/24"], &["10.41.0.0/16"], both);
+    let mut lengths = prefix("10.51.0.0/16", "In");
+    lengths["prefixLength"] = json!({"min": 24, "max": 26});
+    let around = &["10.51.0.0/16", "10.51.9.0/27"];
+    case(lengths, &["10.51.1.0/24", "10.51.2.0/26"], around, both);
+    case(json!({"source": "RemotePeers"}), &["10.61.0.0/24"], &[], both);
+    // By which interface a route goes is not known yet when it is taken.
+    case(json!({"interface": "eth*"}), &["10.71.0.0/24"], &[], false);
+    case(json!({"interface": "veth*"}), &[], &["10.72.0.0/24"], false);
+    case(json!({"peerType": "eBGP"}), &["10.81.0.0/24"], &[], both);
+    case(json!({"asPathPrefix": [65001, 65009]}), &["10.91.0.0/24"], &["10.92.0.0/24"], both);
+    case(json!({"peerType": "iBGP"}), &[], &["10.82.0.0/24"], both);
+    // Calico counts priorities down from here; a local preference is 100 if nobody sets it.
+    case(json!({"priority": 2_147_483_547_u32}), &["10.101.0.0/24"], &[], both);
+    case(json!({"priority": 512}), &[], &["10.102.0.0/24"], both);
+    cases
+}
+
+/// The rule of a case as it stands in a filter, which leaves this mark.
+fn marking(case: &FilterCase, mark: &str) -> Value {
+    let mut rule = case.rule.clone();
+    rule["communities"] = json!({"values": [format!("65001:{}", case.number)]});
+    rule["action"] = json!("Accept");
+    rule["operations"] = json!([{"addCommunity": {"value": format!("{mark}:{}", case.number)}}]);
+    rule
+}
+
+/// A BIRD that tells n1 the prefixes of the cases, and those of the operations' case.
+fn source(host: &Host, cases: &[FilterCase]) -> Speaker {
+    let of_case = |case: &FilterCase| {
+        let number = case.number;
+        let route = |(index, prefix): (usize, &&str)| {
+            let longer = if number == 10 && index == 0 {
+                "bgp_path.prepend(65010); bgp_path.prepend(65009); "
+            } else {
+                ""
+            };
+            format!(
+                "route {prefix} blackhole {{ bgp_community.add((65001,{number})); {longer}}};\n"
+            )
+        };
+        case.hits.iter().chain(case.misses).enumerate().map(route).collect::<String>()
+    };
+    let routes: String = cases.iter().map(of_case).collect();
+    let configuration = format!(
+        "router id {0};\nlog stderr all;\nprotocol device {{}}\nprotocol direct {{ ipv4; }}\n\
+         protocol static {{ ipv4;\n{routes}\
+         route 10.111.0.0/24 blackhole {{ bgp_large_community.add((65001, 7, 9)); }};\n\
+         route 10.112.0.0/24 blackhole {{ bgp_community.add((65001,112)); }};\n\
+         route 10.113.0.0/24 blackhole;\nroute 10.114.0.0/24 blackhole; }}\n\
+         protocol bgp {{ local as 65001; neighbor {NODE} as {NODE_AS}; connect delay time 1; \
+         ipv4 {{ import none; export where source = RTS_STATIC; }}; }}\n",
+        host.address
+    );
+    Speaker::bird(&host.node, &configuration)
+}
+
+#[test]
+fn filters_mean_what_each_of_their_fields_says() {
+    let fleet = one_node();
+    let host = |number| fleet.underlay.node(Subnet::First, number);
+    let (giver, gobgp, frr) = (host(20), host(21), host(22));
+    let cases = filter_cases();
+    let giver = source(&giver, &cases);
+    let [judge, import_judge] =
+        [(SpeakerProgram::GoBgp, &gobgp, 65000), (SpeakerProgram::Frr, &frr, 65002)].map(
+            |(program, host, number)| {
+                Speaker::start(program, &host.node, &options(host, number, None))
+            },
+        );
+    fleet.apply_pool("own", json!({"cidr": "10.1.0.0/26", "ipipMode": "Never"}));
+    let _pod = fleet.pod(0, "own");
+    let of_export = cases.iter().map(|case| marking(case, "65100"));
+    let operations = json!([
+        {"addCommunity": {"value": "65100:100"}},
+        {"addCommunity": {"value": "65100:100:1"}},
+        {"prependASPath": {"prefix": [65101, 65102]}},
+    ]);
+    let large = json!({"communities": {"values": ["65001:7:9"]}, "action": "Accept", "operations": operations});
+    // Set when it was taken, seen when it is told, and worth more than what is not set.
+    let tagged = |community: &str| json!([{"addCommunity": {"value": community}}]);
+    let set = json!({"priority": 512, "cidr": "10.113.0.0/24", "matchOperator": "Equal", "action": "Accept", "operations": tagged("65100:113")});
+    let own = json!({"cidr": "10.1.0.0/26", "matchOperator": "Equal", "action": "Accept"});
+    let not_own = json!({"cidr": "10.1.0.0/26", "matchOperator": "Equal", "source": "RemotePeers", "action": "Reject"});
+    let reject = json!({"action": "Reject"});
+    let export: Vec<Value> = of_export.chain([large, set, not_own, own, reject]).collect();
+    let of_import = cases.iter().filter(|case| case.is_of_import).map(|it| marking(it, "65200"));
+    let refused = json!({"cidr": "10.112.0.0/24", "matchOperator": "Equal", "action": "Reject"});
+    let prioritised = json!({"cidr": "10.113.0.0/24", "matchOperator": "Equal", "action": "Accept", "operations": [{"setPriority": {"value": 512}}]});
+    let prepended = json!({"cidr": "10.114.0.0/24", "matchOperator": "Equal", "action": "Accept", "operations": [{"prependASPath": {"prefix": [65201]}}]});
+    let import: Vec<Value> = of_import.chain([refused, prioritised, prepended]).collect();
+    let others = json!([{"source": "RemotePeers", "action": "Accept"}, {"action": "Reject"}]);
+    apply(
+        &fleet,
+        &[
+            resource("BGPFilter", "told", &json!({"exportV4": export})),
+            resource("BGPFilter", "taken", &json!({"importV4": import})),
+            resource("BGPFilter", "others", &json!({"exportV4": others})),
+            peering(
+                "source",
+                json!({"peerIP": "172.31.1.30", "asNumber": 65001, "filters": ["taken"]}),
+            ),
+            peering(
+                "judge",
+                json!({"peerIP": "172.31.1.31", "asNumber": 65000, "filters": ["told"]}),
+            ),
+            peering(
+                "others",
+                json!({"peerIP": "172.31.1.32", "asNumber": 65002, "filters": ["others"]}),
+            ),
+        ],
+    );
+    // What each case leaves, after the filter of what is taken alone and after both.
+    let (mut taken, mut both) = (Told::new(), Told::new());
+    for case in &cases {
+        let FilterCase { number, hits, misses, .. } = case;
+        for (index, prefix) in hits.iter().chain(*misses).enumerate() {
+            let is_hit = index < hits.len();
+            let path: &[u32] = if *number == 10 && is_hit { &LONG_PATH } else { &LONG_PATH[..1] };
+            let path = [&[NODE_AS], path].concat();
+            let marks =
+                [format!("65001:{number}"), format!("65200:{number}"), format!("65100:{number}")];
+            let marks = marks.each_ref().map(String::as_str);
+            let after_import = if is_hit && case.is_of_import { &marks[..2] } else { &marks[..1] };
+            taken.extend([told(prefix, &path, after_import)]);
+            if is_hit {
+                both.extend([told(prefix, &path, &[after_import, &marks[2..]].concat())]);
+            }
+        }
+    }
+    taken.extend([
+        told("10.111.0.0/24", &[NODE_AS, 65001], &["65001:7:9"]),
+        told("10.113.0.0/24", &[NODE_AS, 65001], &[]),
+        told("10.114.0.0/24", &[NODE_AS, 65201, 65001], &[]),
+    ]);
+    let all = ["65001:7:9", "65100:100", "65100:100:1"];
+    both.extend([
+        told("10.1.0.0/26", &[NODE_AS], &[]),
+        told("10.111.0.0/24", &[NODE_AS, 65101, 65102, 65001], &all),
+        told("10.113.0.0/24", &[NODE_AS, 65001], &["65100:113"]),
+    ]);
+    until_told(&fleet, &import_judge, &taken);
+    until_told(&fleet, &judge, &both);
+    drop(giver);
+}
