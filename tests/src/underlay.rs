@@ -68,8 +68,11 @@ impl Underlay {
         let router = Node::bare("router");
         let lines = Subnet::ALL.map(|subnet| {
             let (bridge, address) = (subnet.bridge(), subnet.address(1));
+            // Of its own, or else it would change as hosts come, and those that know the old one
+            // would not reach the router for a while.
+            let hardware = format!("02:00:00:00:00:0{}", subnet as u8);
             format!(
-                "link add {bridge} mtu {mtu} type bridge\n\
+                "link add {bridge} address {hardware} mtu {mtu} type bridge\n\
                  address add {address}/24 dev {bridge}\n\
                  link set {bridge} addrgenmode none up\n"
             )
