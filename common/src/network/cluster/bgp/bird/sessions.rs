@@ -162,7 +162,8 @@ impl SessionPrinter<'_> {
         self.session.reflects_as.filter(|_| !self.session.is_external())
     }
 
-    /// BIRD refuses BFD over several hops without an address of its own.
+    /// BIRD refuses BFD over several hops without an address of its own. Not `graceful`: then the
+    /// routes of a lost peer that can restart would stay for as long as that may take.
     fn bfd(&self, local: Option<IpAddr>, output: &mut BirdText) {
         let Some(bfd) = self.session.bfd else { return };
         if local.is_none() {
@@ -172,7 +173,7 @@ impl SessionPrinter<'_> {
         }
         let (interval, multiplier) = (bfd.interval.clamp(1, 60_000), bfd.multiplier.max(1));
         output.line(format!(
-            "  bfd graceful; bfd {{ min rx interval {interval} ms; min tx interval {interval} \
+            "  bfd {{ min rx interval {interval} ms; min tx interval {interval} \
              ms; multiplier {multiplier}; }};"
         ));
     }
