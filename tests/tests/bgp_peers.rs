@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -343,4 +344,224 @@ fn filters_mean_what_each_of_their_fields_says() {
     until_told(&fleet, &import_judge, &taken);
     until_told(&fleet, &judge, &both);
     drop(giver);
+}
+
+/// The file of a password on n1.
+fn secret(name: &str) -> String {
+    format!("/etc/weir/secrets/bgp/{name}")
+}
+
+/// Writes a password to its file as the documentation says.
+fn keep_secret(fleet: &Fleet, name: &str, password: &str) {
+    let (node, path) = (fleet.members[0].node(), secret(name));
+    node.run(&["mkdir", "-p", "-m", "0700", "/etc/weir/secrets/bgp"]);
+    let script = format!("umask 077; cat >{path}.new && mv {path}.new {path}");
+    node.run_with(&["sh", "-c", &script], password);
+}
+
+#[test]
+fn passwords_are_of_both_sides_and_of_nobody_else() {
+    let fleet = one_node();
+    let programs = [
+        (SpeakerProgram::Bird, "bird", 20),
+        (SpeakerProgram::Frr, "frr", 21),
+        (SpeakerProgram::GoBgp, "gobgp", 22),
+    ];
+    let hosts = programs.map(|(_, _, number)| fleet.underlay.node(Subnet::First, number));
+    let start = |index: usize, password: &str| {
+        let options = options(&hosts[index], 65000, Some(password));
+        Speaker::start(programs[index].0, &hosts[index].node, &options)
+    };
+    let word = |index: usize| format!("s3cret-of-{}", programs[index].1);
+    let mut speakers: Vec<Speaker> = (0..3).map(|index| start(index, &word(index))).collect();
+    let peerings = programs.map(|(_, name, number)| {
+        let password = json!({"secretKeyRef": {"name": "bgp", "key": name}});
+        let address = format!("172.31.1.{}", 10 + number);
+        peering(name, json!({"peerIP": address, "asNumber": 65000, "password": password}))
+    });
+    for (index, (_, name, _)) in programs.iter().enumerate() {
+        keep_secret(&fleet, name, &format!("{}\n", word(index)));
+    }
+    apply(&fleet, &peerings);
+    for (speaker, (_, name, _)) in speakers.iter().zip(programs) {
+        until_up(&fleet, name, speaker, node());
+    }
+    // Another one on this side alone: the session is down, and the reason is told.
+    let peers = || fleet.weirctl(0, &["bgp", "peers"]).stdout;
+    let told = |words: &[&str]| {
+        let what = words.join(", ");
+        let is_told = || {
+            let (said, status) = (peers(), status(&fleet).to_string());
+            words.iter().all(|&it| said.contains(it) || status.contains(it))
+        };
+        until_reporting(is_told, || format!("{what}: {}\n{}", peers(), status(&fleet)));
+    };
+    for (index, (_, name, number)) in programs.iter().enumerate() {
+        keep_secret(&fleet, name, "s3cret-rotated");
+        let address = format!("172.31.1.{}", 10 + number);
+        let line =
+            |text: &str| text.lines().any(|it| it.contains(&address) && it.contains("password"));
+        until_reporting(
+            || !speakers[index].is_established(node()) && line(&peers()),
+            || format!("{name} is down for its password:\n{}\n{}", peers(), speakers[index]),
+        );
+    }
+    // Rotated there, too.
+    for index in 0..3 {
+        drop(speakers.remove(0));
+        speakers.push(start(index, "s3cret-rotated"));
+    }
+    for (speaker, (_, name, _)) in speakers.iter().zip(programs) {
+        until_up(&fleet, name, speaker, node());
+    }
+    // The only file that has them is BIRD's, which is root's.
+    let folders = "/run /var/lib/weir /var/lib/cni /etc/cni";
+    let find =
+        format!("grep -rlZ s3cret {folders} --exclude-dir=netns | xargs -0r stat -c '%n %a'");
+    let found = fleet.members[0].node().run(&["sh", "-c", &find]);
+    assert_eq!(found, "/run/weir/bird/bird.conf 600\n");
+    // Files that are not to be used.
+    let quoted = "s3cret\";attack";
+    keep_secret(&fleet, "bird", quoted);
+    fleet.members[0].node().run(&["chmod", "0644", &secret("frr")]);
+    fleet.members[0].node().run(&["rm", &secret("gobgp")]);
+    told(&[
+        "BGPPeer bird",
+        "bgp/bird",
+        &secret("frr"),
+        "BGPPeer frr",
+        "BGPPeer gobgp",
+        "bgp/gobgp",
+    ]);
+    for (speaker, (_, name, _)) in speakers.iter().zip(programs) {
+        let is_down = || !speaker.is_established(node());
+        until_reporting(is_down, || format!("{name} is left out:\n{}\n{speaker}", peers()));
+    }
+    // Nobody is told.
+    let agent = fleet.members[0].agent();
+    let answers =
+        ["/bgp", "/health", "/metrics"].map(|path| agent.answer(path).unwrap_or_default());
+    for (what, text) in answers.iter().map(|it| ("an answer", it.clone())).chain([
+        ("weirctl bgp peers", peers()),
+        ("weirctl bgp explain", fleet.weirctl(0, &["bgp", "explain"]).stdout),
+        ("the log", agent.log()),
+        ("the datastore", fleet.weirctl(0, &["get", "bgppeer", "-o", "yaml"]).stdout),
+    ]) {
+        assert!(!text.contains("s3cret"), "{what}: {text}");
+    }
+}
+
+/// A node of Calico's, with BIRD as Calico sets it up: the side whose peer's address is the greater
+/// text waits.
+fn calico_node(host: &Host, block: &str) -> Speaker {
+    let (own, peer) = (host.address, NODE);
+    let waits = peer > own.to_string().as_str();
+    let passive = if waits { "passive on;" } else { "" };
+    let configuration = format!(
+        "router id {own};\nlog stderr all;\n\
+         protocol static {{ ipv4; route {block} blackhole; }}\n\
+         protocol kernel {{ ipv4 {{ import all; export where source = RTS_BGP; }}; learn; persist; \
+         scan time 2; graceful restart; }}\n\
+         protocol device {{ scan time 2; }}\n\
+         protocol direct {{ ipv4; interface -\"cali*\", \"*\"; }}\n\
+         template bgp bgp_template {{ local as {NODE_AS}; multihop; error wait time 5, 30; \
+         connect delay time 2; connect retry time 5; graceful restart; source address {own}; \
+         ipv4 {{ import all; export where source ~ [RTS_STATIC]; add paths on; gateway recursive; }}; }}\n\
+         protocol bgp Mesh_172_31_1_11 from bgp_template {{ neighbor {peer} as {NODE_AS}; {passive} }}\n"
+    );
+    Speaker::bird(&host.node, &configuration)
+}
+
+#[test]
+fn a_mesh_with_nodes_of_calico_comes_up_whichever_side_waits() {
+    let fleet = one_node();
+    // As a number .100 is greater than .11, as a text it is not; .21 is greater as both.
+    let hosts = [90, 11].map(|number| fleet.underlay.node(Subnet::First, number));
+    let blocks = ["10.244.7.0/26", "10.244.8.0/26"];
+    let speakers: Vec<Speaker> =
+        hosts.iter().zip(blocks).map(|(host, block)| calico_node(host, block)).collect();
+    fleet.apply_pool("direct", json!({"cidr": "10.244.0.0/26", "ipipMode": "Never"}));
+    let _pod = fleet.pod(0, "direct");
+    let nodes = hosts.iter().enumerate().map(|(index, host)| {
+        let bgp = json!({"ipv4Address": format!("{}/24", host.address)});
+        resource("Node", &format!("calico{index}"), &json!({"bgp": bgp}))
+    });
+    let mesh = json!({"nodeToNodeMeshEnabled": true});
+    let mesh = resource("BGPConfiguration", "default", &mesh);
+    apply(&fleet, &nodes.chain([mesh]).collect::<Vec<_>>());
+    for (speaker, host) in speakers.iter().zip(&hosts) {
+        until_up(&fleet, "the mesh", speaker, node());
+        until_told(&fleet, speaker, &[told("10.244.0.0/26", &[], &[])].into());
+        host.node.run(&["ip", "route", "get", "10.244.0.1"]);
+    }
+    let learned = || fleet.members[0].node().run(&["ip", "route", "show", "proto", "bird"]);
+    let report = || format!("n1 has both blocks:\n{}\n{}", learned(), speakers[0]);
+    until_reporting(|| blocks.iter().all(|it| learned().contains(it)), report);
+    let configuration = fleet.members[0].node().read("/run/weir/bird/bird.conf");
+    let waits = |peer: &str| {
+        let (_, session) =
+            configuration.split_once(&format!("protocol bgp Mesh_{peer} ")).expect(peer);
+        session.split("\n}").next().unwrap_or_default().contains("passive on")
+    };
+    assert!(!waits("172_31_1_100") && waits("172_31_1_21"), "{}", speakers[0].version());
+}
+
+/// A BIRD on `host` with one session with n1, as these words of its configuration say.
+fn bird_peer(host: &Host, own_as: u32, session: &str, routes: &str) -> Speaker {
+    let configuration = format!(
+        "router id {};\nlog stderr all;\nprotocol device {{}}\nprotocol bfd {{ interface \"*\" {{ interval 200 ms; multiplier 3; }}; }}\n\
+         protocol direct {{ ipv4; ipv6; }}\nprotocol static {{ ipv4; {routes} }}\n\
+         protocol bgp {{ local as {own_as}; connect delay time 1; connect retry time 1; error wait time 1,2; {session} }}\n",
+        host.address
+    );
+    Speaker::bird(&host.node, &configuration)
+}
+
+/// What n1 has from others.
+fn learned(fleet: &Fleet) -> String {
+    let node = fleet.members[0].node();
+    ["-4", "-6"].map(|family| node.run(&["ip", family, "route", "show", "proto", "bird"])).concat()
+}
+
+#[test]
+fn bfd_notices_a_lost_peer_long_before_the_hold_time() {
+    let fleet = one_node();
+    let hosts = [20, 21].map(|number| fleet.underlay.node(Subnet::First, number));
+    // The second one asks for graceful restart, too, as another node's does.
+    let speakers: Vec<Speaker> = hosts.iter().zip(["aware", "on"]).map(|(host, restart)| {
+        let session = format!(
+            "local {}; neighbor {NODE} as {NODE_AS}; multihop; bfd on; graceful restart {restart}; ipv4 {{ import all; export where source = RTS_STATIC; }};",
+            host.address
+        );
+        bird_peer(host, 65000, &session, "route 198.51.100.0/24 blackhole;")
+    }).collect();
+    let peerings = hosts.each_ref().map(|host| {
+        let name = format!("router-{}", host.address.octets()[3]);
+        let mut peering = peering(&name, json!({"peerIP": host.address, "asNumber": 65000}));
+        peering["metadata"]["annotations"] = json!({"weir/bfd": "200ms*3"});
+        peering
+    });
+    apply(&fleet, &peerings);
+    let via = |host: &Host| learned(&fleet).contains(&format!("via {} ", host.address));
+    let report = |what: &str| format!("{what}:\n{}\n{}", learned(&fleet), speakers[0]);
+    let node = fleet.members[0].node();
+    let bfd_is_up = || {
+        let sessions =
+            node.run(&["birdc", "-s", "/run/weir/bird/bird.ctl", "show", "bfd", "sessions"]);
+        sessions.matches(" Up ").count() == 2
+    };
+    until_reporting(|| hosts.iter().all(via) && bfd_is_up(), || report("both ways are there"));
+    for (index, host) in hosts.iter().enumerate() {
+        let other = &hosts[1 - index];
+        let began = Instant::now();
+        fleet.underlay.cut(&host.node);
+        until_reporting(|| !via(host), || report("the way by the lost peer is gone"));
+        let took = began.elapsed();
+        println!("{}: the way by a lost peer was gone after {took:?}", speakers[index].version());
+        // The hold time is 240 s.
+        assert!(took < Duration::from_secs(5), "{took:?}: {}", speakers[index].version());
+        assert!(via(other), "{}", report("the other way stays"));
+        fleet.underlay.heal(&host.node);
+        until_reporting(|| via(host) && bfd_is_up(), || report("it is back"));
+    }
 }
