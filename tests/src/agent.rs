@@ -70,6 +70,12 @@ impl Agent {
         assert!(status.success(), "the agent of {name} ended with {status}");
     }
 
+    /// Kills it.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killing the agent");
+        self.child.wait().expect("waiting for the agent");
+    }
+
     /// What it answers to a GET of this path; `None` when it does not listen yet.
     pub fn answer(&self, path: &str) -> Option<String> {
         self.request("GET", path)

@@ -1,5 +1,6 @@
 //! Several nodes of one cluster: an underlay, an etcd, and an agent on each node.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -59,6 +60,32 @@ impl Member {
     /// What it announces by BGP: the routing table for that, as `ip` prints it.
     pub fn announced(&self) -> Vec<String> {
         announced(self.node())
+    }
+
+    /// The BGP sessions that its agent tells of.
+    pub fn sessions(&self) -> Vec<Value> {
+        let answer = self.agent().answer("/bgp").unwrap_or_default();
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        let status: Value = serde_json::from_str(body).unwrap_or_default();
+        status["sessions"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The peers with which it has an established BGP session.
+    pub fn established(&self) -> BTreeSet<String> {
+        let mut sessions = self.sessions();
+        sessions.retain(|session| session["bgpState"] == "Established");
+        sessions.iter().map(|it| it["peer"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// The process of its BGP daemon.
+    pub fn bird(&self) -> String {
+        self.node().read("/run/weir/bird/bird.pid").trim().to_owned()
+    }
+
+    /// What its BGP daemon answers to a command.
+    pub fn birdc(&self, command: &str) -> String {
+        let line = ["birdc", "-s", "/run/weir/bird/bird.ctl"].into_iter();
+        self.node().run(&line.chain(command.split(' ')).collect::<Vec<_>>())
     }
 
     /// Whether the tunnel device is in service: up, and with an address.
@@ -198,6 +225,11 @@ impl Fleet {
     /// Ends the agent of a node by SIGTERM, which must succeed.
     pub fn stop_agent(&mut self, member: usize) {
         self.members[member].agent.take().expect("an agent runs").stop();
+    }
+
+    /// Kills the agent of a node.
+    pub fn kill_agent(&mut self, member: usize) {
+        self.members[member].agent.take().expect("an agent runs").kill();
     }
 
     /// A call of `weir` on a node, for an address out of this pool.

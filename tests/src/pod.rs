@@ -2,15 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use crate::container::Container;
 use crate::place::Place;
+use crate::timed_lines::TimedLines;
 
 /// How long a packet may be on its way under an emulated kernel.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,16 +24,17 @@ impl Pod {
     /// Pings another pod ten times a second for as long as `meanwhile` takes, and
     /// requires that no answer is missing.
     pub fn without_a_loss(&self, to: &Self, meanwhile: impl FnOnce()) {
-        let address = to.address.to_string();
-        let mut ping = Command::new("ping");
-        ping.args(["-n", "-i", "0.1", "-W", "2", &address]).stdout(Stdio::piped());
-        let child = self.container.spawn(&mut ping);
+        let ping = self.ping(to, 10);
         meanwhile();
-        let id = Pid::from_raw(i32::try_from(child.id()).expect("a process id"));
-        kill(id, Signal::SIGINT).expect("ending ping");
-        let output = child.wait_with_output().expect("what ping saw");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(text.contains(" 0% packet loss"), "{text}");
+        ping.finish();
+    }
+
+    /// Starts to ping another pod so many times a second.
+    pub fn ping(&self, to: &Self, per_second: u32) -> SteadyPing {
+        let (address, interval) =
+            (to.address.to_string(), (1.0 / f64::from(per_second)).to_string());
+        let line = ["ping", "-n", "-i", &interval, "-W", "2", &address];
+        SteadyPing { lines: TimedLines::of(&self.container, &line), answers: Vec::new() }
     }
 
     /// Connects to a new server at `address`, which `place` has.
@@ -52,6 +50,33 @@ impl Pod {
             end.set_write_timeout(Some(PATIENCE)).expect("a time limit");
         }
         Connection { client, server, seen: seen.ip() }
+    }
+}
+
+/// A running ping.
+pub struct SteadyPing {
+    lines: TimedLines,
+    answers: Vec<String>,
+}
+
+impl SteadyPing {
+    /// Waits for one more answer, and requires that none before it is missing. How many there
+    /// were.
+    pub fn finish(mut self) -> usize {
+        self.answers.extend(self.lines.so_far());
+        let is_answer = |line: &str| line.contains("icmp_seq=") && line.contains(" bytes from ");
+        // What is sent from here on may be on its way when ping ends.
+        let (_, before) = self.lines.until("one more answer", is_answer);
+        self.answers.extend(before);
+        let text = self.answers.join("\n");
+        let sequence = |line: &str| -> usize {
+            let (_, rest) = line.split_once("icmp_seq=").expect("an answer has a number");
+            rest.split(' ').next().expect("a word").parse().expect("ping counts")
+        };
+        let answers: Vec<usize> =
+            self.answers.iter().filter(|line| is_answer(line)).map(|line| sequence(line)).collect();
+        assert!(answers.iter().copied().eq(1..=answers.len()), "not all were answered:\n{text}");
+        answers.len()
     }
 }
 
