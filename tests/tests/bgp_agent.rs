@@ -157,7 +157,7 @@ fn another_nodes_sessions_are_seen_by_a_resource() {
         json!({"node": "n2", "classes": ["Agent", "BGP", "Routes"], "updatePeriodSeconds": 5});
     fleet.apply("CalicoNodeStatus", "n2", spec);
     let seen = || fleet.weirctl(0, &["node", "status", "--node", "n2"]).stdout;
-    fleet.until("n2 has filled it in", || seen().contains("172.31.1.11"));
-    assert!(seen().contains("node-to-node mesh") && seen().contains("Established"), "{}", seen());
+    fleet.until("n2 has filled it in", || seen().contains("node-to-node mesh"));
+    assert!(seen().contains("Established"), "{}", seen());
     fleet.apply("CalicoNodeStatus", "n2", json!({"node": "n2", "updatePeriodSeconds": 0}));
 }

@@ -70,6 +70,8 @@ pub enum DaemonStep {
         /// Whether a daemon ran before.
         is_recovering: bool,
     },
+    /// It is started with the configuration that it had.
+    Resume,
     /// It is given the configuration.
     Configure,
     /// It is ended, and none of its routes is left.
@@ -80,6 +82,12 @@ pub enum DaemonStep {
 pub fn decide(situation: &Situation<'_>) -> DaemonStep {
     let has_pause_left = pause_left(situation);
     match (situation.wanted, situation.running) {
+        // It died while nothing is known, as while the datastore is away: peers wait for it.
+        (Wanted::Unknown, RunningDaemon::Nothing)
+            if situation.has_files && has_pause_left.is_zero() =>
+        {
+            DaemonStep::Resume
+        }
         (Wanted::Unknown, _) => DaemonStep::Rest(COMPARISON),
         (_, RunningDaemon::Silent(Some(since))) if since < START_TIME => {
             DaemonStep::Rest(SHORT_WHILE)
@@ -141,14 +149,15 @@ mod tests {
 
     #[test]
     fn what_runs_is_left_alone_until_it_is_known_what_should_run() {
-        for running in [
-            RunningDaemon::Nothing,
-            RunningDaemon::Silent(None),
-            RunningDaemon::Daemon(Some("old")),
-        ] {
-            let situation = Situation { wanted: Wanted::Unknown, running, ..CALM };
+        let unknown = Situation { wanted: Wanted::Unknown, ..CALM };
+        for running in [RunningDaemon::Silent(None), RunningDaemon::Daemon(Some("old"))] {
+            let situation = Situation { running, ..unknown };
             assert_eq!(decide(&situation), DaemonStep::Rest(COMPARISON));
         }
+        let dead = Situation { running: RunningDaemon::Nothing, ..unknown };
+        assert_eq!(decide(&dead), DaemonStep::Resume);
+        let never_ran = Situation { has_files: false, ..dead };
+        assert_eq!(decide(&never_ran), DaemonStep::Rest(COMPARISON));
     }
 
     #[test]

@@ -85,6 +85,12 @@ impl Program {
         if is_recovering {
             command.arg("-R");
         }
+        // The agent's environment may name the datastore's password.
+        command.env_clear().envs(
+            ["PATH", "TZ"]
+                .into_iter()
+                .filter_map(|name| std::env::var_os(name).map(|value| (name, value))),
+        );
         command.stdin(Stdio::null()).process_group(0);
         command.spawn().map_err(|cause| self.failed(cause))
     }

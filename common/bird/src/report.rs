@@ -13,6 +13,8 @@ pub struct DaemonReport {
     pub status: Option<DaemonStatus>,
     /// Whether the program is not installed.
     pub lacks_program: bool,
+    /// Whether it refuses the configuration that is wanted.
+    pub is_refused: bool,
     /// Whether it runs the configuration that is wanted.
     pub is_current: bool,
     /// When it was last seen to have taken a configuration from this agent.

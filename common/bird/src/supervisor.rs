@@ -36,6 +36,9 @@ const UNDO_TIME: u16 = 30;
 /// After what time a daemon that died is one that had worked.
 const SETTLED: Duration = Duration::from_secs(30);
 
+/// After how many deaths in a row that is told.
+const MANY_DEATHS: u32 = 2;
+
 /// The code of a refused configuration.
 const NOT_TAKEN: u16 = 8002;
 
@@ -197,6 +200,9 @@ impl Supervisor {
                     outcome = self.start(configuration, is_recovering).await;
                 }
             }
+            (DaemonStep::Resume, _) => {
+                outcome = self.spawn(true).map(|()| SHORT_WHILE);
+            }
             (DaemonStep::Configure, FoundDaemon::Daemon(mut client, _)) => {
                 if let Some(configuration) = &configuration {
                     outcome = self.configure(&mut client, configuration).await;
@@ -222,6 +228,14 @@ impl Supervisor {
         problems.extend(
             self.refused.iter().filter(|it| is_wanted(&it.0)).map(|(_, problem)| problem.clone()),
         );
+        if report.is_wanted && !report.is_running() && self.deaths >= MANY_DEATHS {
+            problems.push(format!(
+                "BIRD ends again and again ({} times in a row); see what it says in the agent's \
+                 log (journalctl -u weir-node)",
+                self.deaths
+            ));
+        }
+        report.is_refused = self.refused.as_ref().is_some_and(|it| is_wanted(&it.0));
         report.problems.extend(problems);
         report.configured_at = self.configured_at;
         report.restarts = self.restarts;
@@ -283,7 +297,11 @@ impl Supervisor {
     async fn note_adoption(&mut self) {
         tracing::info!("BGP: the BIRD that runs is adopted");
         let running = match Client::connect(&self.place.socket()).await {
-            Ok(mut client) => client.status().await.map(|status| status.version).ok(),
+            Ok(mut client) => {
+                // The agent before may have ended between a configuration and this word.
+                drop(client.confirm().await);
+                client.status().await.map(|status| status.version).ok()
+            }
             Err(_) => None,
         };
         let (Some(running), Some(installed)) = (running, self.program.version().await) else {

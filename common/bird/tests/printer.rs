@@ -174,7 +174,7 @@ fn beside_a_filter_that_does_not_exist_no_other_lets_anything_pass() {
     tor.filters = vec!["only-pools".to_owned(), "gone".to_owned()];
     let text = BirdConfiguration::of(&plan, &passwords()).text;
     assert_eq!(refusal(&text), None);
-    assert!(text.contains("import filter { reject; accept; };"), "{text}");
+    assert!(text.contains("import filter { weir_import4(); reject; accept; };"), "{text}");
     assert!(!text.contains("filter_only_2dpools_export4(true)"), "{text}");
 }
 

@@ -331,9 +331,17 @@ impl Agent {
         self.service.is_ready(&format!("{nodes} nodes, {} problems", self.problems.len()));
     }
 
-    /// Plans the node's BGP with the links that were read.
+    /// Plans the node's BGP with the links that were read. While the node is not registered (yet)
+    /// its daemon is left as it is.
     fn plan_bgp(&self, underlay: &Underlay) {
-        let plan = plan_bgp(self.registration.node(), &known(&self.cache, self.bgp_mode), underlay);
+        let node = self.registration.node();
+        let state = known(&self.cache, self.bgp_mode);
+        let is_registered =
+            state.nodes.get(node).is_some_and(|own| own.addresses().next().is_some());
+        if !is_registered && !self.registration.is_deleted() {
+            return;
+        }
+        let plan = plan_bgp(node, &state, underlay);
         self.bgp_plan.send_if_modified(|present| {
             let is_new = present.as_deref() != Some(&plan);
             if is_new {

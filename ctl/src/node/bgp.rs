@@ -58,14 +58,9 @@ fn status(plan: Option<&BgpPlan>, report: &DaemonReport) -> BgpStatus {
     }
 }
 
-/// What makes this node unhealthy: its own daemon is down, or runs another configuration than it
-/// should. Peers that are away do not, nor a machine without the program, where everything else
-/// goes on.
+/// What makes this node unhealthy: its own daemon is down, or refuses its configuration. Peers that
+/// are away do not, nor a machine without the program, where everything else goes on.
 fn unhealthy(report: &DaemonReport) -> Vec<String> {
-    let is_well = report.is_running() && report.is_current;
-    if !report.is_wanted || is_well || report.lacks_program {
-        Vec::new()
-    } else {
-        report.problems.clone()
-    }
+    let is_down = report.is_wanted && !report.is_running() && !report.lacks_program;
+    if is_down || report.is_refused { report.problems.clone() } else { Vec::new() }
 }

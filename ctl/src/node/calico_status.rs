@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
-use weir_common::datastore::{Datastore, Entry, Transaction, keys};
+use weir_common::datastore::{Datastore, Entry, Outcome, Transaction, keys};
 use weir_common::resources::bgp::{CalicoNodeStatus, StatusClass};
 use weir_kernel::{BgpRoutes, Kernel};
 
@@ -24,44 +24,60 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How many of them are read.
 const MOST: usize = 1000;
 
+/// How many routes of a family one of them has: a request to etcd has 1.5 MB.
+const MOST_ROUTES: usize = 2000;
+
 /// Fills in the resources that are about `node`, each at its own period, for ever.
 pub async fn keep(datastore: Arc<dyn Datastore>, node: String, metrics: Arc<Metrics>) {
-    let Ok(kernel) = Kernel::open() else { return };
+    let kernel = match Kernel::open() {
+        Ok(kernel) => kernel,
+        Err(error) => {
+            tracing::warn!(error = chain(&error), "no CalicoNodeStatus is filled in");
+            return;
+        }
+    };
     let mut written = BTreeMap::new();
     loop {
         sleep(LOOK).await;
-        let filled = fill_in(datastore.as_ref(), &node, &metrics, &kernel, &mut written).await;
-        if let Err(error) = filled {
-            tracing::debug!(error, "the CalicoNodeStatus resources are written later");
+        let page = match datastore.list(keys::NODE_STATUSES, None, MOST).await {
+            Ok(page) => page,
+            // The agent's loop tells that.
+            Err(_) => continue,
+        };
+        written.retain(|key, _| page.entries.iter().any(|entry| entry.key == *key));
+        for entry in page.entries {
+            let Some(asked) = AskedStatus::of(&entry, &node) else { continue };
+            let is_due = |last: &Instant| last.elapsed() + LOOK / 2 >= asked.period;
+            if !written.get(&entry.key).is_none_or(is_due) {
+                continue;
+            }
+            let key = entry.key.clone();
+            match fill_in(datastore.as_ref(), entry, asked, &metrics, &kernel).await {
+                Ok(true) => drop(written.insert(key, Instant::now())),
+                // It was changed meanwhile, and is read again.
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::debug!(key, error, "a CalicoNodeStatus is filled in later");
+                }
+            }
         }
     }
 }
 
-/// Writes those whose time has come since they were `written`.
+/// Returns whether it was written.
 async fn fill_in(
     datastore: &dyn Datastore,
-    node: &str,
+    entry: Entry,
+    asked: AskedStatus,
     metrics: &Metrics,
     kernel: &Kernel,
-    written: &mut BTreeMap<String, Instant>,
-) -> Result<(), String> {
-    let page = datastore.list(keys::NODE_STATUSES, None, MOST).await;
-    let page = page.map_err(|error| chain(&error))?;
-    for entry in page.entries {
-        let Some(asked) = AskedStatus::of(&entry, node) else { continue };
-        let is_due = |last: &Instant| last.elapsed() + LOOK / 2 >= asked.period;
-        if !written.get(&entry.key).is_none_or(is_due) {
-            continue;
-        }
-        let routes = kernel.bgp_routes().await.map_err(|error| chain(&error))?;
-        let status = status(&asked.classes, &metrics.bgp(), &routes, Timestamp::now());
-        let mut transaction = Transaction::default();
-        transaction.update(entry.key.clone(), entry.revision, asked.filled_in(status));
-        // One that was changed meanwhile is read again.
-        datastore.commit(transaction).await.map_err(|error| chain(&error))?;
-        written.insert(entry.key, Instant::now());
-    }
-    Ok(())
+) -> Result<bool, String> {
+    let routes = kernel.bgp_routes().await.map_err(|error| chain(&error))?;
+    let status = status(&asked.classes, &metrics.bgp(), &routes, Timestamp::now());
+    let mut transaction = Transaction::default();
+    transaction.update(entry.key, entry.revision, asked.filled_in(status));
+    let outcome = datastore.commit(transaction).await.map_err(|error| chain(&error))?;
+    Ok(matches!(outcome, Outcome::Committed(_)))
 }
 
 /// A resource that asks for the status of this node.
@@ -150,7 +166,8 @@ fn learned(bgp: &BgpStatus, routes: &BgpRoutes) -> Value {
     };
     let of_family = |is_ipv4: bool| -> Vec<Value> {
         let routes = routes.learned.iter().filter(|(prefix, _)| prefix.addr().is_ipv4() == is_ipv4);
-        routes.flat_map(|(prefix, hops)| hops.iter().map(|hop| route(prefix, hop))).collect()
+        let all = routes.flat_map(|(prefix, hops)| hops.iter().map(move |hop| (prefix, hop)));
+        all.take(MOST_ROUTES).map(|(prefix, hop)| route(prefix, hop)).collect()
     };
     json!({"routesV4": of_family(true), "routesV6": of_family(false)})
 }

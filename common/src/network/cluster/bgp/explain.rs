@@ -151,6 +151,10 @@ impl std::fmt::Display for BgpNeed {
             Self::OtherSpeaker(node) => {
                 write!(formatter, "node {node} is in the mesh, and Weir does not run there")
             }
+            Self::ToldByOthers { peer, node } => write!(
+                formatter,
+                "node {node} speaks to a router by BGPPeer {peer}, and tells it what this node has"
+            ),
         }
     }
 }

@@ -6,7 +6,8 @@ use super::super::cluster_state::{ClusterPool, ClusterState};
 use super::super::underlay::Underlay;
 use super::peering::peerings;
 use super::session::{BgpNeed, BgpSession, Origin};
-use super::settings::BgpSettings;
+use super::settings::{BgpSettings, is_about};
+use crate::resources::bgp::{BgpPeer, PeerTarget};
 
 /// Why `node` needs a BGP daemon; `None` where it needs none.
 pub fn bgp_need(node: &str, state: &ClusterState, underlay: &Underlay) -> Option<BgpNeed> {
@@ -25,7 +26,22 @@ pub(super) fn need_of(
     let mesh: Vec<&BgpSession> =
         sessions.values().filter(|session| session.origin == Origin::Mesh).collect();
     let other_subnet = || other_subnet(node, state, underlay, &mesh);
-    peer.or_else(other_subnet).or_else(|| other_speaker(state, &mesh))
+    peer.or_else(other_subnet)
+        .or_else(|| other_speaker(state, &mesh))
+        .or_else(|| told_by_others(state, &mesh))
+}
+
+/// A BGPPeer that makes a node of the mesh speak to a router: that one tells the router what this
+/// node has, and has to hear of it.
+fn told_by_others(state: &ClusterState, mesh: &[&BgpSession]) -> Option<BgpNeed> {
+    let nodes = mesh.iter().filter_map(|session| session.node.as_ref());
+    let nodes =
+        nodes.filter_map(|name| state.nodes.get_key_value(name)).collect::<BTreeMap<_, _>>();
+    let is_router = |peer: &BgpPeer| matches!(peer.target, PeerTarget::Address { .. });
+    state.bgp.peers.iter().filter(|(_, peer)| is_router(peer)).find_map(|(name, peer)| {
+        let node = nodes.iter().find(|(node, it)| is_about(&peer.nodes, node, it))?.0;
+        Some(BgpNeed::ToldByOthers { peer: name.clone(), node: (*node).clone() })
+    })
 }
 
 /// The first pool without tunnels that has to reach a node of the mesh beyond this node's links.

@@ -56,6 +56,13 @@ pub enum BgpNeed {
     },
     /// A node of the mesh on which Weir does not run.
     OtherSpeaker(String),
+    /// A BGPPeer makes another node of the mesh speak to a router, and tell it what this node has.
+    ToldByOthers {
+        /// The BGPPeer.
+        peer: String,
+        /// The node.
+        node: String,
+    },
 }
 
 /// A route to a peer.

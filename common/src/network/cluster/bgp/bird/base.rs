@@ -1,11 +1,14 @@
 //! What does not depend on sessions: the log, the kernel's tables, what is taken into them.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
 
 use super::super::session::{BgpPlan, StaticRoute};
 use super::BirdText;
 use super::problem::BirdProblem;
-use super::text::{BirdFamily, is_interface_pattern, prefix_set};
+use super::sessions::is_usable;
+use super::text::{BirdFamily, is_interface_pattern, is_unicast, prefix_set};
 use crate::network::ROUTE_PROTOCOL;
 use crate::network::cluster::diff::ANNOUNCE_TABLE;
 use crate::resources::bgp::LogSeverity;
@@ -20,13 +23,17 @@ pub fn print(plan: &BgpPlan, output: &mut BirdText) {
     output.line(format!("log stderr {{ {} }};", log_classes(plan.log_severity)));
     output.line(format!("router id {};", plan.router_id));
     output.line("timeformat protocol iso long;");
-    output.line("graceful restart wait 60;");
+    // A peer that is away keeps a daemon that recovers waiting for as long: until then it writes
+    // nothing to the kernel.
+    output.line("graceful restart wait 20;");
     output.line("protocol device { scan time 10; }");
     direct(&plan.ignored_interfaces, output);
     for family in BirdFamily::BOTH {
         announced(family, output);
         kernel(plan, family, output);
+        resolving(family, output);
         reachable(plan, family, output);
+        import(plan, family, output);
         export(plan, family, output);
     }
     output.line("template bgp weir_peer {");
@@ -34,6 +41,7 @@ pub fn print(plan: &BgpPlan, output: &mut BirdText) {
     output.line("  connect delay time 2;");
     output.line("  connect retry time 5;");
     output.line("  error wait time 5, 30;");
+    output.line("  keepalive time 30; hold time 90;");
     output.line("}");
 }
 
@@ -90,6 +98,8 @@ fn announced(family: BirdFamily, output: &mut BirdText) {
 fn kernel(plan: &BgpPlan, family: BirdFamily, output: &mut BirdText) {
     let digit = family.digit();
     output.line(format!("filter weir_kernel{digit} {{"));
+    // A next hop that is not known (yet) is no reason to keep packets from another route.
+    output.line("  if dest = RTD_UNREACHABLE then reject;");
     if let Some(set) = prefix_set(family, &plan.of_agent) {
         output.line(format!("  if net ~ {set} then reject;"));
     }
@@ -111,6 +121,33 @@ fn kernel(plan: &BgpPlan, family: BirdFamily, output: &mut BirdText) {
         "  ipv{digit} {{ import where krt_source != {ROUTE_PROTOCOL}; export filter \
          weir_kernel{digit}; }};"
     ));
+    output.line("}");
+}
+
+/// The table in which next hops are looked up: without what peers tell, or a default route of
+/// theirs would hide the way to every node that is not on the link.
+fn resolving(family: BirdFamily, output: &mut BirdText) {
+    let digit = family.digit();
+    output.line(format!("ipv{digit} table igp{digit};"));
+    output.line(format!(
+        "protocol pipe resolve{digit} {{ table igp{digit}; peer table master{digit}; import where \
+         source != RTS_BGP; export none; }}"
+    ));
+}
+
+/// What is never taken from a peer: a host route to a peer, which would lead the session through
+/// itself, or take a node's traffic to another one.
+fn import(plan: &BgpPlan, family: BirdFamily, output: &mut BirdText) {
+    let digit = family.digit();
+    let usable = plan.sessions.iter().filter(|(name, session)| is_usable(plan, name, session));
+    let peers = usable.map(|(_, session)| session.address);
+    let peers: BTreeSet<IpNet> =
+        peers.filter(|it| BirdFamily::of(*it) == family).map(IpNet::from).collect();
+    let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
+    output.line(format!("function weir_import{digit}() {{"));
+    if !peers.is_empty() {
+        output.line(format!("  if net ~ [ {} ] then reject;", peers.join(", ")));
+    }
     output.line("}");
 }
 
@@ -137,16 +174,6 @@ fn reachable(plan: &BgpPlan, family: BirdFamily, output: &mut BirdText) {
         output.line(format!("  route {peer}/{length} via {via};"));
     }
     output.line("}");
-}
-
-/// Whether an address can be one of a peer or router; BIRD wants an interface with those of the
-/// link.
-pub fn is_unicast(address: IpAddr) -> bool {
-    let is_of_no_host = match address {
-        IpAddr::V4(it) => it.is_broadcast(),
-        IpAddr::V6(it) => it.is_unicast_link_local() || it.to_ipv4_mapped().is_some(),
-    };
-    !is_of_no_host && !address.is_unspecified() && !address.is_multicast()
 }
 
 /// What peers are told when no filter decides, and the communities that it has.

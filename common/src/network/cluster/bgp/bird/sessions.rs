@@ -5,12 +5,14 @@ use std::net::IpAddr;
 
 use super::super::session::{BgpPlan, BgpSession, ExportedOthers, NextHop, Origin};
 use super::BirdText;
-use super::base::is_unicast;
 use super::filters::{Flow, function};
 use super::problem::BirdProblem;
-use super::text::BirdFamily;
+use super::text::{BirdFamily, is_unicast};
 use crate::printable;
 use crate::resources::bgp::SecretReference;
+
+/// How many prefixes are taken from one peer: more are a mistake, and would fill the memory.
+const MOST_PREFIXES: u32 = 50_000;
 
 /// The longest restart time that a message can carry (RFC 4724: 12 bits).
 const LONGEST_RESTART: u32 = 4095;
@@ -63,6 +65,11 @@ struct SessionPrinter<'a> {
     plan: &'a BgpPlan,
     session: &'a BgpSession,
     filters: &'a BTreeSet<&'a str>,
+}
+
+/// Whether BIRD can have a session, its password aside.
+pub fn is_usable(plan: &BgpPlan, name: &str, session: &BgpSession) -> bool {
+    SessionPrinter { plan, session, filters: &BTreeSet::new() }.unusable(name).is_none()
 }
 
 impl SessionPrinter<'_> {
@@ -182,7 +189,9 @@ impl SessionPrinter<'_> {
         let digit = BirdFamily::of(self.session.address).digit();
         output.line(format!("  ipv{digit} {{"));
         let mut line = |text: &str| output.line(format!("    {text}"));
+        line(&format!("igp table igp{digit};"));
         line("gateway recursive;");
+        line(&format!("import limit {MOST_PREFIXES} action block;"));
         match self.session.next_hop {
             NextHop::Auto => {}
             NextHop::Itself => line("next hop self;"),
@@ -200,15 +209,15 @@ impl SessionPrinter<'_> {
     }
 
     fn import(&self) -> String {
-        match self.calls(Flow::Import) {
-            calls if calls.is_empty() => "all".to_owned(),
-            calls => format!("filter {{ {calls}accept; }}"),
-        }
+        let digit = BirdFamily::of(self.session.address).digit();
+        format!("filter {{ weir_import{digit}(); {}accept; }}", self.calls(Flow::Import))
     }
 
     fn export(&self) -> String {
         let digit = BirdFamily::of(self.session.address).digit();
-        let mut text = String::new();
+        // Whatever a filter accepts, the node's own routes are not told.
+        let mut text =
+            format!("if source != RTS_BGP && proto != \"announce{digit}\" then reject; ");
         // A router that is told a route by way of itself logs an error for each.
         if self.session.is_external() {
             text += &format!("if gw = {} then reject; ", self.session.address);

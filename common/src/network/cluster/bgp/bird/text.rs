@@ -64,3 +64,13 @@ pub fn is_interface_pattern(text: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-:@*".contains(&byte);
     (1..=32).contains(&text.len()) && text.bytes().all(is_part)
 }
+
+/// Whether an address can be one of a peer or router; BIRD wants an interface with those of the
+/// link.
+pub fn is_unicast(address: IpAddr) -> bool {
+    let is_of_no_host = match address {
+        IpAddr::V4(it) => it.is_broadcast(),
+        IpAddr::V6(it) => it.is_unicast_link_local() || it.to_ipv4_mapped().is_some(),
+    };
+    !is_of_no_host && !address.is_unspecified() && !address.is_multicast()
+}
