@@ -30,6 +30,8 @@ fn range(text: &str) -> IpNet {
 /// The cluster of n1 alone, in both families, with its agent.
 fn one_node() -> Fleet {
     let mut fleet = Fleet::dual(&[Subnet::First]);
+    fleet.agent_arguments =
+        vec!["--log-level", "info", "--ip6-autodetection-method", "first-found"];
     fleet.start_agents();
     fleet
 }
@@ -564,4 +566,123 @@ fn bfd_notices_a_lost_peer_long_before_the_hold_time() {
         fleet.underlay.heal(&host.node);
         until_reporting(|| via(host) && bfd_is_up(), || report("it is back"));
     }
+}
+
+/// n1's part and the peer's of a session that would not come up, or not say what it should,
+/// without the option that it is about.
+#[test]
+fn each_option_of_a_session_is_kept_on_the_wire() {
+    let fleet = one_node();
+    let hosts: Vec<Host> =
+        (20..30).map(|number| fleet.underlay.node(Subnet::First, number)).collect();
+    let at = |index: usize| hosts[index].address;
+    let channel = "ipv4 { import all; export where source = RTS_STATIC; };";
+    let plain = format!("neighbor {NODE} port 1179 as {NODE_AS}; multihop; {channel}");
+    let reached = "192.0.2.9";
+    hosts[6].node.run(&["ip", "address", "add", &format!("{reached}/32"), "dev", "lo"]);
+    let v6 = hosts[7].address_v6.expect("an underlay of both families");
+    let speaker = |index: usize, own_as: u32, session: String, routes: &str| {
+        bird_peer(&hosts[index], own_as, &session, routes)
+    };
+    let speakers = [
+        // Packets that have been forwarded are not listened to.
+        speaker(
+            0,
+            65000,
+            format!("neighbor {NODE} port 1179 as {NODE_AS}; ttl security on; {channel}"),
+            "",
+        ),
+        // Another AS number than the node's is expected.
+        speaker(1, 65001, plain.replace(&format!("as {NODE_AS}"), "as 64600"), ""),
+        // What has come round by n1's own AS is told.
+        speaker(
+            2,
+            65002,
+            plain.clone(),
+            "route 198.51.2.0/24 blackhole { bgp_path.prepend(64512); };",
+        ),
+        speaker(
+            3,
+            65003,
+            plain.clone(),
+            "route 198.51.3.0/24 blackhole { bgp_path.prepend(64512); };",
+        ),
+        // It waits, at another port.
+        speaker(4, 65004, format!("local port 1790; passive on; {plain}"), ""),
+        // It connects to another port, and does not wait at the one where it would be sought.
+        speaker(5, 65005, format!("local port 1791; {plain}"), ""),
+        speaker(6, 65006, format!("local {reached}; {plain}"), "route 198.51.6.0/24 blackhole;"),
+        speaker(
+            7,
+            65007,
+            format!(
+                "local {v6}; neighbor fd31:1::b port 1179 as {NODE_AS}; multihop; ipv6 {{ import all; export where net = fd77::/64; }};"
+            ),
+            "",
+        ),
+        speaker(8, 65008, plain.clone(), ""),
+        speaker(9, NODE_AS, plain.clone(), ""),
+    ];
+    hosts[7].node.run(&["ip", "-6", "address", "add", "fd77::1/64", "dev", "lo", "nodad"]);
+    let peer = |index: usize, as_number: u32, more: Value| {
+        let mut spec = json!({"peerIP": at(index), "asNumber": as_number});
+        weir_tests::merge(&mut spec, more);
+        peering(&format!("peer-{index}"), spec)
+    };
+    let others = json!({"filters": ["others"]});
+    let with = |more: Value| {
+        let mut spec = others.clone();
+        weir_tests::merge(&mut spec, more);
+        spec
+    };
+    let rule = json!({"source": "RemotePeers", "cidr": "198.51.6.0/24", "matchOperator": "Equal", "action": "Accept", "operations": [{"setPriority": {"value": 512}}]});
+    apply(
+        &fleet,
+        &[
+            resource("BGPConfiguration", "default", &json!({"listenPort": 1179})),
+            resource("BGPFilter", "others", &json!({"exportV4": [rule]})),
+            peer(0, 65000, json!({"ttlSecurity": 1})),
+            peer(1, 65001, with(json!({"localASNumber": 64600}))),
+            peer(2, 65002, json!({"numAllowedLocalASNumbers": 1})),
+            peer(3, 65003, json!({})),
+            peer(4, 65004, json!({"peerIP": format!("{}:1790", at(4))})),
+            peer(5, 65005, json!({})),
+            peer(6, 65006, json!({"peerIP": reached, "reachableBy": at(6)})),
+            peer(7, 65007, json!({"peerIP": v6})),
+            peer(8, 65008, with(json!({"nextHopMode": "Keep"}))),
+            peer(9, NODE_AS, with(json!({"nextHopMode": "Self"}))),
+        ],
+    );
+    for (index, speaker) in speakers.iter().enumerate() {
+        let neighbour = if index == 7 { address("fd31:1::b") } else { node() };
+        until_up(&fleet, &format!("peer-{index}"), speaker, neighbour);
+    }
+    let told = |index: usize, next_hop: IpAddr, as_path: &[u32]| {
+        let route = || speakers[index].received(node()).remove(&range("198.51.6.0/24"));
+        let is_told = || route().is_some_and(|it| it.next_hop == next_hop && it.as_path == as_path);
+        until_reporting(is_told, || {
+            format!(
+                "peer-{index} is told {next_hop}, {as_path:?}: {:?}\n{}",
+                route(),
+                speakers[index]
+            )
+        });
+    };
+    told(1, node(), &[64600, 65006]);
+    told(8, address(reached), &[NODE_AS, 65006]);
+    told(9, node(), &[65006]);
+    let route = hosts[9].node.run(&[
+        "birdc",
+        "-s",
+        "/run/router.ctl",
+        "show",
+        "route",
+        "all",
+        "198.51.6.0/24",
+    ]);
+    assert!(route.contains("BGP.local_pref: 2147483135"), "{route}");
+    let has = |prefix: &str| learned(&fleet).contains(prefix);
+    let report = || format!("n1 has what it should:\n{}", learned(&fleet));
+    until_reporting(|| has("198.51.2.0/24") && has("198.51.6.0/24") && has("fd77::/64"), report);
+    assert!(!has("198.51.3.0/24"), "{}", report());
 }
