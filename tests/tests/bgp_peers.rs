@@ -686,3 +686,49 @@ fn each_option_of_a_session_is_kept_on_the_wire() {
     until_reporting(|| has("198.51.2.0/24") && has("198.51.6.0/24") && has("fd77::/64"), report);
     assert!(!has("198.51.3.0/24"), "{}", report());
 }
+
+#[test]
+fn a_program_that_is_gone_is_told_with_its_package_and_its_routes_can_be_taken_down() {
+    let mut fleet = one_node();
+    let host = fleet.underlay.node(Subnet::First, 20);
+    let session = format!(
+        "neighbor {NODE} as {NODE_AS}; multihop; graceful restart on; ipv4 {{ import all; export where source = RTS_STATIC; }};"
+    );
+    let router = bird_peer(&host, 65000, &session, "route 198.51.100.0/24 blackhole;");
+    fleet.apply_pool("direct", json!({"cidr": "10.1.0.0/26", "ipipMode": "Never"}));
+    let _pod = fleet.pod(0, "direct");
+    apply(&fleet, &[peering("router", json!({"peerIP": "172.31.1.30", "asNumber": 65000}))]);
+    until_told(&fleet, &router, &[told("10.1.0.0/26", &[NODE_AS], &[])].into());
+    let node = fleet.members[0].node().clone();
+    let is_there = |fleet: &Fleet| learned(fleet).contains("198.51.100.0/24");
+    fleet.until("n1 has the router's route", || is_there(&fleet));
+    // As if the package had been removed, on this node alone.
+    let script = "set -e; folder=$(dirname $(readlink -f $(command -v bird)))
+        mkdir /run/all /run/rest; mount --bind $folder /run/all
+        ln -s /run/all/* /run/rest; rm /run/rest/bird
+        mount --bind /run/rest $folder; echo $folder";
+    let folder = node.run(&["sh", "-c", script]).trim().to_owned();
+    let bird = node.read("/run/weir/bird/bird.pid").trim().to_owned();
+    node.run(&["kill", "-9", &bird]);
+    let version = router.version();
+    let problem = |fleet: &Fleet| status(fleet)["problems"].to_string();
+    fleet.until("the program is missed", || problem(&fleet).contains("package bird2"));
+    assert!(is_there(&fleet), "{version}: {}", learned(&fleet));
+    assert!(fleet.members[0].agent().is_well(), "{version}: {}", problem(&fleet));
+    let peers = fleet.weirctl(0, &["bgp", "peers"]);
+    assert!(
+        peers.stdout.contains("package bird2") || peers.stderr.contains("package bird2"),
+        "{peers:?}"
+    );
+    // Off: without the program, what its routes are is told; with it, nothing is left.
+    fleet.stop_agent(0);
+    fleet.agent_arguments.extend(["--bgp", "off"]);
+    node.run(&["umount", &folder]);
+    fleet.start_agents();
+    fleet.until("no route of BIRD's is left", || learned(&fleet).is_empty());
+    fleet.until("no file of BIRD's is left", || {
+        !node.succeeds(&["test", "-e", "/run/weir/bird/bird.conf"])
+    });
+    fleet.until("nothing is announced", || fleet.members[0].announced().is_empty());
+    fleet.until("the agent is well", || fleet.members[0].agent().is_well());
+}
