@@ -526,6 +526,7 @@ fn learned(fleet: &Fleet) -> String {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the time is a result")]
 fn bfd_notices_a_lost_peer_long_before_the_hold_time() {
     let fleet = one_node();
     let hosts = [20, 21].map(|number| fleet.underlay.node(Subnet::First, number));

@@ -30,6 +30,7 @@ fn reconfigured(lab: &Routed) -> Vec<DateTime> {
 /// From the moment when etcd tells a watch of the block to that when the kernel of a node in the
 /// other subnet tells of its route.
 #[test]
+#[expect(clippy::print_stdout, reason = "the times are a result")]
 fn a_new_block_is_known_across_subnets_without_a_reconfiguration() {
     let lab = Routed::new(&THREE, "10.244.0.0/16", 26, |_| ());
     let first = lab.pod_at(2, Ipv4Addr::new(10, 244, 255, 1));
