@@ -13,8 +13,8 @@ use crate::resources::bgp::{BgpPeer, PeerTarget};
 pub(super) struct Exports<'a> {
     node: &'a str,
     state: &'a ClusterState,
-    /// Whether it tells all that it learns to routers.
-    tells_all: bool,
+    /// Whether it tells routers all that it learns.
+    re_exports: bool,
     /// Whether it reflects.
     is_reflector: bool,
     /// The addresses of the nodes that no router peers with.
@@ -26,16 +26,17 @@ impl<'a> Exports<'a> {
         let own = state.nodes.get(node);
         let is_reflector = own.is_some_and(|own| own.route_reflector_cluster_id.is_some());
         let cluster = BgpSettings::new(state).of_cluster();
-        let tells_all = is_reflector || cluster.is_some_and(|it| it.re_exports);
-        Self { node, state, tells_all, is_reflector, alone: OnceCell::new() }
+        let re_exports = cluster.is_some_and(|configuration| configuration.re_exports);
+        Self { node, state, re_exports, is_reflector, alone: OnceCell::new() }
     }
 
     /// Which ranges of other nodes a BGPPeer's session with a peer tells.
     ///
     /// A router hears each node's ranges of that node itself. A node without a router of its
-    /// own depends on others to tell: Calico's nodes tell everything for its sake.
+    /// own depends on others to tell: Calico's nodes tell everything for its sake. A reflector
+    /// that did so would be the way to nodes with a router, and they would be lost with it.
     pub(super) fn others(&self, is_external: bool, peer: IpAddr) -> ExportedOthers {
-        let tells_all = if is_external { self.tells_all } else { self.is_reflector };
+        let tells_all = if is_external { self.re_exports } else { self.is_reflector };
         if tells_all {
             return ExportedOthers::All;
         }

@@ -54,7 +54,7 @@ fn a_router_is_told_of_the_nodes_that_no_router_peers_with() {
     assert_eq!(of_mesh.exports_others, ExportedOthers::None);
     let mut reflecting = state.clone();
     reflector(&mut reflecting, "n1", "244.0.0.1");
-    assert_eq!(told(&reflecting), ExportedOthers::All);
+    assert_eq!(told(&reflecting), told(&state));
     // A router of the same AS is no way out, and one of another family none for this one.
     let same = BgpPeer { as_number: Some(64512), ..router(PeerNodes::Named("n3".into())) };
     let six = BgpPeer { target: address("fd00::1", None), ..router(PeerNodes::Named("n3".into())) };
