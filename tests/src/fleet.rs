@@ -77,9 +77,12 @@ impl Member {
         sessions.iter().map(|it| it["peer"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// The process of its BGP daemon.
-    pub fn bird(&self) -> String {
-        self.node().read("/run/weir/bird/bird.pid").trim().to_owned()
+    /// The process of its BGP daemon, if there is one or has been until it was killed.
+    pub fn bird(&self) -> Option<String> {
+        let mut command = Command::new("cat");
+        let output = self.node().output(command.arg("/run/weir/bird/bird.pid"), "");
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Some(text).filter(|text| !text.is_empty())
     }
 
     /// What its BGP daemon answers to a command.

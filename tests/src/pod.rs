@@ -1,5 +1,6 @@
 //! A container with its address, and what it has to do with others.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -34,7 +35,7 @@ impl Pod {
         let (address, interval) =
             (to.address.to_string(), (1.0 / f64::from(per_second)).to_string());
         let line = ["ping", "-n", "-i", &interval, "-W", "2", &address];
-        SteadyPing { lines: TimedLines::of(&self.container, &line), answers: Vec::new() }
+        SteadyPing(TimedLines::of(&self.container, &line))
     }
 
     /// Connects to a new server at `address`, which `place` has.
@@ -54,29 +55,31 @@ impl Pod {
 }
 
 /// A running ping.
-pub struct SteadyPing {
-    lines: TimedLines,
-    answers: Vec<String>,
-}
+pub struct SteadyPing(TimedLines);
 
 impl SteadyPing {
     /// Waits for one more answer, and requires that none before it is missing. How many there
     /// were.
-    pub fn finish(mut self) -> usize {
-        self.answers.extend(self.lines.so_far());
+    pub fn finish(self) -> usize {
+        let (answered, missing) = self.count();
+        assert_eq!(missing, 0, "beside {answered} answers");
+        answered
+    }
+
+    /// Waits for one more answer: how many there were, and how many are missing before it.
+    pub fn count(self) -> (usize, usize) {
         let is_answer = |line: &str| line.contains("icmp_seq=") && line.contains(" bytes from ");
-        // What is sent from here on may be on its way when ping ends.
-        let (_, before) = self.lines.until("one more answer", is_answer);
-        self.answers.extend(before);
-        let text = self.answers.join("\n");
         let sequence = |line: &str| -> usize {
             let (_, rest) = line.split_once("icmp_seq=").expect("an answer has a number");
             rest.split(' ').next().expect("a word").parse().expect("ping counts")
         };
-        let answers: Vec<usize> =
-            self.answers.iter().filter(|line| is_answer(line)).map(|line| sequence(line)).collect();
-        assert!(answers.iter().copied().eq(1..=answers.len()), "not all were answered:\n{text}");
-        answers.len()
+        // What is sent from here on may be on its way when ping ends.
+        let before = self.0.so_far();
+        let (_, later) = self.0.until("one more answer", is_answer);
+        let answers = before.iter().chain(&later).filter(|line| is_answer(line));
+        let sequences: BTreeSet<usize> = answers.map(|line| sequence(line)).collect();
+        let sent = sequences.last().copied().unwrap_or_default();
+        (sequences.len(), sent - sequences.len())
     }
 }
 

@@ -6,9 +6,6 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use crate::node::Node;
 use crate::place::Place;
 
@@ -58,14 +55,6 @@ impl TimedLines {
     /// What it has written since the last look.
     pub fn so_far(&self) -> Vec<String> {
         self.lines.try_iter().map(|(_, line)| line).collect()
-    }
-
-    /// Ends it by SIGINT: the rest of what it writes.
-    pub fn interrupt(mut self) -> Vec<String> {
-        let id = Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"));
-        kill(id, Signal::SIGINT).expect("interrupting a child");
-        self.child.wait().expect("waiting for a child");
-        self.lines.iter().map(|(_, line)| line).collect()
     }
 }
 

@@ -1,8 +1,4 @@
-//! The agent and its BGP daemon: started where it is needed, kept over the ends of both, and taken
-//! down without a trace.
-
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+//! The agent and its BGP daemon: started where it is needed, and taken down without a trace.
 
 use serde_json::{Value, json};
 use weir_tests::{Fleet, Member, Place, Subnet, announced};
@@ -24,13 +20,9 @@ fn bgp(member: &Member) -> Value {
     serde_json::from_str(body).unwrap_or_default()
 }
 
-fn sessions(member: &Member) -> Vec<Value> {
-    bgp(member)["sessions"].as_array().cloned().unwrap_or_default()
-}
-
 fn is_established(member: &Member) -> bool {
-    let sessions = sessions(member);
-    !sessions.is_empty() && sessions.iter().all(|session| session["bgpState"] == "Established")
+    let sessions = member.sessions();
+    !sessions.is_empty() && sessions.len() == member.established().len()
 }
 
 fn await_sessions(fleet: &Fleet) {
@@ -63,35 +55,6 @@ fn told(fleet: &Fleet) -> [String; 2] {
     blocks
 }
 
-/// What `ip monitor` says of other programs' routes on a node, from now on.
-struct RouteMonitor(std::process::Child);
-
-impl RouteMonitor {
-    fn start(member: &Member) -> Self {
-        let mut command = Command::new("ip");
-        command.args(["monitor", "route"]).stdout(Stdio::piped());
-        Self(member.node().spawn(&mut command))
-    }
-
-    /// What came before this call of BIRD's routes.
-    fn events(mut self, member: &Member) -> Vec<String> {
-        let last = ["blackhole", "198.51.100.0/24", "proto", "bird"];
-        member.node().run(&[&["ip", "route", "add"][..], &last].concat());
-        let output = self.0.stdout.take().expect("a pipe");
-        let lines = BufReader::new(output).lines().map(|line| line.expect("text"));
-        let of_bird = lines.filter(|line| line.contains("proto bird"));
-        let events = of_bird.take_while(|line| !line.contains("198.51.100.0/24")).collect();
-        self.0.kill().expect("ending the monitor");
-        self.0.wait().expect("waiting for the monitor");
-        member.node().run(&["ip", "route", "delete", "198.51.100.0/24"]);
-        events
-    }
-}
-
-fn bird_of(member: &Member) -> String {
-    member.node().read("/run/weir/bird/bird.pid").trim().to_owned()
-}
-
 #[test]
 fn nodes_of_two_subnets_tell_each_other_their_blocks() {
     let fleet = two_subnets();
@@ -111,26 +74,6 @@ fn nodes_of_two_subnets_tell_each_other_their_blocks() {
     let routes: Value = serde_json::from_str(&routes.stdout).expect("JSON");
     assert_eq!(routes["announced"], json!([blocks[0]]));
     assert_eq!(routes["learned"], json!([{"prefix": blocks[1], "nextHops": ["172.31.1.1"]}]));
-}
-
-#[test]
-fn the_daemon_outlives_the_agent_and_its_own_death() {
-    let mut fleet = two_subnets();
-    await_sessions(&fleet);
-    told(&fleet);
-    let bird = bird_of(&fleet.members[0]);
-    let monitors = [0, 1].map(|member| RouteMonitor::start(&fleet.members[member]));
-    fleet.stop_agent(0);
-    assert_eq!(bird_of(&fleet.members[0]), bird);
-    fleet.start_agents();
-    fleet.until("the next agent adopts it", || is_established(&fleet.members[0]));
-    assert_eq!(bird_of(&fleet.members[0]), bird);
-    fleet.members[0].node().run(&["kill", "-9", &bird]);
-    fleet.until("another one is started", || bird_of(&fleet.members[0]) != bird);
-    await_sessions(&fleet);
-    for (member, monitor) in fleet.members.iter().zip(monitors) {
-        assert_eq!(monitor.events(member), Vec::<String>::new(), "{}", member.name);
-    }
 }
 
 #[test]
