@@ -494,7 +494,9 @@ fn a_mesh_with_nodes_of_calico_comes_up_whichever_side_waits() {
     for (speaker, host) in speakers.iter().zip(&hosts) {
         until_up(&fleet, "the mesh", speaker, node());
         until_told(&fleet, speaker, &[told("10.244.0.0/26", &[], &[])].into());
-        host.node.run(&["ip", "route", "get", "10.244.0.1"]);
+        let way = || host.node.run(&["ip", "route", "show", "10.244.0.0/26"]);
+        let leads_here = || way().contains(&format!("via {NODE} "));
+        until_reporting(leads_here, || format!("it is in the kernel: {}{speaker}", way()));
     }
     let learned = || fleet.members[0].node().run(&["ip", "route", "show", "proto", "bird"]);
     let report = || format!("n1 has both blocks:\n{}\n{}", learned(), speakers[0]);
