@@ -55,7 +55,7 @@ impl BirdConfiguration {
         let rest = self.text.split_once('\n').map_or("", |(_, rest)| rest);
         let body = rest.lines().filter(|line| line.trim() != base::PERSIST);
         let body = body.fold(String::new(), |text, line| text + line + "\n");
-        BirdText { body, problems: self.problems.clone(), sections: Vec::new() }.finish()
+        BirdText { body, problems: self.problems.clone(), ..BirdText::default() }.finish()
     }
 
     /// The resource that a line of the text is made of.
@@ -80,6 +80,8 @@ impl fmt::Debug for BirdConfiguration {
 #[derive(Default)]
 struct BirdText {
     body: String,
+    /// How many lines the body has.
+    lines: usize,
     problems: BTreeSet<BirdProblem>,
     sections: Vec<(usize, String)>,
 }
@@ -88,11 +90,13 @@ impl BirdText {
     /// Begins the section that is made of this resource.
     fn begin(&mut self, resource: String) {
         // The line of the digest is put before the body, and lines count from 1.
-        self.sections.push((self.body.lines().count() + 2, resource));
+        self.sections.push((self.lines + 2, resource));
     }
 
     fn line(&mut self, line: impl AsRef<str>) {
-        self.body.push_str(line.as_ref());
+        let line = line.as_ref();
+        self.lines += 1 + line.matches('\n').count();
+        self.body.push_str(line);
         self.body.push('\n');
     }
 
