@@ -102,5 +102,4 @@ fn another_nodes_sessions_are_seen_by_a_resource() {
     let seen = || fleet.weirctl(0, &["node", "status", "--node", "n2"]).stdout;
     fleet.until("n2 has filled it in", || seen().contains("node-to-node mesh"));
     assert!(seen().contains("Established"), "{}", seen());
-    fleet.apply("CalicoNodeStatus", "n2", json!({"node": "n2", "updatePeriodSeconds": 0}));
 }

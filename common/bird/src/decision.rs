@@ -14,6 +14,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a daemon that was started may take until it answers.
 const START_TIME: Duration = Duration::from_secs(5);
 
+/// After what time a daemon that is dead is started again although it is not known what should run.
+const UNKNOWN_TIME: Duration = Duration::from_secs(10);
+
 /// The pause while something is waited for that takes milliseconds.
 const SHORT_WHILE: Duration = Duration::from_millis(50);
 
@@ -46,6 +49,8 @@ pub struct Situation<'a> {
     pub wanted: Wanted<'a>,
     /// What runs.
     pub running: RunningDaemon<'a>,
+    /// How long ago this supervisor began.
+    pub since_begin: Duration,
     /// Whether files of a daemon are there that was not taken down.
     pub has_files: bool,
     /// The digest of the configuration that BIRD refused last.
@@ -82,9 +87,11 @@ pub enum DaemonStep {
 pub fn decide(situation: &Situation<'_>) -> DaemonStep {
     let has_pause_left = pause_left(situation);
     match (situation.wanted, situation.running) {
-        // It died while nothing is known, as while the datastore is away: peers wait for it.
+        // The datastore is away, and peers wait for the daemon.
         (Wanted::Unknown, RunningDaemon::Nothing)
-            if situation.has_files && has_pause_left.is_zero() =>
+            if situation.has_files
+                && situation.since_begin >= UNKNOWN_TIME
+                && has_pause_left.is_zero() =>
         {
             DaemonStep::Resume
         }
@@ -136,6 +143,7 @@ mod tests {
     const CALM: Situation<'_> = Situation {
         wanted: Wanted::Configuration("new"),
         running: RunningDaemon::Daemon(Some("new")),
+        since_begin: Duration::from_secs(60),
         has_files: true,
         refused: None,
         since_configured: None,
@@ -156,6 +164,8 @@ mod tests {
         }
         let dead = Situation { running: RunningDaemon::Nothing, ..unknown };
         assert_eq!(decide(&dead), DaemonStep::Resume);
+        let at_first = Situation { since_begin: seconds(9), ..dead };
+        assert_eq!(decide(&at_first), DaemonStep::Rest(COMPARISON));
         let never_ran = Situation { has_files: false, ..dead };
         assert_eq!(decide(&never_ran), DaemonStep::Rest(COMPARISON));
     }

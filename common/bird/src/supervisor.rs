@@ -36,6 +36,9 @@ const UNDO_TIME: u16 = 30;
 /// After what time a daemon that died is one that had worked.
 const SETTLED: Duration = Duration::from_secs(30);
 
+/// How often a daemon that recovers is looked at before it can be taken down.
+const RECOVERY_WATCH: Duration = Duration::from_secs(1);
+
 /// After how many deaths in a row that is told.
 const MANY_DEATHS: u32 = 2;
 
@@ -105,6 +108,8 @@ struct Supervisor {
     program: Program,
     /// The daemon, where this supervisor started it.
     child: Option<Child>,
+    /// When this supervisor began.
+    began: Instant,
     started: Option<Instant>,
     /// Since when it has been seen alive.
     alive_since: Option<Instant>,
@@ -150,6 +155,7 @@ impl Supervisor {
             passwords: settings.passwords,
             program: Program::new(settings.program),
             child: None,
+            began: Instant::now(),
             started: None,
             alive_since: None,
             died: None,
@@ -330,6 +336,7 @@ impl Supervisor {
         Situation {
             wanted,
             running,
+            since_begin: now.duration_since(self.began),
             has_files: self.place.is_used(),
             refused: self.refused.as_ref().map(|(digest, _)| digest.as_str()),
             since_configured: self.configured.map(|then| now.duration_since(then)),
@@ -418,6 +425,11 @@ impl Supervisor {
         self.write(&leaving.text)?;
         let pid = match found {
             FoundDaemon::Daemon(mut client, _) => {
+                // While it recovers it removes nothing from the kernel.
+                if client.status().await?.is_recovering {
+                    self.drop_candidate()?;
+                    return Ok(RECOVERY_WATCH);
+                }
                 client.check(&self.place.candidate()).await?;
                 self.accept()?;
                 client.configure(&self.place.configuration(), Confirmation::Unneeded).await?;
