@@ -1,8 +1,6 @@
 //! What nodes have is known on all others, in other subnets too, soon and for as long as it is
 //! theirs.
 
-#![expect(clippy::print_stdout, reason = "what is measured is printed")]
-
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
