@@ -15,7 +15,7 @@ check_explained() {
     declared=$(sed -n '/^\[workspace\.dependencies\]/,/^\[/p' Cargo.toml |
         sed -nE 's/^([a-z][a-z0-9_-]*) =.*/\1/p' | grep -vE '^weir(-|$)' | sort)
     # shellcheck disable=SC2016 # the backticks are Markdown's
-    explained=$(sed -nE '/^## Tools/,$d; s/^\| (`.*`) \|.*/\1/p' docs/dependencies.md |
+    explained=$(sed -nE '/^## Programs/,$d; s/^\| (`.*`) \|.*/\1/p' docs/dependencies.md |
         grep -oE '[a-z][a-z0-9_-]*' | sort)
     difference=$(diff <(echo "$declared") <(echo "$explained")) || {
         echo "$difference" >&2

@@ -69,11 +69,11 @@ pub fn assert_sound(
         assert!(password.is_none_or(|it| text.contains(&format!("password \"{it}\";"))));
     }
     let others = protocols.len() - of_sessions.len();
-    let most = if plan.static_routes.is_empty() { 9 } else { 11 };
-    assert!((8..=most).contains(&others), "{others}: {text}");
+    let most = if plan.static_routes.is_empty() { 11 } else { 13 };
+    assert!((10..=most).contains(&others), "{others}: {text}");
     let used: BTreeSet<&String> = plan.sessions.values().flat_map(|it| &it.filters).collect();
     let used = used.into_iter().filter(|name| plan.filters.contains_key(*name)).count();
-    assert_eq!(blocks(text, "function").len(), 4 + 4 * used, "{text}");
+    assert_eq!(blocks(text, "function").len(), 6 + 4 * used, "{text}");
     assert_eq!(blocks(text, "filter").len(), 2, "{text}");
 }
 
