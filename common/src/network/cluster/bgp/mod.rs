@@ -2,7 +2,7 @@
 //!
 //! [`plan_bgp`] makes the [`BgpPlan`] of the cluster's state; `bird` prints it as BIRD's
 //! configuration, which is the only place that writes BIRD's syntax; `explain` says it in words.
-//! What is announced goes by a table of the kernel that BIRD reads (`announcement`), so that a
+//! What is announced goes by a table of the kernel that BIRD reads (`ANNOUNCE_TABLE`), so that a
 //! new block needs no new configuration. `docs/bgp.md` gives the reasons.
 
 mod bird;

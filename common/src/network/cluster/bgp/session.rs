@@ -211,7 +211,7 @@ pub enum BgpProblem {
     /// A mesh that has become large.
     #[error(
         "the mesh has {nodes} nodes, and each speaks to all others; choose route reflectors \
-         (docs/bgp.md, \"Route reflectors\")"
+         (docs/bgp.md, \"Recipe 2\")"
     )]
     LargeMesh {
         /// How many.
