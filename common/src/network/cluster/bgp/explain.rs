@@ -271,6 +271,16 @@ fn source(state: &ClusterState, range: IpNet) -> Result<RangeSource, String> {
     let Some(host) = host_of(block, &hosts, state) else {
         return Err(format!("block {block} belongs to several hosts; see weirctl ipam check"));
     };
+    // As `Planner::is_announced` has it.
+    if state.pool_of(block).is_none() {
+        return Err(format!("block {block} of {host} is in no pool"));
+    }
+    if state.has_node_in(block) {
+        return Err(format!(
+            "a node's address lies in block {block} of {host}, and peers would lose the way to that \
+             node"
+        ));
+    }
     Ok(RangeSource { announced: block, node: host.clone(), because: format!("a block of {pool}") })
 }
 

@@ -1,6 +1,7 @@
 //! What is said of prefixes.
 
 use super::*;
+use crate::network::plan_cluster;
 use crate::resources::bgp::{BgpFilter, FilterAction, FilterRule};
 
 /// Three nodes, of which `n3` is in another subnet and has borrowed an address of `n2`; a router
@@ -87,4 +88,18 @@ fn what_nobody_announces_has_a_reason() {
     let block = "10.244.3.0/26".parse().unwrap();
     state.blocks.get_mut(&block).unwrap().insert("n2".to_owned());
     assert!(explained(&state, "10.244.3.1/32")[0].contains("belongs to several hosts"));
+}
+
+#[test]
+fn what_the_plan_leaves_out_is_not_said_to_be_announced() {
+    let mut state = cluster();
+    let of_no_pool = "192.0.2.0/26".parse().unwrap();
+    state.blocks.insert(of_no_pool, ["n1".to_owned()].into());
+    assert!(explained(&state, "192.0.2.0/26")[0].ends_with("of n1 is in no pool"));
+    pool(&mut state, "lan", "10.0.0.0/24", Never);
+    state.blocks.insert("10.0.0.0/26".parse().unwrap(), ["n1".to_owned()].into());
+    assert!(explained(&state, "10.0.0.0/26")[0].contains("a node's address lies in block"));
+    let plan = plan_cluster("n1", &state, &underlay("10.0.0.1/24"));
+    let announced: Vec<String> = plan.announced.iter().map(ToString::to_string).collect();
+    assert_eq!(announced, ["10.244.1.0/26"]);
 }

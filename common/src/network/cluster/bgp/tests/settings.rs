@@ -42,6 +42,17 @@ fn a_mesh_that_is_asked_for_reaches_nodes_without_weir() {
 }
 
 #[test]
+fn a_node_whose_ranges_others_tell_a_router_needs_a_daemon_too() {
+    let mut state = nodes(&["10.0.0.1", "10.0.0.2"]);
+    let router = peering(PeerNodes::Named("n2".into()), address("10.0.0.254", None), Some(65000));
+    add(&mut state, "tor", router);
+    let told = BgpNeed::ToldByOthers { peer: "tor".into(), node: "n2".into() };
+    assert_eq!(plan(&state, "n1").need, Some(told));
+    without_mesh(&mut state);
+    assert_eq!(plan(&state, "n1").need, None);
+}
+
+#[test]
 fn a_router_is_told_of_the_nodes_that_no_router_peers_with() {
     let mut state = nodes(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     let router = |nodes| peering(nodes, address("10.0.0.254", None), Some(65000));
