@@ -89,4 +89,4 @@ pub use speaker::{Neighbour, ReceivedRoute, Speaker, SpeakerOptions, SpeakerProg
 pub use store::{Entries, Store, recorded_store};
 pub use timed_lines::{RouteMonitor, TimedLines};
 pub use underlay::{Host, Subnet, Underlay};
-pub use until::{uninterrupted, until, until_reporting};
+pub use until::{rebound, uninterrupted, until, until_reporting};

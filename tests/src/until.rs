@@ -26,6 +26,21 @@ pub fn until_reporting(mut holds: impl FnMut() -> bool, report: impl FnOnce() ->
     }
 }
 
+/// A socket at an address that an earlier one has just given up. A process that another test is
+/// starting at that moment has every socket of this process until it executes its program.
+pub fn rebound<T>(mut bind: impl FnMut() -> io::Result<T>) -> T {
+    let mut bound = None;
+    until("the address is free", || match bind() {
+        Ok(socket) => {
+            bound = Some(socket);
+            true
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => false,
+        Err(error) => panic!("binding a socket: {error}"),
+    });
+    bound.expect("it was waited for")
+}
+
 /// Makes a system call again for as long as it is interrupted. One with a time limit is, whenever
 /// the process is stopped and goes on (signal(7)), which a busy machine may do.
 ///

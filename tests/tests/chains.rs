@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use weir_tests::{
     Call, Cluster, CniTool, Container, Families, Network, Place, Snapshot, address, allocations,
-    cni_path, find_program, host_interface, merge,
+    cni_path, find_program, host_interface, merge, rebound,
 };
 
 /// What sbr 1.1.1 says to a second DEL, behind any main plugin: it wants the link
@@ -153,8 +153,7 @@ impl World {
 
     /// The same, from anywhere.
     fn is_published_to(&self, place: &impl Place, address: &str) -> bool {
-        let bind = || TcpListener::bind("[::]:80");
-        let _server = self.container.enter(bind).expect("port 80 is free");
+        let _server = rebound(|| self.container.enter(|| TcpListener::bind("[::]:80")));
         let published = SocketAddr::new(address.parse().expect("an address"), 8080);
         let connect = || TcpStream::connect_timeout(&published, Duration::from_secs(3)).is_ok();
         place.enter(connect)

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_tests::{
-    Call, Cluster, Container, Families, Network, Place, host_interface, uninterrupted, until,
+    Call, Cluster, Container, Families, Network, Place, host_interface, rebound, uninterrupted,
+    until,
 };
 
 /// The address that one container has after the other.
@@ -84,7 +85,7 @@ impl World {
 }
 
 fn bound(place: &impl Place, address: &str, port: u16) -> UdpSocket {
-    let socket = place.enter(|| UdpSocket::bind((address, port))).expect("an unused port");
+    let socket = rebound(|| place.enter(|| UdpSocket::bind((address, port))));
     socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a limit");
     socket
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weir_tests::{
-    Agent, Cluster, Container, Families, Network, Place, host_interface, uninterrupted, until,
-    until_reporting,
+    Agent, Cluster, Container, Families, Network, Place, host_interface, rebound, uninterrupted,
+    until, until_reporting,
 };
 
 /// The address of a result in a family.
@@ -100,7 +100,7 @@ fn a_container_may_change_its_hardware_address() {
 /// The address that a packet of the node to this address in the container comes from.
 fn seen_source(node: &impl Place, container: &Container, to: &str) -> IpAddr {
     let to = SocketAddr::new(to.parse().expect("an address"), 4000);
-    let listening = container.enter(|| UdpSocket::bind(to)).expect("a port to listen at");
+    let listening = rebound(|| container.enter(|| UdpSocket::bind(to)));
     listening.set_read_timeout(Some(Duration::from_secs(5))).expect("a time limit");
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let sending = node.enter(|| UdpSocket::bind(any)).expect("a port to send from");
@@ -117,7 +117,7 @@ fn interruption(
     act: impl FnOnce(),
 ) -> Duration {
     let to = SocketAddr::new(to.parse().expect("an address"), 4001);
-    let listening = container.enter(|| UdpSocket::bind(to)).expect("a port to listen at");
+    let listening = rebound(|| container.enter(|| UdpSocket::bind(to)));
     let sending = node.enter(|| UdpSocket::bind("0.0.0.0:0")).expect("a port to send from");
     listening.set_read_timeout(Some(Duration::from_millis(100))).expect("a time limit");
     let passes = || {

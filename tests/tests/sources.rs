@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use weir_tests::{
-    Agent, Cluster, Container, Families, Network, Place, host_interface, uninterrupted, until,
+    Agent, Cluster, Container, Families, Network, Place, host_interface, rebound, uninterrupted,
+    until,
 };
 
 /// How long nothing must come for a packet to count as dropped: what comes, comes at once.
@@ -34,7 +35,7 @@ fn arrives(
     let on_loopback = format!("{source}/{prefix}");
     sender.run(&["ip", "address", "replace", &on_loopback, "dev", "lo", "nodad"]);
     let to = SocketAddr::new(destination, PORT);
-    let listening = receiver.enter(|| UdpSocket::bind(to)).expect("a port to listen at");
+    let listening = rebound(|| receiver.enter(|| UdpSocket::bind(to)));
     listening.set_read_timeout(Some(SILENCE)).expect("a time limit");
     let sending = sender.enter(|| UdpSocket::bind(SocketAddr::new(source, 0)));
     sending.expect("a port to send from").send_to(b"hello", to).expect("sending");
