@@ -29,7 +29,7 @@ cd "$REPOSITORY"
 cargo build --workspace --locked
 # Most tests of whole programs wait for something, so more of them run at once than there are
 # processors.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4}
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-3}
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0

@@ -43,8 +43,11 @@ fn pods(fleet: &Fleet) -> [Pod; 4] {
 
 fn assert_without_tunnel_routes(fleet: &Fleet) {
     for member in &fleet.members {
-        let routes = member.routes().join("\n");
-        assert!(routes.contains("10.7.0.") && routes.contains("blackhole 10.8.0."), "{routes}");
+        let routes = || member.routes().join("\n");
+        let has_the_rest =
+            |text: &str| text.contains("10.7.0.") && text.contains("blackhole 10.8.0.");
+        fleet.until("the other routes are there", || has_the_rest(&routes()));
+        let routes = routes();
         assert!(!routes.contains("tunl0") && !routes.contains("10.8.0.0/28 via"), "{routes}");
     }
 }
