@@ -221,31 +221,11 @@ fn why(session: &BgpSession, protocol: Option<&ProtocolStatus>) -> Option<String
 
 #[cfg(test)]
 mod tests {
-    use weir_common::network::ExportedOthers;
-
     use super::*;
 
     fn session() -> BgpSession {
-        BgpSession {
-            origin: Origin::Global("tor".to_owned()),
-            node: None,
-            address: "10.0.0.1".parse().unwrap(),
-            port: 179,
-            as_number: 65000,
-            local_as: 64512,
-            local_address: None,
-            is_passive: false,
-            reflects_as: None,
-            next_hop: weir_common::network::NextHop::Auto,
-            ttl_security: None,
-            restart_time: None,
-            keepalive_time: None,
-            allowed_own_as: None,
-            password: None,
-            bfd: None,
-            filters: Vec::new(),
-            exports_others: ExportedOthers::None,
-        }
+        let at = ("10.0.0.1".parse().unwrap(), 179);
+        BgpSession::plain(Origin::Global("tor".to_owned()), at, 65000, 64512)
     }
 
     fn protocol(state: BgpState, error: Option<&str>) -> ProtocolStatus {

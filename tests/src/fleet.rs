@@ -62,12 +62,16 @@ impl Member {
         announced(self.node())
     }
 
-    /// The BGP sessions that its agent tells of.
-    pub fn sessions(&self) -> Vec<Value> {
+    /// What its agent tells of its BGP; null while it does not answer.
+    pub fn bgp(&self) -> Value {
         let answer = self.agent().answer("/bgp").unwrap_or_default();
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        let status: Value = serde_json::from_str(body).unwrap_or_default();
-        status["sessions"].as_array().cloned().unwrap_or_default()
+        serde_json::from_str(body).unwrap_or_default()
+    }
+
+    /// Its BGP sessions, as its agent tells of them.
+    pub fn sessions(&self) -> Vec<Value> {
+        self.bgp()["sessions"].as_array().cloned().unwrap_or_default()
     }
 
     /// The peers with which it has an established BGP session.

@@ -13,13 +13,6 @@ fn two_subnets() -> Fleet {
     fleet
 }
 
-/// What a node's agent tells of its BGP.
-fn bgp(member: &Member) -> Value {
-    let answer = member.agent().answer("/bgp").unwrap_or_default();
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    serde_json::from_str(body).unwrap_or_default()
-}
-
 fn is_established(member: &Member) -> bool {
     let sessions = member.sessions();
     !sessions.is_empty() && sessions.len() == member.established().len()
@@ -59,7 +52,7 @@ fn told(fleet: &Fleet) -> [String; 2] {
 fn nodes_of_two_subnets_tell_each_other_their_blocks() {
     let fleet = two_subnets();
     await_sessions(&fleet);
-    let configured = || bgp(&fleet.members[0])["daemon"]["lastReconfiguration"].clone();
+    let configured = || fleet.members[0].bgp()["daemon"]["lastReconfiguration"].clone();
     let before = configured();
     let blocks = told(&fleet);
     assert_eq!(configured(), before, "the block comes by the kernel's table");

@@ -231,9 +231,9 @@ impl Supervisor {
         let is_wanted = |digest: &str| {
             configuration.as_ref().is_some_and(|configuration| configuration.digest == digest)
         };
-        problems.extend(
-            self.refused.iter().filter(|it| is_wanted(&it.0)).map(|(_, problem)| problem.clone()),
-        );
+        let refused = self.refused.as_ref().filter(|(digest, _)| is_wanted(digest));
+        report.is_refused = refused.is_some();
+        problems.extend(refused.map(|(_, problem)| problem.clone()));
         if report.is_wanted && !report.is_running() && self.deaths >= MANY_DEATHS {
             problems.push(format!(
                 "BIRD ends again and again ({} times in a row); see what it says in the agent's \
@@ -241,7 +241,6 @@ impl Supervisor {
                 self.deaths
             ));
         }
-        report.is_refused = self.refused.as_ref().is_some_and(|it| is_wanted(&it.0));
         report.problems.extend(problems);
         report.configured_at = self.configured_at;
         report.restarts = self.restarts;
@@ -423,7 +422,7 @@ impl Supervisor {
         let bare = BgpPlan { sessions, filters, ..plan.clone() };
         let leaving = BirdConfiguration::of(&bare, &Default::default()).leaving();
         self.write(&leaving.text)?;
-        let pid = match found {
+        let mut client = match found {
             FoundDaemon::Daemon(mut client, _) => {
                 // While it recovers it removes nothing from the kernel.
                 if client.status().await?.is_recovering {
@@ -433,10 +432,7 @@ impl Supervisor {
                 client.check(&self.place.candidate()).await?;
                 self.accept()?;
                 client.configure(&self.place.configuration(), Confirmation::Unneeded).await?;
-                until_digest(&mut client, &leaving.digest).await?;
-                let pid = self.place.process();
-                client.shut_down().await?;
-                pid
+                *client
             }
             _ => {
                 self.accept()?;
@@ -451,13 +447,12 @@ impl Supervisor {
                     }
                     outcome => outcome?,
                 }
-                let mut client = self.until_answer().await?;
-                until_digest(&mut client, &leaving.digest).await?;
-                let pid = self.place.process();
-                client.shut_down().await?;
-                pid
+                self.until_answer().await?
             }
         };
+        until_digest(&mut client, &leaving.digest).await?;
+        let pid = self.place.process();
+        client.shut_down().await?;
         self.until_ended(pid).await?;
         self.forget()?;
         tracing::info!("BGP: BIRD is not needed and has ended");

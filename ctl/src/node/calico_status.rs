@@ -15,7 +15,7 @@ use weir_common::resources::bgp::{CalicoNodeStatus, StatusClass};
 use weir_kernel::{BgpRoutes, Kernel};
 
 use super::metrics::Metrics;
-use crate::bgp_status::{BgpStatus, SessionStatus};
+use crate::bgp_status::{BgpStatus, SessionKind, SessionStatus};
 use crate::session::chain;
 
 /// How often the resources are looked for.
@@ -156,9 +156,9 @@ fn learned(bgp: &BgpStatus, routes: &BgpRoutes) -> Value {
     let route = |prefix: &IpNet, gateway: &IpAddr| {
         let mut route = json!({"type": "FIB", "destination": prefix, "gateway": gateway});
         if let Some(session) = bgp.sessions.iter().find(|session| session.peer == *gateway) {
-            let source = match session.kind.name() {
-                "NodeMesh" => "NodeMesh",
-                _ => "BGPPeer",
+            let source = match session.kind {
+                SessionKind::Mesh => SessionKind::Mesh.name(),
+                SessionKind::Global | SessionKind::Node => "BGPPeer",
             };
             route["learnedFrom"] = json!({"sourceType": source, "peerIP": gateway});
         }
@@ -177,7 +177,7 @@ mod tests {
     use weir_common::datastore::Revision;
 
     use super::*;
-    use crate::bgp_status::{BgpDaemon, SessionKind};
+    use crate::bgp_status::BgpDaemon;
 
     fn bgp() -> BgpStatus {
         let session = SessionStatus {

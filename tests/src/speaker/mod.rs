@@ -30,11 +30,6 @@ pub enum SpeakerProgram {
     GoBgp,
 }
 
-impl SpeakerProgram {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Bird, Self::Frr, Self::GoBgp];
-}
-
 /// Whom a speaker speaks to.
 #[derive(Clone, Debug)]
 pub struct Neighbour {

@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::process::Command;
 
-use weir_common::network::{
-    BgpPlan, BgpSession, BirdConfiguration, ExportedOthers, NextHop, Origin,
-};
+use weir_common::network::{BgpPlan, BgpSession, BirdConfiguration, Origin};
 use weir_common::resources::bgp::{LogSeverity, SecretReference};
 
 pub fn address(text: &str) -> IpAddr {
@@ -48,24 +46,10 @@ pub fn plan(router_id: &str) -> BgpPlan {
 pub fn session(local: &str, peer: &str) -> BgpSession {
     let (local, peer) = (address(local), address(peer));
     BgpSession {
-        origin: Origin::Mesh,
         node: Some("n2".to_owned()),
-        address: peer,
-        port: 179,
-        as_number: 64512,
-        local_as: 64512,
         local_address: Some(local),
         is_passive: peer.to_string() > local.to_string(),
-        reflects_as: None,
-        next_hop: NextHop::Auto,
-        ttl_security: None,
-        restart_time: None,
-        keepalive_time: None,
-        allowed_own_as: None,
-        password: None,
-        bfd: None,
-        filters: Vec::new(),
-        exports_others: ExportedOthers::None,
+        ..BgpSession::plain(Origin::Mesh, (peer, 179), 64512, 64512)
     }
 }
 

@@ -11,7 +11,7 @@ use super::super::plan::{RouteKind, host_of, plan_cluster};
 use super::super::underlay::Underlay;
 use super::filter_match::{Announced, FilterVerdict, judge_export};
 use super::plan::plan_bgp;
-use super::session::{BgpNeed, BgpPlan, BgpSession, ExportedOthers, Origin};
+use super::session::{BgpPlan, BgpSession, ExportedOthers, Origin};
 use crate::resources::bgp::{FilterAction, PeerType};
 
 /// How many blocks of a wider prefix are named.
@@ -137,25 +137,6 @@ pub fn explain_bgp(
         sessions,
         prefix,
         problems: plan.problems.iter().map(ToString::to_string).collect(),
-    }
-}
-
-impl std::fmt::Display for BgpNeed {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Peer(name) => write!(formatter, "BGPPeer {name} concerns this node"),
-            Self::OtherSubnet { pool, node } => write!(
-                formatter,
-                "pool {pool} has no tunnel, and node {node} is not on a link of this node"
-            ),
-            Self::OtherSpeaker(node) => {
-                write!(formatter, "node {node} is in the mesh, and Weir does not run there")
-            }
-            Self::ToldByOthers { peer, node } => write!(
-                formatter,
-                "node {node} speaks to a router by BGPPeer {peer}, and tells it what this node has"
-            ),
-        }
     }
 }
 

@@ -254,25 +254,11 @@ impl<'a> Peering<'a> {
 
     /// A session about which nothing is configured.
     fn plain_session(&self, origin: Origin, remote: Remote<'a>) -> BgpSession {
+        let local_as = self.settings.as_number(self.own.as_number);
+        let at = (remote.address, remote.port.unwrap_or(BGP_PORT));
         BgpSession {
-            origin,
             node: remote.node.map(str::to_owned),
-            address: remote.address,
-            port: remote.port.unwrap_or(BGP_PORT),
-            as_number: remote.as_number,
-            local_as: self.settings.as_number(self.own.as_number),
-            local_address: None,
-            is_passive: false,
-            reflects_as: None,
-            next_hop: NextHop::Auto,
-            ttl_security: None,
-            restart_time: None,
-            keepalive_time: None,
-            allowed_own_as: None,
-            password: None,
-            bfd: None,
-            filters: Vec::new(),
-            exports_others: Default::default(),
+            ..BgpSession::plain(origin, at, remote.as_number, local_as)
         }
     }
 
@@ -308,16 +294,6 @@ impl<'a> Peering<'a> {
 
     fn own_address(&self, like: IpAddr) -> Option<IpAddr> {
         self.own.address(like).map(|address| address.addr())
-    }
-}
-
-impl Origin {
-    /// The BGPPeer that made the session; none for the mesh.
-    pub fn peer(&self) -> Option<&str> {
-        match self {
-            Self::Mesh => None,
-            Self::Global(name) | Self::Node(name) | Self::Reverse(name) => Some(name),
-        }
     }
 }
 

@@ -65,6 +65,25 @@ pub enum BgpNeed {
     },
 }
 
+impl std::fmt::Display for BgpNeed {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Peer(name) => write!(formatter, "BGPPeer {name} concerns this node"),
+            Self::OtherSubnet { pool, node } => write!(
+                formatter,
+                "pool {pool} has no tunnel, and node {node} is not on a link of this node"
+            ),
+            Self::OtherSpeaker(node) => {
+                write!(formatter, "node {node} is in the mesh, and Weir does not run there")
+            }
+            Self::ToldByOthers { peer, node } => write!(
+                formatter,
+                "node {node} speaks to a router by BGPPeer {peer}, and tells it what this node has"
+            ),
+        }
+    }
+}
+
 /// A route to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StaticRoute {
@@ -116,6 +135,36 @@ pub struct BgpSession {
 }
 
 impl BgpSession {
+    /// A session about which nothing is configured: with a peer of this address and AS number, on
+    /// this port, speaking as `local_as`.
+    pub fn plain(
+        origin: Origin,
+        (address, port): (IpAddr, u16),
+        as_number: u32,
+        local_as: u32,
+    ) -> Self {
+        Self {
+            origin,
+            node: None,
+            address,
+            port,
+            as_number,
+            local_as,
+            local_address: None,
+            is_passive: false,
+            reflects_as: None,
+            next_hop: NextHop::Auto,
+            ttl_security: None,
+            restart_time: None,
+            keepalive_time: None,
+            allowed_own_as: None,
+            password: None,
+            bfd: None,
+            filters: Vec::new(),
+            exports_others: ExportedOthers::None,
+        }
+    }
+
     /// Whether the peer is of another AS.
     pub fn is_external(&self) -> bool {
         self.as_number != self.local_as
@@ -146,6 +195,16 @@ pub enum Origin {
     Node(String),
     /// The other side of the BGPPeer of this name.
     Reverse(String),
+}
+
+impl Origin {
+    /// The BGPPeer that made the session; none for the mesh.
+    pub fn peer(&self) -> Option<&str> {
+        match self {
+            Self::Mesh => None,
+            Self::Global(name) | Self::Node(name) | Self::Reverse(name) => Some(name),
+        }
+    }
 }
 
 /// What becomes of the next hops of what a session announces.
