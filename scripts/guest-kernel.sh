@@ -10,7 +10,7 @@
 # environment and working directory. It does not reach the machine's network, and
 # what it writes is lost when it ends. The command's standard input is empty, and
 # all it prints goes to the standard output. After WEIR_GUEST_TIMEOUT seconds
-# (1500) it is given up.
+# (1500) it is given up. WEIR_GUEST_KERNEL is added to the emulated kernel's command line.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -123,7 +123,7 @@ boot() {
         -machine q35,hpet=off -accel tcg,thread=multi,tb-size=512
         -cpu max,la57=off,avx=off,avx2=off,smap=off,smep=off -smp 2 -m 4G
         -kernel "$GUEST/kernel/boot/vmlinuz-$VERSION" -initrd "$1/initramfs.cpio"
-        -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off init_on_alloc=0 nowatchdog"
+        -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off init_on_alloc=0 nowatchdog ${WEIR_GUEST_KERNEL:-}"
         -virtfs local,path=/,mount_tag=machine,security_model=none,multidevs=remap,readonly=on
         -virtfs "local,path=$1,mount_tag=share,security_model=none"
     )

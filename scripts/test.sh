@@ -42,6 +42,9 @@ cargo test --package weir-tests --package weir-kernel --test ipip --locked --no-
 run_tests_by "scripts/guest-kernel.sh --emulate"
 cargo test --package weir-tests --test ipip_module --locked --no-fail-fast "$@" 2>&1 |
     tee --append "$log" || status=$?
+WEIR_GUEST_KERNEL=ipv6.disable=1 \
+    cargo test --package weir-tests --test without_ipv6 --locked --no-fail-fast "$@" 2>&1 |
+    tee --append "$log" || status=$?
 summarise "$log" || status=1
 ((status == 0)) || fail "not all tests passed"
 echo "test: all tests passed"

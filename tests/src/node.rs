@@ -38,8 +38,9 @@ impl Node {
             filesystem::prepare();
             sethostname(name).expect("setting the host name");
         });
-        for sysctl in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-            node.write(&format!("/proc/sys/{sysctl}"), "0");
+        node.write("/proc/sys/net/ipv4/ip_forward", "0");
+        if has_ipv6() {
+            node.write("/proc/sys/net/ipv6/conf/all/forwarding", "0");
         }
         node.run(&["ip", "link", "set", "lo", "up"]);
         node
@@ -161,4 +162,9 @@ impl Place for Node {
     fn name(&self) -> &str {
         &self.name
     }
+}
+
+/// Whether the kernel has IPv6: the one of `without_ipv6.rs` has not.
+pub(crate) fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
 }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::etcd::{Etcd, Options};
-use crate::node::{Node, UPLINK, connect};
+use crate::node::{Node, UPLINK, connect, has_ipv6};
 use crate::place::Place;
 
 /// A subnet of the underlay, 172.31.`s`.0/24 with the router at .1, and where it has IPv6
@@ -74,7 +74,8 @@ impl Underlay {
             format!(
                 "link add {bridge} address {hardware} mtu {mtu} type bridge\n\
                  address add {address}/24 dev {bridge}\n\
-                 link set {bridge} addrgenmode none up\n"
+                 link set {bridge} {silent} up\n",
+                silent = no_link_local(),
             )
         });
         router.run_with(&["ip", "-batch", "-"], &lines.concat());
@@ -143,8 +144,9 @@ impl Underlay {
         let mtu = self.mtu.to_string();
         self.router.run(&["ip", "link", "set", name, "mtu", &mtu, "master", &subnet.bridge()]);
         let (address, gateway) = (subnet.address(number), subnet.address(1));
+        let silent = no_link_local();
         let lines = format!(
-            "link set {UPLINK} mtu {mtu} addrgenmode none up\n\
+            "link set {UPLINK} mtu {mtu} {silent} up\n\
              address add {address}/24 dev {UPLINK}\n\
              route add default via {gateway}\n"
         );
@@ -167,4 +169,9 @@ impl Default for Underlay {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What keeps the kernel from giving a link an IPv6 address; nothing where it has no IPv6.
+fn no_link_local() -> &'static str {
+    if has_ipv6() { "addrgenmode none" } else { "" }
 }

@@ -108,13 +108,17 @@ impl Kernel {
         let mut rules = Vec::new();
         for v6 in [false, true] {
             let mut request = RuleMessage::default();
-            request.header.family = all_routes(v6).header.address_family;
+            let family = all_routes(v6).header.address_family;
+            request.header.family = family;
             let listed = match self.host.dump(RouteNetlinkMessage::GetRule(request)).await {
                 Err(cause) if nothing_there(&cause) => Vec::new(),
                 outcome => outcome.map_err(|cause| Error::refused("ip rule show", cause))?,
             };
             let of_table = |message| match message {
-                RouteNetlinkMessage::NewRule(rule) => policy_rule(&rule),
+                // As with routes, a kernel without IPv6 lists those of other families for it.
+                RouteNetlinkMessage::NewRule(rule) if rule.header.family == family => {
+                    policy_rule(&rule)
+                }
                 _ => None,
             };
             let mut found: Vec<PolicyRule> = listed.into_iter().filter_map(of_table).collect();

@@ -39,8 +39,10 @@ pub(crate) fn nothing_there(cause: &io::Error) -> bool {
 
 impl Netlink {
     /// The routes of one family that `filter` lets through. Without IPv6 in the
-    /// kernel there are none of that family.
+    /// kernel there are none of that family: asked for them, it lists those of all others
+    /// (`rtnl_dump_all` in `net/core/rtnetlink.c`).
     pub(crate) async fn routes(&self, filter: RouteMessage) -> Result<Vec<RouteMessage>, Error> {
+        let family = filter.header.address_family;
         let listing = match self.dump(RouteNetlinkMessage::GetRoute(filter)).await {
             Err(cause) if nothing_there(&cause) => Vec::new(),
             outcome => outcome.map_err(|cause| Error::refused("ip route show", cause))?,
@@ -49,7 +51,7 @@ impl Netlink {
             RouteNetlinkMessage::NewRoute(route) => Some(route),
             _ => None,
         });
-        Ok(routes.collect())
+        Ok(routes.filter(|route| route.header.address_family == family).collect())
     }
 
     /// The neighbours by a link that are entered permanently.

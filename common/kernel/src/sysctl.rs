@@ -34,6 +34,11 @@ pub(crate) fn read(key: &str) -> io::Result<String> {
     std::fs::read_to_string(path(key)).map(|value| value.trim_end().to_owned())
 }
 
+/// Whether the kernel has IPv6 (`ipv6.disable=1` takes it away).
+pub(crate) fn has_ipv6() -> bool {
+    path("net/ipv6").exists()
+}
+
 fn set(sysctl: &Sysctl) -> io::Result<Before> {
     if sysctl.of_veth {
         // A new link's parameters have no history worth a read.

@@ -11,9 +11,9 @@ use weir_common::network::{
 
 use super::actual::ListedTable;
 use super::interface::LinksAndAddresses;
-use crate::Kernel;
 use crate::error::Error;
 use crate::sources::are_checked;
+use crate::{Kernel, sysctl};
 
 /// What a reconcile leaves as it is, because what is known of the cluster may not say all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,7 +81,9 @@ impl Kernel {
         plan.keeps_announcing = keep.announcing;
         let mut failures = Vec::new();
         let has = |v4: bool| state.pools.values().any(|pool| pool.cidr.addr().is_ipv4() == v4);
-        let forwarding = NodeNeeds { ipv4: has(true), ipv6: has(false), nat: Nat::AsItIs };
+        // A pool somewhere asks nothing of a kernel that has no IPv6: there it has no containers.
+        let ipv6 = has(false) && sysctl::has_ipv6();
+        let forwarding = NodeNeeds { ipv4: has(true), ipv6, nat: Nat::AsItIs };
         failures.extend(self.ensure_node(&forwarding).await.err());
         let nat = NodeNeeds { nat: Nat::Exactly(plan.nat.clone()), ..NodeNeeds::default() };
         failures.extend(self.ensure_node(&nat).await.err());
