@@ -8,9 +8,14 @@ use weir_common::datastore::keys;
 
 use crate::call::{Answer, call, pools};
 
+/// A password that no answer holds by chance, as a short one can ("10.0.0.9").
+const PASSWORD: &str = "q7Zr-vXw2-9KdL-pTj4";
+
 /// Besides what holds of every answer: an ADD that is repeated answers the same,
 /// what was added can be deleted, and a password is never printed.
 pub fn run(input: &[u8]) {
+    let secret = with_password(input);
+    let input = secret.as_deref().map_or(input, str::as_bytes);
     let store = pools();
     let empty = store.dump();
     let add = command("ADD", input, &store);
@@ -38,9 +43,7 @@ pub fn run(input: &[u8]) {
 
 fn command(name: &str, input: &[u8], store: &weir_datastore::Memory) -> Answer {
     let answer = call(store, &variables(name), input);
-    if let Some(password) = password(input) {
-        assert!(!answer.document.to_string().contains(&password), "{answer:?}");
-    }
+    assert!(!answer.document.to_string().contains(PASSWORD), "{answer:?}");
     answer
 }
 
@@ -55,10 +58,11 @@ fn variables(command: &str) -> BTreeMap<String, OsString> {
     variables.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
-/// A password that stands nowhere else in the input.
-fn password(input: &[u8]) -> Option<String> {
+/// The input with [`PASSWORD`] as its password, if it has one that stands nowhere
+/// else in it.
+fn with_password(input: &[u8]) -> Option<String> {
     let object: Map<String, Value> = serde_json::from_slice(input).ok()?;
-    let password = object.get("etcd_password")?.as_str()?.to_owned();
-    let text = Value::Object(object).to_string();
-    (password.len() >= 8 && text.matches(&password).count() == 1).then_some(password)
+    let password = object.get("etcd_password")?.as_str().filter(|it| it.len() >= 8)?;
+    let text = std::str::from_utf8(input).ok()?;
+    (text.matches(password).count() == 1).then(|| text.replace(password, PASSWORD))
 }
