@@ -195,6 +195,8 @@ fn why(session: &BgpSession, protocol: Option<&ProtocolStatus>) -> Option<String
         format!("there is no route to {address}: see ip route get {address}, or set reachableBy")
     } else if has("No listening socket") {
         "this node's port is taken by another program: see ss -ltnp, or set listenPort".to_owned()
+    } else if has("Neighbor lost") || has("Link down") {
+        format!("the link that leads to {address} is down: see ip route get {address}, and ip link")
     } else if has("Hold timer expired") || has("BFD session down") {
         format!("{address} does not answer any more: it is cut off, or a firewall drops packets")
     } else if has("Administrative shutdown") || has("Peer de-configured") {
@@ -254,6 +256,8 @@ mod tests {
             (Some("Socket: No route to host"), "ip route get 10.0.0.1"),
             (Some("Error: No listening socket"), "listenPort"),
             (Some("Error: Hold timer expired"), "cut off"),
+            (Some("Error: Neighbor lost"), "the link that leads to 10.0.0.1 is down"),
+            (Some("Error: Link down"), "the link that leads to 10.0.0.1 is down"),
             (Some("Received: Administrative shutdown"), "switched this session off"),
             (Some("Something new"), "BIRD says: Something new"),
             (None, "does not answer"),

@@ -142,6 +142,18 @@ fn reflector() -> BgpPlan {
     with(plan, "Node", other)
 }
 
+/// Peers on the node's link that are to be noticed quickly when they are lost: a router, one with
+/// GTSM, another node.
+fn on_link() -> BgpPlan {
+    let bfd = Some(Bfd { interval: 200, multiplier: 3 });
+    let is_on_link = true;
+    let near = BgpSession { bfd, is_on_link, ..router(LOCAL, "10.0.1.1") };
+    let guarded = BgpSession { ttl_security: Some(1), ..near.clone() };
+    let guarded = BgpSession { address: address("10.0.1.2"), ..guarded };
+    let node = BgpSession { bfd, is_on_link, ..session("fd00:1::11", "fd00:1::12") };
+    with(with(with(plan(LOCAL), "Global", near), "Global", guarded), "Mesh", node)
+}
+
 fn passwords() -> BTreeMap<weir_common::resources::bgp::SecretReference, String> {
     [("mesh", "pass; } # 'word"), ("tor", "ünï")]
         .map(|(key, password)| (secret(key), password.to_owned()))
@@ -165,6 +177,41 @@ fn a_router_with_everything() {
 #[test]
 fn a_reflector_and_a_filter_that_does_not_exist() {
     assert_golden("reflector", &configuration(&reflector()));
+}
+
+#[test]
+fn bfd_on_the_link() {
+    let configuration = configuration(&on_link());
+    assert_eq!(configuration.problems, BTreeSet::new());
+    assert_golden("on-link", &configuration);
+}
+
+#[test]
+fn only_bfd_on_the_link_makes_a_session_of_a_single_hop() {
+    let bfd = Some(Bfd { interval: 200, multiplier: 3 });
+    let near = BgpSession { bfd, is_on_link: true, ..router(LOCAL, "10.0.1.1") };
+    let text = |session: &BgpSession| {
+        let text = configuration(&with(plan(LOCAL), "Global", session.clone())).text;
+        assert_eq!(refusal(&text), None);
+        text.split_once("protocol bgp Global_").unwrap().1.to_owned()
+    };
+    for (session, line) in [
+        (near.clone(), "  direct;"),
+        (BgpSession { ttl_security: Some(1), ..near.clone() }, "  ttl security on; direct;"),
+        (BgpSession { ttl_security: Some(2), ..near.clone() }, "  ttl security on; multihop 2;"),
+        (BgpSession { is_on_link: false, ..near.clone() }, "  multihop;"),
+        (BgpSession { bfd: None, ..near.clone() }, "  multihop;"),
+        (BgpSession { local_address: None, ..near.clone() }, "  multihop;"),
+    ] {
+        let text = text(&session);
+        assert!(text.lines().any(|it| it == line), "{line}: {text}");
+        // Of an eBGP session of a single hop alone; all others tell this node as next hop anyway.
+        assert_eq!(text.contains("next hop self;"), line.contains("direct"), "{text}");
+    }
+    let kept = text(&BgpSession { next_hop: NextHop::Keep, ..near.clone() });
+    assert!(kept.contains("next hop keep;") && !kept.contains("next hop self;"), "{kept}");
+    let internal = text(&BgpSession { as_number: 64512, ..near });
+    assert!(internal.contains("  direct;") && !internal.contains("next hop"), "{internal}");
 }
 
 #[test]

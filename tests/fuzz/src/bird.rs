@@ -296,6 +296,7 @@ impl Dice<'_> {
             password: self
                 .one_in(3, |dice| SecretReference { name: dice.text(), key: dice.text() }),
             bfd: self.one_in(3, |dice| Bfd { interval: dice.number(), multiplier: dice.byte() }),
+            is_on_link: self.below(2) == 1,
             filters: (0..self.below(3)).map(|_| self.text()).collect(),
             exports_others: match self.below(3) {
                 0 => ExportedOthers::None,

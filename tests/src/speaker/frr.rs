@@ -1,4 +1,4 @@
-//! FRR: zebra, which makes routes in the kernel, and bgpd.
+//! FRR: zebra, which makes routes in the kernel, bgpd, and bfdd where a test wants it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,13 +15,15 @@ use crate::place::Place;
 /// The daemon that speaks.
 pub(super) const BGPD: &str = "/usr/lib/frr/bgpd";
 const ZEBRA: &str = "/usr/lib/frr/zebra";
+const BFDD: &str = "/usr/lib/frr/bfdd";
 /// Where the daemons have their sockets.
 const DIRECTORY: &str = "/run/frr";
 
-pub(super) fn start(node: &Node, configuration: &str) -> Vec<Child> {
+pub(super) fn start(node: &Node, configuration: &str, of_bfd: Option<&str>) -> Vec<Child> {
     // What the daemons would leave on the machine.
     node.run(&["mount", "-t", "tmpfs", "tmpfs", "/var/tmp"]);
-    let programs = [(ZEBRA, ""), (BGPD, configuration)];
+    let bfdd = of_bfd.map(|text| (BFDD, text));
+    let programs = [Some((ZEBRA, "")), bfdd, Some((BGPD, configuration))];
     let start = |(program, text): (&str, &str)| {
         let name = program.rsplit('/').next().unwrap_or_default();
         let file = format!("{DIRECTORY}/{name}.conf");
@@ -33,7 +35,7 @@ pub(super) fn start(node: &Node, configuration: &str) -> Vec<Child> {
         until_it_answers(node, &["vtysh", "-d", name, "-c", "show version"]);
         process
     };
-    programs.map(start).into()
+    programs.into_iter().flatten().map(start).collect()
 }
 
 pub(super) fn configuration(options: &SpeakerOptions) -> String {

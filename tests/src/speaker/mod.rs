@@ -121,7 +121,13 @@ impl Speaker {
 
     /// Starts FRR with this configuration of bgpd, and waits until it answers.
     pub fn frr(node: &Node, configuration: &str) -> Self {
-        let processes = frr::start(node, configuration);
+        let processes = frr::start(node, configuration, None);
+        Self { node: node.clone(), program: SpeakerProgram::Frr, processes }
+    }
+
+    /// As [`Speaker::frr`], with bfdd and its configuration.
+    pub fn frr_with_bfd(node: &Node, configuration: &str, of_bfd: &str) -> Self {
+        let processes = frr::start(node, configuration, Some(of_bfd));
         Self { node: node.clone(), program: SpeakerProgram::Frr, processes }
     }
 

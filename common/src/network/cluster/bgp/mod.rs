@@ -10,6 +10,7 @@ mod explain;
 mod export;
 mod filter_match;
 pub(super) mod need;
+mod on_link;
 mod peering;
 mod plan;
 pub(super) mod session;

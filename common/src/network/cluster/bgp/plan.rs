@@ -9,6 +9,7 @@ use sha1::{Digest, Sha1};
 use super::super::cluster_state::{ClusterPool, ClusterState, Peer};
 use super::super::underlay::Underlay;
 use super::need::need_of;
+use super::on_link::mark_on_link;
 use super::peering::{Peerings, peerings};
 use super::session::{BgpPlan, BgpProblem, Origin};
 use super::settings::{BGP_PORT, BgpSettings};
@@ -24,7 +25,9 @@ const LARGE_MESH: usize = 100;
 pub fn plan_bgp(node: &str, state: &ClusterState, underlay: &Underlay) -> BgpPlan {
     let settings = BgpSettings::new(state);
     let own = state.nodes.get(node);
-    let Peerings { sessions, static_routes, mut problems } = peerings(node, state);
+    let mut made = peerings(node, state);
+    mark_on_link(node, state, underlay, &mut made);
+    let Peerings { sessions, static_routes, mut problems } = made;
     let need = need_of(node, state, underlay, &sessions);
     for (name, configuration) in settings.layers(node) {
         let resource = format!("BGPConfiguration {name}");

@@ -128,6 +128,9 @@ pub struct BgpSession {
     pub password: Option<SecretReference>,
     /// How quickly a lost peer is noticed.
     pub bfd: Option<Bfd>,
+    /// Whether the peer is on the link of the address that this node is registered with, and
+    /// reached without a router.
+    pub is_on_link: bool,
     /// The filters, in their order.
     pub filters: Vec<String>,
     /// Which ranges of other nodes the peer is told, besides this node's own.
@@ -160,6 +163,7 @@ impl BgpSession {
             allowed_own_as: None,
             password: None,
             bfd: None,
+            is_on_link: false,
             filters: Vec::new(),
             exports_others: ExportedOthers::None,
         }

@@ -2,6 +2,7 @@
 //! (`confd/tests/compiled_templates`): inputs and sessions, as a line each.
 
 mod explain;
+mod on_link;
 mod properties;
 mod sessions;
 mod settings;

@@ -135,10 +135,12 @@ impl SessionPrinter<'_> {
             "neighbor {} port {} as {};",
             session.address, session.port, session.as_number
         ));
-        match session.ttl_security {
-            Some(hops) => line(format!("ttl security on; multihop {hops};")),
-            None => line("multihop;".to_owned()),
-        }
+        line(match (self.is_direct(), session.ttl_security) {
+            (true, Some(_)) => "ttl security on; direct;".to_owned(),
+            (true, None) => "direct;".to_owned(),
+            (false, Some(hops)) => format!("ttl security on; multihop {hops};"),
+            (false, None) => "multihop;".to_owned(),
+        });
         if local.is_some_and(|it| self.plan.listen_addresses.contains(&it)) {
             line("strict bind on;".to_owned());
         }
@@ -163,6 +165,16 @@ impl SessionPrinter<'_> {
         }
         self.bfd(local, output);
         self.channel(output);
+    }
+
+    /// Whether the session is one of a single hop, as BFD on a link is (RFC 5881). All others are
+    /// of several: such a session takes no notice of links.
+    fn is_direct(&self) -> bool {
+        let session = self.session;
+        session.bfd.is_some()
+            && session.is_on_link
+            && matches!(session.ttl_security, None | Some(1))
+            && self.local_address().is_some()
     }
 
     fn reflects_as(&self) -> Option<std::net::Ipv4Addr> {
@@ -193,9 +205,17 @@ impl SessionPrinter<'_> {
         line("gateway recursive;");
         line(&format!("import limit {MOST_PREFIXES} action block;"));
         match self.session.next_hop {
+            // BIRD would tell a router on the link the next hops of others on it, past this node.
+            NextHop::Auto if self.is_direct() && self.session.is_external() => {
+                line("next hop self;");
+            }
             NextHop::Auto => {}
             NextHop::Itself => line("next hop self;"),
             NextHop::Keep => line("next hop keep;"),
+        }
+        // On a link a peer tells its link-local address, too, and BIRD would take that one.
+        if self.is_direct() && digit == 6 {
+            line("next hop prefer global;");
         }
         // A reflector's clients learn all ways to a prefix, not the reflector's best one alone.
         if self.reflects_as().is_some() {

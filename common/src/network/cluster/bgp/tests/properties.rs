@@ -1,5 +1,7 @@
 //! Properties of the plan.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use proptest::prelude::*;
 
@@ -14,6 +16,7 @@ fn some_cluster() -> impl Strategy<Value = ClusterState> {
         prop::option::of(64600u32..64603),
         prop::option::of(1790u16..1793),
         prop::option::weighted(0.2, 1u8..3),
+        prop::sample::select(vec![16u8, 24, 26, 32]),
     );
     let label = prop::sample::select(vec!["a", "b"]);
     (
@@ -28,9 +31,11 @@ fn some_cluster() -> impl Strategy<Value = ClusterState> {
                 "default",
                 BgpConfiguration { listen_port, ..Default::default() },
             );
-            for (number, ((host, has_v6, as_number, port, cluster), group)) in all {
+            for (number, (node, group)) in all {
+                let (host, has_v6, as_number, port, cluster, length) = node;
                 // One address for each node: its number is a part of it.
-                let v4 = IpNet::new(Ipv4Addr::new(10, 0, host, number).into(), 16).unwrap();
+                let v4 = Ipv4Addr::new(10, 0, host % 3, number * 10);
+                let v4 = IpNet::new(v4.into(), length).unwrap();
                 let v6 = format!("fd00::{host}:{number}/64").parse().unwrap();
                 let peer = Peer {
                     ipv4: Some(v4),
@@ -128,6 +133,30 @@ proptest! {
                 prop_assert_eq!((back.as_number, back.local_as), (session.local_as, session.as_number));
                 prop_assert_eq!((back.port, session.port), (own.listen_port, there.listen_port));
                 prop_assert_eq!(back.local_address, Some(session.address));
+            }
+        }
+    }
+
+    /// Nodes that peer agree whether they are on one link, whichever of their links are down.
+    #[test]
+    fn nodes_agree_about_their_link(state in some_cluster(), is_down in any::<[bool; 10]>()) {
+        let mut state = state;
+        state.bgp.peers.values_mut().for_each(|peer| peer.is_reversed = true);
+        let plans: BTreeMap<&str, BgpPlan> = (0..).zip(&state.nodes).map(|(index, (name, own))| {
+            let addresses = [own.ipv4, own.ipv6].into_iter().flatten().collect();
+            let link = UnderlayLink { name: "eth0".into(), mtu: 1500, addresses };
+            let links = if is_down[index] { Vec::new() } else { vec![link] };
+            (name.as_str(), plan_bgp(name, &state, &Underlay { links, ..Underlay::default() }))
+        }).collect();
+        for own in plans.values() {
+            for session in own.sessions.values() {
+                let Some(other) = &session.node else { continue };
+                let back = plans[other.as_str()].sessions.values().filter(|back| {
+                    Some(back.address) == session.local_address
+                });
+                for back in back {
+                    prop_assert_eq!(back.is_on_link, session.is_on_link, "{:?}", session);
+                }
             }
         }
     }
