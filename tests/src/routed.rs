@@ -15,7 +15,7 @@ use crate::until::until_reporting;
 const ROUTER_AS: u32 = 65000;
 const NODES_AS: u32 = 64512;
 
-/// The cluster, with its agents, and its router, with BIRD.
+/// The cluster, with its agents, and its router.
 pub struct Routed {
     /// The cluster. Its nodes are a mesh as long as nothing else is written.
     pub fleet: Fleet,
@@ -25,11 +25,22 @@ pub struct Routed {
 
 impl Routed {
     /// Nodes in these subnets, which tell the router of their subnet what they have; a pool `direct`
-    /// with this range and size of blocks; and what `first` does before all that.
+    /// with this range and size of blocks; and what `first` does before all that. The router has
+    /// BIRD.
     pub fn new(
         subnets: &[Subnet],
         cidr: &str,
         block_size: u8,
+        first: impl FnOnce(&mut Fleet),
+    ) -> Self {
+        Self::with_router(SpeakerProgram::Bird, subnets, (cidr, block_size), first)
+    }
+
+    /// As [`Routed::new`], with this program on the router, which makes routes in the kernel itself.
+    pub fn with_router(
+        program: SpeakerProgram,
+        subnets: &[Subnet],
+        (cidr, block_size): (&str, u8),
         first: impl FnOnce(&mut Fleet),
     ) -> Self {
         let mut fleet = Fleet::new(subnets);
@@ -53,7 +64,7 @@ impl Routed {
             announced: Vec::new(),
             communities: Vec::new(),
         };
-        let router = Speaker::start(SpeakerProgram::Bird, fleet.underlay.router(), &options);
+        let router = Speaker::start(program, fleet.underlay.router(), &options);
         fleet.start_agents();
         let routed = Self { fleet, router };
         routed.until_established();

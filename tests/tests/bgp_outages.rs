@@ -8,7 +8,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::json;
-use weir_tests::{Fleet, Place, Pod, RouteMonitor, Routed, Subnet, rounds};
+use weir_tests::{Fleet, Place, Pod, RouteMonitor, Routed, SpeakerProgram, Subnet, rounds};
 
 /// Where the snapshot is that a datastore is restored from.
 const SNAPSHOT: &str = "/run/before.db";
@@ -68,8 +68,18 @@ fn kill_bird(lab: &Routed, member: usize) {
 
 #[test]
 fn no_kernel_sees_the_end_of_a_daemon_or_an_agent() {
+    end_daemons_and_agents(SpeakerProgram::Bird);
+}
+
+#[test]
+fn no_kernel_sees_the_end_of_a_daemon_or_an_agent_beside_frr() {
+    end_daemons_and_agents(SpeakerProgram::Frr);
+}
+
+/// Ends BIRD and the agent of a node again and again, beside a router with this program.
+fn end_daemons_and_agents(router: SpeakerProgram) {
     let three = [Subnet::First, Subnet::First, Subnet::Second];
-    let mut lab = Routed::new(&three, "10.244.0.0/16", 26, |_| ());
+    let mut lab = Routed::with_router(router, &three, ("10.244.0.0/16", 26), |_| ());
     let (pods, blocks) = pods(&lab);
     let monitors = Monitors::start(&lab.fleet, 0);
     let pings = [pods[2].ping(&pods[0], RATE), pods[1].ping(&pods[2], RATE)];
