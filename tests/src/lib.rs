@@ -83,7 +83,7 @@ pub use podman::Podman;
 pub use published::Published;
 pub use results::{address, host_interface};
 pub use rounds::rounds;
-pub use routed::Routed;
+pub use routed::{Routed, router_programs};
 pub use snapshot::Snapshot;
 pub use speaker::{Neighbour, ReceivedRoute, Speaker, SpeakerOptions, SpeakerProgram};
 pub use store::{Entries, Store, recorded_store};

@@ -8,12 +8,19 @@ use crate::fleet::Fleet;
 use crate::place::Place;
 use crate::pod::Pod;
 use crate::results::address;
+use crate::rounds::rounds;
 use crate::speaker::{Neighbour, Speaker, SpeakerOptions, SpeakerProgram};
 use crate::underlay::Subnet;
 use crate::until::until_reporting;
 
 const ROUTER_AS: u32 = 65000;
 const NODES_AS: u32 = 64512;
+
+/// The programs of the routers that a test has one after the other: BIRD, and in the long form FRR,
+/// too. GoBGP makes no routes in the kernel.
+pub fn router_programs() -> &'static [SpeakerProgram] {
+    &[SpeakerProgram::Bird, SpeakerProgram::Frr][..rounds(1, 2)]
+}
 
 /// The cluster, with its agents, and its router.
 pub struct Routed {

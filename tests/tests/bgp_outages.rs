@@ -8,7 +8,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::json;
-use weir_tests::{Fleet, Place, Pod, RouteMonitor, Routed, SpeakerProgram, Subnet, rounds};
+use weir_tests::{
+    Fleet, Place, Pod, RouteMonitor, Routed, SpeakerProgram, Subnet, rounds, router_programs,
+};
 
 /// Where the snapshot is that a datastore is restored from.
 const SNAPSHOT: &str = "/run/before.db";
@@ -68,12 +70,7 @@ fn kill_bird(lab: &Routed, member: usize) {
 
 #[test]
 fn no_kernel_sees_the_end_of_a_daemon_or_an_agent() {
-    end_daemons_and_agents(SpeakerProgram::Bird);
-}
-
-#[test]
-fn no_kernel_sees_the_end_of_a_daemon_or_an_agent_beside_frr() {
-    end_daemons_and_agents(SpeakerProgram::Frr);
+    router_programs().iter().for_each(|program| end_daemons_and_agents(*program));
 }
 
 /// Ends BIRD and the agent of a node again and again, beside a router with this program.
@@ -115,13 +112,17 @@ fn end_daemons_and_agents(router: SpeakerProgram) {
     );
 }
 
-/// Two reflectors, one in each subnet, and clients in both.
 #[test]
 fn containers_lose_no_packet_when_reflectors_come_and_one_goes() {
+    router_programs().iter().for_each(|program| change_reflectors(*program));
+}
+
+/// Two reflectors, one in each subnet, and clients in both, beside a router with this program.
+fn change_reflectors(router: SpeakerProgram) {
     let clients = rounds(4, 6);
     let subnets: Vec<Subnet> =
         [Subnet::First, Subnet::Second].into_iter().cycle().take(2 + clients).collect();
-    let mut lab = Routed::new(&subnets, "10.244.0.0/16", 26, |_| ());
+    let mut lab = Routed::with_router(router, &subnets, ("10.244.0.0/16", 26), |_| ());
     let (pods, blocks) = pods(&lab);
     // Of the first subnet to the second and back, and within one.
     let pings = [(2, 3), (5, 2), (2, 4)].map(|(from, to)| pods[from].ping(&pods[to], RATE));
@@ -206,8 +207,14 @@ fn weirctl(lab: &Routed, arguments: &[&str]) {
 
 #[test]
 fn a_datastore_that_is_away_or_forgets_changes_nothing() {
+    router_programs().iter().for_each(|program| lose_the_datastore(*program));
+}
+
+/// Stops the datastore for a while, and restores it from a snapshot, beside a router with this
+/// program.
+fn lose_the_datastore(router: SpeakerProgram) {
     let subnets = [Subnet::First, Subnet::Second];
-    let mut lab = Routed::new(&subnets, "10.244.0.0/16", 26, |fleet| {
+    let mut lab = Routed::with_router(router, &subnets, ("10.244.0.0/16", 26), |fleet| {
         fleet.apply_pool("first", json!({"cidr": "10.6.0.0/24", "blockSize": 28}));
         fleet.etcd().save(SNAPSHOT);
         // Its raft term is now higher than that of a datastore that has just been restored.

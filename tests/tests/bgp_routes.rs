@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
-use weir_tests::{Place, RouteMonitor, Routed, Subnet, TimedLines, rounds};
+use weir_tests::{
+    Place, RouteMonitor, Routed, SpeakerProgram, Subnet, TimedLines, rounds, router_programs,
+};
 
 const THREE: [Subnet; 3] = [Subnet::First, Subnet::First, Subnet::Second];
 
@@ -67,7 +69,12 @@ fn a_new_block_is_known_across_subnets_without_a_reconfiguration() {
 
 #[test]
 fn a_borrowed_address_is_known_to_all_until_it_is_given_back() {
-    let lab = Routed::new(&THREE, "10.7.0.0/30", 30, |_| ());
+    router_programs().iter().for_each(|program| borrow_an_address(*program));
+}
+
+/// Borrows an address and gives it back, beside a router with this program.
+fn borrow_an_address(router: SpeakerProgram) {
+    let lab = Routed::with_router(router, &THREE, ("10.7.0.0/30", 30), |_| ());
     let owner = lab.fleet.pod(0, "direct");
     lab.until_known(0, "10.7.0.0/30");
     let third = lab.fleet.pod(1, "direct");
