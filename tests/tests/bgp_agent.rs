@@ -1,4 +1,9 @@
-//! The agent and its BGP daemon: started where it is needed, and taken down without a trace.
+//! The agent and its BGP daemon: started where it is needed, and taken down without a trace; or in a
+//! container of its own.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
 
 use serde_json::{Value, json};
 use weir_tests::{Fleet, Member, Place, Subnet, announced};
@@ -80,6 +85,65 @@ fn nothing_is_left_where_it_is_not_needed_any_more() {
         fleet.until("the daemon has ended", is_gone);
         assert_eq!(learned(member), Vec::<String>::new());
         assert_eq!(announced(member.node()), Vec::<String>::new());
+    }
+}
+
+/// The command line of a BIRD in a container of its own, as both documents give it.
+fn documented() -> String {
+    let lines = ["bgp.md", "agent.md"].map(|name| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+        let document = fs::read_to_string(path).expect("a document");
+        let mut lines =
+            document.lines().map(str::trim_start).filter(|line| line.starts_with("bird -f "));
+        lines.next().unwrap_or_else(|| panic!("no command line in {name}")).to_owned()
+    });
+    assert_eq!(lines[0], lines[1]);
+    lines[0].clone()
+}
+
+/// Starts this on a node as a container runtime does: with processes of its own, and of the
+/// agent's files the folder `/run/weir/bird` alone.
+fn in_container(member: &Member, line: &str) -> Child {
+    let script = "set -e; mount --bind /run/weir/bird /mnt; mount -t tmpfs tmpfs /run; \
+                  mkdir -p /run/weir/bird; mount --move /mnt /run/weir/bird; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args(["sh", "-c", script, "sh"]).args(line.split(' '));
+    member.node().spawn(&mut command)
+}
+
+#[test]
+fn a_daemon_in_a_container_of_its_own_is_configured_and_never_ended() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    fleet.apply_pool("direct", json!({"cidr": POOL, "ipipMode": "Never"}));
+    fleet.agent_arguments.extend(["--bgp", "external"]);
+    fleet.start_agent(0);
+    fleet.start_agent(1);
+    let line = documented();
+    let tells = |member: &Member| member.bgp()["problems"].to_string().contains(&line);
+    fleet.until("the command line is told", || fleet.members.iter().all(tells));
+    assert!(!fleet.members[0].agent().is_well());
+    let mut containers: Vec<Child> =
+        fleet.members.iter().map(|member| in_container(member, &line)).collect();
+    await_sessions(&fleet);
+    fleet.until("both are well", || fleet.members.iter().all(|it| it.agent().is_well()));
+    let blocks = told(&fleet);
+    // Its runtime starts it again: no route is lost meanwhile, and the agent finds it.
+    containers[0].kill().expect("killing a container");
+    containers[0].wait().expect("waiting for it");
+    assert!(learned(&fleet.members[0])[0].starts_with(&blocks[1]));
+    containers[0] = in_container(&fleet.members[0], &line);
+    fleet.until("the agent sees another one", || fleet.members[0].bgp()["restarts"] == 1);
+    await_sessions(&fleet);
+    assert!(learned(&fleet.members[0])[0].starts_with(&blocks[1]));
+    fleet.apply("BGPConfiguration", "default", json!({"nodeToNodeMeshEnabled": false}));
+    for member in &fleet.members {
+        fleet.until("no route is left", || learned(member).is_empty());
+        fleet.until("nothing is announced", || announced(member.node()).is_empty());
+        assert!(member.birdc("show status").contains("Daemon is up and running"));
+    }
+    for container in &mut containers {
+        assert!(container.try_wait().expect("asking for it").is_none(), "it goes on");
     }
 }
 

@@ -17,6 +17,12 @@ const START_TIME: Duration = Duration::from_secs(5);
 /// After what time a daemon that is dead is started again although it is not known what should run.
 const UNKNOWN_TIME: Duration = Duration::from_secs(10);
 
+/// How long a daemon that something else starts may be away until that is told.
+const AWAY_TIME: Duration = Duration::from_secs(10);
+
+/// How often such a daemon is looked for.
+pub const AWAITING: Duration = Duration::from_secs(1);
+
 /// The pause while something is waited for that takes milliseconds.
 const SHORT_WHILE: Duration = Duration::from_millis(50);
 
@@ -27,6 +33,8 @@ pub enum Wanted<'a> {
     Unknown,
     /// No daemon.
     Nothing,
+    /// No session: a daemon that something else starts has the configuration of this digest.
+    Idle(&'a str),
     /// A daemon with the configuration of this digest.
     Configuration(&'a str),
 }
@@ -51,8 +59,14 @@ pub struct Situation<'a> {
     pub running: RunningDaemon<'a>,
     /// How long ago this supervisor began.
     pub since_begin: Duration,
+    /// Whether something else starts the daemon, and ends it.
+    pub is_external: bool,
+    /// How long ago a daemon answered, or this supervisor began.
+    pub since_answer: Duration,
     /// Whether files of a daemon are there that was not taken down.
     pub has_files: bool,
+    /// The digest of the configuration in the daemon's file, where that is Weir's.
+    pub file: Option<&'a str>,
     /// The digest of the configuration that BIRD refused last.
     pub refused: Option<&'a str>,
     /// How long ago a configuration was last given to it.
@@ -77,6 +91,8 @@ pub enum DaemonStep {
     },
     /// It is started with the configuration that it had.
     Resume,
+    /// It finds a configuration in its file when something else starts it.
+    Prepare,
     /// It is given the configuration.
     Configure,
     /// It is ended, and none of its routes is left.
@@ -85,6 +101,9 @@ pub enum DaemonStep {
 
 /// What to do next.
 pub fn decide(situation: &Situation<'_>) -> DaemonStep {
+    if situation.is_external {
+        return decide_external(situation);
+    }
     let has_pause_left = pause_left(situation);
     match (situation.wanted, situation.running) {
         // The datastore is away, and peers wait for the daemon.
@@ -100,19 +119,41 @@ pub fn decide(situation: &Situation<'_>) -> DaemonStep {
             DaemonStep::Rest(SHORT_WHILE)
         }
         (_, RunningDaemon::Silent(_)) => DaemonStep::Complain,
-        (Wanted::Nothing, RunningDaemon::Nothing) if !situation.has_files => {
+        (Wanted::Nothing | Wanted::Idle(_), RunningDaemon::Nothing) if !situation.has_files => {
             DaemonStep::Rest(COMPARISON)
         }
         (_, RunningDaemon::Nothing) if !has_pause_left.is_zero() => {
             DaemonStep::Rest(has_pause_left.min(COMPARISON))
         }
-        (Wanted::Nothing, _) => DaemonStep::TakeDown,
+        (Wanted::Nothing | Wanted::Idle(_), _) => DaemonStep::TakeDown,
         (Wanted::Configuration(_), RunningDaemon::Nothing) => {
             DaemonStep::Start { is_recovering: situation.has_files }
         }
         (Wanted::Configuration(wanted), RunningDaemon::Daemon(running)) => {
             configure(situation, wanted, running)
         }
+    }
+}
+
+/// What to do next with a daemon that is neither started nor ended here. Its file always has a
+/// configuration that it took once, or one that every BIRD takes, so that it can start at any time.
+fn decide_external(situation: &Situation<'_>) -> DaemonStep {
+    match (situation.wanted, situation.running) {
+        (Wanted::Unknown | Wanted::Nothing, RunningDaemon::Daemon(_)) => {
+            DaemonStep::Rest(COMPARISON)
+        }
+        (Wanted::Idle(wanted) | Wanted::Configuration(wanted), RunningDaemon::Daemon(running)) => {
+            // Where its file has gone, or has what it does not run, its next start would be wrong.
+            let is_written = situation.file == Some(wanted);
+            configure(situation, wanted, running.filter(|_| is_written))
+        }
+        _ if !situation.has_files => DaemonStep::Prepare,
+        // At its start it takes away the routes of the one before.
+        (Wanted::Idle(wanted), _) if situation.file != Some(wanted) => DaemonStep::Prepare,
+        (Wanted::Configuration(_), _) if situation.since_answer >= AWAY_TIME => {
+            DaemonStep::Complain
+        }
+        _ => DaemonStep::Rest(AWAITING),
     }
 }
 
@@ -144,7 +185,10 @@ mod tests {
         wanted: Wanted::Configuration("new"),
         running: RunningDaemon::Daemon(Some("new")),
         since_begin: Duration::from_secs(60),
+        is_external: false,
+        since_answer: Duration::ZERO,
         has_files: true,
+        file: Some("new"),
         refused: None,
         since_configured: None,
         deaths: 0,
@@ -231,7 +275,79 @@ mod tests {
         assert_eq!(decide(&clear), DaemonStep::Rest(COMPARISON));
     }
 
+    /// A daemon of a container, which runs what is wanted.
+    const EXTERNAL: Situation<'_> = Situation { is_external: true, ..CALM };
+
+    #[test]
+    fn one_that_something_else_starts_finds_a_file_to_start_with() {
+        let away = Situation { running: RunningDaemon::Nothing, ..EXTERNAL };
+        let without_file = Situation { has_files: false, file: None, ..away };
+        for wanted in [Wanted::Unknown, Wanted::Idle("idle"), Wanted::Configuration("new")] {
+            assert_eq!(decide(&Situation { wanted, ..without_file }), DaemonStep::Prepare);
+        }
+        // What it took once stays for its next start, unless it should have no sessions then.
+        for wanted in [Wanted::Unknown, Wanted::Configuration("newer")] {
+            assert_eq!(decide(&Situation { wanted, ..away }), DaemonStep::Rest(AWAITING));
+        }
+        let unwanted = Situation { wanted: Wanted::Idle("idle"), ..away };
+        assert_eq!(decide(&unwanted), DaemonStep::Prepare);
+        let prepared = Situation { file: Some("idle"), ..unwanted };
+        assert_eq!(decide(&prepared), DaemonStep::Rest(AWAITING));
+    }
+
+    #[test]
+    fn one_that_is_not_started_is_told_after_a_while_where_it_is_needed() {
+        let away = |wanted, since| {
+            let (running, since_answer) = (RunningDaemon::Nothing, seconds(since));
+            decide(&Situation { wanted, running, since_answer, ..EXTERNAL })
+        };
+        let wanted = Wanted::Configuration("newer");
+        assert_eq!(away(wanted, 9), DaemonStep::Rest(AWAITING));
+        assert_eq!(away(wanted, 10), DaemonStep::Complain);
+        for not_needed in [Wanted::Unknown, Wanted::Idle("new")] {
+            assert_eq!(away(not_needed, 1000), DaemonStep::Rest(AWAITING));
+        }
+    }
+
+    #[test]
+    fn one_that_something_else_started_is_configured_and_not_ended() {
+        assert_eq!(decide(&EXTERNAL), DaemonStep::Rest(COMPARISON));
+        let unknown = Situation { wanted: Wanted::Unknown, ..EXTERNAL };
+        assert_eq!(decide(&unknown), DaemonStep::Rest(COMPARISON));
+        let unwanted = Situation { wanted: Wanted::Idle("idle"), ..EXTERNAL };
+        assert_eq!(decide(&unwanted), DaemonStep::Configure);
+        let (running, file) = (RunningDaemon::Daemon(Some("idle")), Some("idle"));
+        assert_eq!(decide(&Situation { running, file, ..unwanted }), DaemonStep::Rest(COMPARISON));
+        for file in [None, Some("old")] {
+            let would_start_wrong = Situation { file, ..EXTERNAL };
+            assert_eq!(decide(&would_start_wrong), DaemonStep::Configure);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn one_that_something_else_starts_is_never_started_or_ended_here(
+            wanted in 0_usize..4, running in 0_usize..4, has_files in any::<bool>(),
+            file in proptest::option::of(Just("new")), deaths in any::<u32>(),
+            since_answer in 0_u64..100,
+        ) {
+            let all = [Wanted::Unknown, Wanted::Nothing, Wanted::Idle("new"), Wanted::Configuration("new")];
+            let running = [
+                RunningDaemon::Nothing,
+                RunningDaemon::Silent(None),
+                RunningDaemon::Daemon(None),
+                RunningDaemon::Daemon(Some("new")),
+            ][running];
+            let since_answer = seconds(since_answer);
+            let situation = Situation {
+                wanted: all[wanted], running, has_files, file, deaths, since_answer, ..EXTERNAL
+            };
+            let step = decide(&situation);
+            let is_ours =
+                matches!(step, DaemonStep::Start { .. } | DaemonStep::Resume | DaemonStep::TakeDown);
+            prop_assert!(!is_ours, "{step:?}");
+        }
+
         #[test]
         fn a_second_daemon_is_never_started(silent in any::<bool>(), has_files in any::<bool>(),
                 deaths in any::<u32>(), since in proptest::option::of(0_u64..100)) {

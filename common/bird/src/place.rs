@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use weir_common::network::BirdConfiguration;
 
 /// The folder of the daemon that Weir keeps; a host's own BIRD has other places.
 #[derive(Clone, Debug)]
@@ -23,6 +24,11 @@ impl Place {
     /// The daemon with its files in this folder.
     pub fn at(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into() }
+    }
+
+    /// The folder itself.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The configuration that the daemon runs, or is about to.
@@ -48,6 +54,20 @@ impl Place {
     /// Whether a daemon was started here and not taken down since.
     pub fn is_used(&self) -> bool {
         self.configuration().exists()
+    }
+
+    /// The digest of the configuration in its file; `None` where that is not there, or is not
+    /// Weir's.
+    pub fn digest(&self) -> Option<String> {
+        let text = fs::read_to_string(self.configuration()).ok()?;
+        BirdConfiguration::digest_in(&text).map(str::to_owned)
+    }
+
+    /// The command line of a daemon that something else starts: it ends with its container, and
+    /// recovers at every start.
+    pub fn command_line(&self) -> String {
+        let (configuration, socket) = (self.configuration(), self.socket());
+        format!("bird -f -R -c {} -s {}", configuration.display(), socket.display())
     }
 
     /// Makes the folder, root's alone, and writes the candidate: it has passwords in it.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use weir_common::network::{BgpPlan, BirdConfiguration};
 
 use super::client::{Client, ClientError, Confirmation};
-use super::decision::{COMPARISON, DaemonStep, RunningDaemon, Situation, Wanted, decide};
+use super::decision::{AWAITING, COMPARISON, DaemonStep, RunningDaemon, Situation, Wanted, decide};
 use super::passwords::{PASSWORD_FOLDER, read_passwords};
 use super::place::Place;
 use super::process::{Program, ProgramError};
@@ -52,13 +52,18 @@ pub struct BirdSettings {
     pub place: Place,
     /// The passwords' files.
     pub passwords: PathBuf,
-    /// The program.
-    pub program: PathBuf,
+    /// The program; `None` where something else starts and ends the daemon, such as the runtime
+    /// of a container. Then it is only configured, and found by its socket alone.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for BirdSettings {
     fn default() -> Self {
-        Self { place: Place::default(), passwords: PASSWORD_FOLDER.into(), program: "bird".into() }
+        Self {
+            place: Place::default(),
+            passwords: PASSWORD_FOLDER.into(),
+            program: Some("bird".into()),
+        }
     }
 }
 
@@ -105,12 +110,18 @@ async fn end_of(child: &mut Option<Child>) {
 struct Supervisor {
     place: Place,
     passwords: PathBuf,
-    program: Program,
+    /// `None` where something else starts the daemon.
+    program: Option<Program>,
     /// The daemon, where this supervisor started it.
     child: Option<Child>,
     /// When this supervisor began.
     began: Instant,
     started: Option<Instant>,
+    /// When it last answered, and when it was started then, by its own clock.
+    answered: Option<Instant>,
+    booted: Option<String>,
+    /// Why it did not answer.
+    unreachable: Option<ClientError>,
     /// Since when it has been seen alive.
     alive_since: Option<Instant>,
     died: Option<Instant>,
@@ -139,6 +150,21 @@ enum StepError {
          it is started again, and peers keep the routes meanwhile"
     )]
     Silent { pid: u32, socket: String },
+    #[error(
+        "BIRD does not answer{cause}; start it beside this agent, in the same network and with the \
+         same folder {folder}: {command}; if it runs, look at its log"
+    )]
+    Away { cause: String, folder: String, command: String },
+}
+
+impl StepError {
+    /// When to look again.
+    fn pause(&self) -> Duration {
+        match self {
+            Self::Away { .. } => AWAITING,
+            _ => COMPARISON,
+        }
+    }
 }
 
 /// What runs, as it was found.
@@ -153,10 +179,13 @@ impl Supervisor {
         Self {
             place: settings.place,
             passwords: settings.passwords,
-            program: Program::new(settings.program),
+            program: settings.program.map(Program::new),
             child: None,
             began: Instant::now(),
             started: None,
+            answered: None,
+            booted: None,
+            unreachable: None,
             alive_since: None,
             died: None,
             deaths: 0,
@@ -173,15 +202,19 @@ impl Supervisor {
         let (configuration, mut problems) = self.wanted(plan);
         let found = self.find().await;
         self.note_life(&found).await;
-        let wanted = match (plan, &configuration) {
-            (None, _) => Wanted::Unknown,
-            (Some(_), None) => Wanted::Nothing,
-            (Some(_), Some(configuration)) => Wanted::Configuration(&configuration.digest),
+        let is_external = self.program.is_none();
+        let idle = plan.filter(|_| is_external && configuration.is_none()).map(without_sessions);
+        let wanted = match (plan, &configuration, &idle) {
+            (None, ..) => Wanted::Unknown,
+            (_, Some(configuration), _) => Wanted::Configuration(&configuration.digest),
+            (_, None, Some(idle)) => Wanted::Idle(&idle.digest),
+            (_, None, None) => Wanted::Nothing,
         };
-        let step = decide(&self.situation(wanted, &found));
+        let file = self.place.digest();
+        let step = decide(&self.situation(wanted, &found, file.as_deref()));
         let mut report = DaemonReport {
             is_wanted: configuration.is_some(),
-            is_current: matches!((&configuration, &found),
+            is_current: matches!((configuration.as_ref().or(idle.as_ref()), &found),
                 (Some(wanted), FoundDaemon::Daemon(_, Some(runs))) if wanted.digest == *runs),
             ..DaemonReport::default()
         };
@@ -191,6 +224,7 @@ impl Supervisor {
                 outcome = Ok(pause);
                 if let FoundDaemon::Daemon(mut client, _) = found {
                     let told = tell(&mut client, &mut report).await;
+                    self.note_boot(&report);
                     outcome = told.map(|()| match report.sessions.iter().all(is_up) {
                         true => pause,
                         false => pause.min(SESSION_WATCH),
@@ -200,6 +234,10 @@ impl Supervisor {
             (DaemonStep::Complain, FoundDaemon::Silent(pid)) => {
                 let socket = self.place.socket().display().to_string();
                 outcome = Err(StepError::Silent { pid, socket });
+            }
+            (DaemonStep::Complain, _) if is_external => outcome = Err(self.away()),
+            (DaemonStep::Prepare, _) => {
+                outcome = self.prepare(&idle.unwrap_or_else(BirdConfiguration::least));
             }
             (DaemonStep::Start { is_recovering }, _) => {
                 if let Some(configuration) = &configuration {
@@ -212,9 +250,12 @@ impl Supervisor {
             (DaemonStep::Configure, FoundDaemon::Daemon(mut client, _)) => {
                 if let Some(configuration) = &configuration {
                     outcome = self.configure(&mut client, configuration).await;
-                    // What runs is told even where that failed.
-                    drop(tell(&mut client, &mut report).await);
+                } else if let Some(idle) = &idle {
+                    outcome = self.make_idle(&mut client, idle).await;
                 }
+                // What runs is told even where that failed.
+                drop(tell(&mut client, &mut report).await);
+                self.note_boot(&report);
             }
             (DaemonStep::TakeDown, found) => {
                 if let Some(plan) = plan {
@@ -226,7 +267,7 @@ impl Supervisor {
         let pause = outcome.unwrap_or_else(|error| {
             report.lacks_program = matches!(error, StepError::Program(ProgramError::Missing(_)));
             problems.push(error.to_string());
-            COMPARISON
+            error.pause()
         });
         let is_wanted = |digest: &str| {
             configuration.as_ref().is_some_and(|configuration| configuration.digest == digest)
@@ -234,7 +275,8 @@ impl Supervisor {
         let refused = self.refused.as_ref().filter(|(digest, _)| is_wanted(digest));
         report.is_refused = refused.is_some();
         problems.extend(refused.map(|(_, problem)| problem.clone()));
-        if report.is_wanted && !report.is_running() && self.deaths >= MANY_DEATHS {
+        let dies = !is_external && self.deaths >= MANY_DEATHS;
+        if report.is_wanted && !report.is_running() && dies {
             problems.push(format!(
                 "BIRD ends again and again ({} times in a row); see what it says in the agent's \
                  log (journalctl -u weir-node)",
@@ -268,10 +310,21 @@ impl Supervisor {
         {
             self.child = None;
         }
-        if let Ok(mut client) = Client::connect(&self.place.socket()).await
-            && let Ok(digest) = client.digest().await
-        {
-            return FoundDaemon::Daemon(Box::new(client), digest);
+        let answer = async {
+            let mut client = Client::connect(&self.place.socket()).await?;
+            let digest = client.digest().await?;
+            Ok(FoundDaemon::Daemon(Box::new(client), digest))
+        };
+        match answer.await {
+            Ok(daemon) => {
+                (self.answered, self.unreachable) = (Some(Instant::now()), None);
+                return daemon;
+            }
+            Err(error) => self.unreachable = Some(error),
+        }
+        // A process of another container has its id in there alone.
+        if self.program.is_none() {
+            return FoundDaemon::Nothing;
         }
         let child = self.child.as_ref().and_then(Child::id);
         child.or_else(|| self.place.process()).map_or(FoundDaemon::Nothing, FoundDaemon::Silent)
@@ -286,7 +339,10 @@ impl Supervisor {
                 self.deaths = if had_settled { 1 } else { self.deaths.saturating_add(1) };
                 self.died = Some(now);
                 self.alive_since = None;
-                tracing::warn!("BGP: BIRD has ended; it is started again");
+                match self.program {
+                    Some(_) => tracing::warn!("BGP: BIRD has ended; it is started again"),
+                    None => tracing::warn!("BGP: BIRD does not answer any more"),
+                }
             }
             (FoundDaemon::Daemon(..), None) => {
                 self.alive_since = Some(now);
@@ -309,7 +365,8 @@ impl Supervisor {
             }
             Err(_) => None,
         };
-        let (Some(running), Some(installed)) = (running, self.program.version().await) else {
+        let Some(program) = &self.program else { return };
+        let (Some(running), Some(installed)) = (running, program.version().await) else {
             return;
         };
         if running != installed {
@@ -322,7 +379,24 @@ impl Supervisor {
         }
     }
 
-    fn situation<'a>(&'a self, wanted: Wanted<'a>, found: &'a FoundDaemon) -> Situation<'a> {
+    /// Counts the starts that were not this supervisor's: no process of its own has died.
+    fn note_boot(&mut self, report: &DaemonReport) {
+        let Some(status) = report.status.as_ref().filter(|_| self.program.is_none()) else {
+            return;
+        };
+        let before = self.booted.replace(status.last_boot.clone());
+        if before.is_some_and(|before| before != status.last_boot) {
+            self.restarts += 1;
+            tracing::info!("BGP: BIRD was started again");
+        }
+    }
+
+    fn situation<'a>(
+        &'a self,
+        wanted: Wanted<'a>,
+        found: &'a FoundDaemon,
+        file: Option<&'a str>,
+    ) -> Situation<'a> {
         let now = Instant::now();
         let running = match found {
             FoundDaemon::Nothing => RunningDaemon::Nothing,
@@ -336,6 +410,9 @@ impl Supervisor {
             wanted,
             running,
             since_begin: now.duration_since(self.began),
+            is_external: self.program.is_none(),
+            since_answer: now.duration_since(self.answered.unwrap_or(self.began)),
+            file,
             has_files: self.place.is_used(),
             refused: self.refused.as_ref().map(|(digest, _)| digest.as_str()),
             since_configured: self.configured.map(|then| now.duration_since(then)),
@@ -350,8 +427,9 @@ impl Supervisor {
         configuration: &BirdConfiguration,
         is_recovering: bool,
     ) -> Result<Duration, StepError> {
+        let Some(program) = self.program.clone() else { return Ok(COMPARISON) };
         self.write(&configuration.text)?;
-        match self.program.check(&self.place.candidate()).await {
+        match program.check(&self.place.candidate()).await {
             Ok(()) => self.accept()?,
             Err(ProgramError::Refused(words)) => {
                 self.refuse(configuration, &words)?;
@@ -370,7 +448,8 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, is_recovering: bool) -> Result<(), StepError> {
-        self.child = Some(self.program.start(&self.place, is_recovering)?);
+        let Some(program) = &self.program else { return Ok(()) };
+        self.child = Some(program.start(&self.place, is_recovering)?);
         let now = Instant::now();
         if self.died.is_some() {
             self.restarts += 1;
@@ -411,6 +490,33 @@ impl Supervisor {
         Ok(SHORT_WHILE)
     }
 
+    /// Leaves a configuration for the next start of a daemon that something else starts.
+    fn prepare(&self, configuration: &BirdConfiguration) -> Result<Duration, StepError> {
+        self.write(&configuration.text)?;
+        self.accept()?;
+        Ok(AWAITING)
+    }
+
+    /// Takes all sessions from a daemon that goes on, and so all of its routes.
+    async fn make_idle(
+        &mut self,
+        client: &mut Client,
+        idle: &BirdConfiguration,
+    ) -> Result<Duration, StepError> {
+        // While it recovers it removes nothing from the kernel.
+        if client.status().await?.is_recovering {
+            return Ok(RECOVERY_WATCH);
+        }
+        self.configure(client, idle).await
+    }
+
+    fn away(&self) -> StepError {
+        let cause = self.unreachable.as_ref().map(|cause| format!(" ({cause})"));
+        let folder = self.place.folder().display().to_string();
+        let command = self.place.command_line();
+        StepError::Away { cause: cause.unwrap_or_default(), folder, command }
+    }
+
     /// Ends the daemon so that none of its routes is left, also those of one that died: that one
     /// is started once more, and removes what it finds of its own.
     async fn take_down(
@@ -418,9 +524,7 @@ impl Supervisor {
         plan: &BgpPlan,
         found: FoundDaemon,
     ) -> Result<Duration, StepError> {
-        let (sessions, filters) = Default::default();
-        let bare = BgpPlan { sessions, filters, ..plan.clone() };
-        let leaving = BirdConfiguration::of(&bare, &Default::default()).leaving();
+        let leaving = without_sessions(plan);
         self.write(&leaving.text)?;
         let mut client = match found {
             FoundDaemon::Daemon(mut client, _) => {
@@ -528,6 +632,13 @@ impl Supervisor {
     fn file_error(&self, cause: io::Error) -> StepError {
         StepError::File(self.place.configuration().display().to_string(), cause)
     }
+}
+
+/// The configuration with which no route is left, now or after an end.
+fn without_sessions(plan: &BgpPlan) -> BirdConfiguration {
+    let (sessions, filters, static_routes) = Default::default();
+    let bare = BgpPlan { sessions, filters, static_routes, ..plan.clone() };
+    BirdConfiguration::of(&bare, &Default::default()).leaving()
 }
 
 /// Waits until the daemon runs the configuration of this digest.

@@ -5,228 +5,22 @@
 
 mod support;
 
-use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::Path;
 
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use support::network::{
+    Kept, LOCAL, OF_PEER, PEER, beside, files, in_network, routes, run, until, until_established,
+    wanted,
+};
 use support::{net, plan, router, secret, session, with};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
-use weir_bird::{BgpState, BirdSettings, Client, Confirmation, DaemonReport, Place, keep};
-use weir_common::network::{ANNOUNCE_TABLE, BgpNeed, BgpPlan, BgpSession, ExportedOthers};
+use weir_bird::{BirdSettings, Client, Confirmation, Place};
+use weir_common::network::{ANNOUNCE_TABLE, BgpPlan, BgpSession, ExportedOthers};
 use weir_common::resources::bgp::{
     BgpFilter, FilterAction, FilterOperation, FilterRule, PeerType, PrefixAdvertisement,
     PrefixMatch, PrefixOperator,
 };
-
-const LOCAL: &str = "10.0.1.11";
-const PEER: &str = "10.0.1.12";
-
-/// What the peer announces, and where the node's kernel has it then.
-const OF_PEER: &str = "10.244.2.0/26";
-
-/// Runs a test in a network namespace of its own, with a runtime of one thread: what it starts
-/// is in there.
-fn in_network<F: Future<Output = ()>>(test: impl FnOnce(Network) -> F + Send + 'static) {
-    beside(64512, &[OF_PEER], test);
-}
-
-/// The same beside a peer of this AS, which announces these prefixes.
-fn beside<F: Future<Output = ()>>(
-    as_number: u32,
-    prefixes: &'static [&'static str],
-    test: impl FnOnce(Network) -> F + Send + 'static,
-) {
-    let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("this needs root");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let mut network = Network::new();
-        network.start_peer(as_number, prefixes);
-        runtime.unwrap().block_on(async { test(network).await });
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-/// A node and a peer on one link, and the daemon's files.
-struct Network {
-    folder: tempfile::TempDir,
-    /// Holds the peer's network.
-    holder: Child,
-    peer: Option<Child>,
-}
-
-impl Network {
-    fn new() -> Self {
-        let mut holder = Command::new("unshare");
-        holder.args(["--net", "sh", "-c", "echo; exec sleep infinity"]).stdout(Stdio::piped());
-        let mut holder = holder.spawn().expect("unshare (package util-linux) must be installed");
-        // The first line says that the namespace is there.
-        let mut line = String::new();
-        let output = std::io::BufReader::new(holder.stdout.take().unwrap());
-        std::io::BufRead::read_line(&mut { output }, &mut line).unwrap();
-        let pid = holder.id().to_string();
-        run("ip", &["link", "set", "lo", "up"]);
-        run("ip", &["link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", &pid]);
-        run("ip", &["address", "add", &format!("{LOCAL}/24"), "dev", "eth0"]);
-        run("ip", &["link", "set", "eth0", "up"]);
-        let network = Self { folder: tempfile::tempdir().unwrap(), holder, peer: None };
-        network.at_peer(&["ip", "address", "add", &format!("{PEER}/24"), "dev", "eth0"]);
-        network.at_peer(&["ip", "link", "set", "eth0", "up"]);
-        network
-    }
-
-    fn at_peer(&self, command: &[&str]) {
-        let pid = self.holder.id().to_string();
-        run("nsenter", &[&["-t", &pid, "-n"], command].concat());
-    }
-
-    /// A BIRD as the other side, which says what it has received in its log.
-    fn start_peer(&mut self, as_number: u32, prefixes: &[&str]) {
-        let file = |name: &str| self.folder.path().join(name);
-        let routes = prefixes.iter().map(|it| format!("route {it} blackhole; "));
-        let routes: String = routes.collect();
-        let text = format!(
-            "log \"{}\" all; router id {PEER}; protocol device {{ }}\n\
-             protocol static {{ ipv4; {routes}}}\n\
-             protocol bgp node {{ local {PEER} as {as_number}; neighbor {LOCAL} as 64512; multihop; \
-             graceful restart on; connect delay time 1; connect retry time 1; \
-             error wait time 1, 2; debug {{ states, routes }};\n ipv4 {{ import all; export all; }}; }}\n",
-            file("peer.log").display()
-        );
-        std::fs::write(file("peer.conf"), text).unwrap();
-        let mut bird = Command::new("nsenter");
-        bird.args(["-t", &self.holder.id().to_string(), "-n", "bird", "-f", "-c"]);
-        bird.arg(file("peer.conf")).arg("-s").arg(file("peer.ctl"));
-        self.peer = Some(bird.spawn().expect("bird (package bird2) must be installed"));
-    }
-
-    fn log_of_peer(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("peer.log")).unwrap_or_default()
-    }
-
-    fn place(&self) -> Place {
-        Place::at(self.folder.path().join("bird"))
-    }
-
-    fn passwords(&self) -> PathBuf {
-        self.folder.path().join("secrets")
-    }
-
-    fn settings(&self) -> BirdSettings {
-        BirdSettings { place: self.place(), passwords: self.passwords(), ..BirdSettings::default() }
-    }
-
-    async fn client(&self) -> Client {
-        Client::connect(&self.place().socket()).await.unwrap()
-    }
-
-    fn pid(&self) -> i32 {
-        self.place().process().expect("a daemon that runs").try_into().unwrap()
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        if let Some(pid) = self.place().process() {
-            let _ = kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGKILL);
-        }
-        for child in self.peer.iter_mut().chain([&mut self.holder]) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-/// A supervisor that runs.
-struct Kept {
-    plans: watch::Sender<Option<Arc<BgpPlan>>>,
-    report: watch::Receiver<DaemonReport>,
-    task: JoinHandle<()>,
-}
-
-impl Kept {
-    fn start(settings: BirdSettings, plan: Option<BgpPlan>) -> Self {
-        let (plans, of_plans) = watch::channel(plan.map(Arc::new));
-        let (sender, report) = watch::channel(DaemonReport::default());
-        Self { plans, report, task: tokio::spawn(keep(settings, of_plans, sender)) }
-    }
-
-    fn plan(&self, plan: BgpPlan) {
-        self.plans.send_replace(Some(Arc::new(plan)));
-    }
-
-    /// The first report of which this holds.
-    async fn until(&mut self, holds: impl Fn(&DaemonReport) -> bool) -> DaemonReport {
-        let found = timeout(Duration::from_secs(40), self.report.wait_for(|it| holds(it))).await;
-        let found = found.map(|report| report.unwrap().clone());
-        found.unwrap_or_else(|_| panic!("{:#?}", self.report.borrow()))
-    }
-
-    async fn until_current(&mut self) -> DaemonReport {
-        self.until(|report| report.is_current && report.is_running()).await
-    }
-
-    /// Ends as an agent does that is killed.
-    async fn abort(self) {
-        self.task.abort();
-        assert!(self.task.await.unwrap_err().is_cancelled());
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// The routes of BIRD in the kernel's main table.
-fn routes() -> String {
-    run("ip", &["route", "show", "proto", "bird"])
-}
-
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let waited = async {
-        while !holds().await {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    timeout(Duration::from_secs(30), waited).await.unwrap_or_else(|_| panic!("never: {what}"));
-}
-
-/// A plan with a session with the peer.
-fn wanted() -> BgpPlan {
-    let session = BgpSession { is_passive: false, ..session(LOCAL, PEER) };
-    let need = Some(BgpNeed::OtherSpeaker("n2".to_owned()));
-    BgpPlan { need, ..with(plan(LOCAL), "Mesh", session) }
-}
-
-async fn until_established(network: &Network) {
-    let is_up = async || {
-        let sessions = network.client().await.protocols().await.unwrap();
-        sessions.iter().any(|it| it.bgp_state == Some(BgpState::Established))
-    };
-    until("an Established session", is_up).await;
-    until("the peer's route", async || routes().contains(OF_PEER)).await;
-}
-
-/// The daemon's log goes where that of this process goes, which the test keeps short.
-fn files(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
 
 #[test]
 fn it_announces_the_table_and_takes_another_configuration_without_losing_a_session() {
@@ -364,7 +158,7 @@ fn another_version_than_the_installed_one_is_noted() {
         let program = network.folder.path().join("new-bird");
         std::fs::write(&program, "#!/bin/sh\necho BIRD version 2.99 >&2\n").unwrap();
         run("chmod", &["755", program.to_str().unwrap()]);
-        let settings = BirdSettings { program, ..network.settings() };
+        let settings = BirdSettings { program: Some(program), ..network.settings() };
         let mut next = Kept::start(settings, Some(wanted()));
         let report = next.until_current().await;
         let [note] = &report.notes[..] else { panic!("{report:?}") };
@@ -587,7 +381,7 @@ fn one_that_died_is_started_with_the_last_good_configuration_if_the_new_one_is_r
         run("chmod", &["755", program.to_str().unwrap()]);
         let mut other = wanted();
         other.pools.insert(net("10.250.0.0/16"));
-        let settings = BirdSettings { program, ..network.settings() };
+        let settings = BirdSettings { program: Some(program), ..network.settings() };
         let mut next = Kept::start(settings, Some(other));
         let report = next.until(|it| it.problems.iter().any(|it| it.contains(":4:1 no"))).await;
         assert!(!report.is_current);
@@ -632,7 +426,7 @@ fn a_port_that_another_program_has_is_told() {
 #[test]
 fn a_missing_program_is_told_with_its_package() {
     in_network(async |network| {
-        let settings = BirdSettings { program: "/nowhere/bird".into(), ..network.settings() };
+        let settings = BirdSettings { program: Some("/nowhere/bird".into()), ..network.settings() };
         let mut kept = Kept::start(settings, Some(wanted()));
         let report = kept.until(|it| !it.problems.is_empty()).await;
         let [problem] = &report.problems[..] else { panic!("{report:?}") };

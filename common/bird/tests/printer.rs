@@ -226,6 +226,15 @@ fn beside_a_filter_that_does_not_exist_no_other_lets_anything_pass() {
 }
 
 #[test]
+fn the_least_is_taken_by_bird_and_has_its_digest() {
+    let least = BirdConfiguration::least();
+    assert_eq!(refusal(&least.text), None);
+    assert_eq!(BirdConfiguration::digest_in(&least.text), Some(least.digest.as_str()));
+    assert_eq!(BirdConfiguration::digest_in("define OTHER = \"1\";\n"), None);
+    assert!(!least.text.contains("kernel"), "{}", least.text);
+}
+
+#[test]
 fn no_session_at_all() {
     assert_golden("bare", &configuration(&plan(LOCAL)));
 }

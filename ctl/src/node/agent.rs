@@ -75,6 +75,8 @@ pub enum BgpMode {
     /// Where a session is wanted.
     #[default]
     Auto,
+    /// Likewise, by a BIRD that something else starts and ends, such as a container of its own.
+    External,
     /// Never; a daemon that an agent has started is taken down.
     Off,
 }

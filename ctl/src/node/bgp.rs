@@ -14,10 +14,13 @@ use crate::bgp_status::{BgpDaemon, BgpStatus, sessions};
 pub type LatestPlan = Option<Arc<BgpPlan>>;
 
 /// Keeps the daemon as the latest plan asks, and tells `metrics` what it is like, until the plans'
-/// sender is dropped. The daemon outlives that.
-pub async fn keep(plans: watch::Receiver<LatestPlan>, metrics: Arc<Metrics>) {
+/// sender is dropped. The daemon outlives that. One that is `external` is not started or ended
+/// here.
+pub async fn keep(plans: watch::Receiver<LatestPlan>, metrics: Arc<Metrics>, is_external: bool) {
     let (sender, reports) = watch::channel(DaemonReport::default());
-    let keeping = weir_bird::keep(BirdSettings::default(), plans.clone(), sender);
+    let mut settings = BirdSettings::default();
+    settings.program.take_if(|_| is_external);
+    let keeping = weir_bird::keep(settings, plans.clone(), sender);
     tokio::join!(keeping, tell(plans, reports, &metrics));
 }
 

@@ -87,8 +87,9 @@ pub struct RunArgs {
     /// 5m; "none" for never. What is given back had no link twice, that far apart
     #[arg(long, value_name = "INTERVAL", default_value = "5m")]
     pub gc: String,
-    /// Whether BGP is spoken: where a session is wanted, or never. A daemon that an agent started
-    /// before is then taken down
+    /// Whether BGP is spoken: "auto": where a session is wanted, by a BIRD that the agent starts;
+    /// "external": the same by a BIRD in a container of its own (docs/bgp.md); "off": never, and
+    /// a daemon that an agent started before is taken down
     #[arg(long, value_name = "MODE", value_enum, default_value_t)]
     pub bgp: BgpMode,
     /// How often the kernel is compared although it told of no change, in seconds
@@ -210,7 +211,8 @@ async fn serve(
     let speaking = async {
         let status =
             calico_status::keep(Arc::clone(&datastore), node.name.clone(), Arc::clone(&of_bgp));
-        tokio::join!(bgp::keep(bgp_plans, Arc::clone(&of_bgp)), status);
+        let is_external = bgp_mode == BgpMode::External;
+        tokio::join!(bgp::keep(bgp_plans, Arc::clone(&of_bgp), is_external), status);
     };
     // Each has a kernel of its own, so that none waits for another.
     let own_kernel = || Kernel::open().map_err(|error| failed(&error));

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses some")]
 
+pub mod network;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::process::Command;

@@ -16,10 +16,22 @@ use crate::resources::bgp::LogSeverity;
 /// The line that lets routes stay when BIRD ends.
 pub const PERSIST: &str = "persist;";
 
+/// Says whose file it is.
+const WRITER: &str = "# Written by Weir's agent, which replaces it.";
+
+/// Prints what BIRD needs to start at all: a router id, where no link has an address, and a
+/// protocol.
+pub fn print_least(output: &mut BirdText) {
+    output.line(WRITER);
+    output.line(format!("log stderr {{ {} }};", log_classes(LogSeverity::Info)));
+    output.line("router id 0.0.0.1;");
+    output.line("protocol device { }");
+}
+
 /// Prints everything up to the filters and sessions.
 pub fn print(plan: &BgpPlan, output: &mut BirdText) {
     output.begin("BGPConfiguration".to_owned());
-    output.line("# Written by Weir's agent, which replaces it.");
+    output.line(WRITER);
     output.line(format!("log stderr {{ {} }};", log_classes(plan.log_severity)));
     output.line(format!("router id {};", plan.router_id));
     output.line("timeformat protocol iso long;");

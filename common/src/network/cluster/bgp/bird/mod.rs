@@ -58,6 +58,20 @@ impl BirdConfiguration {
         BirdText { body, problems: self.problems.clone(), ..BirdText::default() }.finish()
     }
 
+    /// The least that BIRD starts with: it knows no sessions and leaves the kernel's routes alone.
+    /// For a BIRD that something else starts, perhaps before there is a plan.
+    pub fn least() -> Self {
+        let mut output = BirdText::default();
+        base::print_least(&mut output);
+        output.finish()
+    }
+
+    /// The digest that a text of Weir's says it has, in its first line; `None` for other texts.
+    pub fn digest_in(text: &str) -> Option<&str> {
+        let rest = text.strip_prefix("define ")?.strip_prefix(DIGEST_CONSTANT)?;
+        rest.strip_prefix(" = \"")?.lines().next()?.strip_suffix("\";")
+    }
+
     /// The resource that a line of the text is made of.
     pub fn resource_at(&self, line: usize) -> Option<&str> {
         let section = self.sections.iter().rev().find(|(first, _)| *first <= line)?;
