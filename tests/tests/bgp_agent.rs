@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weir_tests::{Fleet, Member, Place, Subnet, announced};
@@ -83,6 +84,56 @@ fn nothing_is_left_where_it_is_not_needed_any_more() {
     for member in &fleet.members {
         let is_gone = || !member.node().succeeds(&["test", "-e", "/run/weir/bird/bird.conf"]);
         fleet.until("the daemon has ended", is_gone);
+        assert_eq!(learned(member), Vec::<String>::new());
+        assert_eq!(announced(member.node()), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_need_that_goes_for_a_moment_takes_nothing_down() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    fleet.apply_pool("direct", json!({"cidr": POOL, "ipipMode": "Never"}));
+    fleet.apply("BGPConfiguration", "default", json!({"nodeToNodeMeshEnabled": false}));
+    fleet.start_agents();
+    let write = |name: &str, spec| fleet.apply("BGPPeer", name, spec);
+    let all = || json!({"nodeSelector": "all()", "peerSelector": "all()"});
+    write("all", all());
+    await_sessions(&fleet);
+    let blocks = told(&fleet);
+    let holds = |count| {
+        let said = |member: &Member| member.agent().log().matches("goes on for a minute").count();
+        fleet.until("each agent holds it", || fleet.members.iter().all(|it| said(it) == count));
+    };
+    let remove = || {
+        let answer = fleet.weirctl(0, &["delete", "bgppeer", "all"]);
+        assert!(answer.succeeded, "{answer:?}");
+    };
+    let daemons = || fleet.members.iter().map(|it| it.bird().unwrap()).collect::<Vec<_>>();
+    let since =
+        || fleet.members.iter().map(|it| it.sessions()[0]["since"].clone()).collect::<Vec<_>>();
+    let before = (daemons(), since());
+    remove();
+    holds(1);
+    for (member, other) in [(0, 1), (1, 0)] {
+        let (member, route) = (&fleet.members[member], &blocks[other]);
+        assert!(learned(member)[0].starts_with(route), "{:?}", learned(member));
+        assert_eq!(announced(member.node()).len(), 1);
+    }
+    write("all", all());
+    // What is written later shows that this was read.
+    write("odd", json!({"peerIP": "192.0.2.1"}));
+    let is_read = |it: &Member| it.bgp()["problems"].to_string().contains("odd");
+    fleet.until("it is read", || fleet.members.iter().all(is_read));
+    assert_eq!((daemons(), since()), before, "neither daemon nor session began again");
+    // Where it does not come back, nothing is left after a minute.
+    let removed = Instant::now();
+    remove();
+    holds(2);
+    assert!(fleet.members.iter().all(|member| announced(member.node()).len() == 1));
+    for member in &fleet.members {
+        let is_gone = || !member.node().succeeds(&["test", "-e", "/run/weir/bird/bird.conf"]);
+        fleet.until("the daemon has ended", is_gone);
+        assert!(removed.elapsed() >= Duration::from_secs(59), "{:?}", removed.elapsed());
         assert_eq!(learned(member), Vec::<String>::new());
         assert_eq!(announced(member.node()), Vec::<String>::new());
     }

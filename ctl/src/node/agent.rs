@@ -22,6 +22,7 @@ use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::AgentLock;
 
 use super::bgp::LatestPlan;
+use super::bgp_hold::{BgpHold, SwitchedOff};
 use super::log::{self, MessageKind};
 use super::metrics::Metrics;
 use super::pace::ReconcileTimer;
@@ -52,6 +53,8 @@ pub struct Agent {
     pub bgp_mode: BgpMode,
     /// What the BGP daemon should do.
     pub bgp_plan: watch::Sender<LatestPlan>,
+    /// What goes on for a while after nothing asks for BGP.
+    bgp_hold: BgpHold,
     /// The blocks of others that the node has addresses of.
     pub borrowed_from: watch::Sender<BTreeSet<IpNet>>,
     state_file: StateFile,
@@ -113,6 +116,7 @@ impl Agent {
             kernel_changed,
             bgp_mode: BgpMode::default(),
             bgp_plan: watch::Sender::default(),
+            bgp_hold: BgpHold::default(),
             borrowed_from: watch::Sender::default(),
             listed: false,
             pending: StateDiff::default(),
@@ -301,7 +305,12 @@ impl Agent {
         let nodes = state.nodes.len();
         let own_tunnel = state.nodes.get(self.registration.node()).and_then(|own| own.tunnel);
         // Where it is told that there is no address, another node may have that one.
-        let keep = Keep { tunnel_address: problems.is_empty(), borrowed: false, announcing: false };
+        let (now, off) = (Instant::now(), self.bgp_off(&state));
+        let keep = Keep {
+            tunnel_address: problems.is_empty(),
+            bgp_need: self.bgp_hold.need(off, now).cloned(),
+            ..Keep::default()
+        };
         let outcome = self.kernel.reconcile(self.registration.node(), state, keep).await;
         self.metrics.nodes.set(nodes as i64);
         self.metrics.retained.set(self.cache.retained() as i64);
@@ -316,7 +325,7 @@ impl Agent {
                 let is_whole = !outcome.has_conflicts
                     && outcome.plan.tunnel.as_ref().is_none_or(has_own_tunnel);
                 outcome.problems.append(&mut problems);
-                self.plan_bgp(&outcome.underlay);
+                self.plan_bgp(&outcome.underlay, off, now);
                 let (more, applied) = self.note(outcome).await;
                 failures.extend(more);
                 self.applied = Some(applied).filter(|_| is_whole && failures.is_empty());
@@ -325,6 +334,7 @@ impl Agent {
         }
         self.reconciled = true;
         self.timer.end(Instant::now(), !failures.is_empty());
+        let due = due.into_iter().chain(self.bgp_hold.due()).min();
         if let Some(due) = due {
             self.timer.look_again(due);
         }
@@ -333,9 +343,20 @@ impl Agent {
         self.service.is_ready(&format!("{nodes} nodes, {} problems", self.problems.len()));
     }
 
+    /// What of BGP is switched off on this node, or ends with its registration.
+    fn bgp_off(&self, state: &ClusterState) -> SwitchedOff {
+        if self.bgp_mode == BgpMode::Off || self.registration.is_deleted() {
+            SwitchedOff::Everything
+        } else if state.bgp.is_mesh_off() {
+            SwitchedOff::Mesh
+        } else {
+            SwitchedOff::Nothing
+        }
+    }
+
     /// Plans the node's BGP with the links that were read. While the node is not registered (yet)
     /// its daemon is left as it is.
-    fn plan_bgp(&self, underlay: &Underlay) {
+    fn plan_bgp(&mut self, underlay: &Underlay, off: SwitchedOff, now: Instant) {
         let node = self.registration.node();
         let state = known(&self.cache, self.bgp_mode);
         let is_registered =
@@ -343,7 +364,11 @@ impl Agent {
         if !is_registered && !self.registration.is_deleted() {
             return;
         }
-        let plan = plan_bgp(node, &state, underlay);
+        let was_held = self.bgp_hold.due().is_some();
+        let plan = self.bgp_hold.hold(plan_bgp(node, &state, underlay), off, now);
+        if self.bgp_hold.due().is_some() && !was_held {
+            tracing::info!("BGP: nothing asks for it any more; it goes on for a minute");
+        }
         self.bgp_plan.send_if_modified(|present| {
             let is_new = present.as_deref() != Some(&plan);
             if is_new {

@@ -7,6 +7,7 @@
 
 mod agent;
 mod bgp;
+mod bgp_hold;
 mod calico_status;
 mod gc;
 pub mod host_ends;

@@ -366,6 +366,7 @@ impl LocalNode {
             borrowed: listing.without_blocks,
             // An ADD reads nothing of BGP's resources.
             announcing: true,
+            bgp_need: None,
         };
         let done = match kernel.reconcile(&node.name, cache.state(), keep).await {
             Ok(done) => done,

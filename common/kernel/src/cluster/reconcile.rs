@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::error::Error as StdError;
 
 use weir_common::network::{
-    Change, ClusterPlan, ClusterState, Nat, NodeNeeds, Problem, TunnelFilter, Underlay, diff,
-    plan_cluster, plan_node,
+    BgpNeed, Change, ClusterPlan, ClusterState, Nat, NodeNeeds, Problem, TunnelFilter, Underlay,
+    diff, plan_cluster, plan_node,
 };
 
 use super::actual::ListedTable;
@@ -16,7 +16,7 @@ use crate::sources::are_checked;
 use crate::{Kernel, sysctl};
 
 /// What a reconcile leaves as it is, because what is known of the cluster may not say all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
     /// The tunnel device's address, where the datastore knows none for the node.
     pub tunnel_address: bool,
@@ -24,6 +24,8 @@ pub struct Keep {
     pub borrowed: bool,
     /// What is announced, where nothing known asks for BGP: it is not known what is configured.
     pub announcing: bool,
+    /// Why BGP counts as needed, where nothing known asks for it.
+    pub bgp_need: Option<BgpNeed>,
 }
 
 /// What a reconcile came to.
@@ -79,6 +81,7 @@ impl Kernel {
         let mut plan = plan_cluster(node, &state, &underlay);
         plan.keeps_addresses = keep.borrowed;
         plan.keeps_announcing = keep.announcing;
+        plan.bgp_need = plan.bgp_need.or(keep.bgp_need);
         let mut failures = Vec::new();
         let has = |v4: bool| state.pools.values().any(|pool| pool.cidr.addr().is_ipv4() == v4);
         // A pool somewhere asks nothing of a kernel that has no IPv6: there it has no containers.

@@ -44,6 +44,12 @@ impl BgpResources {
         Self { configurations, ..Self::default() }
     }
 
+    /// Whether the mesh of all nodes is switched off.
+    pub fn is_mesh_off(&self) -> bool {
+        let cluster = self.configurations.get(BGP_DEFAULT_NAME);
+        cluster.and_then(|configuration| configuration.node_to_node_mesh) == Some(false)
+    }
+
     /// The prefixes of their keys.
     pub(super) const PREFIXES: [&'static str; 3] =
         [keys::BGP_CONFIGURATIONS, keys::BGP_PEERS, keys::BGP_FILTERS];

@@ -131,7 +131,7 @@ impl<'a> Peering<'a> {
 
     /// The sessions with all other nodes that reflect no routes.
     fn add_mesh(&mut self) {
-        if self.settings.mesh() == Some(false) || self.own.route_reflector_cluster_id.is_some() {
+        if self.state.bgp.is_mesh_off() || self.own.route_reflector_cluster_id.is_some() {
             return;
         }
         let configuration = self.settings.of_cluster();
