@@ -7,6 +7,7 @@
 //! of it is data; the crate `weir-kernel` reads the actual state and carries changes out.
 //! `docs/cluster.md` gives the reasons.
 
+mod announcement;
 mod bgp;
 mod bgp_resources;
 mod cache;

@@ -208,10 +208,10 @@ fn has_tunnel_address(node: &str, state: &ClusterState) -> bool {
 }
 
 pub(super) struct Planner<'a> {
-    node: &'a str,
+    pub(super) node: &'a str,
     own: Option<&'a Peer>,
-    state: &'a ClusterState,
-    underlay: &'a Underlay,
+    pub(super) state: &'a ClusterState,
+    pub(super) underlay: &'a Underlay,
     /// The addresses of all nodes, once many blocks are looked at.
     peers: OnceCell<BTreeSet<IpAddr>>,
 }
@@ -284,36 +284,6 @@ impl<'a> Planner<'a> {
         plan
     }
 
-    /// Whether this node announces a range where it needs BGP: a block of its own, or an address
-    /// in use here that no such block contains. A block with a node's address or a next hop in
-    /// it is left out: what others learned by BGP would cut them off from these.
-    pub(super) fn is_announced(&self, range: IpNet) -> bool {
-        let is_here = match self.borrower(range) {
-            Some((block, host)) => {
-                host == self.node && (block == range || !self.announces_block(block))
-            }
-            None => self.announces_block(range),
-        };
-        is_here && self.state.pool_of(range).is_some_and(|(_, pool)| pool.is_exported)
-    }
-
-    fn announces_block(&self, block: IpNet) -> bool {
-        let hosts = self.state.blocks.get(&block);
-        let host = hosts.and_then(|hosts| host_of(block, hosts, self.state));
-        host.is_some_and(|host| host == self.node)
-            && !self.underlay.has_hosts_in(block)
-            && !self.has_peer_in(block)
-    }
-
-    /// The node that uses a single address of another node's block, and that block.
-    fn borrower(&self, range: IpNet) -> Option<(IpNet, &'a String)> {
-        if self.state.borrowed.is_empty() || range.prefix_len() < range.max_prefix_len() {
-            return None;
-        }
-        let mut around = std::iter::successors(Some(range), IpNet::supernet);
-        around.find_map(|block| Some((block, self.state.borrowed.get(&block)?.get(&range.addr())?)))
-    }
-
     fn block(&self, block: IpNet) -> RangePlan {
         let mut plan = RangePlan::default();
         let Some(hosts) = self.state.blocks.get(&block) else {
@@ -350,7 +320,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether a node's address lies in a block: a route to the block would take packets from it.
-    fn has_peer_in(&self, block: IpNet) -> bool {
+    pub(super) fn has_peer_in(&self, block: IpNet) -> bool {
         match self.peers.get() {
             Some(peers) => peers.range(block.network()..=block.broadcast()).next().is_some(),
             // For one block it is not worth sorting them.

@@ -6,12 +6,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::super::announcement::Silence;
 use super::super::cluster_state::ClusterState;
-use super::super::plan::{RouteKind, host_of, plan_cluster};
+use super::super::plan::{ClusterPlan, Planner, RouteKind, plan_cluster};
 use super::super::underlay::Underlay;
-use super::filter_match::{Announced, FilterVerdict, judge_export};
+use super::bird::{BirdConfiguration, is_usable};
+use super::filter_match::{Announced, FilterVerdict, judge};
 use super::plan::plan_bgp;
-use super::session::{BgpPlan, BgpSession, ExportedOthers, Origin};
+use super::session::{BgpPlan, BgpSession, ExportedOthers, Flow, Origin};
 use crate::resources::bgp::{FilterAction, PeerType};
 
 /// How many blocks of a wider prefix are named.
@@ -136,8 +138,18 @@ pub fn explain_bgp(
         listen_port: plan.listen_port,
         sessions,
         prefix,
-        problems: plan.problems.iter().map(ToString::to_string).collect(),
+        problems: problems(&plan),
     }
+}
+
+/// What cannot be done as configured, and what BIRD cannot be told. Passwords are in files, which
+/// are not looked at.
+fn problems(plan: &BgpPlan) -> Vec<String> {
+    let secrets = plan.sessions.values().filter_map(|session| session.password.clone());
+    let passwords = secrets.map(|secret| (secret, "any".to_owned())).collect();
+    let of_bird = BirdConfiguration::of(plan, &passwords).problems;
+    let of_bird = of_bird.iter().filter(|_| plan.need.is_some()).map(ToString::to_string);
+    plan.problems.iter().map(ToString::to_string).chain(of_bird).collect()
 }
 
 fn explained_session(name: &str, session: &BgpSession) -> ExplainedSession {
@@ -178,11 +190,22 @@ fn explained_session(name: &str, session: &BgpSession) -> ExplainedSession {
     }
 }
 
-/// Where a range comes from.
-struct RangeSource {
-    announced: IpNet,
+/// A range that can be announced: a block, or an address in use away from its block's node.
+struct Subject {
+    range: IpNet,
+    /// The node that it is on.
     node: String,
-    because: String,
+    /// What it is.
+    what: String,
+}
+
+/// All that is asked about a prefix.
+struct Explainer<'a> {
+    node: &'a str,
+    state: &'a ClusterState,
+    planner: Planner<'a>,
+    cluster: ClusterPlan,
+    plan: &'a BgpPlan,
 }
 
 fn explained_prefix(
@@ -192,168 +215,247 @@ fn explained_prefix(
     plan: &BgpPlan,
     range: IpNet,
 ) -> ExplainedPrefix {
-    let source = match source(state, range) {
-        Ok(source) => source,
-        Err(because) => {
-            let (reached, peers) = ("nobody announces it".to_owned(), Vec::new());
-            let (announced, announced_by) = (None, None);
-            return ExplainedPrefix { announced, announced_by, because, reached, peers };
-        }
-    };
-    let of_family = plan
-        .sessions
-        .iter()
-        .filter(|(_, session)| session.address.is_ipv4() == range.addr().is_ipv4());
-    let peers = of_family.map(|(name, session)| {
-        let (is_told, because) = told(node, state, plan, session, &source);
-        ToldPeer { session: name.clone(), is_told, because }
-    });
-    ExplainedPrefix {
-        reached: reached(node, state, underlay, plan, &source),
-        peers: peers.collect(),
-        announced: Some(source.announced),
-        announced_by: Some(source.node),
-        because: source.because,
-    }
+    let planner = Planner::new(node, state, underlay);
+    let cluster = plan_cluster(node, state, underlay);
+    Explainer { node, state, planner, cluster, plan }.prefix(range)
 }
 
-/// Who announces a range, or why nobody does.
-fn source(state: &ClusterState, range: IpNet) -> Result<RangeSource, String> {
-    let pool = state.pool_of(range).map(|(name, _)| format!("pool {name}"));
-    let pool = pool.unwrap_or_else(|| "no pool".to_owned());
-    let around = || std::iter::successors(Some(range), IpNet::supernet);
-    let block = around().find(|it| state.blocks.contains_key(it));
-    let is_single = range.prefix_len() == range.max_prefix_len();
-    let borrower = around()
-        .filter(|_| is_single)
-        .find_map(|block| Some((block, state.borrowed.get(&block)?.get(&range.addr())?.clone())));
-    if let Some((block, node)) = borrower {
-        let because = format!("an address of block {block} (of {pool}) that is in use on {node}");
-        return Ok(RangeSource { announced: range, node, because });
-    }
-    let Some(block) = block else {
-        let inside: Vec<String> = state
-            .blocks
+impl Explainer<'_> {
+    fn prefix(&self, range: IpNet) -> ExplainedPrefix {
+        let silent = |because, reached| {
+            let (announced, announced_by, peers) = (None, None, Vec::new());
+            ExplainedPrefix { announced, announced_by, because, reached, peers }
+        };
+        let subject = match self.subject(range) {
+            Ok(subject) => subject,
+            Err(because) => return silent(because, "nobody announces it".to_owned()),
+        };
+        if let Err(because) = self.announcement(&subject) {
+            return silent(because, self.reached(&subject, false));
+        }
+        let of_family = self
+            .plan
+            .sessions
             .iter()
-            .filter(|(block, _)| range.contains(*block))
-            .filter_map(|(block, hosts)| Some((block, host_of(*block, hosts, state)?)))
-            .map(|(block, host)| format!("{block} by {host}"))
-            .collect();
-        let named = inside.iter().take(BLOCKS_NAMED).cloned().collect::<Vec<_>>().join(", ");
-        return Err(match inside.len() {
-            0 => format!("it is in {pool}, and no node has a block around or in it"),
-            count if count > BLOCKS_NAMED => {
+            .filter(|(_, session)| session.address.is_ipv4() == range.addr().is_ipv4());
+        let peers = of_family.map(|(name, session)| {
+            let (is_told, because) = self.told(name, session, &subject);
+            ToldPeer { session: name.clone(), is_told, because }
+        });
+        ExplainedPrefix {
+            reached: self.reached(&subject, true),
+            peers: peers.collect(),
+            announced: Some(subject.range),
+            announced_by: Some(subject.node),
+            because: subject.what,
+        }
+    }
+
+    /// What a range is, or lies in; or why that is nothing with one node.
+    fn subject(&self, range: IpNet) -> Result<Subject, String> {
+        let pool = self.state.pool_of(range).map(|(name, _)| format!("pool {name}"));
+        let pool = pool.unwrap_or_else(|| "no pool".to_owned());
+        let is_with_block = || matches!(self.planner.announcer(range), Err(Silence::WithBlock(_)));
+        let borrower = self.planner.borrower(range).filter(|_| !is_with_block());
+        if let Some((block, node)) = borrower {
+            let what = format!("an address of block {block} (of {pool}) that is in use on {node}");
+            return Ok(Subject { range, node: node.clone(), what });
+        }
+        let mut around = std::iter::successors(Some(range), IpNet::supernet);
+        let Some(block) = around.find(|it| self.state.blocks.contains_key(it)) else {
+            return Err(self.blocks_in(range, &pool));
+        };
+        match self.planner.host(block) {
+            Some(node) => {
+                let what = format!("a block of {pool}");
+                Ok(Subject { range: block, node: node.clone(), what })
+            }
+            None => Err(format!("block {block} belongs to several hosts; see weirctl ipam check")),
+        }
+    }
+
+    /// What is announced of a range that is no block and in none.
+    fn blocks_in(&self, range: IpNet, pool: &str) -> String {
+        let inside = self.state.blocks.keys().filter(|block| range.contains(*block));
+        let inside: Vec<IpNet> = inside.copied().collect();
+        let announced = inside.iter().filter_map(|block| {
+            Some(format!("{block} by {}", self.planner.announcer(*block).ok()?))
+        });
+        let announced: Vec<String> = announced.collect();
+        let named = announced.iter().take(BLOCKS_NAMED).cloned().collect::<Vec<_>>().join(", ");
+        match (announced.len(), inside.len()) {
+            (0, 0) => format!("it is in {pool}, and no node has a block around or in it"),
+            (0, count) => format!("none of the {count} blocks in it is announced"),
+            (count, _) if count > BLOCKS_NAMED => {
                 format!("it is announced as {count} blocks: {named}, …")
             }
-            count => format!("it is announced as {count} blocks: {named}"),
-        });
-    };
-    let hosts = state.blocks.get(&block).into_iter().flatten().cloned().collect();
-    let Some(host) = host_of(block, &hosts, state) else {
-        return Err(format!("block {block} belongs to several hosts; see weirctl ipam check"));
-    };
-    // As `Planner::is_announced` has it.
-    if state.pool_of(block).is_none() {
-        return Err(format!("block {block} of {host} is in no pool"));
+            (count, _) => format!("it is announced as {count} blocks: {named}"),
+        }
     }
-    if state.has_node_in(block) {
-        return Err(format!(
-            "a node's address lies in block {block} of {host}, and peers would lose the way to that \
-             node"
-        ));
+
+    /// Whether a range is announced, as the planner has it; or why not.
+    fn announcement(&self, subject: &Subject) -> Result<(), String> {
+        let Subject { range, node, .. } = subject;
+        let silence = match self.planner.announcer(*range) {
+            Err(silence) => silence,
+            Ok(_) if node == self.node && self.cluster.bgp_need.is_none() => {
+                return Err(format!("node {node} needs no BGP daemon"));
+            }
+            Ok(_) => return Ok(()),
+        };
+        Err(match silence {
+            Silence::NoPool => format!("block {range} of {node} is in no pool"),
+            Silence::NotExported(pool) => format!("pool {pool} has disableBGPExport"),
+            Silence::NodeInside => format!(
+                "a node's address lies in block {range} of {node}, and peers would lose the way \
+                 to that node"
+            ),
+            Silence::NextHopInside => format!(
+                "a next hop of node {node} lies in block {range}, and peers would lose the way to \
+                 it"
+            ),
+            Silence::WithBlock(block) => format!("it is announced with block {block}"),
+            Silence::NoBlock => "no node has this block".to_owned(),
+            Silence::Contested => format!("block {range} belongs to several hosts"),
+        })
     }
-    Ok(RangeSource { announced: block, node: host.clone(), because: format!("a block of {pool}") })
+
+    /// Whether a peer is told of a range, and why.
+    fn told(&self, name: &str, session: &BgpSession, subject: &Subject) -> (Option<bool>, String) {
+        let is_own = subject.node == self.node;
+        if self.plan.need.is_none() {
+            return (Some(false), "this node needs no BGP daemon".to_owned());
+        }
+        if !is_usable(self.plan, name, session) {
+            return (Some(false), "BIRD cannot have this session".to_owned());
+        }
+        if session.node.as_ref() == Some(&subject.node) {
+            return (Some(false), "it announces it itself".to_owned());
+        }
+        let rule = |filter: &str, number: usize| format!("rule {number} of BGPFilter {filter}");
+        match self.verdict(Flow::Export, session, subject) {
+            FilterVerdict::Missing(filter) => {
+                (Some(false), format!("BGPFilter {filter} does not exist"))
+            }
+            FilterVerdict::Unusable(filter, number) => {
+                (Some(false), format!("{} is not valid", rule(&filter, number)))
+            }
+            FilterVerdict::Decided(filter, number, action) => {
+                (Some(action == FilterAction::Accept), rule(&filter, number))
+            }
+            FilterVerdict::Depends(filter, number) => {
+                (None, format!("it depends on {}", rule(&filter, number)))
+            }
+            FilterVerdict::Unmatched if is_own => (Some(true), "it is this node's own".to_owned()),
+            FilterVerdict::Unmatched => self.others_told(session, subject),
+        }
+    }
+
+    /// What a session's filters make of a range.
+    fn verdict(&self, flow: Flow, session: &BgpSession, subject: &Subject) -> FilterVerdict {
+        let is_own = subject.node == self.node;
+        let filters =
+            session.filters.iter().map(|name| (name.as_str(), self.plan.filters.get(name)));
+        let advertised = self.plan.prefix_advertisements.iter();
+        let advertised = advertised.filter(|it| it.cidr.contains(&subject.range));
+        let communities = advertised.flat_map(|it| it.communities.clone()).collect();
+        let announced = Announced {
+            prefix: subject.range,
+            is_from_peers: !is_own,
+            peer: if session.is_external() { PeerType::External } else { PeerType::Internal },
+            communities: is_own.then_some(communities),
+        };
+        judge(flow, filters, &announced)
+    }
+
+    fn others_told(&self, session: &BgpSession, subject: &Subject) -> (Option<bool>, String) {
+        let Subject { node, .. } = subject;
+        let owner = self.state.nodes.get(node).and_then(|it| it.address(session.address));
+        match (&session.exports_others, owner) {
+            (ExportedOthers::All, _) if !session.is_external() => self.reflected(session, node),
+            (ExportedOthers::All, _) => (Some(true), "this node tells what it learns".to_owned()),
+            (ExportedOthers::Of(nodes), Some(owner)) if nodes.contains(&owner.addr()) => {
+                (Some(true), format!("no router peers with {node}"))
+            }
+            (ExportedOthers::Of(_), Some(_)) => {
+                (Some(false), format!("{node} has a router of its own"))
+            }
+            (ExportedOthers::Of(_), None) => {
+                (Some(false), format!("{node} is not registered with an address of this family"))
+            }
+            (ExportedOthers::None, _) => (Some(false), format!("it is {node}'s to tell")),
+        }
+    }
+
+    /// What a reflector tells a peer of its AS: clients everything, others what clients and other
+    /// ASes have told it (RFC 4456).
+    fn reflected(&self, session: &BgpSession, node: &str) -> (Option<bool>, String) {
+        if session.reflects_as.is_some() {
+            return (Some(true), "this node tells what it learns".to_owned());
+        }
+        let mut from = self.sessions_with(node, session.address.is_ipv4()).peekable();
+        if from.peek().is_none() {
+            return (None, format!("it depends on who tells this node of {node}"));
+        }
+        match from.any(|(_, it)| it.reflects_as.is_some() || it.is_external()) {
+            true => (Some(true), format!("{node} is a client of this reflector")),
+            false => (Some(false), "a reflector tells others of its clients alone".to_owned()),
+        }
+    }
+
+    fn sessions_with(
+        &self,
+        node: &str,
+        is_v4: bool,
+    ) -> impl Iterator<Item = (&String, &BgpSession)> {
+        let sessions = self.plan.sessions.iter();
+        sessions.filter(move |(name, it)| {
+            it.node.as_deref() == Some(node)
+                && it.address.is_ipv4() == is_v4
+                && is_usable(self.plan, name, it)
+        })
+    }
+
+    /// How the node reaches a range.
+    fn reached(&self, subject: &Subject, is_announced: bool) -> String {
+        let Subject { range, node, .. } = subject;
+        if node == self.node {
+            return "on this node".to_owned();
+        }
+        match self.cluster.routes.get(range) {
+            Some(RouteKind::Direct { next_hop, link, .. }) => {
+                return format!("by the agent's route via {next_hop} on {link}");
+            }
+            Some(RouteKind::Tunnel { next_hop, .. }) => {
+                return format!("by the agent's tunnel to {next_hop}");
+            }
+            Some(RouteKind::Blackhole) | None => {}
+        }
+        let is_within = |route: &IpNet| route != range && range.contains(route);
+        let has_singles = self.cluster.routes.keys().any(is_within);
+        let is_bgps = is_announced && !self.plan.of_agent.iter().any(|pool| pool.contains(range));
+        if self.plan.need.is_none() || self.plan.sessions.is_empty() || !is_bgps {
+            return match has_singles {
+                true => "by the agent's routes to its addresses in use".to_owned(),
+                false => "not at all: neither the agent nor BGP has a route".to_owned(),
+            };
+        }
+        let mut taking = self
+            .sessions_with(node, range.addr().is_ipv4())
+            .filter(|(_, it)| !is_kept_back(&self.verdict(Flow::Import, it, subject)));
+        match taking.next() {
+            Some((session, _)) => format!("by BGP, from session {session}"),
+            None => "by BGP, if a reflector or router tells of it".to_owned(),
+        }
+    }
 }
 
-/// Whether a peer is told of a range, and why.
-fn told(
-    node: &str,
-    state: &ClusterState,
-    plan: &BgpPlan,
-    session: &BgpSession,
-    source: &RangeSource,
-) -> (Option<bool>, String) {
-    let is_own = source.node == node;
-    let pool = state.pool_of(source.announced).filter(|(_, pool)| !pool.is_exported);
-    if let Some((pool, _)) = pool {
-        return (Some(false), format!("pool {pool} has disableBGPExport"));
-    }
-    if session.node.as_ref() == Some(&source.node) {
-        return (Some(false), "it announces it itself".to_owned());
-    }
-    let filters = session.filters.iter().map(|name| (name.as_str(), plan.filters.get(name)));
-    let advertised = plan.prefix_advertisements.iter();
-    let advertised = advertised.filter(|it| it.cidr.contains(&source.announced));
-    let communities = advertised.flat_map(|it| it.communities.clone()).collect();
-    let announced = Announced {
-        prefix: source.announced,
-        is_from_peers: !is_own,
-        peer: if session.is_external() { PeerType::External } else { PeerType::Internal },
-        communities: is_own.then_some(communities),
-    };
-    let rule = |filter: &str, number: usize| format!("rule {number} of BGPFilter {filter}");
-    match judge_export(filters, &announced) {
-        FilterVerdict::Missing(filter) => {
-            (Some(false), format!("BGPFilter {filter} does not exist"))
-        }
-        FilterVerdict::Decided(filter, number, action) => {
-            (Some(action == FilterAction::Accept), rule(&filter, number))
-        }
-        FilterVerdict::Depends(filter, number) => {
-            (None, format!("it depends on {}", rule(&filter, number)))
-        }
-        FilterVerdict::Unmatched if is_own => (Some(true), "it is this node's own".to_owned()),
-        FilterVerdict::Unmatched => others_told(state, session, source),
-    }
-}
-
-fn others_told(
-    state: &ClusterState,
-    session: &BgpSession,
-    source: &RangeSource,
-) -> (Option<bool>, String) {
-    let owner = state.nodes.get(&source.node).and_then(|it| it.address(session.address));
-    match &session.exports_others {
-        ExportedOthers::All => (Some(true), "this node tells what it learns".to_owned()),
-        ExportedOthers::Of(nodes) if owner.is_some_and(|it| nodes.contains(&it.addr())) => {
-            (Some(true), format!("no router peers with {}", source.node))
-        }
-        ExportedOthers::Of(_) => (Some(false), format!("{} has a router of its own", source.node)),
-        ExportedOthers::None => (Some(false), format!("it is {}'s to tell", source.node)),
-    }
-}
-
-/// How a node reaches a range.
-fn reached(
-    node: &str,
-    state: &ClusterState,
-    underlay: &Underlay,
-    plan: &BgpPlan,
-    source: &RangeSource,
-) -> String {
-    if source.node == node {
-        return "on this node".to_owned();
-    }
-    let cluster = plan_cluster(node, state, underlay);
-    match cluster.routes.get(&source.announced) {
-        Some(RouteKind::Direct { next_hop, link, .. }) => {
-            return format!("by the agent's route via {next_hop} on {link}");
-        }
-        Some(RouteKind::Tunnel { next_hop, .. }) => {
-            return format!("by the agent's tunnel to {next_hop}");
-        }
-        Some(RouteKind::Blackhole) | None => {}
-    }
-    let owners = plan.sessions.iter().filter(|(_, it)| it.node.as_ref() == Some(&source.node));
-    let mut of_family =
-        owners.filter(|(_, it)| it.address.is_ipv4() == source.announced.addr().is_ipv4());
-    let is_bgps = !plan.of_agent.iter().any(|pool| pool.contains(&source.announced));
-    match of_family.next() {
-        _ if plan.need.is_none() || plan.sessions.is_empty() || !is_bgps => {
-            "not at all: neither the agent nor BGP has a route".to_owned()
-        }
-        Some((session, _)) => format!("by BGP, from session {session}"),
-        None => "by BGP, if a reflector or router tells of it".to_owned(),
+/// Whether filters let nothing of a prefix pass.
+fn is_kept_back(verdict: &FilterVerdict) -> bool {
+    match verdict {
+        FilterVerdict::Missing(_) | FilterVerdict::Unusable(..) => true,
+        FilterVerdict::Decided(_, _, action) => *action == FilterAction::Reject,
+        FilterVerdict::Unmatched | FilterVerdict::Depends(..) => false,
     }
 }
 
@@ -370,6 +472,9 @@ impl BgpExplanation {
         ];
         if self.prefix.is_none() && self.sessions.is_empty() {
             lines.push("There are no sessions".to_owned());
+        }
+        if self.need.is_none() && !self.sessions.is_empty() {
+            lines.push("Were one needed, it would have these sessions:".to_owned());
         }
         lines.extend(self.sessions.iter().flat_map(ExplainedSession::lines));
         lines.extend(self.prefix.iter().flat_map(ExplainedPrefix::lines));

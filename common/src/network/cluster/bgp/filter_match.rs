@@ -2,18 +2,20 @@
 
 use ipnet::IpNet;
 
+use super::bird::unusable_rule;
+use super::session::Flow;
 use crate::resources::bgp::{
     BgpFilter, Community, FilterAction, FilterRule, PeerType, PrefixMatch, PrefixOperator,
 };
 
-/// What is known of a prefix that would be announced.
+/// What is known of a prefix that would be told to a peer, or taken from it.
 #[derive(Clone, Debug)]
 pub struct Announced {
     /// The prefix.
     pub prefix: IpNet,
     /// Whether another node announced it.
     pub is_from_peers: bool,
-    /// What kind of peer would be told.
+    /// What kind of peer it is.
     pub peer: PeerType,
     /// Its communities; `None` where others have given it some.
     pub communities: Option<Vec<Community>>,
@@ -30,10 +32,13 @@ pub enum FilterVerdict {
     Depends(String, usize),
     /// The filter is not there: everything is rejected.
     Missing(String),
+    /// BIRD cannot be told this rule: what no filter before decides about is rejected.
+    Unusable(String, usize),
 }
 
 /// The first rule of the filters, in their order, that decides about an announcement.
-pub fn judge_export<'a>(
+pub fn judge<'a>(
+    flow: Flow,
     filters: impl IntoIterator<Item = (&'a str, Option<&'a BgpFilter>)> + Clone,
     announced: &Announced,
 ) -> FilterVerdict {
@@ -42,8 +47,11 @@ pub fn judge_export<'a>(
     }
     let is_v4 = announced.prefix.addr().is_ipv4();
     for (name, filter) in filters {
-        let rules = filter.map(|it| if is_v4 { &it.export_v4 } else { &it.export_v6 });
-        for (index, rule) in rules.into_iter().flatten().enumerate() {
+        let rules = filter.map(|it| it.rules(flow, is_v4)).unwrap_or_default();
+        if let Some(number) = unusable_rule(rules, is_v4) {
+            return FilterVerdict::Unusable(name.to_owned(), number);
+        }
+        for (index, rule) in rules.iter().enumerate() {
             match matches(rule, announced) {
                 Some(false) => {}
                 Some(true) => {
@@ -82,8 +90,8 @@ impl PrefixMatch {
         let is_in =
             self.cidr.contains(&prefix) && (shortest..=longest).contains(&prefix.prefix_len());
         match self.operator {
-            PrefixOperator::Equal => self.cidr == prefix,
-            PrefixOperator::NotEqual => self.cidr != prefix,
+            PrefixOperator::Equal => self.cidr.trunc() == prefix,
+            PrefixOperator::NotEqual => self.cidr.trunc() != prefix,
             PrefixOperator::In => is_in,
             PrefixOperator::NotIn => !is_in,
         }
@@ -112,7 +120,7 @@ mod tests {
             PrefixOperator::In,
             PrefixOperator::NotIn,
         ]);
-        let length = prop::option::of((26u8..30, 28u8..=32));
+        let length = prop::option::of((26u8..28, 28u8..=32));
         let prefix = (some_net(), operator, length)
             .prop_map(|(cidr, operator, length)| PrefixMatch { cidr, operator, length });
         let peer = prop::sample::select(vec![PeerType::External, PeerType::Internal]);
@@ -178,7 +186,8 @@ mod tests {
             let expected = first.map_or(FilterVerdict::Unmatched, |(number, rule)| {
                 FilterVerdict::Decided("f".to_owned(), number, rule.action)
             });
-            prop_assert_eq!(judge_export(named.collect::<Vec<_>>(), &announced), expected);
+            let named = named.collect::<Vec<_>>();
+            prop_assert_eq!(judge(Flow::Export, named, &announced), expected);
         }
     }
 
@@ -219,6 +228,18 @@ mod tests {
         }
         let filter = BgpFilter { export_v4: vec![plain], ..BgpFilter::default() };
         let missing = [("there", Some(&filter)), ("gone", None)];
-        assert_eq!(judge_export(missing, &own), FilterVerdict::Missing("gone".into()));
+        assert_eq!(judge(Flow::Export, missing, &own), FilterVerdict::Missing("gone".into()));
+        // One that decides before counts all the same.
+        let length = Some((30, 26));
+        let cidr = "10.0.0.0/24".parse().unwrap();
+        let prefix = Some(PrefixMatch { cidr, operator: PrefixOperator::In, length });
+        let bad = BgpFilter { export_v4: vec![FilterRule { prefix, ..path }], ..filter.clone() };
+        let verdict = |filters| judge(Flow::Export, filters, &own);
+        let unusable = FilterVerdict::Unusable("bad".into(), 1);
+        assert_eq!(verdict([("bad", Some(&bad)), ("there", Some(&filter))]), unusable);
+        let decided = FilterVerdict::Decided("there".into(), 1, FilterAction::Reject);
+        assert_eq!(verdict([("there", Some(&filter)), ("bad", Some(&bad))]), decided);
+        let import = [("bad", Some(&bad))];
+        assert_eq!(judge(Flow::Import, import, &own), FilterVerdict::Unmatched);
     }
 }

@@ -22,9 +22,9 @@ pub use bird::{BirdConfiguration, BirdProblem, DIGEST_CONSTANT};
 pub use explain::{
     BgpExplanation, BgpQuestion, ExplainedPrefix, ExplainedSession, ToldPeer, explain_bgp,
 };
-pub use filter_match::{Announced, FilterVerdict, judge_export};
+pub use filter_match::{Announced, FilterVerdict, judge};
 pub use need::bgp_need;
 pub use plan::plan_bgp;
 pub use session::{
-    BgpNeed, BgpPlan, BgpProblem, BgpSession, ExportedOthers, NextHop, Origin, StaticRoute,
+    BgpNeed, BgpPlan, BgpProblem, BgpSession, ExportedOthers, Flow, NextHop, Origin, StaticRoute,
 };

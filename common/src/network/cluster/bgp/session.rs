@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use crate::resources::bgp::{Bfd, BgpFilter, LogSeverity, PrefixAdvertisement, SecretReference};
+use crate::resources::bgp::{
+    Bfd, BgpFilter, FilterRule, LogSeverity, PrefixAdvertisement, SecretReference,
+};
 
 /// What a node should do by BGP.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,6 +209,27 @@ impl Origin {
         match self {
             Self::Mesh => None,
             Self::Global(name) | Self::Node(name) | Self::Reverse(name) => Some(name),
+        }
+    }
+}
+
+/// Whether routes are told or taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flow {
+    /// They are told to a peer.
+    Export,
+    /// They are taken from a peer.
+    Import,
+}
+
+impl BgpFilter {
+    /// The rules for routes of one family.
+    pub fn rules(&self, flow: Flow, is_v4: bool) -> &[FilterRule] {
+        match (flow, is_v4) {
+            (Flow::Export, true) => &self.export_v4,
+            (Flow::Import, true) => &self.import_v4,
+            (Flow::Export, false) => &self.export_v6,
+            (Flow::Import, false) => &self.import_v6,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Examples of the plan, in the manner of Calico's compiled configurations
 //! (`confd/tests/compiled_templates`): inputs and sessions, as a line each.
 
+mod agreement;
 mod explain;
 mod on_link;
 mod properties;

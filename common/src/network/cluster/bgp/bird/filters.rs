@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::session::BgpPlan;
+use super::super::session::{BgpPlan, Flow};
 use super::BirdText;
 use super::problem::BirdProblem;
 use super::text::{BirdFamily, is_interface_pattern, symbol};
@@ -15,13 +15,6 @@ use crate::resources::bgp::{
 /// Priorities are told as local preferences counted down from here, as Calico does: the lower a
 /// priority, the better.
 const BEST_PREFERENCE: u32 = 2_147_483_647;
-
-/// Whether routes are announced or taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Flow {
-    Export,
-    Import,
-}
 
 /// The name of the function of a filter.
 pub fn function(filter: &str, flow: Flow, family: BirdFamily) -> String {
@@ -56,25 +49,34 @@ fn print_function(
     family: BirdFamily,
     output: &mut BirdText,
 ) {
-    let (rules, field) = match (flow, family) {
-        (Flow::Export, BirdFamily::V4) => (&filter.export_v4, "exportV4"),
-        (Flow::Import, BirdFamily::V4) => (&filter.import_v4, "importV4"),
-        (Flow::Export, BirdFamily::V6) => (&filter.export_v6, "exportV6"),
-        (Flow::Import, BirdFamily::V6) => (&filter.import_v6, "importV6"),
+    let field = match (flow, family) {
+        (Flow::Export, BirdFamily::V4) => "exportV4",
+        (Flow::Import, BirdFamily::V4) => "importV4",
+        (Flow::Export, BirdFamily::V6) => "exportV6",
+        (Flow::Import, BirdFamily::V6) => "importV6",
     };
+    let is_v4 = family == BirdFamily::V4;
+    let rules = filter.rules(flow, is_v4);
     output.line(format!("function {}(bool is_external) {{", function(name, flow, family)));
-    match rules.iter().position(|rule| !is_sound(rule, family)) {
+    match unusable_rule(rules, is_v4) {
         Some(index) => {
             output.problems.insert(BirdProblem::UnusableFilter {
                 filter: name.to_owned(),
                 field,
-                rule: index + 1,
+                rule: index,
             });
             output.line("  reject;");
         }
         None => rules.iter().for_each(|rule| output.line(statement(rule))),
     }
     output.line("}");
+}
+
+/// The number of the first rule, from 1, that BIRD cannot be told: with it the list rejects
+/// everything.
+pub fn unusable_rule(rules: &[FilterRule], is_v4: bool) -> Option<usize> {
+    let family = if is_v4 { BirdFamily::V4 } else { BirdFamily::V6 };
+    rules.iter().position(|rule| !is_sound(rule, family)).map(|index| index + 1)
 }
 
 /// Whether BIRD can be told a rule.

@@ -20,7 +20,9 @@ use sha1::{Digest, Sha1};
 use super::session::BgpPlan;
 use crate::resources::bgp::SecretReference;
 
+pub(super) use filters::unusable_rule;
 pub use problem::BirdProblem;
+pub(super) use sessions::is_usable;
 
 /// The constant by which BIRD tells which configuration it runs (`eval WEIR_CONFIG`).
 pub const DIGEST_CONSTANT: &str = "WEIR_CONFIG";

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::super::session::{BgpPlan, BgpSession, ExportedOthers, NextHop, Origin};
+use super::super::session::{BgpPlan, BgpSession, ExportedOthers, Flow, NextHop, Origin};
 use super::BirdText;
-use super::filters::{Flow, function};
+use super::filters::function;
 use super::problem::BirdProblem;
 use super::text::{BirdFamily, is_unicast};
 use crate::printable;

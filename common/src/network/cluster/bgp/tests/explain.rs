@@ -71,7 +71,21 @@ fn each_way_and_each_reason_has_its_words() {
     state.bgp.filters.clear();
     assert_eq!(told(&state), "  Node_10_0_0_254: not told; BGPFilter f does not exist");
     state.pools.get_mut("plain").unwrap().is_exported = false;
-    assert_eq!(told(&state), "  Node_10_0_0_254: not told; pool plain has disableBGPExport");
+    assert_eq!(
+        explained(&state, "10.244.2.0/26")[..2],
+        [
+            "Not announced as such: pool plain has disableBGPExport",
+            "Reached: by the agent's route via 10.0.0.2 on eth0",
+        ]
+    );
+    assert_eq!(
+        explained(&state, "10.244.3.0/26")[1],
+        "Reached: not at all: neither the agent nor BGP has a route"
+    );
+    assert_eq!(
+        explained(&state, "10.244.0.0/16")[0],
+        "Not announced as such: none of the 3 blocks in it is announced"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::*;
 use crate::datastore::{Entry, Event, Revision, keys};
 
 /// Nodes with addresses of both families, AS numbers and ports, some of which reflect.
-fn some_cluster() -> impl Strategy<Value = ClusterState> {
+pub(super) fn some_cluster() -> impl Strategy<Value = ClusterState> {
     let one = (
         1u8..=120,
         any::<bool>(),
