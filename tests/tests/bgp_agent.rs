@@ -204,10 +204,17 @@ fn another_nodes_sessions_are_seen_by_a_resource() {
     await_sessions(&fleet);
     let answer = fleet.weirctl(0, &["node", "status", "--node", "n2"]);
     assert!(answer.stdout.contains("create a CalicoNodeStatus"), "{answer:?}");
-    let spec =
-        json!({"node": "n2", "classes": ["Agent", "BGP", "Routes"], "updatePeriodSeconds": 5});
-    fleet.apply("CalicoNodeStatus", "n2", spec);
+    // An hour: what is filled in before is so because the resource is new or was changed.
+    let spec = |classes| json!({"node": "n2", "classes": classes, "updatePeriodSeconds": 3600});
+    fleet.apply("CalicoNodeStatus", "n2", spec(json!(["Agent"])));
+    let stored = || {
+        let answer = fleet.weirctl(0, &["get", "caliconodestatus", "n2", "-o", "json"]);
+        serde_json::from_str::<Value>(&answer.stdout).expect("JSON")["status"].clone()
+    };
+    fleet.until("n2 has filled it in", || stored()["agent"]["birdV4"]["state"] == "Ready");
+    assert_eq!(stored()["bgp"]["peersV4"], Value::Null);
+    fleet.apply("CalicoNodeStatus", "n2", spec(json!(["Agent", "BGP", "Routes"])));
     let seen = || fleet.weirctl(0, &["node", "status", "--node", "n2"]).stdout;
-    fleet.until("n2 has filled it in", || seen().contains("node-to-node mesh"));
+    fleet.until("n2 has filled in more", || seen().contains("node-to-node mesh"));
     assert!(seen().contains("Established"), "{}", seen());
 }

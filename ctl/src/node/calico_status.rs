@@ -1,7 +1,6 @@
 //! What CalicoNodeStatus resources say of this node: whoever makes one gets the node's BGP from
 //! any machine.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +8,18 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use tokio::time::{Instant, sleep};
-use weir_common::datastore::{Datastore, Entry, Outcome, Transaction, keys};
-use weir_common::resources::bgp::{CalicoNodeStatus, StatusClass};
+use tokio::time::{Instant, sleep, sleep_until};
+use weir_common::datastore::{Datastore, Error, Outcome, Transaction, Watch, keys};
+use weir_common::resources::bgp::StatusClass;
 use weir_kernel::{BgpRoutes, Kernel};
 
 use super::metrics::Metrics;
+use super::status_schedule::{AskedStatus, StatusSchedule, retry_pause};
 use crate::bgp_status::{BgpStatus, SessionKind, SessionStatus};
 use crate::session::chain;
 
-/// How often the resources are looked for.
-const LOOK: Duration = Duration::from_secs(5);
+/// How long a silent watch is trusted.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// How many of them are read.
 const MOST: usize = 1000;
@@ -27,7 +27,8 @@ const MOST: usize = 1000;
 /// How many routes of a family one of them has: a request to etcd has 1.5 MB.
 const MOST_ROUTES: usize = 2000;
 
-/// Fills in the resources that are about `node`, each at its own period, for ever.
+/// Fills in the resources that are about `node`, each at its own period, for ever. They are listed
+/// and watched; whatever breaks the watch off, they are listed again.
 pub async fn keep(datastore: Arc<dyn Datastore>, node: String, metrics: Arc<Metrics>) {
     let kernel = match Kernel::open() {
         Ok(kernel) => kernel,
@@ -36,71 +37,75 @@ pub async fn keep(datastore: Arc<dyn Datastore>, node: String, metrics: Arc<Metr
             return;
         }
     };
-    let mut written = BTreeMap::new();
+    let mut filling = Filling { datastore, metrics, kernel, schedule: StatusSchedule::new(node) };
+    let mut failures = 0;
     loop {
-        sleep(LOOK).await;
-        let page = match datastore.list(keys::NODE_STATUSES, None, MOST).await {
-            Ok(page) => page,
-            // The agent's loop tells that.
-            Err(_) => continue,
+        // The agent's loop tells where the datastore is away.
+        let Ok(watch) = filling.list().await else {
+            failures += 1;
+            sleep(retry_pause(failures)).await;
+            continue;
         };
-        written.retain(|key, _| page.entries.iter().any(|entry| entry.key == *key));
-        for entry in page.entries {
-            let Some(asked) = AskedStatus::of(&entry, &node) else { continue };
-            let is_due = |last: &Instant| last.elapsed() + LOOK / 2 >= asked.period;
-            if !written.get(&entry.key).is_none_or(is_due) {
-                continue;
-            }
-            let key = entry.key.clone();
-            match fill_in(datastore.as_ref(), entry, asked, &metrics, &kernel).await {
-                Ok(true) => drop(written.insert(key, Instant::now())),
-                // It was changed meanwhile, and is read again.
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::debug!(key, error, "a CalicoNodeStatus is filled in later");
-                }
-            }
+        failures = 0;
+        if filling.follow(watch).await.is_err() {
+            sleep(retry_pause(1)).await;
         }
     }
 }
 
-/// Returns whether it was written.
-async fn fill_in(
-    datastore: &dyn Datastore,
-    entry: Entry,
-    asked: AskedStatus,
-    metrics: &Metrics,
-    kernel: &Kernel,
-) -> Result<bool, String> {
-    let routes = kernel.bgp_routes().await.map_err(|error| chain(&error))?;
-    let status = status(&asked.classes, &metrics.bgp(), &routes, Timestamp::now());
-    let mut transaction = Transaction::default();
-    transaction.update(entry.key, entry.revision, asked.filled_in(status));
-    let outcome = datastore.commit(transaction).await.map_err(|error| chain(&error))?;
-    Ok(matches!(outcome, Outcome::Committed(_)))
+struct Filling {
+    datastore: Arc<dyn Datastore>,
+    metrics: Arc<Metrics>,
+    kernel: Kernel,
+    schedule: StatusSchedule,
 }
 
-/// A resource that asks for the status of this node.
-struct AskedStatus {
-    object: Map<String, Value>,
-    classes: Vec<StatusClass>,
-    period: Duration,
-}
-
-impl AskedStatus {
-    /// The one in `entry`, if it is about `node` and asks for anything.
-    fn of(entry: &Entry, node: &str) -> Option<Self> {
-        let object = serde_json::from_slice(&entry.value).ok()?;
-        let asked = CalicoNodeStatus::from_object(&object).ok()?;
-        let is_asked = asked.node == node && asked.update_period > 0;
-        let period = Duration::from_secs(asked.update_period.into());
-        is_asked.then_some(Self { object, classes: asked.classes, period })
+impl Filling {
+    /// Reads the resources, and watches them from there.
+    async fn list(&mut self) -> Result<Box<dyn Watch>, Error> {
+        let page = self.datastore.list(keys::NODE_STATUSES, None, MOST).await?;
+        self.schedule.replace(&page.entries, Instant::now());
+        self.datastore.watch(&[keys::NODE_STATUSES.to_owned()], page.revision).await
     }
 
-    /// The value to store: only the status is another one.
-    fn filled_in(mut self, status: Value) -> Vec<u8> {
-        self.object.insert("status".to_owned(), status);
-        Value::Object(self.object).to_string().into_bytes()
+    /// Fills in what is due, until the watch breaks off or has been silent for long.
+    async fn follow(&mut self, mut watch: Box<dyn Watch>) -> Result<(), Error> {
+        let mut heard = Instant::now();
+        while heard.elapsed() < SILENCE {
+            let due = self.schedule.due().map_or(heard + SILENCE, |due| due.min(heard + SILENCE));
+            tokio::select! {
+                events = watch.next() => {
+                    heard = Instant::now();
+                    self.schedule.apply(&events?, heard);
+                }
+                () = sleep_until(due) => self.fill_in_next().await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills in one that is due.
+    async fn fill_in_next(&mut self) {
+        let Some(asked) = self.schedule.next(Instant::now()) else { return };
+        let (key, outcome) = (asked.key.clone(), self.fill_in(asked).await);
+        match outcome {
+            Ok(true) => self.schedule.written(&key, Instant::now()),
+            Ok(false) => self.schedule.failed(&key, Instant::now()),
+            Err(error) => {
+                tracing::debug!(key, error, "a CalicoNodeStatus is filled in later");
+                self.schedule.failed(&key, Instant::now());
+            }
+        }
+    }
+
+    /// Returns whether it was written: not where it was changed meanwhile.
+    async fn fill_in(&self, asked: &AskedStatus) -> Result<bool, String> {
+        let routes = self.kernel.bgp_routes().await.map_err(|error| chain(&error))?;
+        let status = status(&asked.classes, &self.metrics.bgp(), &routes, Timestamp::now());
+        let mut transaction = Transaction::default();
+        transaction.update(asked.key.clone(), asked.revision, asked.filled_in(status));
+        let outcome = self.datastore.commit(transaction).await.map_err(|error| chain(&error))?;
+        Ok(matches!(outcome, Outcome::Committed(_)))
     }
 }
 
@@ -174,8 +179,6 @@ fn learned(bgp: &BgpStatus, routes: &BgpRoutes) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::datastore::Revision;
-
     use super::*;
     use crate::bgp_status::BgpDaemon;
 
@@ -220,31 +223,5 @@ mod tests {
             "gateway": "10.0.1.1"})
         );
         assert_eq!(found[1]["learnedFrom"]["sourceType"], "NodeMesh");
-    }
-
-    #[test]
-    fn only_resources_about_this_node_are_filled_in() {
-        let entry = |spec: Value| Entry {
-            key: "key".to_owned(),
-            value: json!({
-                "kind": "CalicoNodeStatus",
-                "metadata": {"name": "asked"},
-                "spec": spec,
-            })
-            .to_string()
-            .into_bytes(),
-            revision: Revision(1),
-        };
-        let asked = |spec| AskedStatus::of(&entry(spec), "n1");
-        assert!(asked(json!({"node": "n2", "updatePeriodSeconds": 10})).is_none());
-        assert!(asked(json!({"node": "n1", "updatePeriodSeconds": 0})).is_none());
-        let spec = json!({"node": "n1", "classes": ["BGP"], "updatePeriodSeconds": 10, "other": 5});
-        let asked = asked(spec).unwrap();
-        assert_eq!(
-            (asked.period.as_secs(), asked.classes.as_slice()),
-            (10, &[StatusClass::Bgp][..])
-        );
-        let stored: Value = serde_json::from_slice(&asked.filled_in(json!({"a": 1}))).unwrap();
-        assert_eq!((&stored["spec"]["other"], &stored["status"]["a"]), (&json!(5), &json!(1)));
     }
 }

@@ -23,5 +23,6 @@ mod repeats;
 pub mod run;
 mod service;
 mod state_file;
+mod status_schedule;
 mod tunnel_address;
 mod watch;
