@@ -5,6 +5,7 @@ mod changing;
 mod concurrency;
 mod deletion;
 mod documentation;
+mod felix;
 mod force;
 pub(crate) mod golden;
 mod init;

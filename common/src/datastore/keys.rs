@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 /// All resources, as a prefix: the cluster's information, pools, reservations, nodes,
-/// BGP's.
+/// BGP's, Felix's.
 pub const RESOURCES: &str = "/calico/resources/v3/projectcalico.org/";
 /// All pools, as a prefix.
 pub const POOLS: &str = "/calico/resources/v3/projectcalico.org/ippools/";
@@ -20,6 +20,9 @@ pub const BGP_CONFIGURATIONS: &str = "/calico/resources/v3/projectcalico.org/bgp
 pub const BGP_PEERS: &str = "/calico/resources/v3/projectcalico.org/bgppeers/";
 /// All BGP filters, as a prefix.
 pub const BGP_FILTERS: &str = "/calico/resources/v3/projectcalico.org/bgpfilters/";
+/// All Felix configurations, as a prefix.
+pub const FELIX_CONFIGURATIONS: &str =
+    "/calico/resources/v3/projectcalico.org/felixconfigurations/";
 /// All reports that nodes are asked for, as a prefix.
 pub const NODE_STATUSES: &str = "/calico/resources/v3/projectcalico.org/caliconodestatuses/";
 /// The cluster's information, with the ready flag.

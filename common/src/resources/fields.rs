@@ -312,6 +312,29 @@ pub(super) fn name(resource: &Fields<'_>, problems: &mut Problems) -> Option<Str
     None
 }
 
+/// What the name of a node's configuration begins with.
+const NODE_PREFIX: &str = "node.";
+
+/// As [`name`], of a configuration of `kind`: `default` is the cluster's, `node.NAME` a node's.
+/// Calico takes other names and reads none of them.
+pub(super) fn configuration_name(
+    resource: &Fields<'_>,
+    kind: &str,
+    problems: &mut Problems,
+) -> Option<String> {
+    let name = name(resource, problems)?;
+    let of_a_node = name.strip_prefix(NODE_PREFIX).is_some_and(is_subdomain);
+    if name != "default" && !of_a_node {
+        let reason = format!("a {kind} is called default, or node. and the name of a node");
+        problems.add(
+            FieldError::new("Metadata.Name", reason)
+                .value(&name)
+                .advice("write default or node.n1"),
+        );
+    }
+    Some(name)
+}
+
 const LONGEST_NAME: usize = 253;
 
 /// Whether this is a name as of RFC 1123: labels in lower case, between dots.

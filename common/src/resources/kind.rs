@@ -21,6 +21,8 @@ pub enum Kind {
     BgpFilter,
     /// [`CalicoNodeStatus`](super::bgp::CalicoNodeStatus)
     CalicoNodeStatus,
+    /// [`FelixConfiguration`](super::FelixConfiguration)
+    FelixConfiguration,
 }
 
 /// The only name that the one IPAM configuration has.
@@ -28,7 +30,7 @@ pub const IPAM_CONFIG_NAME: &str = "default";
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::IpPool,
         Self::IpReservation,
         Self::Node,
@@ -37,6 +39,7 @@ impl Kind {
         Self::BgpPeer,
         Self::BgpFilter,
         Self::CalicoNodeStatus,
+        Self::FelixConfiguration,
     ];
 
     /// The name in documents and messages.
@@ -50,6 +53,7 @@ impl Kind {
             Self::BgpPeer => "BGPPeer",
             Self::BgpFilter => "BGPFilter",
             Self::CalicoNodeStatus => "CalicoNodeStatus",
+            Self::FelixConfiguration => "FelixConfiguration",
         }
     }
 
@@ -72,6 +76,9 @@ impl Kind {
             Self::BgpFilter => &["bgpfilter", "bgpfilters", "bgpf", "bgpfs", "bf", "bfs"],
             Self::CalicoNodeStatus => {
                 &["caliconodestatus", "caliconodestatuses", "nodestatus", "nodestatuses"]
+            }
+            Self::FelixConfiguration => {
+                &["felixconfig", "felixconfigs", "felixconfiguration", "felixconfigurations"]
             }
         }
     }
@@ -114,6 +121,7 @@ impl Kind {
             Self::BgpPeer => keys::BGP_PEERS,
             Self::BgpFilter => keys::BGP_FILTERS,
             Self::CalicoNodeStatus => keys::NODE_STATUSES,
+            Self::FelixConfiguration => keys::FELIX_CONFIGURATIONS,
         }
     }
 

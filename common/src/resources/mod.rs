@@ -1,4 +1,4 @@
-//! Pools, nodes, reservations, IPAM configuration, and BGP's resources.
+//! Pools, nodes, reservations, IPAM configuration, BGP's resources and Felix's.
 //!
 //! Every kind exists in two forms: as written (by people or in the datastore)
 //! and as validated. [`IpPool`], [`Node`], [`IpReservation`], [`IpamConfig`]
@@ -11,6 +11,7 @@ mod cidr;
 mod cluster_information;
 pub mod document;
 mod error;
+mod felix_configuration;
 mod fields;
 mod ipam_config;
 mod kind;
@@ -32,6 +33,7 @@ pub use cidr::overlap;
 pub use cluster_information::ClusterInformation;
 pub use document::DocumentError;
 pub use error::{Error, FieldError};
+pub use felix_configuration::FelixConfiguration;
 pub(crate) use fields::type_name;
 pub use ipam_config::IpamConfig;
 pub use kind::{IPAM_CONFIG_NAME, Kind};

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::bgp::{self, BgpConfiguration, BgpFilter, BgpPeer, CalicoNodeStatus};
 use super::error::{Error, FieldError};
+use super::felix_configuration::FelixConfiguration;
 use super::ipam_config::IpamConfig;
 use super::kind::IPAM_CONFIG_NAME;
 use super::kind::Kind;
@@ -115,6 +116,7 @@ impl Resource {
             Kind::BgpPeer => BgpPeer::from_object(&self.object).map(drop),
             Kind::BgpFilter => BgpFilter::from_object(&self.object).map(drop),
             Kind::CalicoNodeStatus => CalicoNodeStatus::from_object(&self.object).map(drop),
+            Kind::FelixConfiguration => FelixConfiguration::from_object(&self.object).map(drop),
         }
     }
 

@@ -2,6 +2,8 @@
 //! them (`api/pkg/apis/projectcalico/v3`, `libcalico-go/lib/apis/v3/node.go`,
 //! Kubernetes' ObjectMeta and SecretKeySelector).
 
+mod felix;
+
 use serde_json::{Map, Value};
 
 use super::kind::Kind;
@@ -16,6 +18,9 @@ pub(super) struct Field {
     /// Whether Calico writes it even when it is empty: always, or where its absence means
     /// something else than false or 0.
     kept_when_empty: bool,
+    /// Whether the object in it may have other fields too, unless their names look like misspelt
+    /// known ones.
+    is_open: bool,
 }
 
 /// What is inside a field.
@@ -47,7 +52,7 @@ pub(super) enum Shape {
 }
 
 const fn field(name: &'static str, shape: Shape) -> Field {
-    Field { name, shape, kept_when_empty: false }
+    Field { name, shape, kept_when_empty: false, is_open: false }
 }
 
 const fn text(name: &'static str) -> Field {
@@ -84,6 +89,10 @@ const fn texts(name: &'static str) -> Field {
 
 const fn kept(field: Field) -> Field {
     Field { kept_when_empty: true, ..field }
+}
+
+const fn open(field: Field) -> Field {
+    Field { is_open: true, ..field }
 }
 
 const fn object(name: &'static str, fields: &'static [Field]) -> Field {
@@ -404,6 +413,7 @@ pub(super) fn fields(kind: Kind) -> &'static [Field] {
         Kind::BgpPeer => BGP_PEER,
         Kind::BgpFilter => BGP_FILTER,
         Kind::CalicoNodeStatus => NODE_STATUS,
+        Kind::FelixConfiguration => felix::FELIX_CONFIGURATION,
     }
 }
 
@@ -454,17 +464,27 @@ pub(super) fn find_added(
     before: &Map<String, Value>,
     fields: &[Field],
 ) -> Option<Unknown> {
+    find_added_in(object, before, fields, false)
+}
+
+fn find_added_in(
+    object: &Map<String, Value>,
+    before: &Map<String, Value>,
+    fields: &[Field],
+    is_open: bool,
+) -> Option<Unknown> {
     let nothing = Map::new();
     object.iter().find_map(|(name, value)| {
         let before = before.get(name);
         let Some(field) = fields.iter().find(|field| field.name == name) else {
-            let unknown = || Unknown { name: name.clone(), similar: similar_field(name, fields) };
-            return before.is_none().then(unknown);
+            let similar = similar_field(name, fields);
+            let is_wrong = before.is_none() && (!is_open || similar.is_some());
+            return is_wrong.then(|| Unknown { name: name.clone(), similar });
         };
         match (&field.shape, value) {
             (Shape::Object(fields), Value::Object(object)) => {
                 let before = before.and_then(Value::as_object).unwrap_or(&nothing);
-                find_added(object, before, fields)
+                find_added_in(object, before, fields, field.is_open)
             }
             (Shape::List(fields), Value::Array(items)) => {
                 let before = |index: usize| before?.get(index)?.as_object();
@@ -478,23 +498,32 @@ pub(super) fn find_added(
     })
 }
 
-/// Takes over from `old` the fields that are not among `fields`, in every object that both have.
+/// Takes over from `old` the fields that are not among `fields`, in every object that both have
+/// and that is not open: of an open one the new object can say all.
 pub(super) fn keep_unknown(
     new: &mut Map<String, Value>,
     old: &Map<String, Value>,
     fields: &[Field],
 ) {
+    keep_unknown_in(new, old, fields, false);
+}
+
+fn keep_unknown_in(
+    new: &mut Map<String, Value>,
+    old: &Map<String, Value>,
+    fields: &[Field],
+    is_open: bool,
+) {
     for (name, value) in old {
-        match fields.iter().find(|field| field.name == name).map(|field| &field.shape) {
-            None => {
+        let Some(field) = fields.iter().find(|field| field.name == name) else {
+            if !is_open {
                 new.entry(name.clone()).or_insert_with(|| value.clone());
             }
-            Some(Shape::Object(fields)) => {
-                if let (Some(Value::Object(new)), Value::Object(old)) = (new.get_mut(name), value) {
-                    keep_unknown(new, old, fields);
-                }
-            }
-            Some(_) => {}
+            continue;
+        };
+        let parts = (&field.shape, new.get_mut(name), value);
+        if let (Shape::Object(fields), Some(Value::Object(new)), Value::Object(old)) = parts {
+            keep_unknown_in(new, old, fields, field.is_open);
         }
     }
 }
@@ -565,6 +594,31 @@ mod tests {
         let found = unknown(json!({"spec": {"colour": "blue"}})).unwrap();
         assert_eq!(found.similar, None);
         assert_eq!(unknown(json!({"metadata": {"labels": {"a": "b"}}, "spec": {}})), None);
+    }
+
+    /// Calico has more of them with each version, and Weir obeys few.
+    #[test]
+    fn felix_has_settings_that_are_not_known_here() {
+        let unknown = |object: Value| {
+            find_unknown(object.as_object().unwrap(), fields(Kind::FelixConfiguration))
+        };
+        let spec = json!({"bpfEnabled": true, "istioAmbientMode": "Enabled", "later": {"a": 1}});
+        assert_eq!(unknown(json!({"spec": spec})), None);
+        for (name, meant) in
+            [("vxlanVni", "vxlanVNI"), ("vxlanProt", "vxlanPort"), ("ipipMtu", "ipipMTU")]
+        {
+            let similar = Some(meant);
+            let expected = Some(Unknown { name: name.into(), similar });
+            assert_eq!(unknown(json!({"spec": {name: 1}})), expected);
+        }
+        // Only its settings are so many.
+        for object in [
+            json!({"later": 1}),
+            json!({"metadata": {"later": 1}}),
+            json!({"spec": {"routeTableRange": {"later": 1}}}),
+        ] {
+            assert!(unknown(object.clone()).is_some(), "{object}");
+        }
     }
 
     #[test]

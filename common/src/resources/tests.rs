@@ -72,7 +72,8 @@ fn what_calico_stored_is_understood() {
                 Kind::BgpConfiguration
                 | Kind::BgpPeer
                 | Kind::BgpFilter
-                | Kind::CalicoNodeStatus => unreachable!("none is in these stores"),
+                | Kind::CalicoNodeStatus
+                | Kind::FelixConfiguration => unreachable!("none is in these stores"),
             }
         }
     }
@@ -87,13 +88,26 @@ fn bgps_resources_are_written_back_unchanged() {
         r#"{"kind":"BGPFilter","apiVersion":"projectcalico.org/v3","metadata":{"name":"only-pools","uid":"u","creationTimestamp":"2026-11-28T02:00:00Z"},"spec":{"exportV4":[{"cidr":"10.244.0.0/16","prefixLength":{"min":0,"max":28},"source":"RemotePeers","interface":"eth*","matchOperator":"In","peerType":"eBGP","communities":{"values":["65000:100"]},"asPathPrefix":[65000],"priority":512,"action":"Accept","operations":[{"addCommunity":{"value":"65000:200"}},{"prependASPath":{"prefix":[65001,65002]}},{"setPriority":{"value":256}}],"future":1},{"action":"Reject"}]},"future":1}"#,
         r#"{"kind":"CalicoNodeStatus","apiVersion":"projectcalico.org/v3","metadata":{"name":"n1","uid":"u","creationTimestamp":"2026-11-28T02:00:00Z"},"spec":{"node":"n1","classes":["Agent","BGP","Routes"],"updatePeriodSeconds":0},"status":{"lastUpdated":"2026-11-28T02:30:00Z","agent":{"birdV4":{"state":"Ready","version":"2.0.12","routerID":"10.0.1.11"},"birdV6":{}},"bgp":{"numberEstablishedV4":2,"numberNotEstablishedV4":0,"numberEstablishedV6":0,"numberNotEstablishedV6":0,"peersV4":[{"peerIP":"10.0.1.12","type":"NodeMesh","state":"Established","since":"2026-11-28"}]},"routes":{"routesV4":[{"type":"FIB","destination":"10.244.2.0/26","gateway":"10.0.1.12","interface":"eth0","learnedFrom":{"sourceType":"NodeMesh","peerIP":"10.0.1.12"}}]},"future":1}}"#,
     ] {
-        let parsed: Value = serde_json::from_str(value).unwrap();
-        let kind = Kind::from_name(parsed["kind"].as_str().unwrap()).unwrap();
-        let resource = Resource::from_stored(kind, value.as_bytes()).unwrap();
-        resource.check().unwrap();
-        let written = resource.clone().replacing(&resource).to_stored(None).unwrap();
-        assert_eq!(String::from_utf8(written).unwrap(), value, "{kind}");
+        assert_written_back_unchanged(value);
     }
+}
+
+fn assert_written_back_unchanged(value: &str) {
+    let parsed: Value = serde_json::from_str(value).unwrap();
+    let kind = Kind::from_name(parsed["kind"].as_str().unwrap()).unwrap();
+    let resource = Resource::from_stored(kind, value.as_bytes()).unwrap();
+    resource.check().unwrap();
+    let written = resource.clone().replacing(&resource).to_stored(None).unwrap();
+    assert_eq!(String::from_utf8(written).unwrap(), value, "{kind}");
+}
+
+/// The order is that of Calico's structure; `bpfLogLevel` is always written, and what a pointer
+/// is in it also where it is false, 0 or empty.
+#[test]
+fn felix_settings_are_written_back_unchanged() {
+    assert_written_back_unchanged(
+        r#"{"kind":"FelixConfiguration","apiVersion":"projectcalico.org/v3","metadata":{"name":"default","uid":"u","creationTimestamp":"2026-11-28T02:00:00Z"},"spec":{"ipv6Support":false,"routeRefreshInterval":"1m30s","interfacePrefix":"cali","logSeverityScreen":"Info","ipipEnabled":false,"ipipMTU":0,"vxlanEnabled":true,"vxlanMTU":1450,"vxlanMTUV6":0,"vxlanPort":4789,"vxlanVNI":4096,"reportingInterval":"0s","iptablesMarkMask":4294901760,"healthTimeoutOverrides":[{"name":"calc","timeout":"1m0s"}],"failsafeInboundHostPorts":[{"protocol":"tcp","port":22,"net":"0.0.0.0/0"}],"failsafeOutboundHostPorts":[],"kubeNodePortRanges":["30000:32767",80],"natPortRange":"32768:65535","externalNodesList":[],"bpfLogLevel":"","bpfConntrackTimeouts":{"tcpEstablished":"Auto"},"bpfLogFilters":{"all":"tcp"},"bpfConnectTimeLoadBalancing":"TCP","bpfHostNetworkedNATWithoutCTLB":"Enabled","routeTableRanges":[{"min":0,"max":250}],"wireguardEnabled":false,"mtuIfacePattern":"^eth.*","floatingIPs":"Disabled","future":{"a":0}}}"#,
+    );
 }
 
 #[test]
@@ -179,6 +193,8 @@ fn json() -> impl Strategy<Value = Value> {
         Just("asNumber".to_owned()),
         Just("ipv4Address".to_owned()),
         Just("reservedCIDRs".to_owned()),
+        Just("vxlanMTU".to_owned()),
+        Just("externalNodesList".to_owned()),
         "[a-z]{0,3}",
     ];
     let text = prop_oneof![
@@ -187,6 +203,7 @@ fn json() -> impl Strategy<Value = Value> {
         Just("10.1.0.0/16".to_owned()),
         Just("::/0".to_owned()),
         Just("p".to_owned()),
+        Just("default".to_owned()),
         Just("Always".to_owned()),
     ];
     let leaf = prop_oneof![
@@ -239,6 +256,9 @@ proptest! {
         let _ = (IpamConfig::from_json(&bytes), ClusterInformation::from_json(&bytes));
         let _ = (BgpConfiguration::from_json(&bytes), BgpPeer::from_json(&bytes));
         let _ = (BgpFilter::from_json(&bytes), CalicoNodeStatus::from_json(&bytes));
+        if let Ok((felix, None)) = FelixConfiguration::for_tunnels(&bytes) {
+            prop_assert_eq!(FelixConfiguration::from_json(&bytes).unwrap(), felix);
+        }
         if let Ok(pool) = IpPool::from_json(&bytes) {
             prop_assert_eq!(pool.cidr, pool.cidr.trunc());
             prop_assert!(pool.disabled || pool.cidr.prefix_len() <= pool.block_size);

@@ -199,13 +199,17 @@ fn found_type(value: &Value) -> &'static str {
 /// How Calico's messages call a field: as Go does, its first word in capitals
 /// if it is an abbreviation.
 fn display(name: &str) -> String {
-    const ABBREVIATIONS: [(&str, &str); 6] = [
+    const ABBREVIATIONS: [(&str, &str); 10] = [
         ("ipv", "IPv"),
         ("vxlan", "VXLAN"),
         ("bgp", "BGP"),
         ("nat", "NAT"),
         ("cidr", "CIDR"),
         ("uid", "UID"),
+        ("ipip", "IPIP"),
+        ("mtu", "MTU"),
+        ("bpf", "BPF"),
+        ("xdp", "XDP"),
     ];
     for (small, large) in ABBREVIATIONS {
         if let Some(rest) = name.strip_prefix(small) {

@@ -3,6 +3,7 @@
 
 mod bgp;
 mod documents;
+mod felix;
 mod lines;
 
 use weir_tests::Cluster;
@@ -84,7 +85,8 @@ fn run(session: &Session, cluster: &Cluster) -> Result<(), String> {
 }
 
 fn run_all(cluster: &Cluster) {
-    let sessions = bgp::SESSIONS.iter().chain(documents::SESSIONS).chain(lines::SESSIONS);
+    let of_kinds = bgp::SESSIONS.iter().chain(felix::SESSIONS);
+    let sessions = of_kinds.chain(documents::SESSIONS).chain(lines::SESSIONS);
     let failures: Vec<_> = sessions.filter_map(|session| run(session, cluster).err()).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

@@ -11,13 +11,10 @@ use super::read::{self, Annotations, RESTART_SECONDS};
 use super::values::{Bfd, LogSeverity, SecretReference};
 use crate::resources::as_number;
 use crate::resources::error::{Error, FieldError};
-use crate::resources::fields::{self, Fields, Problems, is_subdomain};
+use crate::resources::fields::{self, Fields, Problems};
 
 /// The name of the cluster's configuration.
 pub const BGP_DEFAULT_NAME: &str = "default";
-
-/// What the name of a node's configuration begins with.
-const NODE_PREFIX: &str = "node.";
 
 /// What only the cluster's configuration may set
 /// (`libcalico-go/lib/clientv3/bgpconfig.go`, ValidateDefaultOnlyFields).
@@ -107,7 +104,7 @@ impl BgpConfiguration {
     pub fn from_object(object: &Map<String, Value>) -> Result<Self, Error> {
         let mut problems = Problems::default();
         let resource = Fields::new(object, "");
-        let name = read_name(&resource, &mut problems);
+        let name = fields::configuration_name(&resource, "BGPConfiguration", &mut problems);
         let spec = resource.object("spec", "BGPConfiguration.Spec", &mut problems);
         let annotations = Annotations::of(&resource, &mut problems);
         let read = Self::read(&spec, &annotations, &mut problems);
@@ -205,20 +202,6 @@ pub(in crate::resources) fn check_written(object: &Map<String, Value>) -> Result
         }
     }
     problems.into_result(Some(()))
-}
-
-fn read_name(resource: &Fields<'_>, problems: &mut Problems) -> Option<String> {
-    let name = fields::name(resource, problems)?;
-    let of_a_node = name.strip_prefix(NODE_PREFIX).is_some_and(is_subdomain);
-    if name != BGP_DEFAULT_NAME && !of_a_node {
-        let reason = "a BGPConfiguration is called default, or node. and the name of a node";
-        problems.add(
-            FieldError::new("Metadata.Name", reason)
-                .value(&name)
-                .advice("write default or node.n1"),
-        );
-    }
-    Some(name)
 }
 
 /// What the mesh is given has to be given to a mesh.

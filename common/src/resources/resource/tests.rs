@@ -110,7 +110,7 @@ fn with(mut value: Value, path: &[&str], inner: &Value) -> Value {
 fn an_explicit_false_or_zero_stays_what_it_is() {
     // Where absence means something else than false or 0: in Calico's structures pointers, or
     // written always.
-    const KEPT: [&str; 14] = [
+    const KEPT: [&str; 17] = [
         "/spec/autoAllocateBlocks",
         "/spec/nodeToNodeMeshEnabled",
         "/spec/ipv4NormalRoutePriority",
@@ -122,6 +122,9 @@ fn an_explicit_false_or_zero_stays_what_it_is() {
         "/spec/exportV6/0/operations/0/setPriority/value",
         "/spec/updatePeriodSeconds",
         "/spec/bgp/asNumber",
+        "/spec/vxlanEnabled",
+        "/spec/vxlanMTU",
+        "/spec/failsafeInboundHostPorts/0/port",
         "/metadata/deletionGracePeriodSeconds",
         "/metadata/ownerReferences/0/controller",
         "/metadata/ownerReferences/0/blockOwnerDeletion",

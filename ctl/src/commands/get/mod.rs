@@ -26,7 +26,7 @@ use crate::store::{self, List, StoreError};
 )]
 pub struct GetArgs {
     /// Kind of the resources: ippool, ipreservation, node, ipamconfig, bgpconfig, bgppeer,
-    /// bgpfilter, caliconodestatus
+    /// bgpfilter, caliconodestatus, felixconfig
     #[arg(conflicts_with = "filename", required_unless_present = "filename")]
     pub kind: Option<String>,
     /// Names of the resources, for pools also their CIDRs; all without any

@@ -109,6 +109,8 @@ const WIDE_NODE_STATUS: &[Column] = &[
     Column { title: "CLASSES", content: Content::List("classes") },
 ];
 
+const FELIX_CONFIGURATION: &[Column] = &[name()];
+
 /// The columns of a kind's short table.
 pub fn columns(kind: Kind) -> &'static [Column] {
     match kind {
@@ -117,7 +119,9 @@ pub fn columns(kind: Kind) -> &'static [Column] {
         Kind::Node => &WIDE_NODE[..1],
         Kind::IpamConfig => &WIDE_IPAM_CONFIG[..3],
         Kind::CalicoNodeStatus => &WIDE_NODE_STATUS[..2],
-        Kind::BgpConfiguration | Kind::BgpPeer | Kind::BgpFilter => wide_columns(kind),
+        Kind::BgpConfiguration | Kind::BgpPeer | Kind::BgpFilter | Kind::FelixConfiguration => {
+            wide_columns(kind)
+        }
     }
 }
 
@@ -132,6 +136,7 @@ pub fn wide_columns(kind: Kind) -> &'static [Column] {
         Kind::BgpPeer => BGP_PEER,
         Kind::BgpFilter => BGP_FILTER,
         Kind::CalicoNodeStatus => WIDE_NODE_STATUS,
+        Kind::FelixConfiguration => FELIX_CONFIGURATION,
     }
 }
 

@@ -1,0 +1,244 @@
+//! FelixConfiguration: Calico's settings of the dataplane, for all nodes (`default`) or one
+//! (`node.NAME`). Weir obeys those of tunnels, and keeps the others.
+
+use ipnet::IpNet;
+use regex_lite::Regex;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::cidr;
+use super::error::{Error, FieldError};
+use super::fields::{self, Fields, Problems};
+use crate::link::{MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6};
+
+/// The largest number of a VXLAN network: it has 24 bits (RFC 7348, section 5).
+const LARGEST_VNI: i64 = (1 << 24) - 1;
+
+/// What Weir obeys of a Felix configuration. A field that is not set is `None`, so that the one
+/// of a node may leave it to the cluster's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FelixConfiguration {
+    /// Whether there is a VXLAN device for IPv4, whatever the pools ask for.
+    pub vxlan_enabled: Option<bool>,
+    /// The number of the VXLAN network.
+    pub vxlan_vni: Option<u32>,
+    /// The UDP port that VXLAN is spoken on.
+    pub vxlan_port: Option<u16>,
+    /// The MTU of the VXLAN device for IPv4 in bytes; 0 leaves it to the node.
+    pub vxlan_mtu: Option<u32>,
+    /// The MTU of the VXLAN device for IPv6 in bytes; 0 leaves it to the node.
+    pub vxlan_mtu_v6: Option<u32>,
+    /// Whether there is an IPIP device, whatever the pools ask for.
+    pub ipip_enabled: Option<bool>,
+    /// The MTU of the IPIP device in bytes; 0 leaves it to the node.
+    pub ipip_mtu: Option<u32>,
+    /// The links whose MTU decides that of tunnels, as a regular expression.
+    pub mtu_interface_pattern: Option<String>,
+    /// What else than nodes may send packets through tunnels. An empty list of a node's is not
+    /// the cluster's.
+    pub external_nodes: Option<Vec<IpNet>>,
+}
+
+impl FelixConfiguration {
+    /// Reads a configuration from its stored JSON (v3). Fields that Weir does not obey are passed
+    /// over.
+    ///
+    /// # Errors
+    /// [`Error::NotJson`], [`Error::NotAnObject`], or [`Error::Invalid`] with
+    /// everything that is wrong.
+    pub fn from_json(value: &[u8]) -> Result<Self, Error> {
+        Self::from_object(&fields::object("FelixConfiguration", value)?)
+    }
+
+    /// As [`FelixConfiguration::from_json`], from JSON that is parsed already.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with everything that is wrong.
+    pub fn from_object(object: &Map<String, Value>) -> Result<Self, Error> {
+        let mut problems = Problems::default();
+        let configuration = Self::read(object, &mut problems);
+        problems.into_result(Some(configuration))
+    }
+
+    /// Reads a configuration for the tunnels between nodes. A field that is wrong counts as not
+    /// set, of the external nodes the wrong item; the second value says what is wrong. Calico
+    /// checks few of these fields when they are written.
+    ///
+    /// # Errors
+    /// As [`FelixConfiguration::from_json`], where the name or the whole spec is wrong.
+    pub fn for_tunnels(value: &[u8]) -> Result<(Self, Option<Error>), Error> {
+        let object = fields::object("FelixConfiguration", value)?;
+        let mut problems = Problems::default();
+        let configuration = Self::read(&object, &mut problems);
+        problems.refuse(&["Metadata.Name", "FelixConfiguration.Spec"])?;
+        Ok((configuration, problems.into_error()))
+    }
+
+    fn read(object: &Map<String, Value>, problems: &mut Problems) -> Self {
+        let resource = Fields::new(object, "");
+        fields::configuration_name(&resource, "FelixConfiguration", problems);
+        let spec = resource.object("spec", "FelixConfiguration.Spec", problems);
+        Self {
+            vxlan_enabled: spec.boolean("vxlanEnabled", "VXLANEnabled", problems),
+            vxlan_vni: spec.ranged("vxlanVNI", "VXLANVNI", 1..=LARGEST_VNI, problems),
+            vxlan_port: spec.ranged("vxlanPort", "VXLANPort", 1..=65535, problems),
+            vxlan_mtu: read_mtu(&spec, "vxlanMTU", "VXLANMTU", MINIMUM_MTU_V4, problems),
+            vxlan_mtu_v6: read_mtu(&spec, "vxlanMTUV6", "VXLANMTUV6", MINIMUM_MTU_V6, problems),
+            ipip_enabled: spec.boolean("ipipEnabled", "IPIPEnabled", problems),
+            ipip_mtu: read_mtu(&spec, "ipipMTU", "IPIPMTU", MINIMUM_MTU_V4, problems),
+            mtu_interface_pattern: read_pattern(&spec, problems),
+            external_nodes: read_external_nodes(&spec, problems),
+        }
+    }
+}
+
+fn read_mtu(
+    spec: &Fields<'_>,
+    key: &str,
+    display: &str,
+    minimum: u32,
+    problems: &mut Problems,
+) -> Option<u32> {
+    let number = spec.integer(key, display, problems)?;
+    let is_mtu = |mtu: &u32| *mtu == 0 || (minimum..=MAXIMUM_MTU).contains(mtu);
+    let mtu = u32::try_from(number).ok().filter(is_mtu);
+    if mtu.is_none() {
+        let reason = format!("must be a number from {minimum} to {MAXIMUM_MTU}, or 0");
+        problems.add(
+            FieldError::new(spec.path(display), reason)
+                .value(number)
+                .advice("write 0 to leave it to the node"),
+        );
+    }
+    mtu
+}
+
+fn read_pattern(spec: &Fields<'_>, problems: &mut Problems) -> Option<String> {
+    let text = spec.text("mtuIfacePattern", "MTUIfacePattern", problems)?;
+    match Regex::new(text) {
+        Ok(_) => Some(text.to_owned()),
+        Err(error) => {
+            problems.add(
+                FieldError::new(
+                    spec.path("MTUIfacePattern"),
+                    format!("not a regular expression: {error}"),
+                )
+                .value(text)
+                .advice("write for example ^(eth|en).*"),
+            );
+            None
+        }
+    }
+}
+
+fn read_external_nodes(spec: &Fields<'_>, problems: &mut Problems) -> Option<Vec<IpNet>> {
+    let (key, display) = ("externalNodesList", "ExternalNodesList");
+    let texts = spec.texts(key, display, problems);
+    spec.any(key).filter(|value| value.is_array())?;
+    let mut ranges = Vec::new();
+    for (index, text) in texts.into_iter().enumerate() {
+        match cidr::parse_range(text) {
+            Ok(range) => ranges.push(range),
+            Err(why) => problems.add(
+                FieldError::new(
+                    spec.path(&format!("{display}[{index}]")),
+                    "must be an IP address or a CIDR",
+                )
+                .value(text)
+                .advice(why.advice("write for example 10.1.0.5 or 10.1.0.0/16")),
+            ),
+        }
+    }
+    Some(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn stored(spec: &Value) -> Vec<u8> {
+        json!({"metadata": {"name": "default"}, "spec": spec}).to_string().into_bytes()
+    }
+
+    fn read(spec: &Value) -> Result<FelixConfiguration, Error> {
+        FelixConfiguration::from_json(&stored(spec))
+    }
+
+    #[test]
+    fn all_fields_are_read() {
+        let spec = json!({
+            "vxlanEnabled": true, "vxlanVNI": 16_777_215, "vxlanPort": 65535, "vxlanMTU": 1450,
+            "vxlanMTUV6": 1430, "ipipEnabled": false, "ipipMTU": 0,
+            "mtuIfacePattern": "^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)",
+            "externalNodesList": ["10.0.0.5", "10.1.2.3/16", "fd00::/64"],
+            "bpfEnabled": "maybe", "later": {}
+        });
+        let ranges = ["10.0.0.5/32", "10.1.0.0/16", "fd00::/64"];
+        let expected = FelixConfiguration {
+            vxlan_enabled: Some(true),
+            vxlan_vni: Some(16_777_215),
+            vxlan_port: Some(65535),
+            vxlan_mtu: Some(1450),
+            vxlan_mtu_v6: Some(1430),
+            ipip_enabled: Some(false),
+            ipip_mtu: Some(0),
+            mtu_interface_pattern: Some("^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)".into()),
+            external_nodes: Some(ranges.map(|range| range.parse().unwrap()).into()),
+        };
+        assert_eq!(read(&spec).unwrap(), expected);
+        let unset = json!({"vxlanEnabled": null, "vxlanVNI": null, "mtuIfacePattern": "",
+            "externalNodesList": null});
+        assert_eq!(read(&unset).unwrap(), FelixConfiguration::default());
+        let none = FelixConfiguration { external_nodes: Some(vec![]), ..Default::default() };
+        assert_eq!(read(&json!({"externalNodesList": []})).unwrap(), none);
+    }
+
+    #[test]
+    fn what_no_tunnel_can_have_is_refused() {
+        let cases = [
+            (json!({"vxlanVNI": 0}), "VXLANVNI = '0' (must be a number from 1 to 16777215)"),
+            (json!({"vxlanVNI": 16_777_216}), "VXLANVNI = '16777216'"),
+            (json!({"vxlanPort": 65536}), "VXLANPort = '65536' (must be a number from 1 to 65535)"),
+            (json!({"vxlanPort": "4789"}), "VXLANPort = '4789' (must be a whole number, not text)"),
+            (json!({"vxlanMTU": 67}), "VXLANMTU = '67' (must be a number from 68 to 65535, or 0)"),
+            (json!({"vxlanMTUV6": 1279}), "VXLANMTUV6 = '1279' (must be a number from 1280"),
+            (json!({"ipipMTU": -1}), "IPIPMTU = '-1'"),
+            (json!({"vxlanEnabled": "yes"}), "VXLANEnabled = 'yes' (must be true or false"),
+            (json!({"ipipEnabled": 1}), "IPIPEnabled = '1' (must be true or false"),
+            (json!({"mtuIfacePattern": "eth("}), "MTUIfacePattern = 'eth(' (not a regular"),
+            (json!({"externalNodesList": "10.0.0.1"}), "ExternalNodesList = '10.0.0.1'"),
+            (
+                json!({"externalNodesList": ["10.0.0.1", "router"]}),
+                "ExternalNodesList[1] = 'router' (must be an IP address or a CIDR)",
+            ),
+        ];
+        for (spec, problem) in cases {
+            let error = read(&spec).unwrap_err().to_string();
+            let problem = format!("error with field FelixConfiguration.Spec.{problem}");
+            assert!(error.starts_with(&problem), "{spec}: {error}");
+        }
+        let nameless = FelixConfiguration::from_json(br#"{"metadata":{"name":"n1"},"spec":{}}"#);
+        let error = nameless.unwrap_err().to_string();
+        assert!(error.contains("a FelixConfiguration is called default, or node."), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_field_of_a_store_takes_no_other_away() {
+        let spec =
+            json!({"vxlanVNI": 5000, "vxlanPort": 0, "externalNodesList": ["x", "10.0.0.1"]});
+        let (configuration, flaw) = FelixConfiguration::for_tunnels(&stored(&spec)).unwrap();
+        let expected = FelixConfiguration {
+            vxlan_vni: Some(5000),
+            external_nodes: Some(vec!["10.0.0.1/32".parse().unwrap()]),
+            ..FelixConfiguration::default()
+        };
+        assert_eq!(configuration, expected);
+        let flaw = flaw.unwrap().to_string();
+        assert!(flaw.contains("VXLANPort = '0'") && flaw.contains("List[0] = 'x'"), "{flaw}");
+        for value in ["{", "[]", r#"{"spec":{}}"#, r#"{"metadata":{"name":"default"},"spec":1}"#] {
+            FelixConfiguration::for_tunnels(value.as_bytes()).unwrap_err();
+        }
+    }
+}
