@@ -10,7 +10,7 @@ use serde_json::json;
 use support::*;
 use weir_common::datastore::{Datastore, Transaction, Write, keys};
 use weir_common::ipam::{Family, engine};
-use weir_common::network::{ClusterSnapshot, ClusterState, ObservedRevision};
+use weir_common::network::{ClusterSnapshot, ClusterState, ObservedRevision, TunnelSettings};
 use weir_datastore::Memory;
 
 fn store_with_pool() -> Memory {
@@ -64,6 +64,25 @@ async fn a_deletion_is_a_change() {
     let block = *state.blocks.keys().next().unwrap();
     delete(&store, keys::affinity("n1", block)).await;
     assert!(is_outdated(&store, &observed).await);
+}
+
+/// A node without an agent has them from its ADDs.
+#[tokio::test]
+async fn the_settings_of_tunnels_are_read_and_each_change_of_them_is_one() {
+    let store = store_with_pool();
+    assign(&store, "a").await;
+    let before = listed(&store).await;
+    assert_eq!(before.state.tunnel_settings("n1"), TunnelSettings::default());
+    let key = format!("{}default", keys::FELIX_CONFIGURATIONS);
+    let value = json!({"metadata": {"name": "default"}, "spec": {"vxlanVNI": 5000}});
+    store.seed([(key.clone(), value.to_string().into_bytes())]);
+    assert!(is_outdated(&store, &before.observed).await, "a configuration was made");
+    let after = listed(&store).await;
+    let expected = TunnelSettings { vni: 5000, ..TunnelSettings::default() };
+    assert_eq!(after.state.tunnel_settings("n1"), expected);
+    assert!(!is_outdated(&store, &after.observed).await);
+    delete(&store, key).await;
+    assert!(is_outdated(&store, &after.observed).await, "it was deleted");
 }
 
 #[tokio::test]

@@ -67,10 +67,11 @@ impl ClusterCache {
             || self.known.fingerprints.contradict(&fresh.fingerprints, self.revision);
         if was_restored {
             let before = self.state().into_owned();
-            let ClusterState { nodes, pools, blocks, homes, borrowed, used, bgp, .. } = before;
+            let ClusterState { nodes, pools, blocks, homes, borrowed, used, felix, bgp, .. } =
+                before;
             let none = ClusterState::default();
             self.retained =
-                ClusterState { nodes, pools, blocks, homes, borrowed, used, bgp, ..none };
+                ClusterState { nodes, pools, blocks, homes, borrowed, used, felix, bgp, ..none };
         }
         self.known = fresh;
         self.retained.drop_present_in(&self.known);
@@ -128,11 +129,12 @@ impl ClusterCache {
         self.revision
     }
 
-    /// How many nodes, pools, blocks, blocks with borrowed addresses, and resources of BGP are
-    /// retained although the datastore has lost them.
+    /// How many nodes, pools, blocks, blocks with borrowed addresses, Felix configurations, and
+    /// resources of BGP are retained although the datastore has lost them.
     pub fn retained(&self) -> usize {
-        let ClusterState { nodes, pools, blocks, borrowed, bgp, .. } = &self.retained;
-        nodes.len() + pools.len() + blocks.len() + borrowed.len() + bgp.len()
+        let ClusterState { nodes, pools, blocks, borrowed, felix, bgp, .. } = &self.retained;
+        let of_the_network = nodes.len() + pools.len() + blocks.len() + borrowed.len();
+        of_the_network + felix.len() + bgp.len()
     }
 
     /// Whether the datastore has lost this node.
@@ -152,6 +154,7 @@ impl ClusterCache {
         all.homes.extend(retained.homes);
         all.borrowed.extend(retained.borrowed);
         all.used.extend(retained.used);
+        all.felix.extend(retained.felix);
         all.bgp.extend(retained.bgp);
         Cow::Owned(all)
     }
@@ -183,6 +186,7 @@ impl ClusterState {
         self.homes.retain(|block, _| !has_block(block) && !present.homes.contains_key(block));
         self.borrowed.retain(|block, _| !present.borrowed.contains_key(block));
         self.used.retain(|block, _| !present.used.contains_key(block));
+        self.felix.retain(|name, _| !present.felix.contains_key(name));
         self.bgp.drop_present_in(&present.bgp);
     }
 }

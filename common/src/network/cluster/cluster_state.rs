@@ -15,7 +15,7 @@ use crate::ipam::{
 };
 use crate::network::nat::NatPool;
 use crate::network::route::SourceAddresses;
-use crate::resources::{AllowedUse, EncapsulationMode, IpPool, Node};
+use crate::resources::{AllowedUse, EncapsulationMode, FelixConfiguration, IpPool, Node};
 
 /// The addresses of a node, as registered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +138,10 @@ pub struct ClusterState {
     /// The machines that nodes' names are recorded for.
     #[serde(default)]
     pub machines: BTreeMap<String, MachineId>,
+    /// The settings of tunnels by name: `default`, and `node.NAME` of single nodes
+    /// ([`ClusterState::tunnel_settings`]).
+    #[serde(default)]
+    pub felix: BTreeMap<String, FelixConfiguration>,
     /// What is configured of BGP; nothing where it was not read.
     #[serde(default)]
     pub bgp: BgpResources,
@@ -158,11 +162,12 @@ pub struct ClusterState {
 }
 
 impl ClusterState {
-    /// The prefixes of all keys that the state is made of, pools and nodes
-    /// first: together they say how a block is reached once it is known.
-    pub const PREFIXES: [&'static str; 8] = [
+    /// The prefixes of all keys that the state is made of, pools, nodes and the settings of
+    /// tunnels first: together they say how a block is reached once it is known.
+    pub const PREFIXES: [&'static str; 9] = [
         keys::POOLS,
         keys::NODES,
+        keys::FELIX_CONFIGURATIONS,
         keys::HOSTS,
         keys::BLOCKS,
         keys::MACHINES,
@@ -206,6 +211,8 @@ impl ClusterState {
         } else if let Some(name) = key.strip_prefix(keys::NODES) {
             self.wrong.retain(|(node, _)| node != name);
             self.nodes.remove(name).is_some()
+        } else if let Some(name) = key.strip_prefix(keys::FELIX_CONFIGURATIONS) {
+            self.felix.remove(name).is_some()
         } else if let Some(node) = key.strip_prefix(keys::MACHINES) {
             self.machines.remove(node).is_some()
         } else if let Some((host, block)) = keys::parse_affinity(key) {
@@ -234,6 +241,9 @@ impl ClusterState {
             } else if let Some(name) = key.strip_prefix(keys::NODES) {
                 let peer = earlier.nodes.get(name);
                 self.nodes.extend(peer.map(|peer| (name.to_owned(), peer.clone())));
+            } else if let Some(name) = key.strip_prefix(keys::FELIX_CONFIGURATIONS) {
+                let known = earlier.felix.get(name);
+                self.felix.extend(known.map(|known| (name.to_owned(), known.clone())));
             } else if let Some((host, block)) = keys::parse_affinity(key) {
                 let has = earlier.blocks.get(&block).is_some_and(|hosts| hosts.contains(host));
                 if has {
@@ -320,6 +330,11 @@ impl ClusterState {
             let (pool, flaw) = IpPool::for_routes(value).map_err(|error| text(&error))?;
             self.flawed.extend(flaw.map(|flaw| (key.to_owned(), flaw.to_string())));
             Ok(replace(&mut self.pools, name, ClusterPool::from(&pool)))
+        } else if let Some(name) = key.strip_prefix(keys::FELIX_CONFIGURATIONS) {
+            let (read, flaw) =
+                FelixConfiguration::for_tunnels(value).map_err(|error| text(&error))?;
+            self.flawed.extend(flaw.map(|flaw| (key.to_owned(), flaw.to_string())));
+            Ok(replace(&mut self.felix, name, read))
         } else if let Some(node) = key.strip_prefix(keys::MACHINES) {
             let record = MachineRecord::from_json(value).map_err(|error| text(&error))?;
             Ok(replace(&mut self.machines, node, record.machine))

@@ -13,6 +13,7 @@ mod bgp_resources;
 mod cache;
 mod cluster_state;
 mod diff;
+mod felix;
 mod filter;
 mod fingerprints;
 mod plan;
@@ -29,6 +30,7 @@ pub use bgp_resources::BgpResources;
 pub use cache::{ClusterCache, StateDiff};
 pub use cluster_state::{ClusterPool, ClusterState, Peer, UsedAddresses};
 pub use diff::{ANNOUNCE_TABLE, ActualState, ActualTunnel, Change, TUNNEL_ALIAS, diff};
+pub use felix::{DEFAULT_VNI, DEFAULT_VXLAN_PORT, TunnelSettings};
 pub use filter::TunnelFilter;
 pub use fingerprints::Fingerprints;
 pub use plan::{

@@ -14,7 +14,7 @@ use crate::ipam::Family;
 use crate::network::route::SourceAddresses;
 
 /// The form of the file. A file of another form is passed over.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// Whether a node should have its tunnel device in service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

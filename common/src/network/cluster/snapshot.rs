@@ -17,8 +17,8 @@ pub struct ClusterSnapshot {
     pub without_blocks: bool,
 }
 
-/// How far the datastore was read: enough to ask whether pools, nodes or affinities have
-/// changed since.
+/// How far the datastore was read: enough to ask whether pools, nodes, affinities or the settings
+/// of tunnels have changed since.
 ///
 /// Blocks are left out, since every ADD and DEL in the cluster changes one. What
 /// they tell beyond the affinities is which addresses are borrowed.
@@ -29,13 +29,14 @@ pub struct ObservedRevision {
     /// In which history that is.
     #[serde(default)]
     pub history: History,
-    /// How many pools, nodes and affinities there were: a deletion leaves
+    /// How many pools, nodes, affinities and Felix configurations there were: a deletion leaves
     /// no other trace.
-    pub counts: [usize; 3],
+    pub counts: [usize; 4],
 }
 
 impl ObservedRevision {
-    const PREFIXES: [&'static str; 3] = [keys::POOLS, keys::NODES, keys::HOSTS];
+    const PREFIXES: [&'static str; 4] =
+        [keys::POOLS, keys::NODES, keys::HOSTS, keys::FELIX_CONFIGURATIONS];
 
     /// Whether something changed since. One round trip without values. A datastore
     /// that was restored counts as changed: one whose revision is lower, or whose
