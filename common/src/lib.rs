@@ -14,6 +14,7 @@
 //!   node should have.
 //! - [`node`]: what a node writes about itself.
 //! - [`audit`]: what is damaged in a store, and how it is repaired.
+//! - [`tunnel`]: the kinds of tunnels between nodes.
 //! - [`datastore`]: the keys, the transactions and the trait that the
 //!   datastores implement.
 #![warn(missing_docs)]
@@ -31,6 +32,7 @@ mod null;
 mod printable;
 pub mod resources;
 mod strict;
+pub mod tunnel;
 
 pub use error_chain::error_chain;
 pub use nearest::nearest;

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// The MTU where the node tells nothing, in bytes: Ethernet's.
 pub const DEFAULT_MTU: u32 = 1500;
 
@@ -17,6 +19,10 @@ pub enum SourceCheck {
     Off,
 }
 
+/// The group of the host ends whose containers may send from any address
+/// ([`SourceCheck::Off`]); "free" in ASCII. `ip link show group` lists them.
+pub const UNCHECKED_GROUP: u32 = u32::from_be_bytes(*b"free");
+
 /// The smallest MTU of an interface with IPv4 (RFC 791), in bytes.
 pub const MINIMUM_MTU_V4: u32 = 68;
 /// The smallest MTU of an interface with IPv6 (RFC 8200, section 5), in bytes:
@@ -26,7 +32,7 @@ pub const MINIMUM_MTU_V6: u32 = 1280;
 pub const MAXIMUM_MTU: u32 = 65535;
 
 /// An Ethernet hardware address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MacAddress(pub [u8; 6]);
 
 /// A text that is not a hardware address of an interface.

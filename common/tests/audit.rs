@@ -14,7 +14,8 @@ use support::*;
 use weir_common::audit::{AuditContext, DamageKind, Finding, ThisNode, audit};
 use weir_common::datastore::{Datastore, Outcome, keys};
 use weir_common::ipam::{Family, IpamSnapshot};
-use weir_common::node::{LocalFacts, ensure_tunnel_address, tunnel_handle_id};
+use weir_common::node::{LocalFacts, ensure_tunnel_address};
+use weir_common::tunnel::TunnelKind;
 use weir_datastore::Memory;
 use weir_datastore::memory::CommitFault;
 
@@ -286,18 +287,26 @@ async fn an_address_that_another_has_is_not_recorded_twice() {
 #[tokio::test]
 async fn a_tunnel_gives_way_to_a_container_that_has_its_address() {
     let (store, mut here) = healthy().await;
-    let spec = json!({"ipipMode": "Always", "blockSize": 30});
-    pool(&store, "tunnels", "10.77.0.0/28", spec);
     for tunnel_of in ["n1", "n2"] {
         let of_other = json!({"metadata": {"name": tunnel_of}, "spec": {"bgp": {}}});
         put(&store, keys::node(tunnel_of), of_other);
+    }
+    let ranges = ["10.77.0.0/28", "10.78.0.0/28", "fd77::/120"];
+    let tunnels = TunnelKind::ALL.into_iter().zip(ranges);
+    for (kind, tunnel_of) in tunnels.flat_map(|(kind, range)| {
+        let size = if kind.row().is_ipv6 { 126 } else { 30 };
+        let spec = json!({kind.row().mode_field: "Always", "blockSize": size});
+        pool(&store, kind.row().id, range, spec);
+        ["n1", "n2"].map(|node| (kind, node))
+    }) {
         let facts = LocalFacts::default();
-        let address = ensure_tunnel_address(&store, tunnel_of, &facts, now()).await.unwrap();
-        here.attachments.push(attached(&format!("on-{tunnel_of}"), "eth0", &[address.into()]));
+        let address = ensure_tunnel_address(&store, kind, tunnel_of, &facts, now()).await.unwrap();
+        let container = format!("{}-on-{tunnel_of}", kind.row().id);
+        here.attachments.push(attached(&container, "eth0", &[address]));
         assert_eq!(kinds(&repair(&store, Some(&here)).await), []);
-        let (handle, _) = &in_use(&store)[&address.into()];
-        assert_eq!(handle.as_deref(), Some(format!("net.on-{tunnel_of}").as_str()));
-        assert!(!store.dump().contains_key(&keys::handle(&tunnel_handle_id(tunnel_of))));
+        let (handle, _) = &in_use(&store)[&address];
+        assert_eq!(handle.as_deref(), Some(format!("net.{container}").as_str()));
+        assert!(!store.dump().contains_key(&keys::handle(&kind.handle_of(tunnel_of))));
         let node = &store.dump()[&keys::node(tunnel_of)];
         assert!(!String::from_utf8_lossy(node).contains(&address.to_string()));
     }

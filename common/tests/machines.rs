@@ -23,6 +23,7 @@ use weir_common::node::{
     self, LocalFacts, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address,
 };
 use weir_common::resources::Birth;
+use weir_common::tunnel::TunnelKind;
 use weir_datastore::Memory;
 use weir_datastore::memory::CommitFault;
 
@@ -308,14 +309,14 @@ async fn nothing_of_the_node_is_written_in_a_clash() {
     let (first, second) = (id("first"), id("second"));
     assert!(register(&store, "n1", at("172.31.1.1/24"), Some(&birth), Some(&first)).await.unwrap());
     assert_eq!(recorded(&store), Some(id("first")));
-    ensure_tunnel_address(&store, "n1", &facts("first"), now()).await.unwrap();
+    ensure_tunnel_address(&store, TunnelKind::Ipip, "n1", &facts("first"), now()).await.unwrap();
     let tunnel = holders(&store).into_values().next().unwrap();
     assert_eq!(tunnel.fact(ATTRIBUTE_MACHINE), Some(id("first").as_str()));
     let before = store.dump();
     let failed = [
         register(&store, "n1", at("172.31.1.2/24"), Some(&birth), Some(&second)).await.err(),
-        ensure_tunnel_address(&store, "n1", &facts("second"), now()).await.err(),
-        release_tunnel_address(&store, "n1", Some(&second)).await.err(),
+        ensure_tunnel_address(&store, TunnelKind::Ipip, "n1", &facts("second"), now()).await.err(),
+        release_tunnel_address(&store, TunnelKind::Ipip, "n1", Some(&second)).await.err(),
     ];
     for error in failed {
         assert!(matches!(error, Some(node::Error::Clash(_))), "{error:?}");
@@ -332,7 +333,7 @@ async fn nothing_of_the_node_is_written_in_a_clash() {
             .await
             .unwrap()
     );
-    release_tunnel_address(&store, "n1", Some(&first)).await.unwrap().unwrap();
+    release_tunnel_address(&store, TunnelKind::Ipip, "n1", Some(&first)).await.unwrap().unwrap();
 }
 
 /// An ordinal that is neither free nor taken may be in use on the other machine.

@@ -5,7 +5,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -15,9 +15,9 @@ use weir_common::datastore::keys;
 use weir_common::ipam::{Family, MachineId, PassedOver};
 use weir_common::node::{
     Error, LocalFacts, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address,
-    tunnel_handle_id,
 };
 use weir_common::resources::{AllowedUse, Birth};
+use weir_common::tunnel::TunnelKind::{self, Ipip, Vxlan};
 use weir_datastore::Memory;
 use weir_datastore::memory::{CommitFault, MemoryCall};
 
@@ -34,26 +34,27 @@ fn stored(store: &Memory, node: &str) -> Value {
 }
 
 /// What the Node says its tunnel address is.
-fn noted(store: &Memory, node: &str) -> Option<String> {
-    Some(stored(store, node)["spec"]["bgp"].get("ipv4IPIPTunnelAddr")?.as_str()?.to_owned())
+fn noted(store: &Memory, kind: TunnelKind, node: &str) -> Option<String> {
+    let path = kind.row().address_field.join("/");
+    Some(stored(store, node)["spec"].pointer(&format!("/{path}"))?.as_str()?.to_owned())
 }
 
-/// The addresses in use under the node's tunnel handle.
-fn allocated(store: &Memory, node: &str) -> Vec<String> {
-    let of_node = |(_, handle): &(_, String)| *handle == tunnel_handle_id(node);
+/// The addresses in use under the handle of the node's tunnel.
+fn allocated(store: &Memory, kind: TunnelKind, node: &str) -> Vec<String> {
+    let of_node = |(_, handle): &(_, String)| *handle == kind.handle_of(node);
     let all = allocations(store).into_iter().filter(of_node);
     all.map(|(address, _)| address.to_string()).collect()
 }
 
-async fn ensure(store: &Memory, node: &str) -> Result<Ipv4Addr, Error> {
+async fn ensure(store: &Memory, node: &str) -> Result<IpAddr, Error> {
     ensure_as(store, node, &LocalFacts::default()).await
 }
 
-async fn ensure_as(store: &Memory, node: &str, facts: &LocalFacts) -> Result<Ipv4Addr, Error> {
-    let ensured = ensure_tunnel_address(store, node, facts, now()).await;
+async fn ensure_as(store: &Memory, node: &str, facts: &LocalFacts) -> Result<IpAddr, Error> {
+    let ensured = ensure_tunnel_address(store, Ipip, node, facts, now()).await;
     if let Ok(address) = &ensured {
-        assert_eq!(noted(store, node).as_deref(), Some(address.to_string().as_str()));
-        assert_eq!(allocated(store, node), [address.to_string()]);
+        assert_eq!(noted(store, Ipip, node).as_deref(), Some(address.to_string().as_str()));
+        assert_eq!(allocated(store, Ipip, node), [address.to_string()]);
     }
     assert_consistent(store);
     ensured
@@ -205,7 +206,7 @@ async fn a_tunnel_address_is_stored_as_calico_does() {
     let store = tunnelling().await;
     let address = ensure(&store, "n1").await.unwrap();
     let block = blocks(&store).remove(0);
-    let holder = block.holder(block.ordinal(address.into()).unwrap()).unwrap().clone();
+    let holder = block.holder(block.ordinal(address).unwrap()).unwrap().clone();
     assert_eq!(holder.handle_id.as_deref(), Some("ipip-tunnel-addr-n1"));
     let facts: BTreeMap<&str, &str> = holder.secondary.iter().flatten().map(pair).collect();
     let expected = [
@@ -250,16 +251,16 @@ async fn an_address_that_cannot_stay_makes_room_for_another() {
         ipip(&store, "ten", spec.clone());
         let error = ensure(&store, "n1").await.unwrap_err();
         assert!(matches!(error, Error::NoTunnelPool { .. }), "{error}");
-        assert_eq!(noted(&store, "n1"), None, "{spec}: what cannot stay is given back");
-        assert_eq!(allocated(&store, "n1"), [""; 0]);
+        assert_eq!(noted(&store, Ipip, "n1"), None, "{spec}: what cannot stay is given back");
+        assert_eq!(allocated(&store, Ipip, "n1"), [""; 0]);
         ipip(&store, "other", json!({"ipipMode": "CrossSubnet", "assignmentMode": "Manual"}));
         let new = ensure(&store, "n1").await.unwrap();
         assert!(new != old && cidr_contains("10.1.0.0/28", new), "{spec}: {new}");
     }
 }
 
-fn cidr_contains(cidr: &str, address: Ipv4Addr) -> bool {
-    cidr.parse::<ipnet::Ipv4Net>().unwrap().contains(&address)
+fn cidr_contains(cidr: &str, address: IpAddr) -> bool {
+    cidr.parse::<ipnet::IpNet>().unwrap().contains(&address)
 }
 
 #[tokio::test]
@@ -312,11 +313,11 @@ async fn a_node_that_says_something_else_is_corrected() {
 async fn a_released_tunnel_address_leaves_no_trace() {
     let store = tunnelling().await;
     let node = stored(&store, "n1");
-    assert_eq!(release_tunnel_address(&store, "n1", None).await.unwrap(), None);
+    assert_eq!(release_tunnel_address(&store, Ipip, "n1", None).await.unwrap(), None);
     let address = ensure(&store, "n1").await.unwrap();
     let other = assign(&store, &request("n1", "a", &[Family::V4])).await.unwrap();
-    let released = release_tunnel_address(&store, "n1", None).await.unwrap();
-    assert_eq!(released, Some(address.into()));
+    let released = release_tunnel_address(&store, Ipip, "n1", None).await.unwrap();
+    assert_eq!(released, Some(address));
     assert_eq!(stored(&store, "n1"), node);
     assert_eq!(allocations(&store).keys().copied().collect::<Vec<_>>(), other);
     assert_consistent(&store);
@@ -328,13 +329,13 @@ async fn a_released_tunnel_address_leaves_no_trace() {
             "metadata": {"name": "n2"}, "spec": {"bgp": {"ipv4IPIPTunnelAddr": "10.0.0.9"}},
         }),
     );
-    assert_eq!(release_tunnel_address(&store, "n2", None).await.unwrap(), None);
+    assert_eq!(release_tunnel_address(&store, Ipip, "n2", None).await.unwrap(), None);
     assert_eq!(stored(&store, "n2")["spec"], json!({}));
     // Without a node the address is given back all the same.
     let last = ensure(&store, "n1").await.unwrap();
     let without = Memory::new();
     without.seed(store.dump().into_iter().filter(|(key, _)| *key != keys::node("n1")));
-    assert_eq!(release_tunnel_address(&without, "n1", None).await.unwrap(), Some(last.into()));
+    assert_eq!(release_tunnel_address(&without, Ipip, "n1", None).await.unwrap(), Some(last));
 }
 
 #[tokio::test]
@@ -352,7 +353,7 @@ async fn a_recorded_store_takes_tunnel_addresses_beside_what_is_there() {
         keys.iter().all(|key| *key == keys::node("n1") || key.starts_with(keys::BLOCKS)),
         "{keys:?}"
     );
-    release_tunnel_address(&store, "n1", None).await.unwrap();
+    release_tunnel_address(&store, Ipip, "n1", None).await.unwrap();
     assert_eq!(
         stored(&store, "n1"),
         serde_json::from_slice::<Value>(&before[&keys::node("n1")]).unwrap()
@@ -367,18 +368,19 @@ async fn an_address_that_is_released_meanwhile_is_not_named() {
     put(&store, keys::node("n1"), unnamed);
     store.before_each(MemoryCall::Commit, |nth, other| async move {
         if nth == 1 {
-            release_number(&other, "n1").await;
+            release_number(&other, Ipip, "n1").await;
         }
     });
-    let address = ensure_tunnel_address(&store, "n1", &LocalFacts::default(), now()).await.unwrap();
-    assert_eq!(noted(&store, "n1"), Some(address.to_string()));
-    assert_eq!(allocated(&store, "n1"), [address.to_string()]);
+    let address =
+        ensure_tunnel_address(&store, Ipip, "n1", &LocalFacts::default(), now()).await.unwrap();
+    assert_eq!(noted(&store, Ipip, "n1"), Some(address.to_string()));
+    assert_eq!(allocated(&store, Ipip, "n1"), [address.to_string()]);
 }
 
 /// What a node with these addresses of its device and its containers says.
 fn facts(tunnel: &[&str], containers: &[&str], is_holding: bool) -> LocalFacts {
     LocalFacts {
-        tunnel: tunnel.iter().map(|it| it.parse().unwrap()).collect(),
+        tunnels: BTreeMap::from([(Ipip, tunnel.iter().map(|it| it.parse().unwrap()).collect())]),
         containers: containers.iter().map(|it| it.parse().unwrap()).collect(),
         is_holding,
         ..LocalFacts::default()
@@ -393,7 +395,7 @@ async fn the_address_of_the_device_is_taken_again_when_the_datastore_has_forgott
         for had in ["10.0.0.2", "10.0.0.13"] {
             let address = ensure_as(&store, "n1", &facts(&[had], &[], is_holding)).await;
             assert_eq!(address.unwrap().to_string(), had);
-            release_tunnel_address(&store, "n1", None).await.unwrap();
+            release_tunnel_address(&store, Ipip, "n1", None).await.unwrap();
         }
         // What no pool has is none to keep.
         let foreign = ensure_as(&store, "n1", &facts(&["10.99.0.1"], &[], is_holding)).await;
@@ -414,7 +416,7 @@ async fn nothing_new_is_taken_of_what_a_restored_datastore_calls_free() {
     let had = facts(&[&taken.to_string()], &[], true);
     let refused = ensure_as(&store, "n1", &had).await.unwrap_err().to_string();
     assert!(refused.contains(&format!("{taken} is taken by")), "{refused}");
-    assert_eq!((noted(&store, "n1"), allocated(&store, "n1").len()), (None, 0));
+    assert_eq!((noted(&store, Ipip, "n1"), allocated(&store, Ipip, "n1").len()), (None, 0));
     // Once all is known again, another one does.
     ensure_as(&store, "n1", &LocalFacts { is_holding: false, ..had }).await.unwrap();
 }
@@ -423,7 +425,7 @@ async fn nothing_new_is_taken_of_what_a_restored_datastore_calls_free() {
 async fn a_containers_address_is_never_the_tunnels() {
     let store = tunnelling().await;
     let first = ensure(&store, "n1").await.unwrap().to_string();
-    release_tunnel_address(&store, "n1", None).await.unwrap();
+    release_tunnel_address(&store, Ipip, "n1", None).await.unwrap();
     let beside = facts(&[&first], &[&first], false);
     let second = ensure_as(&store, "n1", &beside).await.unwrap().to_string();
     assert_ne!(second, first);
@@ -433,32 +435,38 @@ async fn a_containers_address_is_never_the_tunnels() {
     assert!(third != first && third != second, "{third}");
     let holding = facts(&[&third], &[&first, &second, &third], true);
     ensure_as(&store, "n1", &holding).await.unwrap_err();
-    assert_eq!((noted(&store, "n1"), allocated(&store, "n1").len()), (None, 0), "it is given back");
+    assert_eq!(
+        (noted(&store, Ipip, "n1"), allocated(&store, Ipip, "n1").len()),
+        (None, 0),
+        "it is given back"
+    );
 }
 
 #[derive(Clone, Debug)]
 enum Operation {
-    Ensure(u8),
-    Release(u8),
+    Ensure(TunnelKind, u8),
+    Release(TunnelKind, u8),
     /// Somebody releases a node's tunnel address by its number.
-    ReleaseNumber(u8),
+    ReleaseNumber(TunnelKind, u8),
     /// A container on a node.
     Add(u8, u8),
-    /// The mode of the pools, and whether they allow tunnels.
+    /// How the pools tunnel, and whether they allow tunnels.
     Change {
-        ten: bool,
-        other: bool,
+        ten: Option<TunnelKind>,
+        other: Option<TunnelKind>,
         allowed: bool,
     },
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
+    let kind = || prop::sample::select(vec![Ipip, Vxlan]);
+    let mode = || prop::option::weighted(0.8, kind());
     prop_oneof![
-        4 => (0u8..3).prop_map(Operation::Ensure),
-        2 => (0u8..3).prop_map(Operation::Release),
-        2 => (0u8..3).prop_map(Operation::ReleaseNumber),
+        4 => (kind(), 0u8..3).prop_map(|(kind, node)| Operation::Ensure(kind, node)),
+        2 => (kind(), 0u8..3).prop_map(|(kind, node)| Operation::Release(kind, node)),
+        2 => (kind(), 0u8..3).prop_map(|(kind, node)| Operation::ReleaseNumber(kind, node)),
         2 => (0u8..3, 0u8..6).prop_map(|(node, container)| Operation::Add(node, container)),
-        2 => (any::<bool>(), any::<bool>(), any::<bool>())
+        2 => (mode(), mode(), any::<bool>())
             .prop_map(|(ten, other, allowed)| Operation::Change { ten, other, allowed }),
     ]
 }
@@ -475,8 +483,8 @@ fn fault() -> impl Strategy<Value = Option<(u64, CommitFault)>> {
 }
 
 /// As `weirctl ipam release` does it.
-async fn release_number(store: &Memory, node: &str) {
-    for address in allocated(store, node) {
+async fn release_number(store: &Memory, kind: TunnelKind, node: &str) {
+    for address in allocated(store, kind, node) {
         if let Ok(Some(found)) = look_up(store, address.parse().unwrap()).await {
             drop(release_one::release(store, &SeenAddress::from(&found)).await);
         }
@@ -486,20 +494,28 @@ async fn release_number(store: &Memory, node: &str) {
 async fn carry_out(store: &Memory, process: &Memory, operation: &Operation) {
     let name = |node: &u8| format!("n{node}");
     match operation {
-        Operation::Ensure(node) => {
-            drop(ensure_tunnel_address(process, &name(node), &LocalFacts::default(), now()).await);
+        Operation::Ensure(kind, node) => {
+            let facts = LocalFacts::default();
+            drop(ensure_tunnel_address(process, *kind, &name(node), &facts, now()).await);
         }
-        Operation::Release(node) => drop(release_tunnel_address(process, &name(node), None).await),
-        Operation::ReleaseNumber(node) => release_number(process, &name(node)).await,
+        Operation::Release(kind, node) => {
+            drop(release_tunnel_address(process, *kind, &name(node), None).await);
+        }
+        Operation::ReleaseNumber(kind, node) => release_number(process, *kind, &name(node)).await,
         Operation::Add(node, container) => {
             let request = request(&name(node), &container.to_string(), &[Family::V4]);
             drop(assign(process, &request).await);
         }
         Operation::Change { ten, other, allowed } => {
-            let mode = |ipip: &bool| if *ipip { "Always" } else { "Never" };
+            let mode = |of_pool: &Option<TunnelKind>, kind| {
+                if *of_pool == Some(kind) { "Always" } else { "Never" }
+            };
+            let of = |it| json!({"ipipMode": mode(it, Ipip), "vxlanMode": mode(it, Vxlan)});
             let uses = if *allowed { json!(["Workload", "Tunnel"]) } else { json!(["Workload"]) };
-            ipip(store, "ten", json!({"ipipMode": mode(ten), "allowedUses": uses}));
-            ipip(store, "other", json!({"ipipMode": mode(other)}));
+            let mut ten = of(ten);
+            ten["allowedUses"] = uses;
+            ipip(store, "ten", ten);
+            ipip(store, "other", of(other));
         }
     }
 }
@@ -528,9 +544,11 @@ proptest! {
                 }
                 carry_out(&store, &process, operation).await;
                 assert_consistent(&store);
-                for node in ["n0", "n1", "n2"] {
-                    let noted: Vec<String> = noted(&store, node).into_iter().collect();
-                    assert_eq!(noted, allocated(&store, node), "{operation:?} {fault:?}");
+                for (kind, node) in [Ipip, Vxlan].into_iter().flat_map(|kind| {
+                    ["n0", "n1", "n2"].map(|node| (kind, node))
+                }) {
+                    let noted: Vec<String> = noted(&store, kind, node).into_iter().collect();
+                    assert_eq!(noted, allocated(&store, kind, node), "{operation:?} {fault:?}");
                 }
             }
             ipip(&store, "ten", json!({}));

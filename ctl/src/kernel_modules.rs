@@ -2,8 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use weir_common::tunnel::TunnelKind;
+
 /// The oldest kernel with all that Weir asks of it (README, "Install").
 pub const OLDEST_KERNEL: (u32, u32) = (5, 6);
+
+/// The oldest kernel whose checksums are right with VXLAN and NAT together.
+const GOOD_CHECKSUMS: (u32, u32) = (5, 8);
 
 /// A part of the kernel that may be built in, a module, or left out.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,7 +36,7 @@ const SOURCE_CHECK: &str = "the source check (source_check) and NAT (natOutgoing
 const NAT: &str = "NAT (natOutgoing)";
 
 /// What Weir's links, tables, tunnels and connections are made of.
-pub const KERNEL_MODULES: [KernelModule; 8] = [
+pub const KERNEL_MODULES: [KernelModule; 9] = [
     module("veth", "CONFIG_VETH", "veth_setup", None),
     module("nf_tables", "CONFIG_NF_TABLES", "nf_tables_newtable", Some(SOURCE_CHECK)),
     module(
@@ -50,6 +55,7 @@ pub const KERNEL_MODULES: [KernelModule; 8] = [
         Some("forgetting the connections of released addresses"),
     ),
     module("ipip", "CONFIG_NET_IPIP", "ipip_tunnel_setup", Some("tunnels (ipipMode)")),
+    module("vxlan", "CONFIG_VXLAN", "vxlan_setup", Some("tunnels (vxlanMode)")),
 ];
 
 /// Whether a kernel has a module.
@@ -130,11 +136,32 @@ impl ModuleFacts {
 
 /// Whether a kernel of this release is new enough. One whose numbers cannot be read is.
 pub fn is_new_enough(release: &str) -> bool {
-    let mut numbers = release.split(['.', '-', '+']).map(|it| it.parse::<u32>());
-    match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= OLDEST_KERNEL,
-        _ => true,
-    }
+    numbers(release).is_none_or(|numbers| numbers >= OLDEST_KERNEL)
+}
+
+/// What to know of these tunnels under a kernel of this release, for each of VXLAN: older ones
+/// leave a wrong checksum in some packets that they wrap after NAT (Calico's issues 3145 and 4865;
+/// its Felix switches the offload off up to 5.7).
+pub fn checksum_notes(
+    release: &str,
+    tunnels: impl IntoIterator<Item = TunnelKind>,
+) -> impl Iterator<Item = String> {
+    let is_old = numbers(release).is_some_and(|numbers| numbers < GOOD_CHECKSUMS);
+    let concerned = tunnels.into_iter().filter(move |kind| is_old && kind.is_vxlan());
+    concerned.map(|kind| {
+        format!(
+            "this kernel is older than {}.{} and may leave wrong checksums in what goes through \
+             {device} after NAT, so that connections stall; if they do: ethtool -K {device} tx off",
+            GOOD_CHECKSUMS.0,
+            GOOD_CHECKSUMS.1,
+            device = kind.device()
+        )
+    })
+}
+
+fn numbers(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(['.', '-', '+']).map(|it| it.parse::<u32>().ok());
+    numbers.next()?.zip(numbers.next()?)
 }
 
 /// A module's name in the spelling of `/proc/modules`.
@@ -197,6 +224,26 @@ mod tests {
         assert_eq!(of("nft_ct", &[symbols]), ModuleState::Missing, "it can load none");
         let modules = ("/proc/modules", "");
         assert_eq!(of("nft_ct", &[symbols, modules]), ModuleState::Unknown);
+    }
+
+    #[test]
+    fn every_kind_of_tunnel_has_its_module() {
+        for kind in TunnelKind::ALL {
+            let is_its = |module: &KernelModule| module.name == kind.row().module;
+            let module = KERNEL_MODULES.iter().find(|it| is_its(it)).unwrap();
+            assert!(module.only_for.unwrap().contains(kind.row().mode_field), "{kind}");
+        }
+    }
+
+    #[test]
+    fn checksums_are_a_matter_of_old_kernels_and_vxlan() {
+        let notes = |release| checksum_notes(release, TunnelKind::ALL).collect::<Vec<_>>();
+        let old = notes("5.7.19-x");
+        assert_eq!(old.len(), 2, "{old:?}");
+        assert!(old[0].contains("ethtool -K vxlan.calico tx off"), "{old:?}");
+        for release in ["5.8.0", "6.1.0", "x"] {
+            assert_eq!(notes(release), [""; 0], "{release}");
+        }
     }
 
     #[test]

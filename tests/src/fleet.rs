@@ -1,6 +1,7 @@
 //! Several nodes of one cluster: an underlay, an etcd, and an agent on each node.
 
 use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::process::Command;
 
@@ -106,14 +107,24 @@ impl Member {
         self.tunnel().is_none_or(|state| state == (false, 0))
     }
 
-    /// Whether the tunnel device is up, and how many IPv4 addresses it has.
+    /// Whether this tunnel device is in service: up, and with an address.
+    pub fn has_device(&self, device: &str) -> bool {
+        self.device(device).is_some_and(|(up, addresses)| up && addresses > 0)
+    }
+
+    /// Whether IPIP's device is up, and how many addresses it has.
     fn tunnel(&self) -> Option<(bool, usize)> {
+        self.device("tunl0")
+    }
+
+    /// Whether a device is up, and how many addresses it has, without the link-local ones.
+    fn device(&self, device: &str) -> Option<(bool, usize)> {
         let links = self.node().run(&["ip", "-j", "address", "show"]);
         let links: Vec<Value> = serde_json::from_str(&links).expect("ip prints JSON");
-        let link = links.iter().find(|link| link["ifname"] == "tunl0")?;
+        let link = links.iter().find(|link| link["ifname"] == device)?;
         let up = link["flags"].as_array().is_some_and(|flags| flags.iter().any(|it| it == "UP"));
         let addresses = link["addr_info"].as_array().into_iter().flatten();
-        Some((up, addresses.filter(|address| address["family"] == "inet").count()))
+        Some((up, addresses.filter(|address| address["scope"] != "link").count()))
     }
 }
 
@@ -276,6 +287,18 @@ impl Fleet {
         let result = self.call(member, pool, &container).add(node);
         let address = address(&result, 0).parse().expect("an IPv4 address");
         Pod { container, address }
+    }
+
+    /// A container on a node with an address out of each of two pools, of IPv4 and of IPv6; and
+    /// its second address.
+    pub fn dual_pod(&self, member: usize, pools: [&str; 2]) -> (Pod, Ipv6Addr) {
+        let node = self.members[member].node();
+        let container = node.container(&format!("{}-{}", self.members[member].name, pools[0]));
+        let call = self.call(member, pools[0], &container);
+        let call = call.configure("/ipam/assign_ipv6", "true".into());
+        let result = call.configure("/ipam/ipv6_pools", json!([pools[1]])).add(node);
+        let v6 = address(&result, 1).parse().expect("an IPv6 address");
+        (Pod { container, address: address(&result, 0).parse().expect("an IPv4 address") }, v6)
     }
 
     /// A container on each of the first two nodes, which reach each other.

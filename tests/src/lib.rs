@@ -62,7 +62,7 @@ pub use agent::{Agent, announced, cluster_routes};
 pub use allocations::{allocations, assert_consistent, handles};
 pub use binaries::{CNI_PATH, binaries, cni_path, find_program};
 pub use calicoctl::{Exchange, Session, masked, recorded_outputs, recorded_sessions};
-pub use capture::{Capture, Header, ICMP, IPIP, Packet};
+pub use capture::{Capture, Header, ICMP, ICMPV6, IPIP, Packet, UDP, VXLAN_PORT};
 pub use certificates::Certificates;
 pub use cluster::{Cluster, Families, merge};
 pub use cnitool::CniTool;

@@ -32,8 +32,12 @@ impl Pod {
 
     /// Starts to ping another pod so many times a second.
     pub fn ping(&self, to: &Self, per_second: u32) -> SteadyPing {
-        let (address, interval) =
-            (to.address.to_string(), (1.0 / f64::from(per_second)).to_string());
+        self.ping_address(to.address.into(), per_second)
+    }
+
+    /// As [`Pod::ping`], of any address.
+    pub fn ping_address(&self, to: IpAddr, per_second: u32) -> SteadyPing {
+        let (address, interval) = (to.to_string(), (1.0 / f64::from(per_second)).to_string());
         let line = ["ping", "-n", "-i", &interval, "-W", "2", &address];
         SteadyPing(TimedLines::of(&self.container, &line))
     }

@@ -59,7 +59,7 @@ fn pings(capture: &Capture) -> Vec<(usize, bool)> {
 fn a_capture_sees_a_ping_from_its_start_on() {
     let underlay = Underlay::new();
     let (near, far) = (underlay.node(Subnet::First, 1), underlay.node(Subnet::Second, 2));
-    let to_far = Header { source: near.address, destination: far.address, protocol: ICMP };
+    let to_far = Header::new(near.address, far.address, ICMP);
     assert!(near.node.reaches(&far.address.to_string()));
     let captures = [
         Capture::start(&near.node, UPLINK),

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use weir_common::network::Side;
+use weir_common::tunnel::TunnelKind;
 
 /// A failed request to the kernel.
 #[derive(Debug, thiserror::Error)]
@@ -83,27 +84,64 @@ pub enum Error {
         /// Its name.
         link: String,
     },
-    /// The kernel cannot tunnel, and could not load what it needs for that.
+    /// The kernel has no tunnels of a kind, and could not load what it needs for them.
     #[error(
-        "the kernel has no IPIP, which a pool asks for (ipipMode); load it with \"modprobe ipip\" \
-         (the module comes with the distribution's kernel package, but kernels for clouds and \
-         containers may lack it), or set ipipMode to Never on every pool"
+        "the kernel has no {kind}, which a pool asks for ({field}); load it with \"modprobe \
+         {module}\" (the module comes with the distribution's kernel package, but kernels for \
+         clouds and containers may lack it), or set {field} to Never on every pool",
+        field = kind.row().mode_field, module = kind.row().module
     )]
-    NoIpip {
+    NoTunnels {
+        /// The kind.
+        kind: TunnelKind,
         /// What the kernel said.
         #[source]
         cause: io::Error,
     },
-    /// Something else has the tunnel device's name.
+    /// Something else has a tunnel device's name.
     #[error(
-        "link {link} is {kind}, and not an IPIP tunnel, and was left as it is; look at it with \
-         \"ip -details link show {link}\" and delete or rename it"
+        "link {link} is {kind}, and not {wanted} as its name says, and was left as it is; look at \
+         it with \"ip -details link show {link}\" and delete or rename it"
     )]
     NotATunnel {
         /// The name.
         link: String,
         /// The link's kind, as `ip -details link` shows it.
         kind: String,
+        /// The kind that it should be of.
+        wanted: &'static str,
+    },
+    /// Another device of VXLAN has the network identifier and the port.
+    #[error(
+        "{} has the VXLAN network identifier {vni} on UDP port {port}, so {device} cannot be \
+         made; set vxlanVNI or vxlanPort in the spec of the FelixConfiguration \"default\" to \
+         another number, the same for all nodes, or delete the other device if nothing uses it",
+        named(other.as_deref(), "a device that was moved into another network namespace")
+    )]
+    VniTaken {
+        /// The device that was to be made.
+        device: &'static str,
+        /// The one that has them; `None` if it is not in the node's network namespace.
+        other: Option<String>,
+        /// The network identifier.
+        vni: u32,
+        /// The UDP port.
+        port: u16,
+    },
+    /// Something else has the UDP port of VXLAN.
+    #[error(
+        "{} has UDP port {port}, so {device} cannot be brought up; see \"ss -lunp sport = \
+         {port}\", and end what has it, or set vxlanPort in the spec of the FelixConfiguration \
+         \"default\" to another number, the same for all nodes",
+        named(other.as_deref(), "another program")
+    )]
+    PortTaken {
+        /// The device that was to be brought up.
+        device: &'static str,
+        /// The device of VXLAN that has the port; `None` if none is known to have it.
+        other: Option<String>,
+        /// The UDP port.
+        port: u16,
     },
     /// There is another route to the same destination.
     #[error(
@@ -169,6 +207,10 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
+}
+
+fn named(link: Option<&str>, unknown: &str) -> String {
+    link.map_or_else(|| unknown.to_owned(), |link| format!("link {link}"))
 }
 
 impl Error {

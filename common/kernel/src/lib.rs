@@ -17,6 +17,7 @@ mod firewall;
 mod host_end;
 mod inspect;
 mod link;
+mod listen;
 mod local_network;
 mod message;
 mod monitor;
@@ -31,6 +32,7 @@ mod remove;
 mod route;
 mod sources;
 mod sysctl;
+mod tunnel_entries;
 
 use std::path::Path;
 

@@ -7,15 +7,13 @@ use futures_util::StreamExt;
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
+    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
 };
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
-use weir_common::link::{MacAddress, SourceCheck};
-use weir_common::network::{
-    AttachmentIdentity, HOST_MAC, Side, Step, UNCHECKED_GROUP, Veth, allowed_source_of,
-};
+use weir_common::link::{MacAddress, SourceCheck, UNCHECKED_GROUP};
+use weir_common::network::{AttachmentIdentity, HOST_MAC, Side, Step, Veth, allowed_source_of};
 
 use crate::Kernel;
 use crate::error::Error;
@@ -38,6 +36,8 @@ pub(crate) struct Link {
     pub(crate) peer_index: Option<u32>,
     /// The number of the bridge, bond or VRF that it is a port of.
     pub(crate) master: Option<u32>,
+    /// What a device of VXLAN was made with.
+    pub(crate) vxlan: Option<Vec<InfoVxlan>>,
 }
 
 impl Link {
@@ -57,6 +57,7 @@ impl Link {
             loopback: flags.contains(LinkFlags::Loopback),
             peer_index: None,
             master: None,
+            vxlan: None,
         };
         for attribute in message.attributes {
             match attribute {
@@ -78,6 +79,10 @@ impl Link {
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                    link.vxlan = infos.into_iter().find_map(|info| match info {
+                        LinkInfo::Data(InfoData::Vxlan(infos)) => Some(infos),
                         _ => None,
                     });
                 }

@@ -11,9 +11,8 @@ use netlink_packet_route::address::{AddressAttribute, AddressScope};
 use netlink_packet_route::link::LinkFlags;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::TokioSocket;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
-use netlink_sys::{AsyncSocket, SocketAddr, TokioSocket};
-use nix::errno::Errno;
 use rtnetlink::MulticastGroup;
 use weir_common::network::{
     ANNOUNCE_TABLE, HOST_MAC, HostEnd, NatTable, NftTable, ROUTE_PROTOCOL, SourceFilter,
@@ -23,12 +22,14 @@ use weir_common::network::{
 use crate::Kernel;
 use crate::cluster::is_of_cluster;
 use crate::error::Error;
-use crate::link::{Link, is};
+use crate::link::Link;
+use crate::listen::{drain, listen};
 use crate::message::{destination, output, table_of};
 use crate::netconf::{Drift, drift, is_netconf};
 use crate::nfnetlink::split_message;
 use crate::nft;
 use crate::occupied::MAIN_TABLE;
+use crate::tunnel_entries::TunnelEntries;
 
 /// The groups that tell of links, addresses, routes and parameters.
 const GROUPS: [MulticastGroup; 7] = [
@@ -63,7 +64,8 @@ pub struct Monitor {
     routes: TokioSocket,
     /// `None` where the kernel has no nftables.
     tables: Option<TokioSocket>,
-    /// The socket whose changes of routes are left out.
+    tunnel_entries: TunnelEntries,
+    /// The socket whose changes of routes and neighbours are left out.
     ignored: Option<u32>,
 }
 
@@ -79,11 +81,12 @@ impl Monitor {
         Ok(Self {
             routes: listen(NETLINK_ROUTE, &groups).map_err(failed)?,
             tables: listen(NETLINK_NETFILTER, &[NFTABLES_GROUP]).ok(),
+            tunnel_entries: TunnelEntries::open().map_err(failed)?,
             ignored: None,
         })
     }
 
-    /// Leaves out the changes of routes that `kernel` makes.
+    /// Leaves out the changes of routes and neighbours that `kernel` makes.
     #[must_use]
     pub fn ignoring(mut self, kernel: &Kernel) -> Self {
         self.ignored = Some(kernel.host.port);
@@ -92,8 +95,9 @@ impl Monitor {
 
     /// Waits until something has happened that may concern the node's part in the cluster (to
     /// a link, to an address of global scope, to a route in the main table or that of what is
-    /// announced, or to Weir's tables of nftables), or that may have cost a host end something. What attachments
-    /// come and go with does not concern the cluster, nor do changes of routes by
+    /// announced, to a neighbour or a forwarding entry of a tunnel device,
+    /// or to Weir's tables of nftables), or that may have cost a host end something. What attachments
+    /// come and go with does not concern the cluster, nor do changes of routes and neighbours by
     /// [`Monitor::ignoring`]'s kernel.
     ///
     /// All that has happened until then counts as one. What was lost, because more happened
@@ -107,44 +111,22 @@ impl Monitor {
         happened.map_err(|cause| Error::refused("listen to changes of the network", cause))
     }
 
-    fn poll_changed(&self, context: &mut Context<'_>) -> Poll<io::Result<NetworkChange>> {
+    fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<io::Result<NetworkChange>> {
         let mut changed = NetworkChange::default();
         let routes = drain(&self.routes, context, |it| changed.take_in(it, self.ignored))?;
         changed.any_host_end |= routes;
         changed.cluster |= routes;
+        if changed.cluster {
+            // Whoever is told reads their entries after this.
+            self.tunnel_entries.find_devices()?;
+        }
+        changed.cluster |= self.tunnel_entries.have_changed(context, self.ignored)?;
         if let Some(tables) = &self.tables {
             let mut told = false;
             let overrun = drain(tables, context, |it| told |= concerns_tables(it))?;
             changed.cluster |= told || overrun;
         }
         if changed == NetworkChange::default() { Poll::Pending } else { Poll::Ready(Ok(changed)) }
-    }
-}
-
-fn listen(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
-    let mut socket = TokioSocket::new(protocol)?;
-    socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
-    for group in groups {
-        socket.socket_mut().add_membership(*group)?;
-    }
-    Ok(socket)
-}
-
-/// Reads all that is there, and says whether something was lost. The context is woken
-/// when there is more.
-fn drain(
-    socket: &TokioSocket,
-    context: &mut Context<'_>,
-    mut take_in: impl FnMut(&[u8]),
-) -> io::Result<bool> {
-    let mut overrun = false;
-    loop {
-        match socket.poll_recv_from_full(context) {
-            Poll::Pending => return Ok(overrun),
-            Poll::Ready(Ok((datagram, _))) => take_in(&datagram),
-            Poll::Ready(Err(cause)) if is(&cause, Errno::ENOBUFS) => overrun = true,
-            Poll::Ready(Err(cause)) => return Err(cause),
-        }
     }
 }
 

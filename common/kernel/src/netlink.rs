@@ -5,7 +5,7 @@ use std::pin::pin;
 
 use futures_util::{Stream, StreamExt};
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::AsyncSocket;
@@ -40,6 +40,14 @@ impl Netlink {
     /// The handle for requests that rtnetlink has a method for.
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Asks for a change that rtnetlink has no method for, with these flags besides, and waits
+    /// for the kernel's word.
+    pub(crate) async fn request(&self, request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        let mut message = NetlinkMessage::from(request);
+        message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        collect(self.handle.clone().request(message).map_err(into_io)?).await.map(|_| ())
     }
 
     /// All that the kernel lists for `request`. rtnetlink's own listings drop

@@ -5,8 +5,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol, RouteType};
 
-use weir_common::network::{ROUTE_PROTOCOL, TUNNEL_DEVICE};
+use weir_common::network::ROUTE_PROTOCOL;
 use weir_common::resources::is_link_local;
+use weir_common::tunnel::TunnelKind;
 
 use crate::Kernel;
 use crate::error::Error;
@@ -46,7 +47,7 @@ impl Kernel {
         for message in self.all_addresses().await? {
             if let Some(address) = subnet(&message) {
                 let link = name(message.header.index);
-                let by_weir = link == TUNNEL_DEVICE;
+                let by_weir = TunnelKind::of_device(&link).is_some();
                 let what = format!("address {address} of {link}");
                 let range = address.trunc();
                 occupied.push(Occupied { range, what, is_address: true, by_weir });
@@ -58,7 +59,9 @@ impl Kernel {
                     let range = destination(&route);
                     let by = output(&route).map(name).unwrap_or_else(|| "no link".to_owned());
                     let what = format!("route {range} by {by}");
-                    let by_weir = route.header.protocol == ROUTE_PROTOCOL.into();
+                    // The kernel makes a route to the address of IPv6 that a tunnel device has.
+                    let by_weir = route.header.protocol == ROUTE_PROTOCOL.into()
+                        || TunnelKind::of_device(&by).is_some();
                     occupied.push(Occupied { range, what, is_address: false, by_weir });
                 }
             }

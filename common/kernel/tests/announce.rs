@@ -41,14 +41,14 @@ fn the_table_holds_what_is_announced_and_leads_nowhere() {
         let [v6_block, v6_address] = ["fd00:1::/122", "fd00:2::7"].map(v6);
         let v4 = ["blackhole 10.1.0.0/26 proto 77", "blackhole 10.2.0.7 proto 77"];
         assert_eq!(table(), [v4[0], v4[1], &v6_block, &v6_address]);
-        assert_eq!(diff(&first, &kernel.actual_state().await.unwrap()).0, []);
+        assert_eq!(diff(&first, &kernel.actual_state().await.unwrap()).changes, []);
         let led = ip("route get 10.2.0.7");
         assert!(led.contains("via 198.51.100.254"), "{led}");
         // One goes and one comes, in each family; the rest is left alone.
         let second = announcing(&["10.1.0.0/26", "10.2.0.8/32", "fd00:1::/122", "fd00:2::8/128"]);
         assert_none(&converge(&kernel, &second).await);
         assert_eq!(table().len(), 4);
-        assert_eq!(diff(&second, &kernel.actual_state().await.unwrap()).0, []);
+        assert_eq!(diff(&second, &kernel.actual_state().await.unwrap()).changes, []);
         assert_none(&converge(&kernel, &plan(&[])).await);
         assert_eq!(table(), [""; 0]);
         assert_eq!((foreign(), ip("rule") + &ip("-6 rule")), (before, rules));

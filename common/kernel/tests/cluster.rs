@@ -6,15 +6,18 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use support::cluster::{address, assert_none, direct_v4, foreign, net};
+use support::cluster::{address, assert_none, direct_v4, foreign, ipip, net, plan};
 use support::{add_link, ip, on_a_node, run};
 use weir_common::network::{
-    Change, HOST_MAC, NatPool, NatTable, RouteKind, Step, TUNNEL_DEVICE, TunnelFilter, TunnelPlan,
+    ActualState, Change, ClusterPlan, HOST_MAC, NatPool, NatTable, RouteKind, Step, TunnelFilter,
 };
+use weir_common::tunnel::TunnelKind;
 use weir_kernel::{Error, Kernel};
+
+const IPIP: TunnelKind = TunnelKind::Ipip;
 
 /// Makes a link that has the tunnel device's name and is none. The device that
 /// a kernel with ipip has made by itself gives up its name.
@@ -28,16 +31,17 @@ fn fake_tunnel() {
 /// What a plan with a tunnel begins with.
 fn tunnel_changes() -> Vec<Change> {
     vec![
-        Change::CreateTunnel,
-        Change::SetTunnelMtu(1400),
-        Change::AddTunnelAddress("10.0.0.1".parse().unwrap()),
-        Change::SetTunnelUp,
-        Change::LoosenReversePath(TUNNEL_DEVICE.to_owned()),
+        Change::CreateTunnel(IPIP, None),
+        Change::SetTunnelMtu(IPIP, 1400),
+        Change::AddTunnelAddress(IPIP, "10.0.0.1".parse().unwrap()),
+        Change::SetTunnelUp(IPIP),
+        Change::LoosenReversePath(IPIP.device().to_owned()),
     ]
 }
 
 fn tunnel_way() -> RouteKind {
     RouteKind::Tunnel {
+        kind: IPIP,
         next_hop: "203.0.113.9".parse().unwrap(),
         source: Some("10.0.0.1".parse().unwrap()),
     }
@@ -54,7 +58,7 @@ fn without_a_tunnel_there_is_one_error_and_direct_routes_are_made() {
             changes.push(Change::AddRoute(net(&format!("10.1.{number}.0/26")), tunnel_way()));
         }
         changes.push(Change::AddRoute(net("10.2.0.0/26"), direct_v4()));
-        changes.push(Change::RemoveTunnelAddress("10.0.0.9/32".parse().unwrap()));
+        changes.push(Change::RemoveTunnelAddress(IPIP, "10.0.0.9/32".parse().unwrap()));
         let has_ipip = {
             let probe = "link add probe type ipip local 198.51.100.1 remote 198.51.100.2";
             support::succeeds("ip", &probe.split(' ').collect::<Vec<_>>())
@@ -84,7 +88,7 @@ fn a_link_of_the_tunnels_name_that_is_none_stays_as_it_is() {
         ip("address add 10.0.0.7/32 dev tunl0");
         let before = foreign();
         let kernel = Kernel::open().unwrap();
-        assert_eq!(kernel.actual_state().await.unwrap().tunnel, None);
+        assert_eq!(kernel.actual_state().await.unwrap().tunnels, BTreeMap::new());
         let mut changes = tunnel_changes();
         changes.push(Change::AddRoute(net("10.1.0.0/26"), tunnel_way()));
         let failures = kernel.change(&changes).await;
@@ -216,12 +220,9 @@ fn strict_reverse_path_filters_are_seen_and_loosened() {
 }
 
 fn filter(peers: impl IntoIterator<Item = Ipv4Addr>) -> TunnelFilter {
-    TunnelFilter::from_plan(&TunnelPlan {
-        address: None,
-        mtu: 1480,
-        peers: peers.into_iter().collect(),
-        asymmetric: BTreeSet::new(),
-    })
+    let tunnel = ipip(None, peers.into_iter().map(IpAddr::V4));
+    let plan = ClusterPlan { tunnels: [(IPIP, tunnel)].into(), ..plan(&[]) };
+    TunnelFilter::new([IPIP], &plan, &ActualState::default()).unwrap()
 }
 
 #[test]
@@ -233,7 +234,7 @@ fn the_tunnel_filter_is_replaced_when_it_changes_and_apart_from_nat() {
         kernel.ensure_tunnel_filter(None).await.unwrap();
         assert_eq!(listing(), "");
         let pools = [NatPool { cidr: net("10.1.0.0/16"), nat_outgoing: true }];
-        let _ = kernel.apply(&[Step::EnsureNat(NatTable::from_pools(&pools))]).await.unwrap();
+        let _ = kernel.apply(&[Step::EnsureNat(NatTable::from_pools(&pools, None))]).await.unwrap();
         let nat = listing();
         let peers = |count: u32| (0..count).map(|number| Ipv4Addr::from(0x0a00_0001 + number));
         kernel.ensure_tunnel_filter(Some(&filter(peers(0)))).await.unwrap();

@@ -5,65 +5,47 @@
 
 mod support;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::UdpSocket;
 
-use support::cluster::{assert_none, net};
+use ipnet::IpNet;
+use support::cluster::{address, assert_none, ipip, net};
 use support::{Other, ip, on_a_node, run, succeeds};
 use weir_common::network::{
-    ActualTunnel, Change, ClusterPlan, Problem, RouteKind, TUNNEL_DEVICE, TunnelFilter, TunnelPlan,
-    diff,
+    ActualTunnel, Change, ClusterPlan, ClusterPool, ClusterState, Difference, Peer, PoolTunnel,
+    RouteKind, TunnelFilter, diff,
 };
-use weir_kernel::{Kernel, Monitor};
+use weir_common::tunnel::TunnelKind;
+use weir_kernel::{Keep, Kernel, Monitor};
 
-fn v4(text: &str) -> Ipv4Addr {
-    text.parse().unwrap()
-}
+const IPIP: TunnelKind = TunnelKind::Ipip;
 
 /// A plan with a tunnel that has this address.
-fn plan(address: Option<&str>, routes: &[(&str, RouteKind)]) -> ClusterPlan {
-    ClusterPlan {
-        tunnel: Some(TunnelPlan {
-            address: address.map(v4),
-            mtu: 1480,
-            peers: [v4("198.51.100.2")].into(),
-            asymmetric: BTreeSet::new(),
-        }),
-        routes: routes.iter().map(|(range, way)| (net(range), way.clone())).collect(),
-        bgp_need: None,
-        keeps_announcing: false,
-        announced: BTreeSet::new(),
-        nat: None,
-        pod_mtu: 1480,
-        problems: BTreeSet::new(),
-        with_problems: BTreeSet::new(),
-        keeps_addresses: false,
-        left_to_others: Default::default(),
-        nodes: Default::default(),
-    }
+fn plan(own: Option<&str>, routes: &[(&str, RouteKind)]) -> ClusterPlan {
+    let tunnel = ipip(own, [address("198.51.100.2")]);
+    ClusterPlan { tunnels: [(IPIP, tunnel)].into(), ..no_tunnel(routes) }
 }
 
 fn no_tunnel(routes: &[(&str, RouteKind)]) -> ClusterPlan {
-    ClusterPlan { tunnel: None, ..plan(None, routes) }
+    ClusterPlan { pod_mtu: 1480, ..support::cluster::plan(routes) }
 }
 
 fn tunnel(next_hop: &str, source: Option<&str>) -> RouteKind {
-    RouteKind::Tunnel { next_hop: v4(next_hop), source: source.map(v4) }
+    RouteKind::Tunnel { kind: IPIP, next_hop: address(next_hop), source: source.map(address) }
 }
 
 /// Makes the kernel what `plan` says, without a failure, and looks whether it is
 /// that then.
 async fn converge(kernel: &Kernel, plan: &ClusterPlan) {
     let present = kernel.actual_state().await.unwrap();
-    let (changes, problems) = diff(plan, &present);
-    assert_eq!(problems, BTreeSet::<Problem>::new());
+    let Difference { changes, problems, .. } = diff(plan, &present);
+    assert_eq!(problems, BTreeSet::new());
     assert_none(&kernel.change(&changes).await);
-    kernel
-        .ensure_tunnel_filter(plan.tunnel.as_ref().map(TunnelFilter::from_plan).as_ref())
-        .await
-        .unwrap();
+    let filter = TunnelFilter::new(plan.tunnels.keys().copied(), plan, &present);
+    kernel.ensure_tunnel_filter(filter.as_ref()).await.unwrap();
     let present = kernel.actual_state().await.unwrap();
-    assert_eq!(diff(plan, &present), (Vec::new(), BTreeSet::new()));
+    assert_eq!(diff(plan, &present), Difference::default());
 }
 
 /// A link of the node to another one, which has two addresses there.
@@ -87,16 +69,18 @@ fn the_device_becomes_what_is_wanted_and_goes_out_of_service() {
             std::fs::write(format!("/proc/sys/net/ipv4/conf/{key}/rp_filter"), "1").unwrap();
         }
         let kernel = Kernel::open().unwrap();
-        let device = async || kernel.actual_state().await.unwrap().tunnel;
+        let device = async || kernel.actual_state().await.unwrap().tunnels.remove(&IPIP);
         // Nobody has asked for a tunnel yet: whatever is there is another program's.
-        kernel.change(&[Change::CreateTunnel]).await;
+        kernel.change(&[Change::CreateTunnel(IPIP, None)]).await;
         ip("address add 192.0.2.7/32 dev tunl0");
         ip("link set tunl0 up");
         converge(&kernel, &no_tunnel(&[])).await;
         let others = device().await.unwrap();
         assert!(others.up && !others.addresses.is_empty() && !others.claimed, "{others:?}");
         converge(&kernel, &plan(None, &[])).await;
-        let bare = ActualTunnel { claimed: true, up: true, mtu: 1480, addresses: BTreeSet::new() };
+        let of_link: IpNet = "169.254.191.1/32".parse().unwrap();
+        let addresses = [of_link].into();
+        let bare = ActualTunnel { claimed: true, up: true, mtu: 1480, addresses, vxlan: None };
         assert_eq!(device().await, Some(bare.clone()));
         let strict = kernel.actual_state().await.unwrap().strict;
         assert_eq!(strict, ["uplink".to_owned()].into(), "the tunnel device is loose");
@@ -114,7 +98,8 @@ fn the_device_becomes_what_is_wanted_and_goes_out_of_service() {
         }
         let wanted = plan(Some("10.0.0.1"), &[]);
         converge(&kernel, &wanted).await;
-        let own = ActualTunnel { addresses: ["10.0.0.1/32".parse().unwrap()].into(), ..bare };
+        let addresses = [of_link, "10.0.0.1/32".parse().unwrap()].into();
+        let own = ActualTunnel { addresses, ..bare };
         assert_eq!(device().await, Some(own));
         // Another address of its own.
         converge(&kernel, &plan(Some("10.0.0.2"), &[])).await;
@@ -132,9 +117,9 @@ fn routes_through_the_tunnel_read_back_as_they_were_made() {
         connect(&other);
         let kernel = Kernel::open().unwrap();
         let direct = RouteKind::Direct {
-            next_hop: IpAddr::V4(v4("198.51.100.2")),
+            next_hop: address("198.51.100.2"),
             link: "uplink".to_owned(),
-            source: IpAddr::V4(v4("198.51.100.1")),
+            source: address("198.51.100.1"),
         };
         let ways = [
             tunnel("198.51.100.2", Some("10.0.0.1")),
@@ -181,7 +166,7 @@ fn packets_pass_from_and_to_known_nodes_only() {
         let kernel = Kernel::open().unwrap();
         let routes = [("10.1.0.0/26", tunnel("198.51.100.2", Some("10.0.0.1")))];
         converge(&kernel, &plan(Some("10.0.0.1"), &routes)).await;
-        other.within(|| succeeds("ip", &["link", "add", TUNNEL_DEVICE, "type", "ipip"]));
+        other.within(|| succeeds("ip", &["link", "add", IPIP.device(), "type", "ipip"]));
         other.ip("address add 10.1.0.1/32 dev tunl0");
         other.ip("link set tunl0 up");
         other.ip("route add 10.0.0.0/24 via 198.51.100.1 dev tunl0 onlink src 10.1.0.1");
@@ -206,7 +191,7 @@ fn the_node_itself_sends_by_the_tunnels_address() {
         let kernel = Kernel::open().unwrap();
         let routes = [("10.1.0.0/26", tunnel("198.51.100.2", Some("10.0.0.1")))];
         converge(&kernel, &plan(Some("10.0.0.1"), &routes)).await;
-        other.within(|| succeeds("ip", &["link", "add", TUNNEL_DEVICE, "type", "ipip"]));
+        other.within(|| succeeds("ip", &["link", "add", IPIP.device(), "type", "ipip"]));
         other.ip("address add 10.1.0.1/32 dev tunl0");
         other.ip("link set tunl0 up");
         other.ip("route add 10.0.0.0/24 via 198.51.100.1 dev tunl0 onlink src 10.1.0.1");
@@ -238,5 +223,66 @@ fn what_befalls_the_tunnel_is_told() {
             let told = monitor.changed();
             tokio::time::timeout(std::time::Duration::from_secs(30), told).await.unwrap().unwrap();
         }
+    });
+}
+
+/// Two nodes with a block each, and addresses for both kinds of tunnels.
+fn two_nodes(kind: TunnelKind) -> ClusterState {
+    let mut state = ClusterState::default();
+    let pool = ClusterPool {
+        cidr: net("10.0.0.0/16"),
+        tunnel: Some(PoolTunnel { kind, cross_subnet: false }),
+        nat_outgoing: false,
+        has_tunnel_addresses: true,
+        is_exported: true,
+    };
+    state.pools.insert("pool".to_owned(), pool);
+    for number in [1, 2] {
+        let name = format!("n{number}");
+        let tunnels = [
+            (IPIP, address(&format!("10.0.{number}.0"))),
+            (TunnelKind::Vxlan, address(&format!("10.0.{number}.1"))),
+        ];
+        let ipv4 = Some(net(&format!("198.51.100.{number}/24")));
+        let peer = Peer { ipv4, tunnels: tunnels.into(), ..Peer::default() };
+        state.nodes.insert(name.clone(), peer);
+        state.blocks.insert(net(&format!("10.0.{number}.0/26")), [name].into());
+    }
+    state
+}
+
+/// The port is taken, so that VXLAN cannot be had; then it can.
+#[test]
+fn a_pool_that_changes_its_tunnel_keeps_the_old_one_until_there_is_the_new_one() {
+    on_a_node(|| async {
+        let other = Other::new();
+        connect(&other);
+        let kernel = Kernel::open().unwrap();
+        let reconcile = async |state: &ClusterState| {
+            let state = Cow::Borrowed(state);
+            let outcome = kernel.reconcile("n1", state, Keep::default()).await.unwrap();
+            let actual = kernel.actual_state().await.unwrap();
+            let way = actual.routes[&net("10.0.2.0/26")].as_ref().and_then(RouteKind::tunnel_kind);
+            let failures: Vec<String> = outcome.failures.iter().map(ToString::to_string).collect();
+            (way, outcome.still_used, failures, actual.tunnels)
+        };
+        let (way, _, failures, _) = reconcile(&two_nodes(IPIP)).await;
+        assert_eq!((way, failures), (Some(IPIP), Vec::new()));
+        let taken = UdpSocket::bind("0.0.0.0:4789").unwrap();
+        let changed = two_nodes(TunnelKind::Vxlan);
+        let (way, still_used, failures, _) = reconcile(&changed).await;
+        assert_eq!((way, still_used, failures.len()), (Some(IPIP), [IPIP].into(), 1));
+        drop(taken);
+        let (way, still_used, failures, tunnels) = reconcile(&changed).await;
+        assert_eq!((way, still_used), (Some(TunnelKind::Vxlan), BTreeSet::new()));
+        assert_eq!(failures, Vec::<String>::new());
+        assert!(tunnels[&IPIP].claimed, "the other node may still send by it");
+        let mut settled = changed;
+        for peer in settled.nodes.values_mut() {
+            peer.tunnels.remove(&IPIP);
+        }
+        let (way, _, failures, tunnels) = reconcile(&settled).await;
+        assert_eq!((way, failures), (Some(TunnelKind::Vxlan), Vec::new()));
+        assert!(!tunnels[&IPIP].claimed && !tunnels[&IPIP].up, "{tunnels:?}");
     });
 }

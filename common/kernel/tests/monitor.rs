@@ -67,12 +67,51 @@ fn what_concerns_the_cluster_is_told() {
     });
 }
 
+/// The kernel tells of the neighbours of all links, and of those that containers come and go
+/// with too.
+#[test]
+fn entries_of_tunnel_devices_are_told_and_of_no_other_link() {
+    on_a_node(|| async {
+        add_addressed_link();
+        let mut monitor = settled().await;
+        for device in ["other", "vxlan.calico"] {
+            ip(&format!(
+                "link add {device} type vxlan id {} dstport 4789 local 198.51.100.1 dev uplink",
+                device.len()
+            ));
+            assert_told(&mut monitor, "a device is made").await;
+        }
+        let commands = |device: &str| {
+            [
+                ("ip", format!("neighbour add 10.1.0.1 lladdr 66:0:0:0:0:1 dev {device}")),
+                ("ip", format!("neighbour replace 10.1.0.1 lladdr 66:0:0:0:0:2 dev {device}")),
+                ("ip", format!("neighbour delete 10.1.0.1 dev {device}")),
+                ("bridge", format!("fdb append 66:0:0:0:0:1 dev {device} dst 198.51.100.2")),
+                ("bridge", format!("fdb replace 66:0:0:0:0:1 dev {device} dst 198.51.100.3")),
+                ("bridge", format!("fdb delete 66:0:0:0:0:1 dev {device}")),
+            ]
+        };
+        for (program, arguments) in commands("other") {
+            run(program, &arguments.split(' ').collect::<Vec<_>>());
+            assert_silent(&mut monitor, &arguments).await;
+        }
+        for (program, arguments) in commands("vxlan.calico") {
+            run(program, &arguments.split(' ').collect::<Vec<_>>());
+            assert_told(&mut monitor, &arguments).await;
+        }
+        ip("link delete vxlan.calico");
+        assert_told(&mut monitor, "the device is deleted").await;
+        ip("neighbour add 198.51.100.7 lladdr 66:0:0:0:0:1 dev uplink");
+        assert_silent(&mut monitor, "a neighbour of the uplink").await;
+    });
+}
+
 #[test]
 fn what_befalls_weirs_tables_is_told() {
     on_a_node(|| async {
         let kernel = Kernel::open().unwrap();
         let pools = [NatPool { cidr: "10.1.0.0/16".parse().unwrap(), nat_outgoing: true }];
-        let nat = [Step::EnsureNat(NatTable::from_pools(&pools))];
+        let nat = [Step::EnsureNat(NatTable::from_pools(&pools, None))];
         let _ = kernel.apply(&nat).await.unwrap();
         let mut monitor = settled().await;
         for command in ["flush table inet weir", "delete table inet weir"] {

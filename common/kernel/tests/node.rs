@@ -19,7 +19,7 @@ fn nat(pools: &[(&str, bool)]) -> Step {
         cidr: cidr.parse().unwrap(),
         nat_outgoing,
     };
-    Step::EnsureNat(NatTable::from_pools(&pools.iter().map(pool).collect::<Vec<_>>()))
+    Step::EnsureNat(NatTable::from_pools(&pools.iter().map(pool).collect::<Vec<_>>(), None))
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
@@ -13,7 +13,7 @@ use support::cluster::{
     address, assert_none, converge, direct, direct_v4, direct_v6, foreign, net, plan,
 };
 use support::{Other, add_link, attachment, ip, on_a_node, open, run};
-use weir_common::network::{Change, ClusterPlan, RouteKind, diff, plan_attachment};
+use weir_common::network::{Change, ClusterPlan, Difference, RouteKind, diff, plan_attachment};
 use weir_kernel::{Error, Kernel};
 
 #[test]
@@ -50,7 +50,7 @@ fn routes_read_back_as_they_were_made_replaced_and_deleted() {
             let wanted: BTreeMap<IpNet, Option<RouteKind>> =
                 plan.routes.iter().map(|(range, way)| (*range, Some(way.clone()))).collect();
             assert_eq!(present.routes, wanted);
-            assert_eq!(diff(&plan, &present), (Vec::new(), BTreeSet::new()));
+            assert_eq!(diff(&plan, &present), Difference::default());
             assert_eq!(foreign(), before);
         }
         assert_none(&converge(&kernel, &plan(&[])).await);
@@ -90,7 +90,7 @@ fn a_route_of_another_form_is_told_and_put_right() {
                 assert_eq!(present.routes, [(range, None)].into(), "{odd}");
                 assert_none(&converge(&kernel, plan).await);
                 let present = kernel.actual_state().await.unwrap();
-                assert_eq!(diff(plan, &present), (Vec::new(), BTreeSet::new()), "{odd}");
+                assert_eq!(diff(plan, &present), Difference::default(), "{odd}");
                 assert_none(&converge(&kernel, &support::cluster::plan(&[])).await);
             }
         }
@@ -118,7 +118,7 @@ fn several_routes_of_weir_to_one_range_become_one() {
             ip("route add fd00:1::/122 via fd00:198::9 proto 77 metric 5");
             assert_none(&converge(&kernel, &wanted).await);
             let present = kernel.actual_state().await.unwrap();
-            assert_eq!(diff(&wanted, &present), (Vec::new(), BTreeSet::new()));
+            assert_eq!(diff(&wanted, &present), Difference::default());
             assert_none(&converge(&kernel, &plan(&[])).await);
             assert_eq!(kernel.actual_state().await.unwrap().routes, BTreeMap::new());
         }
@@ -366,7 +366,7 @@ async fn only_weirs_own_changes(plan: &ClusterPlan) {
     assert_eq!(foreign(), before);
     // Only what another program's route stands in the way of is left.
     let present = kernel.actual_state().await.unwrap();
-    for change in diff(plan, &present).0 {
+    for change in diff(plan, &present).changes {
         let Change::ReplaceRoute(range, _) = &change else {
             panic!("{change} is left");
         };
@@ -390,7 +390,7 @@ fn ten_thousand_routes_are_made_replaced_and_deleted() {
             }
             assert_none(&converge(&kernel, &wanted).await);
             let present = kernel.actual_state().await.unwrap();
-            assert_eq!(diff(&wanted, &present), (Vec::new(), BTreeSet::new()));
+            assert_eq!(diff(&wanted, &present), Difference::default());
         }
         assert_none(&converge(&kernel, &plan(&[])).await);
         assert_eq!(kernel.actual_state().await.unwrap().routes, BTreeMap::new());

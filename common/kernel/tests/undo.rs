@@ -40,7 +40,7 @@ impl Checkpoint for FailAt {
 }
 
 fn nat(cidr: &str) -> Option<NatTable> {
-    NatTable::from_pools(&[NatPool { cidr: cidr.parse().unwrap(), nat_outgoing: true }])
+    NatTable::from_pools(&[NatPool { cidr: cidr.parse().unwrap(), nat_outgoing: true }], None)
 }
 
 /// The whole of an ADD: the attachment, then the node.

@@ -64,7 +64,7 @@ pub use ownership::{Clash, MachineRecord, Ownership, find_clash};
 pub use passed_over::PassedOver;
 pub use pools::{PoolReference, choose, verdict};
 pub use probe::AddressProbe;
-pub use purpose::{ATTRIBUTE_TYPE, Purpose, TYPE_IPIP_TUNNEL};
+pub use purpose::{ATTRIBUTE_TYPE, Purpose};
 pub use ready::{Guarded, ReadyFlag};
 pub use reserved::{LocalNetwork, Reserved, ReservedBy};
 pub(crate) use snapshot::{BlockUse, Counts};

@@ -2,21 +2,19 @@
 
 use super::block::ATTRIBUTE_INTERFACE;
 use crate::resources::AllowedUse;
+use crate::tunnel::TunnelKind;
 
 /// The key under which an allocation's attributes say what it is, when it is no
 /// container's (`libcalico-go/lib/ipam/ipam_types.go`).
 pub const ATTRIBUTE_TYPE: &str = "type";
-
-/// What the attribute says for the address of an IPIP tunnel device.
-pub const TYPE_IPIP_TUNNEL: &str = "ipipTunnelAddress";
 
 /// What an address is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A container's interface of this name.
     Interface(String),
-    /// The node's own IPIP tunnel device.
-    Tunnel,
+    /// The node's own tunnel device of this kind.
+    Tunnel(TunnelKind),
 }
 
 impl Purpose {
@@ -24,7 +22,7 @@ impl Purpose {
     pub fn interface(&self) -> &str {
         match self {
             Self::Interface(name) => name,
-            Self::Tunnel => "",
+            Self::Tunnel(_) => "",
         }
     }
 
@@ -32,7 +30,7 @@ impl Purpose {
     pub fn allowed_use(&self) -> AllowedUse {
         match self {
             Self::Interface(_) => AllowedUse::Workload,
-            Self::Tunnel => AllowedUse::Tunnel,
+            Self::Tunnel(_) => AllowedUse::Tunnel,
         }
     }
 
@@ -40,7 +38,7 @@ impl Purpose {
     pub(super) fn fact(&self) -> (String, String) {
         let (key, value) = match self {
             Self::Interface(name) => (ATTRIBUTE_INTERFACE, name.as_str()),
-            Self::Tunnel => (ATTRIBUTE_TYPE, TYPE_IPIP_TUNNEL),
+            Self::Tunnel(kind) => (ATTRIBUTE_TYPE, kind.row().attribute_type),
         };
         (key.to_owned(), value.to_owned())
     }

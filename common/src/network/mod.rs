@@ -27,4 +27,4 @@ pub use cluster::*;
 pub use nat::*;
 pub use nft::NftTable;
 pub use route::*;
-pub use source_filter::{AllowedSources, SourceFilter, UNCHECKED_GROUP, allowed_sources};
+pub use source_filter::{AllowedSources, SourceFilter, allowed_sources};

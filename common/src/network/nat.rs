@@ -42,18 +42,21 @@ pub struct NatTable {
     nat_pools_v4: Vec<Ipv4Net>,
     pools_v6: Vec<Ipv6Net>,
     nat_pools_v6: Vec<Ipv6Net>,
+    /// The UDP port that is never given as a source port.
+    kept_port: Option<u16>,
 }
 
 impl NatTable {
     /// The table for these pools, in whatever order; `None` when no pool asks
-    /// for NAT.
-    pub fn from_pools(pools: &[NatPool]) -> Option<Self> {
+    /// for NAT. `kept_port` is the UDP port of VXLAN, where that is in use: an answer to it
+    /// would be taken for a packet of the tunnel (Calico's issue 12244).
+    pub fn from_pools(pools: &[NatPool], kept_port: Option<u16>) -> Option<Self> {
         let (pools_v4, pools_v6) = by_family(pools.iter());
         let (nat_pools_v4, nat_pools_v6) = by_family(pools.iter().filter(|pool| pool.nat_outgoing));
         if nat_pools_v4.is_empty() && nat_pools_v6.is_empty() {
             return None;
         }
-        Some(Self { pools_v4, nat_pools_v4, pools_v6, nat_pools_v6 })
+        Some(Self { pools_v4, nat_pools_v4, pools_v6, nat_pools_v6, kept_port })
     }
 }
 
@@ -65,7 +68,9 @@ impl NftTable for NatTable {
     /// One rule for each family with NAT, or the one that keeps connections.
     fn rules(&self) -> usize {
         let families = [self.nat_pools_v4.is_empty(), self.nat_pools_v6.is_empty()];
-        families.iter().filter(|is_empty| !**is_empty).count().max(1)
+        let of_family = 1 + usize::from(self.kept_port.is_some());
+        let families = families.iter().filter(|is_empty| !**is_empty).count();
+        (families * of_family).max(1)
     }
 
     /// A table that masquerades nothing. Connections that were masqueraded from
@@ -80,11 +85,13 @@ impl NftTable for NatTable {
         let mut commands = vec![chain(Self::NAME, CHAIN, "nat", 100)];
         if !self.nat_pools_v4.is_empty() {
             let (pools, nat_pools) = (elements(&self.pools_v4), elements(&self.nat_pools_v4));
-            commands.extend(family("ip", "v4", "ipv4_addr", pools, nat_pools, comment));
+            let sets = FamilySets { protocol: "ip", suffix: "v4", set_type: "ipv4_addr" };
+            commands.extend(sets.contents(pools, nat_pools, self.kept_port, comment));
         }
         if !self.nat_pools_v6.is_empty() {
             let (pools, nat_pools) = (elements(&self.pools_v6), elements(&self.nat_pools_v6));
-            commands.extend(family("ip6", "v6", "ipv6_addr", pools, nat_pools, comment));
+            let sets = FamilySets { protocol: "ip6", suffix: "v6", set_type: "ipv6_addr" };
+            commands.extend(sets.contents(pools, nat_pools, self.kept_port, comment));
         }
         if self.nat_pools_v4.is_empty() && self.nat_pools_v6.is_empty() {
             commands.push(keeping_rule(comment));
@@ -113,39 +120,49 @@ fn elements<T: Copy + Into<IpNet>>(ranges: &[T]) -> Vec<Value> {
     ranges.iter().map(element).collect()
 }
 
-fn family(
-    protocol: &str,
-    suffix: &str,
-    set_type: &str,
-    pools: Vec<Value>,
-    nat_pools: Vec<Value>,
-    comment: &str,
-) -> [Value; 3] {
-    let set = |name: &str, elements: Vec<Value>| {
-        json!({ "add": { "set": {
-            "family": "inet", "table": NatTable::NAME, "name": name, "type": set_type,
-            "flags": ["interval"], "elem": elements,
-        } } })
-    };
-    let is_in = |field: &str, operator: &str, set: &str| {
-        let left = json!({ "payload": { "protocol": protocol, "field": field } });
-        matches(left, operator, json!(format!("@{set}")))
-    };
-    let (all, with_nat) = (format!("pools_{suffix}"), format!("nat_pools_{suffix}"));
-    [
-        set(&all, pools),
-        set(&with_nat, nat_pools),
-        rule(
-            NatTable::NAME,
-            CHAIN,
-            comment,
-            vec![
-                is_in("saddr", "==", &with_nat),
-                is_in("daddr", "!=", &all),
-                json!({ "masquerade": null }),
-            ],
-        ),
-    ]
+/// What the sets and rules of a family are called.
+struct FamilySets {
+    protocol: &'static str,
+    suffix: &'static str,
+    set_type: &'static str,
+}
+
+impl FamilySets {
+    fn contents(
+        &self,
+        pools: Vec<Value>,
+        nat_pools: Vec<Value>,
+        kept_port: Option<u16>,
+        comment: &str,
+    ) -> Vec<Value> {
+        let set = |name: &str, elements: Vec<Value>| {
+            json!({ "add": { "set": {
+                "family": "inet", "table": NatTable::NAME, "name": name, "type": self.set_type,
+                "flags": ["interval"], "elem": elements,
+            } } })
+        };
+        let is_in = |field: &str, operator: &str, set: &str| {
+            let left = json!({ "payload": { "protocol": self.protocol, "field": field } });
+            matches(left, operator, json!(format!("@{set}")))
+        };
+        let [all, with_nat] = ["pools", "nat_pools"].map(|set| format!("{set}_{}", self.suffix));
+        let masquerade = |only: Vec<Value>, how: Value| {
+            let leaves = [is_in("saddr", "==", &with_nat), is_in("daddr", "!=", &all)];
+            let expression = leaves.into_iter().chain(only).chain([json!({ "masquerade": how })]);
+            rule(NatTable::NAME, CHAIN, comment, expression.collect())
+        };
+        let of_udp = kept_port.map(|port| {
+            let is_udp = matches(json!({ "meta": { "key": "l4proto" } }), "==", json!("udp"));
+            masquerade(vec![is_udp], json!({ "port": { "range": ports_without(port) } }))
+        });
+        let sets = [set(&all, pools), set(&with_nat, nat_pools)];
+        sets.into_iter().chain(of_udp).chain([masquerade(Vec::new(), Value::Null)]).collect()
+    }
+}
+
+/// The larger range of source ports on one side of `port`, without the privileged ones.
+fn ports_without(port: u16) -> [u16; 2] {
+    if port < 32768 { [(port + 1).max(1024), u16::MAX] } else { [1024, port - 1] }
 }
 
 /// A rule that has the kernel keep track of connections, and does nothing to them.
@@ -169,8 +186,8 @@ mod tests {
 
     #[test]
     fn no_pool_with_nat_needs_no_table() {
-        assert_eq!(NatTable::from_pools(&[]), None);
-        assert_eq!(NatTable::from_pools(&[pool("10.0.0.0/16", false)]), None);
+        assert_eq!(NatTable::from_pools(&[], None), None);
+        assert_eq!(NatTable::from_pools(&[pool("10.0.0.0/16", false)], None), None);
     }
 
     #[test]
@@ -185,7 +202,8 @@ mod tests {
     #[test]
     fn every_pool_is_exempt_and_only_nat_pools_are_sources() {
         let table =
-            NatTable::from_pools(&[pool("10.1.0.0/16", true), pool("10.9.0.0/24", false)]).unwrap();
+            NatTable::from_pools(&[pool("10.1.0.0/16", true), pool("10.9.0.0/24", false)], None)
+                .unwrap();
         assert_eq!(table.nat_pools_v4, ["10.1.0.0/16".parse().unwrap()]);
         assert_eq!(
             table.pools_v4,
@@ -197,12 +215,11 @@ mod tests {
 
     #[test]
     fn order_and_overlap_change_nothing() {
-        let one = NatTable::from_pools(&[pool("10.1.0.0/16", true), pool("fd00::/64", true)]);
-        let other = NatTable::from_pools(&[
-            pool("fd00::/64", true),
-            pool("10.1.128.0/17", true),
-            pool("10.1.0.0/16", true),
-        ]);
+        let one = NatTable::from_pools(&[pool("10.1.0.0/16", true), pool("fd00::/64", true)], None);
+        let other = NatTable::from_pools(
+            &[pool("fd00::/64", true), pool("10.1.128.0/17", true), pool("10.1.0.0/16", true)],
+            None,
+        );
         assert_eq!(one, other);
         assert_eq!(one.unwrap().fingerprint(), other.unwrap().fingerprint());
     }
@@ -216,8 +233,24 @@ mod tests {
             vec![pool("10.1.0.0/16", true), pool("10.2.0.0/16", true)],
             vec![pool("fd00::/64", true)],
         ];
-        let fingerprints: std::collections::HashSet<_> =
-            tables.iter().map(|pools| NatTable::from_pools(pools).unwrap().fingerprint()).collect();
-        assert_eq!(fingerprints.len(), tables.len());
+        let fingerprints: std::collections::HashSet<_> = tables
+            .iter()
+            .flat_map(|pools| [None, Some(4789), Some(60000)].map(|port| (pools, port)))
+            .map(|(pools, port)| NatTable::from_pools(pools, port).unwrap().fingerprint())
+            .collect();
+        assert_eq!(fingerprints.len(), 3 * tables.len());
+    }
+
+    #[test]
+    fn the_port_of_vxlan_is_in_no_range_of_source_ports() {
+        for port in [1, 1023, 4789, 8472, 32767, 32768, u16::MAX] {
+            let [first, last] = ports_without(port);
+            assert!(first >= 1024 && first < last && !(first..=last).contains(&port), "{port}");
+        }
+        let pools = [pool("10.1.0.0/16", true), pool("fd00::/64", true)];
+        let table = NatTable::from_pools(&pools, Some(4789)).unwrap();
+        let document = table.ruleset().to_string();
+        assert_eq!(document.matches("[4790,65535]").count(), 2, "{document}");
+        assert_eq!(document.matches(&table.fingerprint()).count(), table.rules());
     }
 }

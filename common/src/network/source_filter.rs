@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::attachment::AttachmentState;
 use super::nft::{NftTable, chain, matches, rule};
+use crate::link::UNCHECKED_GROUP;
 
 /// The name of the table's chain, and of its hook.
 const CHAIN: &str = "prerouting";
@@ -20,10 +21,6 @@ const ROUTER_ADVERTISEMENT: u8 = 134;
 
 /// IP in IP, as IANA numbers protocols.
 const IPIP: u8 = 4;
-
-/// The group of the host ends whose containers may send from any address
-/// (`source_check: off`); "free" in ASCII. `ip link show group` lists them.
-pub const UNCHECKED_GROUP: u32 = u32::from_be_bytes(*b"free");
 
 /// What containers may send besides the addresses that the node routes back to their host
 /// end, as (host end, prefix). No two prefixes of a host end overlap.

@@ -1,12 +1,13 @@
 //! Why a node's own data are not written.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::datastore;
 use crate::ipam::{self, PassedOver};
 use crate::printable::{printable, shell_word};
+use crate::tunnel::TunnelKind;
 
 /// A refused or failed operation. Nothing was changed, save that after a failure
 /// of the datastore a commit may have taken effect; doing it again finds out.
@@ -39,14 +40,17 @@ pub enum Error {
     Clash(#[from] ipam::Clash),
     /// No pool may give an address to the node's tunnel device.
     #[error(
-        "node {node} needs a tunnel address and no IPIP pool gives one: {}; see: weirctl get \
-         ippool -o wide",
+        "node {node} needs an address for its {kind} tunnel and no pool with {} gives one: {}; see: \
+         weirctl get ippool -o wide",
+        kind.row().mode_field,
         listed(passed_over)
     )]
     NoTunnelPool {
+        /// The kind of tunnel.
+        kind: TunnelKind,
         /// The node.
         node: String,
-        /// The IPIP pools, each with what is in the way.
+        /// The pools with it, each with what is in the way.
         passed_over: Vec<(String, PassedOver)>,
     },
     /// The datastore was restored, and what it calls free may be a container's.
@@ -59,7 +63,7 @@ pub enum Error {
         /// The node.
         node: String,
         /// The address that its tunnel device has, and why it cannot be recorded.
-        had: Option<Box<(Ipv4Addr, ipam::Error)>>,
+        had: Option<Box<(IpAddr, ipam::Error)>>,
     },
     /// The address cannot be assigned or released.
     #[error(transparent)]
@@ -92,7 +96,7 @@ impl From<datastore::Contended> for Error {
     }
 }
 
-fn lost(had: Option<&(Ipv4Addr, ipam::Error)>) -> String {
+fn lost(had: Option<&(IpAddr, ipam::Error)>) -> String {
     match had {
         Some((_, why)) => format!("the one that it had cannot be recorded: {why}"),
         None => "it has had none".to_owned(),

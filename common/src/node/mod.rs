@@ -19,6 +19,4 @@ pub use tunnel_address::{
     LocalFacts, TunnelOutcome, ensure_tunnel_address, lacks_tunnel_address,
     reconcile_tunnel_address, release_tunnel_address,
 };
-pub use tunnel_handle::{
-    TUNNEL_HANDLES, forget_tunnel_addresses, is_tunnel_address, tunnel_handle_id,
-};
+pub use tunnel_handle::{TUNNEL_HANDLES, forget_tunnel_addresses, held_tunnels, is_tunnel_address};

@@ -123,16 +123,17 @@ fn decide(
             let node = StoredNode::read(entry)?;
             // An address that is only spelt differently stays as it is.
             let differs = |(field, address): &(&str, IpNet)| {
-                node.bgp(field).and_then(read_address) != Some(*address)
+                node.get(&["bgp", field]).and_then(read_address) != Some(*address)
             };
-            let differing = addresses.fields().filter(differs);
-            let fields: Vec<_> =
-                differing.map(|(field, address)| (field, Some(address.to_string()))).collect();
+            let differing: Vec<_> = addresses.fields().filter(differs).collect();
+            let paths: Vec<_> = differing.iter().map(|(field, _)| ["bgp", field]).collect();
+            let values = differing.iter().map(|(_, address)| Some(address.to_string()));
+            let fields: Vec<_> = paths.iter().map(|path| &path[..]).zip(values).collect();
             if fields.is_empty() {
                 // Nothing of it is written, and it must not be deleted meanwhile either.
                 transaction.unchanged(entry.key.clone(), entry.revision);
             }
-            node.set_bgp(&fields, transaction);
+            node.set(&fields, transaction);
         }
     }
     ownership.claim(name, transaction);

@@ -25,25 +25,29 @@ impl StoredNode {
         Ok(Self { key: entry.key.clone(), stored })
     }
 
-    /// A text in `spec.bgp`.
-    pub(super) fn bgp(&self, field: &str) -> Option<&str> {
-        self.stored.value.spec("bgp")?.get(field)?.as_str()
+    /// A text in `spec`, by its path.
+    pub(super) fn get(&self, path: &[&str]) -> Option<&str> {
+        let (first, rest) = path.split_first()?;
+        let value = self.stored.value.spec(first)?;
+        rest.iter().try_fold(value, |value, field| value.get(field))?.as_str()
     }
 
-    /// Adds to a transaction that these fields of `spec.bgp` get these values;
+    /// Adds to a transaction that these fields of `spec`, by their paths, get these values;
     /// `None` removes one. Nothing is added when they have them.
-    pub(super) fn set_bgp(&self, fields: &[(&str, Option<String>)], transaction: &mut Transaction) {
-        let is_so = |(field, value): &(&str, Option<String>)| self.bgp(field) == value.as_deref();
+    pub(super) fn set(&self, fields: &[(&[&str], Option<String>)], transaction: &mut Transaction) {
+        let is_so = |(path, value): &(&[&str], Option<String>)| self.get(path) == value.as_deref();
         if fields.iter().all(is_so) {
             return;
         }
         let old = &self.stored.value;
         let mut object = old.object.clone();
-        let bgp = object_in(object_in(&mut object, "spec"), "bgp");
-        for (field, value) in fields {
+        for (path, value) in fields {
+            let Some((field, parents)) = path.split_last() else { continue };
+            let spec = object_in(&mut object, "spec");
+            let parent = parents.iter().fold(spec, |object, parent| object_in(object, parent));
             match value {
-                Some(value) => bgp.insert((*field).to_owned(), value.as_str().into()),
-                None => bgp.shift_remove(*field),
+                Some(value) => parent.insert((*field).to_owned(), value.as_str().into()),
+                None => parent.shift_remove(*field),
             };
         }
         // An empty `bgp`, which Calico refuses, is left out by this.

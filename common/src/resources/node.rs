@@ -1,7 +1,7 @@
 //! Nodes.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde_json::{Map, Value};
@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 use super::error::{Error, FieldError};
 use super::fields::{self, Fields, Problems};
 use super::{as_number, cidr};
+use crate::link::MacAddress;
+use crate::tunnel::TunnelKind;
 
 /// Where a node names its addresses.
 const ADDRESSES: [&str; 2] = ["Node.Spec.BGP.IPv4Address", "Node.Spec.BGP.IPv6Address"];
@@ -36,8 +38,10 @@ pub struct Node {
     pub ipv4_address: Option<IpNet>,
     /// Its IPv6 address, likewise.
     pub ipv6_address: Option<IpNet>,
-    /// The address of its IPIP tunnel device.
-    pub ipip_tunnel_address: Option<Ipv4Addr>,
+    /// The addresses of its tunnel devices.
+    pub tunnel_addresses: BTreeMap<TunnelKind, IpAddr>,
+    /// The hardware addresses of its tunnel devices, where they do not follow from its name.
+    pub tunnel_macs: BTreeMap<TunnelKind, MacAddress>,
     /// Its own AS number, where it is not the cluster's.
     pub as_number: Option<u32>,
     /// The cluster id by which it reflects routes; without one it is no route reflector.
@@ -87,18 +91,22 @@ impl Node {
         let labels = resource
             .object("metadata", "Metadata", problems)
             .text_map("labels", "Labels", problems);
-        let bgp = resource.object("spec", "Node.Spec", problems).object("bgp", "BGP", problems);
+        let spec = resource.object("spec", "Node.Spec", problems);
+        let bgp = spec.object("bgp", "BGP", problems);
+        let mut tunnel_addresses = BTreeMap::new();
+        let mut tunnel_macs = BTreeMap::new();
+        for kind in TunnelKind::ALL {
+            let address = tunnel_address(kind, &spec, &bgp, problems);
+            tunnel_addresses.extend(address.map(|address| (kind, address)));
+            tunnel_macs.extend(tunnel_mac(kind, &spec, problems).map(|mac| (kind, mac)));
+        }
         Self {
             name: name.unwrap_or_default(),
             labels,
             ipv4_address: address("ipv4Address", "IPv4Address", 4, &bgp, problems),
             ipv6_address: address("ipv6Address", "IPv6Address", 6, &bgp, problems),
-            ipip_tunnel_address: bgp.parsed(
-                "ipv4IPIPTunnelAddr",
-                "IPv4IPIPTunnelAddr",
-                "must be an IPv4 address",
-                problems,
-            ),
+            tunnel_addresses,
+            tunnel_macs,
             as_number: as_number::read(&bgp, "asNumber", "ASNumber", problems),
             route_reflector_cluster_id: bgp.parsed(
                 "routeReflectorClusterID",
@@ -107,6 +115,43 @@ impl Node {
                 problems,
             ),
         }
+    }
+}
+
+/// Reads the address of a node's tunnel device.
+fn tunnel_address(
+    kind: TunnelKind,
+    spec: &Fields<'_>,
+    bgp: &Fields<'_>,
+    problems: &mut Problems,
+) -> Option<IpAddr> {
+    let (fields, key) = match *kind.row().address_field {
+        ["bgp", key] => (bgp, key),
+        [key, ..] => (spec, key),
+        [] => return None,
+    };
+    let display = displayed(key);
+    if kind.row().is_ipv6 {
+        let address: Option<Ipv6Addr> =
+            fields.parsed(key, &display, "must be an IPv6 address", problems);
+        return address.map(IpAddr::V6);
+    }
+    let address: Option<Ipv4Addr> =
+        fields.parsed(key, &display, "must be an IPv4 address", problems);
+    address.map(IpAddr::V4)
+}
+
+/// Reads the hardware address of a node's tunnel device.
+fn tunnel_mac(kind: TunnelKind, spec: &Fields<'_>, problems: &mut Problems) -> Option<MacAddress> {
+    let key = kind.row().mac_field?;
+    spec.parsed(key, &displayed(key), "must be a hardware address, as 66:0a:1b:2c:3d:4e", problems)
+}
+
+/// A field's name in Calico's messages: `ipv4IPIPTunnelAddr` is `IPv4IPIPTunnelAddr`.
+fn displayed(key: &str) -> String {
+    match key.strip_prefix("ip") {
+        Some(rest) => format!("IP{rest}"),
+        None => key.replacen("vxlan", "VXLAN", 1),
     }
 }
 
@@ -173,9 +218,23 @@ mod tests {
         assert_eq!(node.labels["zone"], "a");
         assert_eq!(node.ipv4_address.unwrap().to_string(), "172.16.1.11/24");
         assert_eq!(node.ipv6_address.unwrap().to_string(), "2001:db8::1/128");
-        assert_eq!(node.ipip_tunnel_address, Some(Ipv4Addr::new(10, 1, 0, 1)));
+        assert_eq!(node.tunnel_addresses[&TunnelKind::Ipip], Ipv4Addr::new(10, 1, 0, 1));
         assert_eq!(node.as_number, Some(65546));
         assert_eq!(node.route_reflector_cluster_id, Some(Ipv4Addr::new(244, 0, 0, 1)));
+    }
+
+    #[test]
+    fn the_addresses_of_vxlan_stand_beside_bgp() {
+        let node = json!({"metadata": {"name": "n1"}, "spec": {
+            "ipv4VXLANTunnelAddr": "10.2.0.1", "vxlanTunnelMACAddr": "66:01:02:03:04:05",
+            "ipv6VXLANTunnelAddr": "fd00::1",
+        }});
+        let node = Node::from_json(node.to_string().as_bytes()).unwrap();
+        let [v4, v6] = ["10.2.0.1", "fd00::1"].map(|address| address.parse::<IpAddr>().unwrap());
+        let addresses = [(TunnelKind::Vxlan, v4), (TunnelKind::VxlanV6, v6)];
+        assert_eq!(node.tunnel_addresses, BTreeMap::from(addresses));
+        let mac = MacAddress([0x66, 1, 2, 3, 4, 5]);
+        assert_eq!(node.tunnel_macs, BTreeMap::from([(TunnelKind::Vxlan, mac)]));
     }
 
     #[test]

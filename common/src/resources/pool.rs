@@ -6,6 +6,7 @@ use super::cidr;
 use super::error::{Error, FieldError};
 use super::fields::{self, Fields, Problems};
 use super::selector::Selector;
+use crate::tunnel::TunnelKind;
 
 mod modes;
 mod rules;
@@ -29,8 +30,7 @@ pub struct IpPool {
     pub block_size: u8,
     /// When packets between nodes are wrapped in IPIP.
     pub ipip_mode: EncapsulationMode,
-    /// When packets between nodes are wrapped in VXLAN. Weir stores it and
-    /// builds no such tunnels.
+    /// When packets between nodes are wrapped in VXLAN.
     pub vxlan_mode: EncapsulationMode,
     /// Whether packets to outside of all pools get the node's address.
     pub nat_outgoing: bool,
@@ -122,6 +122,17 @@ impl IpPool {
     pub fn for_assignment(value: &[u8]) -> Result<Self, Error> {
         let (pool, flaw) = Self::for_routes(value)?;
         Ok(Self { flaw: flaw.map(|flaw| flaw.to_string().trim_end().replace('\n', " ")), ..pool })
+    }
+
+    /// The tunnel by which packets to its addresses go between nodes, and whether only to
+    /// nodes in other subnets. IPIP carries no IPv6.
+    pub fn tunnel(&self) -> Option<(TunnelKind, EncapsulationMode)> {
+        let (ipip, vxlan) = match self.cidr {
+            IpNet::V4(_) => (self.ipip_mode, TunnelKind::Vxlan),
+            IpNet::V6(_) => (EncapsulationMode::Never, TunnelKind::VxlanV6),
+        };
+        let kinds = [(TunnelKind::Ipip, ipip), (vxlan, self.vxlan_mode)];
+        kinds.into_iter().find(|(_, mode)| *mode != EncapsulationMode::Never)
     }
 
     /// Whether this pool's addresses may serve this purpose.

@@ -20,6 +20,7 @@ const IPV6_POOL: &str = "default-ipv6-ippool";
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:\n  weirctl init\n  \
                   weirctl init --cidr 10.244.0.0/16 --ipip-mode CrossSubnet\n  \
+                  weirctl init --vxlan-mode CrossSubnet --ipv6-cidr fd00:10:244::/48\n  \
                   weirctl init --ipv6-cidr fd00:10:244::/48")]
 pub struct InitArgs {
     /// Addresses of the IPv4 pool
@@ -27,7 +28,17 @@ pub struct InitArgs {
     pub cidr: String,
     /// When packets between nodes are wrapped in IPIP
     #[arg(long, value_name = "MODE", value_enum, default_value = "Never", ignore_case = true)]
-    pub ipip_mode: IpipMode,
+    pub ipip_mode: TunnelMode,
+    /// When packets between nodes are wrapped in VXLAN, of both pools
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_enum,
+        default_value = "Never",
+        ignore_case = true,
+        conflicts_with = "ipip_mode"
+    )]
+    pub vxlan_mode: TunnelMode,
     /// Prefix length of the IPv4 pool's blocks
     #[arg(long, value_name = "LENGTH", default_value_t = 26)]
     pub block_size: u8,
@@ -48,9 +59,9 @@ pub struct InitArgs {
     pub change: ChangeArgs,
 }
 
-/// The modes of IPIP, spelt as in a pool.
+/// The modes of tunnels, spelt as in a pool.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum IpipMode {
+pub enum TunnelMode {
     /// Never: nodes reach each other's blocks directly
     #[value(name = "Never")]
     Never,
@@ -60,6 +71,16 @@ pub enum IpipMode {
     /// Only between nodes of different subnets
     #[value(name = "CrossSubnet")]
     CrossSubnet,
+}
+
+impl TunnelMode {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Never => "Never",
+            Self::Always => "Always",
+            Self::CrossSubnet => "CrossSubnet",
+        }
+    }
 }
 
 /// Makes the pools of a new cluster, unless there is a pool already; and the cluster's
@@ -103,25 +124,30 @@ pub async fn run(arguments: InitArgs, session: &Session<'_>) -> CommandResult {
 }
 
 fn ipv4_pool(arguments: &InitArgs) -> Resource {
-    let mode = match arguments.ipip_mode {
-        IpipMode::Never => "Never",
-        IpipMode::Always => "Always",
-        IpipMode::CrossSubnet => "CrossSubnet",
-    };
-    pool(IPV4_POOL, &arguments.cidr, mode, !arguments.no_nat, arguments.block_size)
+    let modes = [arguments.ipip_mode, arguments.vxlan_mode];
+    pool(IPV4_POOL, &arguments.cidr, modes, !arguments.no_nat, arguments.block_size)
 }
 
 fn ipv6_pool(arguments: &InitArgs) -> Option<Resource> {
     let cidr = arguments.ipv6_cidr.as_ref()?;
-    Some(pool(IPV6_POOL, cidr, "Never", !arguments.no_nat, arguments.ipv6_block_size))
+    let modes = [TunnelMode::Never, arguments.vxlan_mode];
+    Some(pool(IPV6_POOL, cidr, modes, !arguments.no_nat, arguments.ipv6_block_size))
 }
 
-fn pool(name: &str, cidr: &str, mode: &str, nat: bool, block_size: u8) -> Resource {
+fn pool(
+    name: &str,
+    cidr: &str,
+    [ipip_mode, vxlan_mode]: [TunnelMode; 2],
+    nat: bool,
+    block_size: u8,
+) -> Resource {
     let mut object = Map::new();
-    object.insert(
-        "spec".to_owned(),
-        json!({"cidr": cidr, "ipipMode": mode, "natOutgoing": nat, "blockSize": block_size}),
-    );
+    let mut spec = json!({"cidr": cidr, "ipipMode": ipip_mode.text(), "natOutgoing": nat,
+                          "blockSize": block_size});
+    if !matches!(vxlan_mode, TunnelMode::Never) {
+        spec["vxlanMode"] = vxlan_mode.text().into();
+    }
+    object.insert("spec".to_owned(), spec);
     Resource::new(Kind::IpPool, object).renamed(name)
 }
 

@@ -4,6 +4,8 @@ mod elsewhere;
 mod status;
 mod words;
 
+use std::path::Path;
+
 use clap::Args;
 use serde_json::json;
 use weir_common::ipam::Ownership;
@@ -57,6 +59,8 @@ pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult 
     status.problems.extend(clash.map(|clash| clash.to_string()));
     let (filters, rules) = session.environment.foreign_rules().await?;
     status.judge_foreign_rules(&inventory, &filters, &rules);
+    let release = session.environment.read_file(Path::new("/proc/sys/kernel/osrelease"));
+    status.judge_checksums(&release.unwrap_or_default());
     if is_elsewhere {
         status.bgp = Some(elsewhere::bgp_of(&name, session.datastore).await?);
     } else if session.environment.agent_runs() {

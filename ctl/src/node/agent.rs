@@ -15,9 +15,10 @@ use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use weir_common::network::{
-    BgpResources, Change, ClusterCache, ClusterPlan, ClusterState, Problem, StateDiff, TunnelPlan,
-    Underlay, plan_bgp,
+    BgpResources, Change, ClusterCache, ClusterPlan, ClusterState, Problem, StateDiff, Underlay,
+    plan_bgp, tunnel_needs,
 };
+use weir_common::tunnel::TunnelKind;
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::AgentLock;
 
@@ -277,15 +278,13 @@ impl Agent {
         self.applied = None;
         let state = known(&self.cache, self.bgp_mode);
         let forgotten = self.cache.has_lost(self.registration.node());
-        let is_retaining = self.cache.retained() > 0;
-        let (mut failures, mut problems) = (Vec::new(), BTreeSet::new());
+        let mut failures = Vec::new();
         // A datastore that is away would be waited for, and nothing else done.
         let clash = self.registration.clash(&state);
+        let may_write = self.lost.is_none() && clash.is_none();
         let mut due = None;
-        if self.lost.is_none() && clash.is_none() {
-            let renewed =
-                self.registration.renew(&self.kernel, &state, forgotten, is_retaining).await;
-            problems.extend(renewed.problem);
+        if may_write {
+            let renewed = self.registration.renew(&self.kernel, &state, forgotten).await;
             failures.extend(renewed.failures);
             due = renewed.due;
         }
@@ -303,14 +302,10 @@ impl Agent {
         let borrowed = state.borrowed.iter().filter(|(_, users)| is_own(users));
         self.borrowed_from.send_replace(borrowed.map(|(block, _)| *block).collect());
         let nodes = state.nodes.len();
-        let own_tunnel = state.nodes.get(self.registration.node()).and_then(|own| own.tunnel);
-        // Where it is told that there is no address, another node may have that one.
+        let tunnel_address = self.registration.keeps_tunnel_addresses();
         let (now, off) = (Instant::now(), self.bgp_off(&state));
-        let keep = Keep {
-            tunnel_address: problems.is_empty(),
-            bgp_need: self.bgp_hold.need(off, now).cloned(),
-            ..Keep::default()
-        };
+        let bgp_need = self.bgp_hold.need(off, now).cloned();
+        let keep = Keep { tunnel_address, bgp_need, ..Keep::default() };
         let outcome = self.kernel.reconcile(self.registration.node(), state, keep).await;
         self.metrics.nodes.set(nodes as i64);
         self.metrics.retained.set(self.cache.retained() as i64);
@@ -320,11 +315,16 @@ impl Agent {
                     let is_it = |it: &Problem| matches!(it, Problem::NotRegistered { .. });
                     outcome.problems.retain(|problem| !is_it(problem));
                 }
-                let has_own_tunnel =
-                    |tunnel: &TunnelPlan| problems.is_empty() && tunnel.address == own_tunnel;
-                let is_whole = !outcome.has_conflicts
-                    && outcome.plan.tunnel.as_ref().is_none_or(has_own_tunnel);
-                outcome.problems.append(&mut problems);
+                if may_write {
+                    failures.extend(self.renew_tunnels(&mut outcome).await);
+                }
+                let has_own_tunnels = self.has_own_tunnels(&outcome.plan);
+                let keeps_addresses = self.registration.keeps_tunnel_addresses();
+                if tunnel_address && !keeps_addresses && !has_own_tunnels {
+                    // Only now it is known that another node may have what a device keeps.
+                    due = Some(Instant::now());
+                }
+                let is_whole = !outcome.has_conflicts && has_own_tunnels && keeps_addresses;
                 self.plan_bgp(&outcome.underlay, off, now);
                 let (more, applied) = self.note(outcome).await;
                 failures.extend(more);
@@ -341,6 +341,25 @@ impl Agent {
         self.pending.whole |= due.is_some() || !failures.is_empty();
         self.note_failures(failures);
         self.service.is_ready(&format!("{nodes} nodes, {} problems", self.problems.len()));
+    }
+
+    /// Takes and gives back tunnel addresses, now that the kernel is what it should be. Returns
+    /// what failed.
+    async fn renew_tunnels(&mut self, outcome: &mut Reconciled) -> Vec<String> {
+        let (state, is_retaining) = (self.cache.state(), self.cache.retained() > 0);
+        let renewed =
+            self.registration.renew_tunnels(&self.kernel, &state, is_retaining, outcome).await;
+        outcome.problems.extend(renewed.problems);
+        renewed.failures
+    }
+
+    /// Whether a plan's tunnels have the addresses that the node is registered with, and no
+    /// others that their devices keep meanwhile.
+    fn has_own_tunnels(&self, plan: &ClusterPlan) -> bool {
+        let state = self.cache.state();
+        let own = state.nodes.get(self.registration.node());
+        let registered = |kind: &TunnelKind| own.and_then(|own| own.tunnels.get(kind)).copied();
+        plan.tunnels.iter().all(|(kind, tunnel)| tunnel.address == registered(kind))
     }
 
     /// What of BGP is switched off on this node, or ends with its registration.
@@ -394,7 +413,7 @@ impl Agent {
 
     /// Reports what was done. Returns what failed, and what was applied.
     async fn note(&mut self, outcome: Reconciled) -> (Vec<String>, (ClusterPlan, Underlay)) {
-        let Reconciled { plan, underlay, changes, failures, problems, has_conflicts: _ } = outcome;
+        let Reconciled { plan, underlay, changes, failures, problems, .. } = outcome;
         // First: what is reported may be relied on.
         self.state_file.write(&self.cache, &plan).await;
         self.report_changes(&changes, &plan);
@@ -405,7 +424,7 @@ impl Agent {
         self.metrics.problems.set(self.problems.len() as i64);
         let notes = self.problems.iter().filter(|it| !self.registration.concerns(it));
         self.metrics.set_notes(notes.map(Problem::to_string).collect());
-        self.metrics.tunnel.set(plan.tunnel.is_some().into());
+        self.metrics.set_tunnels(&tunnel_needs(&plan).into_keys().collect());
         self.metrics.pod_mtu.set(plan.pod_mtu.into());
         (failures.iter().map(|error| chain(error.as_ref())).collect(), (plan, underlay))
     }
@@ -437,10 +456,11 @@ impl Agent {
     }
 
     /// Whether nothing is on its way: what this node wrote about itself has come
-    /// back from the datastore.
+    /// back from the datastore, and the kernel has been made what that asks for.
     fn is_settled(&self) -> bool {
-        self.listed
-            && (!self.failures.is_empty() || self.registration.is_settled(&self.cache.state()))
+        let is_settled =
+            || !self.pending.whole && self.registration.is_settled(&self.cache.state());
+        self.listed && (!self.failures.is_empty() || is_settled())
     }
 }
 

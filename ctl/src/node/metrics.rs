@@ -1,5 +1,6 @@
 //! What the agent tells of itself, for Prometheus.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
+use weir_common::tunnel::TunnelKind;
 
 use crate::bgp_status::BgpStatus;
 
@@ -33,8 +35,8 @@ pub struct Metrics {
     pub problems: Gauge,
     /// What counts although the datastore has lost it.
     pub retained: Gauge,
-    /// Whether the tunnel device is in service.
-    pub tunnel: Gauge,
+    /// Whether the tunnel device of each kind is in service.
+    tunnels: Family<Vec<(&'static str, &'static str)>, Gauge>,
     /// The MTU for containers.
     pub pod_mtu: Gauge,
     /// Changes made to the kernel.
@@ -91,7 +93,7 @@ impl Metrics {
             bgp_configured: Gauge::default(),
             problems: Gauge::default(),
             retained: Gauge::default(),
-            tunnel: Gauge::default(),
+            tunnels: Family::default(),
             pod_mtu: Gauge::default(),
             changes: Counter::default(),
             failures: Counter::default(),
@@ -110,6 +112,7 @@ impl Metrics {
             bgp: Mutex::default(),
         };
         metrics.register();
+        metrics.set_tunnels(&BTreeSet::new());
         metrics
     }
 
@@ -127,10 +130,11 @@ impl Metrics {
             "Nodes, pools and blocks that count although the datastore has lost them",
             &self.retained,
         );
-        gauge("tunnel_up", "Whether the tunnel device is in service", &self.tunnel);
         gauge("bgp_announced", "Blocks and addresses that are announced", &self.announced);
         gauge("bgp_up", "Whether the BGP daemon runs", &self.bgp_up);
         gauge("pod_mtu_bytes", "The MTU for containers", &self.pod_mtu);
+        let tunnels = self.tunnels.clone();
+        registry.register("tunnel_up", "Whether a tunnel device is in service", tunnels);
         registry.register("bgp_peers", "BGP sessions by state", self.bgp_sessions.clone());
         registry.register(
             "bgp_config_applied_timestamp_seconds",
@@ -179,6 +183,14 @@ impl Metrics {
     /// Records how long a reconcile took.
     pub fn observe(&self, time: Duration) {
         self.reconcile_seconds.observe(time.as_secs_f64());
+    }
+
+    /// Sets which kinds of tunnels are in service.
+    pub fn set_tunnels(&self, in_service: &BTreeSet<TunnelKind>) {
+        for kind in TunnelKind::ALL {
+            let label = vec![("kind", kind.row().id)];
+            self.tunnels.get_or_create(&label).set(in_service.contains(&kind).into());
+        }
     }
 
     /// Sets what makes the node unhealthy; nothing when all is well.
@@ -305,11 +317,14 @@ mod tests {
         metrics.routes.set(7);
         metrics.changes.inc_by(3);
         metrics.observe(Duration::from_millis(2));
+        metrics.set_tunnels(&[TunnelKind::VxlanV6].into());
         let text = metrics.text();
         for line in [
             "# TYPE weir_node_routes gauge",
             "weir_node_routes 7",
             "weir_node_changes_total 3",
+            "weir_node_tunnel_up{kind=\"ipip\"} 0",
+            "weir_node_tunnel_up{kind=\"vxlan-v6\"} 1",
             "weir_node_converge_seconds_count 1",
             "# EOF",
         ] {

@@ -1,6 +1,7 @@
 //! What the agent writes into the datastore: its node's addresses, and the
-//! address of the tunnel device.
+//! addresses of its tunnel devices.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,13 @@ use weir_common::datastore::{Datastore, Event, keys};
 use weir_common::ipam::{Clash, Family, MachineId, Ownership, cluster_guid, ensure_cluster_guid};
 use weir_common::network::{ClusterState, Detected, Peer, Problem};
 use weir_common::node::{
-    AddressDecision, Error, GRACE_TIME, LocalFacts, NodeAddresses, OwnAddress, register,
+    AddressDecision, Error, GRACE_TIME, LocalFacts, NodeAddresses, OwnAddress,
+    lacks_tunnel_address, register,
 };
-use weir_kernel::Kernel;
+use weir_common::tunnel::TunnelKind;
+use weir_kernel::{Kernel, Reconciled};
 
-use super::tunnel_address::TunnelAddress;
+use super::tunnel_address::{TunnelAddresses, TunnelUse, TunnelsRenewed};
 use crate::new_birth;
 use crate::session::chain;
 
@@ -38,7 +41,7 @@ pub struct Registration {
     was_seen: bool,
     /// Since when the datastore has not had the node although it had.
     absent: Option<Instant>,
-    tunnel: TunnelAddress,
+    tunnels: TunnelAddresses,
     /// Whether this agent has seen to the cluster's GUID.
     has_tried_guid: bool,
     /// The cluster's id, once it is known.
@@ -48,8 +51,6 @@ pub struct Registration {
 /// What came of keeping a registration up to date.
 #[derive(Debug, Default)]
 pub struct Renewed {
-    /// Why the node has no tunnel address where it needs one.
-    pub problem: Option<Problem>,
     /// What could not be found out or written, in words. It is tried again.
     pub failures: Vec<String>,
     /// When to look again, though nothing changes.
@@ -74,7 +75,7 @@ impl Registration {
             is_known: false,
             was_seen: false,
             absent: None,
-            tunnel: TunnelAddress::default(),
+            tunnels: TunnelAddresses::default(),
             has_tried_guid: false,
             cluster_guid: None,
         }
@@ -103,8 +104,8 @@ impl Registration {
         self.addresses.iter_mut().for_each(OwnAddress::datastore_went_back);
     }
 
-    /// Writes what differs. `forgotten` says that the datastore was restored from a state
-    /// without this node, `is_holding` that anything is retained that it has lost. The
+    /// Writes what differs of the node's addresses. `forgotten` says that the datastore was
+    /// restored from a state without this node. The
     /// datastore is asked nothing when everything is right. A failure in one part does not
     /// stop the others.
     pub async fn renew(
@@ -112,7 +113,6 @@ impl Registration {
         kernel: &Kernel,
         inventory: &ClusterState,
         forgotten: bool,
-        is_holding: bool,
     ) -> Renewed {
         let own = inventory.nodes.get(&self.node);
         self.was_seen |= own.is_some();
@@ -140,17 +140,65 @@ impl Registration {
             // By then the node counts as deleted, and nothing else may ask for a look.
             renewed.look_again(since + TELLING_TIME + Duration::from_millis(1));
         }
+        renewed
+    }
+
+    /// Takes the tunnel addresses that the node needs, and gives back those that it does not.
+    /// `done` is what the kernel was made just now by the same `inventory`, and comes first: a
+    /// kind that other nodes send by once the Node has an address for it must be ready to
+    /// receive, and an address is given back only when no route of this node needs it any more.
+    /// `is_holding` says that anything is retained that a restored datastore has lost. The
+    /// datastore is asked nothing when everything is right.
+    pub async fn renew_tunnels(
+        &mut self,
+        kernel: &Kernel,
+        inventory: &ClusterState,
+        is_holding: bool,
+        done: &Reconciled,
+    ) -> TunnelsRenewed {
+        let tunnels = match self.tunnel_use(kernel, inventory, done).await {
+            Ok(tunnels) => tunnels,
+            Err(failure) => {
+                return TunnelsRenewed { failures: vec![failure], ..TunnelsRenewed::default() };
+            }
+        };
         let machine = self.machine.clone();
         let facts = async || match kernel.local_facts(&self.node, inventory, is_holding).await {
             Ok(facts) => Ok(LocalFacts { machine, ..facts }),
             Err(error) => Err(chain(&error)),
         };
-        let datastore = self.datastore.as_ref();
-        match self.tunnel.renew(datastore, &self.node, inventory, is_holding, facts).await {
-            Ok(problem) => renewed.problem = problem,
-            Err(failure) => renewed.failures.push(failure),
+        let (datastore, known) = (self.datastore.as_ref(), (inventory, is_holding));
+        self.tunnels.renew(datastore, &self.node, known, &tunnels, facts).await
+    }
+
+    async fn tunnel_use(
+        &self,
+        kernel: &Kernel,
+        inventory: &ClusterState,
+        done: &Reconciled,
+    ) -> Result<TunnelUse, String> {
+        let own = inventory.nodes.get(&self.node);
+        let mut still_used = done.still_used.clone();
+        if !done.failures.is_empty() {
+            // A route that could not be moved may be among them.
+            still_used.extend(own.iter().flat_map(|own| own.tunnels.keys()));
         }
-        renewed
+        let mut not_ready: BTreeSet<TunnelKind> = TunnelKind::ALL
+            .into_iter()
+            .filter(|kind| kind.row().needs_peer_address)
+            .filter(|kind| lacks_tunnel_address(*kind, &self.node, inventory))
+            .collect();
+        if !not_ready.is_empty() {
+            let devices = kernel.tunnel_devices().await.map_err(|error| chain(&error))?;
+            not_ready.retain(|kind| !devices.get(kind).is_some_and(|it| it.claimed && it.up));
+        }
+        Ok(TunnelUse { still_used, not_ready })
+    }
+
+    /// Whether the node's tunnel devices keep the addresses that the datastore does not know:
+    /// where it says that there is none, another node may have them.
+    pub fn keeps_tunnel_addresses(&self) -> bool {
+        !self.tunnels.lacks_any()
     }
 
     /// The cluster's id, which the first agent gives it. The node works without one.
@@ -313,7 +361,7 @@ impl Registration {
             ipv4.is_none_or(|address| own.ipv4 == Some(address))
                 && ipv6.is_none_or(|address| own.ipv6 == Some(address))
         });
-        is_registered && self.tunnel.is_settled(inventory, &self.node)
+        is_registered && self.tunnels.is_settled(inventory, &self.node)
     }
 }
 

@@ -15,7 +15,7 @@
 //!   between, the pool is left disabled, and deleting it again goes on where
 //!   this one stopped.
 //!
-//! Addresses of nodes' IPIP tunnels do not keep a pool: it is disabled first, and
+//! Addresses of nodes' tunnels do not keep a pool: it is disabled first, and
 //! then they are released, each together with its handle and with the field of the
 //! Node that names it. The node's agent takes another one out of another pool. By
 //! force all other addresses are released in the same way.

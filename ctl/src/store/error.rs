@@ -63,7 +63,7 @@ pub enum StoreError {
         cidr: IpNet,
         /// How many of them are in use, but for those of tunnels.
         addresses: usize,
-        /// How many of them nodes' IPIP tunnels have.
+        /// How many of them nodes' tunnels have.
         tunnels: usize,
     },
     /// A pool was disabled to be deleted, and neither that nor enabling it

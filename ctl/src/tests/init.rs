@@ -72,6 +72,16 @@ async fn flags_decide_about_the_pools() {
 }
 
 #[tokio::test]
+async fn the_mode_of_vxlan_counts_for_both_pools() {
+    let memory = Memory::new();
+    let line = "init --vxlan-mode crosssubnet --ipv6-cidr fd00:10::/48";
+    assert_eq!(call(&memory, line).await.exit, 0);
+    let columns = "get ipp -o custom-columns=CIDR,IPIPMODE,VXLANMODE";
+    let shown = call(&memory, columns).await.output;
+    assert_eq!(shown.matches("Never      CrossSubnet").count(), 2, "{shown}");
+}
+
+#[tokio::test]
 async fn what_the_node_uses_is_left_to_it() {
     let memory = Memory::new();
     for line in ["init --cidr 172.16.0.0/12", "init --cidr 172.16.1.128/26"] {
@@ -84,6 +94,7 @@ async fn what_the_node_uses_is_left_to_it() {
         ("init --cidr 10.0.0.1/8", "not strictly masked"),
         ("init --cidr fd00::/48 --block-size 122", "--cidr fd00::/48 is of the other family"),
         ("init --block-size 19", "must be between 20 and 32"),
+        ("init --ipip-mode Always --vxlan-mode Always", "cannot be used with"),
         ("init --ipip-mode maybe", "[possible values: Never, Always, CrossSubnet]"),
     ] {
         let answer = call(&memory, line).await;

@@ -5,8 +5,10 @@ use weir_common::datastore::keys;
 use weir_common::ipam::assign::Want;
 use weir_common::ipam::{Assignee, Family, engine};
 use weir_common::network::{
-    ActualTunnel, ClusterSnapshot, RouteKind, UnderlayLink, diff, plan_cluster,
+    ActualTunnel, ActualVxlan, ClusterSnapshot, RouteKind, TunnelPlan, UnderlayLink, diff,
+    plan_cluster,
 };
+use weir_common::tunnel::TunnelKind;
 
 use super::golden::{WIDTHS, check, style};
 use super::*;
@@ -16,14 +18,21 @@ fn busy() -> Memory {
     let memory = recorded_store("busy");
     set(&memory, "n1", "ipv4IPIPTunnelAddr", "10.7.0.17");
     set(&memory, "n4", "ipv4IPIPTunnelAddr", "10.7.0.25");
+    for (name, address) in [("n1", "10.8.0.17"), ("n5", "10.8.0.65")] {
+        change(&memory, name, |node| node["spec"]["ipv4VXLANTunnelAddr"] = address.into());
+    }
     memory
 }
 
 /// Gives a node this value in `spec.bgp`.
 fn set(memory: &Memory, name: &str, field: &str, value: &str) {
+    change(memory, name, |node| node["spec"]["bgp"][field] = value.into());
+}
+
+fn change(memory: &Memory, name: &str, change: impl FnOnce(&mut Value)) {
     let key = keys::node(name);
     let mut node: Value = serde_json::from_slice(&memory.dump()[&key]).unwrap();
-    node["spec"]["bgp"][field] = value.into();
+    change(&mut node);
     memory.seed([(key, node.to_string().into_bytes())]);
 }
 
@@ -41,17 +50,24 @@ fn underlay() -> Underlay {
 async fn agreeing(memory: &Memory) -> ActualState {
     let inventory = ClusterSnapshot::read(memory, usize::MAX).await.unwrap().state;
     let plan = plan_cluster("n1", &inventory, &underlay());
-    let tunnel = plan.tunnel.as_ref().map(|tunnel| ActualTunnel {
-        claimed: true,
-        up: true,
-        mtu: tunnel.mtu,
-        addresses: tunnel.address.iter().map(|address| (*address).into()).collect(),
-    });
+    let made = |(kind, tunnel): (&TunnelKind, &TunnelPlan)| (*kind, made_of(*kind, tunnel));
+    let tunnels = plan.tunnels.iter().map(made).collect();
     let routes = plan.routes.iter().map(|(range, way)| (*range, Some(way.clone()))).collect();
     let announced = plan.bgp_need.as_ref().map(|_| plan.announced.clone()).unwrap_or_default();
-    let present = ActualState { tunnel, routes, announced, ..ActualState::default() };
-    assert_eq!(diff(&plan, &present).0, []);
+    let present = ActualState { tunnels, routes, announced, ..ActualState::default() };
+    assert_eq!(diff(&plan, &present).changes, []);
     present
+}
+
+/// A tunnel as it is planned.
+fn made_of(kind: TunnelKind, plan: &TunnelPlan) -> ActualTunnel {
+    let vxlan = plan.vxlan.as_ref().map(|vxlan| ActualVxlan {
+        device: vxlan.device.clone(),
+        neighbours: vxlan.neighbours.clone(),
+        forwarding: vxlan.forwarding.clone().into_iter().collect(),
+    });
+    let addresses = plan.addresses(kind);
+    ActualTunnel { claimed: true, up: true, mtu: plan.mtu, addresses, vxlan }
 }
 
 async fn status(memory: &Memory, line: &str, present: ActualState, style: Style) -> Answer {
@@ -74,7 +90,7 @@ fn disturb(present: &mut ActualState) {
     present.routes.remove(&ranges[2]);
     present.occupied.insert(ranges[2]);
     present.routes.insert("10.99.0.0/26".parse().unwrap(), Some(by_hand));
-    if let Some(tunnel) = &mut present.tunnel {
+    if let Some(tunnel) = present.tunnels.get_mut(&TunnelKind::Ipip) {
         tunnel.mtu = 1400;
         tunnel.up = false;
     }

@@ -6,10 +6,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use weir_common::datastore::keys;
-use weir_common::ipam::{
-    ATTRIBUTE_NODE, ATTRIBUTE_TYPE, Affinity, Attribute, Block, Handle, TYPE_IPIP_TUNNEL,
-};
-use weir_common::node::tunnel_handle_id;
+use weir_common::ipam::{ATTRIBUTE_NODE, ATTRIBUTE_TYPE, Affinity, Attribute, Block, Handle};
+use weir_common::tunnel::TunnelKind;
 use weir_datastore::memory::CommitFault;
 
 use super::force::{Dump, assert_consistent, blocks};
@@ -28,9 +26,9 @@ fn store() -> Memory {
     let mut entries = Vec::new();
     for (host, cidr) in [("n4", own), ("n5", others)] {
         let mut block = Block::new(cidr, host, 7);
-        let facts = [(ATTRIBUTE_NODE, "n4"), (ATTRIBUTE_TYPE, TYPE_IPIP_TUNNEL)];
+        let facts = [(ATTRIBUTE_NODE, "n4"), (ATTRIBUTE_TYPE, "ipipTunnelAddress")];
         let tunnel = Attribute {
-            handle_id: Some(tunnel_handle_id("n4")),
+            handle_id: Some(TunnelKind::Ipip.handle_of("n4")),
             secondary: Some(facts.map(|(key, value)| (key.into(), value.into())).into()),
             ..Attribute::default()
         };
@@ -45,7 +43,7 @@ fn store() -> Memory {
         "spec": {"bgp": {"ipv4Address": "172.16.1.14/24", "ipv4IPIPTunnelAddr": "10.9.0.35"}},
     });
     entries.extend([
-        (keys::handle(&tunnel_handle_id("n4")), handle.to_json()),
+        (keys::handle(&TunnelKind::Ipip.handle_of("n4")), handle.to_json()),
         (keys::full("n4", cidr("10.7.0.28/30")), Vec::new()),
         (keys::full("n4", cidr("10.7.0.200/30")), Vec::new()),
         (keys::affinity("n4", cidr("10.7.0.196/30")), br#"{"state":"pending"}"#.to_vec()),

@@ -41,7 +41,7 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     match attach(call, &kernel, (&node, &source), link, limit).await {
         Ok((result, cluster)) => {
             if let Some(cluster) = cluster {
-                node.reconcile(&kernel, cluster, limit).await;
+                node.reconcile(&kernel, cluster, (call, limit)).await;
             }
             if is_own_ipam(call) {
                 node.repair_unrouted(&kernel, call, limit).await;

@@ -33,8 +33,10 @@ fn code(error: &weir_kernel::Error) -> Code {
         | Kernel::Denied { .. }
         | Kernel::ForeignLink { .. }
         | Kernel::LinkMissing { .. }
-        | Kernel::NoIpip { .. }
+        | Kernel::NoTunnels { .. }
         | Kernel::NotATunnel { .. }
+        | Kernel::VniTaken { .. }
+        | Kernel::PortTaken { .. }
         | Kernel::RouteExists { .. }
         | Kernel::Sysctl { .. }
         | Kernel::Nft { .. }

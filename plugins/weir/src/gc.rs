@@ -34,14 +34,14 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
     let Some(valid) = &call.configuration.valid_attachments else {
         let kernel = Kernel::open().map_err(failure::of_kernel)?;
         let given_back = give_back(call, &kernel, &node, &BTreeSet::new(), &claims, limit).await?;
-        follow(&kernel, &node, given_back, limit).await;
+        follow(&kernel, &node, given_back, (call, limit)).await;
         return Ok(());
     };
     let links = Links::find(&call.configuration.network, valid, &claims).await?;
     let (left, mut errors) = links.remove_stale().await;
     match give_back(call, &links.kernel, &node, &left, &claims, limit).await {
         // Before the NAT goes with the last container.
-        Ok(cluster) => follow(&links.kernel, &node, cluster, limit).await,
+        Ok(cluster) => follow(&links.kernel, &node, cluster, (call, limit)).await,
         Err(error) => errors.push(error),
     }
     errors.extend(part_sources(&links.kernel, None, limit).await.err());
@@ -93,9 +93,14 @@ fn input<'a>(call: &'a Call, left: &BTreeSet<AttachmentName>) -> Result<Cow<'a, 
     Ok(Cow::Owned(json))
 }
 
-async fn follow(kernel: &Kernel, node: &LocalNode, cluster: Option<ClusterReading>, limit: Limit) {
+async fn follow(
+    kernel: &Kernel,
+    node: &LocalNode,
+    cluster: Option<ClusterReading>,
+    (call, limit): (&Call, Limit),
+) {
     if let Some(cluster) = cluster {
-        node.reconcile(kernel, cluster, limit).await;
+        node.reconcile(kernel, cluster, (call, limit)).await;
     }
 }
 

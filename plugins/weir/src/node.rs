@@ -6,6 +6,9 @@
 //! [`LocalNode::read_cluster`] reads what there is, and [`LocalNode::reconcile`] makes the kernel
 //! what that asks for. `docs/agent.md` gives the reasons.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,12 +18,15 @@ use weir_common::cni::{Code, Error};
 use weir_common::datastore::{Datastore, DatastoreConfiguration, Revision};
 use weir_common::ipam::cluster_guid;
 use weir_common::network::{
-    ClusterCache, ClusterSnapshot, ClusterState, Mtu, MtuSource, NamedNode, Nat, NatPool, NatTable,
-    PlanSummary, Problem, SavedState, SourceAddresses, TunnelNeed, Writer, any_tunnels,
-    needs_tunnel, plan_cluster, pod_mtu,
+    ClusterCache, ClusterPlan, ClusterSnapshot, ClusterState, Mtu, MtuSource, NamedNode, Nat,
+    NatPool, NatTable, Peer, PlanSummary, Problem, SavedState, SourceAddresses, TunnelNeeds,
+    Writer, any_tunnels, needs_tunnel, plan_cluster, pod_mtu,
 };
-use weir_common::node::{LocalFacts, TunnelOutcome, reconcile_tunnel_address};
+use weir_common::node::{
+    LocalFacts, TunnelOutcome, lacks_tunnel_address, reconcile_tunnel_address,
+};
 use weir_common::resources::IpPool;
+use weir_common::tunnel::TunnelKind;
 use weir_ipam::{Claims, Ipam};
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::{
@@ -47,15 +53,44 @@ pub struct LocalNode {
     state: Option<SavedState>,
 }
 
-/// What there is in the cluster, after the node has taken its tunnel address.
+/// What there is in the cluster, after the node has taken those of its tunnel addresses that
+/// wait for nothing.
 pub struct ClusterReading {
     node: NamedNode,
     listing: ClusterSnapshot,
-    /// What became of the node's tunnel address; `None` if that failed, which the next
-    /// call tries again.
-    tunnel: Option<TunnelOutcome>,
+    tunnels: TunnelsAsked,
     /// The MTU for containers, where the cluster decides it.
     pub pod_mtu: Option<Mtu>,
+}
+
+/// What became of the node's tunnel addresses.
+#[derive(Default)]
+struct TunnelsAsked {
+    /// Those that it has now, or `None` where one was given back.
+    changed: BTreeMap<TunnelKind, Option<IpAddr>>,
+    /// Whether the node needs an address that it does not get.
+    is_any_unavailable: bool,
+    /// Whether anything failed, which the next call tries again.
+    has_failed: bool,
+}
+
+impl TunnelsAsked {
+    /// Writes what has changed into what is known of the node.
+    fn enter(&self, own: Option<&mut Peer>) {
+        let Some(own) = own else { return };
+        for (kind, address) in &self.changed {
+            match address {
+                Some(address) => own.tunnels.insert(*kind, *address),
+                None => own.tunnels.remove(kind),
+            };
+        }
+    }
+
+    fn join(&mut self, later: Self) {
+        self.changed.extend(later.changed);
+        self.is_any_unavailable |= later.is_any_unavailable;
+        self.has_failed |= later.has_failed;
+    }
 }
 
 impl LocalNode {
@@ -91,8 +126,9 @@ impl LocalNode {
             return Ok(self.pod_mtu());
         }
         let inventory = self.known_inventory();
-        let modes = inventory.pools.values().map(|pool| pool.ipip_mode);
-        Ok(Some(of_cluster(pod_mtu(kernel.uplink_mtu().await?, modes))))
+        let node = self.state.as_ref().map_or("", |state| &state.node.name);
+        let (uplink, settings) = (kernel.uplink_mtu().await?, inventory.tunnel_settings(node));
+        Ok(Some(of_cluster(pod_mtu(uplink, inventory.pools.values(), &settings))))
     }
 
     /// The addresses that the node sends to its containers from, as far as they are known.
@@ -111,9 +147,9 @@ impl LocalNode {
         self.state.as_ref().map(of_node).unwrap_or_default()
     }
 
-    /// Whether the tunnel device should be in service, as far as is known.
-    pub fn tunnel(&self) -> TunnelNeed {
-        self.state.as_ref().map(|state| state.tunnel).unwrap_or_default()
+    /// Which tunnels should be in service, as far as is known.
+    pub fn tunnels(&self) -> TunnelNeeds {
+        self.state.as_ref().map(|state| state.tunnels.clone()).unwrap_or_default()
     }
 
     /// The pools for which the node's NAT was made last, if that NAT is gone; none where
@@ -137,7 +173,8 @@ impl LocalNode {
             None => Nat::AsItIs,
             Some(pools) => {
                 let pools: Vec<NatPool> = pools.iter().map(NatPool::from).collect();
-                Nat::Exactly(NatTable::from_pools(&pools))
+                let vxlan_port = self.state.as_ref().and_then(|state| state.vxlan_port);
+                Nat::Exactly(NatTable::from_pools(&pools, vxlan_port))
             }
         }
     }
@@ -240,8 +277,8 @@ impl LocalNode {
         observed.is_outdated(datastore).await.unwrap_or(true)
     }
 
-    /// Reads what there is in the cluster, and takes a tunnel address if the node needs
-    /// one. `None` when it cannot be read, which is logged: the addresses of an ADD are
+    /// Reads what there is in the cluster, and looks after the node's tunnel addresses as far as
+    /// nothing has to come before. `None` when it cannot be read, which is logged: the addresses of an ADD are
     /// good without.
     pub async fn read_cluster(&self, ipam: &Ipam<'_>, limit: Limit) -> Option<ClusterReading> {
         let _timing = Timing::of("inventory");
@@ -272,10 +309,11 @@ impl LocalNode {
         }
         let completed = async {
             let kernel = Kernel::open()?;
-            let tunnel = self.ensure_tunnel_address(&kernel, ipam, &mut listing).await;
             let node = named(&ipam.node);
+            let tunnels = self.keep_tunnel_addresses(&kernel, ipam, &listing).await;
+            tunnels.enter(listing.state.nodes.get_mut(&node.name));
             let pod_mtu = cluster_mtu(&kernel, &node.name, &listing.state).await?;
-            Ok::<_, weir_kernel::Error>(ClusterReading { node, listing, tunnel, pod_mtu })
+            Ok::<_, weir_kernel::Error>(ClusterReading { node, listing, tunnels, pod_mtu })
         };
         let completed = completed.await.inspect_err(|error| {
             tracing::warn!(%error, "the routes to other nodes stay as they are");
@@ -283,53 +321,37 @@ impl LocalNode {
         completed.ok()
     }
 
-    /// Takes a tunnel address if the node needs one, also for what a restored datastore has
-    /// lost, and notes it in the listing. `None` if that failed. Giving it back is left to
-    /// the agent: it knows what such a datastore has lost, and may still need the tunnel for.
-    async fn ensure_tunnel_address(
+    /// Sees to it that the tunnel addresses are allocated that the node has in its Node, and
+    /// takes those that no other node waits for, also for what a restored datastore has lost.
+    /// By the other kinds packets come as soon as the Node has an address, so that the device
+    /// comes first ([`complete_tunnel_addresses`]).
+    async fn keep_tunnel_addresses(
         &self,
         kernel: &Kernel,
         ipam: &Ipam<'_>,
-        listing: &mut ClusterSnapshot,
-    ) -> Option<TunnelOutcome> {
+        listing: &ClusterSnapshot,
+    ) -> TunnelsAsked {
         let node = ipam.node.name.as_str();
         let mut cache = self.left_behind();
         cache.replace(listing.state.clone(), &listing.observed);
         let (state, is_holding) = (cache.state(), cache.retained() > 0);
-        if !listing.state.nodes.contains_key(node) || !needs_tunnel(node, &state) {
-            return Some(TunnelOutcome::Unchanged);
-        }
-        let taking = async {
-            let failed = |error: weir_kernel::Error| Error::caused(Code::TryAgainLater, &error);
-            let facts = kernel.local_facts(node, &state, is_holding).await.map_err(failed)?;
-            let facts = LocalFacts { machine: ipam.machine.clone(), ..facts };
-            let (datastore, now) = (ipam.datastore.as_ref(), Timestamp::now());
-            let outcome = reconcile_tunnel_address(datastore, node, &state, &facts, now).await;
-            outcome.map_err(|error| Error::caused(Code::TryAgainLater, &error))
-        };
-        let limit = Limit::of(TUNNEL_ADDRESS);
-        let outcome = within("taking a tunnel address", NEXT_ADD, limit, taking).await;
-        match &outcome {
-            Ok(TunnelOutcome::Taken(address)) => {
-                if let Some(own) = listing.state.nodes.get_mut(node) {
-                    own.tunnel = Some(*address);
-                }
-            }
-            Ok(TunnelOutcome::Unavailable(error)) => tracing::warn!("{error}"),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(
-                %error,
-                details = error.details,
-                "the tunnel address is not as it should be; the next ADD tries again"
-            ),
-        }
-        outcome.ok()
+        let Some(own) = listing.state.nodes.get(node) else { return TunnelsAsked::default() };
+        let needed = TunnelKind::ALL.into_iter().filter(|kind| needs_tunnel(*kind, node, &state));
+        let waits =
+            |kind: &TunnelKind| kind.row().needs_peer_address && !own.tunnels.contains_key(kind);
+        let kinds = needed.filter(|kind| !waits(kind)).collect();
+        ask_for(kernel, ipam, kinds, (&state, is_holding)).await
     }
 
     /// Makes the kernel what `cluster` asks for, and leaves the state to the next call.
     /// What cannot be done is logged, and tried again by the next ADD: the container that
     /// is being added can be reached on its node all the same.
-    pub async fn reconcile(&self, kernel: &Kernel, cluster: ClusterReading, limit: Limit) {
+    pub async fn reconcile(
+        &self,
+        kernel: &Kernel,
+        cluster: ClusterReading,
+        (call, limit): (&Call, Limit),
+    ) {
         let _timing = Timing::of("cluster");
         let _lock = match Lock::wait(Path::new(NODE_LOCK), limit).await {
             Ok(lock) => lock,
@@ -347,12 +369,12 @@ impl LocalNode {
         if state.is_some_and(|state| state.overtakes(before, listed)) {
             return tracing::debug!(%listed, "another ADD has made the node newer");
         }
-        self.reconcile_alone(kernel, cluster).await;
+        self.reconcile_alone(kernel, cluster, call).await;
     }
 
     /// The node's lock must be held.
-    async fn reconcile_alone(&self, kernel: &Kernel, cluster: ClusterReading) {
-        let ClusterReading { node, listing, tunnel, pod_mtu } = cluster;
+    async fn reconcile_alone(&self, kernel: &Kernel, cluster: ClusterReading, call: &Call) {
+        let ClusterReading { node, listing, mut tunnels, pod_mtu } = cluster;
         let mut cache = self.left_behind();
         if cache.replace(listing.state, &listing.observed) {
             tracing::warn!(
@@ -361,26 +383,47 @@ impl LocalNode {
                  lost is kept; run \"weirctl ipam check --repair\" on each node"
             );
         }
-        let keep = Keep {
-            tunnel_address: !matches!(tunnel, Some(TunnelOutcome::Unavailable(_))),
+        let keep = |tunnels: &TunnelsAsked| Keep {
+            tunnel_address: !tunnels.is_any_unavailable,
             borrowed: listing.without_blocks,
             // An ADD reads nothing of BGP's resources.
             announcing: true,
             bgp_need: None,
         };
-        let done = match kernel.reconcile(&node.name, cache.state(), keep).await {
+        let mut done = match kernel.reconcile(&node.name, cache.state(), keep(&tunnels)).await {
             Ok(done) => done,
             Err(error) => {
                 return tracing::warn!(%error, "the routes to other nodes stay as they are");
             }
         };
-        log(&done);
+        log_changes(&done);
+        // Only now: what the node takes tells others that it is ready.
+        let later = complete_tunnel_addresses(kernel, call, (&node.name, &cache), &done).await;
+        let is_due = !later.changed.is_empty()
+            || later.is_any_unavailable
+                && keeps_others(&done.plan, cache.state().nodes.get(&node.name));
+        tunnels.join(later);
+        if is_due {
+            let mut state = cache.state().into_owned();
+            tunnels.enter(state.nodes.get_mut(&node.name));
+            match kernel.reconcile(&node.name, Cow::Owned(state), keep(&tunnels)).await {
+                Ok(again) => {
+                    log_changes(&again);
+                    done = again;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the tunnel addresses are not on their devices yet");
+                    tunnels.has_failed = true;
+                }
+            }
+        }
+        log_troubles(&done);
         let boot_id = boot_id();
         let datastore = self.datastore.as_str();
         let pod_mtu = pod_mtu.map(|mtu| mtu.bytes);
         let summary = PlanSummary { pod_mtu, ..PlanSummary::of(&done.plan) };
         let mut state = SavedState::new(Writer::Plugin, node, datastore, boot_id, &cache, summary);
-        if tunnel.is_some() && done.failures.is_empty() {
+        if !tunnels.has_failed && done.failures.is_empty() {
             state.observed = Some(listing.observed);
         }
         if let Err(error) = write_state(Path::new(STATE_FILE), &state, &cache) {
@@ -452,31 +495,137 @@ fn of_cluster(bytes: u32) -> Mtu {
     Mtu { bytes, source: MtuSource::Cluster }
 }
 
+/// Takes the tunnel addresses for which the devices had to be there first, and gives back those
+/// that no pool asks for, once the routes have moved: `done` is what the kernel was made by the
+/// same state. What a restored datastore has lost may still need an address, which stays then.
+async fn complete_tunnel_addresses(
+    kernel: &Kernel,
+    call: &Call,
+    (node, cache): (&str, &ClusterCache),
+    done: &Reconciled,
+) -> TunnelsAsked {
+    let (state, is_holding) = (cache.state(), cache.retained() > 0);
+    let Some(own) = state.nodes.get(node).filter(|_| !cache.has_lost(node)) else {
+        return TunnelsAsked::default();
+    };
+    let waits = |kind: &TunnelKind| {
+        kind.row().needs_peer_address && lacks_tunnel_address(*kind, node, &state)
+    };
+    let mut kinds: BTreeSet<TunnelKind> = TunnelKind::ALL.into_iter().filter(waits).collect();
+    if !kinds.is_empty() {
+        match kernel.tunnel_devices().await {
+            Ok(devices) => {
+                kinds.retain(|kind| devices.get(kind).is_some_and(|it| it.claimed && it.up));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no tunnel address is taken; {NEXT_ADD}");
+                return TunnelsAsked { has_failed: true, ..TunnelsAsked::default() };
+            }
+        }
+    }
+    if done.failures.is_empty() && !is_holding {
+        let is_left = |kind: &&TunnelKind| {
+            !done.still_used.contains(*kind) && !needs_tunnel(**kind, node, &state)
+        };
+        kinds.extend(own.tunnels.keys().filter(is_left));
+    }
+    if kinds.is_empty() {
+        return TunnelsAsked::default();
+    }
+    match Ipam::open(call, Limit::of(TUNNEL_ADDRESS)).await {
+        Ok(ipam) => ask_for(kernel, &ipam, kinds, (&state, is_holding)).await,
+        Err(error) => {
+            tracing::warn!(%error, "the tunnel addresses stay as they are; {NEXT_ADD}");
+            TunnelsAsked { has_failed: true, ..TunnelsAsked::default() }
+        }
+    }
+}
+
+/// Takes or gives back the node's tunnel addresses of these kinds.
+async fn ask_for(
+    kernel: &Kernel,
+    ipam: &Ipam<'_>,
+    kinds: BTreeSet<TunnelKind>,
+    (state, is_holding): (&ClusterState, bool),
+) -> TunnelsAsked {
+    let mut asked = TunnelsAsked::default();
+    if kinds.is_empty() {
+        return asked;
+    }
+    let node = ipam.node.name.as_str();
+    let asking = async {
+        let failed = |error: weir_kernel::Error| Error::caused(Code::TryAgainLater, &error);
+        let facts = kernel.local_facts(node, state, is_holding).await.map_err(failed)?;
+        let facts = LocalFacts { machine: ipam.machine.clone(), ..facts };
+        let (datastore, now) = (ipam.datastore.as_ref(), Timestamp::now());
+        for kind in kinds {
+            let outcome =
+                reconcile_tunnel_address(datastore, kind, node, false, state, &facts, now).await;
+            match outcome.map_err(|error| Error::caused(Code::TryAgainLater, &error))? {
+                TunnelOutcome::Unchanged => {}
+                TunnelOutcome::Taken(address) => {
+                    asked.changed.insert(kind, Some(address));
+                }
+                TunnelOutcome::Released => {
+                    asked.changed.insert(kind, None);
+                }
+                TunnelOutcome::Unavailable(error) => {
+                    tracing::warn!("{error}");
+                    asked.is_any_unavailable = true;
+                }
+            }
+        }
+        Ok(())
+    };
+    let limit = Limit::of(TUNNEL_ADDRESS);
+    let outcome = within("taking a tunnel address", NEXT_ADD, limit, asking).await;
+    if let Err(error) = outcome {
+        tracing::warn!(
+            %error,
+            details = error.details,
+            "the tunnel addresses are not as they should be; {NEXT_ADD}"
+        );
+        asked.has_failed = true;
+    }
+    asked
+}
+
+/// Whether a plan's tunnels keep addresses that the node is not registered with.
+fn keeps_others(plan: &ClusterPlan, own: Option<&Peer>) -> bool {
+    let registered = |kind: &TunnelKind| own.and_then(|own| own.tunnels.get(kind)).copied();
+    plan.tunnels.iter().any(|(kind, tunnel)| tunnel.address != registered(kind))
+}
+
 /// The MTU for containers, where the cluster decides it.
 async fn cluster_mtu(
     kernel: &Kernel,
     node: &str,
     inventory: &ClusterState,
 ) -> Result<Option<Mtu>, weir_kernel::Error> {
-    let modes = || inventory.pools.values().map(|pool| pool.ipip_mode);
+    let pools = || inventory.pools.values();
     let bytes = if inventory.nodes.contains_key(node) {
         Some(plan_cluster(node, inventory, &kernel.underlay().await?).pod_mtu)
-    } else if any_tunnels(modes()) {
+    } else if any_tunnels(pools()) {
         // This node will too once it is registered.
-        Some(pod_mtu(kernel.uplink_mtu().await?, modes()))
+        let settings = inventory.tunnel_settings(node);
+        Some(pod_mtu(kernel.uplink_mtu().await?, pools(), &settings))
     } else {
         None
     };
     Ok(bytes.map(of_cluster))
 }
 
-/// Tells what was done, and what could not be.
-fn log(done: &Reconciled) {
+/// Tells what was done.
+fn log_changes(done: &Reconciled) {
     let (changes, routes) = (done.changes.len(), done.plan.routes.len());
     tracing::debug!(changes, routes, "reconciled the node");
     for change in &done.changes {
         tracing::debug!("{change}");
     }
+}
+
+/// Tells what could not be done.
+fn log_troubles(done: &Reconciled) {
     for problem in &done.problems {
         tracing::warn!("{problem}");
     }

@@ -71,9 +71,9 @@ async fn look(call: &Call, kernel: &Kernel) -> Result<Vec<HealthProblem>, Error>
         attachment.addresses.iter().any(std::net::IpAddr::is_ipv6)
     };
     let state = kernel.node_state(attachments.iter().any(has_ipv6)).map_err(failure::of_kernel)?;
-    let tunnel = kernel.tunnel_device().await.map_err(failure::of_kernel)?;
+    let tunnels = kernel.tunnel_devices().await.map_err(failure::of_kernel)?;
     let node = LocalNode::find(call);
-    let need = node.tunnel();
+    let needs = node.tunnels();
     let without_nat = node.pools_without_nat(kernel).map_err(failure::of_kernel)?;
     let is_any_checked = attachments.iter().any(|attachment| attachment.is_checked);
     // Where nothing is checked, nftables need not be there.
@@ -83,8 +83,8 @@ async fn look(call: &Call, kernel: &Kernel) -> Result<Vec<HealthProblem>, Error>
     let not_registered = node.not_registered();
     let health = NodeHealth {
         state,
-        need,
-        tunnel,
+        needs,
+        tunnels,
         without_nat,
         without_source_filter,
         filters,

@@ -31,7 +31,7 @@ fn add_alone_makes_the_tunnel() {
     assert!(!pods[0].container.passes(&address, 1481));
     let [source, destination] = [0, 1].map(|member: usize| fleet.members[member].host.address);
     let seen = capture.headers_of(pods[0].address, pods[1].address);
-    assert_eq!(seen, [Header { source, destination, protocol: IPIP }].into());
+    assert_eq!(seen, [Header::new(source, destination, IPIP)].into());
     // The node's own packets too: its filter and address are there.
     assert!(fleet.members[0].node().reaches(&address));
 }
@@ -106,7 +106,7 @@ fn packets_pass_strict_reverse_path_filters() {
             .collect();
         // Whoever is registered with /32 has no neighbours, and tunnels.
         let there = if subnet == Subnet::First { ICMP } else { IPIP };
-        let wanted = [(pods[0].address, there), (pods[1].address, IPIP)];
+        let wanted = [(pods[0].address.into(), there), (pods[1].address.into(), IPIP)];
         assert_eq!(seen, wanted.into(), "{prefixes:?}");
     }
 }

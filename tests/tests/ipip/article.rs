@@ -56,8 +56,12 @@ fn routes(member: &Member) -> BTreeMap<String, String> {
     has_next_hop.map(route).filter(|(range, _)| range != "default").collect()
 }
 
+fn blackholes(member: &Member) -> String {
+    member.node().run(&["ip", "route", "show", "type", "blackhole"])
+}
+
 fn block_of(member: &Member) -> String {
-    let blackholes = member.node().run(&["ip", "route", "show", "type", "blackhole"]);
+    let blackholes = blackholes(member);
     let range = blackholes.lines().next().and_then(|line| line.split_whitespace().nth(1));
     range.unwrap_or_else(|| panic!("{} has no block: {blackholes}", member.name)).to_owned()
 }
@@ -79,6 +83,9 @@ fn try_out(fleet: &Fleet, name: &str, expected: &Expected) {
             false => member.has_no_tunnel(),
         });
     }
+    let has_block = |member: &Member| !blackholes(member).is_empty();
+    let what = format!("{name}: each node has the route of its block");
+    fleet.until(&what, || fleet.members.iter().all(has_block));
     let blocks: Vec<String> = fleet.members.iter().map(block_of).collect();
     for (from, member) in fleet.members.iter().enumerate() {
         let others = (0..3).filter(|to| *to != from);

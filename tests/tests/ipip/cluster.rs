@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde_json::json;
-use weir_tests::{Capture, Fleet, Header, ICMP, IPIP, Member, Place, Pod, Subnet, UPLINK};
+use weir_tests::{Capture, Fleet, Header, ICMP, IPIP, Member, Place, Pod, Subnet, UDP, UPLINK};
 
 const TWO_SUBNETS: [Subnet; 4] = [Subnet::First, Subnet::First, Subnet::Second, Subnet::Second];
 
@@ -29,10 +29,21 @@ fn near(one: usize, other: usize) -> bool {
 #[test]
 fn four_nodes_and_pools_of_every_mode_at_once() {
     let mut fleet = Fleet::new(&TWO_SUBNETS);
-    let pools =
-        [("bgp", "Never"), ("always", "Always"), ("cross", "CrossSubnet"), ("more", "CrossSubnet")];
-    for (number, (name, mode)) in pools.iter().enumerate() {
-        pool(&fleet, name, 61 + u8::try_from(number).expect("few pools"), mode);
+    let pools = [
+        ("bgp", "Never"),
+        ("always", "Always"),
+        ("cross", "CrossSubnet"),
+        ("vxlan", "Always"),
+        ("vxcross", "CrossSubnet"),
+    ];
+    for (number, (name, mode)) in (61..).zip(pools) {
+        match name.starts_with("vx") {
+            true => fleet.apply_pool(
+                name,
+                json!({"cidr": format!("10.{number}.0.0/24"), "blockSize": 28, "vxlanMode": mode}),
+            ),
+            false => pool(&fleet, name, number, mode),
+        }
     }
     fleet.start_agents();
     let pods: BTreeMap<(&str, usize), Pod> = pools
@@ -63,21 +74,21 @@ fn four_nodes_and_pools_of_every_mode_at_once() {
             };
             let [own, other] = [from, to].map(|member| fleet.members[member].host.address);
             let wanted = if by_tunnel {
-                Header { source: own, destination: other, protocol: IPIP }
+                Header::new(own, other, if name.starts_with("vx") { UDP } else { IPIP })
             } else {
-                Header { source: source.address, destination: target.address, protocol: ICMP }
+                Header::new(source.address, target.address, ICMP)
             };
             let seen = captures[from].headers_of(source.address, target.address);
             // Other packets on the link are read past by the same look.
             assert!(seen == BTreeSet::from([wanted]), "{name} n{from} to n{to}: {seen:?}");
             tunnelled.insert((name, from, to), by_tunnel);
-            // Everything a container may send passes, and nothing larger.
+            // Everything a container may send passes, and nothing larger: it fits into VXLAN.
             let address = target.address.to_string();
-            assert!(source.container.passes(&address, 1480), "{name} n{from} to n{to}");
-            assert!(!source.container.passes(&address, 1481), "{name} n{from} to n{to}");
+            assert!(source.container.passes(&address, 1450), "{name} n{from} to n{to}");
+            assert!(!source.container.passes(&address, 1451), "{name} n{from} to n{to}");
         }
     }
-    assert_eq!(tunnelled.values().filter(|by_tunnel| **by_tunnel).count(), 12 + 8 + 8);
+    assert_eq!(tunnelled.values().filter(|by_tunnel| **by_tunnel).count(), 2 * (12 + 8));
 }
 
 #[test]
@@ -202,7 +213,7 @@ fn headers_seen(captures: &[Capture; 2], from: &Pod, to: &Pod) -> BTreeSet<Heade
     let of_both = |header: Header| {
         header.protocol == ICMP
             && BTreeSet::from([header.source, header.destination])
-                == BTreeSet::from([from.address, to.address])
+                == BTreeSet::from([from.address, to.address].map(IpAddr::from))
     };
     packets.filter(|packet| of_both(packet.original())).map(|packet| packet.outer).collect()
 }

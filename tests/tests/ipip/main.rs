@@ -6,6 +6,7 @@ mod article;
 mod cluster;
 mod move_in;
 mod restored;
+mod switch;
 
 use std::net::Ipv4Addr;
 
@@ -34,8 +35,8 @@ fn a_capture_sees_what_a_tunnel_carries() {
     let captures = [Capture::start(&near.node, UPLINK), Capture::start(underlay.router(), "n2")];
     assert!(near.node.passes("10.7.2.1", 1480));
     assert!(!near.node.passes("10.7.2.1", 1481));
-    let there = Header { source: near.address, destination: far.address, protocol: IPIP };
-    let back = Header { source: far.address, destination: near.address, protocol: IPIP };
+    let there = Header::new(near.address, far.address, IPIP);
+    let back = Header::new(far.address, near.address, IPIP);
     for capture in &captures {
         let mut packets = capture.packets();
         packets.retain(|packet| packet.original().protocol == ICMP);

@@ -49,7 +49,7 @@ fn weir_takes_calicos_place_among_borrowed_addresses_and_small_blocks() {
         ("10.10.0.1", "via 172.16.1.13 dev eth0"),
         ("10.10.0.4", "via 172.16.1.12 dev eth0"),
         ("10.10.0.6", "via 172.16.1.13 dev eth0"),
-        // six; edge has VXLAN, which Weir does not build.
+        // six; edge has VXLAN, for which its nodes have no addresses yet.
         ("fd00:7::2ff6:9651:8f4f:40/122", "via 2001:db8::6 dev eth0"),
         ("fd00:7::fc01:3ef3:4b44:f900/122", "via 2001:db8::5 dev eth0"),
     ]);

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol, RouteType};
 use weir_common::network::{
-    ANNOUNCE_TABLE, ActualState, ActualTunnel, ROUTE_PROTOCOL, RouteKind, TUNNEL_ALIAS,
-    TUNNEL_DEVICE, Underlay,
+    ANNOUNCE_TABLE, ActualState, ActualTunnel, ROUTE_PROTOCOL, RouteKind, TUNNEL_ALIAS, Underlay,
 };
+use weir_common::tunnel::TunnelKind;
 
 use super::interface::LinksAndAddresses;
 use super::route_message::{is_joined, is_of_cluster, next_hops, takes_the_place, way};
@@ -19,14 +19,11 @@ use crate::message::{all_routes, destination, table_of};
 use crate::occupied::{MAIN_TABLE, subnet};
 use crate::{Kernel, sysctl};
 
-/// The kind of the tunnel device.
-pub(super) const TUNNEL_KIND: &str = "ipip";
-
 impl Kernel {
-    /// What `weir_common::network::diff` compares a plan with: the tunnel device, Weir's
+    /// What `weir_common::network::diff` compares a plan with: the tunnel devices, Weir's
     /// routes of the main table except those to containers, what is announced, the destinations of other
-    /// programs' routes, and which links have a strict reverse path filter. A device called
-    /// `tunl0` of another kind counts as none.
+    /// programs' routes, and which links have a strict reverse path filter. A link that has the
+    /// name of a tunnel device and is of another kind counts as none.
     ///
     /// # Errors
     /// The kernel refuses a list, or `/proc/sys` cannot be read.
@@ -42,10 +39,11 @@ impl Kernel {
         links: &LinksAndAddresses,
         routes: &ListedTable,
     ) -> Result<ActualState, Error> {
-        let tunnel = tunnel(links);
-        let device = tunnel.as_ref().map(|_| TUNNEL_DEVICE.to_owned());
+        let tunnels = self.tunnels(links).await?;
+        let devices = tunnels.keys().filter(|kind| !kind.row().is_ipv6);
+        let devices: Vec<_> = devices.map(|kind| kind.device().to_owned()).collect();
         Ok(ActualState {
-            tunnel,
+            tunnels,
             routes: routes.ways(),
             announced: self.announced(&links.links).await?.all_of_weir(),
             occupied: routes.occupied(),
@@ -57,16 +55,34 @@ impl Kernel {
                 .of_others(RouteType::BlackHole)
                 .map(|(range, _)| range)
                 .collect(),
-            strict: strict(device, links.underlay())?,
+            strict: strict(devices, links.underlay())?,
         })
     }
 
-    /// The tunnel device, where there is one.
+    /// The tunnel devices that there are.
     ///
     /// # Errors
     /// The kernel refuses a list.
-    pub async fn tunnel_device(&self) -> Result<Option<ActualTunnel>, Error> {
-        Ok(tunnel(&self.links_and_addresses().await?))
+    pub async fn tunnel_devices(&self) -> Result<BTreeMap<TunnelKind, ActualTunnel>, Error> {
+        self.tunnels(&self.links_and_addresses().await?).await
+    }
+
+    async fn tunnels(
+        &self,
+        links: &LinksAndAddresses,
+    ) -> Result<BTreeMap<TunnelKind, ActualTunnel>, Error> {
+        let mut tunnels = BTreeMap::new();
+        for (kind, link) in tunnel_links(links) {
+            let tunnel = ActualTunnel {
+                claimed: link.alias.as_deref() == Some(TUNNEL_ALIAS),
+                up: link.up,
+                mtu: link.mtu,
+                addresses: links.tunnel_addresses(link),
+                vxlan: self.vxlan(kind, link, &links.links).await?,
+            };
+            tunnels.insert(kind, tunnel);
+        }
+        Ok(tunnels)
     }
 
     /// The main table, of both families.
@@ -181,27 +197,31 @@ impl ListedTable {
     }
 }
 
-fn tunnel(links: &LinksAndAddresses) -> Option<ActualTunnel> {
-    let link = links
-        .links
-        .iter()
-        .find(|link| link.name == TUNNEL_DEVICE && link.kind.as_deref() == Some(TUNNEL_KIND))?;
-    let of_tunnel = links.addresses.iter().filter(|message| message.header.index == link.index);
-    let addresses: BTreeSet<Ipv4Net> = of_tunnel
-        .filter_map(|message| match subnet(message) {
-            Some(IpNet::V4(address)) => Some(address),
-            _ => None,
-        })
-        .collect();
-    let claimed = link.alias.as_deref() == Some(TUNNEL_ALIAS);
-    Some(ActualTunnel { claimed, up: link.up, mtu: link.mtu, addresses })
+/// The links that are tunnel devices.
+pub(super) fn tunnel_links(links: &LinksAndAddresses) -> impl Iterator<Item = (TunnelKind, &Link)> {
+    links.links.iter().filter_map(|link| {
+        let kind = TunnelKind::of_device(&link.name)?;
+        (link.kind.as_deref() == Some(kind.row().link_kind)).then_some((kind, link))
+    })
+}
+
+impl LinksAndAddresses {
+    /// The addresses of a tunnel device, without those that the kernel itself gives every link.
+    pub(super) fn tunnel_addresses(&self, link: &Link) -> BTreeSet<IpNet> {
+        let of_device = self.addresses.iter().filter(|it| it.header.index == link.index);
+        let of_kernel = |address: &IpNet| match address {
+            IpNet::V4(_) => false,
+            IpNet::V6(address) => address.addr().is_unicast_link_local(),
+        };
+        of_device.filter_map(subnet).filter(|address| !of_kernel(address)).collect()
+    }
 }
 
 /// The links whose reverse path filter is strict: of the value for all links
 /// and its own the greater one counts (`Documentation/networking/ip-sysctl.rst`).
-fn strict(tunnel: Option<String>, underlay: Underlay) -> Result<BTreeSet<String>, Error> {
+fn strict(tunnels: Vec<String>, underlay: Underlay) -> Result<BTreeSet<String>, Error> {
     let all = reverse_path_filter("all")?;
-    let names = underlay.links.into_iter().map(|link| link.name).chain(tunnel);
+    let names = underlay.links.into_iter().map(|link| link.name).chain(tunnels);
     let mut strict = BTreeSet::new();
     for name in names {
         if all.max(reverse_path_filter(&name)?) == Some(1) {

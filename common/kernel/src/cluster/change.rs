@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
-use weir_common::network::{Change, RouteKind, Side, TUNNEL_ALIAS, TUNNEL_DEVICE};
+use weir_common::network::{Change, RouteKind, Side, TUNNEL_ALIAS};
+use weir_common::tunnel::TunnelKind;
 
 use super::route_message::link_of;
 use crate::Kernel;
@@ -13,39 +14,56 @@ use crate::error::Error;
 impl Kernel {
     /// Carries out `changes` in order, going on past those that fail, and
     /// returns these with what they were (in terms of `ip`). Nothing is
-    /// returned where the kernel already has what a change would make.
+    /// returned where the kernel already has what a change would make, or lacks what it would
+    /// take away.
     ///
-    /// Without a tunnel device (the kernel has no IPIP, or another program has
-    /// its name) all that needs it is left out, and returned once.
+    /// Without a tunnel device (the kernel has none of its kind, or another program has
+    /// its name or its port) all that needs it is left out, and returned once.
     pub async fn change(&self, changes: &[Change]) -> Vec<(String, Error)> {
         self.run(changes).await.failures
     }
 
     pub(super) async fn run(&self, changes: &[Change]) -> Run<'_> {
         let mut run = Run::new(self);
-        for part in changes.chunk_by(|one, next| is_route(one) && is_route(next)) {
-            match part {
-                [change] if !is_route(change) => {
+        let is_one_batch =
+            |one: &Change, next: &Change| batch(one).is_some() && batch(one) == batch(next);
+        for part in changes.chunk_by(is_one_batch) {
+            match batch(&part[0]) {
+                Some(Batch::Routes) => run.routes(part).await,
+                Some(Batch::Entries) => run.entries(part).await,
+                None => {
+                    let change = &part[0];
                     if let Err(error) = run.single(change).await {
                         run.failures.push((change.to_string(), error));
                     }
                 }
-                routes => run.routes(routes).await,
             }
         }
         run
     }
 }
 
-fn is_route(change: &Change) -> bool {
-    matches!(
-        change,
+/// What is asked of the kernel many at a time.
+#[derive(PartialEq, Eq)]
+enum Batch {
+    Routes,
+    /// Neighbours and forwarding entries.
+    Entries,
+}
+
+fn batch(change: &Change) -> Option<Batch> {
+    match change {
         Change::AddRoute(..)
-            | Change::ReplaceRoute(..)
-            | Change::DeleteRoute(..)
-            | Change::Announce(_)
-            | Change::Withdraw(_)
-    )
+        | Change::ReplaceRoute(..)
+        | Change::DeleteRoute(..)
+        | Change::Announce(_)
+        | Change::Withdraw(_) => Some(Batch::Routes),
+        Change::AddForwarding(..)
+        | Change::RemoveForwarding(..)
+        | Change::SetNeighbour(..)
+        | Change::RemoveNeighbour(..) => Some(Batch::Entries),
+        _ => None,
+    }
 }
 
 /// A series of changes under way.
@@ -56,14 +74,15 @@ pub(super) struct Run<'a> {
     pub(super) left_out: BTreeSet<String>,
     /// The numbers of the links that were asked for.
     indices: HashMap<String, u32>,
-    /// Whether it is known, and reported, that there is no tunnel device.
-    no_tunnel: bool,
+    /// The kinds of tunnels of which it is known, and reported, that there is no device that can
+    /// be used.
+    pub(super) unusable: BTreeSet<TunnelKind>,
 }
 
 impl<'a> Run<'a> {
     fn new(kernel: &'a Kernel) -> Self {
-        let (failures, left_out, indices) = Default::default();
-        Self { kernel, failures, left_out, indices, no_tunnel: false }
+        let (failures, left_out, indices, unusable) = Default::default();
+        Self { kernel, failures, left_out, indices, unusable }
     }
 
     /// Those of the changes that were made.
@@ -76,62 +95,78 @@ impl<'a> Run<'a> {
         changes
     }
 
+    /// Carries out a change of a tunnel device or a parameter.
     async fn single(&mut self, change: &Change) -> Result<(), Error> {
-        if self.no_tunnel && is_of_tunnel(change) {
+        let kind = tunnel_of(change);
+        if kind.is_some_and(|kind| self.unusable.contains(&kind)) {
             self.left_out.insert(change.to_string());
             return Ok(());
         }
+        let outcome = match self.try_single(change).await {
+            // It went with the device.
+            Err(Error::LinkMissing { .. }) if takes_away(change) => Ok(()),
+            outcome => outcome,
+        };
+        if outcome.is_err() && decides(change) {
+            self.unusable.extend(kind);
+        }
+        outcome
+    }
+
+    async fn try_single(&mut self, change: &Change) -> Result<(), Error> {
         match change {
-            Change::CreateTunnel => {
-                let outcome = self.kernel.create_tunnel().await;
-                self.no_tunnel = outcome.is_err();
-                outcome
+            Change::CreateTunnel(kind, vxlan) => {
+                self.indices.remove(kind.device());
+                self.kernel.create_tunnel(change, *kind, vxlan.as_ref()).await
             }
-            Change::ClaimTunnel => {
-                let index = self.tunnel()?;
+            Change::DeleteTunnel(kind) => {
+                self.indices.remove(kind.device());
+                self.kernel.delete_tunnel(*kind).await
+            }
+            Change::ClaimTunnel(kind) => {
+                let index = self.index(kind.device())?;
                 self.kernel.set_tunnel_alias(change, index, TUNNEL_ALIAS).await
             }
-            Change::DisclaimTunnel => {
-                let index = self.tunnel()?;
+            Change::DisclaimTunnel(kind) => {
+                let index = self.index(kind.device())?;
                 self.kernel.set_tunnel_alias(change, index, "").await
             }
-            Change::SetTunnelMtu(mtu) => {
-                let index = self.tunnel()?;
+            Change::SetTunnelMtu(kind, mtu) => {
+                let index = self.index(kind.device())?;
                 self.kernel.change_tunnel(change, index, |link| link.mtu(*mtu)).await
             }
-            Change::SetTunnelUp => {
-                let index = self.tunnel()?;
-                self.kernel.change_tunnel(change, index, |link| link.up()).await
+            Change::SetTunnelUp(kind) => {
+                let index = self.index(kind.device())?;
+                self.kernel.bring_tunnel_up(change, *kind, index).await
             }
-            Change::SetTunnelDown => {
-                let index = self.tunnel()?;
+            Change::SetTunnelDown(kind) => {
+                let index = self.index(kind.device())?;
                 self.kernel.change_tunnel(change, index, |link| link.down()).await
             }
-            Change::AddTunnelAddress(address) => {
-                let index = self.tunnel()?;
+            Change::AddTunnelAddress(kind, address) => {
+                let index = self.index(kind.device())?;
                 self.kernel.add_tunnel_address(change, index, *address).await
             }
-            Change::RemoveTunnelAddress(address) => {
-                let index = self.tunnel()?;
+            Change::RemoveTunnelAddress(kind, address) => {
+                let index = self.index(kind.device())?;
                 self.kernel.remove_tunnel_address(change, index, *address).await
             }
             Change::LoosenReversePath(link) => self.kernel.loosen_reverse_path(link),
-            // In runs of their own.
+            // In batches of their own.
             Change::AddRoute(..)
             | Change::ReplaceRoute(..)
             | Change::DeleteRoute(..)
             | Change::Announce(_)
-            | Change::Withdraw(_) => Ok(()),
+            | Change::Withdraw(_)
+            | Change::AddForwarding(..)
+            | Change::RemoveForwarding(..)
+            | Change::SetNeighbour(..)
+            | Change::RemoveNeighbour(..) => Ok(()),
         }
     }
 
-    /// The tunnel device's number.
-    fn tunnel(&mut self) -> Result<u32, Error> {
-        self.index(TUNNEL_DEVICE)
-    }
-
-    /// A link's number. That the tunnel device is missing is said once.
-    fn index(&mut self, link: &str) -> Result<u32, Error> {
+    /// A link's number. That a tunnel device is missing is said once.
+    pub(super) fn index(&mut self, link: &str) -> Result<u32, Error> {
         if let Some(index) = self.indices.get(link) {
             return Ok(*index);
         }
@@ -141,7 +176,7 @@ impl<'a> Run<'a> {
                 Ok(index)
             }
             Err(Errno::ENODEV) => {
-                self.no_tunnel |= link == TUNNEL_DEVICE;
+                self.unusable.extend(TunnelKind::of_device(link));
                 Err(Error::LinkMissing { side: Side::Host, link: link.to_owned() })
             }
             Err(errno) => Err(Error::refused(format!("ip link show {link}"), errno.into())),
@@ -149,11 +184,13 @@ impl<'a> Run<'a> {
     }
 
     /// The number of the link that a way goes by, where it goes by one;
-    /// `Ok(None)` if it is known already that this is missing.
+    /// `Ok(None)` if it is known already that this is a tunnel device that is missing.
     pub(super) fn index_of(&mut self, way: &RouteKind) -> Result<Option<LinkIndex>, Error> {
+        if way.tunnel_kind().is_some_and(|kind| self.unusable.contains(&kind)) {
+            return Ok(None);
+        }
         match link_of(way) {
             None => Ok(Some(None)),
-            Some(TUNNEL_DEVICE) if self.no_tunnel => Ok(None),
             Some(link) => self.index(link).map(|index| Some(Some(index))),
         }
     }
@@ -162,9 +199,40 @@ impl<'a> Run<'a> {
 /// The number of a link; none for ways that go by no link.
 pub(super) type LinkIndex = Option<u32>;
 
-fn is_of_tunnel(change: &Change) -> bool {
+/// The kind of tunnel whose device a change is of.
+fn tunnel_of(change: &Change) -> Option<TunnelKind> {
     match change {
-        Change::LoosenReversePath(link) => link == TUNNEL_DEVICE,
-        change => !is_route(change),
+        Change::CreateTunnel(kind, _)
+        | Change::DeleteTunnel(kind)
+        | Change::ClaimTunnel(kind)
+        | Change::DisclaimTunnel(kind)
+        | Change::SetTunnelMtu(kind, _)
+        | Change::AddTunnelAddress(kind, _)
+        | Change::RemoveTunnelAddress(kind, _)
+        | Change::SetTunnelUp(kind)
+        | Change::SetTunnelDown(kind)
+        | Change::AddForwarding(kind, ..)
+        | Change::RemoveForwarding(kind, ..)
+        | Change::SetNeighbour(kind, ..)
+        | Change::RemoveNeighbour(kind, _) => Some(*kind),
+        Change::LoosenReversePath(link) => TunnelKind::of_device(link),
+        Change::AddRoute(..)
+        | Change::ReplaceRoute(..)
+        | Change::DeleteRoute(..)
+        | Change::Announce(_)
+        | Change::Withdraw(_) => None,
     }
+}
+
+/// Whether a change asks for nothing where the tunnel device has gone.
+fn takes_away(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::DisclaimTunnel(_) | Change::SetTunnelDown(_) | Change::RemoveTunnelAddress(..)
+    )
+}
+
+/// Whether all that needs the tunnel device fails once this change of it has failed.
+fn decides(change: &Change) -> bool {
+    matches!(change, Change::CreateTunnel(..) | Change::DeleteTunnel(_) | Change::SetTunnelUp(_))
 }

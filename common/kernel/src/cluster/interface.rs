@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute};
-use weir_common::network::{NodeInterface, TUNNEL_DEVICE, Underlay, UnderlayLink};
+use weir_common::network::{NodeInterface, Underlay, UnderlayLink};
+use weir_common::tunnel::TunnelKind;
 
 use crate::Kernel;
 use crate::error::Error;
@@ -41,7 +42,7 @@ impl Kernel {
     }
 
     /// The links by which the node may reach others: those that are up and have
-    /// an address, less the loopback, the tunnel device and the host ends of
+    /// an address, less the loopback, the tunnel devices and the host ends of
     /// attachments. Lists all links, so it takes longer the more containers
     /// there are.
     ///
@@ -106,7 +107,7 @@ impl LinksAndAddresses {
             link.up
                 && !addresses.is_empty()
                 && !link.loopback
-                && link.name != TUNNEL_DEVICE
+                && TunnelKind::of_device(&link.name).is_none()
                 && !link.is_host_end()
         });
         let part = |(link, addresses): (&Link, _)| UnderlayLink {

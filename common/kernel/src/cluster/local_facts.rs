@@ -1,15 +1,19 @@
-//! What the kernel says about the node's tunnel address.
+//! What the kernel says about the node's tunnel addresses.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use weir_common::network::{AttachmentState, ClusterState};
 use weir_common::node::{LocalFacts, lacks_tunnel_address};
+use weir_common::tunnel::TunnelKind;
 
+use super::actual::tunnel_links;
 use crate::Kernel;
 use crate::error::Error;
 
 impl Kernel {
-    /// The addresses of the tunnel device and of the node's containers, and what is reserved
+    /// The addresses of the tunnel devices and of the node's containers, and what is reserved
     /// around `node` where `inventory` has the other nodes. `is_holding` says whether anything
     /// is retained that a restored datastore has lost.
     ///
@@ -26,28 +30,34 @@ impl Kernel {
     }
 
     async fn own_addresses(&self) -> Result<LocalFacts, Error> {
-        let device = self.tunnel_device().await?;
-        let addresses = device.map(|device| device.addresses).unwrap_or_default();
+        let links = self.links_and_addresses().await?;
+        let of_device = |(kind, link)| {
+            let addresses = links.tunnel_addresses(link).into_iter().map(|address| address.addr());
+            let is_of_link =
+                |address: &IpAddr| matches!(address, IpAddr::V4(it) if it.is_link_local());
+            (kind, addresses.filter(|address| !is_of_link(address)).collect::<BTreeSet<_>>())
+        };
         let containers = self.attachment_states().await?.into_iter();
         Ok(LocalFacts {
-            tunnel: addresses.into_iter().map(|address| address.addr()).collect(),
+            tunnels: tunnel_links(&links).map(of_device).collect(),
             containers: containers.flat_map(|it: AttachmentState| it.addresses).collect(),
             ..LocalFacts::default()
         })
     }
 
-    /// The inventory, in which `node` keeps its device's tunnel address if it needs
-    /// one and a restored datastore has lost it ([`LocalFacts::keep_tunnel_address`]).
+    /// The inventory, in which `node` keeps the addresses of its tunnel devices that it needs
+    /// and a restored datastore has lost ([`LocalFacts::keep_tunnel_addresses`]).
     ///
     /// # Errors
     /// The kernel refuses a list.
-    pub async fn keeping_tunnel_address<'a>(
+    pub async fn keeping_tunnel_addresses<'a>(
         &self,
         node: &str,
         mut inventory: Cow<'a, ClusterState>,
     ) -> Result<Cow<'a, ClusterState>, Error> {
-        if lacks_tunnel_address(node, &inventory) {
-            self.own_addresses().await?.keep_tunnel_address(node, inventory.to_mut());
+        let is_lacking = |kind: TunnelKind| lacks_tunnel_address(kind, node, &inventory);
+        if TunnelKind::ALL.into_iter().any(is_lacking) {
+            self.own_addresses().await?.keep_tunnel_addresses(node, inventory.to_mut());
         }
         Ok(inventory)
     }

@@ -4,6 +4,7 @@
 
 mod actual;
 mod change;
+mod entries;
 mod interface;
 mod learned;
 mod local_facts;
@@ -11,6 +12,7 @@ mod reconcile;
 mod route_message;
 mod routes;
 mod tunnel;
+mod vxlan;
 
 pub(crate) use interface::is_usable;
 pub use learned::BgpRoutes;

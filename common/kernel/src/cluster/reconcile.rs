@@ -4,10 +4,12 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
 
+use ipnet::IpNet;
 use weir_common::network::{
-    BgpNeed, Change, ClusterPlan, ClusterState, Nat, NodeNeeds, Problem, TunnelFilter, Underlay,
-    diff, plan_cluster, plan_node,
+    ActualState, BgpNeed, Change, ClusterPlan, ClusterState, Difference, Nat, NodeNeeds, Problem,
+    TunnelFilter, Underlay, diff, plan_cluster, plan_node,
 };
+use weir_common::tunnel::TunnelKind;
 
 use super::actual::ListedTable;
 use super::interface::LinksAndAddresses;
@@ -18,7 +20,7 @@ use crate::{Kernel, sysctl};
 /// What a reconcile leaves as it is, because what is known of the cluster may not say all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// The tunnel device's address, where the datastore knows none for the node.
+    /// The tunnel devices' addresses, where the datastore knows none for the node.
     pub tunnel_address: bool,
     /// Routes to single addresses that other nodes have borrowed: they are not known.
     pub borrowed: bool,
@@ -43,6 +45,8 @@ pub struct Reconciled {
     pub failures: Vec<Box<dyn StdError + Send + Sync>>,
     /// What could not be done as the pools ask, and where another program's routes conflict.
     pub problems: BTreeSet<Problem>,
+    /// The kinds of tunnels that routes go by which stay until the planned ones can be had.
+    pub still_used: BTreeSet<TunnelKind>,
 }
 
 /// What applying a cluster's plan came to.
@@ -54,11 +58,13 @@ pub struct PlanOutcome {
     pub failures: Vec<Error>,
     /// Where another program's routes conflict.
     pub problems: BTreeSet<Problem>,
+    /// The kinds of tunnels that routes go by which stay until the planned ones can be had.
+    pub still_used: BTreeSet<TunnelKind>,
 }
 
 impl Kernel {
-    /// Gives `node` what its part in the cluster asks for: forwarding, NAT, tunnel device,
-    /// filter and routes. The agent does it after each change, and a plugin where no agent
+    /// Gives `node` what its part in the cluster asks for: forwarding, NAT, tunnel devices,
+    /// their filter and routes. The agent does it after each change, and a plugin where no agent
     /// runs. A part that fails does not keep the others from being done.
     ///
     /// # Errors
@@ -76,7 +82,7 @@ impl Kernel {
         let next_hops = table.as_ref().map(ListedTable::next_hops).unwrap_or_default();
         let underlay = Underlay { next_hops, ..links.underlay() };
         if keep.tunnel_address {
-            state = self.keeping_tunnel_address(node, state).await?;
+            state = self.keeping_tunnel_addresses(node, state).await?;
         }
         let mut plan = plan_cluster(node, &state, &underlay);
         plan.keeps_addresses = keep.borrowed;
@@ -105,6 +111,7 @@ impl Kernel {
             changes: applied.changes,
             failures,
             problems,
+            still_used: applied.still_used,
         })
     }
 
@@ -123,11 +130,11 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes tunnel device, its filter and the routes what `plan` says; not the
+    /// Makes the tunnel devices, their filter and the routes what `plan` says; not the
     /// NAT. A part that fails does not keep the others from being done.
     ///
-    /// The filter comes before the tunnel is in service and goes after it, so that the
-    /// tunnel never takes packets from others than nodes. Without its filter a tunnel that
+    /// The filter comes before a tunnel is in service and goes after it, so that no
+    /// tunnel takes packets from others than nodes. Without its filter a tunnel that
     /// is not in service yet stays out of it.
     pub async fn apply_cluster(&self, plan: &ClusterPlan) -> PlanOutcome {
         let listed = async {
@@ -155,23 +162,66 @@ impl Kernel {
                 return outcome;
             }
         };
-        let filter = plan.tunnel.as_ref().map(TunnelFilter::from_plan);
+        let claimed = claimed(&actual);
+        let before = &claimed | &in_service(plan, &claimed);
+        let filter = TunnelFilter::new(before.iter().copied(), plan, &actual);
         let mut plan = Cow::Borrowed(plan);
+        let mut is_guarded = true;
         if filter.is_some()
             && let Err(error) = self.ensure_tunnel_filter(filter.as_ref()).await
         {
             outcome.failures.push(error);
-            if !actual.tunnel.as_ref().is_some_and(|tunnel| tunnel.claimed) {
-                plan = Cow::Owned(plan.into_owned().without_tunnel());
-            }
+            plan = Cow::Owned(plan.into_owned().without_tunnels(&(&before - &claimed)));
+            is_guarded = false;
         }
-        let (changes, problems) = diff(&plan, &actual);
-        let run = self.run(&changes).await;
-        let changes = run.made(changes);
+        let Difference { changes: planned, problems, mut still_used } = diff(&plan, &actual);
+        let run = self.run(&planned).await;
+        let changes = run.made(planned.clone());
+        still_used.extend(unreplaced(&planned, &changes, &actual));
         outcome.failures.extend(run.failures.into_iter().map(|(_, error)| error));
-        if filter.is_none() {
-            outcome.failures.extend(self.ensure_tunnel_filter(None).await.err());
+        // One that could not be taken out of service is guarded still.
+        let after = &in_service(&plan, &claimed) | &(&claimed - &retired(&changes));
+        if is_guarded && (filter.is_none() || after != before) {
+            let filter = TunnelFilter::new(after, &plan, &actual);
+            outcome.failures.extend(self.ensure_tunnel_filter(filter.as_ref()).await.err());
         }
-        PlanOutcome { changes, problems, ..outcome }
+        PlanOutcome { changes, problems, still_used, ..outcome }
     }
+}
+
+/// The kinds of tunnels that Weir has in service.
+fn claimed(actual: &ActualState) -> BTreeSet<TunnelKind> {
+    let claimed = actual.tunnels.iter().filter(|(_, tunnel)| tunnel.claimed);
+    claimed.map(|(kind, _)| *kind).collect()
+}
+
+/// The kinds that a plan keeps in service or puts there. One that no pool needs is not made.
+fn in_service(plan: &ClusterPlan, claimed: &BTreeSet<TunnelKind>) -> BTreeSet<TunnelKind> {
+    let planned = plan.tunnels.iter();
+    let planned = planned.filter(|(kind, tunnel)| tunnel.is_needed || claimed.contains(kind));
+    planned.map(|(kind, _)| *kind).collect()
+}
+
+/// The kinds whose devices were taken out of service, be it to be made again.
+fn retired(changes: &[Change]) -> BTreeSet<TunnelKind> {
+    let retired = changes.iter().filter_map(|change| match change {
+        Change::DeleteTunnel(kind) | Change::DisclaimTunnel(kind) => Some(*kind),
+        _ => None,
+    });
+    retired.collect()
+}
+
+/// The kinds of tunnels by which routes go on that were to be replaced and were not.
+fn unreplaced<'a>(
+    planned: &'a [Change],
+    made: &'a [Change],
+    actual: &'a ActualState,
+) -> impl Iterator<Item = TunnelKind> + 'a {
+    let replaced = |change: &Change| match change {
+        Change::ReplaceRoute(range, _) => Some(*range),
+        _ => None,
+    };
+    let made: BTreeSet<IpNet> = made.iter().filter_map(replaced).collect();
+    let stay = planned.iter().filter_map(replaced).filter(move |range| !made.contains(range));
+    stay.filter_map(|range| actual.routes.get(&range)?.as_ref()?.tunnel_kind())
 }

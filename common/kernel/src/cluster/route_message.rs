@@ -9,7 +9,8 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RoutePreference,
     RouteProtocol, RouteScope, RouteType, RouteVia,
 };
-use weir_common::network::{ANNOUNCE_TABLE, ROUTE_PROTOCOL, RouteKind, TUNNEL_DEVICE};
+use weir_common::network::{ANNOUNCE_TABLE, ROUTE_PROTOCOL, RouteKind};
+use weir_common::tunnel::TunnelKind;
 
 use crate::message::{all_routes, output};
 
@@ -42,9 +43,9 @@ pub(super) fn message(destination: IpNet, way: &RouteKind, index: Option<u32>) -
             return message;
         }
         RouteKind::Direct { next_hop, source, .. } => (*next_hop, Some(*source)),
-        RouteKind::Tunnel { next_hop, source } => {
+        RouteKind::Tunnel { next_hop, source, .. } => {
             message.header.flags |= RouteFlags::Onlink;
-            (IpAddr::V4(*next_hop), source.map(IpAddr::V4))
+            (*next_hop, *source)
         }
     };
     message.header.kind = RouteType::Unicast;
@@ -79,7 +80,7 @@ pub(super) fn link_of(way: &RouteKind) -> Option<&str> {
     match way {
         RouteKind::Blackhole => None,
         RouteKind::Direct { link, .. } => Some(link),
-        RouteKind::Tunnel { .. } => Some(TUNNEL_DEVICE),
+        RouteKind::Tunnel { kind, .. } => Some(kind.device()),
     }
 }
 
@@ -191,21 +192,15 @@ fn by_link(
     next_hop: IpAddr,
     source: Option<IpAddr>,
 ) -> Option<RouteKind> {
-    if link != TUNNEL_DEVICE {
-        return source.filter(|_| !onlink).map(|source| RouteKind::Direct {
-            next_hop,
-            link,
-            source,
-        });
-    }
-    match (next_hop, source) {
-        (IpAddr::V4(next_hop), None) if onlink => {
-            Some(RouteKind::Tunnel { next_hop, source: None })
+    match TunnelKind::of_device(&link) {
+        None => {
+            let source = source.filter(|_| !onlink)?;
+            Some(RouteKind::Direct { next_hop, link, source })
         }
-        (IpAddr::V4(next_hop), Some(IpAddr::V4(source))) if onlink => {
-            Some(RouteKind::Tunnel { next_hop, source: Some(source) })
+        Some(kind) => {
+            let is_own = onlink && kind.carries(next_hop);
+            is_own.then_some(RouteKind::Tunnel { kind, next_hop, source })
         }
-        _ => None,
     }
 }
 

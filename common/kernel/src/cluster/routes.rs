@@ -18,7 +18,7 @@ use crate::link::is;
 use crate::netlink::into_io;
 
 /// How many requests are under way at a time. The kernel takes them in order.
-const IN_FLIGHT: usize = 64;
+pub(super) const IN_FLIGHT: usize = 64;
 
 /// What is asked of the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +73,8 @@ impl Run<'_> {
         self.failures.extend(kernel.collisions(&collided).await);
     }
 
-    /// The requests that carry out a change; none if it needs the tunnel device
-    /// and that is known to be missing, `None` if another program's route
+    /// The requests that carry out a change; none if it needs a tunnel device
+    /// that is known to be missing, `None` if another program's route
     /// stands where it is to be.
     fn requests<'a>(
         &mut self,
@@ -115,8 +115,8 @@ impl Run<'_> {
         }))
     }
 
-    /// The route by `way`; `None` if it needs the tunnel device and that is
-    /// known to be missing.
+    /// The route by `way`; `None` if it needs a tunnel device that is known to
+    /// be missing.
     fn route(&mut self, range: IpNet, way: &RouteKind) -> Result<Option<RouteMessage>, Error> {
         Ok(self.index_of(way)?.map(|index| message(range, way, index)))
     }

@@ -1,10 +1,10 @@
 //! Plans of a node's part in the cluster, and what the kernel makes of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use weir_common::network::{ClusterPlan, RouteKind, diff};
+use weir_common::network::{ClusterPlan, RouteKind, TunnelPlan, diff};
 use weir_kernel::{Error, Kernel};
 
 use super::{ip, run};
@@ -33,7 +33,7 @@ pub fn direct_v6() -> RouteKind {
 /// A plan of nothing but routes.
 pub fn plan(routes: &[(&str, RouteKind)]) -> ClusterPlan {
     ClusterPlan {
-        tunnel: None,
+        tunnels: BTreeMap::new(),
         routes: routes.iter().map(|(range, way)| (net(range), way.clone())).collect(),
         bgp_need: None,
         keeps_announcing: false,
@@ -44,14 +44,27 @@ pub fn plan(routes: &[(&str, RouteKind)]) -> ClusterPlan {
         with_problems: BTreeSet::new(),
         keeps_addresses: false,
         left_to_others: Default::default(),
+        awaited: Default::default(),
         nodes: Default::default(),
+    }
+}
+
+/// A tunnel of IPIP that a pool needs.
+pub fn ipip(address: Option<&str>, senders: impl IntoIterator<Item = IpAddr>) -> TunnelPlan {
+    TunnelPlan {
+        is_needed: true,
+        address: address.map(self::address),
+        mtu: 1480,
+        senders: senders.into_iter().map(IpNet::from).collect(),
+        asymmetric: BTreeSet::new(),
+        vxlan: None,
     }
 }
 
 /// Makes the kernel what `plan` says and returns what could not be done.
 pub async fn converge(kernel: &Kernel, plan: &ClusterPlan) -> Vec<(String, Error)> {
     let present = kernel.actual_state().await.unwrap();
-    kernel.change(&diff(plan, &present).0).await
+    kernel.change(&diff(plan, &present).changes).await
 }
 
 pub fn assert_none(failures: &[(String, Error)]) {

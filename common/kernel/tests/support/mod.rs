@@ -112,7 +112,7 @@ pub fn add_link(name: &str, mtu: u32) {
     }
 }
 
-fn until(what: &str, holds: impl Fn() -> bool) {
+pub fn until(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
@@ -154,10 +154,16 @@ pub fn snapshot(container: &Other) -> String {
     )
 }
 
-/// Waits until the kernel has checked the link-local addresses that it gave to links.
+/// Waits until the kernel has given links their link-local addresses, which it does once it has
+/// seen their carrier, and has checked these.
 fn until_addresses_settle() {
     let end = Instant::now() + Duration::from_secs(3);
-    while ip("address").contains(" tentative") && Instant::now() < end {
+    // The loopback has this state for good.
+    let is_coming_up = |line: &str| line.contains("LOWER_UP") && line.contains("state UNKNOWN");
+    let is_unsettled = |line: &str| {
+        line.contains(" tentative") || (is_coming_up(line) && !line.contains("LOOPBACK"))
+    };
+    while ip("address").lines().any(is_unsettled) && Instant::now() < end {
         thread::yield_now();
     }
 }

@@ -1,18 +1,19 @@
 //! What keeps containers that are attached from their network.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::firewall::{FirewallProblem, ForwardFilters, find_firewalls};
 use super::identity::AttachmentIdentity;
 use super::node_needs::NodeState;
 use super::plan::Families;
 use crate::ipam::Family;
-use crate::network::cluster::{ActualTunnel, Problem, TUNNEL_DEVICE, TunnelNeed};
+use crate::network::cluster::{ActualTunnel, Problem, TunnelNeeds};
 use crate::network::nat::{NatPool, needs_nat};
+use crate::tunnel::TunnelKind;
 
 /// An attachment as the node's kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,11 +86,11 @@ pub enum HealthProblem {
     /// Containers may send from their own addresses only, and the filter is gone.
     SourceFilterMissing,
     /// A pool tunnels, and there is no tunnel device.
-    TunnelMissing,
+    TunnelMissing(TunnelKind),
     /// The tunnel device is down.
-    TunnelDown,
+    TunnelDown(TunnelKind),
     /// The tunnel device has not the address that it should have.
-    TunnelWithoutAddress(Ipv4Addr),
+    TunnelWithoutAddress(TunnelKind, IpAddr),
 }
 
 impl fmt::Display for HealthProblem {
@@ -125,20 +126,27 @@ impl fmt::Display for HealthProblem {
                  of others; {AGAIN}, and look for what removed \"table inet weir-sources\" (nft \
                  flush ruleset?)"
             ),
-            Self::TunnelMissing => write!(
+            Self::TunnelMissing(kind) => write!(
                 formatter,
-                "a pool tunnels to other nodes (ipipMode) and there is no tunnel device \
-                 {TUNNEL_DEVICE}; load the kernel's module with \"modprobe ipip\", then {AGAIN}"
+                "a pool tunnels to other nodes ({}) and there is no tunnel device {}; load the \
+                 kernel's module with \"modprobe {}\", then {AGAIN}",
+                kind.row().mode_field,
+                kind.device(),
+                kind.row().module
             ),
-            Self::TunnelDown => write!(
+            Self::TunnelDown(kind) => write!(
                 formatter,
-                "a pool tunnels to other nodes (ipipMode) and the tunnel device {TUNNEL_DEVICE} is \
-                 down; run \"ip link set {TUNNEL_DEVICE} up\", then {AGAIN}"
+                "a pool tunnels to other nodes ({}) and the tunnel device {device} is down; run \
+                 \"ip link set {device} up\", then {AGAIN}",
+                kind.row().mode_field,
+                device = kind.device()
             ),
-            Self::TunnelWithoutAddress(address) => write!(
+            Self::TunnelWithoutAddress(kind, address) => write!(
                 formatter,
-                "a pool tunnels to other nodes (ipipMode) and the tunnel device {TUNNEL_DEVICE} is \
-                 without its address {address}; {AGAIN}"
+                "a pool tunnels to other nodes ({}) and the tunnel device {} is without its \
+                 address {address}; {AGAIN}",
+                kind.row().mode_field,
+                kind.device()
             ),
         }
     }
@@ -153,18 +161,19 @@ const AGAIN: &str = "run \"weirctl node run --once\", or start the agent (weirct
 
 /// What keeps a node's tunnel from carrying what it should. That no pool gives it
 /// an address does not: containers reach each other without.
-fn tunnel_trouble(need: TunnelNeed, device: Option<&ActualTunnel>) -> Option<HealthProblem> {
-    let (address, device) = match (need, device) {
-        (TunnelNeed::None, _) => return None,
-        (_, None) => return Some(HealthProblem::TunnelMissing),
-        (TunnelNeed::Unassigned, Some(device)) => (None, device),
-        (TunnelNeed::Assigned(address), Some(device)) => (Some(address), device),
+fn tunnel_trouble(
+    kind: TunnelKind,
+    address: Option<IpAddr>,
+    device: Option<&ActualTunnel>,
+) -> Option<HealthProblem> {
+    let Some(device) = device else {
+        return Some(HealthProblem::TunnelMissing(kind));
     };
     if !device.up {
-        return Some(HealthProblem::TunnelDown);
+        return Some(HealthProblem::TunnelDown(kind));
     }
-    let missing = address.filter(|&it| !device.addresses.contains(&Ipv4Net::from(it)));
-    missing.map(HealthProblem::TunnelWithoutAddress)
+    let missing = address.filter(|&it| !device.addresses.contains(&IpNet::from(it)));
+    missing.map(|address| HealthProblem::TunnelWithoutAddress(kind, address))
 }
 
 /// What of the node's environment decides whether containers can be reached.
@@ -172,10 +181,10 @@ fn tunnel_trouble(need: TunnelNeed, device: Option<&ActualTunnel>) -> Option<Hea
 pub struct NodeHealth {
     /// What it forwards.
     pub state: NodeState,
-    /// Whether its tunnel device should be in service, as who sees to it says.
-    pub need: TunnelNeed,
-    /// Its tunnel device, where there is one.
-    pub tunnel: Option<ActualTunnel>,
+    /// Which tunnels should be in service, as who sees to them says.
+    pub needs: TunnelNeeds,
+    /// The tunnel devices that there are.
+    pub tunnels: BTreeMap<TunnelKind, ActualTunnel>,
     /// The pools for which its NAT was made; none where it has NAT, or somebody else
     /// sees to that.
     pub without_nat: Vec<NatPool>,
@@ -210,9 +219,12 @@ pub fn find_problems(attachments: &[AttachmentState], health: &NodeHealth) -> Ve
     problems.extend(not_forwarding(families, node));
     let dropping = find_firewalls(&health.filters, families).into_iter();
     problems.extend(dropping.filter(FirewallProblem::is_certain).map(HealthProblem::Firewall));
-    if has(true) {
-        problems.extend(tunnel_trouble(health.need, health.tunnel.as_ref()));
-    }
+    let needs = health.needs.iter().filter(|(kind, _)| has(!kind.row().is_ipv6));
+    problems.extend(
+        needs.filter_map(|(kind, address)| {
+            tunnel_trouble(*kind, *address, health.tunnels.get(kind))
+        }),
+    );
     let lacks = health.not_registered.iter().filter(|problem| match problem {
         Problem::NotRegistered { family, .. } => has(*family == Family::V4),
         _ => false,
@@ -334,31 +346,39 @@ mod tests {
 
     #[test]
     fn a_tunnel_counts_where_a_pool_needs_it() {
-        let own = Ipv4Addr::new(10, 0, 0, 9);
-        let told = |need, tunnel: Option<ActualTunnel>, addresses: &[&str]| {
+        let own: IpAddr = "10.0.0.9".parse().unwrap();
+        let kind = TunnelKind::Ipip;
+        let told = |needs, tunnel: Option<ActualTunnel>, addresses: &[&str]| {
             let state =
                 NodeState { ipv4_forwarding: true, ipv6_forwarding: true, ..NodeState::default() };
+            let tunnels = tunnel.into_iter().map(|tunnel| (kind, tunnel)).collect();
             find_problems(
                 &[attachment(addresses)],
-                &NodeHealth { state, need, tunnel, ..NodeHealth::default() },
+                &NodeHealth { state, needs, tunnels, ..NodeHealth::default() },
             )
         };
-        let device = |up, addresses: &[Ipv4Addr]| {
-            let addresses = addresses.iter().map(|address| Ipv4Net::from(*address)).collect();
-            Some(ActualTunnel { claimed: true, up, mtu: 1480, addresses })
+        let device = |up, addresses: &[IpAddr]| {
+            let addresses = addresses.iter().map(|address| IpNet::from(*address)).collect();
+            Some(ActualTunnel { claimed: true, up, mtu: 1480, addresses, vxlan: None })
         };
-        let need = TunnelNeed::Assigned(own);
+        let needs = |address| TunnelNeeds::from([(kind, address)]);
+        let need = || needs(Some(own));
         let (v4, v6) = (&["10.0.0.1"][..], &["fd00::1"][..]);
-        assert_eq!(told(need, device(true, &[own]), v4), []);
-        assert_eq!(told(TunnelNeed::None, None, v4), []);
-        assert_eq!(told(need, None, v6), [], "IPv6 is not tunnelled");
-        assert_eq!(told(need, None, v4), [HealthProblem::TunnelMissing]);
-        assert_eq!(told(need, device(false, &[own]), v4), [HealthProblem::TunnelDown]);
-        assert_eq!(told(need, device(true, &[]), v4), [HealthProblem::TunnelWithoutAddress(own)]);
-        assert_eq!(told(TunnelNeed::Unassigned, device(true, &[]), v4), []);
-        assert_eq!(told(TunnelNeed::Unassigned, None, v4), [HealthProblem::TunnelMissing]);
-        let texts =
-            [HealthProblem::TunnelMissing, HealthProblem::TunnelDown].map(|it| it.to_string());
+        let missing = || HealthProblem::TunnelMissing(kind);
+        let down = || HealthProblem::TunnelDown(kind);
+        let bare = HealthProblem::TunnelWithoutAddress(kind, own);
+        assert_eq!(told(need(), device(true, &[own]), v4), []);
+        assert_eq!(told(TunnelNeeds::new(), None, v4), []);
+        assert_eq!(told(need(), None, v6), [], "IPIP carries no IPv6");
+        assert_eq!(told(need(), None, v4), [missing()]);
+        assert_eq!(told(need(), device(false, &[own]), v4), [down()]);
+        assert_eq!(told(need(), device(true, &[]), v4), [bare]);
+        assert_eq!(told(needs(None), device(true, &[]), v4), []);
+        assert_eq!(told(needs(None), None, v4), [missing()]);
+        let of_v6 = TunnelNeeds::from([(TunnelKind::VxlanV6, None)]);
+        assert_eq!(told(of_v6.clone(), None, v4), [], "there is no container with IPv6");
+        assert_eq!(told(of_v6, None, v6), [HealthProblem::TunnelMissing(TunnelKind::VxlanV6)]);
+        let texts = [missing(), down()].map(|it| it.to_string());
         assert!(texts[0].contains("modprobe ipip") && texts[1].contains("ip link set tunl0 up"));
     }
 }

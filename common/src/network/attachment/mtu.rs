@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::link::{DEFAULT_MTU, MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6};
-use crate::network::cluster::TUNNEL_OVERHEAD;
 
 /// An MTU for a container's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,9 +29,9 @@ impl fmt::Display for MtuSource {
         match self {
             Self::Configured => formatter.write_str("the configuration's"),
             Self::Uplink => formatter.write_str("that of the node's uplink"),
-            Self::Cluster => write!(
-                formatter,
-                "that of the node's uplink, less {TUNNEL_OVERHEAD} where a pool tunnels (ipipMode)"
+            Self::Cluster => formatter.write_str(
+                "that of the node's uplink, less what tunnels add where a pool tunnels (ipipMode, \
+                 vxlanMode)",
             ),
         }
     }
@@ -148,7 +147,7 @@ mod tests {
         for (source, words) in [
             (MtuSource::Configured, ["configuration", "key mtu"]),
             (MtuSource::Uplink, ["uplink", "raise the MTU"]),
-            (MtuSource::Cluster, ["less 20", "raise the MTU"]),
+            (MtuSource::Cluster, ["vxlanMode", "raise the MTU"]),
         ] {
             let of = |bytes| Mtu { bytes, source };
             assert_eq!((of(1280).check(true), of(68).check(false)), (Ok(()), Ok(())));

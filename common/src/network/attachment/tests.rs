@@ -178,7 +178,8 @@ proptest! {
         })
         .unwrap();
         let table = |cidr: &str, wanted: bool| {
-            NatTable::from_pools(&[NatPool { cidr: cidr.parse().unwrap(), nat_outgoing: wanted }])
+            let pool = NatPool { cidr: cidr.parse().unwrap(), nat_outgoing: wanted };
+            NatTable::from_pools(&[pool], None)
         };
         let old = table("10.9.0.0/16", nat[0]);
         let before = Model { nat: old.clone(), ..kernel(&flags) };

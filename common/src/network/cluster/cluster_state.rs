@@ -13,9 +13,11 @@ use crate::ipam::{
     ATTRIBUTE_NODE, Affinity, AffinityState, Block, Family, MachineId, MachineRecord,
     affinity_of_host, nth_address,
 };
+use crate::link::MacAddress;
 use crate::network::nat::NatPool;
 use crate::network::route::SourceAddresses;
 use crate::resources::{AllowedUse, EncapsulationMode, FelixConfiguration, IpPool, Node};
+use crate::tunnel::{TunnelKind, vxlan_mac};
 
 /// The addresses of a node, as registered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +26,12 @@ pub struct Peer {
     pub ipv4: Option<IpNet>,
     /// Its IPv6 address, likewise.
     pub ipv6: Option<IpNet>,
-    /// The address of its IPIP tunnel device.
-    pub tunnel: Option<Ipv4Addr>,
+    /// The addresses of its tunnel devices.
+    #[serde(default)]
+    pub tunnels: BTreeMap<TunnelKind, IpAddr>,
+    /// The hardware addresses of its tunnel devices, where they do not follow from its name.
+    #[serde(default)]
+    pub tunnel_macs: BTreeMap<TunnelKind, MacAddress>,
     /// What selectors look at.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -50,9 +56,21 @@ impl Peer {
         sources
     }
 
+    /// The hardware address of its tunnel device of this kind of VXLAN; `name` is the node's.
+    pub fn mac(&self, kind: TunnelKind, name: &str) -> MacAddress {
+        self.tunnel_macs.get(&kind).copied().unwrap_or_else(|| vxlan_mac(kind, name))
+    }
+
     /// The same as a list.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
         [self.ipv4, self.ipv6].into_iter().flatten().map(|address| address.addr())
+    }
+
+    /// Its own address, by which tunnels of this kind reach it.
+    pub fn address_for(&self, kind: TunnelKind) -> Option<IpNet> {
+        let [ipv4, ipv6] = [(self.ipv4, false), (self.ipv6, true)]
+            .map(|(address, is_ipv6)| address.filter(|it| it.addr().is_ipv6() == is_ipv6));
+        if kind.row().is_ipv6 { ipv6 } else { ipv4 }
     }
 
     /// Its address in the family of `like`.
@@ -64,15 +82,30 @@ impl Peer {
     }
 }
 
+/// How the packets of a pool are wrapped between nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PoolTunnel {
+    /// The kind of tunnel.
+    pub kind: TunnelKind,
+    /// Whether only packets to nodes in other subnets are wrapped.
+    pub cross_subnet: bool,
+}
+
+impl PoolTunnel {
+    /// Whether packets are wrapped that a node with the address `own`, in its subnet, sends to
+    /// the node at `next_hop`, of the same family.
+    pub fn wraps(self, own: Option<IpNet>, next_hop: IpAddr) -> bool {
+        !self.cross_subnet || !own.is_some_and(|subnet| subnet.contains(&next_hop))
+    }
+}
+
 /// What a pool means for the routes between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterPool {
     /// Its range.
     pub cidr: IpNet,
-    /// When packets between nodes are wrapped in IPIP.
-    pub ipip_mode: EncapsulationMode,
-    /// Whether it asks for VXLAN, which Weir does not build.
-    pub vxlan: bool,
+    /// By which tunnel packets go between nodes, if by any.
+    pub tunnel: Option<PoolTunnel>,
     /// Whether what leaves it for outside of all pools is masqueraded.
     pub nat_outgoing: bool,
     /// Whether nodes may have the addresses of their tunnel devices out of it.
@@ -90,7 +123,17 @@ fn exported() -> bool {
 impl ClusterPool {
     /// Whether packets between nodes may be wrapped.
     pub fn has_tunnels(&self) -> bool {
-        self.ipip_mode != EncapsulationMode::Never || self.vxlan
+        self.tunnel.is_some()
+    }
+
+    /// Whether packets between nodes may be wrapped by this kind of tunnel.
+    pub fn is_of(&self, kind: TunnelKind) -> bool {
+        self.tunnel.is_some_and(|tunnel| tunnel.kind == kind)
+    }
+
+    /// Whether only packets to nodes in other subnets are wrapped.
+    pub fn is_cross_subnet(&self) -> bool {
+        self.tunnel.is_some_and(|tunnel| tunnel.cross_subnet)
     }
 }
 
@@ -98,11 +141,12 @@ impl From<&IpPool> for ClusterPool {
     fn from(pool: &IpPool) -> Self {
         Self {
             cidr: pool.cidr,
-            ipip_mode: pool.ipip_mode,
-            vxlan: pool.vxlan_mode != EncapsulationMode::Never,
+            tunnel: pool.tunnel().map(|(kind, mode)| PoolTunnel {
+                kind,
+                cross_subnet: mode == EncapsulationMode::CrossSubnet,
+            }),
             nat_outgoing: pool.nat_outgoing,
-            has_tunnel_addresses: pool.ipip_mode != EncapsulationMode::Never
-                && pool.allows(AllowedUse::Tunnel),
+            has_tunnel_addresses: pool.tunnel().is_some() && pool.allows(AllowedUse::Tunnel),
             is_exported: !pool.disable_bgp_export,
         }
     }
@@ -275,6 +319,11 @@ impl ClusterState {
         v4 || v6
     }
 
+    /// The other nodes than `node`.
+    pub fn peers_of<'a>(&'a self, node: &'a str) -> impl Iterator<Item = (&'a String, &'a Peer)> {
+        self.nodes.iter().filter(move |(name, _)| *name != node)
+    }
+
     /// Whether a node is registered with an address in `range`.
     pub(super) fn has_node_in(&self, range: IpNet) -> bool {
         let is_in = |address: Option<IpNet>| address.is_some_and(|it| range.contains(&it.addr()));
@@ -308,7 +357,8 @@ impl ClusterState {
         let peer = Peer {
             ipv4: if v4 { known.ipv4 } else { read.node.ipv4_address },
             ipv6: if v6 { known.ipv6 } else { read.node.ipv6_address },
-            tunnel: read.node.ipip_tunnel_address,
+            tunnels: read.node.tunnel_addresses,
+            tunnel_macs: read.node.tunnel_macs,
             labels: read.node.labels,
             as_number: read.node.as_number,
             route_reflector_cluster_id: read.node.route_reflector_cluster_id,

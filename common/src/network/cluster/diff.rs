@@ -1,67 +1,16 @@
 //! The changes from the kernel's actual state to the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
-use super::plan::{ClusterPlan, RouteKind, TUNNEL_DEVICE, TunnelPlan};
+use super::actual::ActualState;
+use super::change::Change;
+use super::plan::{ClusterPlan, RouteKind};
 use super::problem::Problem;
-use crate::network::route::ROUTE_PROTOCOL;
-
-/// The alias of a tunnel device that Weir has in service. (The aliases of
-/// attachments begin with `weir:`.)
-pub const TUNNEL_ALIAS: &str = "weir";
-
-/// The number of the routing table that holds what the node announces by BGP, as blackholes
-/// with [`ROUTE_PROTOCOL`]. No rule points at the table, so it forwards nothing; the BGP daemon
-/// reads it. The number has no meaning: it is far from those that people, VRFs and other
-/// programs choose, and within what `ip` and BIRD take.
-pub const ANNOUNCE_TABLE: u32 = 1_465_207_154;
-
-/// What the kernel has of a node's tunnel and routes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ActualState {
-    /// The tunnel device, where there is one.
-    pub tunnel: Option<ActualTunnel>,
-    /// Weir's routes in the main table that are no container's: those with
-    /// [`ROUTE_PROTOCOL`] that have a next hop or are blackholes. `None` for
-    /// one that is of no form that Weir makes.
-    pub routes: BTreeMap<IpNet, Option<RouteKind>>,
-    /// The destinations of Weir's routes in [`ANNOUNCE_TABLE`], whatever else is in there.
-    pub announced: BTreeSet<IpNet>,
-    /// The destinations that other programs' routes in the main table lead to
-    /// with the metric that Weir's have (the kernel holds one such route).
-    pub occupied: BTreeSet<IpNet>,
-    /// The destinations that other programs' unicast routes in the main table lead
-    /// to, whatever their metric, with the next hops of the first such route; neither
-    /// default routes nor the kernel's own.
-    pub foreign_routes: BTreeMap<IpNet, BTreeSet<IpAddr>>,
-    /// The destinations of other programs' blackholes there.
-    pub foreign_blackholes: BTreeSet<IpNet>,
-    /// The links whose reverse path filter is strict.
-    pub strict: BTreeSet<String>,
-}
-
-impl ActualState {
-    /// Whether another program's route leads to all of a range.
-    pub fn has_foreign_route(&self, range: IpNet) -> bool {
-        self.covering_route(range).is_some()
-    }
-
-    /// The narrowest of other programs' routes that leads to all of a range.
-    fn covering_route(&self, range: IpNet) -> Option<(IpNet, &BTreeSet<IpAddr>)> {
-        let mut around = std::iter::successors(Some(range.trunc()), IpNet::supernet);
-        around.find_map(|net| Some((net, self.foreign_routes.get(&net)?)))
-    }
-
-    /// Whether another program's route takes the place of Weir's.
-    pub fn is_occupied(&self, destination: IpNet, way: &RouteKind) -> bool {
-        self.occupied.contains(&destination)
-            && self.routes.get(&destination).and_then(Option::as_ref) != Some(way)
-    }
-}
+use super::tunnel_diff::{TunnelDiff, kinds_of_others};
+use crate::tunnel::TunnelKind;
 
 /// What is wrong with another program's route where Weir's would be; nothing where it
 /// serves as well: a routing daemon has routes of its own to the blocks.
@@ -100,69 +49,45 @@ fn misrouted(
     Some(Problem::Misrouted { range, wanted, route, next_hop: *next_hop, node: node.clone() })
 }
 
-/// A tunnel device as the kernel has it.
+/// What comes of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ActualTunnel {
-    /// Whether Weir has put it into service, which its alias says: it may be
-    /// another program's.
-    pub claimed: bool,
-    /// Whether it is administratively up.
-    pub up: bool,
-    /// Its MTU in bytes.
-    pub mtu: u32,
-    /// Its addresses.
-    pub addresses: BTreeSet<Ipv4Net>,
+pub struct Difference {
+    /// The changes, ordered to avoid traffic loss.
+    pub changes: Vec<Change>,
+    /// The problems with other programs' routes: those that conflict, and those that are missing.
+    pub problems: BTreeSet<Problem>,
+    /// The kinds of tunnels that routes go by which stay until the planned ones can be had.
+    pub still_used: BTreeSet<TunnelKind>,
 }
 
-/// One change. Its text is the command of iproute2 or sysctl that would do the
-/// same.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Make the tunnel device; the kernel loads its module by itself where it
-    /// can.
-    CreateTunnel,
-    /// Write on the tunnel device that Weir has it in service.
-    ClaimTunnel,
-    /// Take that back.
-    DisclaimTunnel,
-    /// Give the tunnel device its MTU in bytes.
-    SetTunnelMtu(u32),
-    /// Give the tunnel device an address.
-    AddTunnelAddress(Ipv4Addr),
-    /// Take an address from the tunnel device.
-    RemoveTunnelAddress(Ipv4Net),
-    /// Bring the tunnel device up.
-    SetTunnelUp,
-    /// Take the tunnel device out of service.
-    SetTunnelDown,
-    /// Let packets in on a link that would be answered by another one
-    /// (`rp_filter` 2, loose).
-    LoosenReversePath(String),
-    /// Add a route where there is none.
-    AddRoute(IpNet, RouteKind),
-    /// Put a route in the place of Weir's own one, at once, so that no packet is
-    /// lost in between.
-    ReplaceRoute(IpNet, RouteKind),
-    /// Delete a route of Weir's; one that leads some other way stays.
-    DeleteRoute(IpNet, Option<RouteKind>),
-    /// Let others learn by BGP that a range is here.
-    Announce(IpNet),
-    /// Take that back.
-    Withdraw(IpNet),
-}
-
-/// The changes from the actual state to the plan, ordered to avoid traffic loss; and the
-/// problems with other programs' routes: those that conflict, and those that are missing.
+/// The changes from the actual state to the plan, and the
+/// problems with other programs' routes.
 ///
-/// The NAT table and the filter of the tunnel are not compared here: each is replaced as a
+/// The NAT table and the filter of the tunnels are not compared here: each is replaced as a
 /// whole when its fingerprint differs.
-pub fn diff(plan: &ClusterPlan, actual: &ActualState) -> (Vec<Change>, BTreeSet<Problem>) {
+pub fn diff(plan: &ClusterPlan, actual: &ActualState) -> Difference {
+    let of_others = kinds_of_others(plan, actual);
+    if !of_others.is_empty() {
+        let mut difference = diff(&plan.clone().without_tunnels(&of_others), actual);
+        let told = of_others.into_iter().map(|kind| Problem::ForeignTunnelDevice { kind });
+        difference.problems.extend(told);
+        return difference;
+    }
+    let meanwhile = routes_meanwhile(plan, actual);
+    let tunnels = TunnelDiff::all(plan, actual, &next_hops_in_use(&meanwhile, actual));
     let (withdrawn, announced) = announcements(plan, actual);
     let mut changes = withdrawn;
-    changes.extend(prepare_tunnel(plan, actual));
+    changes.extend(tunnels.iter().flat_map(TunnelDiff::prepare));
+    // Routes through a device that is made again have gone with the old one.
+    let remade: BTreeSet<TunnelKind> =
+        tunnels.iter().filter(|tunnel| tunnel.is_remade()).map(|tunnel| tunnel.kind).collect();
+    let is_gone = |way: &Option<RouteKind>| {
+        way.as_ref().and_then(RouteKind::tunnel_kind).is_some_and(|kind| remade.contains(&kind))
+    };
     let mut problems = BTreeSet::new();
-    for (&destination, way) in &plan.routes {
-        match actual.routes.get(&destination) {
+    let planned = plan.routes.iter().filter(|(range, _)| !meanwhile.contains(range));
+    for (&destination, way) in planned {
+        match actual.routes.get(&destination).filter(|way| !is_gone(way)) {
             Some(Some(has)) if has == way => {}
             // A replacement could hit the other program's route.
             _ if actual.occupied.contains(&destination) => {
@@ -172,10 +97,21 @@ pub fn diff(plan: &ClusterPlan, actual: &ActualState) -> (Vec<Change>, BTreeSet<
             None => changes.push(Change::AddRoute(destination, way.clone())),
         }
     }
+    for (destination, way) in meanwhile.iter().filter_map(|range| Some((range, actual.way(range)?)))
+    {
+        let meant = at_present(&tunnels, way);
+        if is_gone(&Some(way.clone())) {
+            changes.push(Change::AddRoute(*destination, meant));
+        } else if meant != *way {
+            changes.push(Change::ReplaceRoute(*destination, meant));
+        }
+    }
     changes.extend(announced);
-    for (&destination, way) in &actual.routes {
+    for (&destination, way) in actual.routes.iter().filter(|(_, way)| !is_gone(way)) {
         let is_address = destination.prefix_len() == destination.max_prefix_len();
-        let stays = plan.routes.contains_key(&destination) || plan.keeps_addresses && is_address;
+        let stays = plan.routes.contains_key(&destination)
+            || meanwhile.contains(&destination)
+            || plan.keeps_addresses && is_address;
         if !stays {
             changes.push(Change::DeleteRoute(destination, way.clone()));
         }
@@ -187,8 +123,81 @@ pub fn diff(plan: &ClusterPlan, actual: &ActualState) -> (Vec<Change>, BTreeSet<
             problems.extend(misrouted(plan, actual, range, *next_hop));
         }
     }
-    changes.extend(retire_tunnel(plan.tunnel.as_ref(), actual));
-    (changes, problems)
+    changes.extend(tunnels.iter().flat_map(TunnelDiff::retire));
+    let still_used = tunnels.iter().filter(|tunnel| tunnel.is_still_used());
+    let still_used = still_used.map(|tunnel| tunnel.kind).collect();
+    Difference { changes, problems, still_used }
+}
+
+/// The ranges whose routes stay as they are until the planned ones can be had: as long as the
+/// other node cannot be reached as the pool asks, or, where a tunnel led there, as long as no
+/// other program has a route. They have to lead to the node still.
+fn routes_meanwhile(plan: &ClusterPlan, actual: &ActualState) -> BTreeSet<IpNet> {
+    let stays = |(range, next_hops): &(&IpNet, &BTreeSet<IpAddr>)| {
+        let Some(way) = actual.way(range) else { return false };
+        let leads_there = way.next_hop().is_some_and(|next_hop| match way.tunnel_kind() {
+            Some(kind) => leads_to(next_hops, kind, next_hop, plan, actual),
+            None => next_hops.contains(&next_hop),
+        });
+        let planned = plan.routes.get(range);
+        let is_another = planned.is_none_or(|it| it.tunnel_kind() != way.tunnel_kind());
+        let is_missing = !plan.left_to_others.contains_key(*range)
+            || way.tunnel_kind().is_some() && !actual.has_foreign_route(**range);
+        leads_there && is_missing && is_another
+    };
+    plan.awaited.iter().filter(stays).map(|(range, _)| *range).collect()
+}
+
+/// Whether a route by a tunnel with this next hop leads to the node that `next_hops` lead to. That
+/// node may have given its tunnel address back before the planned route can be had: it is still
+/// where the device's own entries say, unless something else is planned for them.
+fn leads_to(
+    next_hops: &BTreeSet<IpAddr>,
+    kind: TunnelKind,
+    next_hop: IpAddr,
+    plan: &ClusterPlan,
+    actual: &ActualState,
+) -> bool {
+    let planned = plan.tunnels.get(&kind).and_then(|tunnel| tunnel.vxlan.as_ref());
+    let has = actual.tunnels.get(&kind).and_then(|tunnel| tunnel.vxlan.as_ref());
+    let is_planned = planned.is_some_and(|it| it.neighbours.contains_key(&next_hop));
+    let Some(has) = has.filter(|_| !is_planned) else {
+        return next_hops.contains(&next_hop);
+    };
+    let Some(mac) = has.neighbours.get(&next_hop) else { return false };
+    let planned = planned.and_then(|it| it.forwarding.get(mac));
+    let nodes: Vec<IpAddr> =
+        planned.map_or_else(|| has.nodes_behind(*mac).collect(), |node| vec![*node]);
+    !nodes.is_empty() && nodes.iter().all(|node| next_hops.contains(node))
+}
+
+/// The next hops of these ranges' routes, by the tunnel that they are beyond.
+fn next_hops_in_use(
+    ranges: &BTreeSet<IpNet>,
+    actual: &ActualState,
+) -> BTreeMap<TunnelKind, BTreeSet<IpAddr>> {
+    let mut used: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for way in ranges.iter().filter_map(|range| actual.way(range)) {
+        if let RouteKind::Tunnel { kind, next_hop, .. } = way {
+            used.entry(*kind).or_default().insert(*next_hop);
+        }
+    }
+    used
+}
+
+/// A route that stays, from the address that its tunnel device has from now on: the kernel drops
+/// a route with the address that it sends from.
+fn at_present(tunnels: &[TunnelDiff<'_>], way: &RouteKind) -> RouteKind {
+    match way {
+        RouteKind::Tunnel { kind, next_hop, source } => {
+            let mut of_kind = tunnels.iter().filter(|tunnel| tunnel.kind == *kind);
+            // One that is not planned keeps its addresses as long as it is used.
+            let wanted = of_kind.find_map(|tunnel| tunnel.wanted);
+            let source = wanted.map_or(*source, |wanted| wanted.address);
+            RouteKind::Tunnel { kind: *kind, next_hop: *next_hop, source }
+        }
+        other => other.clone(),
+    }
 }
 
 /// What is announced and should not be, and what is not and should be.
@@ -205,133 +214,4 @@ fn announcements(plan: &ClusterPlan, actual: &ActualState) -> (Vec<Change>, Vec<
         superfluous.copied().map(Change::Withdraw).collect(),
         missing.copied().map(Change::Announce).collect(),
     )
-}
-
-/// What the tunnel device needs before routes can go by it.
-fn prepare_tunnel(plan: &ClusterPlan, actual: &ActualState) -> Vec<Change> {
-    let Some(wanted) = &plan.tunnel else {
-        return Vec::new();
-    };
-    let mut changes = Vec::new();
-    if actual.tunnel.is_none() {
-        changes.push(Change::CreateTunnel);
-    }
-    let fresh = ActualTunnel::default();
-    let tunnel = actual.tunnel.as_ref().unwrap_or(&fresh);
-    if !tunnel.claimed {
-        changes.push(Change::ClaimTunnel);
-    }
-    if tunnel.mtu != wanted.mtu {
-        changes.push(Change::SetTunnelMtu(wanted.mtu));
-    }
-    let address = wanted.address.map(Ipv4Net::from);
-    if let Some(address) = address.filter(|address| !tunnel.addresses.contains(address)) {
-        changes.push(Change::AddTunnelAddress(address.addr()));
-    }
-    if !tunnel.up {
-        changes.push(Change::SetTunnelUp);
-    }
-    // A device that is made only now may be born strict.
-    if actual.tunnel.is_none() || actual.strict.contains(TUNNEL_DEVICE) {
-        changes.push(Change::LoosenReversePath(TUNNEL_DEVICE.to_owned()));
-    }
-    let strict = wanted.asymmetric.iter().filter(|link| actual.strict.contains(*link));
-    changes.extend(strict.cloned().map(Change::LoosenReversePath));
-    changes
-}
-
-/// What is taken from the tunnel device once no route needs it: the kernel drops
-/// routes that send from an address when that goes. A device that is not wanted
-/// any more keeps no address and is down; it is not deleted, since the kernel's
-/// own `tunl0` cannot be. One that Weir never had in service is another
-/// program's (IPVS has its virtual addresses on `tunl0`) and stays as it is.
-fn retire_tunnel(wanted: Option<&TunnelPlan>, actual: &ActualState) -> Vec<Change> {
-    let Some(tunnel) = actual.tunnel.as_ref().filter(|tunnel| wanted.is_some() || tunnel.claimed)
-    else {
-        return Vec::new();
-    };
-    let address = wanted.and_then(|wanted| wanted.address).map(Ipv4Net::from);
-    let stale = tunnel.addresses.iter().filter(|has| address != Some(**has));
-    let mut changes: Vec<Change> =
-        stale.map(|&address| Change::RemoveTunnelAddress(address)).collect();
-    if wanted.is_none() {
-        if tunnel.up {
-            changes.push(Change::SetTunnelDown);
-        }
-        // Last: what failed before is then tried again.
-        changes.push(Change::DisclaimTunnel);
-    }
-    changes
-}
-
-impl fmt::Display for RouteKind {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Blackhole => formatter.write_str("blackhole"),
-            Self::Direct { next_hop, link, source } => {
-                write!(formatter, "via {next_hop} dev {link} src {source}")
-            }
-            Self::Tunnel { next_hop, source } => {
-                write!(formatter, "via {next_hop} dev {TUNNEL_DEVICE} onlink")?;
-                source.map_or(Ok(()), |source| write!(formatter, " src {source}"))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let route = |formatter: &mut fmt::Formatter<'_>,
-                     verb,
-                     destination: &IpNet,
-                     way: &RouteKind| {
-            let protocol = ROUTE_PROTOCOL;
-            match way {
-                RouteKind::Blackhole => {
-                    write!(formatter, "ip route {verb} blackhole {destination} proto {protocol}")
-                }
-                way => write!(formatter, "ip route {verb} {destination} {way} proto {protocol}"),
-            }
-        };
-        match self {
-            Self::CreateTunnel => write!(formatter, "ip link add {TUNNEL_DEVICE} type ipip"),
-            Self::ClaimTunnel => {
-                write!(formatter, "ip link set {TUNNEL_DEVICE} alias {TUNNEL_ALIAS}")
-            }
-            Self::DisclaimTunnel => write!(formatter, "ip link set {TUNNEL_DEVICE} alias \"\""),
-            Self::SetTunnelMtu(mtu) => write!(formatter, "ip link set {TUNNEL_DEVICE} mtu {mtu}"),
-            Self::AddTunnelAddress(address) => {
-                write!(formatter, "ip address add {address}/32 dev {TUNNEL_DEVICE}")
-            }
-            Self::RemoveTunnelAddress(address) => {
-                write!(formatter, "ip address delete {address} dev {TUNNEL_DEVICE}")
-            }
-            Self::SetTunnelUp => write!(formatter, "ip link set {TUNNEL_DEVICE} up"),
-            Self::SetTunnelDown => write!(formatter, "ip link set {TUNNEL_DEVICE} down"),
-            Self::LoosenReversePath(link) => {
-                write!(formatter, "sysctl -w net/ipv4/conf/{link}/rp_filter=2")
-            }
-            Self::AddRoute(destination, way) => route(formatter, "add", destination, way),
-            Self::ReplaceRoute(destination, way) => route(formatter, "replace", destination, way),
-            Self::DeleteRoute(destination, Some(way)) => {
-                route(formatter, "delete", destination, way)
-            }
-            Self::DeleteRoute(destination, None) => {
-                write!(formatter, "ip route delete {destination} proto {ROUTE_PROTOCOL}")
-            }
-            Self::Announce(range) => {
-                let protocol = ROUTE_PROTOCOL;
-                write!(
-                    formatter,
-                    "ip route add blackhole {range} proto {protocol} table {ANNOUNCE_TABLE}"
-                )
-            }
-            Self::Withdraw(range) => {
-                write!(
-                    formatter,
-                    "ip route delete {range} proto {ROUTE_PROTOCOL} table {ANNOUNCE_TABLE}"
-                )
-            }
-        }
-    }
 }

@@ -1,125 +1,195 @@
-//! The filter of the tunnel, as data.
+//! The filter of the tunnels, as data.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::plan::{TUNNEL_DEVICE, TunnelPlan};
+use super::actual::ActualState;
+use super::plan::ClusterPlan;
+use crate::link::UNCHECKED_GROUP;
 use crate::network::nft::{NftTable, chain, matches, rule};
-
-/// The name of the set of the nodes from which IPIP is accepted.
-const PEERS: &str = "peers";
+use crate::tunnel::{TunnelKind, VXLAN_PORT};
 
 /// The number of IPIP among the protocols that IPv4 carries (RFC 2003).
 const PROTOCOL_IPIP: u8 = 4;
 
-/// The table that guards the tunnel of a node:
+/// The table that guards the tunnels of a node:
 ///
-/// - IPIP from other senders than the nodes of the cluster is dropped. Who could
+/// - What comes by a tunnel's protocol from others than the nodes of the cluster is dropped. Who could
 ///   send it could speak with the address of any container (Calico:
 ///   `felix/rules/static.go`, `filterInputChain`).
-/// - What the node itself sends through the tunnel with another address than the
+/// - What the node itself sends through a tunnel with another address than the
 ///   tunnel device's is masqueraded: the answer would come back by another way,
 ///   or be dropped at the other end (Calico: `static.go`, the rule with
 ///   `SrcAddrType(LOCAL, true)`).
+/// - Packets of VXLAN that containers send are dropped, unless any source is allowed: NAT would
+///   give them the node's address, and another node would take out what has any source (Calico:
+///   `allowVXLANPacketsFromWorkloads`). [`SourceFilter`] does the same for IPIP.
+///
+/// [`SourceFilter`]: crate::network::SourceFilter
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunnelFilter {
-    peers: BTreeSet<Ipv4Addr>,
+    tunnels: BTreeMap<TunnelKind, TunnelGuard>,
+}
+
+/// What is accepted for one tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct TunnelGuard {
+    senders: BTreeSet<IpNet>,
+    /// The UDP port, of VXLAN.
+    port: u16,
 }
 
 impl TunnelFilter {
-    /// The filter for a tunnel.
-    pub fn from_plan(plan: &TunnelPlan) -> Self {
-        Self { peers: plan.peers.clone() }
+    /// The filter of these kinds of tunnels; `None` for none. A tunnel that is not in the plan
+    /// any more takes what the nodes send.
+    pub fn new(
+        kinds: impl IntoIterator<Item = TunnelKind>,
+        plan: &ClusterPlan,
+        actual: &ActualState,
+    ) -> Option<Self> {
+        let guard = |kind: TunnelKind| {
+            let has = || actual.tunnels.get(&kind)?.vxlan.as_ref().map(|vxlan| vxlan.device.port);
+            let planned = plan.tunnels.get(&kind);
+            let nodes = plan.nodes.keys().filter(|address| kind.carries(**address));
+            let senders = planned.map_or_else(
+                || nodes.map(|address| IpNet::from(*address)).collect(),
+                |planned| planned.senders.clone(),
+            );
+            let port = planned.and_then(|planned| Some(planned.vxlan.as_ref()?.device.port));
+            (kind, TunnelGuard { senders, port: port.or_else(has).unwrap_or(VXLAN_PORT) })
+        };
+        let tunnels: BTreeMap<_, _> = kinds.into_iter().map(guard).collect();
+        (!tunnels.is_empty()).then_some(Self { tunnels })
+    }
+}
+
+impl TunnelGuard {
+    /// The set of senders, and the rules.
+    fn contents(&self, kind: TunnelKind, comment: &str) -> Vec<Value> {
+        let row = kind.row();
+        let protocol = if row.is_ipv6 { "ip6" } else { "ip" };
+        let payload =
+            |protocol, field| json!({ "payload": { "protocol": protocol, "field": field } });
+        let fib = |flags: &[&str]| json!({ "fib": { "result": "type", "flags": flags } });
+        let is_of_kind = match kind {
+            TunnelKind::Ipip => {
+                vec![matches(payload("ip", "protocol"), "==", json!(PROTOCOL_IPIP))]
+            }
+            // Also what is sent to a group or to all: the kernel takes that, too.
+            TunnelKind::Vxlan | TunnelKind::VxlanV6 => {
+                vec![matches(payload("udp", "dport"), "==", json!(self.port))]
+            }
+        };
+        let name = format!("senders-{}", row.id);
+        let is_of_others = matches(payload(protocol, "saddr"), "!=", json!(format!("@{name}")));
+        let of_family = json!({ "meta": { "key": "nfproto" } });
+        let family = if row.is_ipv6 { "ipv6" } else { "ipv4" };
+        let own = [
+            matches(json!({ "meta": { "key": "oifname" } }), "==", json!(row.device)),
+            matches(fib(&["saddr", "oif"]), "!=", json!("local")),
+            matches(fib(&["saddr"]), "==", json!("local")),
+            json!({ "masquerade": null }),
+        ];
+        let dropped = [matches(of_family, "==", json!(family))].into_iter().chain(is_of_kind);
+        let dropped = dropped.chain([is_of_others, json!({ "drop": null })]);
+        let mut commands = vec![
+            self.set(kind, &name),
+            rule(TunnelFilter::NAME, "input", comment, dropped.collect()),
+            rule(TunnelFilter::NAME, "postrouting", comment, own.into()),
+        ];
+        commands.extend(kind.is_vxlan().then(|| self.of_containers(family, comment)));
+        commands
+    }
+
+    fn of_containers(&self, family: &str, comment: &str) -> Value {
+        let meta = |key: &str| json!({ "meta": { "key": key } });
+        let port = json!({ "payload": { "protocol": "udp", "field": "dport" } });
+        let sent = vec![
+            matches(meta("iifname"), "==", json!("weir*")),
+            matches(meta("iifgroup"), "!=", json!(UNCHECKED_GROUP)),
+            matches(meta("nfproto"), "==", json!(family)),
+            matches(port, "==", json!(self.port)),
+            json!({ "drop": null }),
+        ];
+        rule(TunnelFilter::NAME, "forward", comment, sent)
+    }
+
+    /// nft takes no empty list of elements.
+    fn set(&self, kind: TunnelKind, name: &str) -> Value {
+        let family = if kind.row().is_ipv6 { "ipv6_addr" } else { "ipv4_addr" };
+        let mut set = json!({
+            "family": "inet", "table": TunnelFilter::NAME, "name": name, "type": family,
+            "flags": ["interval"],
+        });
+        let ranges = IpNet::aggregate(&self.senders.iter().copied().collect());
+        let element = |range: &IpNet| json!({ "prefix": { "addr": range.network(), "len": range.prefix_len() } });
+        if !ranges.is_empty() {
+            set["elem"] = ranges.iter().map(element).collect();
+        }
+        json!({ "add": { "set": set } })
     }
 }
 
 impl NftTable for TunnelFilter {
     const NAME: &'static str = "weir-tunnel";
     const REASON: &'static str =
-        "a pool tunnels between nodes (ipipMode), and the tunnel is guarded";
-    const ALTERNATIVE: &'static str = "set ipipMode to Never on every pool";
+        "a pool tunnels between nodes (ipipMode, vxlanMode), and the tunnel is guarded";
+    const ALTERNATIVE: &'static str = "set ipipMode and vxlanMode to Never on every pool";
 
     fn retired() -> Option<Self> {
         None
     }
 
     fn contents(&self, comment: &str) -> Vec<Value> {
-        let payload = |field| json!({ "payload": { "protocol": "ip", "field": field } });
-        let source_type = |flags: &[&str]| json!({ "fib": { "result": "type", "flags": flags } });
-        vec![
-            set(&self.peers),
+        let chains = [
             chain(Self::NAME, "input", "filter", 0),
+            // After the destination was translated (DNAT).
+            chain(Self::NAME, "forward", "filter", 0),
             chain(Self::NAME, "postrouting", "nat", 100),
-            rule(
-                Self::NAME,
-                "input",
-                comment,
-                vec![
-                    matches(payload("protocol"), "==", json!(PROTOCOL_IPIP)),
-                    matches(payload("saddr"), "!=", json!(format!("@{PEERS}"))),
-                    json!({ "drop": null }),
-                ],
-            ),
-            rule(
-                Self::NAME,
-                "postrouting",
-                comment,
-                vec![
-                    matches(json!({ "meta": { "key": "oifname" } }), "==", json!(TUNNEL_DEVICE)),
-                    matches(source_type(&["saddr", "oif"]), "!=", json!("local")),
-                    matches(source_type(&["saddr"]), "==", json!("local")),
-                    json!({ "masquerade": null }),
-                ],
-            ),
-        ]
+        ];
+        let tunnels = self.tunnels.iter();
+        chains
+            .into_iter()
+            .chain(tunnels.flat_map(|(kind, it)| it.contents(*kind, comment)))
+            .collect()
     }
 
     fn rules(&self) -> usize {
-        2
+        self.tunnels.keys().map(|kind| if kind.is_vxlan() { 3 } else { 2 }).sum()
     }
-}
-
-/// nft takes no empty list of elements.
-fn set(peers: &BTreeSet<Ipv4Addr>) -> Value {
-    let mut set = json!({
-        "family": "inet", "table": TunnelFilter::NAME, "name": PEERS, "type": "ipv4_addr",
-    });
-    if !peers.is_empty() {
-        set["elem"] = json!(peers);
-    }
-    json!({ "add": { "set": set } })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn filter(peers: &[&str]) -> TunnelFilter {
-        let plan = TunnelPlan {
-            address: None,
-            mtu: 1480,
-            peers: peers.iter().map(|peer| peer.parse().unwrap()).collect(),
-            asymmetric: BTreeSet::new(),
+    fn filter(kinds: &[TunnelKind], senders: &[&str]) -> TunnelFilter {
+        let guard = TunnelGuard {
+            senders: senders.iter().map(|sender| sender.parse().unwrap()).collect(),
+            port: VXLAN_PORT,
         };
-        TunnelFilter::from_plan(&plan)
+        TunnelFilter { tunnels: kinds.iter().map(|kind| (*kind, guard.clone())).collect() }
     }
 
     #[test]
-    fn the_fingerprint_is_of_the_peers_too() {
-        let fingerprints: BTreeSet<String> =
-            [&[][..], &["10.0.0.1"], &["10.0.0.2"], &["10.0.0.1", "10.0.0.2"]]
-                .map(|peers| filter(peers).fingerprint())
-                .into();
-        assert_eq!(fingerprints.len(), 4);
-        let turned = filter(&["10.0.0.2", "10.0.0.1"]);
+    fn the_fingerprint_is_of_kinds_and_senders() {
+        let [one, two] = ["10.0.0.1/32", "10.0.0.2/32"];
+        let mut fingerprints = BTreeSet::new();
+        for kinds in [&[TunnelKind::Ipip][..], &[TunnelKind::Vxlan], &TunnelKind::ALL[..2]] {
+            for senders in [&[][..], &[one], &[two], &[one, two]] {
+                fingerprints.insert(filter(kinds, senders).fingerprint());
+            }
+        }
+        assert_eq!(fingerprints.len(), 12);
+        let turned = filter(&[TunnelKind::Ipip], &[two, one]);
         assert!(fingerprints.contains(&turned.fingerprint()));
     }
 
     #[test]
     fn every_rule_carries_the_fingerprint() {
-        let filter = filter(&["10.0.0.1"]);
+        let filter = filter(&TunnelKind::ALL, &["10.0.0.1/32"]);
         let document = filter.ruleset().to_string();
         assert_eq!(document.matches(&filter.fingerprint()).count(), filter.rules());
     }

@@ -7,13 +7,14 @@
 //! of it is data; the crate `weir-kernel` reads the actual state and carries changes out.
 //! `docs/cluster.md` gives the reasons.
 
+mod actual;
 mod announcement;
 mod bgp;
 mod bgp_resources;
 mod cache;
+mod change;
 mod cluster_state;
 mod diff;
-mod felix;
 mod filter;
 mod fingerprints;
 mod plan;
@@ -22,22 +23,28 @@ mod saved_state;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod tunnel_diff;
+mod tunnel_settings;
+mod tunnels;
 mod underlay;
 mod update;
 
+pub use actual::{ANNOUNCE_TABLE, ActualState, ActualTunnel, ActualVxlan};
 pub use bgp::*;
 pub use bgp_resources::BgpResources;
 pub use cache::{ClusterCache, StateDiff};
-pub use cluster_state::{ClusterPool, ClusterState, Peer, UsedAddresses};
-pub use diff::{ANNOUNCE_TABLE, ActualState, ActualTunnel, Change, TUNNEL_ALIAS, diff};
-pub use felix::{DEFAULT_VNI, DEFAULT_VXLAN_PORT, TunnelSettings};
+pub use change::{Change, TUNNEL_ALIAS};
+pub use cluster_state::{ClusterPool, ClusterState, Peer, PoolTunnel, UsedAddresses};
+pub use diff::{Difference, diff};
 pub use filter::TunnelFilter;
 pub use fingerprints::Fingerprints;
-pub use plan::{
-    ClusterPlan, RouteKind, TUNNEL_DEVICE, TUNNEL_OVERHEAD, TunnelPlan, addresses_of_nodes,
-    any_tunnels, has_settled_tunnel, needs_tunnel, plan_cluster, pod_mtu,
-};
+pub use plan::{ClusterPlan, RouteKind, addresses_of_nodes, plan_cluster};
 pub use problem::Problem;
-pub use saved_state::{NamedNode, PlanSummary, SavedState, TunnelNeed, Writer};
+pub use saved_state::{NamedNode, PlanSummary, SavedState, TunnelNeeds, Writer, tunnel_needs};
 pub use snapshot::{ClusterSnapshot, ObservedRevision, read_nodes};
+pub use tunnel_settings::TunnelSettings;
+pub use tunnels::{
+    TunnelPlan, VxlanDevice, VxlanPlan, any_tunnels, has_settled_tunnel, has_settled_tunnels,
+    needs_tunnel, pod_mtu,
+};
 pub use underlay::{Underlay, UnderlayLink};

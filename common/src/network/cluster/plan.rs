@@ -1,33 +1,48 @@
-//! The plan: the tunnel device, routes and NAT that a node should have.
+//! The plan: the tunnels, routes and NAT that a node should have.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::bgp::need::bgp_need;
 use super::bgp::session::BgpNeed;
-use super::cluster_state::{ClusterPool, ClusterState, Peer};
+use super::cluster_state::{ClusterPool, ClusterState, Peer, PoolTunnel};
 use super::problem::Problem;
+use super::tunnel_settings::TunnelSettings;
+use super::tunnels::{TunnelPlan, needs_tunnel, next_hop, plan_tunnels, pod_mtu, vxlan_port};
 use super::underlay::Underlay;
 use crate::ipam::Family;
 use crate::network::nat::{NatPool, NatTable};
-use crate::resources::{EncapsulationMode, overlap};
-
-/// The tunnel device's name: the one that the kernel's module makes by itself
-/// in every namespace, and Calico uses (`felix/dataplane/linux/ipip_mgr.go`).
-pub const TUNNEL_DEVICE: &str = "tunl0";
-
-/// How many bytes IPIP adds to a packet: an IPv4 header (RFC 2003).
-pub const TUNNEL_OVERHEAD: u32 = 20;
+use crate::resources::overlap;
+use crate::tunnel::TunnelKind;
 
 impl ClusterPlan {
-    /// The plan without its tunnel, and without the routes that need it.
-    pub fn without_tunnel(mut self) -> Self {
-        self.tunnel = None;
-        self.routes.retain(|_, way| !matches!(way, RouteKind::Tunnel { .. }));
+    /// The plan without the tunnels of these kinds, and without the routes that need them. A
+    /// route that leads to the same node in another way stays meanwhile.
+    pub fn without_tunnels(mut self, kinds: &BTreeSet<TunnelKind>) -> Self {
+        let is_lost = |way: &RouteKind| way.tunnel_kind().is_some_and(|kind| kinds.contains(&kind));
+        let lost: Vec<(IpNet, BTreeSet<IpAddr>)> = self
+            .routes
+            .iter()
+            .filter(|(_, way)| is_lost(way))
+            .map(|(range, way)| (*range, self.next_hops_like(way)))
+            .collect();
+        self.routes.retain(|_, way| !is_lost(way));
+        self.awaited.extend(lost);
+        self.tunnels.retain(|kind, _| !kinds.contains(kind));
         self
+    }
+
+    /// The next hop of a way, and the address of the node that it leads to.
+    fn next_hops_like(&self, way: &RouteKind) -> BTreeSet<IpAddr> {
+        let next_hop = way.next_hop();
+        let node = || {
+            let vxlan = self.tunnels.get(&way.tunnel_kind()?)?.vxlan.as_ref()?;
+            vxlan.forwarding.get(vxlan.neighbours.get(&next_hop?)?).copied()
+        };
+        next_hop.into_iter().chain(node()).collect()
     }
 }
 
@@ -46,36 +61,41 @@ pub enum RouteKind {
         /// The address that this node itself then sends from.
         source: IpAddr,
     },
-    /// Wrapped in IPIP.
+    /// Through a tunnel.
     Tunnel {
-        /// The other node's address.
-        next_hop: Ipv4Addr,
+        /// Its kind.
+        kind: TunnelKind,
+        /// The next hop beyond the tunnel device: what stands for the other node.
+        next_hop: IpAddr,
         /// The address that this node itself then sends from: its tunnel
         /// device's, once it has one.
-        source: Option<Ipv4Addr>,
+        source: Option<IpAddr>,
     },
 }
 
-/// What the tunnel device should be like.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TunnelPlan {
-    /// Its only address, as /32; none until one is assigned.
-    pub address: Option<Ipv4Addr>,
-    /// Its MTU in bytes.
-    pub mtu: u32,
-    /// The nodes from which IPIP is accepted.
-    pub peers: BTreeSet<Ipv4Addr>,
-    /// The underlay links on which packets may come in that this node would
-    /// answer through the tunnel, because the other node sees both in one
-    /// subnet and this one does not.
-    pub asymmetric: BTreeSet<String>,
+impl RouteKind {
+    /// The kind of tunnel that it goes through.
+    pub fn tunnel_kind(&self) -> Option<TunnelKind> {
+        match self {
+            Self::Tunnel { kind, .. } => Some(*kind),
+            Self::Blackhole | Self::Direct { .. } => None,
+        }
+    }
+
+    /// The next hop, if it has one.
+    pub fn next_hop(&self) -> Option<IpAddr> {
+        match self {
+            Self::Blackhole => None,
+            Self::Direct { next_hop, .. } | Self::Tunnel { next_hop, .. } => Some(*next_hop),
+        }
+    }
 }
 
 /// What a node should have for its part in the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterPlan {
-    /// The tunnel device, where one is needed.
-    pub tunnel: Option<TunnelPlan>,
+    /// The tunnels, by kind.
+    pub tunnels: BTreeMap<TunnelKind, TunnelPlan>,
     /// The routes, by destination.
     pub routes: BTreeMap<IpNet, RouteKind>,
     /// Why the node needs BGP; where it needs none, it announces nothing.
@@ -100,6 +120,10 @@ pub struct ClusterPlan {
     /// The ranges that are left to another program's routes (BGP), each with what
     /// is wrong where there are none.
     pub left_to_others: BTreeMap<IpNet, Problem>,
+    /// The ranges whose node cannot be reached as the pool asks yet, or is not known to be ready
+    /// for it, and those that another program has no route to; each with the next hops that
+    /// lead to the node all the same. A route by one of them stays meanwhile.
+    pub awaited: BTreeMap<IpNet, BTreeSet<IpAddr>>,
     /// The other nodes by the addresses that they are registered with.
     pub nodes: BTreeMap<IpAddr, String>,
 }
@@ -119,92 +143,33 @@ impl ClusterPlan {
 ///
 /// Routes come from confirmed affinities, and lead to the host that the block names where
 /// that is another one; addresses in use away from their
-/// block's host get routes of their own. A remote range of a pool without IPIP
+/// block's host get routes of their own. A remote range of a pool without tunnels
 /// goes by the other node's address on the link they share; with `Always`
 /// through the tunnel; with `CrossSubnet` through the tunnel unless the other
 /// node's address lies in this node's own subnet, as this node is registered
 /// (Calico: `felix/calc/l3_route_resolver.go`).
 pub fn plan_cluster(node: &str, state: &ClusterState, underlay: &Underlay) -> ClusterPlan {
     let planner = Planner::new(node, state, underlay);
-    let own = planner.own;
-    let parent = own.and_then(|own| underlay.owner(own.ipv4?.addr()));
-    let mtu = parent.map_or_else(|| underlay.smallest_mtu(), |link| link.mtu);
-    let tunnel = own.filter(|_| needs_tunnel(node, state)).map(|own| TunnelPlan {
-        address: own.tunnel,
-        mtu: mtu.saturating_sub(TUNNEL_OVERHEAD),
-        peers: peers(node, state).filter_map(|(_, peer)| v4(peer.ipv4)).collect(),
-        asymmetric: asymmetric(node, own, state, underlay),
-    });
+    let tunnels = plan_tunnels(node, state, underlay, &planner.settings);
+    let vxlan_port = vxlan_port(&tunnels);
     let nat_pools: Vec<NatPool> = state.pools.values().map(NatPool::from).collect();
     let mut plan = ClusterPlan {
-        tunnel,
+        tunnels,
         routes: BTreeMap::new(),
         bgp_need: bgp_need(node, state, underlay),
         keeps_announcing: false,
         announced: BTreeSet::new(),
-        nat: NatTable::from_pools(&nat_pools),
-        pod_mtu: pod_mtu(mtu, state.pools.values().map(|pool| pool.ipip_mode)),
+        nat: NatTable::from_pools(&nat_pools, vxlan_port),
+        pod_mtu: planner.pod_mtu(),
         problems: general_problems(node, state, underlay),
         with_problems: BTreeSet::new(),
         keeps_addresses: false,
         left_to_others: BTreeMap::new(),
+        awaited: BTreeMap::new(),
         nodes: addresses_of_peers(node, state),
     };
     planner.plan_ranges(&mut plan);
     plan
-}
-
-/// The MTU in bytes for containers on a node whose uplink has `uplink_mtu`, with
-/// pools of these modes: as soon as any of them tunnels, room for the outer
-/// header is kept free.
-pub fn pod_mtu(uplink_mtu: u32, modes: impl IntoIterator<Item = EncapsulationMode>) -> u32 {
-    uplink_mtu.saturating_sub(if any_tunnels(modes) { TUNNEL_OVERHEAD } else { 0 })
-}
-
-/// Whether a pool of any of these modes may tunnel.
-pub fn any_tunnels(modes: impl IntoIterator<Item = EncapsulationMode>) -> bool {
-    modes.into_iter().any(|mode| mode != EncapsulationMode::Never)
-}
-
-/// Whether `node` tunnels to another node or another one to it, were there a
-/// block of every pool on both. In a cluster whose IPIP pools are all
-/// `CrossSubnet`, nodes whose peers share their subnet need no tunnel.
-pub fn needs_tunnel(node: &str, state: &ClusterState) -> bool {
-    let Some(own) = state.nodes.get(node) else {
-        return false;
-    };
-    let modes: BTreeSet<bool> = state
-        .pools
-        .values()
-        .filter(|pool| pool.ipip_mode != EncapsulationMode::Never && pool.cidr.addr().is_ipv4())
-        .map(|pool| pool.ipip_mode == EncapsulationMode::CrossSubnet)
-        .collect();
-    let tunnels = |from: &Peer, to: &Peer| match (from.ipv4, to.ipv4) {
-        (Some(from), Some(to)) => {
-            modes.iter().any(|&cross_subnet| !cross_subnet || !from.contains(&to.addr()))
-        }
-        _ => false,
-    };
-    peers(node, state).any(|(_, peer)| tunnels(own, peer) || tunnels(peer, own))
-}
-
-/// Whether `node` is registered with a tunnel address that it can keep if it needs
-/// one, and with none if it does not. Of a node that is not registered nothing is
-/// asked.
-pub fn has_settled_tunnel(node: &str, state: &ClusterState) -> bool {
-    if needs_tunnel(node, state) {
-        has_tunnel_address(node, state)
-    } else {
-        state.nodes.get(node).is_none_or(|own| own.tunnel.is_none())
-    }
-}
-
-/// Whether `node` is registered with a tunnel address that it can keep: one of a
-/// pool that has such addresses.
-fn has_tunnel_address(node: &str, state: &ClusterState) -> bool {
-    let address = state.nodes.get(node).and_then(|own| own.tunnel);
-    let pool = address.and_then(|address| state.pool_of(IpAddr::V4(address).into()));
-    pool.is_some_and(|(_, pool)| pool.has_tunnel_addresses)
 }
 
 pub(super) struct Planner<'a> {
@@ -212,6 +177,7 @@ pub(super) struct Planner<'a> {
     own: Option<&'a Peer>,
     pub(super) state: &'a ClusterState,
     pub(super) underlay: &'a Underlay,
+    settings: TunnelSettings,
     /// The addresses of all nodes, once many blocks are looked at.
     peers: OnceCell<BTreeSet<IpAddr>>,
 }
@@ -223,6 +189,8 @@ pub(super) struct RangePlan {
     /// The range is left to another program's route, with the problem if there is none.
     left_to_others: Option<Problem>,
     problems: BTreeSet<Problem>,
+    /// The next hops by which a route stays until this one can be had.
+    awaited: Option<BTreeSet<IpAddr>>,
     /// Routes to single addresses of the range, which is not routed as a whole.
     singles: BTreeMap<IpNet, RouteKind>,
 }
@@ -230,13 +198,22 @@ pub(super) struct RangePlan {
 impl RangePlan {
     /// Whether it is a route, or none, and nothing else.
     pub(super) fn is_plain(&self) -> bool {
-        self.left_to_others.is_none() && self.problems.is_empty() && self.singles.is_empty()
+        let is_one = self.left_to_others.is_none() && self.awaited.is_none();
+        is_one && self.problems.is_empty() && self.singles.is_empty()
     }
 }
 
 impl<'a> Planner<'a> {
     pub(super) fn new(node: &'a str, state: &'a ClusterState, underlay: &'a Underlay) -> Self {
-        Self { node, own: state.nodes.get(node), state, underlay, peers: OnceCell::new() }
+        let (own, settings) = (state.nodes.get(node), state.tunnel_settings(node));
+        Self { node, own, state, underlay, settings, peers: OnceCell::new() }
+    }
+
+    /// The MTU in bytes for containers.
+    fn pod_mtu(&self) -> u32 {
+        let own = self.own.and_then(|own| own.addresses().next());
+        let uplink = self.settings.uplink_mtu(own, self.underlay);
+        pod_mtu(uplink, self.state.pools.values(), &self.settings)
     }
 
     fn plan_ranges(&self, plan: &mut ClusterPlan) {
@@ -252,11 +229,12 @@ impl<'a> Planner<'a> {
         let borrowed = borrowed.map(|address| IpNet::from(*address)).filter(|it| !is_block(it));
         let (mut no_pool, mut no_affinity) = (0, 0);
         for range in blocks.chain(unclaimed).copied().chain(borrowed) {
-            let RangePlan { route, left_to_others, problems, singles } = self.range(range);
+            let RangePlan { route, left_to_others, problems, awaited, singles } = self.range(range);
             plan.announced.extend(self.is_announced(range).then_some(range));
             plan.routes.extend(singles);
             plan.routes.extend(route.map(|route| (range, route)));
             plan.left_to_others.extend(left_to_others.map(|problem| (range, problem)));
+            plan.awaited.extend(awaited.map(|next_hops| (range, next_hops)));
             plan.with_problems.extend((!problems.is_empty()).then_some(range));
             for problem in problems {
                 match &problem {
@@ -275,7 +253,7 @@ impl<'a> Planner<'a> {
         let mut plan = self.block(range);
         // A block may be of this one address.
         if let Some((_, host)) = self.borrower(range) {
-            (plan.route, plan.left_to_others) = (None, None);
+            (plan.route, plan.left_to_others, plan.awaited) = (None, None, None);
             // An address on this node has the route that ADD made.
             if host != self.node {
                 self.route_remote(range, host, &mut plan);
@@ -350,10 +328,40 @@ impl<'a> Planner<'a> {
 
     fn route_remote(&self, range: IpNet, host: &str, plan: &mut RangePlan) {
         match self.next_hop(range, host) {
-            Ok(Ok(route)) => plan.route = Some(route),
-            Ok(Err(problem)) => plan.left_to_others = Some(problem),
-            Err(problem) => drop(plan.problems.insert(problem)),
+            Ok(Ok(route)) => {
+                if route.tunnel_kind().is_some_and(|kind| !self.is_ready(kind, host)) {
+                    plan.awaited = self.next_hops_to(range, host);
+                }
+                plan.route = Some(route);
+            }
+            Ok(Err(problem)) => {
+                plan.left_to_others = Some(problem);
+                plan.awaited = self.next_hops_to(range, host);
+            }
+            Err(problem) => {
+                if matches!(problem, Problem::NoPeerTunnelAddress { .. }) {
+                    plan.awaited = self.next_hops_to(range, host);
+                }
+                plan.problems.insert(problem);
+            }
         }
+    }
+
+    /// Whether a node has the address that tells that it can receive by a kind of tunnel; also
+    /// where no pool gives such addresses.
+    fn is_ready(&self, kind: TunnelKind, host: &str) -> bool {
+        let peer = self.state.nodes.get(host);
+        let gives = |pool: &ClusterPool| pool.is_of(kind) && pool.has_tunnel_addresses;
+        peer.is_none_or(|peer| peer.tunnels.contains_key(&kind))
+            || !self.state.pools.values().any(gives)
+    }
+
+    /// The next hops that lead to a node, in whatever way.
+    fn next_hops_to(&self, range: IpNet, host: &str) -> Option<BTreeSet<IpAddr>> {
+        let peer = self.state.nodes.get(host)?;
+        let node = peer.address(range.addr())?.addr();
+        let kinds = TunnelKind::ALL.into_iter().filter(|kind| kind.carries(node));
+        Some(kinds.filter_map(|kind| next_hop(kind, host, peer)).chain([node]).collect())
     }
 
     /// The route to a range on another node; or the problem if no other program has one; or
@@ -363,29 +371,43 @@ impl<'a> Planner<'a> {
             let family = Family::of(range.addr());
             return Err(Problem::NotRegistered { node: self.node.to_owned(), family });
         };
-        let next_hop = self.state.nodes.get(host).and_then(|peer| peer.address(range.addr()));
-        let Some(next_hop) = next_hop.map(|address| address.addr()) else {
+        let peer = self.state.nodes.get(host);
+        let address = peer.and_then(|peer| Some((peer, peer.address(range.addr())?.addr())));
+        let Some((peer, next_hop)) = address else {
             return Err(Problem::NoNextHop { node: host.to_owned(), range });
         };
-        let pool = self.state.pool_of(range);
-        if let Some((name, _)) = pool.filter(|(_, pool)| pool.vxlan) {
-            return Err(Problem::Vxlan { pool: name.to_owned() });
-        }
-        let mode = pool.map_or(EncapsulationMode::Never, |(_, pool)| pool.ipip_mode);
-        if let IpAddr::V4(next_hop) = next_hop
-            && is_tunnelled(mode, own, next_hop)
+        let tunnel = self.state.pool_of(range).and_then(|(_, pool)| pool.tunnel);
+        if let Some(PoolTunnel { kind, .. }) =
+            tunnel.filter(|it| it.wraps(own.address(next_hop), next_hop))
         {
-            return Ok(Ok(RouteKind::Tunnel { next_hop, source: own.tunnel }));
+            return self.by_tunnel(kind, host, peer).map(Ok);
         }
         Ok(match self.underlay.towards(next_hop, own.address(next_hop)) {
             Some((link, source)) => {
                 Ok(RouteKind::Direct { next_hop, link: link.name.clone(), source })
             }
             None => {
-                let cross_subnet = mode == EncapsulationMode::CrossSubnet;
+                let cross_subnet = tunnel.is_some();
                 Err(Problem::NextHopNotOnLink { node: host.to_owned(), next_hop, cross_subnet })
             }
         })
+    }
+
+    /// The route to a node through a tunnel.
+    fn by_tunnel(&self, kind: TunnelKind, host: &str, peer: &Peer) -> Result<RouteKind, Problem> {
+        if self.settings.switches_off(kind) {
+            return Err(Problem::TunnelSwitchedOff { kind });
+        }
+        let source = self.own.and_then(|own| own.tunnels.get(&kind).copied());
+        // Who has no address for a kind sends nothing by it: others rely on that.
+        if kind.row().needs_peer_address && source.is_none() {
+            let node = self.node.to_owned();
+            return Err(Problem::NoPeerTunnelAddress { node, kind });
+        }
+        match next_hop(kind, host, peer) {
+            Some(next_hop) => Ok(RouteKind::Tunnel { kind, next_hop, source }),
+            None => Err(Problem::NoPeerTunnelAddress { node: host.to_owned(), kind }),
+        }
     }
 }
 
@@ -416,30 +438,12 @@ pub(super) fn host_of<'a>(
     state.homes.get(&block).or(only)
 }
 
-/// Whether packets to a node at `next_hop` are wrapped.
-fn is_tunnelled(mode: EncapsulationMode, own: &Peer, next_hop: Ipv4Addr) -> bool {
-    match mode {
-        EncapsulationMode::Never => false,
-        EncapsulationMode::Always => true,
-        EncapsulationMode::CrossSubnet => {
-            !own.ipv4.is_some_and(|subnet| subnet.contains(&IpAddr::V4(next_hop)))
-        }
-    }
-}
-
-/// The other nodes.
-fn peers<'a>(
-    node: &'a str,
-    state: &'a ClusterState,
-) -> impl Iterator<Item = (&'a String, &'a Peer)> {
-    state.nodes.iter().filter(move |(name, _)| *name != node)
-}
-
 /// The addresses that other nodes than `node` are registered with, those of their tunnel
 /// devices too, each with its node.
 pub fn addresses_of_nodes(node: &str, state: &ClusterState) -> BTreeMap<IpAddr, String> {
-    let tunnels = peers(node, state)
-        .filter_map(|(name, peer)| Some((IpAddr::V4(peer.tunnel?), name.clone())));
+    let tunnels = state
+        .peers_of(node)
+        .flat_map(|(name, peer)| peer.tunnels.values().map(|address| (*address, name.clone())));
     addresses_of_peers(node, state).into_iter().chain(tunnels).collect()
 }
 
@@ -448,28 +452,7 @@ pub(super) fn addresses_of_peers(node: &str, state: &ClusterState) -> BTreeMap<I
         let both = [peer.ipv4, peer.ipv6].into_iter().flatten();
         both.map(|address| (address.addr(), name.clone())).collect::<Vec<_>>()
     };
-    peers(node, state).flat_map(addresses).collect()
-}
-
-/// The links by which a node is near that sees this one in its subnet, while
-/// this one does not see it in its own.
-fn asymmetric(
-    node: &str,
-    own: &Peer,
-    state: &ClusterState,
-    underlay: &Underlay,
-) -> BTreeSet<String> {
-    let Some(own_address) = own.ipv4 else {
-        return BTreeSet::new();
-    };
-    let sees_only_us = |peer: &Peer| {
-        peer.ipv4.is_some_and(|theirs| {
-            theirs.contains(&own_address.addr()) && !own_address.contains(&theirs.addr())
-        })
-    };
-    let is_any = peers(node, state).any(|(_, peer)| sees_only_us(peer));
-    let parent = underlay.owner(own_address.addr()).filter(|_| is_any);
-    parent.map(|link| link.name.clone()).into_iter().collect()
+    state.peers_of(node).flat_map(addresses).collect()
 }
 
 fn general_problems(node: &str, state: &ClusterState, underlay: &Underlay) -> BTreeSet<Problem> {
@@ -498,16 +481,21 @@ fn general_problems(node: &str, state: &ClusterState, underlay: &Underlay) -> BT
         }
     }
     if let Some(own) = state.nodes.get(node) {
-        let is_cross_subnet = |pool: &ClusterPool| pool.ipip_mode == EncapsulationMode::CrossSubnet;
-        let alone = own.ipv4.filter(|address| address.prefix_len() == 32);
-        if let Some(address) = alone.filter(|_| state.pools.values().any(is_cross_subnet)) {
+        let alone = |address: &IpNet| {
+            let is_cross_subnet = |pool: &ClusterPool| {
+                pool.is_cross_subnet() && pool.cidr.addr().is_ipv4() == address.addr().is_ipv4()
+            };
+            address.prefix_len() == address.max_prefix_len()
+                && state.pools.values().any(is_cross_subnet)
+        };
+        for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(alone) {
             problems.insert(Problem::AloneInSubnet { node: node.to_owned(), address });
         }
         let missing = |address: &IpNet| underlay.owner(address.addr()).is_none();
         for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(missing) {
             problems.insert(Problem::AddressNotHere { node: node.to_owned(), address });
         }
-        for (other, peer) in peers(node, state) {
+        for (other, peer) in state.peers_of(node) {
             let shared =
                 |own: &IpNet| peer.address(own.addr()).map(|it| it.addr()) == Some(own.addr());
             for address in [own.ipv4, own.ipv6].into_iter().flatten().filter(shared) {
@@ -515,7 +503,8 @@ fn general_problems(node: &str, state: &ClusterState, underlay: &Underlay) -> BT
                 problems.insert(Problem::AddressShared { node, address, other });
             }
         }
-        let registered = own.ipv4.filter(|_| needs_tunnel(node, state));
+        // VXLAN sends from the address that its device is told.
+        let registered = own.ipv4.filter(|_| needs_tunnel(TunnelKind::Ipip, node, state));
         if let Some((address, primary)) = registered.and_then(|it| underlay.primary_to(it)) {
             let node = node.to_owned();
             problems.insert(Problem::SecondaryAddress { node, address, primary });
@@ -524,9 +513,54 @@ fn general_problems(node: &str, state: &ClusterState, underlay: &Underlay) -> BT
     problems
 }
 
-fn v4(address: Option<IpNet>) -> Option<Ipv4Addr> {
-    match address?.addr() {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::cluster::{ActualState, Change, diff};
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    /// Two nodes in one subnet, and a pool that VXLAN is for.
+    fn state() -> ClusterState {
+        let mut state = ClusterState::default();
+        for (name, own, tunnel) in
+            [("n1", "192.0.2.1/24", "10.0.1.0"), ("n2", "192.0.2.2/24", "10.0.2.0")]
+        {
+            let tunnels = [(TunnelKind::Vxlan, tunnel.parse().unwrap())].into();
+            let peer = Peer { ipv4: Some(net(own)), tunnels, ..Peer::default() };
+            state.nodes.insert(name.to_owned(), peer);
+            state.blocks.insert(net(&format!("{tunnel}/26")), [name.to_owned()].into());
+        }
+        let tunnel = Some(PoolTunnel { kind: TunnelKind::Vxlan, cross_subnet: false });
+        let pool = ClusterPool {
+            cidr: net("10.0.0.0/16"),
+            tunnel,
+            nat_outgoing: false,
+            has_tunnel_addresses: true,
+            is_exported: true,
+        };
+        state.pools.insert("pool".to_owned(), pool);
+        state
+    }
+
+    /// Where a tunnel cannot be had, what led to the node before is better than nothing.
+    #[test]
+    fn a_route_to_the_same_node_stays_where_its_tunnel_is_left_out() {
+        let plan = plan_cluster("n1", &state(), &Underlay::default());
+        let plan = plan.without_tunnels(&[TunnelKind::Vxlan].into());
+        assert!(plan.tunnels.is_empty());
+        let by = |next_hop: &str| RouteKind::Direct {
+            next_hop: next_hop.parse().unwrap(),
+            link: "eth0".to_owned(),
+            source: "192.0.2.1".parse().unwrap(),
+        };
+        for (next_hop, goes) in [("192.0.2.2", false), ("192.0.2.3", true)] {
+            let routes = [(net("10.0.2.0/26"), Some(by(next_hop)))].into();
+            let changes = diff(&plan, &ActualState { routes, ..ActualState::default() }).changes;
+            let is_deletion = |change: &Change| matches!(change, Change::DeleteRoute(..));
+            assert_eq!(changes.iter().any(is_deletion), goes, "{next_hop}: {changes:?}");
+        }
     }
 }

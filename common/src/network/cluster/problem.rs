@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::cluster_state::Peer;
 use crate::ipam::Family;
 use crate::printable::{PrintableWriter, shell_word};
+use crate::tunnel::TunnelKind;
 
 /// Something that a plan could not do as the pools ask. The rest of the plan
 /// holds all the same.
@@ -67,10 +68,22 @@ pub enum Problem {
         /// the subnet that this node is registered with.
         cross_subnet: bool,
     },
-    /// A pool asks for VXLAN.
-    Vxlan {
-        /// The pool's name.
-        pool: String,
+    /// Packets are to go to a node through a tunnel for which it has no address yet.
+    NoPeerTunnelAddress {
+        /// The node.
+        node: String,
+        /// The kind of tunnel.
+        kind: TunnelKind,
+    },
+    /// A pool asks for a kind of tunnel that the configuration switches off.
+    TunnelSwitchedOff {
+        /// The kind of tunnel.
+        kind: TunnelKind,
+    },
+    /// Another program's device has the name of a tunnel's, and is made with something else.
+    ForeignTunnelDevice {
+        /// The kind of tunnel.
+        kind: TunnelKind,
     },
     /// Several hosts have a confirmed affinity to one block.
     Contested {
@@ -233,19 +246,39 @@ impl fmt::Display for Problem {
                  tunnel to it; its routes come by BGP, and there is none: see \"weirctl bgp \
                  peers\"{}",
                 match next_hop {
-                    // IPIP carries IPv4 alone.
-                    IpAddr::V6(_) => "",
+                    IpAddr::V6(_) if *cross_subnet => {
+                        ", or give spec.bgp.ipv6Address of this Node the prefix length of its \
+                         link's subnet, so that CrossSubnet tunnels"
+                    }
+                    IpAddr::V6(_) => ", or set vxlanMode of the pool to CrossSubnet",
                     IpAddr::V4(_) if *cross_subnet => {
                         ", or give spec.bgp.ipv4Address of this Node the prefix length of its \
                          link's subnet, so that CrossSubnet tunnels"
                     }
-                    IpAddr::V4(_) => ", or set ipipMode of the pool to CrossSubnet",
+                    IpAddr::V4(_) => ", or set ipipMode or vxlanMode of the pool to CrossSubnet",
                 }
             ),
-            Self::Vxlan { pool } => write!(
+            Self::NoPeerTunnelAddress { node, kind } => write!(
                 formatter,
-                "pool {pool} asks for VXLAN, which Weir does not build; set vxlanMode to Never \
-                 and choose an ipipMode"
+                "node {node} has no {kind} address yet, so nothing goes to or from it through {}; look at \
+                 \"weirctl node status\" there: its agent, or its next ADD, takes one out of a pool \
+                 with {} and the use Tunnel",
+                kind.device(),
+                kind.row().mode_field
+            ),
+            Self::TunnelSwitchedOff { kind } => write!(
+                formatter,
+                "a pool asks for {kind} ({}), and vxlanEnabled of FelixConfiguration is false, so \
+                 its blocks on other nodes are not routed; take vxlanEnabled out, or choose \
+                 another mode",
+                kind.row().mode_field
+            ),
+            Self::ForeignTunnelDevice { kind } => write!(
+                formatter,
+                "device {device} is another program's (its alias is not \"weir\") and has other \
+                 parameters than pools and FelixConfiguration ask for, so Weir leaves it and sends \
+                 nothing by it; stop that program and run \"ip link delete {device}\"",
+                device = kind.device()
             ),
             Self::Contested { block, hosts } => write!(
                 formatter,
@@ -284,8 +317,10 @@ impl fmt::Display for Problem {
                 formatter,
                 "node {node} is registered with {address}, so no node is in its subnet and \
                  cross-subnet pools tunnel to all of them; if nodes share a subnet, give \
-                 spec.bgp.ipv4Address of the Node its prefix length, as {}/24",
-                address.addr()
+                 spec.bgp.{} of the Node its prefix length, as {}/{}",
+                field(Family::of(address.addr())),
+                address.addr(),
+                if address.addr().is_ipv6() { 64 } else { 24 }
             ),
             Self::NoTunnelAddress { reason, node: _ } => formatter.write_str(reason),
             Self::BlockOverHosts { block } => write!(

@@ -1,7 +1,7 @@
 //! The state file: what the node was made last, for the next ADD or agent, and for STATUS.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,41 +9,32 @@ use super::cache::ClusterCache;
 use super::cluster_state::{ClusterState, Peer};
 use super::plan::{ClusterPlan, addresses_of_peers};
 use super::snapshot::ObservedRevision;
+use super::tunnels::vxlan_port;
 use crate::datastore::Revision;
 use crate::ipam::Family;
 use crate::network::route::SourceAddresses;
+use crate::tunnel::TunnelKind;
 
 /// The form of the file. A file of another form is passed over.
 const VERSION: u32 = 7;
 
-/// Whether a node should have its tunnel device in service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum TunnelNeed {
-    /// No pool needs it, as far as is known.
-    #[default]
-    None,
-    /// It should be, but has not been given an address.
-    Unassigned,
-    /// It should be, with this address.
-    Assigned(Ipv4Addr),
-}
+/// The tunnels that a node should have in service because pools need them, each with its address;
+/// none that has not been given.
+pub type TunnelNeeds = BTreeMap<TunnelKind, Option<IpAddr>>;
 
-impl TunnelNeed {
-    /// What a plan comes to.
-    pub fn of(plan: &ClusterPlan) -> Self {
-        match &plan.tunnel {
-            None => Self::None,
-            Some(tunnel) => tunnel.address.map_or(Self::Unassigned, Self::Assigned),
-        }
-    }
+/// Those of a plan.
+pub fn tunnel_needs(plan: &ClusterPlan) -> TunnelNeeds {
+    let needed = plan.tunnels.iter().filter(|(_, tunnel)| tunnel.is_needed);
+    needed.map(|(kind, tunnel)| (*kind, tunnel.address)).collect()
 }
 
 /// What of a plan is left to the next call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlanSummary {
-    /// Whether the tunnel device should be in service.
-    pub tunnel: TunnelNeed,
+    /// The tunnels that should be in service.
+    pub tunnels: TunnelNeeds,
+    /// The UDP port of VXLAN, where that is in use: NAT gives it to no connection.
+    pub vxlan_port: Option<u16>,
     /// The MTU in bytes for containers; `None` where the cluster does not decide it.
     pub pod_mtu: Option<u32>,
     /// The families in which the node is not registered and others have containers.
@@ -54,7 +45,8 @@ impl PlanSummary {
     /// That of a plan.
     pub fn of(plan: &ClusterPlan) -> Self {
         Self {
-            tunnel: TunnelNeed::of(plan),
+            tunnels: tunnel_needs(plan),
+            vxlan_port: vxlan_port(&plan.tunnels),
             pod_mtu: Some(plan.pod_mtu),
             not_registered: plan.not_registered(),
         }
@@ -108,8 +100,11 @@ pub struct SavedState {
     pub observed: Option<ObservedRevision>,
     /// The MTU in bytes for containers, where the cluster decides it.
     pub pod_mtu: Option<u32>,
-    /// Whether the tunnel device should be in service.
-    pub tunnel: TunnelNeed,
+    /// The tunnels that should be in service.
+    pub tunnels: TunnelNeeds,
+    /// The UDP port of VXLAN, where that is in use.
+    #[serde(default)]
+    pub vxlan_port: Option<u16>,
     /// The addresses that other nodes are registered with and that lie in pools, each with its
     /// node: no container is given one. None in most clusters.
     pub nodes_in_pools: BTreeMap<IpAddr, String>,
@@ -136,7 +131,7 @@ impl SavedState {
         cache: &ClusterCache,
         summary: PlanSummary,
     ) -> Self {
-        let PlanSummary { tunnel, pod_mtu, not_registered } = summary;
+        let PlanSummary { tunnels, vxlan_port, pod_mtu, not_registered } = summary;
         let cluster = cache.state();
         let nodes_in_pools = nodes_in_pools(&node.name, &cluster);
         let sources = cluster.nodes.get(&node.name).map(Peer::sources).unwrap_or_default();
@@ -153,7 +148,8 @@ impl SavedState {
             revision: cache.revision(),
             observed: None,
             pod_mtu,
-            tunnel,
+            tunnels,
+            vxlan_port,
             nodes_in_pools,
             sources,
             not_registered,
@@ -210,6 +206,8 @@ fn nodes_in_pools(node: &str, state: &ClusterState) -> BTreeMap<IpAddr, String> 
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::network::ClusterState;
 
@@ -228,8 +226,9 @@ mod tests {
     #[test]
     fn it_is_read_back_under_the_same_boot_alone() {
         let (saved, cache) = state(7);
-        let tunnel = TunnelNeed::Assigned(Ipv4Addr::new(10, 0, 0, 1));
-        let saved = SavedState { tunnel, pod_mtu: Some(1480), ..saved };
+        let address = Some(Ipv4Addr::new(10, 0, 0, 1).into());
+        let tunnels = TunnelNeeds::from([(TunnelKind::Ipip, address), (TunnelKind::Vxlan, None)]);
+        let saved = SavedState { tunnels, pod_mtu: Some(1480), ..saved };
         let text = saved.text(&cache);
         serde_json::from_str::<serde_json::Value>(&text).expect("the file is one JSON object");
         let first = text.lines().next().unwrap();

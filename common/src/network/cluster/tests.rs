@@ -4,16 +4,20 @@
 mod changes;
 mod from_the_datastore;
 mod properties;
+mod switches;
+mod vxlan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use super::*;
 use crate::datastore::{Entry, Event, Revision, keys};
 use crate::ipam::{Attribute, Block, Family};
 use crate::resources::EncapsulationMode::{self, Always, CrossSubnet, Never};
+use crate::resources::IpPool;
+use crate::tunnel::TunnelKind;
 
 fn net(text: &str) -> IpNet {
     text.parse().unwrap()
@@ -23,13 +27,18 @@ fn peer(ipv4: &str) -> Peer {
     Peer { ipv4: Some(net(ipv4)), ..Peer::default() }
 }
 
-fn pool(cidr: &str, ipip_mode: EncapsulationMode) -> ClusterPool {
+/// A pool that tunnels by IPIP, or not at all.
+fn pool(cidr: &str, mode: EncapsulationMode) -> ClusterPool {
+    pool_of(TunnelKind::Ipip, cidr, mode)
+}
+
+fn pool_of(kind: TunnelKind, cidr: &str, mode: EncapsulationMode) -> ClusterPool {
+    let cross_subnet = mode == CrossSubnet;
     ClusterPool {
         cidr: net(cidr),
-        ipip_mode,
-        vxlan: false,
+        tunnel: (mode != Never).then_some(PoolTunnel { kind, cross_subnet }),
         nat_outgoing: false,
-        has_tunnel_addresses: ipip_mode != Never,
+        has_tunnel_addresses: mode != Never,
         is_exported: true,
     }
 }
@@ -77,7 +86,7 @@ fn is_direct(plan: &ClusterPlan, destination: &str) -> bool {
 #[test]
 fn a_pool_without_ipip_goes_by_the_shared_link_and_is_left_to_bgp_elsewhere() {
     let plan = plan_of_n1(&four_nodes(&[Never]));
-    assert_eq!(plan.tunnel, None);
+    assert_eq!(plan.tunnels, BTreeMap::new());
     let direct = RouteKind::Direct {
         next_hop: "172.16.1.2".parse().unwrap(),
         link: "eth0".into(),
@@ -85,8 +94,8 @@ fn a_pool_without_ipip_goes_by_the_shared_link_and_is_left_to_bgp_elsewhere() {
     };
     assert_eq!(way(&plan, "10.0.2.0/26"), Some(&direct));
     assert_eq!(way(&plan, "10.0.3.0/26"), None);
-    let (_, problems) = diff(&plan, &ActualState::default());
-    let named = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let named = diff(&plan, &ActualState::default()).problems;
+    let named = named.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     assert!(named.contains("node n3 (172.16.2.1) is not on a link"), "{named}");
     assert_eq!(plan.pod_mtu, 1500);
 }
@@ -117,10 +126,10 @@ fn a_pool_with_ipip_always_is_tunnelled_to_every_node() {
     for destination in ["10.0.2.0/26", "10.0.3.0/26", "10.0.4.0/26"] {
         assert!(is_tunnel(&plan, destination), "{destination}");
     }
-    let tunnel = plan.tunnel.unwrap();
-    assert_eq!(tunnel.mtu, 1480);
-    let peers: Vec<String> = tunnel.peers.iter().map(ToString::to_string).collect();
-    assert_eq!(peers, ["172.16.1.2", "172.16.2.1", "172.16.2.2"]);
+    let tunnel = &plan.tunnels[&TunnelKind::Ipip];
+    assert_eq!((tunnel.mtu, tunnel.is_needed, &tunnel.vxlan), (1480, true, &None));
+    let senders: Vec<String> = tunnel.senders.iter().map(ToString::to_string).collect();
+    assert_eq!(senders, ["172.16.1.2/32", "172.16.2.1/32", "172.16.2.2/32"]);
     assert_eq!(plan.pod_mtu, 1480);
     assert!(plan.problems.is_empty());
 }
@@ -141,11 +150,11 @@ fn cross_subnet_goes_by_this_nodes_own_prefix() {
     state.nodes.insert("n1".into(), peer("172.16.1.1/32"));
     assert!(is_tunnel(&plan_of_n1(&state), "10.0.2.0/26"), "a /32 has no neighbours");
     // The other side still sees both in its /24, sends directly, and must be let in.
-    let tunnel = plan_of_n1(&state).tunnel.unwrap();
-    assert_eq!(tunnel.asymmetric, BTreeSet::from(["eth0".to_owned()]));
+    let tunnels = plan_of_n1(&state).tunnels;
+    assert_eq!(tunnels[&TunnelKind::Ipip].asymmetric, BTreeSet::from(["eth0".to_owned()]));
     let theirs = plan_cluster("n2", &state, &underlay("172.16.1.2/24"));
     assert!(is_direct(&theirs, "10.0.1.0/26"));
-    assert!(theirs.tunnel.is_some(), "n1 tunnels to it");
+    assert!(theirs.tunnels.contains_key(&TunnelKind::Ipip), "n1 tunnels to it");
 }
 
 #[test]
@@ -187,11 +196,11 @@ fn two_nodes_of_one_address_are_reported_as_long_as_there_are_two() {
 fn no_tunnel_without_a_peer_behind_it() {
     let mut state = four_nodes(&[CrossSubnet]);
     state.nodes.retain(|name, _| name == "n1" || name == "n2");
-    assert!(!needs_tunnel("n1", &state));
+    assert!(!needs_tunnel(TunnelKind::Ipip, "n1", &state));
     state.pools.insert("always".into(), pool("10.9.0.0/16", Always));
-    assert!(needs_tunnel("n1", &state));
+    assert!(needs_tunnel(TunnelKind::Ipip, "n1", &state));
     state.nodes.retain(|name, _| name == "n1");
-    assert!(!needs_tunnel("n1", &state), "there is no node to tunnel to");
+    assert!(!needs_tunnel(TunnelKind::Ipip, "n1", &state), "there is no node to tunnel to");
 }
 
 #[test]
@@ -254,7 +263,7 @@ fn the_mtu_is_that_of_the_link_with_the_nodes_address() {
                 let underlay = Underlay { links: links.clone(), ..Underlay::default() };
                 let plan = plan_cluster("n1", &four_nodes(&[mode]), &underlay);
                 assert_eq!(plan.pod_mtu, own - less, "{mode:?}");
-                let tunnel = plan.tunnel.map(|tunnel| tunnel.mtu);
+                let tunnel = plan.tunnels.values().map(|tunnel| tunnel.mtu).next();
                 assert_eq!(tunnel, (mode != Never).then_some(own - 20), "{mode:?}");
             }
             // Without its address here the smallest is safe.
@@ -262,15 +271,16 @@ fn the_mtu_is_that_of_the_link_with_the_nodes_address() {
             state.nodes.insert("n1".into(), peer("172.16.9.9/24"));
             let plan = plan_cluster("n1", &state, &Underlay { links, ..Underlay::default() });
             assert_eq!(plan.pod_mtu, own.min(other) - 20);
-            assert_eq!(plan.tunnel.map(|tunnel| tunnel.mtu), Some(own.min(other) - 20));
+            assert_eq!(plan.tunnels[&TunnelKind::Ipip].mtu, own.min(other) - 20);
         }
     }
 }
 
 #[test]
-fn ipv6_never_tunnels() {
+fn ipip_carries_no_ipv6() {
     let mut state = four_nodes(&[Always]);
-    state.pools.insert("v6".into(), pool("fd00::/48", Always));
+    let v6 = IpPool { ipip_mode: Always, ..IpPool::new("v6", net("fd00::/48")) };
+    state.pools.insert("v6".into(), ClusterPool::from(&v6));
     for (name, address) in [("n1", "fd01::1/64"), ("n2", "fd01::2/64")] {
         state.nodes.get_mut(name).unwrap().ipv6 = Some(net(address));
     }
@@ -285,11 +295,9 @@ fn what_cannot_be_routed_is_named_and_the_rest_goes_on() {
     let mut state = four_nodes(&[Never, Always]);
     state.nodes.remove("n2");
     state.blocks.insert(net("10.1.3.0/26"), BTreeSet::from(["n3".into(), "n4".into()]));
-    state.pools.get_mut("p0").unwrap().vxlan = true;
     let plan = plan_of_n1(&state);
     let kinds = plan.problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-    for part in ["is on node n2, which has no address", "several hosts (n3, n4)", "asks for VXLAN"]
-    {
+    for part in ["is on node n2, which has no address", "several hosts (n3, n4)"] {
         assert!(kinds.contains(part), "{part}: {kinds}");
     }
     assert!(is_tunnel(&plan, "10.1.4.0/26"));
@@ -301,7 +309,7 @@ fn blocks_of_a_pool_whose_key_is_gone_are_routed_without_tunnel_and_reported() {
     assert!(!told(&plan_of_n1(&state)).contains("in no pool"));
     state.pools.remove("p0");
     let plan = plan_of_n1(&state);
-    assert_eq!(plan.tunnel, None);
+    assert_eq!(plan.tunnels, BTreeMap::new());
     assert!(is_direct(&plan, "10.0.2.0/26"));
     assert!(plan.left_to_others.contains_key(&net("10.0.3.0/26")));
     let told = told(&plan);
@@ -361,7 +369,7 @@ fn the_host_that_a_block_names_counts_more_than_affinities() {
 
 /// What is said of this plan's problems, in an empty kernel.
 fn told(plan: &ClusterPlan) -> String {
-    let (_, problems) = diff(plan, &ActualState::default());
+    let problems = diff(plan, &ActualState::default()).problems;
     let all = plan.problems.iter().chain(&problems);
     all.map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
@@ -372,7 +380,7 @@ fn advice_fits_the_family_and_the_mode() {
                its routes come by BGP, and there is none: see \"weirctl bgp peers\"";
     let never = told(&plan_of_n1(&four_nodes(&[Never])));
     assert!(
-        never.contains(&format!("{bgp}, or set ipipMode of the pool to CrossSubnet")),
+        never.contains(&format!("{bgp}, or set ipipMode or vxlanMode of the pool to CrossSubnet")),
         "{never}"
     );
     // The registered subnet reaches further than the link.
@@ -398,6 +406,7 @@ fn advice_fits_the_family_and_the_mode() {
     assert!(v6.contains("correct spec.bgp.ipv6Address of the Node"), "{v6}");
     assert!(v6.contains("its routes come by BGP"), "{v6}");
     assert!(!v6.contains("ipv4Address") && !v6.contains("ipipMode"), "{v6}");
+    assert!(v6.contains("set vxlanMode of the pool to CrossSubnet"), "{v6}");
 }
 
 #[test]
@@ -406,7 +415,7 @@ fn an_unregistered_node_keeps_its_own_blocks_and_nothing_else() {
     state.nodes.remove("n1");
     let plan = plan_of_n1(&state);
     assert_eq!(plan.routes.len(), 1);
-    assert_eq!(plan.tunnel, None);
+    assert_eq!(plan.tunnels, BTreeMap::new());
     let problem = Problem::NotRegistered { node: "n1".into(), family: Family::V4 };
     assert!(plan.problems.contains(&problem));
 }

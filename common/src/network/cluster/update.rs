@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
+use super::change::Change;
 use super::cluster_state::ClusterState;
-use super::diff::Change;
 use super::plan::{ClusterPlan, Planner, RouteKind};
 use super::underlay::Underlay;
 
@@ -14,8 +14,8 @@ impl ClusterPlan {
     /// ([`super::StateDiff`]): the plan becomes what [`super::plan_cluster`] returns. Returns the
     /// changes of routes, ordered as those of [`super::diff`].
     ///
-    /// Returns `None`, and leaves the plan as it is, if a range has a problem or is left to
-    /// others, before or now: then the plan has to be made as a whole.
+    /// Returns `None`, and leaves the plan as it is, if a range has a problem, is left to
+    /// others or waits for its node, before or now: then the plan has to be made as a whole.
     pub fn update(
         &mut self,
         node: &str,
@@ -25,8 +25,9 @@ impl ClusterPlan {
     ) -> Option<Vec<Change>> {
         let planner = Planner::new(node, state, underlay);
         let plan = |&range: &IpNet| {
-            let was_plain =
-                !self.with_problems.contains(&range) && !self.left_to_others.contains_key(&range);
+            let was_plain = !self.with_problems.contains(&range)
+                && !self.left_to_others.contains_key(&range)
+                && !self.awaited.contains_key(&range);
             let planned = planner.range(range);
             (was_plain && planned.is_plain()).then_some((range, planned.route))
         };

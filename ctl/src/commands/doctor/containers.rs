@@ -1,7 +1,8 @@
 //! What the node's side of the attached containers has lost.
 
 use weir_common::network::{
-    HealthProblem, HostEnd, NatPool, NodeHealth, NodeState, TunnelNeed, find_problems, plan_cluster,
+    HealthProblem, HostEnd, NatPool, NodeHealth, NodeState, find_problems, plan_cluster,
+    tunnel_needs,
 };
 
 use super::facts::{ExaminedNode, KernelFacts};
@@ -47,14 +48,14 @@ fn lost(end: &HostEnd) -> Option<Judgement> {
 fn health(facts: &ExaminedNode, kernel: &KernelFacts) -> NodeHealth {
     let cluster = facts.cluster.as_ref().ok();
     let pools = || cluster.iter().flat_map(|it| it.pools.values()).map(NatPool::from).collect();
-    let need = cluster
+    let needs = cluster
         .zip(facts.names.own())
-        .map(|(cluster, node)| TunnelNeed::of(&plan_cluster(&node, cluster, &kernel.underlay)));
+        .map(|(cluster, node)| tunnel_needs(&plan_cluster(&node, cluster, &kernel.underlay)));
     let state = NodeState { ipv4_forwarding: true, ipv6_forwarding: true, ..kernel.state.clone() };
     NodeHealth {
         state,
-        need: need.unwrap_or_default(),
-        tunnel: kernel.actual.tunnel.clone(),
+        needs: needs.unwrap_or_default(),
+        tunnels: kernel.actual.tunnels.clone(),
         without_nat: if kernel.has_nat == Ok(false) { pools() } else { Vec::new() },
         without_source_filter: kernel.has_source_filter == Ok(false),
         ..NodeHealth::default()
@@ -68,9 +69,9 @@ fn value(problem: &HealthProblem) -> String {
         }
         HealthProblem::NatMissing => "table inet weir".to_owned(),
         HealthProblem::SourceFilterMissing => "table inet weir-sources".to_owned(),
-        HealthProblem::TunnelMissing
-        | HealthProblem::TunnelDown
-        | HealthProblem::TunnelWithoutAddress(_) => "tunl0".to_owned(),
+        HealthProblem::TunnelMissing(kind)
+        | HealthProblem::TunnelDown(kind)
+        | HealthProblem::TunnelWithoutAddress(kind, _) => kind.device().to_owned(),
         HealthProblem::NotForwarding { .. }
         | HealthProblem::Firewall(_)
         | HealthProblem::NotRegistered(_) => String::new(),

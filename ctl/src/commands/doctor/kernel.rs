@@ -1,13 +1,15 @@
 //! The kernel: its release, parameters and modules, and the program nft.
 
+use std::collections::BTreeSet;
+
 use weir_common::cni::{Arguments, skeleton};
 use weir_common::link::SourceCheck;
 use weir_common::network::{Families, HealthProblem, not_forwarding};
-use weir_common::resources::EncapsulationMode;
+use weir_common::tunnel::TunnelKind;
 
 use super::facts::{ExaminedNode, KernelFacts};
 use super::judgement::{Grade, Judgement};
-use crate::kernel_modules::{KernelModule, OLDEST_KERNEL, is_new_enough};
+use crate::kernel_modules::{KernelModule, OLDEST_KERNEL, checksum_notes, is_new_enough};
 use crate::network::plugins;
 
 const SUBJECT: &str = "kernel";
@@ -28,6 +30,7 @@ pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
         );
     }
     judgements.push(release(&kernel.release));
+    judgements.extend(checksums(facts, kernel));
     judgements.extend(modules(facts, kernel));
     judgements.extend(forwarding(facts, kernel));
     judgements.extend(rp_filter(facts, kernel));
@@ -42,6 +45,17 @@ fn release(release: &str) -> Judgement {
     Judgement::trouble(SUBJECT, release, what).advise("boot a newer kernel")
 }
 
+/// Which of the tunnels that pools ask for this kernel may send wrong checksums through.
+fn checksums<'a>(
+    facts: &'a ExaminedNode,
+    kernel: &'a KernelFacts,
+) -> impl Iterator<Item = Judgement> + 'a {
+    let pools = facts.cluster.iter().flat_map(|it| it.pools.values());
+    let kinds: BTreeSet<TunnelKind> = pools.filter_map(|pool| Some(pool.tunnel?.kind)).collect();
+    let notes = checksum_notes(&kernel.release, kinds);
+    notes.map(|note| Judgement::told(SUBJECT, Grade::Note, &kernel.release, note))
+}
+
 /// The modules that the kernel certainly lacks, where what is configured needs them.
 fn modules(facts: &ExaminedNode, kernel: &KernelFacts) -> Vec<Judgement> {
     let checked = configurations(facts).any(|it| it.source_check == SourceCheck::Strict);
@@ -51,9 +65,12 @@ fn modules(facts: &ExaminedNode, kernel: &KernelFacts) -> Vec<Judgement> {
         "nf_tables" => checked || nat,
         "nft_fib_inet" => checked,
         "nft_chain_nat" | "nft_ct" | "nft_masq" => nat,
-        "ipip" => pools().any(|pool| pool.ipip_mode != EncapsulationMode::Never),
         "nf_conntrack_netlink" => false,
-        _ => true,
+        _ => {
+            let is_its = |kind: &TunnelKind| kind.row().module == name;
+            let mut kinds = TunnelKind::ALL.into_iter().filter(is_its).peekable();
+            kinds.peek().is_none() || kinds.any(|kind| pools().any(|pool| pool.is_of(kind)))
+        }
     };
     let needed = kernel.missing_modules.iter().filter(|module| is_needed(module.name));
     let judgement = |module: &&KernelModule| {

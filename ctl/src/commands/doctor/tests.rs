@@ -7,9 +7,9 @@ use weir_common::audit::{AuditContext, Report};
 use weir_common::ipam::IpamSnapshot;
 use weir_common::network::{
     ActualState, AttachmentIdentity, AttachmentState, ClusterPool, ClusterState, Families,
-    ForwardFilters, NamedNode, NodeState, Peer, PolicyRule, Underlay, UnderlayLink,
+    ForwardFilters, NamedNode, NodeState, Peer, PolicyRule, PoolTunnel, Underlay, UnderlayLink,
 };
-use weir_common::resources::EncapsulationMode;
+use weir_common::tunnel::TunnelKind;
 use weir_kernel::Occupied;
 
 use super::facts::{
@@ -79,8 +79,7 @@ fn healthy() -> ExaminedNode {
     let named = || NamedNode { name: "n1".to_owned(), source: "the host's name".to_owned() };
     let pool = ClusterPool {
         cidr: "10.7.0.0/16".parse().unwrap(),
-        ipip_mode: EncapsulationMode::Never,
-        vxlan: false,
+        tunnel: None,
         nat_outgoing: true,
         has_tunnel_addresses: true,
         is_exported: true,
@@ -158,7 +157,7 @@ type Change = fn(&mut ExaminedNode);
 /// Those that the end-to-end tests cannot plant.
 #[test]
 fn each_trouble_is_named_and_advised() {
-    let troubles: [(Change, [&str; 2]); 14] = [
+    let troubles: [(Change, [&str; 2]); 15] = [
         (
             |it| kernel_of(it).release = "4.19.0".to_owned(),
             ["kernel: Weir needs Linux 5.6", "boot"],
@@ -181,9 +180,18 @@ fn each_trouble_is_named_and_advised() {
                 let block = "10.7.1.0/26".parse().unwrap();
                 cluster.blocks.insert(block, ["n2".to_owned()].into());
                 let pool = cluster.pools.get_mut("blue").unwrap();
-                pool.ipip_mode = EncapsulationMode::Always;
+                pool.tunnel = Some(tunnel(TunnelKind::Ipip));
             },
             ["containers: a pool tunnels", "modprobe ipip"],
+        ),
+        (
+            |it| {
+                let pools = &mut it.cluster.as_mut().unwrap().pools;
+                pools.get_mut("blue").unwrap().tunnel = Some(tunnel(TunnelKind::Vxlan));
+                let vxlan = KERNEL_MODULES.iter().filter(|it| it.name == "vxlan");
+                kernel_of(it).missing_modules = vxlan.collect();
+            },
+            ["a module for tunnels (vxlanMode) (vxlan)", "modprobe vxlan"],
         ),
         (|it| it.nft = Err("not found".to_owned()), ["kernel: the program nft", "nftables"]),
         (|it| it.nft = Ok("nftables v0.9.3".to_owned()), ["older than 0.9.4", "nftables"]),
@@ -222,6 +230,10 @@ fn each_trouble_is_named_and_advised() {
     }
 }
 
+fn tunnel(kind: TunnelKind) -> PoolTunnel {
+    PoolTunnel { kind, cross_subnet: false }
+}
+
 fn named(name: &str) -> NamedNode {
     NamedNode { name: name.to_owned(), source: "nodename".to_owned() }
 }
@@ -229,7 +241,16 @@ fn named(name: &str) -> NamedNode {
 /// What may be as it should be is no trouble.
 #[test]
 fn what_may_be_right_is_noted() {
-    let notes: [(Change, &str); 8] = [
+    let notes: [(Change, &str); 9] = [
+        (
+            |it| {
+                let pools = &mut it.cluster.as_mut().unwrap().pools;
+                pools.get_mut("blue").unwrap().tunnel = Some(tunnel(TunnelKind::Vxlan));
+                kernel_of(it).release = "5.7.0".to_owned();
+                kernel_of(it).attachments[0].mtu = 1450;
+            },
+            "ethtool -K vxlan.calico tx off",
+        ),
         (|it| it.store.answer = Ok(Duration::from_millis(250)), "it answers after 250 ms"),
         (|it| it.networks.files[0].1 = LIST.replace("1.0.0", ""), "cniVersion is missing"),
         (|it| it.networks.files.push(("/z.conf".into(), "{".to_owned())), "(/z.conf)"),
@@ -277,7 +298,7 @@ fn what_may_be_right_is_noted() {
 fn what_is_as_it_should_be_is_not_told() {
     let fine: [Change; 5] = [
         (|it| {
-            let tunnels = KERNEL_MODULES.iter().filter(|it| it.name == "ipip");
+            let tunnels = KERNEL_MODULES.iter().filter(|it| ["ipip", "vxlan"].contains(&it.name));
             kernel_of(it).missing_modules = tunnels.collect();
         }),
         (|it| {

@@ -2,19 +2,21 @@
 //! JSON is described in `docs/weirctl.md`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
 use weir_common::datastore::keys;
 use weir_common::network::{
-    ActualState, Change, ClusterPlan, ClusterState, Families, ForwardFilters, Peer, PolicyRule,
-    Problem, RouteKind, TUNNEL_DEVICE, Underlay, diff, find_firewalls, find_policy_rules,
+    ActualState, ActualTunnel, Change, ClusterPlan, ClusterState, Families, ForwardFilters, Peer,
+    PolicyRule, Problem, RouteKind, TunnelPlan, Underlay, diff, find_firewalls, find_policy_rules,
     plan_cluster,
 };
+use weir_common::tunnel::TunnelKind;
 
 use crate::bgp_status::BgpStatus;
 use crate::commands::bgp_peers;
+use crate::kernel_modules::checksum_notes;
 
 /// A node's part in the cluster.
 #[derive(Debug, Serialize)]
@@ -26,8 +28,8 @@ pub struct Status {
     pub known: bool,
     /// The addresses it is registered with.
     pub addresses: Vec<Address>,
-    /// Its tunnel, if it needs one.
-    pub tunnel: Option<Tunnel>,
+    /// The tunnels that it should have.
+    pub tunnels: Vec<Tunnel>,
     /// The MTU in bytes for containers.
     #[serde(rename = "containerMTU")]
     pub container_mtu: u32,
@@ -56,15 +58,34 @@ pub struct Address {
     pub link: Option<String>,
 }
 
-/// This node's tunnel.
+/// A tunnel of this node, as it should be.
 #[derive(Debug, Serialize)]
 pub struct Tunnel {
+    /// Its kind.
+    pub kind: TunnelKind,
     /// The device.
     pub device: &'static str,
     /// Its address; none as long as none is assigned.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// Its MTU in bytes.
     pub mtu: u32,
+    /// Whether the device is there, Weir's, and up.
+    pub up: bool,
+    /// What VXLAN has besides.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub vxlan: Option<Vxlan>,
+}
+
+/// What a tunnel of VXLAN has besides.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Vxlan {
+    /// The network identifier.
+    pub vni: u32,
+    /// The UDP port.
+    pub port: u16,
+    /// The hardware address of the device.
+    pub hardware_address: String,
 }
 
 /// Another node.
@@ -75,8 +96,8 @@ pub struct PeerStatus {
     pub node: String,
     /// Its addresses.
     pub addresses: Vec<IpNet>,
-    /// Its tunnel address.
-    pub tunnel_address: Option<Ipv4Addr>,
+    /// Its tunnel addresses, by kind.
+    pub tunnel_addresses: BTreeMap<TunnelKind, IpAddr>,
     /// Whether its IPv4 address lies in this node's subnet.
     pub same_subnet: bool,
     /// How many blocks it has.
@@ -113,11 +134,13 @@ pub enum WayThere {
         /// The link.
         link: String,
     },
-    /// Through the tunnel.
+    /// Through a tunnel.
     #[serde(rename_all = "camelCase")]
     Tunnel {
-        /// The other node's address.
-        next_hop: Ipv4Addr,
+        /// Its kind.
+        kind: TunnelKind,
+        /// The next hop: the other node's address, or that of its tunnel device.
+        next_hop: IpAddr,
     },
 }
 
@@ -148,9 +171,9 @@ impl Status {
         present: &ActualState,
     ) -> Self {
         let mut plan = plan_cluster(name, inventory, underlay);
-        let (changes, in_the_way) = diff(&plan, present);
-        plan.problems.extend(in_the_way);
-        Self::new(name, inventory, underlay, &plan, (present, &changes))
+        let difference = diff(&plan, present);
+        plan.problems.extend(difference.problems);
+        Self::new(name, inventory, underlay, &plan, (present, &difference.changes))
     }
 
     /// Puts together what the datastore, the plan made of it, and the kernel and
@@ -163,11 +186,8 @@ impl Status {
         (present, changes): (&ActualState, &[Change]),
     ) -> Self {
         let own = inventory.nodes.get(name).cloned().unwrap_or_default();
-        let tunnel = plan.tunnel.as_ref().map(|tunnel| Tunnel {
-            device: TUNNEL_DEVICE,
-            address: tunnel.address,
-            mtu: tunnel.mtu,
-        });
+        let tunnels =
+            plan.tunnels.iter().map(|(kind, plan)| tunnel(*kind, plan, present.tunnels.get(kind)));
         let (of_routes, others): (Vec<_>, Vec<_>) =
             changes.iter().partition(|change| range_of(change).is_some());
         let (notes, problems): (Vec<_>, Vec<_>) = plan
@@ -178,7 +198,7 @@ impl Status {
             node: name.to_owned(),
             known: is_known(name, inventory),
             addresses: addresses(&own).map(|address| located(address, underlay)).collect(),
-            tunnel,
+            tunnels: tunnels.collect(),
             container_mtu: plan.pod_mtu,
             peers: peers(name, &own, inventory),
             ranges: ranges(inventory, plan, present, &of_routes),
@@ -209,6 +229,11 @@ impl Status {
         }
     }
 
+    /// Adds what a kernel of this release may do to packets in the tunnels.
+    pub fn judge_checksums(&mut self, release: &str) {
+        self.notes.extend(checksum_notes(release, self.tunnels.iter().map(|it| it.kind)));
+    }
+
     /// What is wrong, in one line; `None` when nothing is.
     pub fn complaint(&self) -> Option<String> {
         let routes = self.ranges.iter().filter(|range| range.kernel.is_to_be_put_right()).count();
@@ -225,6 +250,22 @@ impl Status {
         let of_bgp = self.bgp.as_ref().and_then(bgp_peers::complaint);
         let all: Vec<String> = [in_kernel, listed, of_bgp].into_iter().flatten().collect();
         (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+fn tunnel(kind: TunnelKind, plan: &TunnelPlan, present: Option<&ActualTunnel>) -> Tunnel {
+    let vxlan = plan.vxlan.as_ref().map(|vxlan| Vxlan {
+        vni: vxlan.device.vni,
+        port: vxlan.device.port,
+        hardware_address: vxlan.device.mac.to_string(),
+    });
+    Tunnel {
+        kind,
+        device: kind.device(),
+        address: plan.address,
+        mtu: plan.mtu,
+        up: present.is_some_and(|present| present.claimed && present.up),
+        vxlan,
     }
 }
 
@@ -275,7 +316,7 @@ fn peers(name: &str, own: &Peer, inventory: &ClusterState) -> Vec<PeerStatus> {
     let status = |(peer, known): (&String, &Peer)| PeerStatus {
         node: peer.clone(),
         addresses: addresses(known).collect(),
-        tunnel_address: known.tunnel,
+        tunnel_addresses: known.tunnels.clone(),
         same_subnet: own
             .ipv4
             .zip(known.ipv4)
@@ -335,7 +376,9 @@ impl From<&RouteKind> for WayThere {
             RouteKind::Direct { next_hop, link, .. } => {
                 Self::Direct { next_hop: *next_hop, link: link.clone() }
             }
-            RouteKind::Tunnel { next_hop, .. } => Self::Tunnel { next_hop: *next_hop },
+            RouteKind::Tunnel { kind, next_hop, .. } => {
+                Self::Tunnel { kind: *kind, next_hop: *next_hop }
+            }
         }
     }
 }

@@ -1,10 +1,9 @@
 //! A node's part in the cluster, for people.
 
 use ipnet::IpNet;
-use weir_common::network::TUNNEL_DEVICE;
 use weir_common::printable;
 
-use super::status::{InKernel, PeerStatus, Range, Status, WayThere};
+use super::status::{InKernel, PeerStatus, Range, Status, Tunnel, Vxlan, WayThere};
 use crate::commands::{bgp_peers, not_registered};
 use crate::output::{Style, boxed, line};
 
@@ -15,8 +14,11 @@ pub fn text(status: &Status, style: Style) -> String {
         text.push_str(&not_registered(&status.node));
     }
     text.push_str(&line(&format!("Registered with: {}", registered(status))));
-    text.push_str(&format!("Tunnel: {}\n", tunnel(status)));
+    if status.tunnels.is_empty() {
+        text.push_str("Tunnels: none is needed\n");
+    }
     text.push_str(&format!("MTU for containers: {}\n", status.container_mtu));
+    text.push_str(&tunnels(&status.tunnels, style));
     text.push_str(&table("Nodes", &PEERS, status.peers.iter().map(peer_row).collect(), style));
     // IPv6 blocks have long names: apart, they leave IPv4 ones their room.
     for (title, ipv4) in [("IPv4 blocks", true), ("IPv6 blocks", false)] {
@@ -35,6 +37,12 @@ pub fn text(status: &Status, style: Style) -> String {
 
 const PEERS: [&str; 5] = ["NODE", "ADDRESS", "TUNNEL ADDRESS", "SUBNET", "BLOCKS"];
 
+const TUNNELS: [&str; 8] =
+    ["KIND", "DEVICE", "ADDRESS", "MTU", "UP", "VNI", "PORT", "HARDWARE ADDRESS"];
+
+/// How many of [`TUNNELS`] every kind has.
+const COMMON_COLUMNS: usize = 5;
+
 const RANGES: [&str; 5] = ["BLOCK", "NODE", "POOL", "WAY", "KERNEL"];
 
 fn registered(status: &Status) -> String {
@@ -49,16 +57,28 @@ fn registered(status: &Status) -> String {
     if addresses.is_empty() { "no address".to_owned() } else { addresses.join(", ") }
 }
 
-fn tunnel(status: &Status) -> String {
-    match &status.tunnel {
-        None => "none is needed".to_owned(),
-        Some(tunnel) => {
-            let address = tunnel
-                .address
-                .map_or_else(|| "no address yet".to_owned(), |address| address.to_string());
-            format!("{address} on {}, MTU {}", tunnel.device, tunnel.mtu)
-        }
-    }
+/// The last columns are those of VXLAN, which are there where any tunnel is of it.
+fn tunnels(tunnels: &[Tunnel], style: Style) -> String {
+    let is_any_vxlan = tunnels.iter().any(|tunnel| tunnel.vxlan.is_some());
+    let columns = if is_any_vxlan { TUNNELS.len() } else { COMMON_COLUMNS };
+    let rows = tunnels.iter().map(|tunnel| tunnel_row(tunnel)[..columns].to_vec()).collect();
+    table("Tunnels", &TUNNELS[..columns], rows, style)
+}
+
+fn tunnel_row(tunnel: &Tunnel) -> [String; TUNNELS.len()] {
+    let address = tunnel.address.map(|address| address.to_string());
+    let vxlan = tunnel.vxlan.as_ref();
+    let of_vxlan = |field: fn(&Vxlan) -> String| vxlan.map(field).unwrap_or_default();
+    [
+        tunnel.kind.to_string(),
+        tunnel.device.to_owned(),
+        address.unwrap_or_else(|| "none yet".to_owned()),
+        tunnel.mtu.to_string(),
+        if tunnel.up { "yes" } else { "no" }.to_owned(),
+        of_vxlan(|vxlan| vxlan.vni.to_string()),
+        of_vxlan(|vxlan| vxlan.port.to_string()),
+        of_vxlan(|vxlan| vxlan.hardware_address.clone()),
+    ]
 }
 
 fn table(title: &str, header: &[&str], rows: Vec<Vec<String>>, style: Style) -> String {
@@ -78,10 +98,12 @@ fn list(title: &str, lines: &[String], style: Style) -> String {
 
 fn peer_row(peer: &PeerStatus) -> Vec<String> {
     let addresses: Vec<String> = peer.addresses.iter().map(IpNet::to_string).collect();
+    let tunnel_addresses: Vec<String> =
+        peer.tunnel_addresses.values().map(ToString::to_string).collect();
     vec![
         peer.node.clone(),
         addresses.join(", "),
-        peer.tunnel_address.map(|address| address.to_string()).unwrap_or_default(),
+        tunnel_addresses.join(", "),
         if peer.same_subnet { "same" } else { "other" }.to_owned(),
         peer.blocks.to_string(),
     ]
@@ -104,7 +126,7 @@ fn way(range: &Range, this_node: &str) -> String {
     match &range.way {
         Some(WayThere::Blackhole) => "blackhole".to_owned(),
         Some(WayThere::Direct { next_hop, link }) => format!("{link} via {next_hop}"),
-        Some(WayThere::Tunnel { next_hop }) => format!("{TUNNEL_DEVICE} via {next_hop}"),
+        Some(WayThere::Tunnel { kind, next_hop }) => format!("{} via {next_hop}", kind.device()),
         None if range.kernel == InKernel::Foreign => "another program's route".to_owned(),
         None if range.nodes == [this_node] => "containers' own".to_owned(),
         None => "none".to_owned(),

@@ -17,6 +17,7 @@ use weir_common::node::{
     LocalFacts, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address,
 };
 use weir_common::resources::Birth;
+use weir_common::tunnel::TunnelKind;
 use weir_datastore::Memory;
 
 use super::facts::{Facts, Holder};
@@ -278,15 +279,21 @@ async fn own_node(input: &Input) {
         assert!(!error.to_string().is_empty());
         assert!(before.dump == store.dump(), "a registration that failed changed the store");
     }
-    if let Ok(address) =
-        ensure_tunnel_address(&store, &input.host, &LocalFacts::default(), NOW).await
-    {
-        let again = ensure_tunnel_address(&store, &input.host, &LocalFacts::default(), NOW).await;
-        assert_eq!(again.ok(), Some(address), "another tunnel address");
+    let facts = LocalFacts::default();
+    // With those of the other kinds beside it.
+    for kind in TunnelKind::ALL {
+        let ensure = || ensure_tunnel_address(&store, kind, &input.host, &facts, NOW);
+        if let Ok(address) = ensure().await {
+            assert!(kind.carries(address), "{kind} {address}");
+            assert_eq!(ensure().await.ok(), Some(address), "another address of {kind}");
+        }
     }
-    let _ = release_tunnel_address(&store, &input.host, None).await;
-    let own = format!("ipip-tunnel-addr-{}", input.host);
-    compare(&before, &Facts::of(store.dump()), true, &|_, holder| holder.handle == own);
+    for kind in TunnelKind::ALL {
+        let _ = release_tunnel_address(&store, kind, &input.host, None).await;
+    }
+    let own = TunnelKind::ALL.map(|kind| kind.handle_of(&input.host));
+    let is_own = |holder: &Holder| own.contains(&holder.handle);
+    compare(&before, &Facts::of(store.dump()), true, &|_, holder| is_own(holder));
 }
 
 async fn check_and_repair(input: &Input) {

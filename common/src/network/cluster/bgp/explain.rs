@@ -426,8 +426,9 @@ impl Explainer<'_> {
             Some(RouteKind::Direct { next_hop, link, .. }) => {
                 return format!("by the agent's route via {next_hop} on {link}");
             }
-            Some(RouteKind::Tunnel { next_hop, .. }) => {
-                return format!("by the agent's tunnel to {next_hop}");
+            Some(RouteKind::Tunnel { kind, next_hop, .. }) => {
+                let device = kind.device();
+                return format!("by the agent's {kind} tunnel, via {next_hop} on {device}");
             }
             Some(RouteKind::Blackhole) | None => {}
         }

@@ -13,6 +13,7 @@ use super::on_link::mark_on_link;
 use super::peering::{Peerings, peerings};
 use super::session::{BgpPlan, BgpProblem, Origin};
 use super::settings::{BGP_PORT, BgpSettings};
+use crate::tunnel::TunnelKind;
 
 /// A mesh with more nodes is reported.
 const LARGE_MESH: usize = 100;
@@ -61,12 +62,24 @@ pub fn plan_bgp(node: &str, state: &ClusterState, underlay: &Underlay) -> BgpPla
         filters: filters.map(|(name, filter)| (name.clone(), filter.clone())).collect(),
         pools: pools(state, |_| true),
         not_exported: pools(state, |pool| !pool.is_exported),
-        of_agent: pools(state, |pool| leaves_all || pool.has_tunnels()),
+        of_agent: pools(state, |pool| leaves_all || is_of_agent(pool, node, state)),
         prefix_advertisements: advertised.unwrap_or_default(),
         sessions,
         static_routes,
         problems,
     }
+}
+
+/// Whether the routes of a pool are the agent's: it has tunnels, and all nodes can receive by them.
+/// Until then those that BGP has learned stay; the agent's are preferred to them.
+fn is_of_agent(pool: &ClusterPool, node: &str, state: &ClusterState) -> bool {
+    let receives = |kind: TunnelKind, peer: &Peer| {
+        !kind.row().needs_peer_address
+            || peer.address_for(kind).is_none()
+            || peer.tunnels.contains_key(&kind)
+    };
+    pool.tunnel
+        .is_some_and(|tunnel| state.peers_of(node).all(|(_, peer)| receives(tunnel.kind, peer)))
 }
 
 fn pools(state: &ClusterState, which: impl Fn(&ClusterPool) -> bool) -> BTreeSet<IpNet> {

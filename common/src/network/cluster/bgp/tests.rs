@@ -10,13 +10,14 @@ mod settings;
 
 use std::net::Ipv4Addr;
 
-use super::super::{ClusterPool, ClusterState, Peer, Underlay, UnderlayLink};
+use super::super::{ClusterPool, ClusterState, Peer, PoolTunnel, Underlay, UnderlayLink};
 use super::*;
 use crate::resources::EncapsulationMode::{self, Never};
 use crate::resources::Selector;
 use crate::resources::bgp::{
     BgpConfiguration, BgpPeer, NextHopMode, PeerNodes, PeerTarget, SecretReference,
 };
+use crate::tunnel::TunnelKind;
 
 /// Nodes `n1`, `n2`, … with these IPv4 addresses in one subnet.
 fn nodes(addresses: &[&str]) -> ClusterState {
@@ -88,10 +89,11 @@ fn add(state: &mut ClusterState, name: &str, peer: BgpPeer) {
 }
 
 fn pool(state: &mut ClusterState, name: &str, cidr: &str, ipip_mode: EncapsulationMode) {
+    let cross_subnet = ipip_mode == EncapsulationMode::CrossSubnet;
+    let kind = TunnelKind::Ipip;
     let pool = ClusterPool {
         cidr: cidr.parse().unwrap(),
-        ipip_mode,
-        vxlan: false,
+        tunnel: (ipip_mode != Never).then_some(PoolTunnel { kind, cross_subnet }),
         nat_outgoing: false,
         has_tunnel_addresses: false,
         is_exported: true,

@@ -19,7 +19,7 @@ fn what_another_programs_routes_do_as_well_is_no_problem() {
     {
         assert_eq!(diff(&plan, &daemon(led)), Default::default());
     }
-    let (_, problems) = diff(&plan, &daemon(&["10.0.3.0/26", "10.0.4.0/27"]));
+    let problems = diff(&plan, &daemon(&["10.0.3.0/26", "10.0.4.0/27"])).problems;
     let (node, next_hop) = ("n4".to_owned(), "172.16.2.2".parse().unwrap());
     let expected = [
         Problem::NextHopNotOnLink { node, next_hop, cross_subnet: false },
@@ -28,7 +28,7 @@ fn what_another_programs_routes_do_as_well_is_no_problem() {
     assert_eq!(problems, expected.into(), "a part of a block is not enough");
     // What is to be tunnelled is not reached as the pool asks.
     let plan = plan_of_n1(&four_nodes(&[Always]));
-    let (_, problems) = diff(&plan, &daemon(&["10.0.2.0/26", "10.0.3.0/26"]));
+    let problems = diff(&plan, &daemon(&["10.0.2.0/26", "10.0.3.0/26"])).problems;
     let expected = ["10.0.2.0/26", "10.0.3.0/26"].map(net);
     assert_eq!(problems, expected.map(|destination| Problem::ForeignRoute { destination }).into());
 }
@@ -45,7 +45,7 @@ fn another_programs_route_to_another_node_than_the_blocks_is_reported() {
         foreign_routes.insert(net(route), next_hops);
         let occupied = BTreeSet::from([net(route)]);
         let actual = ActualState { occupied, foreign_routes, ..ActualState::default() };
-        let (_, problems) = diff(&plan, &actual);
+        let problems = diff(&plan, &actual).problems;
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
     // To where the block is, by a router, or by a link.
@@ -65,7 +65,7 @@ fn another_programs_route_to_another_node_than_the_blocks_is_reported() {
     assert_eq!(told("10.0.0.0/16", &["172.16.1.2"]), "");
     let mut actual = ActualState::default();
     actual.foreign_routes.insert(net("10.0.0.0/16"), ["172.16.1.2".parse().unwrap()].into());
-    let (_, problems) = diff(&plan, &actual);
+    let problems = diff(&plan, &actual).problems;
     let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert!(problems[0].contains("look at it with \"ip route show 10.0.0.0/16\""), "{problems:?}");
@@ -75,18 +75,18 @@ fn another_programs_route_to_another_node_than_the_blocks_is_reported() {
 fn a_new_tunnel_address_is_there_before_the_old_one_goes() {
     let mut state = four_nodes(&[Always]);
     let mut with_address = |host: u8| {
-        let tunnel = Some(Ipv4Addr::new(10, 0, 1, host));
-        state.nodes.get_mut("n1").unwrap().tunnel = tunnel;
+        let own = state.nodes.get_mut("n1").unwrap();
+        own.tunnels.insert(TunnelKind::Ipip, [10, 0, 1, host].into());
         plan_of_n1(&state)
     };
     let mut actual = ActualState::default();
-    for change in diff(&with_address(1), &actual).0 {
+    for change in diff(&with_address(1), &actual).changes {
         carry_out(&mut actual, &change);
     }
-    let changes = diff(&with_address(2), &actual).0;
+    let changes = diff(&with_address(2), &actual).changes;
     let place = |wanted: &Change| changes.iter().position(|change| change == wanted).unwrap();
-    let added = place(&Change::AddTunnelAddress(Ipv4Addr::new(10, 0, 1, 2)));
-    let removed = place(&Change::RemoveTunnelAddress(Ipv4Addr::new(10, 0, 1, 1).into()));
+    let added = place(&Change::AddTunnelAddress(TunnelKind::Ipip, [10, 0, 1, 2].into()));
+    let removed = place(&Change::RemoveTunnelAddress(TunnelKind::Ipip, net("10.0.1.1/32")));
     let is_replacement = |change: &Change| matches!(change, Change::ReplaceRoute(..));
     assert!(added < removed);
     assert_eq!(changes[added..removed].iter().filter(|change| is_replacement(change)).count(), 3);
@@ -102,7 +102,7 @@ fn addresses_that_may_be_borrowed_stay() {
     let actual = ActualState { routes: routes.into(), announced, ..ActualState::default() };
     let deletions = |plan: &ClusterPlan| {
         let is_deletion = |it: &Change| matches!(it, Change::DeleteRoute(..) | Change::Withdraw(_));
-        diff(plan, &actual).0.into_iter().filter(is_deletion).collect::<Vec<_>>()
+        diff(plan, &actual).changes.into_iter().filter(is_deletion).collect::<Vec<_>>()
     };
     let delete = || Change::DeleteRoute(block, Some(RouteKind::Blackhole));
     assert_eq!(deletions(&plan), [Change::Withdraw(block), delete()]);
@@ -118,7 +118,7 @@ fn addresses_that_may_be_borrowed_stay() {
 #[test]
 fn a_block_is_announced_once_its_route_is_there_and_withdrawn_first() {
     let texts = |plan: &ClusterPlan, actual: &ActualState| -> Vec<String> {
-        diff(plan, actual).0.iter().map(ToString::to_string).collect()
+        diff(plan, actual).changes.iter().map(ToString::to_string).collect()
     };
     let plan = plan_of_n1(&four_nodes(&[Never]));
     let stale = ActualState { announced: [net("10.0.3.0/26")].into(), ..ActualState::default() };
@@ -135,33 +135,38 @@ fn a_block_is_announced_once_its_route_is_there_and_withdrawn_first() {
     assert_eq!(texts(&unaware, &ActualState::default()), expected[1..3]);
 }
 
-/// The kernel, as far as changes go.
+/// The kernel, as far as changes go. Panics where it would refuse one.
 pub(super) fn carry_out(actual: &mut ActualState, change: &Change) {
-    let missing = "the tunnel device is there before it is used";
     match change {
-        Change::CreateTunnel => {
-            assert!(actual.tunnel.is_none());
-            actual.tunnel = Some(ActualTunnel { mtu: 1480, ..ActualTunnel::default() });
-        }
-        Change::ClaimTunnel => actual.tunnel.as_mut().expect(missing).claimed = true,
-        Change::DisclaimTunnel => actual.tunnel.as_mut().expect(missing).claimed = false,
-        Change::SetTunnelMtu(mtu) => actual.tunnel.as_mut().expect(missing).mtu = *mtu,
-        Change::AddTunnelAddress(address) => {
-            let added = actual.tunnel.as_mut().expect(missing).addresses.insert((*address).into());
+        Change::CreateTunnel(..)
+        | Change::DeleteTunnel(_)
+        | Change::ClaimTunnel(_)
+        | Change::DisclaimTunnel(_)
+        | Change::SetTunnelMtu(..)
+        | Change::SetTunnelUp(_)
+        | Change::SetTunnelDown(_) => change_device(actual, change),
+        Change::AddTunnelAddress(kind, address) => {
+            let added = device(actual, *kind).addresses.insert((*address).into());
             assert!(added, "{address} is there already");
         }
-        Change::RemoveTunnelAddress(address) => {
-            assert!(actual.tunnel.as_mut().expect(missing).addresses.remove(address));
-            let sends_from_it = |way: &Option<RouteKind>| {
-                matches!(way, Some(RouteKind::Tunnel { source: Some(source), .. })
-                    if *source == address.addr())
-            };
-            actual.routes.retain(|_, way| !sends_from_it(way));
+        Change::RemoveTunnelAddress(kind, address) => {
+            assert!(device(actual, *kind).addresses.remove(address));
+            drop_routes(actual, |by, source| by == *kind && source == Some(address.addr()));
         }
-        Change::SetTunnelUp => actual.tunnel.as_mut().expect(missing).up = true,
-        Change::SetTunnelDown => {
-            actual.tunnel.as_mut().expect(missing).up = false;
-            actual.routes.retain(|_, way| !matches!(way, Some(RouteKind::Tunnel { .. })));
+        Change::AddForwarding(kind, mac, node) => {
+            let added = vxlan(actual, *kind).forwarding.insert((*mac, *node));
+            assert!(added, "the kernel refuses {mac} with {node} twice");
+        }
+        Change::RemoveForwarding(kind, mac, node) => {
+            assert!(vxlan(actual, *kind).forwarding.remove(&(*mac, *node)));
+        }
+        Change::SetNeighbour(kind, address, mac) => {
+            let is_known = vxlan(actual, *kind).forwarding.iter().any(|(it, _)| it == mac);
+            assert!(is_known, "{mac} has a node before a neighbour has it");
+            vxlan(actual, *kind).neighbours.insert(*address, *mac);
+        }
+        Change::RemoveNeighbour(kind, address) => {
+            assert!(vxlan(actual, *kind).neighbours.remove(address).is_some());
         }
         Change::LoosenReversePath(link) => {
             actual.strict.remove(link);
@@ -185,11 +190,78 @@ pub(super) fn carry_out(actual: &mut ActualState, change: &Change) {
     }
 }
 
-fn assert_usable(actual: &ActualState, way: &RouteKind) {
-    if let RouteKind::Tunnel { source, .. } = way {
-        let tunnel = actual.tunnel.as_ref().expect("a tunnel route needs the device");
-        assert!(tunnel.up, "a tunnel route needs the device up");
-        let has = |source: Ipv4Addr| tunnel.addresses.contains(&Ipv4Net::from(source));
-        assert!(source.is_none_or(has), "the route's source is on the device");
+fn change_device(actual: &mut ActualState, change: &Change) {
+    match change {
+        Change::CreateTunnel(kind, made_with) => {
+            assert_eq!(kind.is_vxlan(), made_with.is_some());
+            let with = |device: &VxlanDevice| ActualVxlan {
+                device: device.clone(),
+                neighbours: BTreeMap::new(),
+                forwarding: BTreeSet::new(),
+            };
+            let vxlan = made_with.as_ref().map(with);
+            let fresh = ActualTunnel { mtu: 1480, vxlan, ..ActualTunnel::default() };
+            let before = actual.tunnels.insert(*kind, fresh);
+            assert_eq!(before, None, "{kind} had a device");
+            // Filters of the reverse path are of IPv4.
+            let strict = (!kind.row().is_ipv6).then(|| kind.device().to_owned());
+            actual.strict.extend(strict);
+        }
+        Change::DeleteTunnel(kind) => {
+            assert!(kind.row().is_deletable, "{kind}");
+            device(actual, *kind);
+            actual.tunnels.remove(kind);
+            actual.strict.remove(kind.device());
+            drop_routes(actual, |by, _| by == *kind);
+        }
+        Change::ClaimTunnel(kind) => device(actual, *kind).claimed = true,
+        Change::DisclaimTunnel(kind) => device(actual, *kind).claimed = false,
+        Change::SetTunnelMtu(kind, mtu) => device(actual, *kind).mtu = *mtu,
+        Change::SetTunnelUp(kind) => device(actual, *kind).up = true,
+        Change::SetTunnelDown(kind) => {
+            device(actual, *kind).up = false;
+            drop_routes(actual, |by, _| by == *kind);
+        }
+        other => panic!("{other} changes no device"),
     }
+}
+
+fn device(actual: &mut ActualState, kind: TunnelKind) -> &mut ActualTunnel {
+    actual.tunnels.get_mut(&kind).expect("the tunnel device is there before it is used")
+}
+
+fn vxlan(actual: &mut ActualState, kind: TunnelKind) -> &mut ActualVxlan {
+    device(actual, kind).vxlan.as_mut().expect("the device is one of VXLAN")
+}
+
+/// The kernel drops routes with what they need.
+fn drop_routes(actual: &mut ActualState, goes: impl Fn(TunnelKind, Option<IpAddr>) -> bool) {
+    actual.routes.retain(|_, way| match way {
+        Some(RouteKind::Tunnel { kind, source, .. }) => !goes(*kind, *source),
+        _ => true,
+    });
+}
+
+/// Packets on the route arrive: by a device that is up, from an address on it, to a next hop
+/// behind which the node is known.
+pub(super) fn is_usable(actual: &ActualState, way: &RouteKind) -> Result<(), &'static str> {
+    let RouteKind::Tunnel { kind, next_hop, source } = way else { return Ok(()) };
+    let device = actual.tunnels.get(kind).ok_or("the device is missing")?;
+    if !device.up {
+        return Err("the device is down");
+    }
+    if source.is_some_and(|source| !device.addresses.contains(&source.into())) {
+        return Err("the source is not on the device");
+    }
+    if !kind.is_vxlan() {
+        return Ok(());
+    }
+    let vxlan = device.vxlan.as_ref().ok_or("the device is none of VXLAN")?;
+    let mac = vxlan.neighbours.get(next_hop).ok_or("the next hop is no neighbour")?;
+    let is_known = vxlan.forwarding.iter().any(|(it, _)| it == mac);
+    is_known.then_some(()).ok_or("the neighbour has no forwarding entry")
+}
+
+fn assert_usable(actual: &ActualState, way: &RouteKind) {
+    assert_eq!(is_usable(actual, way), Ok(()), "{way}");
 }

@@ -157,7 +157,8 @@ fn a_value_is_read_as_far_as_ways_depend_on_it() {
     "natOutgoing":true,"allowedUses":["Tunnel","Coffee"],"blockSize":99}}"#;
     assert!(put(&mut state, keys::pool("p"), pool));
     let read = &state.pools["p"];
-    assert_eq!((read.cidr, read.ipip_mode), (net("10.0.0.0/16"), Always));
+    let always = PoolTunnel { kind: TunnelKind::Ipip, cross_subnet: false };
+    assert_eq!((read.cidr, read.tunnel), (net("10.0.0.0/16"), Some(always)));
     assert!(read.nat_outgoing && read.has_tunnel_addresses);
     let node = r#"{"metadata":{"name":"n2","labels":{"a":1}},"spec":{"bgp":{"asNumber":"x",
     "ipv4Address":"172.16.1.2/24","ipv4IPIPTunnelAddr":"nowhere"}}}"#;

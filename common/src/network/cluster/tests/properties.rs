@@ -1,112 +1,309 @@
 //! Properties of the plan and of the difference.
 
 use proptest::prelude::*;
+use serde_json::json;
 
-use super::changes::carry_out;
+use super::super::tunnel_diff::kinds_of_others;
+use super::super::tunnels::next_hop;
+use super::changes::{carry_out, is_usable};
 use super::*;
-use crate::datastore::{Entry, Event, keys};
-use crate::ipam::{Attribute, Block};
+use crate::link::MacAddress;
+use crate::tunnel::{VXLAN_PORT, VXLAN_VNI, link_local, vxlan_mac};
 
-fn some_node() -> impl Strategy<Value = Peer> {
-    let address = (1u8..=2, 1u8..=4, prop::sample::select(vec![16u8, 24, 32]));
-    (prop::option::weighted(0.9, address), prop::option::of(1u8..4)).prop_map(
-        |(address, tunnel)| {
-            let v4 = |(subnet, host, length)| {
-                IpNet::new(Ipv4Addr::new(172, 16, subnet, host).into(), length).unwrap()
-            };
-            let tunnel = tunnel.map(|host| Ipv4Addr::new(10, 3, 0, host));
-            Peer { ipv4: address.map(v4), tunnel, ..Peer::default() }
-        },
-    )
+/// The range of a pool: the first four are of IPv4, two more of IPv6.
+fn range_of_pool(pool: u8) -> IpNet {
+    match pool {
+        0..4 => net(&format!("10.{pool}.0.0/16")),
+        _ => net(&format!("fd00:{pool}::/48")),
+    }
+}
+
+fn address_in(pool: u8, block: u8, host: u8) -> IpAddr {
+    match pool {
+        0..4 => IpAddr::from([10, pool, block, host]),
+        _ => IpAddr::from([
+            0xfd00,
+            pool.into(),
+            0,
+            0,
+            0,
+            0,
+            0,
+            u16::from(block) * 64 + u16::from(host),
+        ]),
+    }
+}
+
+fn block_in(pool: u8, block: u8) -> IpNet {
+    let length = if pool < 4 { 26 } else { 122 };
+    IpNet::new(address_in(pool, block, 0), length).unwrap()
+}
+
+fn some_range() -> impl Strategy<Value = IpNet> {
+    (0u8..6, 0u8..4).prop_map(|(pool, block)| block_in(pool, block))
+}
+
+fn node_name() -> impl Strategy<Value = String> {
+    (1u8..=4).prop_map(|number| format!("n{number}"))
+}
+
+/// One of the two addresses that a node's tunnel of this kind has in these tests, and no other's.
+fn tunnel_address(kind: TunnelKind, node: u8, host: u8) -> IpAddr {
+    match kind {
+        TunnelKind::Ipip => address_in(3, node, host),
+        TunnelKind::Vxlan => address_in(2, node, host),
+        TunnelKind::VxlanV6 => address_in(5, node, host),
+    }
+}
+
+/// As nodes' Nodes say of their devices, where they do.
+fn own_mac(kind: TunnelKind, node: u8) -> MacAddress {
+    MacAddress([2, 0, 0, 0, kind as u8, node])
+}
+
+fn node_address(is_ipv6: bool, subnet: u8, host: u8) -> IpAddr {
+    if is_ipv6 {
+        IpAddr::from([0xfd01, subnet.into(), 0, 0, 0, 0, 0, host.into()])
+    } else {
+        IpAddr::from([172, 16, subnet, host])
+    }
+}
+
+fn some_node(number: u8) -> impl Strategy<Value = Peer> {
+    let address = |is_ipv6: bool, lengths: Vec<u8>| {
+        let address = (1u8..=2, 1u8..=4, prop::sample::select(lengths));
+        address.prop_map(move |(subnet, host, length)| {
+            IpNet::new(node_address(is_ipv6, subnet, host), length).unwrap()
+        })
+    };
+    let ipv4 = prop::option::weighted(0.9, address(false, vec![16, 24, 32]));
+    let ipv6 = prop::option::weighted(0.7, address(true, vec![32, 64, 128]));
+    let tunnel = || (prop::option::weighted(0.7, 1u8..3), prop::bool::weighted(0.2));
+    (ipv4, ipv6, [tunnel(), tunnel(), tunnel()]).prop_map(move |(ipv4, ipv6, tunnels)| {
+        let mut peer = Peer { ipv4, ipv6, ..Peer::default() };
+        for (kind, (host, has_mac)) in TunnelKind::ALL.into_iter().zip(tunnels) {
+            let address = host.map(|host| tunnel_address(kind, number, host));
+            peer.tunnels.extend(address.map(|address| (kind, address)));
+            let has_mac = has_mac && kind.is_vxlan();
+            peer.tunnel_macs.extend(has_mac.then(|| (kind, own_mac(kind, number))));
+        }
+        peer
+    })
+}
+
+fn some_nodes() -> impl Strategy<Value = BTreeMap<String, Peer>> {
+    let node = |number: u8| prop::option::weighted(0.8, some_node(number));
+    [node(1), node(2), node(3), node(4)].prop_map(|nodes| {
+        let nodes = (1..).zip(nodes);
+        nodes.filter_map(|(number, node)| Some((format!("n{number}"), node?))).collect()
+    })
 }
 
 fn some_state() -> impl Strategy<Value = ClusterState> {
     let mode = prop::sample::select(vec![Never, Always, CrossSubnet]);
-    let node_name = || (1u8..=4).prop_map(|number| format!("n{number}"));
-    let address = (0u8..4, 0u8..4, 0u8..64)
-        .prop_map(|(pool, block, host)| IpAddr::from([10, pool, block, host]));
+    let address =
+        (0u8..6, 0u8..4, 0u8..64).prop_map(|(pool, block, host)| address_in(pool, block, host));
     (
-        prop::collection::btree_map(node_name(), some_node(), 0..=4),
-        prop::collection::btree_map(0u8..4, (mode, any::<[bool; 3]>()), 0..=4),
-        prop::collection::btree_map((0u8..4, 0u8..4), node_name(), 0..12),
-        prop::collection::btree_map((0u8..4, 0u8..4), node_name(), 0..4),
-        prop::collection::btree_map(address, node_name(), 0..6),
+        some_nodes(),
+        prop::collection::btree_map(0u8..6, (mode, any::<[bool; 3]>()), 0..=6),
+        prop::collection::btree_map((0u8..6, 0u8..4), node_name(), 0..18),
+        prop::collection::btree_map((0u8..6, 0u8..4), node_name(), 0..4),
+        prop::collection::btree_map(address, node_name(), 0..8),
     )
         .prop_map(|(nodes, pools, blocks, homes, borrowed)| {
             let mut state = ClusterState { nodes, ..ClusterState::default() };
-            for (index, (mode, [nat_outgoing, vxlan, is_exported])) in pools {
+            for (index, (mode, [nat_outgoing, is_vxlan, is_exported])) in pools {
+                let kind = match is_vxlan {
+                    _ if index >= 4 => TunnelKind::VxlanV6,
+                    true => TunnelKind::Vxlan,
+                    false => TunnelKind::Ipip,
+                };
                 let pool = ClusterPool {
                     nat_outgoing,
                     is_exported,
-                    vxlan: vxlan && mode == Never,
-                    ..pool(&format!("10.{index}.0.0/16"), mode)
+                    ..pool_of(kind, &range_of_pool(index).to_string(), mode)
                 };
                 state.pools.insert(format!("p{index}"), pool);
             }
-            let cidr = |(pool, block)| net(&format!("10.{pool}.{block}.0/26"));
+            let cidr = |(pool, block)| block_in(pool, block);
             for (block, host) in blocks {
                 state.blocks.insert(cidr(block), BTreeSet::from([host]));
             }
             state.homes.extend(homes.into_iter().map(|(block, host)| (cidr(block), host)));
             for (address, host) in borrowed {
-                let block = IpNet::new(address, 26).unwrap().trunc();
+                let length = if address.is_ipv4() { 26 } else { 122 };
+                let block = IpNet::new(address, length).unwrap().trunc();
                 state.borrowed.entry(block).or_default().insert(address, host);
             }
             state
         })
 }
 
-fn some_way() -> impl Strategy<Value = RouteKind> {
-    let next_hop = || (1u8..=2, 1u8..=4).prop_map(|(a, b)| Ipv4Addr::new(172, 16, a, b));
-    let source = prop::option::of((1u8..4).prop_map(|host| Ipv4Addr::new(10, 3, 0, host)));
-    prop_oneof![
-        Just(RouteKind::Blackhole),
-        next_hop().prop_map(|next_hop| RouteKind::Direct {
-            next_hop: next_hop.into(),
-            link: "eth0".into(),
-            source: Ipv4Addr::new(172, 16, 1, 1).into(),
-        }),
-        (next_hop(), source).prop_map(|(next_hop, source)| RouteKind::Tunnel { next_hop, source }),
-    ]
+/// The links of n1, with addresses of both families.
+fn links_of_n1() -> Underlay {
+    let mut underlay = underlay("172.16.1.1/24");
+    underlay.links[0].addresses.push(net("fd01:1::1/64"));
+    underlay
+}
+
+fn plan_of(state: &ClusterState) -> ClusterPlan {
+    plan_cluster("n1", state, &links_of_n1())
+}
+
+fn some_mac(kind: TunnelKind) -> impl Strategy<Value = MacAddress> {
+    let of_node = |number: u8| [own_mac(kind, number), vxlan_mac(kind, &format!("n{number}"))];
+    prop::sample::select((1..=4).flat_map(of_node).collect::<Vec<_>>())
+}
+
+/// What may stand for a node beyond a tunnel of this kind.
+fn some_next_hop(kind: TunnelKind) -> BoxedStrategy<IpAddr> {
+    match kind {
+        TunnelKind::Ipip => (1u8..=2, 1u8..=4).prop_map(|(a, b)| node_address(false, a, b)).boxed(),
+        TunnelKind::Vxlan => {
+            (1u8..=4, 1u8..3).prop_map(move |(a, b)| tunnel_address(kind, a, b)).boxed()
+        }
+        TunnelKind::VxlanV6 => some_mac(kind).prop_map(|mac| link_local(mac).into()).boxed(),
+    }
+}
+
+fn some_way(is_ipv6: bool) -> impl Strategy<Value = RouteKind> {
+    let source = links_of_n1().links[0].addresses[usize::from(is_ipv6)].addr();
+    let direct = (1u8..=2, 1u8..=4).prop_map(move |(subnet, host)| RouteKind::Direct {
+        next_hop: node_address(is_ipv6, subnet, host),
+        link: "eth0".into(),
+        source,
+    });
+    let tunnel = |kind: TunnelKind| {
+        let source = (1u8..3).prop_map(move |host| tunnel_address(kind, 1, host));
+        let parts = (some_next_hop(kind), prop::option::of(source));
+        parts.prop_map(move |(next_hop, source)| RouteKind::Tunnel { kind, next_hop, source })
+    };
+    let kinds = TunnelKind::ALL.into_iter().filter(|kind| kind.row().is_ipv6 == is_ipv6);
+    let tunnels = prop::strategy::Union::new(kinds.map(|kind| tunnel(kind).boxed()));
+    prop_oneof![1 => Just(RouteKind::Blackhole), 2 => direct, 4 => tunnels]
+}
+
+fn some_route() -> impl Strategy<Value = (IpNet, Option<RouteKind>)> {
+    some_range().prop_flat_map(|range| {
+        let way = some_way(range.addr().is_ipv6());
+        (Just(range), prop::option::weighted(0.9, way))
+    })
+}
+
+/// A device of VXLAN as this node's may be, and sometimes one that was made with other values.
+fn some_vxlan(kind: TunnelKind) -> impl Strategy<Value = ActualVxlan> {
+    let local = node_address(kind.row().is_ipv6, 1, 1);
+    let right = move |mac| VxlanDevice {
+        vni: VXLAN_VNI,
+        port: VXLAN_PORT,
+        local,
+        parent: Some("eth0".to_owned()),
+        mac,
+        is_learning: false,
+    };
+    let macs = prop::sample::select(vec![vxlan_mac(kind, "n1"), own_mac(kind, 1)]);
+    let device = (macs, prop::option::weighted(0.3, 0u8..5)).prop_map(move |(mac, wrong)| {
+        let right = right(mac);
+        match wrong {
+            None => right,
+            Some(0) => VxlanDevice { vni: 7, ..right },
+            Some(1) => VxlanDevice { port: 8472, ..right },
+            Some(2) => VxlanDevice { local: node_address(kind.row().is_ipv6, 2, 9), ..right },
+            Some(3) => VxlanDevice { parent: None, ..right },
+            Some(_) => VxlanDevice { is_learning: true, ..right },
+        }
+    });
+    let node = (1u8..=2, 1u8..=4)
+        .prop_map(move |(subnet, host)| node_address(kind.row().is_ipv6, subnet, host));
+    let neighbours = prop::collection::btree_map(some_next_hop(kind), some_mac(kind), 0..8);
+    let forwarding = prop::collection::btree_set((some_mac(kind), node), 0..10);
+    (device, neighbours, forwarding).prop_map(|(device, neighbours, forwarding)| ActualVxlan {
+        device,
+        neighbours,
+        forwarding,
+    })
+}
+
+fn some_tunnel(kind: TunnelKind) -> impl Strategy<Value = ActualTunnel> {
+    let address = (1u8..3).prop_map(move |host| IpNet::from(tunnel_address(kind, 1, host)));
+    let vxlan = some_vxlan(kind).prop_map(Some);
+    let vxlan = if kind.is_vxlan() { vxlan.boxed() } else { Just(None).boxed() };
+    (
+        prop::bool::weighted(0.7),
+        prop::bool::weighted(0.8),
+        prop::sample::select(vec![1400u32, 1430, 1450, 1480]),
+        prop::collection::btree_set(address, 0..3),
+        vxlan,
+    )
+        .prop_map(|(claimed, up, mtu, addresses, vxlan)| ActualTunnel {
+            claimed,
+            up,
+            mtu,
+            addresses,
+            vxlan,
+        })
+}
+
+fn some_tunnels() -> impl Strategy<Value = BTreeMap<TunnelKind, ActualTunnel>> {
+    let tunnel = |kind| prop::option::weighted(0.8, some_tunnel(kind));
+    TunnelKind::ALL.map(tunnel).prop_map(|tunnels| {
+        let tunnels = TunnelKind::ALL.into_iter().zip(tunnels);
+        tunnels.filter_map(|(kind, tunnel)| Some((kind, tunnel?))).collect()
+    })
 }
 
 fn some_actual() -> impl Strategy<Value = ActualState> {
-    let range =
-        || (0u8..4, 0u8..4).prop_map(|(pool, block)| net(&format!("10.{pool}.{block}.0/26")));
-    let tunnel = (
-        any::<bool>(),
-        any::<bool>(),
-        prop::sample::select(vec![1400u32, 1480]),
-        prop::collection::btree_set((1u8..4).prop_map(|host| [10, 3, 0, host].into()), 0..3),
-    );
-    let tunnel = tunnel.prop_map(|(claimed, up, mtu, addresses): (_, _, _, BTreeSet<Ipv4Addr>)| {
-        let addresses = addresses.into_iter().map(Ipv4Net::from).collect();
-        ActualTunnel { claimed, up, mtu, addresses }
-    });
-    let strict = prop::sample::subsequence(vec!["eth0".to_owned(), "tunl0".to_owned()], 0..=2);
+    let strict = ["eth0", "tunl0", "vxlan.calico"].map(str::to_owned).to_vec();
     (
-        prop::option::of(tunnel),
-        prop::collection::btree_map(range(), prop::option::weighted(0.8, some_way()), 0..10),
-        prop::collection::btree_set(range(), 0..4),
-        prop::collection::btree_set(range(), 0..4),
-        strict,
+        some_tunnels(),
+        prop::collection::vec(some_route(), 0..30),
+        prop::collection::btree_set(some_range(), 0..4),
+        prop::collection::btree_set(some_range(), 0..4),
+        prop::sample::subsequence(strict, 0..=3),
     )
-        .prop_map(|(tunnel, routes, occupied, announced, strict)| {
-            let usable = |way: &Option<RouteKind>| match (way, &tunnel) {
-                (Some(RouteKind::Tunnel { source, .. }), Some(tunnel)) => {
-                    tunnel.up
-                        && source.is_none_or(|source| tunnel.addresses.contains(&source.into()))
-                }
-                (Some(RouteKind::Tunnel { .. }), None) => false,
-                _ => true,
-            };
-            let routes: BTreeMap<_, _> = routes
-                .into_iter()
-                .filter(|(destination, way)| !occupied.contains(destination) && usable(way))
-                .collect();
+        .prop_map(|(tunnels, routes, occupied, announced, strict)| {
             let strict = strict.into_iter().collect();
-            ActualState { tunnel, routes, occupied, announced, strict, ..ActualState::default() }
+            let mut actual =
+                ActualState { tunnels, occupied, announced, strict, ..ActualState::default() };
+            let is_there = |(range, way): &(IpNet, Option<RouteKind>)| {
+                let is_usable = way.as_ref().is_none_or(|way| is_usable(&actual, way).is_ok());
+                !actual.occupied.contains(range) && is_usable
+            };
+            actual.routes = routes.into_iter().filter(is_there).collect();
+            actual
         })
+}
+
+/// Whether a route that the kernel had stays although it is not planned: it leads to the range's
+/// node, in another way than its pool asks for.
+fn stays_meanwhile(plan: &ClusterPlan, before: &ActualState, range: &IpNet) -> bool {
+    let (Some(next_hops), Some(way)) = (plan.awaited.get(range), before.way(range)) else {
+        return false;
+    };
+    let Some(next_hop) = way.next_hop() else { return false };
+    if plan.routes.get(range).is_some_and(|it| it.tunnel_kind() == way.tunnel_kind()) {
+        return false;
+    }
+    match way.tunnel_kind() {
+        None => next_hops.contains(&next_hop) && !plan.left_to_others.contains_key(range),
+        Some(TunnelKind::Ipip) => next_hops.contains(&next_hop),
+        Some(kind) => {
+            let planned = plan.tunnels.get(&kind).and_then(|tunnel| tunnel.vxlan.as_ref());
+            let has = before.tunnels[&kind].vxlan.as_ref().unwrap();
+            if planned.is_some_and(|it| it.neighbours.contains_key(&next_hop)) {
+                return next_hops.contains(&next_hop);
+            }
+            let mac = has.neighbours[&next_hop];
+            match planned.and_then(|it| it.forwarding.get(&mac)) {
+                Some(node) => next_hops.contains(node),
+                None => nodes_behind(has, mac).is_subset(next_hops),
+            }
+        }
+    }
+}
+
+fn nodes_behind(vxlan: &ActualVxlan, mac: MacAddress) -> BTreeSet<IpAddr> {
+    vxlan.forwarding.iter().filter(|(it, _)| *it == mac).map(|(_, node)| *node).collect()
 }
 
 proptest! {
@@ -117,8 +314,11 @@ proptest! {
         state in some_state(),
         before in some_actual(),
     ) {
-        let plan = plan_of_n1(&state);
-        let (changes, problems) = diff(&plan, &before);
+        let whole = plan_of(&state);
+        let Difference { changes, problems, still_used } = diff(&whole, &before);
+        // What is made with something else and is another program's stays out of it.
+        let of_others = kinds_of_others(&whole, &before);
+        let plan = whole.clone().without_tunnels(&of_others);
         let mut actual = before.clone();
         for change in &changes {
             carry_out(&mut actual, change);
@@ -127,39 +327,68 @@ proptest! {
             .routes
             .iter()
             .filter(|(destination, _)| !before.occupied.contains(*destination))
+            .filter(|(destination, _)| !stays_meanwhile(&plan, &before, destination))
             .map(|(destination, way)| (*destination, Some(way.clone())))
             .collect();
-        prop_assert_eq!(&actual.routes, &wanted);
+        let (staying, others): (BTreeMap<IpNet, _>, BTreeMap<_, _>) = actual
+            .routes
+            .clone()
+            .into_iter()
+            .partition(|(range, _)| stays_meanwhile(&plan, &before, range));
+        prop_assert_eq!(&others, &wanted);
+        let expected = before.routes.keys().filter(|range| stays_meanwhile(&plan, &before, range));
+        prop_assert!(expected.eq(staying.keys()));
+        for (range, way) in &staying {
+            let hop = |way: &RouteKind| (way.tunnel_kind(), way.next_hop());
+            prop_assert_eq!(way.as_ref().map(hop), before.way(range).map(hop));
+        }
+        let used = staying.values().filter_map(|way| way.as_ref()?.tunnel_kind());
+        prop_assert_eq!(&still_used, &used.collect::<BTreeSet<_>>());
+        for way in actual.routes.values().flatten() {
+            prop_assert_eq!(is_usable(&actual, way), Ok(()), "{}", way);
+        }
+        for (range, way) in &staying {
+            let Some(RouteKind::Tunnel { kind, next_hop, .. }) = way else { continue };
+            let is_in_service = before.tunnels[kind].claimed || needs_tunnel(*kind, "n1", &state);
+            let Some(vxlan) = actual.tunnels[kind].vxlan.as_ref().filter(|_| is_in_service) else { continue };
+            let nodes = nodes_behind(vxlan, vxlan.neighbours[next_hop]);
+            prop_assert!(nodes.is_subset(&plan.awaited[range]), "{} leads to {:?}", range, nodes);
+        }
         prop_assert_eq!(&actual.occupied, &before.occupied);
         let conflicting = plan.routes.keys().filter(|range| before.occupied.contains(*range));
         let unled: BTreeSet<&Problem> = plan.left_to_others.values().collect();
-        prop_assert_eq!(problems.len(), conflicting.count() + unled.len());
-        match &plan.tunnel {
-            Some(wanted) => {
-                let tunnel = actual.tunnel.as_ref().unwrap();
-                prop_assert!(tunnel.up && tunnel.claimed);
-                prop_assert_eq!(tunnel.mtu, wanted.mtu);
-                let address: BTreeSet<Ipv4Net> =
-                    wanted.address.into_iter().map(Ipv4Net::from).collect();
-                prop_assert_eq!(&tunnel.addresses, &address);
-                prop_assert!(!actual.strict.contains(TUNNEL_DEVICE));
-            }
-            None => match before.tunnel.as_ref().filter(|tunnel| tunnel.claimed) {
-                Some(_) => {
-                    let tunnel = actual.tunnel.as_ref().unwrap();
-                    prop_assert!(!tunnel.up && !tunnel.claimed && tunnel.addresses.is_empty());
+        let told = conflicting.count() + unled.len() + of_others.len();
+        prop_assert_eq!(problems.len(), told);
+        for kind in TunnelKind::ALL {
+            let (was, is) = (before.tunnels.get(&kind), actual.tunnels.get(&kind));
+            let was_claimed = was.is_some_and(|tunnel| tunnel.claimed);
+            match plan.tunnels.get(&kind) {
+                Some(wanted) if wanted.is_needed || was_claimed => {
+                    let hops = staying.values().flatten().filter(|way| way.tunnel_kind() == Some(kind));
+                    let hops: BTreeSet<IpAddr> = hops.filter_map(RouteKind::next_hop).collect();
+                    let is = is.unwrap();
+                    prop_assert!(is.claimed && is.up);
+                    prop_assert_eq!(is.mtu, wanted.mtu);
+                    prop_assert_eq!(&is.addresses, &wanted.addresses(kind));
+                    prop_assert!(!actual.strict.contains(kind.device()));
+                    assert_entries(is.vxlan.as_ref(), wanted.vxlan.as_ref(), &hops);
                 }
-                None => prop_assert_eq!(&actual.tunnel, &before.tunnel),
-            },
+                _ if !was_claimed || still_used.contains(&kind) => prop_assert_eq!(is, was),
+                _ if kind.row().is_deletable => prop_assert_eq!(is, None),
+                _ => {
+                    let is = is.unwrap();
+                    prop_assert!(!is.up && !is.claimed && is.addresses.is_empty());
+                }
+            }
         }
         prop_assert_eq!(&actual.announced, &announced(&state));
-        prop_assert_eq!(diff(&plan, &actual).0, Vec::new());
+        prop_assert_eq!(diff(&whole, &actual).changes, Vec::new());
     }
 
     /// No other node is told of a range before its route is there, nor of one whose route goes.
     #[test]
     fn announcements_are_within_the_life_of_routes(state in some_state(), before in some_actual()) {
-        let changes = diff(&plan_of_n1(&state), &before).0;
+        let changes = diff(&plan_of(&state), &before).changes;
         let place = |wanted: &dyn Fn(&Change) -> bool| changes.iter().position(wanted);
         for (number, change) in changes.iter().enumerate() {
             let is_in_order = match change {
@@ -183,26 +412,31 @@ proptest! {
         let mut state = state;
         for peer in state.nodes.values_mut() {
             peer.ipv4 = peer.ipv4.map(|address| IpNet::new(address.addr(), 24).unwrap());
+            peer.ipv6 = peer.ipv6.map(|address| IpNet::new(address.addr(), 64).unwrap());
         }
         let plans: BTreeMap<&String, ClusterPlan> = state
             .nodes
             .iter()
             .map(|(name, peer)| {
-                let addresses = peer.ipv4.into_iter().collect();
+                let addresses = [peer.ipv4, peer.ipv6].into_iter().flatten().collect();
                 let link = UnderlayLink { name: "eth0".into(), mtu: 1500, addresses };
                 (name, plan_cluster(name, &state, &Underlay { links: vec![link], ..Underlay::default() }))
             })
             .collect();
         let node_of = |address: IpAddr| {
             let mut nodes = state.nodes.iter();
-            nodes.find(|(_, peer)| peer.ipv4.is_some_and(|own| own.addr() == address))
+            nodes.find(|(_, peer)| peer.addresses().any(|own| own == address))
+        };
+        let beyond = |from: &String, kind: TunnelKind, address: IpAddr| {
+            let mut nodes = state.nodes.iter().filter(|(name, _)| *name != from);
+            nodes.find(|(name, peer)| next_hop(kind, name, peer) == Some(address))
         };
         for (from, plan) in &plans {
             for (range, way) in &plan.routes {
-                let RouteKind::Tunnel { next_hop, .. } = way else { continue };
-                prop_assert!(plan.tunnel.is_some(), "{} sends by a tunnel it has not", from);
-                let Some((to, _)) = node_of((*next_hop).into()) else { continue };
-                prop_assert!(plans[to].tunnel.is_some(), "{} cannot receive from {}", to, from);
+                let RouteKind::Tunnel { kind, next_hop, .. } = way else { continue };
+                prop_assert!(plan.tunnels.contains_key(kind), "{} sends by a tunnel it has not", from);
+                let Some((to, _)) = beyond(from, *kind, *next_hop) else { continue };
+                prop_assert!(plans[to].tunnels.contains_key(kind), "{} cannot receive from {}", to, from);
                 let pool = state.pool_of(*range).map(|(name, _)| name);
                 let back = plans[to].routes.iter().find(|(range, way)| {
                     state.pool_of(**range).map(|(name, _)| name) == pool
@@ -256,7 +490,7 @@ proptest! {
         events in prop::collection::vec(some_event(), 0..24),
         batch in 1usize..4,
     ) {
-        let underlay = underlay("172.16.1.1/24");
+        let underlay = links_of_n1();
         let mut cache = ClusterCache::default();
         cache.replace(before, &ObservedRevision::default());
         let mut plan = plan_cluster("n1", &cache.state(), &underlay);
@@ -287,7 +521,7 @@ proptest! {
 /// What n1 announces, if it needs BGP: a second way to find it, block by block and address by
 /// address.
 fn announced(state: &ClusterState) -> BTreeSet<IpNet> {
-    if bgp_need("n1", state, &underlay("172.16.1.1/24")).is_none() {
+    if bgp_need("n1", state, &links_of_n1()).is_none() {
         return BTreeSet::new();
     }
     let is_exported = |range: &IpNet| state.pool_of(*range).is_some_and(|(_, it)| it.is_exported);
@@ -300,13 +534,38 @@ fn announced(state: &ClusterState) -> BTreeSet<IpNet> {
     let users = state.borrowed.iter().flat_map(|(block, of_block)| {
         of_block.iter().map(|(address, user)| (*block, IpNet::from(*address), user.as_str()))
     });
-    let users: Vec<(IpNet, IpNet, &str)> = users.collect();
+    let mut users: Vec<(IpNet, IpNet, &str)> = users.collect();
+    // Of blocks around each other the narrowest knows.
+    users.sort_by_key(|(block, address, _)| (*address, block.prefix_len()));
+    users.reverse();
+    users.dedup_by_key(|(_, address, _)| *address);
     let here = users.iter().filter(|(block, _, user)| *user == "n1" && !own.contains(block));
     let is_elsewhere =
         |range: &IpNet| users.iter().any(|(_, it, user)| it == range && *user != "n1");
     let blocks = own.iter().filter(|block| !is_elsewhere(block)).copied();
     let all = blocks.chain(here.map(|(_, address, _)| *address));
     all.filter(is_exported).collect()
+}
+
+/// The device has what is planned, and besides only what these next hops need.
+fn assert_entries(is: Option<&ActualVxlan>, wanted: Option<&VxlanPlan>, hops: &BTreeSet<IpAddr>) {
+    let (Some(is), Some(wanted)) = (is, wanted) else {
+        return assert_eq!(is.is_some(), wanted.is_some());
+    };
+    assert_eq!(is.device, wanted.device);
+    let is_planned =
+        |(address, mac): &(&IpAddr, &MacAddress)| wanted.neighbours.get(*address) == Some(*mac);
+    let (planned, others): (Vec<_>, Vec<_>) = is.neighbours.iter().partition(is_planned);
+    assert_eq!(planned.len(), wanted.neighbours.len());
+    assert!(others.iter().all(|(address, _)| hops.contains(address)), "{others:?}");
+    let macs: BTreeSet<&MacAddress> = others.into_iter().map(|(_, mac)| mac).collect();
+    for (mac, node) in &is.forwarding {
+        match wanted.forwarding.get(mac) {
+            Some(planned) => assert_eq!(node, planned),
+            None => assert!(macs.contains(mac), "{mac} {node}"),
+        }
+    }
+    assert!(wanted.forwarding.iter().all(|(mac, node)| is.forwarding.contains(&(*mac, *node))));
 }
 
 fn is_deletion(change: &Change) -> bool {
@@ -330,9 +589,11 @@ fn apply_to(routes: &mut BTreeMap<IpNet, RouteKind>, told: &mut BTreeSet<IpNet>,
 
 /// A change of an affinity or a block of /26 or of one address, sometimes of a pool or a node.
 fn some_event() -> impl Strategy<Value = Event> {
-    let block = (0u8..4, 0u8..3, prop::sample::select(vec!["0/26", "9/32"]))
-        .prop_map(|(pool, block, rest)| net(&format!("10.{pool}.{block}.{rest}")));
-    let node = || (1u8..=4).prop_map(|number| format!("n{number}"));
+    let block = (0u8..6, 0u8..3, any::<bool>()).prop_map(|(pool, block, is_single)| {
+        let single = IpNet::from(address_in(pool, block, 9));
+        if is_single { single } else { block_in(pool, block) }
+    });
+    let node = node_name;
     let affinity = (
         node(),
         block.clone(),
@@ -351,15 +612,23 @@ fn some_event() -> impl Strategy<Value = Event> {
         let value = home.map(|(home, borrowed)| block_value(cidr, &home, borrowed));
         event(keys::block(cidr), value)
     });
-    let mode = prop::sample::select(vec!["CrossSubnet", "Never"]);
-    let pool = (0u8..4, mode, any::<[bool; 2]>()).prop_map(|(number, mode, [hidden, is_there])| {
-        let cidr = format!("10.{number}.0.0/16");
-        let spec =
-            format!(r#"{{"cidr":"{cidr}","ipipMode":"{mode}","disableBGPExport":{hidden}}}"#);
-        let value = format!(r#"{{"metadata":{{"name":"p{number}"}},"spec":{spec}}}"#);
-        event(keys::pool(&format!("p{number}")), is_there.then_some(value))
+    let mode = prop::sample::select(vec!["CrossSubnet", "Always", "Never"]);
+    let pool = (0u8..6, mode, any::<[bool; 3]>()).prop_map(
+        |(number, mode, [hidden, is_vxlan, is_there])| {
+            let field = if is_vxlan || number >= 4 { "vxlanMode" } else { "ipipMode" };
+            let cidr = range_of_pool(number);
+            let spec =
+                format!(r#"{{"cidr":"{cidr}","{field}":"{mode}","disableBGPExport":{hidden}}}"#);
+            let value = format!(r#"{{"metadata":{{"name":"p{number}"}},"spec":{spec}}}"#);
+            event(keys::pool(&format!("p{number}")), is_there.then_some(value))
+        },
+    );
+    let peer = (1u8..=4).prop_flat_map(|number| {
+        let node = prop::option::of(some_node(number));
+        node.prop_map(move |node| {
+            event(keys::node(&format!("n{number}")), node.map(|node| node_value(number, &node)))
+        })
     });
-    let peer = node().prop_map(|name| event(keys::node(&name), None));
     prop_oneof![8 => affinity, 8 => block, 1 => pool, 1 => peer]
 }
 
@@ -380,4 +649,20 @@ fn block_value(cidr: IpNet, home: &str, borrowed: Option<(usize, String)>) -> St
         block.allocations[ordinal] = Some(0);
     }
     serde_json::to_string(&block).unwrap()
+}
+
+fn node_value(number: u8, node: &Peer) -> String {
+    let text = |address: Option<IpNet>| address.map(|it| it.to_string());
+    let mut spec = json!({"bgp": {"ipv4Address": text(node.ipv4), "ipv6Address": text(node.ipv6)}});
+    for (kind, address) in &node.tunnels {
+        match *kind.row().address_field {
+            ["bgp", field] => spec["bgp"][field] = address.to_string().into(),
+            [field, ..] => spec[field] = address.to_string().into(),
+            [] => {}
+        }
+    }
+    for (kind, mac) in &node.tunnel_macs {
+        spec[kind.row().mac_field.unwrap()] = mac.to_string().into();
+    }
+    json!({"metadata": {"name": format!("n{number}")}, "spec": spec}).to_string()
 }

@@ -10,7 +10,7 @@ use super::problem::BirdProblem;
 use super::sessions::is_usable;
 use super::text::{BirdFamily, is_interface_pattern, is_unicast, prefix_set};
 use crate::network::ROUTE_PROTOCOL;
-use crate::network::cluster::diff::ANNOUNCE_TABLE;
+use crate::network::cluster::actual::ANNOUNCE_TABLE;
 use crate::resources::bgp::LogSeverity;
 
 /// The line that lets routes stay when BIRD ends.

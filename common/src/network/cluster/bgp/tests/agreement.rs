@@ -10,6 +10,7 @@ use super::*;
 use crate::network::{ClusterPlan, RouteKind, plan_cluster};
 use crate::resources::EncapsulationMode::{Always, CrossSubnet};
 use crate::resources::bgp::{BgpFilter, FilterAction, FilterRule};
+use crate::tunnel::TunnelKind;
 
 /// A filter of one rule that every prefix meets.
 fn filter(action: FilterAction) -> BgpFilter {
@@ -149,7 +150,8 @@ proptest! {
                 let subject = answer.announced.unwrap_or(range);
                 let by_agent = match cluster.routes.get(&subject) {
                     Some(RouteKind::Direct { .. }) => "by the agent's route via ",
-                    Some(RouteKind::Tunnel { .. }) => "by the agent's tunnel to ",
+                    Some(RouteKind::Tunnel { kind: TunnelKind::Ipip, .. }) => "by the agent's IPIP tunnel",
+                    Some(RouteKind::Tunnel { .. }) => "by the agent's VXLAN",
                     Some(RouteKind::Blackhole) => "on this node",
                     None => "",
                 };

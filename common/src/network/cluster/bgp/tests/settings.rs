@@ -87,7 +87,8 @@ fn pools_are_divided_by_who_makes_their_routes() {
     pool(&mut state, "ipip", "10.2.0.0/16", EncapsulationMode::CrossSubnet);
     pool(&mut state, "vxlan", "10.3.0.0/16", Never);
     let vxlan = state.pools.get_mut("vxlan").unwrap();
-    (vxlan.vxlan, vxlan.is_exported) = (true, false);
+    vxlan.tunnel = Some(PoolTunnel { kind: TunnelKind::Vxlan, cross_subnet: false });
+    vxlan.is_exported = false;
     let ranges = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
     let divided = plan(&state, "n1");
     assert_eq!(divided.pools, ranges(&["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]));

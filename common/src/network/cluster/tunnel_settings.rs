@@ -1,16 +1,15 @@
 //! What is configured of tunnels: the settings of the cluster's FelixConfiguration, and of the
 //! node's own.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
+use regex_lite::Regex;
 
 use super::cluster_state::ClusterState;
+use super::underlay::Underlay;
 use crate::resources::FelixConfiguration;
-
-/// The number of Calico's VXLAN network where none is configured (`felix/config`).
-pub const DEFAULT_VNI: u32 = 4096;
-
-/// The UDP port of VXLAN (RFC 7348, section 8).
-pub const DEFAULT_VXLAN_PORT: u16 = 4789;
+use crate::tunnel::{TunnelKind, VXLAN_PORT, VXLAN_VNI};
 
 /// The settings of a node's tunnels.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +38,8 @@ impl Default for TunnelSettings {
     fn default() -> Self {
         Self {
             enabled: None,
-            vni: DEFAULT_VNI,
-            port: DEFAULT_VXLAN_PORT,
+            vni: VXLAN_VNI,
+            port: VXLAN_PORT,
             mtu: None,
             mtu_v6: None,
             ipip_enabled: None,
@@ -52,6 +51,38 @@ impl Default for TunnelSettings {
 }
 
 impl TunnelSettings {
+    /// Whether this kind of tunnel is switched off, whatever pools ask for (`vxlanEnabled`).
+    /// Calico's own routes by IPIP are BIRD's, which does not ask for `ipipEnabled`.
+    pub(super) fn switches_off(&self, kind: TunnelKind) -> bool {
+        kind.is_vxlan() && self.enabled == Some(false)
+    }
+
+    /// The MTU in bytes of the link that tunnels go by: the smallest of those that
+    /// `mtuIfacePattern` names; without, that of the link with the node's address `own`, or else
+    /// the smallest of all.
+    pub(super) fn uplink_mtu(&self, own: Option<IpAddr>, underlay: &Underlay) -> u32 {
+        let pattern = self.mtu_interface_pattern.as_deref();
+        let pattern = pattern.and_then(|pattern| Regex::new(pattern).ok());
+        let named = pattern.and_then(|pattern| {
+            let named = underlay.links.iter().filter(|link| pattern.is_match(&link.name));
+            named.map(|link| link.mtu).min()
+        });
+        let owner = || underlay.owner(own?).map(|link| link.mtu);
+        named.or_else(owner).unwrap_or_else(|| underlay.smallest_mtu())
+    }
+
+    /// The MTU in bytes of a device of this kind, on a link with `uplink_mtu`: at most what fits
+    /// into its packets.
+    pub fn mtu(&self, kind: TunnelKind, uplink_mtu: u32) -> u32 {
+        let configured = match kind {
+            TunnelKind::Ipip => self.ipip_mtu,
+            TunnelKind::Vxlan => self.mtu,
+            TunnelKind::VxlanV6 => self.mtu_v6,
+        };
+        let largest = uplink_mtu.saturating_sub(kind.row().overhead);
+        configured.map_or(largest, |mtu| mtu.min(largest))
+    }
+
     /// The same where a configuration is silent, and what it says where it is not.
     fn overridden_by(self, configuration: &FelixConfiguration) -> Self {
         let FelixConfiguration {

@@ -1,0 +1,154 @@
+//! What people complain of in other implementations, each as a test.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use weir_tests::{Fleet, Place, Subnet, UPLINK};
+
+use crate::{DEVICE, pair, pool, registered};
+
+/// A tunnel address out of another node's block is reached by a route of its own (Calico 5595).
+#[test]
+fn a_borrowed_tunnel_address_is_reached() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    // One block, which the first node takes.
+    fleet.apply_pool(
+        "blue",
+        json!({"cidr": "10.61.0.0/28", "blockSize": 28, "vxlanMode": "Always"}),
+    );
+    fleet.register(0);
+    fleet.register(1);
+    let first = fleet.pod(0, "blue");
+    fleet.start_agents();
+    let second = fleet.pod(1, "blue");
+    fleet.until_connected(&first, &second);
+    let address = |member| {
+        registered(&fleet, member)["spec"]["ipv4VXLANTunnelAddr"].as_str().map(str::to_owned)
+    };
+    fleet.until("both have addresses", || address(0).is_some() && address(1).is_some());
+    let borrowed = address(1).expect("an address");
+    fleet.until("the node itself is reached", || fleet.members[0].node().reaches(&borrowed));
+    let own = address(0).expect("an address");
+    fleet.until("and the other way", || fleet.members[1].node().reaches(&own));
+}
+
+/// A disabled pool gives no new addresses, and its containers keep their ways (Calico 3672).
+#[test]
+fn a_disabled_pool_keeps_its_ways() {
+    let fleet = pair();
+    let pods = fleet.connected_pods("blue");
+    let before = registered(&fleet, 0);
+    pods[0].without_a_loss(&pods[1], || {
+        let spec = json!({"cidr": "10.61.0.0/24", "blockSize": 28, "vxlanMode": "Always",
+            "disabled": true});
+        fleet.apply_pool("blue", spec);
+        // Every agent has taken that in when it knows of a later pool.
+        pool(&fleet, "marker", 63, "Never");
+        fleet.pod(0, "marker");
+        let member = &fleet.members[0];
+        fleet.until("the marker", || member.routes().join("\n").contains("10.63.0."));
+    });
+    let address = |node: &serde_json::Value| node["spec"]["ipv4VXLANTunnelAddr"].clone();
+    assert_eq!(address(&registered(&fleet, 0)), address(&before));
+}
+
+/// Masquerading never chooses VXLAN's port as a source port: the answer would be taken for a
+/// packet of the tunnel (Calico 12244).
+#[test]
+fn nat_never_chooses_the_port_of_vxlan() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    let spec = json!({"cidr": "10.61.0.0/24", "blockSize": 28, "vxlanMode": "Always",
+        "natOutgoing": true});
+    fleet.apply_pool("blue", spec);
+    fleet.start_agents();
+    let pod = fleet.pod(0, "blue");
+    let outside = fleet.underlay.outside();
+    let server = outside.node.enter(|| {
+        let socket = std::net::UdpSocket::bind((outside.address, 5353)).expect("a socket");
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("a time limit");
+        socket
+    });
+    // The port that a container sends from is kept where it can be.
+    let ports: BTreeSet<u16> = [4789, 4788, 4790, 53]
+        .into_iter()
+        .map(|port| {
+            let client = pod.container.enter(|| {
+                let client = std::net::UdpSocket::bind(("0.0.0.0", port)).expect("a socket");
+                client.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("a limit");
+                client.send_to(b"question", (outside.address, 5353)).expect("sending");
+                client
+            });
+            let mut buffer = [0; 16];
+            let (_, from) = server.recv_from(&mut buffer).expect("the question");
+            assert_eq!(from.ip(), std::net::IpAddr::V4(fleet.members[0].host.address));
+            server.send_to(b"answer", from).expect("sending");
+            let (length, _) = client.recv_from(&mut buffer).expect("the answer");
+            assert_eq!(&buffer[..length], b"answer", "from port {port}");
+            from.port()
+        })
+        .collect();
+    assert!(!ports.contains(&4789), "{ports:?}");
+    assert!(ports.contains(&4790), "a free port is kept: {ports:?}");
+}
+
+/// Another program's device with the same network identifier and port is told by name.
+#[test]
+fn a_foreign_device_with_the_same_identifier_is_named() {
+    let mut fleet = Fleet::new(&[Subnet::First, Subnet::Second]);
+    let node = fleet.members[0].node();
+    let line = format!("ip link add flannel.1 type vxlan id 4096 dstport 4789 dev {UPLINK}");
+    node.run(&line.split(' ').collect::<Vec<_>>());
+    pool(&fleet, "blue", 61, "Always");
+    (0..2).for_each(|member| fleet.start_agent(member));
+    let health =
+        |member: usize| fleet.members[member].agent().answer("/health").unwrap_or_default();
+    fleet.until("the device is named", || {
+        let health = health(0);
+        ["flannel.1", "4096", "vxlanVNI"].iter().all(|word| health.contains(word))
+    });
+    // Once it is gone all is well, without a restart.
+    fleet.members[0].node().run(&["ip", "link", "delete", "flannel.1"]);
+    fleet.until("all is well", || fleet.members.iter().all(|it| it.agent().is_well()));
+    fleet.connected_pods("blue");
+}
+
+/// Large answers over TCP, and many small ones over UDP, through NAT and tunnel (Calico 3145).
+#[test]
+fn tcp_and_udp_lose_nothing_through_the_tunnel() {
+    let fleet = pair();
+    let pods = fleet.connected_pods("blue");
+    let server = pods[1]
+        .container
+        .enter(|| std::net::TcpListener::bind((pods[1].address, 5001)).expect("a socket"));
+    let size = 100 << 20;
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let (mut stream, _) = server.accept().expect("a connection");
+            std::io::copy(&mut std::io::Read::take(std::io::repeat(7), size), &mut stream)
+                .expect("sending")
+        });
+        let address = (pods[1].address, 5001);
+        let mut stream =
+            pods[0].container.enter(|| std::net::TcpStream::connect(address).expect("connecting"));
+        let received = std::io::copy(&mut stream, &mut std::io::sink()).expect("receiving");
+        assert_eq!(received, size);
+        assert_eq!(sending.join().expect("sending"), size);
+    });
+    let limit = Some(std::time::Duration::from_secs(10));
+    let [client, server] = [0, 1].map(|pod: usize| {
+        let socket = pods[pod]
+            .container
+            .enter(|| std::net::UdpSocket::bind((pods[pod].address, 5353)).expect("a socket"));
+        socket.set_read_timeout(limit).expect("a time limit");
+        socket
+    });
+    let mut buffer = [0; 1024];
+    for number in 0..10_000_u32 {
+        client.send_to(&number.to_be_bytes(), (pods[1].address, 5353)).expect("sending");
+        let (length, from) = server.recv_from(&mut buffer).expect("a question");
+        assert_eq!(&buffer[..length], &number.to_be_bytes());
+        server.send_to(&[9; 512], from).expect("sending");
+        assert_eq!(client.recv_from(&mut buffer).expect("an answer").0, 512);
+    }
+    assert!(fleet.members.iter().all(|member| member.has_device(DEVICE)));
+}
