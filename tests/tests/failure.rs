@@ -175,7 +175,7 @@ fn the_mtu_is_too_small_for_ipv6() {
     let first = node.container("first");
     cluster.weir(Families::V4, &first).add(node);
     assert_eq!(first.link("eth0")["mtu"], 1270);
-    refused(&call, &["mtu 1270", "uplink", "less 20", "ipipMode"]);
+    refused(&call, &["mtu 1270", "uplink", "IPIP 20", "ipipMode"]);
     uplink("1500");
     call.add(node);
     assert_eq!(container.link("eth0")["mtu"], 1480);

@@ -20,14 +20,14 @@ fn registered(fleet: &Fleet, name: &str) -> Option<String> {
     node["spec"]["ipv4VXLANTunnelAddr"].as_str().map(str::to_owned)
 }
 
-/// The IPv4 addresses of a node's device; `None` where there is no device.
+/// The IPv4 addresses of a node's device, without that of its link; `None` where there is no device.
 fn of_device(fleet: &Fleet, member: usize) -> Option<BTreeSet<String>> {
     let links = fleet.members[member].node().run(&["ip", "-j", "address", "show"]);
     let links: Vec<Value> = serde_json::from_str(&links).expect("ip prints JSON");
     let link = links.into_iter().find(|link| link["ifname"] == DEVICE)?;
     let addresses = link["addr_info"].as_array().cloned().unwrap_or_default();
-    let of_family = addresses.iter().filter(|address| address["family"] == "inet");
-    Some(of_family.filter_map(|it| it["local"].as_str().map(str::to_owned)).collect())
+    let own = addresses.iter().filter(|it| it["family"] == "inet" && it["scope"] == "global");
+    Some(own.filter_map(|it| it["local"].as_str().map(str::to_owned)).collect())
 }
 
 /// Whether a node's device has the address that its Node names, and no other.

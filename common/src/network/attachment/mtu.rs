@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::link::{DEFAULT_MTU, MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6};
+use crate::tunnel::TunnelKind;
 
 /// An MTU for a container's interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +30,15 @@ impl fmt::Display for MtuSource {
         match self {
             Self::Configured => formatter.write_str("the configuration's"),
             Self::Uplink => formatter.write_str("that of the node's uplink"),
-            Self::Cluster => formatter.write_str(
-                "that of the node's uplink, less what tunnels add where a pool tunnels (ipipMode, \
-                 vxlanMode)",
-            ),
+            Self::Cluster => {
+                let adds = |kind: TunnelKind| format!("{kind} {}", kind.row().overhead);
+                write!(
+                    formatter,
+                    "that of the node's uplink, less what the tunnels of pools add: {} (ipipMode, \
+                     vxlanMode)",
+                    TunnelKind::ALL.map(adds).join(", ")
+                )
+            }
         }
     }
 }
