@@ -56,14 +56,12 @@ fn routes(member: &Member) -> BTreeMap<String, String> {
     has_next_hop.map(route).filter(|(range, _)| range != "default").collect()
 }
 
-fn blackholes(member: &Member) -> String {
-    member.node().run(&["ip", "route", "show", "type", "blackhole"])
-}
-
-fn block_of(member: &Member) -> String {
-    let blackholes = blackholes(member);
-    let range = blackholes.lines().next().and_then(|line| line.split_whitespace().nth(1));
-    range.unwrap_or_else(|| panic!("{} has no block: {blackholes}", member.name)).to_owned()
+/// The blocks of a node: one, or two where its tunnel and its container took an address at the
+/// same moment.
+fn blocks_of(member: &Member) -> Vec<String> {
+    let blackholes = member.node().run(&["ip", "route", "show", "type", "blackhole"]);
+    let range = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+    blackholes.lines().filter_map(range).collect()
 }
 
 fn try_out(fleet: &Fleet, name: &str, expected: &Expected) {
@@ -83,17 +81,19 @@ fn try_out(fleet: &Fleet, name: &str, expected: &Expected) {
             false => member.has_no_tunnel(),
         });
     }
-    let has_block = |member: &Member| !blackholes(member).is_empty();
+    let has_block = |member: &Member| !blocks_of(member).is_empty();
     let what = format!("{name}: each node has the route of its block");
     fleet.until(&what, || fleet.members.iter().all(has_block));
-    let blocks: Vec<String> = fleet.members.iter().map(block_of).collect();
     for (from, member) in fleet.members.iter().enumerate() {
-        let others = (0..3).filter(|to| *to != from);
         let device = |to| if (expected.towards)(from, to) == Nic { "eth0" } else { "tunl0" };
-        let wanted: BTreeMap<String, String> =
-            others.map(|to| (blocks[to].clone(), device(to).to_owned())).collect();
-        let what = format!("{name}: {} has {wanted:?}", member.name);
-        fleet.until(&what, || routes(member) == wanted);
+        let wanted = || -> BTreeMap<String, String> {
+            let others = (0..3).filter(|to| *to != from);
+            let blocks = others.map(|to| (to, blocks_of(&fleet.members[to])));
+            let way = |to, block| (block, device(to).to_owned());
+            blocks.flat_map(|(to, blocks)| blocks.into_iter().map(move |it| way(to, it))).collect()
+        };
+        let what = format!("{name}: {} has {:?}", member.name, wanted());
+        fleet.until(&what, || routes(member) == wanted());
     }
     for (member, pod) in pods.iter().enumerate() {
         fleet.call(member, &pool, &pod.container).delete(fleet.members[member].node());
