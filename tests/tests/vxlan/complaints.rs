@@ -1,9 +1,13 @@
 //! What people complain of in other implementations, each as a test.
 
 use std::collections::BTreeSet;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
-use weir_tests::{Fleet, Place, Subnet, UPLINK};
+use weir_tests::{Fleet, Place, Pod, Subnet, UPLINK};
 
 use crate::{DEVICE, pair, pool, registered};
 
@@ -112,43 +116,56 @@ fn a_foreign_device_with_the_same_identifier_is_named() {
     fleet.connected_pods("blue");
 }
 
-/// Large answers over TCP, and many small ones over UDP, through NAT and tunnel (Calico 3145).
+/// Large answers over TCP, and many small ones over UDP, through the tunnel; from a container, and
+/// from the node's own address, which is masqueraded there (Calico 3145).
 #[test]
 fn tcp_and_udp_lose_nothing_through_the_tunnel() {
     let fleet = pair();
     let pods = fleet.connected_pods("blue");
-    let server = pods[1]
-        .container
-        .enter(|| std::net::TcpListener::bind((pods[1].address, 5001)).expect("a socket"));
-    let size = 100 << 20;
-    std::thread::scope(|scope| {
+    let member = &fleet.members[0];
+    fleet.until("the node reaches it", || member.node().reaches(&pods[1].address.to_string()));
+    let [of_pod, of_node] = [pods[0].address, member.host.address];
+    assert_eq!(loses_nothing(&pods[0].container, of_pod, &pods[1]), of_pod);
+    let seen = loses_nothing(member.node(), of_node, &pods[1]);
+    assert_ne!(seen, of_node, "it comes from the tunnel's address");
+    assert!(fleet.members.iter().all(|member| member.has_device(DEVICE)));
+}
+
+/// How much is sent over TCP, in bytes.
+const LOAD: u64 = 100 << 20;
+
+/// Requires that nothing is lost between a client and a pod. The client's address as the pod sees it.
+fn loses_nothing(client: &impl Place, own: Ipv4Addr, pod: &Pod) -> Ipv4Addr {
+    let server = pod.container.enter(|| TcpListener::bind((pod.address, 0))).expect("a socket");
+    let target = server.local_addr().expect("a bound socket");
+    thread::scope(|scope| {
         let sending = scope.spawn(|| {
             let (mut stream, _) = server.accept().expect("a connection");
-            std::io::copy(&mut std::io::Read::take(std::io::repeat(7), size), &mut stream)
-                .expect("sending")
+            io::copy(&mut io::repeat(7).take(LOAD), &mut stream).expect("sending")
         });
-        let address = (pods[1].address, 5001);
-        let mut stream =
-            pods[0].container.enter(|| std::net::TcpStream::connect(address).expect("connecting"));
-        let received = std::io::copy(&mut stream, &mut std::io::sink()).expect("receiving");
-        assert_eq!(received, size);
-        assert_eq!(sending.join().expect("sending"), size);
+        let mut stream = client.enter(|| TcpStream::connect(target)).expect("connecting");
+        let received = io::copy(&mut stream, &mut io::sink()).expect("receiving");
+        assert_eq!((received, sending.join().expect("sending")), (LOAD, LOAD));
     });
-    let limit = Some(std::time::Duration::from_secs(10));
-    let [client, server] = [0, 1].map(|pod: usize| {
-        let socket = pods[pod]
-            .container
-            .enter(|| std::net::UdpSocket::bind((pods[pod].address, 5353)).expect("a socket"));
-        socket.set_read_timeout(limit).expect("a time limit");
-        socket
-    });
-    let mut buffer = [0; 1024];
+    let server = udp_socket(&pod.container, pod.address);
+    let client = udp_socket(client, own);
+    let target = server.local_addr().expect("a bound socket");
+    let (mut buffer, mut seen) = ([0; 1024], own);
     for number in 0..10_000_u32 {
-        client.send_to(&number.to_be_bytes(), (pods[1].address, 5353)).expect("sending");
+        client.send_to(&number.to_be_bytes(), target).expect("sending");
         let (length, from) = server.recv_from(&mut buffer).expect("a question");
         assert_eq!(&buffer[..length], &number.to_be_bytes());
         server.send_to(&[9; 512], from).expect("sending");
         assert_eq!(client.recv_from(&mut buffer).expect("an answer").0, 512);
+        if let IpAddr::V4(address) = from.ip() {
+            seen = address;
+        }
     }
-    assert!(fleet.members.iter().all(|member| member.has_device(DEVICE)));
+    seen
+}
+
+fn udp_socket(place: &impl Place, address: Ipv4Addr) -> UdpSocket {
+    let socket = place.enter(|| UdpSocket::bind((address, 0))).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a time limit");
+    socket
 }
