@@ -46,8 +46,9 @@ fn agents_take_the_addresses_and_give_them_back() {
     let mut fleet = Fleet::new(&[Subnet::First, Subnet::First]);
     pool(&fleet, "Always");
     fleet.start_agents();
-    let pods = fleet.connected_pods("vxlan");
+    // Before the containers, so that each node has one block for both.
     fleet.until("both tunnels are whole", || (0..2).all(|member| is_whole(&fleet, member)));
+    let pods = fleet.connected_pods("vxlan");
     fleet.until_routed(2);
     let metric =
         |kind| fleet.members[0].agent().metric(&format!("weir_node_tunnel_up{{kind=\"{kind}\"}}"));

@@ -54,6 +54,8 @@ fn all_pairs_survive_every_switch_of_modes() {
     fleet.agent_arguments.extend(["--bgp", "off"]);
     set_mode(&fleet, "IPIP");
     fleet.start_agents();
+    // Before the containers, so that each node has one block for both.
+    fleet.until("all have tunnels", || fleet.members.iter().all(Member::has_tunnel));
     let pods: Vec<Pod> = (0..SUBNETS.len()).map(|member| fleet.pod(member, "blue")).collect();
     announce(&fleet, &pods);
     let pairs: Vec<(usize, usize)> = (0..pods.len())

@@ -43,6 +43,8 @@ fn all_pairs_survive_every_switch_between_never_and_vxlan() {
     fleet.agent_arguments.extend(["--bgp", "off"]);
     set_mode(&fleet, "Never", "Always");
     fleet.start_agents();
+    // Before the containers, so that each node has one block for both.
+    fleet.until("all have tunnels", || fleet.members.iter().all(|it| it.has_device(DEVICE)));
     let pods: Vec<Pod> = (0..4).map(|member| fleet.pod(member, "blue")).collect();
     announce(&fleet, &TWO_SUBNETS, &pods);
     let pairs: Vec<(usize, usize)> =
