@@ -18,7 +18,6 @@ use weir_common::network::{
     BgpResources, Change, ClusterCache, ClusterPlan, ClusterState, Problem, StateDiff, Underlay,
     plan_bgp, tunnel_needs,
 };
-use weir_common::tunnel::TunnelKind;
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::AgentLock;
 
@@ -356,10 +355,7 @@ impl Agent {
     /// Whether a plan's tunnels have the addresses that the node is registered with, and no
     /// others that their devices keep meanwhile.
     fn has_own_tunnels(&self, plan: &ClusterPlan) -> bool {
-        let state = self.cache.state();
-        let own = state.nodes.get(self.registration.node());
-        let registered = |kind: &TunnelKind| own.and_then(|own| own.tunnels.get(kind)).copied();
-        plan.tunnels.iter().all(|(kind, tunnel)| tunnel.address == registered(kind))
+        plan.has_registered_addresses(self.cache.state().nodes.get(self.registration.node()))
     }
 
     /// What of BGP is switched off on this node, or ends with its registration.

@@ -1,7 +1,6 @@
 //! What the agent writes into the datastore: its node's addresses, and the
 //! addresses of its tunnel devices.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +9,8 @@ use weir_common::datastore::{Datastore, Event, keys};
 use weir_common::ipam::{Clash, Family, MachineId, Ownership, cluster_guid, ensure_cluster_guid};
 use weir_common::network::{ClusterState, Detected, Peer, Problem};
 use weir_common::node::{
-    AddressDecision, Error, GRACE_TIME, LocalFacts, NodeAddresses, OwnAddress,
-    lacks_tunnel_address, register,
+    AddressDecision, Error, GRACE_TIME, LocalFacts, NodeAddresses, OwnAddress, register,
 };
-use weir_common::tunnel::TunnelKind;
 use weir_kernel::{Kernel, Reconciled};
 
 use super::tunnel_address::{TunnelAddresses, TunnelUse, TunnelsRenewed};
@@ -183,15 +180,10 @@ impl Registration {
             // A route that could not be moved may be among them.
             still_used.extend(own.iter().flat_map(|own| own.tunnels.keys()));
         }
-        let mut not_ready: BTreeSet<TunnelKind> = TunnelKind::ALL
-            .into_iter()
-            .filter(|kind| kind.row().needs_peer_address)
-            .filter(|kind| lacks_tunnel_address(*kind, &self.node, inventory))
-            .collect();
-        if !not_ready.is_empty() {
-            let devices = kernel.tunnel_devices().await.map_err(|error| chain(&error))?;
-            not_ready.retain(|kind| !devices.get(kind).is_some_and(|it| it.claimed && it.up));
-        }
+        let lacking = kernel.lacking_tunnels(&self.node, inventory).await;
+        let lacking = lacking.map_err(|error| chain(&error))?.into_iter();
+        let not_ready =
+            lacking.filter_map(|(kind, is_ready)| (!is_ready).then_some(kind)).collect();
         Ok(TunnelUse { still_used, not_ready })
     }
 

@@ -18,13 +18,11 @@ use weir_common::cni::{Code, Error};
 use weir_common::datastore::{Datastore, DatastoreConfiguration, Revision};
 use weir_common::ipam::cluster_guid;
 use weir_common::network::{
-    ClusterCache, ClusterPlan, ClusterSnapshot, ClusterState, Mtu, MtuSource, NamedNode, Nat,
-    NatPool, NatTable, Peer, PlanSummary, Problem, SavedState, SourceAddresses, TunnelNeeds,
-    Writer, any_tunnels, needs_tunnel, plan_cluster, pod_mtu,
+    ClusterCache, ClusterSnapshot, ClusterState, Mtu, MtuSource, NamedNode, Nat, NatPool, NatTable,
+    Peer, PlanSummary, Problem, SavedState, SourceAddresses, TunnelNeeds, Writer, any_tunnels,
+    needs_tunnel, plan_cluster, pod_mtu,
 };
-use weir_common::node::{
-    LocalFacts, TunnelOutcome, lacks_tunnel_address, reconcile_tunnel_address,
-};
+use weir_common::node::{LocalFacts, TunnelOutcome, reconcile_tunnel_address};
 use weir_common::resources::IpPool;
 use weir_common::tunnel::TunnelKind;
 use weir_ipam::{Claims, Ipam};
@@ -401,7 +399,7 @@ impl LocalNode {
         let later = complete_tunnel_addresses(kernel, call, (&node.name, &cache), &done).await;
         let is_due = !later.changed.is_empty()
             || later.is_any_unavailable
-                && keeps_others(&done.plan, cache.state().nodes.get(&node.name));
+                && !done.plan.has_registered_addresses(cache.state().nodes.get(&node.name));
         tunnels.join(later);
         if is_due {
             let mut state = cache.state().into_owned();
@@ -508,21 +506,15 @@ async fn complete_tunnel_addresses(
     let Some(own) = state.nodes.get(node).filter(|_| !cache.has_lost(node)) else {
         return TunnelsAsked::default();
     };
-    let waits = |kind: &TunnelKind| {
-        kind.row().needs_peer_address && lacks_tunnel_address(*kind, node, &state)
-    };
-    let mut kinds: BTreeSet<TunnelKind> = TunnelKind::ALL.into_iter().filter(waits).collect();
-    if !kinds.is_empty() {
-        match kernel.tunnel_devices().await {
-            Ok(devices) => {
-                kinds.retain(|kind| devices.get(kind).is_some_and(|it| it.claimed && it.up));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "no tunnel address is taken; {NEXT_ADD}");
-                return TunnelsAsked { has_failed: true, ..TunnelsAsked::default() };
-            }
+    let lacking = match kernel.lacking_tunnels(node, &state).await {
+        Ok(lacking) => lacking.into_iter(),
+        Err(error) => {
+            tracing::warn!(%error, "no tunnel address is taken; {NEXT_ADD}");
+            return TunnelsAsked { has_failed: true, ..TunnelsAsked::default() };
         }
-    }
+    };
+    let mut kinds: BTreeSet<TunnelKind> =
+        lacking.filter_map(|(kind, is_ready)| is_ready.then_some(kind)).collect();
     if done.failures.is_empty() && !is_holding {
         let is_left = |kind: &&TunnelKind| {
             !done.still_used.contains(*kind) && !needs_tunnel(**kind, node, &state)
@@ -588,12 +580,6 @@ async fn ask_for(
         asked.has_failed = true;
     }
     asked
-}
-
-/// Whether a plan's tunnels keep addresses that the node is not registered with.
-fn keeps_others(plan: &ClusterPlan, own: Option<&Peer>) -> bool {
-    let registered = |kind: &TunnelKind| own.and_then(|own| own.tunnels.get(kind)).copied();
-    plan.tunnels.iter().any(|(kind, tunnel)| tunnel.address != registered(kind))
 }
 
 /// The MTU for containers, where the cluster decides it.

@@ -27,9 +27,7 @@ fn announce(fleet: &Fleet, subnets: &[Subnet], pods: &[Pod]) {
                 let block = format!("{range}/28");
                 let block: ipnet::Ipv4Net = block.parse().expect("a block");
                 let block = block.trunc().to_string();
-                let line = [
-                    "ip", "route", "add", &block, "via", &router, "metric", "1024", "proto", "bird",
-                ];
+                let line = ["ip", "route", "add", &block, "via", &router, "metric", "1024"];
                 member.node().run(&line);
             }
         }

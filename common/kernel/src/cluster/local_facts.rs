@@ -1,7 +1,7 @@
 //! What the kernel says about the node's tunnel addresses.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use weir_common::network::{AttachmentState, ClusterState};
@@ -27,6 +27,29 @@ impl Kernel {
     ) -> Result<LocalFacts, Error> {
         let nearby = self.reserved_around(node, inventory).await?;
         Ok(LocalFacts { nearby, is_holding, ..self.own_addresses().await? })
+    }
+
+    /// The kinds of tunnels by which others send only once `node` has an address for them, and
+    /// that it needs and has none for in `inventory`; each with whether its device can receive.
+    /// Asks the kernel nothing where there is none.
+    ///
+    /// # Errors
+    /// The kernel refuses a list.
+    pub async fn lacking_tunnels(
+        &self,
+        node: &str,
+        inventory: &ClusterState,
+    ) -> Result<BTreeMap<TunnelKind, bool>, Error> {
+        let lacks = |kind: &TunnelKind| {
+            kind.row().needs_peer_address && lacks_tunnel_address(*kind, node, inventory)
+        };
+        let kinds: Vec<TunnelKind> = TunnelKind::ALL.into_iter().filter(lacks).collect();
+        if kinds.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let devices = self.tunnel_devices().await?;
+        let is_ready = |kind| devices.get(&kind).is_some_and(|it| it.claimed && it.up);
+        Ok(kinds.into_iter().map(|kind| (kind, is_ready(kind))).collect())
     }
 
     async fn own_addresses(&self) -> Result<LocalFacts, Error> {

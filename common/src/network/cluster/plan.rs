@@ -129,6 +129,13 @@ pub struct ClusterPlan {
 }
 
 impl ClusterPlan {
+    /// Whether its tunnels have the addresses that the node, `own`, is registered with, and no
+    /// others that their devices keep meanwhile.
+    pub fn has_registered_addresses(&self, own: Option<&Peer>) -> bool {
+        let registered = |kind: &TunnelKind| own.and_then(|own| own.tunnels.get(kind)).copied();
+        self.tunnels.iter().all(|(kind, tunnel)| tunnel.address == registered(kind))
+    }
+
     /// The families in which other nodes have containers and the node itself no address.
     pub fn not_registered(&self) -> BTreeSet<Family> {
         let families = self.problems.iter().filter_map(|problem| match problem {
