@@ -6,7 +6,8 @@ For the sources of the programs (test code is left out) it checks that
 - the folders of common/src import downwards only: see LEVELS;
 - no files of one crate import each other in a circle, and a file imports an
   item from the sibling that defines it, never from its own mod.rs that re-exports it;
-- no type name is defined twice.
+- no type name is defined twice;
+- no kind of tunnel is named outside of the table of kinds: see KINDS_OF_TUNNELS.
 
     scripts/check-structure.py            checks, prints what is wrong
     scripts/check-structure.py --graph    prints which folder imports which
@@ -31,6 +32,11 @@ CRATES = [
 # what is on a lower floor. What is not named here is on the ground: everything
 # may import it, and it imports nothing that is named here.
 LEVELS = [["datastore"], ["resources"], ["ipam"], ["network"], ["cni", "node"], ["audit"]]
+# The table of the kinds of tunnels. All other code asks a kind's row for what it is like, so
+# that a new kind is a file there.
+KINDS_OF_TUNNELS = "common/src/tunnel"
+# What may name a kind besides: what makes the devices of one.
+MAKERS_OF_DEVICES = ["common/kernel/src/cluster/vxlan.rs"]
 # Names that each module may have of its own.
 COMMON_NAMES = {"Error"}
 
@@ -269,6 +275,25 @@ def twice_defined(crates):
             yield f"{name} is defined in {', '.join(sorted(files))}"
 
 
+def named_kinds(crates):
+    """Where code names a kind of tunnel, or asks whether a kind is one."""
+    common = next(crate for crate in crates if crate.name(()).startswith("common/src"))
+    enum = re.search(r"\benum TunnelKind \{([^}]*)\}", common.texts[("tunnel",)])
+    kinds = re.findall(r"^\s*(\w+),", enum.group(1), re.MULTILINE)
+    question = re.compile(rf"\bis_(?:{'|'.join(kinds)})\b", re.IGNORECASE)
+    for crate in crates:
+        for module, text in crate.texts.items():
+            file = crate.name(module)
+            if file.startswith(KINDS_OF_TUNNELS + "/") or file in MAKERS_OF_DEVICES:
+                continue
+            paths = [path for tree in USE.findall(text) for path in use_paths(tree)]
+            paths += [re.sub(r"\s", "", path).split("::") for path in PATH.findall(text)]
+            pairs = {pair for path in paths for pair in zip(path, path[1:])}
+            named = {kind for kind in [*kinds, "*"] if ("TunnelKind", kind) in pairs}
+            for name in sorted(named | set(question.findall(text))):
+                yield f"{file} names a kind of tunnel ({name}); ask its row in {KINDS_OF_TUNNELS}"
+
+
 def main():
     crates = [Crate(REPOSITORY / source) for source in CRATES]
     problems = []
@@ -284,7 +309,8 @@ def main():
             problems += upward_imports(folders)
             problems += [f"circle of folders: {' > '.join(c)}" for c in circles(folders)]
         problems += file_circles(crate, graph)
-    problems += twice_defined(crates) if "--graph" not in sys.argv[1:] else []
+    if "--graph" not in sys.argv[1:]:
+        problems += [*twice_defined(crates), *named_kinds(crates)]
     for problem in problems:
         print(problem, file=sys.stderr)
     sys.exit(f"check-structure.py: {len(problems)} problems" if problems else 0)

@@ -11,6 +11,7 @@ use support::*;
 use weir_common::datastore::{Datastore, Transaction, Write, keys};
 use weir_common::ipam::{Family, engine};
 use weir_common::network::{ClusterSnapshot, ClusterState, ObservedRevision, TunnelSettings};
+use weir_common::resources::FelixConfiguration;
 use weir_datastore::Memory;
 
 fn store_with_pool() -> Memory {
@@ -78,7 +79,10 @@ async fn the_settings_of_tunnels_are_read_and_each_change_of_them_is_one() {
     store.seed([(key.clone(), value.to_string().into_bytes())]);
     assert!(is_outdated(&store, &before.observed).await, "a configuration was made");
     let after = listed(&store).await;
-    let expected = TunnelSettings { vni: 5000, ..TunnelSettings::default() };
+    let expected = TunnelSettings(FelixConfiguration {
+        numbers: [("vxlanVNI".to_owned(), 5000)].into(),
+        ..FelixConfiguration::default()
+    });
     assert_eq!(after.state.tunnel_settings("n1"), expected);
     assert!(!is_outdated(&store, &after.observed).await);
     delete(&store, key).await;

@@ -1,13 +1,15 @@
 //! Which parts of the kernel Weir needs, and whether this kernel has them.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
-use weir_common::tunnel::TunnelKind;
+use weir_common::tunnel::{Encapsulation, TunnelKind};
 
 /// The oldest kernel with all that Weir asks of it (README, "Install").
 pub const OLDEST_KERNEL: (u32, u32) = (5, 6);
 
-/// The oldest kernel whose checksums are right with VXLAN and NAT together.
+/// The oldest kernel whose checksums are right with tunnels in UDP and NAT together.
 const GOOD_CHECKSUMS: (u32, u32) = (5, 8);
 
 /// A part of the kernel that may be built in, a module, or left out.
@@ -20,43 +22,51 @@ pub struct KernelModule {
     /// A function that only it has, as `/proc/kallsyms` lists it.
     symbol: &'static str,
     /// What works only with it; `None` when nothing works without it.
-    pub only_for: Option<&'static str>,
+    pub only_for: Option<Cow<'static, str>>,
 }
 
-const fn module(
+fn module(
     name: &'static str,
     option: &'static str,
     symbol: &'static str,
     only_for: Option<&'static str>,
 ) -> KernelModule {
-    KernelModule { name, option, symbol, only_for }
+    KernelModule { name, option, symbol, only_for: only_for.map(Cow::Borrowed) }
+}
+
+/// The module of the tunnels that pools ask for by a field.
+fn module_of(kind: TunnelKind) -> KernelModule {
+    let row = kind.row();
+    let only_for = Some(format!("tunnels ({})", row.mode_field).into());
+    KernelModule { only_for, ..module(row.module, row.module_option, row.module_symbol, None) }
 }
 
 const SOURCE_CHECK: &str = "the source check (source_check) and NAT (natOutgoing)";
 const NAT: &str = "NAT (natOutgoing)";
 
 /// What Weir's links, tables, tunnels and connections are made of.
-pub const KERNEL_MODULES: [KernelModule; 9] = [
-    module("veth", "CONFIG_VETH", "veth_setup", None),
-    module("nf_tables", "CONFIG_NF_TABLES", "nf_tables_newtable", Some(SOURCE_CHECK)),
-    module(
-        "nft_fib_inet",
-        "CONFIG_NFT_FIB_INET",
-        "nft_fib_inet_eval",
-        Some("the source check (source_check)"),
-    ),
-    module("nft_chain_nat", "CONFIG_NFT_NAT", "nft_nat_do_chain", Some(NAT)),
-    module("nft_ct", "CONFIG_NFT_CT", "nft_ct_get_eval", Some(NAT)),
-    module("nft_masq", "CONFIG_NFT_MASQ", "nft_masq_eval", Some(NAT)),
-    module(
-        "nf_conntrack_netlink",
-        "CONFIG_NF_CT_NETLINK",
-        "ctnetlink_get_conntrack",
-        Some("forgetting the connections of released addresses"),
-    ),
-    module("ipip", "CONFIG_NET_IPIP", "ipip_tunnel_setup", Some("tunnels (ipipMode)")),
-    module("vxlan", "CONFIG_VXLAN", "vxlan_setup", Some("tunnels (vxlanMode)")),
-];
+pub static KERNEL_MODULES: LazyLock<Vec<KernelModule>> = LazyLock::new(|| {
+    let common = [
+        module("veth", "CONFIG_VETH", "veth_setup", None),
+        module("nf_tables", "CONFIG_NF_TABLES", "nf_tables_newtable", Some(SOURCE_CHECK)),
+        module(
+            "nft_fib_inet",
+            "CONFIG_NFT_FIB_INET",
+            "nft_fib_inet_eval",
+            Some("the source check (source_check)"),
+        ),
+        module("nft_chain_nat", "CONFIG_NFT_NAT", "nft_nat_do_chain", Some(NAT)),
+        module("nft_ct", "CONFIG_NFT_CT", "nft_ct_get_eval", Some(NAT)),
+        module("nft_masq", "CONFIG_NFT_MASQ", "nft_masq_eval", Some(NAT)),
+        module(
+            "nf_conntrack_netlink",
+            "CONFIG_NF_CT_NETLINK",
+            "ctnetlink_get_conntrack",
+            Some("forgetting the connections of released addresses"),
+        ),
+    ];
+    common.into_iter().chain(TunnelKind::of_modes().map(module_of)).collect()
+});
 
 /// Whether a kernel has a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +149,7 @@ pub fn is_new_enough(release: &str) -> bool {
     numbers(release).is_none_or(|numbers| numbers >= OLDEST_KERNEL)
 }
 
-/// What to know of these tunnels under a kernel of this release, for each of VXLAN: older ones
+/// What to know of these tunnels under a kernel of this release, for each of those in UDP: older ones
 /// leave a wrong checksum in some packets that they wrap after NAT (Calico's issues 3145 and 4865;
 /// its Felix switches the offload off up to 5.7).
 pub fn checksum_notes(
@@ -147,7 +157,9 @@ pub fn checksum_notes(
     tunnels: impl IntoIterator<Item = TunnelKind>,
 ) -> impl Iterator<Item = String> {
     let is_old = numbers(release).is_some_and(|numbers| numbers < GOOD_CHECKSUMS);
-    let concerned = tunnels.into_iter().filter(move |kind| is_old && kind.is_vxlan());
+    let concerned = tunnels.into_iter().filter(move |kind| {
+        is_old && matches!(kind.row().encapsulation, Encapsulation::Udp { .. })
+    });
     concerned.map(|kind| {
         format!(
             "this kernel is older than {}.{} and may leave wrong checksums in what goes through \
@@ -231,7 +243,7 @@ mod tests {
         for kind in TunnelKind::ALL {
             let is_its = |module: &KernelModule| module.name == kind.row().module;
             let module = KERNEL_MODULES.iter().find(|it| is_its(it)).unwrap();
-            assert!(module.only_for.unwrap().contains(kind.row().mode_field), "{kind}");
+            assert!(module.only_for.as_deref().unwrap().contains(kind.row().mode_field), "{kind}");
         }
     }
 

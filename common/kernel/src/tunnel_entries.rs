@@ -19,7 +19,7 @@ use crate::nfnetlink::split_message;
 /// The group that tells of neighbours and forwarding entries.
 const GROUP: u32 = MulticastGroup::Neigh as u32;
 
-/// Listens to the neighbours and forwarding entries of the devices of VXLAN.
+/// Listens to the neighbours and forwarding entries of the devices that carry Ethernet frames.
 ///
 /// The kernel tells of those of all links at once, and containers have many that come and go. So
 /// it has a socket of its own, which is told something only while there is such a device.
@@ -38,9 +38,9 @@ impl TunnelEntries {
 
     /// Looks which devices there are. What happens to their entries from then on is told.
     pub(crate) fn find_devices(&mut self) -> io::Result<()> {
-        let of_vxlan = TunnelKind::ALL.into_iter().filter(|kind| kind.is_vxlan());
+        let with_entries = TunnelKind::ALL.into_iter().filter(|kind| kind.row().frames().is_some());
         let devices: BTreeSet<u32> =
-            of_vxlan.filter_map(|kind| if_nametoindex(kind.device()).ok()).collect();
+            with_entries.filter_map(|kind| if_nametoindex(kind.device()).ok()).collect();
         let was_listening = !self.devices.is_empty();
         self.devices = devices;
         match (was_listening, self.devices.is_empty()) {

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use weir_common::network::{
     Change, ClusterPool, ClusterState, Peer, PoolTunnel, RouteKind, VxlanDevice,
 };
-use weir_common::tunnel::{TunnelKind, vxlan_mac};
+use weir_common::tunnel::TunnelKind;
 use weir_kernel::{Error, Keep, Kernel, Monitor, Reconciled};
 
 const KINDS: [TunnelKind; 2] = [TunnelKind::Vxlan, TunnelKind::VxlanV6];
@@ -243,7 +243,7 @@ const DRIFT: &[&str] = &[
 
 /// Fills in the names.
 fn by_hand(command: &str, kind: TunnelKind) -> String {
-    let mac = vxlan_mac(kind, "n2");
+    let mac = kind.mac("n2").unwrap();
     let [hop, odd, node, block, own] = match kind.row().is_ipv6 {
         false => ["10.1.2.0", "192.0.77.7", "192.0.203.1", "10.1.2.0/26", "10.1.1.0/32"]
             .map(str::to_owned),
@@ -298,7 +298,7 @@ fn a_device_that_was_made_with_something_else_is_made_again() {
         network.reconcile_second(&state);
         settled(&kernel, "n1", &state).await;
         let wanted = kernel.actual_state().await.unwrap();
-        let mac = vxlan_mac(TunnelKind::Vxlan, "n1");
+        let mac = TunnelKind::Vxlan.mac("n1").unwrap();
         for odd in [
             "id 7 dstport 4789 local 192.0.198.1 dev uplink nolearning",
             "id 4096 dstport 8472 local 192.0.198.1 dev uplink nolearning",
@@ -321,7 +321,7 @@ fn a_device_that_was_made_with_something_else_is_made_again() {
         let mut changed = state.clone();
         let mac = weir_common::link::MacAddress([0x66, 9, 9, 9, 9, 9]);
         for name in ["n1", "n2"] {
-            let mac = if name == "n1" { mac } else { vxlan_mac(TunnelKind::Vxlan, "other") };
+            let mac = if name == "n1" { mac } else { TunnelKind::Vxlan.mac("other").unwrap() };
             changed.nodes.get_mut(name).unwrap().tunnel_macs = KINDS.map(|kind| (kind, mac)).into();
         }
         network.reconcile_second(&changed);
@@ -402,7 +402,7 @@ fn calicos_device_is_taken_over_as_it_is_and_goes_once_nobody_needs_it() {
             (TunnelKind::Vxlan, "local 192.0.198.1 dev uplink nolearning noudpcsum", "10.1.1.0/32"),
             (other, "local fd00:198::1 dev uplink nolearning", "fd00:1:0:1::/128"),
         ] {
-            let (device, mac) = (kind.device(), vxlan_mac(kind, "n1"));
+            let (device, mac) = (kind.device(), kind.mac("n1").unwrap());
             let mtu = if kind == other { 1430 } else { 1450 };
             ip(&format!(
                 "link add {device} address {mac} mtu {mtu} type vxlan id 4096 dstport 4789 {made}"
@@ -611,7 +611,7 @@ fn a_link_of_another_kind_that_has_the_name_stays_as_it_is() {
 fn taking_away_what_is_not_there_succeeds() {
     on_a_node(|| async {
         let kernel = Kernel::open().unwrap();
-        let mac = vxlan_mac(TunnelKind::Vxlan, "n2");
+        let mac = TunnelKind::Vxlan.mac("n2").unwrap();
         let kind = TunnelKind::Vxlan;
         let removals = [
             Change::RemoveTunnelAddress(kind, net("10.1.1.0/32")),

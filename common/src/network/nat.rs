@@ -1,5 +1,6 @@
 //! The NAT of a node, as data.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -42,21 +43,25 @@ pub struct NatTable {
     nat_pools_v4: Vec<Ipv4Net>,
     pools_v6: Vec<Ipv6Net>,
     nat_pools_v6: Vec<Ipv6Net>,
-    /// The UDP port that is never given as a source port.
-    kept_port: Option<u16>,
+    /// The UDP ports that are never given as source ports.
+    kept_ports: BTreeSet<u16>,
 }
 
 impl NatTable {
     /// The table for these pools, in whatever order; `None` when no pool asks
-    /// for NAT. `kept_port` is the UDP port of VXLAN, where that is in use: an answer to it
+    /// for NAT. `kept_ports` are the UDP ports of tunnels: an answer to one
     /// would be taken for a packet of the tunnel (Calico's issue 12244).
-    pub fn from_pools(pools: &[NatPool], kept_port: Option<u16>) -> Option<Self> {
+    pub fn from_pools(
+        pools: &[NatPool],
+        kept_ports: impl IntoIterator<Item = u16>,
+    ) -> Option<Self> {
         let (pools_v4, pools_v6) = by_family(pools.iter());
         let (nat_pools_v4, nat_pools_v6) = by_family(pools.iter().filter(|pool| pool.nat_outgoing));
         if nat_pools_v4.is_empty() && nat_pools_v6.is_empty() {
             return None;
         }
-        Some(Self { pools_v4, nat_pools_v4, pools_v6, nat_pools_v6, kept_port })
+        let kept_ports = kept_ports.into_iter().collect();
+        Some(Self { pools_v4, nat_pools_v4, pools_v6, nat_pools_v6, kept_ports })
     }
 }
 
@@ -68,7 +73,7 @@ impl NftTable for NatTable {
     /// One rule for each family with NAT, or the one that keeps connections.
     fn rules(&self) -> usize {
         let families = [self.nat_pools_v4.is_empty(), self.nat_pools_v6.is_empty()];
-        let of_family = 1 + usize::from(self.kept_port.is_some());
+        let of_family = 1 + usize::from(!self.kept_ports.is_empty());
         let families = families.iter().filter(|is_empty| !**is_empty).count();
         (families * of_family).max(1)
     }
@@ -86,12 +91,12 @@ impl NftTable for NatTable {
         if !self.nat_pools_v4.is_empty() {
             let (pools, nat_pools) = (elements(&self.pools_v4), elements(&self.nat_pools_v4));
             let sets = FamilySets { protocol: "ip", suffix: "v4", set_type: "ipv4_addr" };
-            commands.extend(sets.contents(pools, nat_pools, self.kept_port, comment));
+            commands.extend(sets.contents(pools, nat_pools, &self.kept_ports, comment));
         }
         if !self.nat_pools_v6.is_empty() {
             let (pools, nat_pools) = (elements(&self.pools_v6), elements(&self.nat_pools_v6));
             let sets = FamilySets { protocol: "ip6", suffix: "v6", set_type: "ipv6_addr" };
-            commands.extend(sets.contents(pools, nat_pools, self.kept_port, comment));
+            commands.extend(sets.contents(pools, nat_pools, &self.kept_ports, comment));
         }
         if self.nat_pools_v4.is_empty() && self.nat_pools_v6.is_empty() {
             commands.push(keeping_rule(comment));
@@ -132,7 +137,7 @@ impl FamilySets {
         &self,
         pools: Vec<Value>,
         nat_pools: Vec<Value>,
-        kept_port: Option<u16>,
+        kept_ports: &BTreeSet<u16>,
         comment: &str,
     ) -> Vec<Value> {
         let set = |name: &str, elements: Vec<Value>| {
@@ -151,18 +156,21 @@ impl FamilySets {
             let expression = leaves.into_iter().chain(only).chain([json!({ "masquerade": how })]);
             rule(NatTable::NAME, CHAIN, comment, expression.collect())
         };
-        let of_udp = kept_port.map(|port| {
+        let of_udp = (!kept_ports.is_empty()).then(|| {
             let is_udp = matches(json!({ "meta": { "key": "l4proto" } }), "==", json!("udp"));
-            masquerade(vec![is_udp], json!({ "port": { "range": ports_without(port) } }))
+            masquerade(vec![is_udp], json!({ "port": { "range": ports_without(kept_ports) } }))
         });
         let sets = [set(&all, pools), set(&with_nat, nat_pools)];
         sets.into_iter().chain(of_udp).chain([masquerade(Vec::new(), Value::Null)]).collect()
     }
 }
 
-/// The larger range of source ports on one side of `port`, without the privileged ones.
-fn ports_without(port: u16) -> [u16; 2] {
-    if port < 32768 { [(port + 1).max(1024), u16::MAX] } else { [1024, port - 1] }
+/// The largest range of source ports between these, without the privileged ones.
+fn ports_without(kept: &BTreeSet<u16>) -> [u16; 2] {
+    let starts = [1024].into_iter().chain(kept.iter().map(|port| port.saturating_add(1).max(1024)));
+    let ends = kept.iter().map(|port| port.saturating_sub(1)).chain([u16::MAX]);
+    let largest = starts.zip(ends).max_by_key(|(first, last)| last.saturating_sub(*first));
+    largest.map_or([1024, u16::MAX], |(first, last)| [first, last])
 }
 
 /// A rule that has the kernel keep track of connections, and does nothing to them.
@@ -244,10 +252,11 @@ mod tests {
     #[test]
     fn the_port_of_vxlan_is_in_no_range_of_source_ports() {
         for port in [1, 1023, 4789, 8472, 32767, 32768, u16::MAX] {
-            let [first, last] = ports_without(port);
+            let [first, last] = ports_without(&[port].into());
             assert!(first >= 1024 && first < last && !(first..=last).contains(&port), "{port}");
         }
         let pools = [pool("10.1.0.0/16", true), pool("fd00::/64", true)];
+        assert_eq!(ports_without(&[4789, 60000, 1025].into()), [4790, 59999]);
         let table = NatTable::from_pools(&pools, Some(4789)).unwrap();
         let document = table.ruleset().to_string();
         assert_eq!(document.matches("[4790,65535]").count(), 2, "{document}");

@@ -74,6 +74,13 @@ pub(super) fn rule(table: &str, chain: &str, comment: &str, expression: Vec<Valu
     } } })
 }
 
+/// The part of a rule that looks for packets of IPv4, or of IPv6, that carry this protocol.
+pub(super) fn of_protocol(is_ipv6: bool, number: u8) -> Value {
+    let (protocol, field) = if is_ipv6 { ("ip6", "nexthdr") } else { ("ip", "protocol") };
+    let carried = json!({ "payload": { "protocol": protocol, "field": field } });
+    matches(carried, "==", json!(number))
+}
+
 /// The part of a rule that compares.
 pub(super) fn matches(left: Value, operator: &str, right: Value) -> Value {
     json!({ "match": { "op": operator, "left": left, "right": right } })

@@ -6,8 +6,9 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::attachment::AttachmentState;
-use super::nft::{NftTable, chain, matches, rule};
+use super::nft::{NftTable, chain, matches, of_protocol, rule};
 use crate::link::UNCHECKED_GROUP;
+use crate::tunnel::{Encapsulation, TunnelKind};
 
 /// The name of the table's chain, and of its hook.
 const CHAIN: &str = "prerouting";
@@ -19,9 +20,6 @@ const PRIORITY: i32 = -300;
 /// The type of ICMPv6 (RFC 4861, 4.2).
 const ROUTER_ADVERTISEMENT: u8 = 134;
 
-/// IP in IP, as IANA numbers protocols.
-const IPIP: u8 = 4;
-
 /// What containers may send besides the addresses that the node routes back to their host
 /// end, as (host end, prefix). No two prefixes of a host end overlap.
 pub type AllowedSources = BTreeSet<(String, IpNet)>;
@@ -32,7 +30,7 @@ pub type AllowedSources = BTreeSet<(String, IpNet)>;
 ///   (portmap) lets the host end route there.
 /// - Nor a router advertisement: the node would take its routes from a container
 ///   (CVE-2020-13597).
-/// - Nor, unless any source is allowed, a packet in a packet (IPIP): NAT would give it the
+/// - Nor, unless any source is allowed, a packet in a packet (as IPIP): NAT would give it the
 ///   node's address, and another node's tunnel would take out what has any source.
 /// - A packet whose source the node does not route back to the same host end is dropped,
 ///   unless its container is allowed the source. The kernel lets ::, fe80::/10 and 0.0.0.0
@@ -54,7 +52,7 @@ impl NftTable for SourceFilter {
     }
 
     fn rules(&self) -> usize {
-        5
+        4 + tunnel_protocols().count()
     }
 
     fn contents(&self, comment: &str) -> Vec<Value> {
@@ -73,7 +71,7 @@ impl NftTable for SourceFilter {
                 json!({ "drop": null }),
             ])
         };
-        vec![
+        let mut commands = vec![
             set("v4", "ipv4_addr"),
             set("v6", "ipv6_addr"),
             chain(Self::NAME, CHAIN, "filter", PRIORITY),
@@ -90,15 +88,17 @@ impl NftTable for SourceFilter {
                 matches(payload("icmpv6", "type"), "==", json!(ROUTER_ADVERTISEMENT)),
                 json!({ "drop": null }),
             ]),
+        ];
+        commands.extend(tunnel_protocols().map(|(is_ipv6, protocol)| {
             filter(vec![
                 from_host_end(),
                 matches(meta("iifgroup"), "!=", json!(UNCHECKED_GROUP)),
-                matches(payload("ip", "protocol"), "==", json!(IPIP)),
+                of_protocol(is_ipv6, protocol),
                 json!({ "drop": null }),
-            ]),
-            strange("ip", "ipv4", "v4"),
-            strange("ip6", "ipv6", "v6"),
-        ]
+            ])
+        }));
+        commands.extend([strange("ip", "ipv4", "v4"), strange("ip6", "ipv6", "v6")]);
+        commands
     }
 
     /// Installed beside what is in the sets: two calls may do it at the same moment.
@@ -109,6 +109,18 @@ impl NftTable for SourceFilter {
         commands.extend(self.contents(&self.fingerprint()));
         json!({ "nftables": commands })
     }
+}
+
+/// The protocols of tunnels, and whether they are IPv6's. Those in UDP have ports, which only
+/// [`TunnelFilter`] knows.
+///
+/// [`TunnelFilter`]: super::TunnelFilter
+fn tunnel_protocols() -> impl Iterator<Item = (bool, u8)> {
+    let rows = TunnelKind::ALL.into_iter().map(TunnelKind::row);
+    rows.filter_map(|row| match row.encapsulation {
+        Encapsulation::Protocol(protocol) => Some((row.is_ipv6, protocol)),
+        Encapsulation::Udp { .. } => None,
+    })
 }
 
 impl SourceFilter {

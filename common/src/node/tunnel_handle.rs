@@ -9,14 +9,22 @@ use crate::ipam::{ATTRIBUTE_TYPE, Attribute, Block};
 use crate::tunnel::TunnelKind;
 
 /// The handles of a node's tunnels, before its name (`node/pkg/allocateip`).
-pub const TUNNEL_HANDLES: [&str; 5] = [
-    TunnelKind::Ipip.row().handle_prefix,
-    TunnelKind::Vxlan.row().handle_prefix,
-    TunnelKind::VxlanV6.row().handle_prefix,
-    // Weir has no such tunnels; Calico's may have been here before.
-    "wireguard-tunnel-addr-",
-    "wireguard-v6-tunnel-addr-",
-];
+pub const TUNNEL_HANDLES: [&str; KINDS + CALICOS.len()] = {
+    let mut handles = [""; KINDS + CALICOS.len()];
+    let mut at = 0;
+    while at < handles.len() {
+        let is_ours = at < KINDS;
+        handles[at] =
+            if is_ours { TunnelKind::ALL[at].row().handle_prefix } else { CALICOS[at - KINDS] };
+        at += 1;
+    }
+    handles
+};
+
+const KINDS: usize = TunnelKind::ALL.len();
+
+/// Weir has no such tunnels; Calico's may have been here before.
+const CALICOS: [&str; 2] = ["wireguard-tunnel-addr-", "wireguard-v6-tunnel-addr-"];
 
 /// Whether an address is that of a node's tunnel: by its handle and by its
 /// type, since the handles of a container network may begin alike.

@@ -1,6 +1,8 @@
 //! FelixConfiguration: Calico's settings of the dataplane, for all nodes (`default`) or one
 //! (`node.NAME`). Weir obeys those of tunnels, and keeps the others.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 use regex_lite::Regex;
 use serde::{Deserialize, Serialize};
@@ -9,29 +11,23 @@ use serde_json::{Map, Value};
 use super::cidr;
 use super::error::{Error, FieldError};
 use super::fields::{self, Fields, Problems};
+use super::types::display;
 use crate::link::{MAXIMUM_MTU, MINIMUM_MTU_V4, MINIMUM_MTU_V6};
+use crate::tunnel::{Encapsulation, TunnelKind, TunnelRow};
 
-/// The largest number of a VXLAN network: it has 24 bits (RFC 7348, section 5).
+/// The largest number of a network in a tunnel: it has 24 bits (RFC 7348, section 5).
 const LARGEST_VNI: i64 = (1 << 24) - 1;
 
-/// What Weir obeys of a Felix configuration. A field that is not set is `None`, so that the one
+/// What Weir obeys of a Felix configuration. A field that is not set is absent, so that the one
 /// of a node may leave it to the cluster's.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FelixConfiguration {
-    /// Whether there is a VXLAN device for IPv4, whatever the pools ask for.
-    pub vxlan_enabled: Option<bool>,
-    /// The number of the VXLAN network.
-    pub vxlan_vni: Option<u32>,
-    /// The UDP port that VXLAN is spoken on.
-    pub vxlan_port: Option<u16>,
-    /// The MTU of the VXLAN device for IPv4 in bytes; 0 leaves it to the node.
-    pub vxlan_mtu: Option<u32>,
-    /// The MTU of the VXLAN device for IPv6 in bytes; 0 leaves it to the node.
-    pub vxlan_mtu_v6: Option<u32>,
-    /// Whether there is an IPIP device, whatever the pools ask for.
-    pub ipip_enabled: Option<bool>,
-    /// The MTU of the IPIP device in bytes; 0 leaves it to the node.
-    pub ipip_mtu: Option<u32>,
+    /// Whether there are devices of a kind, whatever the pools ask for, by the field
+    /// ([`TunnelRow::enabled_field`]).
+    pub flags: BTreeMap<String, bool>,
+    /// The numbers that tunnels go by, by the fields that the kinds name ([`TunnelRow`]): MTUs in
+    /// bytes, where 0 leaves it to the node, UDP ports, network identifiers.
+    pub numbers: BTreeMap<String, u32>,
     /// The links whose MTU decides that of tunnels, as a regular expression.
     pub mtu_interface_pattern: Option<String>,
     /// What else than nodes may send packets through tunnels. An empty list of a node's is not
@@ -78,27 +74,39 @@ impl FelixConfiguration {
         let resource = Fields::new(object, "");
         fields::configuration_name(&resource, "FelixConfiguration", problems);
         let spec = resource.object("spec", "FelixConfiguration.Spec", problems);
-        Self {
-            vxlan_enabled: spec.boolean("vxlanEnabled", "VXLANEnabled", problems),
-            vxlan_vni: spec.ranged("vxlanVNI", "VXLANVNI", 1..=LARGEST_VNI, problems),
-            vxlan_port: spec.ranged("vxlanPort", "VXLANPort", 1..=65535, problems),
-            vxlan_mtu: read_mtu(&spec, "vxlanMTU", "VXLANMTU", MINIMUM_MTU_V4, problems),
-            vxlan_mtu_v6: read_mtu(&spec, "vxlanMTUV6", "VXLANMTUV6", MINIMUM_MTU_V6, problems),
-            ipip_enabled: spec.boolean("ipipEnabled", "IPIPEnabled", problems),
-            ipip_mtu: read_mtu(&spec, "ipipMTU", "IPIPMTU", MINIMUM_MTU_V4, problems),
+        let mut configuration = Self {
             mtu_interface_pattern: read_pattern(&spec, problems),
             external_nodes: read_external_nodes(&spec, problems),
+            ..Self::default()
+        };
+        for kind in TunnelKind::ALL {
+            configuration.read_kind(kind.row(), &spec, problems);
+        }
+        configuration
+    }
+
+    /// Reads what is configured of one kind of tunnel. Several kinds may have a field.
+    fn read_kind(&mut self, row: &TunnelRow, spec: &Fields<'_>, problems: &mut Problems) {
+        let mut number = |key: &str, number: Option<u32>| {
+            self.numbers.extend(number.map(|number| (key.to_owned(), number)));
+        };
+        number(row.mtu_field, read_mtu(row, spec, problems));
+        if let Encapsulation::Udp { port_field: key, .. } = row.encapsulation {
+            number(key, spec.ranged(key, &display(key), 1..=65535, problems));
+        }
+        if let Some(key) = row.frames().map(|frames| frames.vni_field) {
+            number(key, spec.ranged(key, &display(key), 1..=LARGEST_VNI, problems));
+        }
+        if let Some(key) = row.enabled_field {
+            let flag = spec.boolean(key, &display(key), problems);
+            self.flags.extend(flag.map(|flag| (key.to_owned(), flag)));
         }
     }
 }
 
-fn read_mtu(
-    spec: &Fields<'_>,
-    key: &str,
-    display: &str,
-    minimum: u32,
-    problems: &mut Problems,
-) -> Option<u32> {
+fn read_mtu(row: &TunnelRow, spec: &Fields<'_>, problems: &mut Problems) -> Option<u32> {
+    let (key, display) = (row.mtu_field, &display(row.mtu_field));
+    let minimum = if row.is_ipv6 { MINIMUM_MTU_V6 } else { MINIMUM_MTU_V4 };
     let number = spec.integer(key, display, problems)?;
     let is_mtu = |mtu: &u32| *mtu == 0 || (minimum..=MAXIMUM_MTU).contains(mtu);
     let mtu = u32::try_from(number).ok().filter(is_mtu);
@@ -166,6 +174,10 @@ mod tests {
         FelixConfiguration::from_json(&stored(spec))
     }
 
+    fn numbers(numbers: &[(&str, u32)]) -> BTreeMap<String, u32> {
+        numbers.iter().map(|(field, number)| ((*field).to_owned(), *number)).collect()
+    }
+
     #[test]
     fn all_fields_are_read() {
         let spec = json!({
@@ -177,13 +189,14 @@ mod tests {
         });
         let ranges = ["10.0.0.5/32", "10.1.0.0/16", "fd00::/64"];
         let expected = FelixConfiguration {
-            vxlan_enabled: Some(true),
-            vxlan_vni: Some(16_777_215),
-            vxlan_port: Some(65535),
-            vxlan_mtu: Some(1450),
-            vxlan_mtu_v6: Some(1430),
-            ipip_enabled: Some(false),
-            ipip_mtu: Some(0),
+            flags: [("vxlanEnabled".to_owned(), true)].into(),
+            numbers: numbers(&[
+                ("vxlanVNI", 16_777_215),
+                ("vxlanPort", 65535),
+                ("vxlanMTU", 1450),
+                ("vxlanMTUV6", 1430),
+                ("ipipMTU", 0),
+            ]),
             mtu_interface_pattern: Some("^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)".into()),
             external_nodes: Some(ranges.map(|range| range.parse().unwrap()).into()),
         };
@@ -206,7 +219,6 @@ mod tests {
             (json!({"vxlanMTUV6": 1279}), "VXLANMTUV6 = '1279' (must be a number from 1280"),
             (json!({"ipipMTU": -1}), "IPIPMTU = '-1'"),
             (json!({"vxlanEnabled": "yes"}), "VXLANEnabled = 'yes' (must be true or false"),
-            (json!({"ipipEnabled": 1}), "IPIPEnabled = '1' (must be true or false"),
             (json!({"mtuIfacePattern": "eth("}), "MTUIfacePattern = 'eth(' (not a regular"),
             (json!({"externalNodesList": "10.0.0.1"}), "ExternalNodesList = '10.0.0.1'"),
             (
@@ -230,13 +242,14 @@ mod tests {
             json!({"vxlanVNI": 5000, "vxlanPort": 0, "externalNodesList": ["x", "10.0.0.1"]});
         let (configuration, flaw) = FelixConfiguration::for_tunnels(&stored(&spec)).unwrap();
         let expected = FelixConfiguration {
-            vxlan_vni: Some(5000),
+            numbers: numbers(&[("vxlanVNI", 5000)]),
             external_nodes: Some(vec!["10.0.0.1/32".parse().unwrap()]),
             ..FelixConfiguration::default()
         };
         assert_eq!(configuration, expected);
         let flaw = flaw.unwrap().to_string();
-        assert!(flaw.contains("VXLANPort = '0'") && flaw.contains("List[0] = 'x'"), "{flaw}");
+        assert_eq!(flaw.matches("VXLANPort = '0'").count(), 1, "two kinds read it: {flaw}");
+        assert!(flaw.contains("List[0] = 'x'"), "{flaw}");
         for value in ["{", "[]", r#"{"spec":{}}"#, r#"{"metadata":{"name":"default"},"spec":1}"#] {
             FelixConfiguration::for_tunnels(value.as_bytes()).unwrap_err();
         }

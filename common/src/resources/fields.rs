@@ -17,8 +17,11 @@ const LONGEST_SELECTOR: usize = 1024;
 pub(super) struct Problems(Vec<FieldError>);
 
 impl Problems {
+    /// Notes a problem, once: several kinds of tunnels may read the same field.
     pub(super) fn add(&mut self, problem: FieldError) {
-        self.0.push(problem);
+        if !self.0.contains(&problem) {
+            self.0.push(problem);
+        }
     }
 
     pub(super) fn into_vec(self) -> Vec<FieldError> {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::error::{Error, FieldError};
 use super::fields::{self, Fields, Problems};
+use super::types::display;
 use super::{as_number, cidr};
 use crate::link::MacAddress;
 use crate::tunnel::TunnelKind;
@@ -96,7 +97,7 @@ impl Node {
         let mut tunnel_addresses = BTreeMap::new();
         let mut tunnel_macs = BTreeMap::new();
         for kind in TunnelKind::ALL {
-            let address = tunnel_address(kind, &spec, &bgp, problems);
+            let address = tunnel_address(kind, &spec, problems);
             tunnel_addresses.extend(address.map(|address| (kind, address)));
             tunnel_macs.extend(tunnel_mac(kind, &spec, problems).map(|mac| (kind, mac)));
         }
@@ -119,18 +120,14 @@ impl Node {
 }
 
 /// Reads the address of a node's tunnel device.
-fn tunnel_address(
-    kind: TunnelKind,
-    spec: &Fields<'_>,
-    bgp: &Fields<'_>,
-    problems: &mut Problems,
-) -> Option<IpAddr> {
-    let (fields, key) = match *kind.row().address_field {
-        ["bgp", key] => (bgp, key),
-        [key, ..] => (spec, key),
-        [] => return None,
-    };
-    let display = displayed(key);
+fn tunnel_address(kind: TunnelKind, spec: &Fields<'_>, problems: &mut Problems) -> Option<IpAddr> {
+    let (key, parents) = kind.row().address_field.split_last()?;
+    let (mut inner, display) = (None, display(key));
+    for parent in parents {
+        inner =
+            Some(inner.as_ref().unwrap_or(spec).object(parent, &self::display(parent), problems));
+    }
+    let fields = inner.as_ref().unwrap_or(spec);
     if kind.row().is_ipv6 {
         let address: Option<Ipv6Addr> =
             fields.parsed(key, &display, "must be an IPv6 address", problems);
@@ -143,16 +140,8 @@ fn tunnel_address(
 
 /// Reads the hardware address of a node's tunnel device.
 fn tunnel_mac(kind: TunnelKind, spec: &Fields<'_>, problems: &mut Problems) -> Option<MacAddress> {
-    let key = kind.row().mac_field?;
-    spec.parsed(key, &displayed(key), "must be a hardware address, as 66:0a:1b:2c:3d:4e", problems)
-}
-
-/// A field's name in Calico's messages: `ipv4IPIPTunnelAddr` is `IPv4IPIPTunnelAddr`.
-fn displayed(key: &str) -> String {
-    match key.strip_prefix("ip") {
-        Some(rest) => format!("IP{rest}"),
-        None => key.replacen("vxlan", "VXLAN", 1),
-    }
+    let key = kind.row().frames()?.mac_field;
+    spec.parsed(key, &display(key), "must be a hardware address, as 66:0a:1b:2c:3d:4e", problems)
 }
 
 /// Checks what Calico refuses of a node that is written, though it could read

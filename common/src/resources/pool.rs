@@ -1,11 +1,14 @@
 //! IP pools.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 
 use super::cidr;
 use super::error::{Error, FieldError};
 use super::fields::{self, Fields, Problems};
 use super::selector::Selector;
+use super::types::display;
 use crate::tunnel::TunnelKind;
 
 mod modes;
@@ -13,11 +16,6 @@ mod rules;
 
 pub use modes::{AllowedUse, AssignmentMode, EncapsulationMode};
 pub use rules::{check_blocks, check_overlap, check_range, check_update};
-
-/// What the ways between nodes depend on, where it cannot be read. Host bits in the
-/// CIDR do no harm.
-const NEEDED_FOR_ROUTES: [&str; 3] =
-    ["IPPool.Spec.IPIPMode", "IPPool.Spec.VXLANMode", "IPPool.Spec.NATOutgoing"];
 
 /// A pool of addresses, as validated: every field has its value or default.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +26,9 @@ pub struct IpPool {
     pub cidr: IpNet,
     /// The prefix length of its blocks: 20 to 32, or 116 to 128 for IPv6.
     pub block_size: u8,
-    /// When packets between nodes are wrapped in IPIP.
-    pub ipip_mode: EncapsulationMode,
-    /// When packets between nodes are wrapped in VXLAN.
-    pub vxlan_mode: EncapsulationMode,
+    /// When packets between nodes are wrapped, by the field that says so
+    /// ([`TunnelRow::mode_field`](crate::tunnel::TunnelRow::mode_field)).
+    pub modes: BTreeMap<&'static str, EncapsulationMode>,
     /// Whether packets to outside of all pools get the node's address.
     pub nat_outgoing: bool,
     /// Whether new addresses are refused. Existing ones stay.
@@ -58,8 +55,7 @@ impl IpPool {
             name: name.into(),
             cidr: cidr.trunc(),
             block_size: default_block_size(cidr),
-            ipip_mode: EncapsulationMode::Never,
-            vxlan_mode: EncapsulationMode::Never,
+            modes: BTreeMap::new(),
             nat_outgoing: false,
             disabled: false,
             disable_bgp_export: false,
@@ -106,7 +102,10 @@ impl IpPool {
         let object = fields::object("IPPool", value)?;
         let mut problems = Problems::default();
         let read = read(&object, &mut problems);
-        problems.refuse(&NEEDED_FOR_ROUTES)?;
+        // What the ways between nodes depend on. Host bits in the CIDR do no harm.
+        let modes = TunnelKind::of_modes().map(mode_path);
+        let needed: Vec<String> = modes.chain(["IPPool.Spec.NATOutgoing".to_owned()]).collect();
+        problems.refuse(&needed.iter().map(String::as_str).collect::<Vec<_>>())?;
         let Some((pool, written)) = read else {
             return problems.into_result(None);
         };
@@ -125,14 +124,17 @@ impl IpPool {
     }
 
     /// The tunnel by which packets to its addresses go between nodes, and whether only to
-    /// nodes in other subnets. IPIP carries no IPv6.
+    /// nodes in other subnets.
     pub fn tunnel(&self) -> Option<(TunnelKind, EncapsulationMode)> {
-        let (ipip, vxlan) = match self.cidr {
-            IpNet::V4(_) => (self.ipip_mode, TunnelKind::Vxlan),
-            IpNet::V6(_) => (EncapsulationMode::Never, TunnelKind::VxlanV6),
-        };
-        let kinds = [(TunnelKind::Ipip, ipip), (vxlan, self.vxlan_mode)];
-        kinds.into_iter().find(|(_, mode)| *mode != EncapsulationMode::Never)
+        let carrying = TunnelKind::ALL.into_iter().filter(|kind| kind.carries(self.cidr.addr()));
+        let mut modes = carrying.map(|kind| (kind, self.mode(kind)));
+        modes.find(|(_, mode)| *mode != EncapsulationMode::Never)
+    }
+
+    /// When packets between nodes are wrapped, by the field that asks for a kind of tunnel.
+    pub fn mode(&self, kind: TunnelKind) -> EncapsulationMode {
+        let mode = self.modes.get(kind.row().mode_field);
+        mode.copied().unwrap_or(EncapsulationMode::Never)
     }
 
     /// Whether this pool's addresses may serve this purpose.
@@ -186,12 +188,18 @@ fn read(
     Some((read_spec(name.unwrap_or_default(), cidr, &spec, problems), cidr))
 }
 
+/// How messages call the field that asks for a kind of tunnel.
+fn mode_path(kind: TunnelKind) -> String {
+    format!("IPPool.Spec.{}", display(kind.row().mode_field))
+}
+
 /// Reads all fields but name and CIDR.
 fn read_spec(name: String, cidr: IpNet, spec: &Fields<'_>, problems: &mut Problems) -> IpPool {
     IpPool {
         block_size: rules::read_block_size(cidr, spec, problems),
-        ipip_mode: modes::read_encapsulation("ipipMode", "IPIPMode", spec, problems),
-        vxlan_mode: modes::read_encapsulation("vxlanMode", "VXLANMode", spec, problems),
+        modes: TunnelKind::of_modes()
+            .filter_map(|kind| modes::read_encapsulation(kind.row().mode_field, spec, problems))
+            .collect(),
         nat_outgoing: spec.boolean("natOutgoing", "NATOutgoing", problems).unwrap_or(false),
         disabled: spec.boolean("disabled", "Disabled", problems).unwrap_or(false),
         disable_bgp_export: spec

@@ -13,6 +13,7 @@ use super::node::Node;
 use super::pool::IpPool;
 use super::reservation::IpReservation;
 use super::{fields, ipam_config, metadata, node, schema, types};
+use crate::tunnel::TunnelKind;
 
 /// The `apiVersion` of the present form.
 pub const API_VERSION: &str = "projectcalico.org/v3";
@@ -259,14 +260,13 @@ impl Resource {
         let uses: Vec<_> = pool.allowed_uses.iter().map(ToString::to_string).collect();
         let defaults = [
             ("cidr", json!(pool.cidr.to_string())),
-            ("vxlanMode", json!(pool.vxlan_mode.to_string())),
-            ("ipipMode", json!(pool.ipip_mode.to_string())),
             ("blockSize", json!(pool.block_size)),
             ("nodeSelector", json!(pool.node_selector.to_string())),
             ("allowedUses", json!(uses)),
             ("assignmentMode", json!(pool.assignment_mode.to_string())),
         ];
-        for (key, value) in defaults {
+        let mode = |kind: TunnelKind| (kind.row().mode_field, json!(pool.mode(kind).to_string()));
+        for (key, value) in TunnelKind::of_modes().map(mode).chain(defaults) {
             spec.insert(key.to_owned(), value);
         }
     }

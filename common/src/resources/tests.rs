@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::bgp::{BgpConfiguration, BgpFilter, BgpPeer, CalicoNodeStatus};
 use super::selector::{Expression, Operator};
 use super::*;
+use crate::tunnel::TunnelKind;
 
 /// A file of the tree, by its path from there.
 macro_rules! in_tree {
@@ -137,7 +138,7 @@ fn the_example_pools_are_valid() {
         let resources = document::read(text).unwrap();
         let pool = resources[0].pool().unwrap();
         assert_eq!(pool.cidr.to_string(), cidr, "{text}");
-        assert_eq!((pool.ipip_mode, pool.nat_outgoing), (mode, nat), "{text}");
+        assert_eq!((pool.mode(TunnelKind::Ipip), pool.nat_outgoing), (mode, nat), "{text}");
         assert!(resources.iter().all(|resource| resource.check().is_ok()), "{text}");
     }
 }
@@ -340,7 +341,7 @@ proptest! {
                 (true, "cross-subnet") => EncapsulationMode::CrossSubnet,
                 (true, _) => EncapsulationMode::Always,
             };
-            prop_assert_eq!(pool.ipip_mode, expected);
+            prop_assert_eq!(pool.mode(TunnelKind::Ipip), expected);
             prop_assert_eq!((pool.nat_outgoing, pool.disabled), (nat, disabled));
             prop_assert_eq!(pool.cidr, ipnet::IpNet::V4(cidr));
             prop_assert_eq!(&pool.name, &pool_name(&cidr.to_string()));

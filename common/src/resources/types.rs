@@ -198,7 +198,7 @@ fn found_type(value: &Value) -> &'static str {
 
 /// How Calico's messages call a field: as Go does, its first word in capitals
 /// if it is an abbreviation.
-fn display(name: &str) -> String {
+pub(super) fn display(name: &str) -> String {
     const ABBREVIATIONS: [(&str, &str); 10] = [
         ("ipv", "IPv"),
         ("vxlan", "VXLAN"),

@@ -59,7 +59,7 @@ fn judge(facts: &SystemFacts) -> CommandResult {
         missing.push(format!("Linux {}.{} or newer", OLDEST_KERNEL.0, OLDEST_KERNEL.1));
     }
     output += "Checking kernel modules...\n";
-    for module in &KERNEL_MODULES {
+    for module in KERNEL_MODULES.iter() {
         let state = facts.modules.state(module);
         let (result, note) = of_module(module, state);
         output += &(note + &line(module.name, result));
@@ -94,7 +94,7 @@ fn judge(facts: &SystemFacts) -> CommandResult {
 /// The result for a module, and what is said before it.
 fn of_module(module: &KernelModule, state: ModuleState) -> (&'static str, String) {
     let name = module.name;
-    match (state, module.only_for) {
+    match (state, module.only_for.as_deref()) {
         (ModuleState::Present, _) => ("OK", String::new()),
         (ModuleState::Missing, None) => ("FAIL", String::new()),
         (ModuleState::Missing, Some(uses)) => {

@@ -171,8 +171,8 @@ impl LocalNode {
             None => Nat::AsItIs,
             Some(pools) => {
                 let pools: Vec<NatPool> = pools.iter().map(NatPool::from).collect();
-                let vxlan_port = self.state.as_ref().and_then(|state| state.vxlan_port);
-                Nat::Exactly(NatTable::from_pools(&pools, vxlan_port))
+                let ports = self.state.iter().flat_map(|state| &state.tunnel_ports).copied();
+                Nat::Exactly(NatTable::from_pools(&pools, ports))
             }
         }
     }

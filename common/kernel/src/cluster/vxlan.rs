@@ -30,7 +30,7 @@ impl Kernel {
         link: &Link,
         links: &[Link],
     ) -> Result<Option<ActualVxlan>, Error> {
-        let Some(infos) = link.vxlan.as_ref().filter(|_| kind.is_vxlan()) else {
+        let Some(infos) = link.vxlan.as_ref().filter(|_| kind.row().frames().is_some()) else {
             return Ok(None);
         };
         let neighbours = self.host.permanent_neighbours(link.index).await?.into_iter();

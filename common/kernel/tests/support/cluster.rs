@@ -52,6 +52,7 @@ pub fn plan(routes: &[(&str, RouteKind)]) -> ClusterPlan {
 /// A tunnel of IPIP that a pool needs.
 pub fn ipip(address: Option<&str>, senders: impl IntoIterator<Item = IpAddr>) -> TunnelPlan {
     TunnelPlan {
+        port: None,
         is_needed: true,
         address: address.map(self::address),
         mtu: 1480,

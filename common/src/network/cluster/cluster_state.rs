@@ -17,7 +17,7 @@ use crate::link::MacAddress;
 use crate::network::nat::NatPool;
 use crate::network::route::SourceAddresses;
 use crate::resources::{AllowedUse, EncapsulationMode, FelixConfiguration, IpPool, Node};
-use crate::tunnel::{TunnelKind, vxlan_mac};
+use crate::tunnel::TunnelKind;
 
 /// The addresses of a node, as registered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,9 +56,10 @@ impl Peer {
         sources
     }
 
-    /// The hardware address of its tunnel device of this kind of VXLAN; `name` is the node's.
-    pub fn mac(&self, kind: TunnelKind, name: &str) -> MacAddress {
-        self.tunnel_macs.get(&kind).copied().unwrap_or_else(|| vxlan_mac(kind, name))
+    /// The hardware address of its tunnel device of this kind, if it carries Ethernet frames;
+    /// `name` is the node's.
+    pub fn mac(&self, kind: TunnelKind, name: &str) -> Option<MacAddress> {
+        self.tunnel_macs.get(&kind).copied().or_else(|| kind.mac(name))
     }
 
     /// The same as a list.

@@ -8,11 +8,8 @@ use serde_json::{Value, json};
 use super::actual::ActualState;
 use super::plan::ClusterPlan;
 use crate::link::UNCHECKED_GROUP;
-use crate::network::nft::{NftTable, chain, matches, rule};
-use crate::tunnel::{TunnelKind, VXLAN_PORT};
-
-/// The number of IPIP among the protocols that IPv4 carries (RFC 2003).
-const PROTOCOL_IPIP: u8 = 4;
+use crate::network::nft::{NftTable, chain, matches, of_protocol, rule};
+use crate::tunnel::{Encapsulation, TunnelKind, TunnelRow};
 
 /// The table that guards the tunnels of a node:
 ///
@@ -23,9 +20,9 @@ const PROTOCOL_IPIP: u8 = 4;
 ///   tunnel device's is masqueraded: the answer would come back by another way,
 ///   or be dropped at the other end (Calico: `static.go`, the rule with
 ///   `SrcAddrType(LOCAL, true)`).
-/// - Packets of VXLAN that containers send are dropped, unless any source is allowed: NAT would
+/// - Packets of a tunnel in UDP that containers send are dropped, unless any source is allowed: NAT would
 ///   give them the node's address, and another node would take out what has any source (Calico:
-///   `allowVXLANPacketsFromWorkloads`). [`SourceFilter`] does the same for IPIP.
+///   `allowVXLANPacketsFromWorkloads`). [`SourceFilter`] does the same for the other protocols.
 ///
 /// [`SourceFilter`]: crate::network::SourceFilter
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +34,8 @@ pub struct TunnelFilter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct TunnelGuard {
     senders: BTreeSet<IpNet>,
-    /// The UDP port, of VXLAN.
-    port: u16,
+    /// The UDP port, of one in UDP.
+    port: Option<u16>,
 }
 
 impl TunnelFilter {
@@ -57,8 +54,8 @@ impl TunnelFilter {
                 || nodes.map(|address| IpNet::from(*address)).collect(),
                 |planned| planned.senders.clone(),
             );
-            let port = planned.and_then(|planned| Some(planned.vxlan.as_ref()?.device.port));
-            (kind, TunnelGuard { senders, port: port.or_else(has).unwrap_or(VXLAN_PORT) })
+            let port = planned.and_then(|planned| planned.port);
+            (kind, TunnelGuard { senders, port: port.or_else(has) })
         };
         let tunnels: BTreeMap<_, _> = kinds.into_iter().map(guard).collect();
         (!tunnels.is_empty()).then_some(Self { tunnels })
@@ -73,15 +70,6 @@ impl TunnelGuard {
         let payload =
             |protocol, field| json!({ "payload": { "protocol": protocol, "field": field } });
         let fib = |flags: &[&str]| json!({ "fib": { "result": "type", "flags": flags } });
-        let is_of_kind = match kind {
-            TunnelKind::Ipip => {
-                vec![matches(payload("ip", "protocol"), "==", json!(PROTOCOL_IPIP))]
-            }
-            // Also what is sent to a group or to all: the kernel takes that, too.
-            TunnelKind::Vxlan | TunnelKind::VxlanV6 => {
-                vec![matches(payload("udp", "dport"), "==", json!(self.port))]
-            }
-        };
         let name = format!("senders-{}", row.id);
         let is_of_others = matches(payload(protocol, "saddr"), "!=", json!(format!("@{name}")));
         let of_family = json!({ "meta": { "key": "nfproto" } });
@@ -92,25 +80,37 @@ impl TunnelGuard {
             matches(fib(&["saddr"]), "==", json!("local")),
             json!({ "masquerade": null }),
         ];
-        let dropped = [matches(of_family, "==", json!(family))].into_iter().chain(is_of_kind);
-        let dropped = dropped.chain([is_of_others, json!({ "drop": null })]);
+        let dropped = [matches(of_family, "==", json!(family))].into_iter();
+        let dropped = dropped.chain([self.is_of_kind(row), is_of_others, json!({ "drop": null })]);
         let mut commands = vec![
             self.set(kind, &name),
             rule(TunnelFilter::NAME, "input", comment, dropped.collect()),
             rule(TunnelFilter::NAME, "postrouting", comment, own.into()),
         ];
-        commands.extend(kind.is_vxlan().then(|| self.of_containers(family, comment)));
+        let is_in_udp = matches!(row.encapsulation, Encapsulation::Udp { .. });
+        commands.extend(is_in_udp.then(|| self.of_containers(row, family, comment)));
         commands
     }
 
-    fn of_containers(&self, family: &str, comment: &str) -> Value {
+    /// Whether a packet is one of the tunnel; also one that is sent to a group or to all: the
+    /// kernel takes that, too.
+    fn is_of_kind(&self, row: &TunnelRow) -> Value {
+        match row.encapsulation {
+            Encapsulation::Protocol(number) => of_protocol(row.is_ipv6, number),
+            Encapsulation::Udp { port, .. } => {
+                let to_port = json!({ "payload": { "protocol": "udp", "field": "dport" } });
+                matches(to_port, "==", json!(self.port.unwrap_or(port)))
+            }
+        }
+    }
+
+    fn of_containers(&self, row: &TunnelRow, family: &str, comment: &str) -> Value {
         let meta = |key: &str| json!({ "meta": { "key": key } });
-        let port = json!({ "payload": { "protocol": "udp", "field": "dport" } });
         let sent = vec![
             matches(meta("iifname"), "==", json!("weir*")),
             matches(meta("iifgroup"), "!=", json!(UNCHECKED_GROUP)),
             matches(meta("nfproto"), "==", json!(family)),
-            matches(port, "==", json!(self.port)),
+            self.is_of_kind(row),
             json!({ "drop": null }),
         ];
         rule(TunnelFilter::NAME, "forward", comment, sent)
@@ -157,7 +157,9 @@ impl NftTable for TunnelFilter {
     }
 
     fn rules(&self) -> usize {
-        self.tunnels.keys().map(|kind| if kind.is_vxlan() { 3 } else { 2 }).sum()
+        let is_in_udp =
+            |kind: &TunnelKind| matches!(kind.row().encapsulation, Encapsulation::Udp { .. });
+        2 * self.tunnels.len() + self.tunnels.keys().filter(|kind| is_in_udp(kind)).count()
     }
 }
 
@@ -168,7 +170,7 @@ mod tests {
     fn filter(kinds: &[TunnelKind], senders: &[&str]) -> TunnelFilter {
         let guard = TunnelGuard {
             senders: senders.iter().map(|sender| sender.parse().unwrap()).collect(),
-            port: VXLAN_PORT,
+            port: None,
         };
         TunnelFilter { tunnels: kinds.iter().map(|kind| (*kind, guard.clone())).collect() }
     }

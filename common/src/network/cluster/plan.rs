@@ -11,7 +11,7 @@ use super::bgp::session::BgpNeed;
 use super::cluster_state::{ClusterPool, ClusterState, Peer, PoolTunnel};
 use super::problem::Problem;
 use super::tunnel_settings::TunnelSettings;
-use super::tunnels::{TunnelPlan, needs_tunnel, next_hop, plan_tunnels, pod_mtu, vxlan_port};
+use super::tunnels::{TunnelPlan, needs_tunnel, next_hop, plan_tunnels, pod_mtu, udp_ports};
 use super::underlay::Underlay;
 use crate::ipam::Family;
 use crate::network::nat::{NatPool, NatTable};
@@ -158,7 +158,7 @@ impl ClusterPlan {
 pub fn plan_cluster(node: &str, state: &ClusterState, underlay: &Underlay) -> ClusterPlan {
     let planner = Planner::new(node, state, underlay);
     let tunnels = plan_tunnels(node, state, underlay, &planner.settings);
-    let vxlan_port = vxlan_port(&tunnels);
+    let tunnel_ports = udp_ports(&tunnels);
     let nat_pools: Vec<NatPool> = state.pools.values().map(NatPool::from).collect();
     let mut plan = ClusterPlan {
         tunnels,
@@ -166,7 +166,7 @@ pub fn plan_cluster(node: &str, state: &ClusterState, underlay: &Underlay) -> Cl
         bgp_need: bgp_need(node, state, underlay),
         keeps_announcing: false,
         announced: BTreeSet::new(),
-        nat: NatTable::from_pools(&nat_pools, vxlan_port),
+        nat: NatTable::from_pools(&nat_pools, tunnel_ports),
         pod_mtu: planner.pod_mtu(),
         problems: general_problems(node, state, underlay),
         with_problems: BTreeSet::new(),
@@ -510,8 +510,10 @@ fn general_problems(node: &str, state: &ClusterState, underlay: &Underlay) -> BT
                 problems.insert(Problem::AddressShared { node, address, other });
             }
         }
-        // VXLAN sends from the address that its device is told.
-        let registered = own.ipv4.filter(|_| needs_tunnel(TunnelKind::Ipip, node, state));
+        // A device for frames is told the address to send from, and IPv6 has no primary one.
+        let chooses = |kind: &TunnelKind| kind.row().frames().is_none() && !kind.row().is_ipv6;
+        let mut kinds = TunnelKind::ALL.into_iter().filter(chooses);
+        let registered = own.ipv4.filter(|_| kinds.any(|kind| needs_tunnel(kind, node, state)));
         if let Some((address, primary)) = registered.and_then(|it| underlay.primary_to(it)) {
             let node = node.to_owned();
             problems.insert(Problem::SecondaryAddress { node, address, primary });

@@ -249,13 +249,18 @@ impl fmt::Display for Problem {
                     IpAddr::V6(_) if *cross_subnet => {
                         ", or give spec.bgp.ipv6Address of this Node the prefix length of its \
                          link's subnet, so that CrossSubnet tunnels"
+                            .to_owned()
                     }
-                    IpAddr::V6(_) => ", or set vxlanMode of the pool to CrossSubnet",
                     IpAddr::V4(_) if *cross_subnet => {
                         ", or give spec.bgp.ipv4Address of this Node the prefix length of its \
                          link's subnet, so that CrossSubnet tunnels"
+                            .to_owned()
                     }
-                    IpAddr::V4(_) => ", or set ipipMode or vxlanMode of the pool to CrossSubnet",
+                    next_hop => {
+                        let kinds = TunnelKind::ALL.into_iter().filter(|it| it.carries(*next_hop));
+                        let modes: Vec<_> = kinds.map(|kind| kind.row().mode_field).collect();
+                        format!(", or set {} of the pool to CrossSubnet", modes.join(" or "))
+                    }
                 }
             ),
             Self::NoPeerTunnelAddress { node, kind } => write!(
@@ -268,10 +273,11 @@ impl fmt::Display for Problem {
             ),
             Self::TunnelSwitchedOff { kind } => write!(
                 formatter,
-                "a pool asks for {kind} ({}), and vxlanEnabled of FelixConfiguration is false, so \
-                 its blocks on other nodes are not routed; take vxlanEnabled out, or choose \
+                "a pool asks for {kind} ({}), and {enabled} of FelixConfiguration is false, so \
+                 its blocks on other nodes are not routed; take {enabled} out, or choose \
                  another mode",
-                kind.row().mode_field
+                kind.row().mode_field,
+                enabled = kind.row().enabled_field.unwrap_or_default()
             ),
             Self::ForeignTunnelDevice { kind } => write!(
                 formatter,

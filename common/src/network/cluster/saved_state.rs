@@ -9,14 +9,14 @@ use super::cache::ClusterCache;
 use super::cluster_state::{ClusterState, Peer};
 use super::plan::{ClusterPlan, addresses_of_peers};
 use super::snapshot::ObservedRevision;
-use super::tunnels::vxlan_port;
+use super::tunnels::udp_ports;
 use crate::datastore::Revision;
 use crate::ipam::Family;
 use crate::network::route::SourceAddresses;
 use crate::tunnel::TunnelKind;
 
 /// The form of the file. A file of another form is passed over.
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 
 /// The tunnels that a node should have in service because pools need them, each with its address;
 /// none that has not been given.
@@ -33,8 +33,8 @@ pub fn tunnel_needs(plan: &ClusterPlan) -> TunnelNeeds {
 pub struct PlanSummary {
     /// The tunnels that should be in service.
     pub tunnels: TunnelNeeds,
-    /// The UDP port of VXLAN, where that is in use: NAT gives it to no connection.
-    pub vxlan_port: Option<u16>,
+    /// The UDP ports of tunnels: NAT gives them to no connection.
+    pub tunnel_ports: BTreeSet<u16>,
     /// The MTU in bytes for containers; `None` where the cluster does not decide it.
     pub pod_mtu: Option<u32>,
     /// The families in which the node is not registered and others have containers.
@@ -46,7 +46,7 @@ impl PlanSummary {
     pub fn of(plan: &ClusterPlan) -> Self {
         Self {
             tunnels: tunnel_needs(plan),
-            vxlan_port: vxlan_port(&plan.tunnels),
+            tunnel_ports: udp_ports(&plan.tunnels),
             pod_mtu: Some(plan.pod_mtu),
             not_registered: plan.not_registered(),
         }
@@ -102,9 +102,8 @@ pub struct SavedState {
     pub pod_mtu: Option<u32>,
     /// The tunnels that should be in service.
     pub tunnels: TunnelNeeds,
-    /// The UDP port of VXLAN, where that is in use.
-    #[serde(default)]
-    pub vxlan_port: Option<u16>,
+    /// The UDP ports of tunnels.
+    pub tunnel_ports: BTreeSet<u16>,
     /// The addresses that other nodes are registered with and that lie in pools, each with its
     /// node: no container is given one. None in most clusters.
     pub nodes_in_pools: BTreeMap<IpAddr, String>,
@@ -131,7 +130,7 @@ impl SavedState {
         cache: &ClusterCache,
         summary: PlanSummary,
     ) -> Self {
-        let PlanSummary { tunnels, vxlan_port, pod_mtu, not_registered } = summary;
+        let PlanSummary { tunnels, tunnel_ports, pod_mtu, not_registered } = summary;
         let cluster = cache.state();
         let nodes_in_pools = nodes_in_pools(&node.name, &cluster);
         let sources = cluster.nodes.get(&node.name).map(Peer::sources).unwrap_or_default();
@@ -149,7 +148,7 @@ impl SavedState {
             observed: None,
             pod_mtu,
             tunnels,
-            vxlan_port,
+            tunnel_ports,
             nodes_in_pools,
             sources,
             not_registered,

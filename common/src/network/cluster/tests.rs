@@ -279,7 +279,7 @@ fn the_mtu_is_that_of_the_link_with_the_nodes_address() {
 #[test]
 fn ipip_carries_no_ipv6() {
     let mut state = four_nodes(&[Always]);
-    let v6 = IpPool { ipip_mode: Always, ..IpPool::new("v6", net("fd00::/48")) };
+    let v6 = IpPool { modes: [("ipipMode", Always)].into(), ..IpPool::new("v6", net("fd00::/48")) };
     state.pools.insert("v6".into(), ClusterPool::from(&v6));
     for (name, address) in [("n1", "fd01::1/64"), ("n2", "fd01::2/64")] {
         state.nodes.get_mut(name).unwrap().ipv6 = Some(net(address));

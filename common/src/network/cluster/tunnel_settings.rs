@@ -9,59 +9,44 @@ use regex_lite::Regex;
 use super::cluster_state::ClusterState;
 use super::underlay::Underlay;
 use crate::resources::FelixConfiguration;
-use crate::tunnel::{TunnelKind, VXLAN_PORT, VXLAN_VNI};
+use crate::tunnel::{Encapsulation, Frames, TunnelKind};
 
-/// The settings of a node's tunnels.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TunnelSettings {
-    /// Whether the node has a VXLAN device; `None` where the pools decide.
-    pub enabled: Option<bool>,
-    /// The number of the VXLAN network.
-    pub vni: u32,
-    /// The UDP port that VXLAN is spoken on.
-    pub port: u16,
-    /// The MTU of the VXLAN device for IPv4 in bytes; `None` where the node's links decide.
-    pub mtu: Option<u32>,
-    /// The same for IPv6.
-    pub mtu_v6: Option<u32>,
-    /// Whether the node has an IPIP device; `None` where the pools decide.
-    pub ipip_enabled: Option<bool>,
-    /// The MTU of the IPIP device in bytes; `None` where the node's links decide.
-    pub ipip_mtu: Option<u32>,
-    /// The links whose MTU decides that of tunnels, as a regular expression.
-    pub mtu_interface_pattern: Option<String>,
-    /// What else than nodes may send packets through tunnels.
-    pub external_nodes: Vec<IpNet>,
-}
-
-impl Default for TunnelSettings {
-    fn default() -> Self {
-        Self {
-            enabled: None,
-            vni: VXLAN_VNI,
-            port: VXLAN_PORT,
-            mtu: None,
-            mtu_v6: None,
-            ipip_enabled: None,
-            ipip_mtu: None,
-            mtu_interface_pattern: None,
-            external_nodes: Vec::new(),
-        }
-    }
-}
+/// The settings of a node's tunnels, as the configurations of cluster and node have them
+/// together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TunnelSettings(pub FelixConfiguration);
 
 impl TunnelSettings {
     /// Whether this kind of tunnel is switched off, whatever pools ask for (`vxlanEnabled`).
-    /// Calico's own routes by IPIP are BIRD's, which does not ask for `ipipEnabled`.
     pub(super) fn switches_off(&self, kind: TunnelKind) -> bool {
-        kind.is_vxlan() && self.enabled == Some(false)
+        kind.row().enabled_field.is_some_and(|field| self.0.flags.get(field) == Some(&false))
+    }
+
+    /// The UDP port of this kind of tunnel, if it has one.
+    pub(super) fn port(&self, kind: TunnelKind) -> Option<u16> {
+        let Encapsulation::Udp { port, port_field, .. } = kind.row().encapsulation else {
+            return None;
+        };
+        let configured = self.0.numbers.get(port_field).and_then(|it| u16::try_from(*it).ok());
+        Some(configured.unwrap_or(port))
+    }
+
+    /// The network identifier.
+    pub(super) fn vni(&self, frames: &Frames) -> u32 {
+        self.0.numbers.get(frames.vni_field).copied().unwrap_or(frames.vni)
+    }
+
+    /// What else than nodes may send packets through a tunnel of this kind.
+    pub(super) fn external_nodes(&self, kind: TunnelKind) -> impl Iterator<Item = IpNet> {
+        let ranges = self.0.external_nodes.iter().filter(move |_| kind.row().takes_external);
+        ranges.flatten().copied().filter(move |range| kind.carries(range.addr()))
     }
 
     /// The MTU in bytes of the link that tunnels go by: the smallest of those that
     /// `mtuIfacePattern` names; without, that of the link with the node's address `own`, or else
     /// the smallest of all.
     pub(super) fn uplink_mtu(&self, own: Option<IpAddr>, underlay: &Underlay) -> u32 {
-        let pattern = self.mtu_interface_pattern.as_deref();
+        let pattern = self.0.mtu_interface_pattern.as_deref();
         let pattern = pattern.and_then(|pattern| Regex::new(pattern).ok());
         let named = pattern.and_then(|pattern| {
             let named = underlay.links.iter().filter(|link| pattern.is_match(&link.name));
@@ -72,47 +57,23 @@ impl TunnelSettings {
     }
 
     /// The MTU in bytes of a device of this kind, on a link with `uplink_mtu`: at most what fits
-    /// into its packets.
+    /// into its packets. A configured 0 leaves it to the link.
     pub fn mtu(&self, kind: TunnelKind, uplink_mtu: u32) -> u32 {
-        let configured = match kind {
-            TunnelKind::Ipip => self.ipip_mtu,
-            TunnelKind::Vxlan => self.mtu,
-            TunnelKind::VxlanV6 => self.mtu_v6,
-        };
+        let configured = self.0.numbers.get(kind.row().mtu_field).filter(|mtu| **mtu != 0);
         let largest = uplink_mtu.saturating_sub(kind.row().overhead);
-        configured.map_or(largest, |mtu| mtu.min(largest))
+        configured.map_or(largest, |mtu| largest.min(*mtu))
     }
 
     /// The same where a configuration is silent, and what it says where it is not.
-    fn overridden_by(self, configuration: &FelixConfiguration) -> Self {
-        let FelixConfiguration {
-            vxlan_enabled,
-            vxlan_vni,
-            vxlan_port,
-            vxlan_mtu,
-            vxlan_mtu_v6,
-            ipip_enabled,
-            ipip_mtu,
-            mtu_interface_pattern,
-            external_nodes,
-        } = configuration.clone();
-        Self {
-            enabled: vxlan_enabled.or(self.enabled),
-            vni: vxlan_vni.unwrap_or(self.vni),
-            port: vxlan_port.unwrap_or(self.port),
-            mtu: mtu(vxlan_mtu, self.mtu),
-            mtu_v6: mtu(vxlan_mtu_v6, self.mtu_v6),
-            ipip_enabled: ipip_enabled.or(self.ipip_enabled),
-            ipip_mtu: mtu(ipip_mtu, self.ipip_mtu),
-            mtu_interface_pattern: mtu_interface_pattern.or(self.mtu_interface_pattern),
-            external_nodes: external_nodes.unwrap_or(self.external_nodes),
-        }
+    fn overridden_by(mut self, configuration: &FelixConfiguration) -> Self {
+        let FelixConfiguration { flags, numbers, mtu_interface_pattern, external_nodes } =
+            configuration.clone();
+        self.0.flags.extend(flags);
+        self.0.numbers.extend(numbers);
+        self.0.mtu_interface_pattern = mtu_interface_pattern.or(self.0.mtu_interface_pattern);
+        self.0.external_nodes = external_nodes.or(self.0.external_nodes);
+        self
     }
-}
-
-/// 0 leaves it to the node's links, whatever is configured for the cluster.
-fn mtu(configured: Option<u32>, otherwise: Option<u32>) -> Option<u32> {
-    configured.map_or(otherwise, |mtu| (mtu != 0).then_some(mtu))
 }
 
 impl ClusterState {
@@ -159,54 +120,85 @@ mod tests {
         "vxlanMTU":1400,"vxlanMTUV6":1380,"ipipEnabled":true,"ipipMTU":1430,
         "mtuIfacePattern":"^eth.*","externalNodesList":["10.0.0.5"],"logSeverityScreen":"Info"}"#;
 
+    fn settings(spec: &str) -> TunnelSettings {
+        let value = format!(r#"{{"metadata":{{"name":"default"}},"spec":{spec}}}"#);
+        TunnelSettings(FelixConfiguration::from_json(value.as_bytes()).unwrap())
+    }
+
     fn of_cluster() -> TunnelSettings {
-        TunnelSettings {
-            enabled: Some(true),
-            vni: 5000,
-            port: 8472,
-            mtu: Some(1400),
-            mtu_v6: Some(1380),
-            ipip_enabled: Some(true),
-            ipip_mtu: Some(1430),
-            mtu_interface_pattern: Some("^eth.*".to_owned()),
-            external_nodes: vec!["10.0.0.5/32".parse().unwrap()],
-        }
+        settings(OF_CLUSTER)
+    }
+
+    /// What is configured for the cluster, with this in its place.
+    fn with(change: impl FnOnce(&mut FelixConfiguration)) -> TunnelSettings {
+        let mut settings = of_cluster();
+        change(&mut settings.0);
+        settings
+    }
+
+    fn vni(settings: &TunnelSettings, kind: TunnelKind) -> u32 {
+        settings.vni(kind.row().frames().unwrap())
     }
 
     #[test]
     fn without_any_configuration_calicos_defaults_count() {
         let settings = ClusterState::default().tunnel_settings("n1");
-        assert_eq!((settings.vni, settings.port), (4096, 4789));
+        for kind in [TunnelKind::Vxlan, TunnelKind::VxlanV6] {
+            assert_eq!((vni(&settings, kind), settings.port(kind)), (4096, Some(4789)));
+            assert!(!settings.switches_off(kind));
+        }
+        assert_eq!(settings.port(TunnelKind::Ipip), None);
         assert_eq!(settings, TunnelSettings::default());
         assert_eq!(state(&[("node.n2", OF_CLUSTER)]).tunnel_settings("n1"), settings);
     }
 
     #[test]
+    fn each_kind_has_its_own_settings() {
+        let settings = settings(
+            r#"{"vxlanEnabled":false,"ipipEnabled":false,"vxlanVNI":7,"vxlanPort":8472,
+            "vxlanMTU":1400,"vxlanMTUV6":0,"ipipMTU":1430,"externalNodesList":["10.0.0.5","fd00::5"]}"#,
+        );
+        for (kind, off, port, mtu, external) in [
+            (TunnelKind::Ipip, false, None, 1430, None),
+            (TunnelKind::Vxlan, true, Some(8472), 1400, Some("10.0.0.5/32")),
+            (TunnelKind::VxlanV6, true, Some(8472), 1430, Some("fd00::5/128")),
+        ] {
+            assert_eq!((settings.switches_off(kind), settings.port(kind)), (off, port), "{kind}");
+            assert_eq!(
+                (settings.mtu(kind, 1500), settings.mtu(kind, 1000)),
+                (mtu, 1000 - kind.row().overhead),
+                "{kind}"
+            );
+            let told = settings.external_nodes(kind).map(|range| range.to_string());
+            assert_eq!(told.collect::<Vec<_>>(), Vec::from_iter(external), "{kind}");
+        }
+        assert_eq!(vni(&settings, TunnelKind::Vxlan), 7);
+    }
+
+    #[test]
     fn each_setting_of_a_node_comes_before_the_clusters() {
-        let cases = [
-            ("{}", of_cluster()),
-            (r#"{"vxlanVNI":7,"vxlanEnabled":null}"#, TunnelSettings { vni: 7, ..of_cluster() }),
-            (
-                r#"{"vxlanPort":4789,"vxlanEnabled":false}"#,
-                TunnelSettings { port: 4789, enabled: Some(false), ..of_cluster() },
-            ),
-            (
-                r#"{"vxlanMTU":0,"vxlanMTUV6":1300,"ipipMTU":0}"#,
-                TunnelSettings { mtu: None, mtu_v6: Some(1300), ipip_mtu: None, ..of_cluster() },
-            ),
-            (
-                r#"{"externalNodesList":[],"mtuIfacePattern":"^ib","ipipEnabled":false}"#,
-                TunnelSettings {
-                    external_nodes: vec![],
-                    mtu_interface_pattern: Some("^ib".to_owned()),
-                    ipip_enabled: Some(false),
-                    ..of_cluster()
-                },
-            ),
+        type Set = fn(&mut FelixConfiguration);
+        let cases: [(&str, Set); 5] = [
+            ("{}", |_| {}),
+            (r#"{"vxlanVNI":7,"vxlanEnabled":null}"#, |it| {
+                it.numbers.insert("vxlanVNI".into(), 7);
+            }),
+            (r#"{"vxlanPort":4789,"vxlanEnabled":false}"#, |it| {
+                it.numbers.insert("vxlanPort".into(), 4789);
+                it.flags.insert("vxlanEnabled".into(), false);
+            }),
+            (r#"{"vxlanMTU":0,"vxlanMTUV6":1300,"ipipMTU":0}"#, |it| {
+                let mtus = [("vxlanMTU", 0), ("vxlanMTUV6", 1300), ("ipipMTU", 0)];
+                it.numbers.extend(mtus.map(|(field, mtu)| (field.to_owned(), mtu)));
+            }),
+            (r#"{"externalNodesList":[],"mtuIfacePattern":"^ib"}"#, |it| {
+                it.external_nodes = Some(vec![]);
+                it.mtu_interface_pattern = Some("^ib".into());
+            }),
         ];
-        for (spec, expected) in cases {
+        for (spec, set) in cases {
             let state = state(&[("default", OF_CLUSTER), ("node.n1", spec)]);
-            assert_eq!(state.tunnel_settings("n1"), expected, "{spec}");
+            assert_eq!(state.tunnel_settings("n1"), with(set), "{spec}");
             assert_eq!(state.tunnel_settings("n2"), of_cluster(), "{spec}");
         }
     }
@@ -215,8 +207,9 @@ mod tests {
     fn a_wrong_setting_is_reported_and_counts_as_not_set() {
         let state =
             state(&[("default", OF_CLUSTER), ("node.n1", r#"{"vxlanVNI":-1,"vxlanMTU":0}"#)]);
-        let expected = TunnelSettings { mtu: None, ..of_cluster() };
+        let expected = with(|it| it.numbers.extend([("vxlanMTU".to_owned(), 0)]));
         assert_eq!(state.tunnel_settings("n1"), expected);
+        assert_eq!(expected.mtu(TunnelKind::Vxlan, 1500), 1450, "the link's, not the cluster's");
         assert!(state.flawed[&key("node.n1")].contains("VXLANVNI = '-1'"), "{:?}", state.flawed);
         assert!(state.unreadable.is_empty());
     }

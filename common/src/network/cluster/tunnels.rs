@@ -9,7 +9,7 @@ use super::cluster_state::{ClusterPool, ClusterState, Peer, PoolTunnel};
 use super::tunnel_settings::TunnelSettings;
 use super::underlay::Underlay;
 use crate::link::MacAddress;
-use crate::tunnel::{TunnelKind, link_local};
+use crate::tunnel::{TunnelKind, TunnelNextHop, link_local};
 
 /// What a tunnel device should be like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,9 @@ pub struct TunnelPlan {
     /// answer through the tunnel, because the other node sees both in one
     /// subnet and this one does not.
     pub asymmetric: BTreeSet<String>,
-    /// What VXLAN needs besides; none for other kinds.
+    /// The UDP port that it is spoken on, if it is one in UDP.
+    pub port: Option<u16>,
+    /// What a kind needs besides that carries Ethernet frames, as VXLAN; none for other kinds.
     pub vxlan: Option<VxlanPlan>,
 }
 
@@ -108,7 +110,8 @@ impl TunnelPlanner<'_> {
             mtu: self.settings.mtu(kind, self.narrowest(uplink, address.addr())),
             senders: self.senders(kind),
             asymmetric: self.asymmetric(address),
-            vxlan: kind.is_vxlan().then(|| self.vxlan(kind, own, address.addr())),
+            port: self.settings.port(kind),
+            vxlan: self.vxlan(kind, own, address.addr()),
         })
     }
 
@@ -123,30 +126,30 @@ impl TunnelPlanner<'_> {
 
     fn senders(&self, kind: TunnelKind) -> BTreeSet<IpNet> {
         let peers = self.peers().filter_map(|(_, peer)| peer.address_for(kind));
-        let external = self.settings.external_nodes.iter().copied();
-        let external = external.filter(|range| kind.is_vxlan() && kind.carries(range.addr()));
+        let external = self.settings.external_nodes(kind);
         peers.map(|address| address.addr().into()).chain(external).collect()
     }
 
-    fn vxlan(&self, kind: TunnelKind, own: &Peer, local: IpAddr) -> VxlanPlan {
+    fn vxlan(&self, kind: TunnelKind, own: &Peer, local: IpAddr) -> Option<VxlanPlan> {
+        let frames = kind.row().frames()?;
         let (mut neighbours, mut forwarding) = (BTreeMap::new(), BTreeMap::new());
         for (name, peer) in self.peers() {
+            let (node, next_hop) = (peer.address_for(kind), next_hop(kind, name, peer));
             let mac = peer.mac(kind, name);
-            let next_hop = next_hop(kind, name, peer);
-            if let (Some(node), Some(next_hop)) = (peer.address_for(kind), next_hop) {
+            if let (Some(node), Some(next_hop), Some(mac)) = (node, next_hop, mac) {
                 neighbours.insert(next_hop, mac);
                 forwarding.insert(mac, node.addr());
             }
         }
         let device = VxlanDevice {
-            vni: self.settings.vni,
-            port: self.settings.port,
+            vni: self.settings.vni(frames),
+            port: self.settings.port(kind)?,
             local,
             parent: self.underlay.owner(local).map(|link| link.name.clone()),
-            mac: own.mac(kind, self.node),
+            mac: own.mac(kind, self.node)?,
             is_learning: false,
         };
-        VxlanPlan { device, neighbours, forwarding }
+        Some(VxlanPlan { device, neighbours, forwarding })
     }
 
     /// The links by which a node is near that sees this one in its subnet, while
@@ -162,23 +165,21 @@ impl TunnelPlanner<'_> {
     }
 }
 
-/// The UDP port of VXLAN, where a tunnel of these is one.
-pub(super) fn vxlan_port(tunnels: &BTreeMap<TunnelKind, TunnelPlan>) -> Option<u16> {
-    tunnels.values().find_map(|tunnel| Some(tunnel.vxlan.as_ref()?.device.port))
+/// The UDP ports of these tunnels.
+pub(super) fn udp_ports(tunnels: &BTreeMap<TunnelKind, TunnelPlan>) -> BTreeSet<u16> {
+    tunnels.values().filter_map(|tunnel| tunnel.port).collect()
 }
 
 /// The next hop of routes to a node by a tunnel of this kind; none where the node has no address
 /// for it yet. `name` is the node's.
-///
-/// By IPIP it is the node itself. By VXLAN it is the node's tunnel address, as in Calico; for
-/// IPv6 the link-local address of its device, since the kernel takes no next hop beyond the
-/// link that it knows another way to (`ip6_route_check_nh_onlink` in `net/ipv6/route.c`).
 pub(super) fn next_hop(kind: TunnelKind, name: &str, peer: &Peer) -> Option<IpAddr> {
     let address = peer.tunnels.get(&kind).copied();
-    match kind {
-        TunnelKind::Ipip => peer.address_for(kind).map(|node| node.addr()),
-        TunnelKind::Vxlan => address,
-        TunnelKind::VxlanV6 => address.map(|_| link_local(peer.mac(kind, name)).into()),
+    match kind.row().next_hop {
+        TunnelNextHop::Node => peer.address_for(kind).map(|node| node.addr()),
+        TunnelNextHop::TunnelAddress => address,
+        TunnelNextHop::LinkLocal => {
+            address.and_then(|_| peer.mac(kind, name)).map(|mac| link_local(mac).into())
+        }
     }
 }
 

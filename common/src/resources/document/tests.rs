@@ -51,7 +51,7 @@ fn the_v1_form_is_converted() {
     assert!(resources[0].is_from_v1);
     let pool = resources[0].pool().unwrap();
     assert_eq!(pool.name, "10-254-0-0-24");
-    assert_eq!(pool.ipip_mode, crate::resources::EncapsulationMode::CrossSubnet);
+    assert_eq!(pool.modes, [("ipipMode", crate::resources::EncapsulationMode::CrossSubnet)].into());
     assert!(pool.nat_outgoing && !pool.disabled);
     let text = "
 kind: bgpPeer

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::resources::error::FieldError;
 use crate::resources::fields::{Fields, Problems};
+use crate::resources::types::display;
 
 /// When packets between nodes are encapsulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,14 +97,14 @@ fn write_name<T: ModeNames + PartialEq>(
     formatter.write_str(name.unwrap_or_default())
 }
 
-/// Reads `ipipMode` or `vxlanMode`.
+/// Reads a field that asks for tunnels (`ipipMode`, `vxlanMode`).
 pub(super) fn read_encapsulation(
-    key: &str,
-    display: &str,
+    key: &'static str,
     spec: &Fields<'_>,
     problems: &mut Problems,
-) -> EncapsulationMode {
-    read_named(key, display, spec, problems).unwrap_or(EncapsulationMode::Never)
+) -> Option<(&'static str, EncapsulationMode)> {
+    let mode = read_named(key, &display(key), spec, problems)?;
+    (mode != EncapsulationMode::Never).then_some((key, mode))
 }
 
 /// Reads `assignmentMode`.

@@ -4,12 +4,13 @@
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::modes::{AllowedUse, EncapsulationMode};
-use super::{IpPool, default_block_size};
+use super::{IpPool, default_block_size, mode_path};
 use crate::printable::shell_word;
 use crate::resources::cidr::overlap;
 use crate::resources::error::FieldError;
 use crate::resources::fields::{Fields, Problems};
 use crate::resources::special::special_ranges;
+use crate::tunnel::TunnelKind;
 
 const CIDR: &str = "IPPool.Spec.CIDR";
 const BLOCK_SIZE: &str = "IPPool.Spec.BlockSize";
@@ -81,20 +82,30 @@ fn check_cidr(pool: &IpPool, written: IpNet, problems: &mut Problems) {
 }
 
 fn check_encapsulation(pool: &IpPool, problems: &mut Problems) {
-    let ipip = pool.ipip_mode != EncapsulationMode::Never;
-    if ipip && pool.vxlan_mode != EncapsulationMode::Never {
-        let reason = "Cannot enable both VXLAN and IPIP on the same IPPool";
+    let is_on = |kind: &TunnelKind| pool.mode(*kind) != EncapsulationMode::Never;
+    let on: Vec<TunnelKind> = TunnelKind::of_modes().filter(is_on).collect();
+    let field = |kind: TunnelKind| kind.row().mode_field;
+    if let [one, .., other] = on[..] {
+        let reason = format!("Cannot enable both {other} and {one} on the same IPPool");
         problems.add(
-            FieldError::new("IPPool.Spec.VXLANMode", reason)
-                .value(pool.vxlan_mode)
-                .advice("set vxlanMode or ipipMode to Never"),
+            FieldError::new(mode_path(other), reason).value(pool.mode(other)).advice(format!(
+                "set {} or {} to Never",
+                field(other),
+                field(one)
+            )),
         );
     }
-    if ipip && matches!(pool.cidr, IpNet::V6(_)) {
+    let is_carried = |mode: TunnelKind| {
+        let mut kinds = TunnelKind::ALL.into_iter().filter(|kind| kind.shares_mode(mode));
+        kinds.any(|kind| kind.carries(pool.cidr.addr()))
+    };
+    for kind in on.into_iter().filter(|kind| !is_carried(*kind)) {
+        let family = if pool.cidr.addr().is_ipv6() { "IPv6" } else { "IPv4" };
+        let reason = format!("{kind} is not supported on an {family} IP pool");
         problems.add(
-            FieldError::new("IPPool.Spec.IPIPMode", "IPIP is not supported on an IPv6 IP pool")
-                .value(pool.ipip_mode)
-                .advice("set ipipMode to Never"),
+            FieldError::new(mode_path(kind), reason)
+                .value(pool.mode(kind))
+                .advice(format!("set {} to Never", field(kind))),
         );
     }
 }

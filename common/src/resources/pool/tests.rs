@@ -38,7 +38,7 @@ fn every_field_is_read() {
     .unwrap();
     let expected = IpPool {
         block_size: 30,
-        ipip_mode: EncapsulationMode::CrossSubnet,
+        modes: [("ipipMode", EncapsulationMode::CrossSubnet)].into(),
         nat_outgoing: true,
         disabled: true,
         disable_bgp_export: true,

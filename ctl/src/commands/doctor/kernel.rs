@@ -74,7 +74,7 @@ fn modules(facts: &ExaminedNode, kernel: &KernelFacts) -> Vec<Judgement> {
     };
     let needed = kernel.missing_modules.iter().filter(|module| is_needed(module.name));
     let judgement = |module: &&KernelModule| {
-        let uses = module.only_for.unwrap_or("containers' links");
+        let uses = module.only_for.as_deref().unwrap_or("containers' links");
         let what = format!("the kernel lacks a module for {uses}");
         Judgement::trouble(SUBJECT, module.name, what).advise(format!(
             "install the package with all modules of this kernel, then: modprobe {}; or do without \

@@ -59,7 +59,8 @@ pub fn run(input: &Input) {
     for vxlan in other.tunnels.values_mut().filter_map(|tunnel| tunnel.vxlan.as_mut()) {
         vxlan.device.vni ^= 1;
     }
-    let by_vxlan = |way: &RouteKind| way.tunnel_kind().is_some_and(TunnelKind::is_vxlan);
+    let by_vxlan =
+        |way: &RouteKind| way.tunnel_kind().is_some_and(|kind| kind.row().frames().is_some());
     let lost = plan.routes.values().filter(|way| by_vxlan(way)).count();
     let changes = diff(&plan, &other).changes;
     let added = changes.iter().filter(|change| matches!(change, Change::AddRoute(..))).count();

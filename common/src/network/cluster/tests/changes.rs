@@ -193,7 +193,7 @@ pub(super) fn carry_out(actual: &mut ActualState, change: &Change) {
 fn change_device(actual: &mut ActualState, change: &Change) {
     match change {
         Change::CreateTunnel(kind, made_with) => {
-            assert_eq!(kind.is_vxlan(), made_with.is_some());
+            assert_eq!(kind.row().frames().is_some(), made_with.is_some());
             let with = |device: &VxlanDevice| ActualVxlan {
                 device: device.clone(),
                 neighbours: BTreeMap::new(),
@@ -253,7 +253,7 @@ pub(super) fn is_usable(actual: &ActualState, way: &RouteKind) -> Result<(), &'s
     if source.is_some_and(|source| !device.addresses.contains(&source.into())) {
         return Err("the source is not on the device");
     }
-    if !kind.is_vxlan() {
+    if !kind.row().frames().is_some() {
         return Ok(());
     }
     let vxlan = device.vxlan.as_ref().ok_or("the device is none of VXLAN")?;

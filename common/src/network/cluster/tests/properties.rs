@@ -8,7 +8,7 @@ use super::super::tunnels::next_hop;
 use super::changes::{carry_out, is_usable};
 use super::*;
 use crate::link::MacAddress;
-use crate::tunnel::{VXLAN_PORT, VXLAN_VNI, link_local, vxlan_mac};
+use crate::tunnel::link_local;
 
 /// The range of a pool: the first four are of IPv4, two more of IPv6.
 fn range_of_pool(pool: u8) -> IpNet {
@@ -84,7 +84,7 @@ fn some_node(number: u8) -> impl Strategy<Value = Peer> {
         for (kind, (host, has_mac)) in TunnelKind::ALL.into_iter().zip(tunnels) {
             let address = host.map(|host| tunnel_address(kind, number, host));
             peer.tunnels.extend(address.map(|address| (kind, address)));
-            let has_mac = has_mac && kind.is_vxlan();
+            let has_mac = has_mac && kind.row().frames().is_some();
             peer.tunnel_macs.extend(has_mac.then(|| (kind, own_mac(kind, number))));
         }
         peer
@@ -151,7 +151,7 @@ fn plan_of(state: &ClusterState) -> ClusterPlan {
 }
 
 fn some_mac(kind: TunnelKind) -> impl Strategy<Value = MacAddress> {
-    let of_node = |number: u8| [own_mac(kind, number), vxlan_mac(kind, &format!("n{number}"))];
+    let of_node = |number: u8| [own_mac(kind, number), kind.mac(&format!("n{number}")).unwrap()];
     prop::sample::select((1..=4).flat_map(of_node).collect::<Vec<_>>())
 }
 
@@ -194,14 +194,14 @@ fn some_route() -> impl Strategy<Value = (IpNet, Option<RouteKind>)> {
 fn some_vxlan(kind: TunnelKind) -> impl Strategy<Value = ActualVxlan> {
     let local = node_address(kind.row().is_ipv6, 1, 1);
     let right = move |mac| VxlanDevice {
-        vni: VXLAN_VNI,
-        port: VXLAN_PORT,
+        vni: 4096,
+        port: 4789,
         local,
         parent: Some("eth0".to_owned()),
         mac,
         is_learning: false,
     };
-    let macs = prop::sample::select(vec![vxlan_mac(kind, "n1"), own_mac(kind, 1)]);
+    let macs = prop::sample::select(vec![kind.mac("n1").unwrap(), own_mac(kind, 1)]);
     let device = (macs, prop::option::weighted(0.3, 0u8..5)).prop_map(move |(mac, wrong)| {
         let right = right(mac);
         match wrong {
@@ -226,8 +226,10 @@ fn some_vxlan(kind: TunnelKind) -> impl Strategy<Value = ActualVxlan> {
 
 fn some_tunnel(kind: TunnelKind) -> impl Strategy<Value = ActualTunnel> {
     let address = (1u8..3).prop_map(move |host| IpNet::from(tunnel_address(kind, 1, host)));
-    let vxlan = some_vxlan(kind).prop_map(Some);
-    let vxlan = if kind.is_vxlan() { vxlan.boxed() } else { Just(None).boxed() };
+    let vxlan = match kind.row().frames() {
+        Some(_) => some_vxlan(kind).prop_map(Some).boxed(),
+        None => Just(None).boxed(),
+    };
     (
         prop::bool::weighted(0.7),
         prop::bool::weighted(0.8),
@@ -662,7 +664,7 @@ fn node_value(number: u8, node: &Peer) -> String {
         }
     }
     for (kind, mac) in &node.tunnel_macs {
-        spec[kind.row().mac_field.unwrap()] = mac.to_string().into();
+        spec[kind.row().frames().unwrap().mac_field] = mac.to_string().into();
     }
     json!({"metadata": {"name": format!("n{number}")}, "spec": spec}).to_string()
 }

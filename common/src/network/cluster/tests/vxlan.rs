@@ -5,7 +5,8 @@ use sha1::{Digest, Sha1};
 use super::super::tunnels::plan_tunnels;
 use super::*;
 use crate::link::MacAddress;
-use crate::tunnel::{link_local, vxlan_mac};
+use crate::resources::FelixConfiguration;
+use crate::tunnel::link_local;
 
 use TunnelKind::{Ipip, Vxlan, VxlanV6};
 
@@ -73,7 +74,7 @@ fn every_node_is_reached_by_its_tunnel_address_behind_its_hardware_address() {
         port: 4789,
         local: [172, 16, 1, 1].into(),
         parent: Some("eth0".to_owned()),
-        mac: vxlan_mac(Vxlan, "n1"),
+        mac: Vxlan.mac("n1").unwrap(),
         is_learning: false,
     };
     assert_eq!(tunnel.vxlan.as_ref().unwrap().device, expected);
@@ -107,8 +108,8 @@ fn by_ipv6_the_next_hop_is_the_devices_link_local_address() {
     assert_eq!((tunnel.mtu, plan.pod_mtu), (1430, 1430));
     let device = &tunnel.vxlan.as_ref().unwrap().device;
     assert_eq!(device.local, "fd01:1::1".parse::<IpAddr>().unwrap());
-    assert_eq!((device.parent.as_deref(), device.mac), (Some("eth0"), vxlan_mac(VxlanV6, "n1")));
-    let mac = vxlan_mac(VxlanV6, "n3");
+    assert_eq!((device.parent.as_deref(), device.mac), (Some("eth0"), VxlanV6.mac("n1").unwrap()));
+    let mac = VxlanV6.mac("n3").unwrap();
     let hop = link_local(mac);
     let expected = format!("via {hop} dev vxlan-v6.calico onlink src fd00::1:1");
     assert_eq!(text(&plan, "fd00::3:0/122"), expected);
@@ -146,7 +147,7 @@ fn hardware_addresses_of_nodes_nodes_count_more_than_their_names() {
     for entry in ["10.0.2.1 02:00:00:00:00:02", "02:00:00:00:00:02 172.16.1.2"] {
         assert!(entries.contains(&entry.to_owned()), "{entries:?}");
     }
-    assert!(!entries.iter().any(|entry| entry.contains(&vxlan_mac(Vxlan, "n2").to_string())));
+    assert!(!entries.iter().any(|entry| entry.contains(&Vxlan.mac("n2").unwrap().to_string())));
     // By IPv6 the next hop follows from it.
     let mut state = four_v6_nodes(Always);
     node(&mut state, "n2").tunnel_macs.insert(VxlanV6, theirs);
@@ -208,15 +209,18 @@ fn what_is_configured_of_tunnels_counts() {
     state.pools.insert("v4".into(), pool_of(Vxlan, "10.0.0.0/16", Always));
     state.pools.insert("ipip".into(), pool("10.1.0.0/16", Always));
     let nets = |texts: &[&str]| texts.iter().map(|text| net(text)).collect::<Vec<_>>();
-    let settings = TunnelSettings {
-        vni: 7,
-        port: 8472,
-        ipip_mtu: Some(1300),
-        mtu: Some(1310),
-        mtu_v6: Some(1320),
-        external_nodes: nets(&["192.0.2.0/24", "2001:db8::7/128"]),
-        ..TunnelSettings::default()
-    };
+    let numbers = [
+        ("vxlanVNI", 7),
+        ("vxlanPort", 8472),
+        ("ipipMTU", 1300),
+        ("vxlanMTU", 1310),
+        ("vxlanMTUV6", 1320),
+    ];
+    let settings = TunnelSettings(FelixConfiguration {
+        numbers: numbers.map(|(field, number)| (field.to_owned(), number)).into(),
+        external_nodes: Some(nets(&["192.0.2.0/24", "2001:db8::7/128"])),
+        ..FelixConfiguration::default()
+    });
     let tunnels = plan_tunnels("n1", &state, &both_families(), &settings);
     for (kind, mtu, external) in [(Vxlan, 1310, "192.0.2.0/24"), (VxlanV6, 1320, "2001:db8::7/128")]
     {
@@ -266,7 +270,8 @@ fn a_disabled_pool_keeps_its_ways() {
     let of_pool = |disabled| {
         let mut state = four_vxlan_nodes(&[Always]);
         let range = net("10.0.0.0/16");
-        let pool = IpPool { vxlan_mode: Always, disabled, ..IpPool::new("p0", range) };
+        let pool =
+            IpPool { modes: [("vxlanMode", Always)].into(), disabled, ..IpPool::new("p0", range) };
         state.pools.insert("p0".into(), ClusterPool::from(&pool));
         (plan_of_n1(&state), has_settled_tunnels("n1", &state))
     };
@@ -280,7 +285,11 @@ fn a_pool_that_gives_tunnels_no_address_is_a_problem_and_nothing_flaps() {
     let mut state = four_vxlan_nodes(&[CrossSubnet]);
     let allowed_uses = vec![crate::resources::AllowedUse::Workload];
     let range = net("10.0.0.0/16");
-    let workload = IpPool { vxlan_mode: CrossSubnet, allowed_uses, ..IpPool::new("p0", range) };
+    let workload = IpPool {
+        modes: [("vxlanMode", CrossSubnet)].into(),
+        allowed_uses,
+        ..IpPool::new("p0", range)
+    };
     state.pools.insert("p0".into(), ClusterPool::from(&workload));
     state.nodes.values_mut().for_each(|node| node.tunnels.clear());
     assert!(needs_tunnel(Vxlan, "n1", &state) && !has_settled_tunnel(Vxlan, "n1", &state));
@@ -348,7 +357,7 @@ fn hardware_addresses_are_calicos_for_a_thousand_names() {
             name.bytes().chain(suffix.bytes()).for_each(|byte| hasher.update([byte]));
             let digest = hex(&hasher.finalize());
             let pairs: Vec<&str> = (0..5).map(|pair| &digest[2 * pair..2 * pair + 2]).collect();
-            let mac = vxlan_mac(kind, &name);
+            let mac = kind.mac(&name).unwrap();
             assert_eq!(mac.to_string(), format!("66:{}", pairs.join(":")), "{name}");
             assert!(seen.insert(mac), "{name} has another node's");
             assert_eq!(mac.0[0] & 1, 0, "a station's address, no group's");
