@@ -20,6 +20,8 @@ pub(super) struct TunnelDiff<'a> {
     strict: &'a BTreeSet<String>,
     /// The next hops of the routes by it that stay until the planned ones can be had.
     used: BTreeSet<IpAddr>,
+    /// The entries of the plan, and those that the routes need which stay.
+    entries: Entries,
 }
 
 /// What a device of VXLAN should have, besides what it is made with.
@@ -40,7 +42,8 @@ impl<'a> TunnelDiff<'a> {
             let is_claimed = has.is_some_and(|has| has.claimed);
             let wanted = plan.tunnels.get(&kind).filter(|wanted| wanted.is_needed || is_claimed);
             let used = still_used.get(&kind).cloned().unwrap_or_default();
-            Self { kind, wanted, actual: has, strict: &actual.strict, used }
+            let entries = entries(wanted, has, &used);
+            Self { kind, wanted, actual: has, strict: &actual.strict, used, entries }
         };
         TunnelKind::ALL.map(of_kind).into()
     }
@@ -48,24 +51,6 @@ impl<'a> TunnelDiff<'a> {
     /// Whether routes go by it that stay until the planned ones can be had.
     pub(super) fn is_still_used(&self) -> bool {
         !self.used.is_empty()
-    }
-
-    /// The entries of the plan, and those that the routes need which stay.
-    fn entries(&self) -> Entries {
-        let Some(wanted) = self.wanted.and_then(|wanted| wanted.vxlan.as_ref()) else {
-            return Entries::default();
-        };
-        let forwarding = wanted.forwarding.iter().map(|(mac, node)| (*mac, *node)).collect();
-        let mut entries = Entries { neighbours: wanted.neighbours.clone(), forwarding };
-        let Some(has) = self.actual.and_then(|has| has.vxlan.as_ref()) else { return entries };
-        let staying = self.used.iter().filter(|it| !wanted.neighbours.contains_key(it));
-        for (next_hop, mac) in staying.filter_map(|it| has.neighbours.get_key_value(it)) {
-            entries.neighbours.insert(*next_hop, *mac);
-            if !wanted.forwarding.contains_key(mac) {
-                entries.forwarding.extend(has.nodes_behind(*mac).map(|node| (*mac, node)));
-            }
-        }
-        entries
     }
 
     fn wanted_vxlan(&self) -> Option<&'a VxlanDevice> {
@@ -120,16 +105,16 @@ impl<'a> TunnelDiff<'a> {
 
     /// Forwarding entries come before the neighbours that need them.
     fn new_entries(&self) -> Vec<Change> {
-        let (kind, Entries { neighbours, forwarding }) = (self.kind, self.entries());
+        let (kind, Entries { neighbours, forwarding }) = (self.kind, &self.entries);
         let has = self.kept().and_then(|has| has.vxlan.as_ref());
         let is_there = |entry: &_| has.is_some_and(|has| has.forwarding.contains(entry));
-        let is_known = |(address, mac): &(IpAddr, MacAddress)| {
-            has.is_some_and(|has| has.neighbours.get(address) == Some(mac))
-        };
-        let forwarding = forwarding.into_iter().filter(|entry| !is_there(entry));
-        let forwarding = forwarding.map(|(mac, node)| Change::AddForwarding(kind, mac, node));
-        let neighbours = neighbours.into_iter().filter(|entry| !is_known(entry));
-        let neighbours = neighbours.map(|(address, mac)| Change::SetNeighbour(kind, address, mac));
+        let is_known =
+            |address: &_, mac: &_| has.is_some_and(|has| has.neighbours.get(address) == Some(mac));
+        let forwarding = forwarding.iter().filter(|entry| !is_there(entry));
+        let forwarding = forwarding.map(|(mac, node)| Change::AddForwarding(kind, *mac, *node));
+        let neighbours = neighbours.iter().filter(|(address, mac)| !is_known(address, mac));
+        let neighbours =
+            neighbours.map(|(address, mac)| Change::SetNeighbour(kind, *address, *mac));
         forwarding.chain(neighbours).collect()
     }
 
@@ -156,13 +141,34 @@ impl<'a> TunnelDiff<'a> {
         let Some(has) = self.kept().and_then(|has| has.vxlan.as_ref()) else {
             return Vec::new();
         };
-        let Entries { neighbours, forwarding } = self.entries();
+        let Entries { neighbours, forwarding } = &self.entries;
         let old = has.neighbours.keys().filter(|it| !neighbours.contains_key(it));
         let old = old.map(|&address| Change::RemoveNeighbour(self.kind, address));
-        let behind = has.forwarding.difference(&forwarding);
+        let behind = has.forwarding.difference(forwarding);
         let behind = behind.map(|&(mac, node)| Change::RemoveForwarding(self.kind, mac, node));
         old.chain(behind).collect()
     }
+}
+
+fn entries(
+    wanted: Option<&TunnelPlan>,
+    has: Option<&ActualTunnel>,
+    used: &BTreeSet<IpAddr>,
+) -> Entries {
+    let Some(wanted) = wanted.and_then(|wanted| wanted.vxlan.as_ref()) else {
+        return Entries::default();
+    };
+    let forwarding = wanted.forwarding.iter().map(|(mac, node)| (*mac, *node)).collect();
+    let mut entries = Entries { neighbours: wanted.neighbours.clone(), forwarding };
+    let Some(has) = has.and_then(|has| has.vxlan.as_ref()) else { return entries };
+    let staying = used.iter().filter(|it| !wanted.neighbours.contains_key(it));
+    for (next_hop, mac) in staying.filter_map(|it| has.neighbours.get_key_value(it)) {
+        entries.neighbours.insert(*next_hop, *mac);
+        if !wanted.forwarding.contains_key(mac) {
+            entries.forwarding.extend(has.nodes_behind(*mac).map(|node| (*mac, node)));
+        }
+    }
+    entries
 }
 
 /// Whether a device was made with something else than `wanted`. While the link is not known that
