@@ -28,12 +28,46 @@ pub struct FelixConfiguration {
     /// The numbers that tunnels go by, by the fields that the kinds name ([`TunnelRow`]): MTUs in
     /// bytes, where 0 leaves it to the node, UDP ports, network identifiers.
     pub numbers: BTreeMap<String, u32>,
-    /// The links whose MTU decides that of tunnels, as a regular expression.
-    pub mtu_interface_pattern: Option<String>,
+    /// The links whose MTU decides that of tunnels.
+    pub mtu_interface_pattern: Option<LinkPattern>,
     /// What else than nodes may send packets through tunnels. An empty list of a node's is not
     /// the cluster's.
     pub external_nodes: Option<Vec<IpNet>>,
 }
+
+/// Names of links, as a regular expression. Two are equal whose texts are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct LinkPattern(Regex);
+
+impl LinkPattern {
+    /// Whether a link of this name is meant.
+    pub fn is_match(&self, name: &str) -> bool {
+        self.0.is_match(name)
+    }
+}
+
+impl TryFrom<String> for LinkPattern {
+    type Error = regex_lite::Error;
+
+    fn try_from(text: String) -> Result<Self, regex_lite::Error> {
+        Regex::new(&text).map(Self)
+    }
+}
+
+impl From<LinkPattern> for String {
+    fn from(pattern: LinkPattern) -> Self {
+        pattern.0.as_str().to_owned()
+    }
+}
+
+impl PartialEq for LinkPattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for LinkPattern {}
 
 impl FelixConfiguration {
     /// Reads a configuration from its stored JSON (v3). Fields that Weir does not obey are passed
@@ -121,10 +155,10 @@ fn read_mtu(row: &TunnelRow, spec: &Fields<'_>, problems: &mut Problems) -> Opti
     mtu
 }
 
-fn read_pattern(spec: &Fields<'_>, problems: &mut Problems) -> Option<String> {
+fn read_pattern(spec: &Fields<'_>, problems: &mut Problems) -> Option<LinkPattern> {
     let text = spec.text("mtuIfacePattern", "MTUIfacePattern", problems)?;
-    match Regex::new(text) {
-        Ok(_) => Some(text.to_owned()),
+    match LinkPattern::try_from(text.to_owned()) {
+        Ok(pattern) => Some(pattern),
         Err(error) => {
             problems.add(
                 FieldError::new(
@@ -178,6 +212,20 @@ mod tests {
         numbers.iter().map(|(field, number)| ((*field).to_owned(), *number)).collect()
     }
 
+    fn pattern(text: &str) -> LinkPattern {
+        text.to_owned().try_into().unwrap()
+    }
+
+    #[test]
+    fn a_pattern_is_kept_as_its_text() {
+        let links = pattern("^eth[0-9]$");
+        assert!(links.is_match("eth0") && !links.is_match("eth0.5"));
+        assert_eq!(serde_json::to_value(&links).unwrap(), json!("^eth[0-9]$"));
+        assert_eq!(serde_json::from_value::<LinkPattern>(json!("^eth[0-9]$")).unwrap(), links);
+        assert_ne!(links, pattern("^eth"));
+        serde_json::from_value::<LinkPattern>(json!("eth(")).unwrap_err();
+    }
+
     #[test]
     fn all_fields_are_read() {
         let spec = json!({
@@ -197,7 +245,9 @@ mod tests {
                 ("vxlanMTUV6", 1430),
                 ("ipipMTU", 0),
             ]),
-            mtu_interface_pattern: Some("^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)".into()),
+            mtu_interface_pattern: Some(pattern(
+                "^((en|wl|ww|sl|ib)[Pcopsvx].*|(eth|wlan|wwan).*)",
+            )),
             external_nodes: Some(ranges.map(|range| range.parse().unwrap()).into()),
         };
         assert_eq!(read(&spec).unwrap(), expected);

@@ -33,7 +33,7 @@ pub use cidr::overlap;
 pub use cluster_information::ClusterInformation;
 pub use document::DocumentError;
 pub use error::{Error, FieldError};
-pub use felix_configuration::FelixConfiguration;
+pub use felix_configuration::{FelixConfiguration, LinkPattern};
 pub(crate) use fields::type_name;
 pub use ipam_config::IpamConfig;
 pub use kind::{IPAM_CONFIG_NAME, Kind};

@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use regex_lite::Regex;
 
 use super::cluster_state::ClusterState;
 use super::underlay::Underlay;
@@ -46,9 +45,7 @@ impl TunnelSettings {
     /// `mtuIfacePattern` names; without, that of the link with the node's address `own`, or else
     /// the smallest of all.
     pub(super) fn uplink_mtu(&self, own: Option<IpAddr>, underlay: &Underlay) -> u32 {
-        let pattern = self.0.mtu_interface_pattern.as_deref();
-        let pattern = pattern.and_then(|pattern| Regex::new(pattern).ok());
-        let named = pattern.and_then(|pattern| {
+        let named = self.0.mtu_interface_pattern.as_ref().and_then(|pattern| {
             let named = underlay.links.iter().filter(|link| pattern.is_match(&link.name));
             named.map(|link| link.mtu).min()
         });
@@ -193,7 +190,7 @@ mod tests {
             }),
             (r#"{"externalNodesList":[],"mtuIfacePattern":"^ib"}"#, |it| {
                 it.external_nodes = Some(vec![]);
-                it.mtu_interface_pattern = Some("^ib".into());
+                it.mtu_interface_pattern = Some("^ib".to_owned().try_into().unwrap());
             }),
         ];
         for (spec, set) in cases {
