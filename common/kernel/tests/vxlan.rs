@@ -316,6 +316,9 @@ fn a_device_that_was_made_with_something_else_is_made_again() {
             settled(&kernel, "n1", &state).await;
             assert_eq!(kernel.actual_state().await.unwrap(), wanted, "{odd}");
             assert!(passes(TunnelKind::Vxlan, &[]), "{odd}");
+            let guarded = run("nft", &["list", "table", "inet", "weir-tunnel"]);
+            assert_eq!(guarded.matches("udp dport 4789").count(), 4, "{guarded}");
+            assert!(!guarded.contains("8472"), "{odd}: the old port is not guarded any more");
         }
         // Another hardware address in the store, here and there.
         let mut changed = state.clone();

@@ -179,11 +179,14 @@ impl Kernel {
         let changes = run.made(planned.clone());
         still_used.extend(unreplaced(&planned, &changes, &actual));
         outcome.failures.extend(run.failures.into_iter().map(|(_, error)| error));
-        // One that could not be taken out of service is guarded still.
-        let after = &in_service(&plan, &claimed) | &(&claimed - &retired(&changes));
-        if is_guarded && (filter.is_none() || after != before) {
-            let filter = TunnelFilter::new(after, &plan, &actual);
-            outcome.failures.extend(self.ensure_tunnel_filter(filter.as_ref()).await.err());
+        // One that could not be taken out of service is guarded still, as it was.
+        let retired = retired(&changes);
+        let after = &in_service(&plan, &claimed) | &(&claimed - &retired);
+        let mut left = actual;
+        left.tunnels.retain(|kind, _| !retired.contains(kind));
+        let last = TunnelFilter::new(after, &plan, &left);
+        if is_guarded && (filter.is_none() || last != filter) {
+            outcome.failures.extend(self.ensure_tunnel_filter(last.as_ref()).await.err());
         }
         PlanOutcome { changes, problems, still_used, ..outcome }
     }

@@ -34,20 +34,24 @@ pub struct TunnelFilter {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct TunnelGuard {
     senders: BTreeSet<IpNet>,
-    /// The UDP port, of one in UDP.
-    port: Option<u16>,
+    /// The UDP ports, of one in UDP: that of the plan, and that which the device has until it is
+    /// made again.
+    ports: BTreeSet<u16>,
 }
 
 impl TunnelFilter {
     /// The filter of these kinds of tunnels; `None` for none. A tunnel that is not in the plan
-    /// any more takes what the nodes send.
+    /// any more takes what the nodes send. While Weir's device has another port than the plan's,
+    /// both are guarded.
     pub fn new(
         kinds: impl IntoIterator<Item = TunnelKind>,
         plan: &ClusterPlan,
         actual: &ActualState,
     ) -> Option<Self> {
         let guard = |kind: TunnelKind| {
-            let has = || actual.tunnels.get(&kind)?.vxlan.as_ref().map(|vxlan| vxlan.device.port);
+            let own = actual.tunnels.get(&kind).filter(|has| has.claimed);
+            let vxlan = own.and_then(|has| has.vxlan.as_ref());
+            let has = vxlan.map(|vxlan| vxlan.device.port);
             let planned = plan.tunnels.get(&kind);
             let nodes = plan.nodes.keys().filter(|address| kind.carries(**address));
             let senders = planned.map_or_else(
@@ -55,7 +59,7 @@ impl TunnelFilter {
                 |planned| planned.senders.clone(),
             );
             let port = planned.and_then(|planned| planned.port);
-            (kind, TunnelGuard { senders, port: port.or_else(has) })
+            (kind, TunnelGuard { senders, ports: port.into_iter().chain(has).collect() })
         };
         let tunnels: BTreeMap<_, _> = kinds.into_iter().map(guard).collect();
         (!tunnels.is_empty()).then_some(Self { tunnels })
@@ -99,7 +103,12 @@ impl TunnelGuard {
             Encapsulation::Protocol(number) => of_protocol(row.is_ipv6, number),
             Encapsulation::Udp { port, .. } => {
                 let to_port = json!({ "payload": { "protocol": "udp", "field": "dport" } });
-                matches(to_port, "==", json!(self.port.unwrap_or(port)))
+                let ports = match self.ports.iter().collect::<Vec<_>>()[..] {
+                    [] => json!(port),
+                    [only] => json!(only),
+                    ref several => json!({ "set": several }),
+                };
+                matches(to_port, "==", ports)
             }
         }
     }
@@ -170,7 +179,7 @@ mod tests {
     fn filter(kinds: &[TunnelKind], senders: &[&str]) -> TunnelFilter {
         let guard = TunnelGuard {
             senders: senders.iter().map(|sender| sender.parse().unwrap()).collect(),
-            port: None,
+            ports: BTreeSet::new(),
         };
         TunnelFilter { tunnels: kinds.iter().map(|kind| (*kind, guard.clone())).collect() }
     }
@@ -187,6 +196,22 @@ mod tests {
         assert_eq!(fingerprints.len(), 12);
         let turned = filter(&[TunnelKind::Ipip], &[two, one]);
         assert!(fingerprints.contains(&turned.fingerprint()));
+    }
+
+    #[test]
+    fn both_ports_are_guarded_until_the_device_is_made_again() {
+        let ports = |ports: &[u16]| {
+            let mut filter = filter(&[TunnelKind::Vxlan], &["10.0.0.1/32"]);
+            let guard = filter.tunnels.get_mut(&TunnelKind::Vxlan).unwrap();
+            guard.ports = ports.iter().copied().collect();
+            filter.ruleset().to_string()
+        };
+        for (guarded, text) in
+            [(&[][..], "4789"), (&[8472], "8472"), (&[4789, 8472], r#"{"set":[4789,8472]}"#)]
+        {
+            let right = format!(r#""right":{text}}}"#);
+            assert_eq!(ports(guarded).matches(&right).count(), 2, "input and forward: {right}");
+        }
     }
 
     #[test]
