@@ -253,7 +253,7 @@ pub(super) fn is_usable(actual: &ActualState, way: &RouteKind) -> Result<(), &'s
     if source.is_some_and(|source| !device.addresses.contains(&source.into())) {
         return Err("the source is not on the device");
     }
-    if !kind.row().frames().is_some() {
+    if kind.row().frames().is_none() {
         return Ok(());
     }
     let vxlan = device.vxlan.as_ref().ok_or("the device is none of VXLAN")?;
