@@ -522,9 +522,20 @@ fn the_addresses_of_the_devices_are_told_and_kept() {
         assert_eq!(facts.tunnels, told);
         let mut restored = state.clone();
         restored.nodes.get_mut("n1").unwrap().tunnels.clear();
-        let keep = Keep { tunnel_address: true, ..Keep::default() };
-        let kept = kernel.reconcile("n1", Cow::Borrowed(&restored), keep).await.unwrap();
+        let keep = |kinds: &[TunnelKind]| Keep {
+            tunnel_addresses: kinds.iter().copied().collect(),
+            ..Keep::default()
+        };
+        let kept = kernel.reconcile("n1", Cow::Borrowed(&restored), keep(&KINDS)).await.unwrap();
         assert_eq!((kept.changes, kept.failures.len()), (Vec::new(), 0));
+        // One that another node may have takes no other away.
+        let keep_v6 = keep(&[TunnelKind::VxlanV6]);
+        let kept = kernel.reconcile("n1", Cow::Borrowed(&restored), keep_v6).await.unwrap();
+        let lost = Change::RemoveTunnelAddress(TunnelKind::Vxlan, net("10.1.1.0/32"));
+        assert!(kept.changes.contains(&lost), "{:?}", kept.changes);
+        let addresses = kernel.local_facts("n1", &state, false).await.unwrap().tunnels;
+        assert_eq!(addresses[&TunnelKind::Vxlan], BTreeSet::new());
+        assert_eq!(addresses[&TunnelKind::VxlanV6], told[&TunnelKind::VxlanV6]);
         // And no pool is said to be in the way of what Weir itself has there.
         let occupied = kernel.occupied().await.unwrap();
         let is_in_pool =

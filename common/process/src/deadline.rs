@@ -30,7 +30,7 @@ pub const SWEEP_OF_OTHERS: Duration = Duration::from_secs(5);
 pub const CLUSTER: Duration = Duration::from_secs(4);
 
 /// How long it may look for a tunnel address then: in large pools that may take many
-/// requests, and without one containers reach each other all the same.
+/// requests, and the next call looks again.
 pub const TUNNEL_ADDRESS: Duration = Duration::from_secs(2);
 
 const _: () = assert!(

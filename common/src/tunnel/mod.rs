@@ -128,6 +128,16 @@ impl TunnelRow {
             Encapsulation::Protocol(_) => None,
         }
     }
+
+    /// What it means for containers that their node needs an address for it and has none, in
+    /// words.
+    pub const fn without_address(&self) -> &'static str {
+        if self.needs_peer_address {
+            "until it has one, nothing goes through the tunnel between its containers and other nodes"
+        } else {
+            "its containers reach those of other nodes all the same"
+        }
+    }
 }
 
 impl TunnelKind {

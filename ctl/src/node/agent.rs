@@ -18,6 +18,7 @@ use weir_common::network::{
     BgpResources, Change, ClusterCache, ClusterPlan, ClusterState, Problem, StateDiff, Underlay,
     plan_bgp, tunnel_needs,
 };
+use weir_common::tunnel::TunnelKind;
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::AgentLock;
 
@@ -260,6 +261,11 @@ impl Agent {
     async fn reconcile_ranges(&mut self, ranges: &BTreeSet<IpNet>) -> bool {
         let Some((mut plan, underlay)) = self.applied.take() else { return false };
         let (node, state) = (self.registration.node(), self.cache.state());
+        // Of a block of its own the node may get a tunnel address that it lacks.
+        let is_own = |range| state.blocks.get(range).is_some_and(|hosts| hosts.contains(node));
+        if !self.registration.lacking_tunnels().is_empty() && ranges.iter().any(is_own) {
+            return false;
+        }
         let Some(changes) = plan.update(node, &state, &underlay, ranges) else { return false };
         drop(state);
         if !self.kernel.change(&changes).await.is_empty() {
@@ -301,10 +307,11 @@ impl Agent {
         let borrowed = state.borrowed.iter().filter(|(_, users)| is_own(users));
         self.borrowed_from.send_replace(borrowed.map(|(block, _)| *block).collect());
         let nodes = state.nodes.len();
-        let tunnel_address = self.registration.keeps_tunnel_addresses();
+        let lacking = self.registration.lacking_tunnels();
+        let tunnel_addresses = &BTreeSet::from(TunnelKind::ALL) - &lacking;
         let (now, off) = (Instant::now(), self.bgp_off(&state));
         let bgp_need = self.bgp_hold.need(off, now).cloned();
-        let keep = Keep { tunnel_address, bgp_need, ..Keep::default() };
+        let keep = Keep { tunnel_addresses, bgp_need, ..Keep::default() };
         let outcome = self.kernel.reconcile(self.registration.node(), state, keep).await;
         self.metrics.nodes.set(nodes as i64);
         self.metrics.retained.set(self.cache.retained() as i64);
@@ -318,12 +325,11 @@ impl Agent {
                     failures.extend(self.renew_tunnels(&mut outcome).await);
                 }
                 let has_own_tunnels = self.has_own_tunnels(&outcome.plan);
-                let keeps_addresses = self.registration.keeps_tunnel_addresses();
-                if tunnel_address && !keeps_addresses && !has_own_tunnels {
+                if !self.registration.lacking_tunnels().is_subset(&lacking) && !has_own_tunnels {
                     // Only now it is known that another node may have what a device keeps.
                     due = Some(Instant::now());
                 }
-                let is_whole = !outcome.has_conflicts && has_own_tunnels && keeps_addresses;
+                let is_whole = !outcome.has_conflicts && has_own_tunnels;
                 self.plan_bgp(&outcome.underlay, off, now);
                 let (more, applied) = self.note(outcome).await;
                 failures.extend(more);

@@ -1,6 +1,7 @@
 //! What the agent writes into the datastore: its node's addresses, and the
 //! addresses of its tunnel devices.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use weir_common::network::{ClusterState, Detected, Peer, Problem};
 use weir_common::node::{
     AddressDecision, Error, GRACE_TIME, LocalFacts, NodeAddresses, OwnAddress, register,
 };
+use weir_common::tunnel::TunnelKind;
 use weir_kernel::{Kernel, Reconciled};
 
 use super::tunnel_address::{TunnelAddresses, TunnelUse, TunnelsRenewed};
@@ -187,10 +189,10 @@ impl Registration {
         Ok(TunnelUse { still_used, not_ready })
     }
 
-    /// Whether the node's tunnel devices keep the addresses that the datastore does not know:
+    /// The kinds of tunnels whose devices do not keep addresses that the datastore does not know:
     /// where it says that there is none, another node may have them.
-    pub fn keeps_tunnel_addresses(&self) -> bool {
-        !self.tunnels.lacks_any()
+    pub fn lacking_tunnels(&self) -> BTreeSet<TunnelKind> {
+        self.tunnels.lacking()
     }
 
     /// The cluster's id, which the first agent gives it. The node works without one.

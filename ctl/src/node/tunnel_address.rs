@@ -44,8 +44,7 @@ pub struct TunnelUse {
 /// What came of a look at the addresses.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct TunnelsRenewed {
-    /// Why the node has no address of a kind where it needs one: its containers reach others all
-    /// the same.
+    /// Why the node has no address of a kind where it needs one.
     pub problems: BTreeSet<Problem>,
     /// What went wrong, in words. It is tried again.
     pub failures: Vec<String>,
@@ -191,8 +190,8 @@ impl TunnelAddresses {
                 reconcile_tunnel_address(datastore, kind, node, still_used, inventory, facts, now);
             let (time, result) = match outcome.await {
                 Ok(TunnelOutcome::Unavailable(error)) => {
-                    let (node, reason) = (node.to_owned(), error.to_string());
-                    (Some(UNAVAILABLE_TIME), Ok(Some(Problem::NoTunnelAddress { node, reason })))
+                    let reason = error.to_string();
+                    (Some(UNAVAILABLE_TIME), Ok(Some(Problem::NoTunnelAddress { kind, reason })))
                 }
                 Ok(outcome) => {
                     if let TunnelOutcome::Taken(_) | TunnelOutcome::Released = outcome {
@@ -218,10 +217,11 @@ impl TunnelAddresses {
         self.last.insert(kind, CachedOutcome { key, until, result });
     }
 
-    /// Whether the node needs an address that it does not get, as far as is known: another node
-    /// may have the one that its device has.
-    pub fn lacks_any(&self) -> bool {
-        self.last.values().any(|cached| matches!(cached.result, Ok(Some(_))))
+    /// The kinds for which the node needs an address that it does not get, as far as is known:
+    /// another node may have the one that its device has.
+    pub fn lacking(&self) -> BTreeSet<TunnelKind> {
+        let lacks = |cached: &CachedOutcome| matches!(cached.result, Ok(Some(_)));
+        self.last.iter().filter(|(_, cached)| lacks(cached)).map(|(kind, _)| *kind).collect()
     }
 
     /// Whether the datastore has what it should have of `node`, or will not get it. An address
@@ -314,8 +314,9 @@ mod tests {
         let before = inventory(&shared).await;
         let problems = renew(&mut tunnels, &shared, &before, &none).await;
         assert!(problems[0].contains("no IPv4 address is left"), "{problems:?}");
+        assert!(problems[0].ends_with("reach those of other nodes all the same"), "{problems:?}");
         assert!(tunnels.is_settled(&before, "n1"), "nothing is on its way");
-        assert!(tunnels.lacks_any());
+        assert_eq!(tunnels.lacking(), [TunnelKind::Ipip].into());
         // There is an address now, but the inventory does not say so yet.
         pool(&store, "spare", "10.0.1.0/29", "ipipMode");
         assert_eq!(renew(&mut tunnels, &shared, &before, &none).await, problems);

@@ -22,7 +22,7 @@ use weir_common::network::{
     Peer, PlanSummary, Problem, SavedState, SourceAddresses, TunnelNeeds, Writer, any_tunnels,
     needs_tunnel, plan_cluster, pod_mtu,
 };
-use weir_common::node::{LocalFacts, TunnelOutcome, reconcile_tunnel_address};
+use weir_common::node::{LocalFacts, TunnelOutcome, held_tunnels, reconcile_tunnel_address};
 use weir_common::resources::IpPool;
 use weir_common::tunnel::TunnelKind;
 use weir_ipam::{Claims, Ipam};
@@ -66,8 +66,8 @@ pub struct ClusterReading {
 struct TunnelsAsked {
     /// Those that it has now, or `None` where one was given back.
     changed: BTreeMap<TunnelKind, Option<IpAddr>>,
-    /// Whether the node needs an address that it does not get.
-    is_any_unavailable: bool,
+    /// The kinds for which the node needs an address that it does not get.
+    unavailable: BTreeSet<TunnelKind>,
     /// Whether anything failed, which the next call tries again.
     has_failed: bool,
 }
@@ -86,7 +86,7 @@ impl TunnelsAsked {
 
     fn join(&mut self, later: Self) {
         self.changed.extend(later.changed);
-        self.is_any_unavailable |= later.is_any_unavailable;
+        self.unavailable.extend(later.unavailable);
         self.has_failed |= later.has_failed;
     }
 }
@@ -285,8 +285,8 @@ impl LocalNode {
             let listing = ClusterSnapshot::read(datastore, MOST_BLOCKS).await;
             listing.map_err(|error| Error::caused(Code::TryAgainLater, &error))
         };
-        let limit = limit.at_most(CLUSTER);
-        let mut listing = match within("reading the cluster", NEXT_ADD, limit, reading).await {
+        let most = limit.at_most(CLUSTER);
+        let mut listing = match within("reading the cluster", NEXT_ADD, most, reading).await {
             Ok(listing) => listing,
             Err(error) => {
                 tracing::warn!(
@@ -308,7 +308,7 @@ impl LocalNode {
         let completed = async {
             let kernel = Kernel::open()?;
             let node = named(&ipam.node);
-            let tunnels = self.keep_tunnel_addresses(&kernel, ipam, &listing).await;
+            let tunnels = self.keep_tunnel_addresses(&kernel, ipam, &listing, limit).await;
             tunnels.enter(listing.state.nodes.get_mut(&node.name));
             let pod_mtu = cluster_mtu(&kernel, &node.name, &listing.state).await?;
             Ok::<_, weir_kernel::Error>(ClusterReading { node, listing, tunnels, pod_mtu })
@@ -328,6 +328,7 @@ impl LocalNode {
         kernel: &Kernel,
         ipam: &Ipam<'_>,
         listing: &ClusterSnapshot,
+        limit: Limit,
     ) -> TunnelsAsked {
         let node = ipam.node.name.as_str();
         let mut cache = self.left_behind();
@@ -338,7 +339,7 @@ impl LocalNode {
         let waits =
             |kind: &TunnelKind| kind.row().needs_peer_address && !own.tunnels.contains_key(kind);
         let kinds = needed.filter(|kind| !waits(kind)).collect();
-        ask_for(kernel, ipam, kinds, (&state, is_holding)).await
+        ask_for(kernel, ipam, kinds, (&state, is_holding), limit.at_most(TUNNEL_ADDRESS)).await
     }
 
     /// Makes the kernel what `cluster` asks for, and leaves the state to the next call.
@@ -367,11 +368,16 @@ impl LocalNode {
         if state.is_some_and(|state| state.overtakes(before, listed)) {
             return tracing::debug!(%listed, "another ADD has made the node newer");
         }
-        self.reconcile_alone(kernel, cluster, call).await;
+        self.reconcile_alone(kernel, cluster, (call, limit)).await;
     }
 
     /// The node's lock must be held.
-    async fn reconcile_alone(&self, kernel: &Kernel, cluster: ClusterReading, call: &Call) {
+    async fn reconcile_alone(
+        &self,
+        kernel: &Kernel,
+        cluster: ClusterReading,
+        call: (&Call, Limit),
+    ) {
         let ClusterReading { node, listing, mut tunnels, pod_mtu } = cluster;
         let mut cache = self.left_behind();
         if cache.replace(listing.state, &listing.observed) {
@@ -382,7 +388,7 @@ impl LocalNode {
             );
         }
         let keep = |tunnels: &TunnelsAsked| Keep {
-            tunnel_address: !tunnels.is_any_unavailable,
+            tunnel_addresses: &BTreeSet::from(TunnelKind::ALL) - &tunnels.unavailable,
             borrowed: listing.without_blocks,
             // An ADD reads nothing of BGP's resources.
             announcing: true,
@@ -398,7 +404,7 @@ impl LocalNode {
         // Only now: what the node takes tells others that it is ready.
         let later = complete_tunnel_addresses(kernel, call, (&node.name, &cache), &done).await;
         let is_due = !later.changed.is_empty()
-            || later.is_any_unavailable
+            || !later.unavailable.is_empty()
                 && !done.plan.has_registered_addresses(cache.state().nodes.get(&node.name));
         tunnels.join(later);
         if is_due {
@@ -498,14 +504,14 @@ fn of_cluster(bytes: u32) -> Mtu {
 /// same state. What a restored datastore has lost may still need an address, which stays then.
 async fn complete_tunnel_addresses(
     kernel: &Kernel,
-    call: &Call,
+    (call, limit): (&Call, Limit),
     (node, cache): (&str, &ClusterCache),
     done: &Reconciled,
 ) -> TunnelsAsked {
     let (state, is_holding) = (cache.state(), cache.retained() > 0);
-    let Some(own) = state.nodes.get(node).filter(|_| !cache.has_lost(node)) else {
+    if !state.nodes.contains_key(node) || cache.has_lost(node) {
         return TunnelsAsked::default();
-    };
+    }
     let lacking = match kernel.lacking_tunnels(node, &state).await {
         Ok(lacking) => lacking.into_iter(),
         Err(error) => {
@@ -515,17 +521,29 @@ async fn complete_tunnel_addresses(
     };
     let mut kinds: BTreeSet<TunnelKind> =
         lacking.filter_map(|(kind, is_ready)| is_ready.then_some(kind)).collect();
-    if done.failures.is_empty() && !is_holding {
-        let is_left = |kind: &&TunnelKind| {
-            !done.still_used.contains(*kind) && !needs_tunnel(**kind, node, &state)
-        };
-        kinds.extend(own.tunnels.keys().filter(is_left));
-    }
-    if kinds.is_empty() {
+    let may_give_back = done.failures.is_empty() && !is_holding;
+    let is_left = |kind: &TunnelKind| {
+        may_give_back && !done.still_used.contains(kind) && !needs_tunnel(*kind, node, &state)
+    };
+    let left: BTreeSet<TunnelKind> = TunnelKind::ALL.into_iter().filter(is_left).collect();
+    if kinds.is_empty() && left.is_empty() {
         return TunnelsAsked::default();
     }
-    match Ipam::open(call, Limit::of(TUNNEL_ADDRESS)).await {
-        Ok(ipam) => ask_for(kernel, &ipam, kinds, (&state, is_holding)).await,
+    let limit = limit.at_most(TUNNEL_ADDRESS);
+    let held = async {
+        let ipam = Ipam::open(call, limit).await?;
+        let held = async {
+            let held = held_tunnels(ipam.datastore.as_ref(), node, &left).await;
+            held.map_err(|error| Error::caused(Code::TryAgainLater, &error))
+        };
+        let held = within("looking for tunnel addresses", NEXT_ADD, limit, held).await?;
+        Ok::<_, Error>((ipam, held))
+    };
+    match held.await {
+        Ok((ipam, held)) => {
+            kinds.extend(held);
+            ask_for(kernel, &ipam, kinds, (&state, is_holding), limit).await
+        }
         Err(error) => {
             tracing::warn!(%error, "the tunnel addresses stay as they are; {NEXT_ADD}");
             TunnelsAsked { has_failed: true, ..TunnelsAsked::default() }
@@ -539,6 +557,7 @@ async fn ask_for(
     ipam: &Ipam<'_>,
     kinds: BTreeSet<TunnelKind>,
     (state, is_holding): (&ClusterState, bool),
+    limit: Limit,
 ) -> TunnelsAsked {
     let mut asked = TunnelsAsked::default();
     if kinds.is_empty() {
@@ -562,14 +581,13 @@ async fn ask_for(
                     asked.changed.insert(kind, None);
                 }
                 TunnelOutcome::Unavailable(error) => {
-                    tracing::warn!("{error}");
-                    asked.is_any_unavailable = true;
+                    tracing::warn!("{error}; {}", kind.row().without_address());
+                    asked.unavailable.insert(kind);
                 }
             }
         }
         Ok(())
     };
-    let limit = Limit::of(TUNNEL_ADDRESS);
     let outcome = within("taking a tunnel address", NEXT_ADD, limit, asking).await;
     if let Err(error) = outcome {
         tracing::warn!(

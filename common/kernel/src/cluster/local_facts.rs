@@ -68,7 +68,7 @@ impl Kernel {
         })
     }
 
-    /// The inventory, in which `node` keeps the addresses of its tunnel devices that it needs
+    /// The inventory, in which `node` keeps the addresses of its tunnel devices of `kinds` that it needs
     /// and a restored datastore has lost ([`LocalFacts::keep_tunnel_addresses`]).
     ///
     /// # Errors
@@ -76,11 +76,13 @@ impl Kernel {
     pub async fn keeping_tunnel_addresses<'a>(
         &self,
         node: &str,
+        kinds: &BTreeSet<TunnelKind>,
         mut inventory: Cow<'a, ClusterState>,
     ) -> Result<Cow<'a, ClusterState>, Error> {
-        let is_lacking = |kind: TunnelKind| lacks_tunnel_address(kind, node, &inventory);
-        if TunnelKind::ALL.into_iter().any(is_lacking) {
-            self.own_addresses().await?.keep_tunnel_addresses(node, inventory.to_mut());
+        if kinds.iter().any(|kind| lacks_tunnel_address(*kind, node, &inventory)) {
+            let mut facts = self.own_addresses().await?;
+            facts.tunnels.retain(|kind, _| kinds.contains(kind));
+            facts.keep_tunnel_addresses(node, inventory.to_mut());
         }
         Ok(inventory)
     }

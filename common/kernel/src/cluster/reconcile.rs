@@ -20,8 +20,9 @@ use crate::{Kernel, sysctl};
 /// What a reconcile leaves as it is, because what is known of the cluster may not say all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// The tunnel devices' addresses, where the datastore knows none for the node.
-    pub tunnel_address: bool,
+    /// The kinds of tunnels whose devices keep their addresses, where the datastore knows none
+    /// for the node.
+    pub tunnel_addresses: BTreeSet<TunnelKind>,
     /// Routes to single addresses that other nodes have borrowed: they are not known.
     pub borrowed: bool,
     /// What is announced, where nothing known asks for BGP: it is not known what is configured.
@@ -81,9 +82,7 @@ impl Kernel {
         // Without them a plan is good for the NAT, and not applied to routes.
         let next_hops = table.as_ref().map(ListedTable::next_hops).unwrap_or_default();
         let underlay = Underlay { next_hops, ..links.underlay() };
-        if keep.tunnel_address {
-            state = self.keeping_tunnel_addresses(node, state).await?;
-        }
+        state = self.keeping_tunnel_addresses(node, &keep.tunnel_addresses, state).await?;
         let mut plan = plan_cluster(node, &state, &underlay);
         plan.keeps_addresses = keep.borrowed;
         plan.keeps_announcing = keep.announcing;

@@ -160,7 +160,8 @@ const REPAIR: &str = "run \"weirctl node repair\", and if that does not help del
 const AGAIN: &str = "run \"weirctl node run --once\", or start the agent (weirctl node run)";
 
 /// What keeps a node's tunnel from carrying what it should. That no pool gives it
-/// an address does not: containers reach each other without.
+/// an address is a problem of the pools', which the agent or ADD tells with what it means for
+/// containers.
 fn tunnel_trouble(
     kind: TunnelKind,
     address: Option<IpAddr>,

@@ -138,12 +138,12 @@ pub enum Problem {
         /// The registered address.
         address: IpNet,
     },
-    /// The node needs a tunnel address, and no pool gives it one. Containers reach
-    /// each other without it; what the node itself sends them goes by its own
-    /// address.
+    /// The node needs a tunnel address, and no pool gives it one. What that means for
+    /// containers depends on the kind
+    /// ([`TunnelRow::without_address`](crate::tunnel::TunnelRow::without_address)).
     NoTunnelAddress {
-        /// This node's name.
-        node: String,
+        /// The kind of tunnel.
+        kind: TunnelKind,
         /// Why not.
         reason: String,
     },
@@ -328,7 +328,9 @@ impl fmt::Display for Problem {
                 address.addr(),
                 if address.addr().is_ipv6() { 64 } else { 24 }
             ),
-            Self::NoTunnelAddress { reason, node: _ } => formatter.write_str(reason),
+            Self::NoTunnelAddress { kind, reason } => {
+                write!(formatter, "{reason}; {}", kind.row().without_address())
+            }
             Self::BlockOverHosts { block } => write!(
                 formatter,
                 "block {block} on another node has the address of a node or of a next hop in it, \
