@@ -68,8 +68,8 @@ impl Kernel {
         })
     }
 
-    /// The inventory, in which `node` keeps the addresses of its tunnel devices of `kinds` that it needs
-    /// and a restored datastore has lost ([`LocalFacts::keep_tunnel_addresses`]).
+    /// The inventory, in which `node` keeps the addresses of its tunnel devices of `kinds` that it
+    /// needs and a restored datastore has lost ([`LocalFacts::keep_tunnel_addresses`]).
     ///
     /// # Errors
     /// The kernel refuses a list.
