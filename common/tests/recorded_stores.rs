@@ -1,4 +1,4 @@
-//! Every value of IPAM that Calico stored is read and written back to the byte,
+//! Every value of IPAM that Calico stored, and every one written by hand as Calico does, is read and written back to the byte,
 //! and what it means holds together.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -13,7 +13,13 @@ use weir_common::ipam::{
 };
 use weir_datastore::Memory;
 
-const STORES: [&str; 3] = ["small", "seed", "busy"];
+fn stores() -> Vec<(&'static str, Memory)> {
+    let of_calico = ["small", "seed", "busy"].map(|name| (name, recorded(name)));
+    of_calico
+        .into_iter()
+        .chain(["vxlan-small", "vxlan"].map(|name| (name, by_hand(name))))
+        .collect()
+}
 
 fn written_back(key: &str, value: &[u8]) -> Option<Vec<u8>> {
     if key.starts_with(keys::BLOCKS) {
@@ -29,9 +35,9 @@ fn written_back(key: &str, value: &[u8]) -> Option<Vec<u8>> {
 
 #[test]
 fn blocks_handles_and_affinities_are_written_back_as_they_were() {
-    for name in STORES {
+    for (name, store) in stores() {
         let mut compared = 0;
-        for (key, value) in recorded(name).dump() {
+        for (key, value) in store.dump() {
             if let Some(again) = written_back(&key, &value) {
                 assert_eq!(
                     String::from_utf8(again).unwrap(),
@@ -60,8 +66,8 @@ fn fields_that_weir_does_not_know_survive() {
 
 #[test]
 fn calicos_stores_are_consistent() {
-    for name in STORES {
-        assert_consistent(&recorded(name));
+    for (_, store) in stores() {
+        assert_consistent(&store);
     }
 }
 

@@ -10,9 +10,9 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 use support::*;
 use weir_common::audit::release_one::{self, SeenAddress, look_up};
-use weir_common::datastore::{Entry, Revision, keys};
+use weir_common::datastore::keys;
 use weir_common::ipam::{Attribute, Error as IpamError, Family};
-use weir_common::network::{ClusterState, has_settled_tunnel, needs_tunnel};
+use weir_common::network::{has_settled_tunnel, needs_tunnel};
 use weir_common::node::{
     Error, LocalFacts, TUNNEL_HANDLES, TunnelOutcome, ensure_tunnel_address, is_tunnel_address,
     reconcile_tunnel_address, release_tunnel_address,
@@ -52,21 +52,6 @@ fn pool_of(store: &Memory, kind: TunnelKind, spec: Value) {
     let mut full = json!({kind.row().mode_field: "Always", "blockSize": size});
     full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     pool(store, kind.row().id, range_of(kind), full);
-}
-
-/// A Node's `spec`.
-fn spec(store: &Memory, node: &str) -> Value {
-    let node: Value = serde_json::from_slice(&store.dump()[&keys::node(node)]).unwrap();
-    node["spec"].clone()
-}
-
-/// What is stored, as the agent knows it.
-fn inventory(store: &Memory) -> ClusterState {
-    let mut state = ClusterState::default();
-    for (key, value) in store.dump() {
-        state.put(&Entry { key, value, revision: Revision(1) });
-    }
-    state
 }
 
 async fn ensure(store: &Memory, kind: TunnelKind, node: &str) -> Result<IpAddr, Error> {

@@ -53,6 +53,8 @@ pub struct Packet {
     pub outer: Header,
     /// The header of the packet that it carries, if it is of [`IPIP`] or of VXLAN.
     pub inner: Option<Header>,
+    /// The port that it is from, if it is of [`UDP`].
+    pub source_port: Option<u16>,
     /// Its length with the header, in bytes. TCP's can be longer than the
     /// link's MTU: a veth need not cut them.
     pub length: usize,
@@ -77,10 +79,12 @@ impl Packet {
             }
             _ => None,
         };
+        let port = content.first_chunk().map(|port| u16::from_be_bytes(*port));
         let flags_and_offset = u16::from_be_bytes([bytes[6], bytes[7]]);
         Some(Self {
             outer,
             inner: inner.map(|(inner, _)| inner),
+            source_port: port.filter(|_| outer.protocol == UDP),
             length: bytes.len(),
             // All but "reserved" and "don't fragment".
             is_fragment: outer.source.is_ipv4() && flags_and_offset & 0x3fff != 0,

@@ -1,7 +1,7 @@
 //! Several nodes of one cluster: an underlay, an etcd, and an agent on each node.
 
 use std::collections::BTreeSet;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::process::Command;
 
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::agent::{Agent, announced, cluster_routes};
 use crate::binaries::binaries;
+use crate::capture::{Capture, Header};
 use crate::cluster::merge;
 use crate::container::Container;
 use crate::etcd::Etcd;
@@ -325,6 +326,64 @@ impl Fleet {
     pub fn until_connected(&self, one: &Pod, other: &Pod) {
         self.until_reached(one, other);
         self.until_reached(other, one);
+    }
+
+    /// Every node with every other one.
+    pub fn pairs(&self) -> Vec<(usize, usize)> {
+        let all = 0..self.members.len();
+        let pairs = all.clone().flat_map(|from| all.clone().map(move |to| (from, to)));
+        pairs.filter(|(from, to)| from != to).collect()
+    }
+
+    /// Lets the router know the way to a container of a node's by this address, as by BGP.
+    pub fn announce_to_router(&self, member: usize, address: IpAddr) {
+        let host = &self.members[member].host;
+        let by = match address {
+            IpAddr::V4(_) => host.address.to_string(),
+            IpAddr::V6(_) => host.address_v6.expect("the underlay has IPv6").to_string(),
+        };
+        self.underlay.router().run(&["ip", "route", "add", &address.to_string(), "via", &by]);
+    }
+
+    /// Lets the router know the way to each node's pod, and each node in another subnet the way to
+    /// its block of 28 bits, as by BGP.
+    pub fn announce(&self, pods: &[Pod]) {
+        for (to, pod) in pods.iter().enumerate() {
+            self.announce_to_router(to, pod.address.into());
+            let block: ipnet::Ipv4Net = format!("{}/28", pod.address).parse().expect("a block");
+            let block = block.trunc().to_string();
+            let subnet = |member: &Member| member.host.address.octets()[2];
+            let far = self.members.iter().filter(|it| subnet(it) != subnet(&self.members[to]));
+            for member in far {
+                let router = format!("172.31.{}.1", subnet(member));
+                let line = ["ip", "route", "add", &block, "via", &router, "metric", "1024"];
+                member.node().run(&line);
+            }
+        }
+    }
+
+    /// Requires that what a container of `own` address sends to another one leaves its node with
+    /// this header, where it is captured, and that packets of up to `largest` bytes pass there, and
+    /// no larger ones.
+    pub fn assert_way(
+        &self,
+        capture: &Capture,
+        (container, own): (&Container, IpAddr),
+        target: IpAddr,
+        header: Header,
+        largest: u16,
+    ) {
+        let (what, to) = (format!("{own} to {target}"), target.to_string());
+        self.until(&what, || container.reaches(&to));
+        capture.packets();
+        assert!(container.reaches(&to), "{what}");
+        let seen = capture.headers_of(own, target);
+        // Other packets on the link are read past by the same look.
+        assert!(seen == BTreeSet::from([header]), "{what}: {seen:?}");
+        // Those of IP and ICMP.
+        let headers = if target.is_ipv4() { 28 } else { 48 };
+        assert!(container.reaches_with(&to, largest - headers), "{what}");
+        assert!(!container.reaches_with(&to, largest - headers + 1), "{what}");
     }
 
     /// Waits until something holds, and fails with the agents' logs if it never

@@ -78,7 +78,7 @@ pub use network::Network;
 pub use node::{Node, UPLINK};
 pub use place::Place;
 pub use plugin::{Answer, Call, Failure, Running};
-pub use pod::{Connection, Pod, SteadyPing};
+pub use pod::{Connection, Pod, SteadyPing, lossy};
 pub use podman::Podman;
 pub use published::Published;
 pub use results::{address, host_interface};

@@ -87,6 +87,15 @@ impl SteadyPing {
     }
 }
 
+/// Ends these pings, each with its name: those that miss more than `most` answers, and how many.
+pub fn lossy(pings: Vec<(String, SteadyPing)>, most: usize) -> Vec<String> {
+    let counts = pings.into_iter().map(|(name, ping)| (name, ping.count()));
+    let lossy = counts.filter(|(_, (_, missing))| *missing > most);
+    lossy
+        .map(|(name, (answered, missing))| format!("{name}: {missing}, beside {answered}"))
+        .collect()
+}
+
 /// A connection of a pod's to a server.
 pub struct Connection {
     client: TcpStream,

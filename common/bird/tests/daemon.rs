@@ -5,13 +5,10 @@
 
 mod support;
 
-use std::path::Path;
-
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::network::{
-    Kept, LOCAL, OF_PEER, PEER, beside, files, in_network, routes, run, until, until_established,
-    wanted,
+    Kept, LOCAL, OF_PEER, PEER, beside, in_network, routes, run, until, until_established, wanted,
 };
 use support::{net, plan, router, secret, session, with};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -58,13 +55,8 @@ fn it_announces_the_table_and_takes_another_configuration_without_losing_a_sessi
         assert_eq!((counts.imported, counts.exported), (1, 1), "only routes of proto 77 are told");
         let log = network.log_of_peer();
         assert!(!log.contains("10.244.1.64") && !log.contains("10.0.1.0/24"), "{log}");
-        let folder = network.folder.path().join("bird");
-        assert_eq!(files(&folder), ["bird.conf", "bird.ctl", "bird.pid"]);
-        let mode = |path: &Path| {
-            std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions())
-        };
-        assert_eq!(mode(&folder) & 0o777, 0o700);
-        assert_eq!(mode(&network.place().configuration()) & 0o777, 0o600);
+        assert_eq!(network.files(), ["bird.conf", "bird.ctl", "bird.pid"]);
+        network.assert_private();
     });
 }
 
@@ -264,10 +256,9 @@ fn without_need_it_ends_and_none_of_its_routes_is_left() {
         kept.until_current().await;
         until_established(&network).await;
         let without_need = || BgpPlan { need: None, ..wanted() };
-        let folder = network.folder.path().join("bird");
         kept.plan(without_need());
         kept.until(|it| !it.is_wanted && !it.is_running()).await;
-        until("no file", async || files(&folder).is_empty()).await;
+        until("no file", async || network.files().is_empty()).await;
         assert_eq!(routes(), "");
         // And where it is dead already.
         kept.plan(wanted());
@@ -279,7 +270,7 @@ fn without_need_it_ends_and_none_of_its_routes_is_left() {
         until("its end", async || network.place().process().is_none()).await;
         assert!(routes().contains(OF_PEER));
         let next = Kept::start(network.settings(), Some(without_need()));
-        until("no file", async || files(&folder).is_empty()).await;
+        until("no file", async || network.files().is_empty()).await;
         assert_eq!(routes(), "");
         let report = next.report.borrow().clone();
         assert!(report.problems.is_empty(), "{report:?}");
@@ -359,7 +350,7 @@ fn a_refused_configuration_is_told_with_its_resource_and_given_once() {
             asked.iter().filter(|it| it.starts_with("configure")).collect();
         assert_eq!(configured.len(), 1, "{asked:?}");
         assert!(configured[0].starts_with("configure check "), "{asked:?}");
-        assert_eq!(files(&network.folder.path().join("bird")), ["bird.ctl"]);
+        assert_eq!(network.files(), ["bird.ctl"]);
     });
 }
 

@@ -5,12 +5,11 @@
 
 mod support;
 
-use std::path::Path;
 use std::process::{Child, Command};
 
 use support::net;
 use support::network::{
-    Kept, Network, OF_PEER, files, in_network, routes, run, until, until_established, wanted,
+    Kept, Network, OF_PEER, in_network, routes, run, until, until_established, wanted,
 };
 use weir_bird::{BirdSettings, Client};
 use weir_common::network::{ANNOUNCE_TABLE, BgpPlan};
@@ -50,10 +49,6 @@ fn without_need() -> BgpPlan {
     BgpPlan { need: None, ..wanted() }
 }
 
-fn mode(path: &Path) -> u32 {
-    std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions()) & 0o777
-}
-
 async fn until_it_answers(network: &Network) {
     until("an answer", async || Client::connect(&network.place().socket()).await.is_ok()).await;
 }
@@ -67,8 +62,7 @@ fn it_can_start_before_there_is_a_plan_and_is_configured_then() {
     in_network(async |network| {
         let mut kept = Kept::start(settings(&network), None);
         until("a file to start with", async || network.place().is_used()).await;
-        let folder = network.folder.path().join("bird");
-        assert_eq!((mode(&folder), mode(&network.place().configuration())), (0o700, 0o600));
+        network.assert_private();
         let _container = Container::start(&network);
         until_it_answers(&network).await;
         assert!(network.client().await.digest().await.unwrap().is_some());
@@ -79,7 +73,7 @@ fn it_can_start_before_there_is_a_plan_and_is_configured_then() {
         assert!(report.is_wanted && report.problems.is_empty(), "{report:?}");
         assert_eq!((report.restarts, report.notes.len()), (0, 0), "{report:?}");
         until_established(&network).await;
-        assert_eq!(files(&folder), ["bird.conf", "bird.ctl"], "nobody writes a process id");
+        assert_eq!(network.files(), ["bird.conf", "bird.ctl"], "nobody writes a process id");
     });
 }
 

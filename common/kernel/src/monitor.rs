@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::address::{AddressAttribute, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::LinkFlags;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteProtocol};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -18,6 +18,7 @@ use weir_common::network::{
     ANNOUNCE_TABLE, HOST_MAC, HostEnd, NatTable, NftTable, ROUTE_PROTOCOL, SourceFilter,
     TunnelFilter,
 };
+use weir_common::tunnel::TunnelKind;
 
 use crate::Kernel;
 use crate::cluster::is_of_cluster;
@@ -94,7 +95,7 @@ impl Monitor {
     }
 
     /// Waits until something has happened that may concern the node's part in the cluster (to
-    /// a link, to an address of global scope, to a route in the main table or that of what is
+    /// a link, to an address of global scope or of a tunnel device, to a route in the main table or that of what is
     /// announced, to a neighbour or a forwarding entry of a tunnel device,
     /// or to Weir's tables of nftables), or that may have cost a host end something. What attachments
     /// come and go with does not concern the cluster, nor do changes of routes and neighbours by
@@ -203,8 +204,18 @@ fn is_of_concern(message: &RouteNetlinkMessage) -> bool {
             let table = table_of(route);
             table == ANNOUNCE_TABLE || (table == MAIN_TABLE && !comes_with_attachments(route))
         }
-        _ => is_node_address(message),
+        RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
+            is_node_address(message) || is_of_tunnel(address)
+        }
+        _ => false,
     }
+}
+
+/// Whether an IPv4 address is on a tunnel device, of whatever scope: the kernel labels it with the
+/// name of its link.
+fn is_of_tunnel(address: &AddressMessage) -> bool {
+    let is_device = |name: &str| TunnelKind::of_device(name).is_some();
+    address.attributes.iter().any(|it| matches!(it, AddressAttribute::Label(it) if is_device(it)))
 }
 
 /// Whether an address of the node came or went; the host ends of attachments have addresses of

@@ -67,8 +67,8 @@ fn what_concerns_the_cluster_is_told() {
     });
 }
 
-/// The kernel tells of the neighbours of all links, and of those that containers come and go
-/// with too.
+/// The kernel tells of the neighbours and addresses of all links, and of those that containers come
+/// and go with too.
 #[test]
 fn entries_of_tunnel_devices_are_told_and_of_no_other_link() {
     on_a_node(|| async {
@@ -89,6 +89,8 @@ fn entries_of_tunnel_devices_are_told_and_of_no_other_link() {
                 ("bridge", format!("fdb append 66:0:0:0:0:1 dev {device} dst 198.51.100.2")),
                 ("bridge", format!("fdb replace 66:0:0:0:0:1 dev {device} dst 198.51.100.3")),
                 ("bridge", format!("fdb delete 66:0:0:0:0:1 dev {device}")),
+                ("ip", format!("address add 169.254.191.1/32 scope link dev {device}")),
+                ("ip", format!("address delete 169.254.191.1/32 dev {device}")),
             ]
         };
         for (program, arguments) in commands("other") {

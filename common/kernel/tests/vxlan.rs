@@ -138,6 +138,21 @@ async fn settled(kernel: &Kernel, node: &str, state: &ClusterState) -> Vec<Chang
     first.changes
 }
 
+/// The two nodes, of which the first one has what it should.
+async fn begun() -> (Network, Kernel, ClusterState) {
+    let network = Network::new();
+    let (kernel, state) = (Kernel::open().unwrap(), cluster());
+    settled(&kernel, "n1", &state).await;
+    (network, kernel, state)
+}
+
+/// The same once both have.
+async fn connected() -> (Network, Kernel, ClusterState) {
+    let (network, kernel, state) = begun().await;
+    network.reconcile_second(&state);
+    (network, kernel, state)
+}
+
 /// Whether one echo request of that size is answered by the second node's tunnel address, whole.
 fn passes(kind: TunnelKind, more: &[&str]) -> bool {
     let to = if kind.row().is_ipv6 { "fd00:1:0:2::" } else { "10.1.2.0" };
@@ -153,10 +168,7 @@ fn index(device: &str) -> String {
 #[test]
 fn packets_pass_in_both_families_up_to_the_mtu() {
     on_a_node(|| async {
-        let network = Network::new();
-        let (kernel, state) = (Kernel::open().unwrap(), cluster());
-        settled(&kernel, "n1", &state).await;
-        network.reconcile_second(&state);
+        let (network, kernel, _) = connected().await;
         let devices = kernel.tunnel_devices().await.unwrap();
         // Less the headers of IP and ICMP.
         for (kind, mtu, headers) in [(TunnelKind::Vxlan, 1450, 28), (TunnelKind::VxlanV6, 1430, 48)]
@@ -187,9 +199,7 @@ fn packets_pass_in_both_families_up_to_the_mtu() {
 #[test]
 fn packets_of_others_than_nodes_are_dropped_and_the_node_sends_by_the_tunnels_address() {
     on_a_node(|| async {
-        let network = Network::new();
-        let (kernel, state) = (Kernel::open().unwrap(), cluster());
-        settled(&kernel, "n1", &state).await;
+        let (network, kernel, state) = begun().await;
         // By these, nobody knows it.
         network.second.ip("address add 192.0.203.3/24 dev uplink");
         network.second.ip("address add fd00:203::3/64 dev uplink nodad");
@@ -267,10 +277,7 @@ fn by_hand(command: &str, kind: TunnelKind) -> String {
 #[test]
 fn what_is_done_to_a_device_is_told_and_undone() {
     on_a_node(|| async {
-        let network = Network::new();
-        let (kernel, state) = (Kernel::open().unwrap(), cluster());
-        network.reconcile_second(&state);
-        settled(&kernel, "n1", &state).await;
+        let (_network, kernel, state) = connected().await;
         let wanted = kernel.actual_state().await.unwrap();
         for kind in KINDS {
             for command in DRIFT {
@@ -293,10 +300,7 @@ fn what_is_done_to_a_device_is_told_and_undone() {
 #[test]
 fn a_device_that_was_made_with_something_else_is_made_again() {
     on_a_node(|| async {
-        let network = Network::new();
-        let (kernel, state) = (Kernel::open().unwrap(), cluster());
-        network.reconcile_second(&state);
-        settled(&kernel, "n1", &state).await;
+        let (network, kernel, state) = connected().await;
         let wanted = kernel.actual_state().await.unwrap();
         let mac = TunnelKind::Vxlan.mac("n1").unwrap();
         for odd in [
@@ -339,9 +343,7 @@ fn a_device_that_was_made_with_something_else_is_made_again() {
 #[test]
 fn a_node_that_moves_is_followed() {
     on_a_node(|| async {
-        let network = Network::new();
-        let (kernel, state) = (Kernel::open().unwrap(), cluster());
-        settled(&kernel, "n1", &state).await;
+        let (network, kernel, state) = begun().await;
         let mut moved = state.clone();
         let second = moved.nodes.get_mut("n2").unwrap();
         (second.ipv4, second.ipv6) = (Some(net("192.0.203.3/24")), Some(net("fd00:203::3/64")));
@@ -510,9 +512,7 @@ fn another_device_with_the_identifier_or_the_port_is_named() {
 #[test]
 fn the_addresses_of_the_devices_are_told_and_kept() {
     on_a_node(|| async {
-        let _network = Network::new();
-        let (kernel, state) = (Kernel::open().unwrap(), cluster());
-        settled(&kernel, "n1", &state).await;
+        let (_network, kernel, state) = begun().await;
         let facts = kernel.local_facts("n1", &state, false).await.unwrap();
         let told: BTreeMap<TunnelKind, BTreeSet<_>> = [
             (TunnelKind::Vxlan, [address("10.1.1.0")].into()),

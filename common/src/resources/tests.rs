@@ -16,11 +16,13 @@ macro_rules! in_tree {
     };
 }
 
-/// The recorded stores.
-const STORES: [(&str, &str); 3] = [
+/// The recorded stores, and those written by hand.
+const STORES: [(&str, &str); 5] = [
     ("small", in_tree!("tests/fixtures/calico-3.31/small/store.jsonl")),
     ("seed", in_tree!("tests/fixtures/calico-3.31/seed/store.jsonl")),
     ("busy", in_tree!("tests/fixtures/calico-3.31/busy/store.jsonl")),
+    ("vxlan-small", in_tree!("tests/fixtures/by-hand/vxlan-small/store.jsonl")),
+    ("vxlan", in_tree!("tests/fixtures/by-hand/vxlan/store.jsonl")),
 ];
 
 /// The resources that Calico stored, with kind and value.
@@ -52,7 +54,7 @@ fn what_calico_stored_is_read_and_written_back_unchanged() {
             count += 1;
         }
     }
-    assert_eq!(count, 4 + 9 + 13, "resources in the three stores");
+    assert_eq!(count, 4 + 9 + 13 + 5 + 12, "resources in the stores");
 }
 
 #[test]
@@ -70,11 +72,15 @@ fn what_calico_stored_is_understood() {
                     let config = IpamConfig::from_json(value).unwrap();
                     assert!(config.auto_allocate_blocks && !config.strict_affinity);
                 }
+                Kind::FelixConfiguration => {
+                    let settings = FelixConfiguration::from_json(value).unwrap();
+                    let has_mtu = settings.numbers.contains_key("vxlanMTU");
+                    assert_eq!(has_mtu, store.contains("vxlanMTU"));
+                }
                 Kind::BgpConfiguration
                 | Kind::BgpPeer
                 | Kind::BgpFilter
-                | Kind::CalicoNodeStatus
-                | Kind::FelixConfiguration => unreachable!("none is in these stores"),
+                | Kind::CalicoNodeStatus => unreachable!("none is in these stores"),
             }
         }
     }

@@ -11,9 +11,10 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use weir_common::datastore::keys;
+use weir_common::datastore::{Entry, Revision, keys};
 use weir_common::ipam::assign::{Request, Want};
 use weir_common::ipam::{Affinity, Assigned, Assignee, Block, Error, Family, Handle, engine};
+use weir_common::network::ClusterState;
 use weir_datastore::Memory;
 
 /// The moment of every test.
@@ -138,8 +139,16 @@ fn assert_block(block: &Block) {
 
 /// A store that Calico wrote.
 pub fn recorded(name: &str) -> Memory {
-    let file =
-        format!("{}/../tests/fixtures/calico-3.31/{name}/store.jsonl", env!("CARGO_MANIFEST_DIR"));
+    fixture(&format!("calico-3.31/{name}"))
+}
+
+/// A store in the form that Calico writes, by hand.
+pub fn by_hand(name: &str) -> Memory {
+    fixture(&format!("by-hand/{name}"))
+}
+
+fn fixture(directory: &str) -> Memory {
+    let file = format!("{}/../tests/fixtures/{directory}/store.jsonl", env!("CARGO_MANIFEST_DIR"));
     #[expect(clippy::disallowed_methods, reason = "fixtures are files")]
     let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
     let store = Memory::new();
@@ -149,4 +158,19 @@ pub fn recorded(name: &str) -> Memory {
         (text("key"), text("value").into_bytes())
     }));
     store
+}
+
+/// A Node's `spec`.
+pub fn spec(store: &Memory, node: &str) -> Value {
+    let node: Value = serde_json::from_slice(&store.dump()[&keys::node(node)]).unwrap();
+    node["spec"].clone()
+}
+
+/// What is stored, as the agent knows it.
+pub fn inventory(store: &Memory) -> ClusterState {
+    let mut state = ClusterState::default();
+    for (key, value) in store.dump() {
+        state.put(&Entry { key, value, revision: Revision(1) });
+    }
+    state
 }

@@ -273,7 +273,7 @@ impl Agent {
         }
         self.report_changes(&changes, &plan);
         self.applied = Some((plan, underlay));
-        self.timer.end(Instant::now(), false);
+        self.timer.end(Instant::now(), !changes.is_empty(), false);
         self.note_failures(Vec::new());
         true
     }
@@ -315,6 +315,7 @@ impl Agent {
         let outcome = self.kernel.reconcile(self.registration.node(), state, keep).await;
         self.metrics.nodes.set(nodes as i64);
         self.metrics.retained.set(self.cache.retained() as i64);
+        let has_changed = outcome.as_ref().is_ok_and(|outcome| !outcome.changes.is_empty());
         match outcome {
             Ok(mut outcome) => {
                 if self.registration.is_awaited() {
@@ -338,7 +339,7 @@ impl Agent {
             Err(error) => failures.push(chain(&error)),
         }
         self.reconciled = true;
-        self.timer.end(Instant::now(), !failures.is_empty());
+        self.timer.end(Instant::now(), has_changed, !failures.is_empty());
         let due = due.into_iter().chain(self.bgp_hold.due()).min();
         if let Some(due) = due {
             self.timer.look_again(due);

@@ -14,13 +14,6 @@ fn pool(fleet: &Fleet, name: &str, number: u8, mode: &str) {
     fleet.apply_pool(name, json!({"cidr": cidr, "blockSize": 28, "ipipMode": mode}));
 }
 
-/// Lets the router know where the containers of a pool without IPIP are, as BGP
-/// would.
-fn announce(fleet: &Fleet, member: usize, pod: &Pod) {
-    let (range, by) = (pod.address.to_string(), fleet.members[member].host.address.to_string());
-    fleet.underlay.router().run(&["ip", "route", "add", &range, "via", &by]);
-}
-
 /// Whether two nodes are in one subnet.
 fn near(one: usize, other: usize) -> bool {
     TWO_SUBNETS[one] == TWO_SUBNETS[other]
@@ -52,21 +45,15 @@ fn four_nodes_and_pools_of_every_mode_at_once() {
         .map(|(name, member)| ((name, member), fleet.pod(member, name)))
         .collect();
     for member in 0..4 {
-        announce(&fleet, member, &pods[&("bgp", member)]);
+        fleet.announce_to_router(member, pods[&("bgp", member)].address.into());
         assert!(fleet.members[member].has_tunnel());
     }
     let captures: Vec<Capture> =
         fleet.members.iter().map(|member| Capture::start(member.node(), UPLINK)).collect();
     let mut tunnelled = BTreeMap::new();
     for (name, mode) in pools {
-        for (from, to) in (0..4).flat_map(|from| (0..4).map(move |to| (from, to))) {
-            if from == to {
-                continue;
-            }
+        for (from, to) in fleet.pairs() {
             let (source, target) = (&pods[&(name, from)], &pods[&(name, to)]);
-            fleet.until_reached(source, target);
-            captures[from].packets();
-            assert!(source.container.reaches(&target.address.to_string()));
             let by_tunnel = match mode {
                 "Never" => false,
                 "Always" => true,
@@ -78,14 +65,10 @@ fn four_nodes_and_pools_of_every_mode_at_once() {
             } else {
                 Header::new(source.address, target.address, ICMP)
             };
-            let seen = captures[from].headers_of(source.address, target.address);
-            // Other packets on the link are read past by the same look.
-            assert!(seen == BTreeSet::from([wanted]), "{name} n{from} to n{to}: {seen:?}");
             tunnelled.insert((name, from, to), by_tunnel);
-            // Everything a container may send passes, and nothing larger: it fits into VXLAN.
-            let address = target.address.to_string();
-            assert!(source.container.passes(&address, 1450), "{name} n{from} to n{to}");
-            assert!(!source.container.passes(&address, 1451), "{name} n{from} to n{to}");
+            // It fits into VXLAN.
+            let sender = (&source.container, source.address.into());
+            fleet.assert_way(&captures[from], sender, target.address.into(), wanted, 1450);
         }
     }
     assert_eq!(tunnelled.values().filter(|by_tunnel| **by_tunnel).count(), 2 * (12 + 8));
@@ -97,8 +80,8 @@ fn pools_without_ipip_need_no_tunnel() {
     pool(&fleet, "bgp", 61, "Never");
     fleet.start_agents();
     let pods = [fleet.pod(0, "bgp"), fleet.pod(1, "bgp"), fleet.pod(2, "bgp")];
-    announce(&fleet, 0, &pods[0]);
-    announce(&fleet, 2, &pods[2]);
+    fleet.announce_to_router(0, pods[0].address.into());
+    fleet.announce_to_router(2, pods[2].address.into());
     for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0)] {
         fleet.until_reached(&pods[from], &pods[to]);
     }
@@ -183,8 +166,8 @@ fn switch_modes(subnets: [Subnet; 2], first: &str, modes: &[(&str, bool)]) {
     fleet.start_agents();
     let pods = [fleet.pod(0, "blue"), fleet.pod(1, "blue")];
     if subnets[0] != subnets[1] {
-        announce(&fleet, 0, &pods[0]);
-        announce(&fleet, 1, &pods[1]);
+        fleet.announce_to_router(0, pods[0].address.into());
+        fleet.announce_to_router(1, pods[1].address.into());
     }
     fleet.until_reached(&pods[0], &pods[1]);
     let mut connection = pods[0].connect(&pods[1].container, pods[1].address.into());

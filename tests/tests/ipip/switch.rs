@@ -1,7 +1,7 @@
 //! A pool changes between all three modes under its containers.
 
 use serde_json::json;
-use weir_tests::{Fleet, Member, Place, Pod, SteadyPing, Subnet};
+use weir_tests::{Fleet, Member, Pod, SteadyPing, Subnet, lossy};
 
 const SUBNETS: [Subnet; 3] = [Subnet::First, Subnet::First, Subnet::Second];
 
@@ -20,22 +20,6 @@ fn set_mode(fleet: &Fleet, mode: &str) {
     let spec = json!({"cidr": "10.61.0.0/24", "blockSize": 28, "ipipMode": of("IPIP"),
         "vxlanMode": of("VXLAN")});
     fleet.apply_pool("blue", spec);
-}
-
-/// The router knows the way to each container, as by BGP, and so does each node that is not near.
-fn announce(fleet: &Fleet, pods: &[Pod]) {
-    for (to, pod) in pods.iter().enumerate() {
-        let (range, by) = (pod.address.to_string(), fleet.members[to].host.address.to_string());
-        fleet.underlay.router().run(&["ip", "route", "add", &range, "via", &by]);
-        let block: ipnet::Ipv4Net = format!("{range}/28").parse().expect("a block");
-        let block = block.trunc().to_string();
-        let far = (0..SUBNETS.len()).filter(|from| SUBNETS[*from] != SUBNETS[to]);
-        for from in far {
-            let router = format!("172.31.{}.1", SUBNETS[from] as u8);
-            let line = ["ip", "route", "add", &block, "via", &router, "metric", "1024"];
-            fleet.members[from].node().run(&line);
-        }
-    }
 }
 
 fn is_as_asked(member: &Member, mode: &str) -> bool {
@@ -57,28 +41,21 @@ fn all_pairs_survive_every_switch_of_modes() {
     // Before the containers, so that each node has one block for both.
     fleet.until("all have tunnels", || fleet.members.iter().all(Member::has_tunnel));
     let pods: Vec<Pod> = (0..SUBNETS.len()).map(|member| fleet.pod(member, "blue")).collect();
-    announce(&fleet, &pods);
-    let pairs: Vec<(usize, usize)> = (0..pods.len())
-        .flat_map(|from| (0..SUBNETS.len()).map(move |to| (from, to)))
-        .filter(|(from, to)| from != to)
-        .collect();
+    fleet.announce(&pods);
+    let pairs = fleet.pairs();
     for (from, to) in &pairs {
         fleet.until_reached(&pods[*from], &pods[*to]);
     }
     for mode in &ORDER[1..] {
-        let pings: Vec<SteadyPing> =
-            pairs.iter().map(|(from, to)| pods[*from].ping(&pods[*to], 100)).collect();
+        let ping = |(from, to): &(usize, usize)| {
+            (format!("n{} to n{}", from + 1, to + 1), pods[*from].ping(&pods[*to], 100))
+        };
+        let pings: Vec<(String, SteadyPing)> = pairs.iter().map(ping).collect();
         set_mode(&fleet, mode);
         fleet.until(&format!("packets go as {mode} says"), || {
             fleet.members.iter().all(|member| is_as_asked(member, mode))
         });
-        let counts: Vec<(usize, usize)> = pings.into_iter().map(SteadyPing::count).collect();
-        let lost = pairs.iter().zip(counts).filter(|(_, (_, missing))| *missing > LOST);
-        let lost: Vec<String> = lost
-            .map(|((from, to), (answered, missing))| {
-                format!("n{} to n{}: {missing}, beside {answered}", from + 1, to + 1)
-            })
-            .collect();
+        let lost = lossy(pings, LOST);
         assert!(lost.is_empty(), "{mode}: {lost:#?}\n{}", fleet.report());
     }
 }

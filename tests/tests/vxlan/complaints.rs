@@ -7,9 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
-use weir_tests::{Fleet, Place, Pod, Subnet, UPLINK};
+use weir_tests::{Capture, Container, Fleet, Place, Pod, Subnet, UPLINK, VXLAN_PORT, until};
 
-use crate::{DEVICE, pair, pool, registered};
+use crate::{DEVICE, dual, pair, pool, registered};
 
 /// A tunnel address out of another node's block is reached by a route of its own (Calico 5595).
 #[test]
@@ -93,6 +93,75 @@ fn nat_never_chooses_the_port_of_vxlan() {
         .collect();
     assert!(!ports.contains(&4789), "{ports:?}");
     assert!(ports.contains(&4790), "a free port is kept: {ports:?}");
+}
+
+/// The first port that masquerading chooses while VXLAN has its usual one.
+const FIRST_PORT: u16 = VXLAN_PORT + 1;
+
+/// How many packets are sent once nothing but VXLAN's port is free. The kernel tries 240 of 64,512
+/// ports for each (`nf_nat_l4proto_unique_tuple`), so that all of them miss a port that is allowed
+/// in one of three million runs.
+const TRIES: u16 = 4000;
+
+/// With every other port of the range in use, what needs one is dropped.
+#[test]
+fn nat_drops_what_only_the_port_of_vxlan_is_left_for() {
+    let mut fleet = dual(&[Subnet::First, Subnet::Second]);
+    for (name, cidr, block_size) in [("blue", "10.61.0.0/24", 28), ("blue6", "fd10:61::/112", 124)]
+    {
+        let spec = json!({"cidr": cidr, "blockSize": block_size, "vxlanMode": "Always",
+            "natOutgoing": true});
+        fleet.apply_pool(name, spec);
+    }
+    fleet.start_agents();
+    let node = fleet.members[0].node();
+    let first = fleet.dual_pod(0, ["blue", "blue6"]).0.container;
+    let second = node.container("second");
+    let call = fleet.call(0, "blue", &second).configure("/ipam/assign_ipv6", "true".into());
+    call.configure("/ipam/ipv6_pools", json!(["blue6"])).add(node);
+    let outside = fleet.underlay.outside();
+    // None expires before all are there.
+    node.write("/proc/sys/net/netfilter/nf_conntrack_udp_timeout", "3600");
+    let capture = Capture::start(node, UPLINK);
+    for target in [IpAddr::V4(outside.address), outside.address_v6.expect("IPv6").into()] {
+        // Nothing that the sender would be told: somebody takes what arrives.
+        let _server = outside.node.enter(|| UdpSocket::bind((target, 5353))).expect("a socket");
+        let send = |container: &Container, ports: &[u16], content: &[u8]| {
+            send_from(container, ports, target, content);
+            let length = content.len() + if target.is_ipv4() { 28 } else { 48 };
+            let left = capture.packets().into_iter();
+            let left = left.filter(|it| it.outer.destination == target && it.length == length);
+            left.filter_map(|packet| packet.source_port).collect::<BTreeSet<u16>>()
+        };
+        // The port that a container sends from is kept where it can be. A busy machine may lose
+        // some of so many packets.
+        let mut in_use = BTreeSet::new();
+        until("the range is in use", || {
+            let left: Vec<u16> =
+                (FIRST_PORT..=u16::MAX).filter(|port| !in_use.contains(port)).collect();
+            in_use.extend(send(&first, &left, b"one"));
+            in_use.len() >= usize::from(u16::MAX - VXLAN_PORT)
+        });
+        assert!(in_use.into_iter().eq(FIRST_PORT..=u16::MAX), "to {target}");
+        // Were they allowed, these would be kept as well.
+        let below: Vec<u16> = (1024..VXLAN_PORT).collect();
+        assert_eq!(send(&first, &below, b"second"), [].into(), "to {target}");
+        let others: Vec<u16> = (FIRST_PORT..FIRST_PORT + TRIES).collect();
+        assert_eq!(send(&second, &others, b"other"), [].into(), "to {target}");
+    }
+}
+
+/// Sends a packet from each of these ports, and waits for an answer to one of another kind, which
+/// comes when the node is done with them.
+fn send_from(container: &Container, ports: &[u16], target: IpAddr, content: &[u8]) {
+    let own: IpAddr = if target.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    container.enter(|| {
+        for port in ports {
+            let socket = UdpSocket::bind((own, *port)).expect("a socket");
+            socket.send_to(content, (target, 5353)).expect("sending");
+        }
+    });
+    assert!(container.reaches(&target.to_string()), "{target}");
 }
 
 /// Another program's device with the same network identifier and port is told by name.

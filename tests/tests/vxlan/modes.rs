@@ -12,16 +12,6 @@ use crate::{DEVICE, DEVICE_V6, TWO_SUBNETS, dual, listed, pair, pool, pool_v6, r
 const POOLS: [(&str, &str, &str); 3] =
     [("bgp", "bgp6", "Never"), ("always", "always6", "Always"), ("cross", "cross6", "CrossSubnet")];
 
-/// Lets the router know where the containers of a pool without tunnels are, as BGP would.
-fn announce(fleet: &Fleet, member: usize, address: IpAddr) {
-    let host = &fleet.members[member].host;
-    let by = match address {
-        IpAddr::V4(_) => host.address.to_string(),
-        IpAddr::V6(_) => host.address_v6.expect("the underlay has IPv6").to_string(),
-    };
-    fleet.underlay.router().run(&["ip", "route", "add", &address.to_string(), "via", &by]);
-}
-
 #[test]
 fn four_nodes_and_pools_of_every_mode_in_both_families() {
     let mut fleet = dual(&TWO_SUBNETS);
@@ -40,7 +30,10 @@ fn four_nodes_and_pools_of_every_mode_in_both_families() {
         })
         .collect();
     for member in 0..4 {
-        pods[&("bgp", member)].1.iter().for_each(|address| announce(&fleet, member, *address));
+        pods[&("bgp", member)]
+            .1
+            .iter()
+            .for_each(|address| fleet.announce_to_router(member, *address));
         for device in [DEVICE, DEVICE_V6] {
             let it = &fleet.members[member];
             fleet.until(&format!("{device} of {}", it.name), || it.has_device(device));
@@ -49,38 +42,24 @@ fn four_nodes_and_pools_of_every_mode_in_both_families() {
     let captures: Vec<Capture> =
         fleet.members.iter().map(|member| Capture::start(member.node(), UPLINK)).collect();
     for (name, _, mode) in POOLS {
-        for (from, to) in (0..4).flat_map(|from| (0..4).map(move |to| (from, to))) {
-            if from == to {
-                continue;
-            }
-            for family in [0, 1] {
-                let by_tunnel = mode == "Always"
-                    || mode == "CrossSubnet" && TWO_SUBNETS[from] != TWO_SUBNETS[to];
-                let what = format!("{name} n{} to n{}, family {family}", from + 1, to + 1);
-                let (source, target) = (&pods[&(name, from)], &pods[&(name, to)].1[family]);
-                let own = source.1[family];
-                let text = target.to_string();
-                fleet.until(&what, || source.0.container.reaches(&text));
-                captures[from].packets();
-                assert!(source.0.container.reaches(&text), "{what}");
-                let hosts = [from, to].map(|member| &fleet.members[member].host);
-                let wanted = match (by_tunnel, family) {
-                    (true, 0) => Header::new(hosts[0].address, hosts[1].address, UDP),
-                    (true, _) => {
-                        let [one, other] = hosts.map(|host| host.address_v6.expect("IPv6"));
-                        Header::new(one, other, UDP)
-                    }
-                    (false, 0) => Header::new(own, *target, ICMP),
-                    (false, _) => Header::new(own, *target, ICMPV6),
-                };
-                let seen = captures[from].headers_of(own, *target);
-                assert!(seen == BTreeSet::from([wanted]), "{what}: {seen:?}");
-                // Everything a container may send passes, and nothing larger: the narrowest
-                // tunnel is that of IPv6.
-                let headers = if family == 0 { 28 } else { 48 };
-                assert!(source.0.container.reaches_with(&text, 1430 - headers), "{what}");
-                assert!(!source.0.container.reaches_with(&text, 1431 - headers), "{what}");
-            }
+        for ((from, to), family) in fleet.pairs().into_iter().flat_map(|it| [(it, 0), (it, 1)]) {
+            let by_tunnel =
+                mode == "Always" || mode == "CrossSubnet" && TWO_SUBNETS[from] != TWO_SUBNETS[to];
+            let (source, own) = &pods[&(name, from)];
+            let (own, target) = (own[family], pods[&(name, to)].1[family]);
+            let hosts = [from, to].map(|member| &fleet.members[member].host);
+            let wanted = match (by_tunnel, family) {
+                (true, 0) => Header::new(hosts[0].address, hosts[1].address, UDP),
+                (true, _) => {
+                    let [one, other] = hosts.map(|host| host.address_v6.expect("IPv6"));
+                    Header::new(one, other, UDP)
+                }
+                (false, 0) => Header::new(own, target, ICMP),
+                (false, _) => Header::new(own, target, ICMPV6),
+            };
+            // The narrowest tunnel is that of IPv6.
+            let sender = (&source.container, own);
+            fleet.assert_way(&captures[from], sender, target, wanted, 1430);
         }
     }
 }

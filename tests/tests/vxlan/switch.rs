@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use serde_json::json;
-use weir_tests::{Fleet, Place, Pod, SteadyPing, Subnet, cluster_routes};
+use weir_tests::{Fleet, Place, Pod, SteadyPing, Subnet, cluster_routes, lossy};
 
 use crate::{DEVICE, DEVICE_V6, TWO_SUBNETS, dual, pool, pool_v6};
 
@@ -16,24 +16,6 @@ fn set_mode(fleet: &Fleet, ipip: &str, vxlan: &str) {
     fleet.apply_pool("blue", spec);
 }
 
-/// The router knows the way to each container, as by BGP, and so does each node that is not near.
-fn announce(fleet: &Fleet, subnets: &[Subnet], pods: &[Pod]) {
-    for (to, pod) in pods.iter().enumerate() {
-        let (range, by) = (pod.address.to_string(), fleet.members[to].host.address.to_string());
-        fleet.underlay.router().run(&["ip", "route", "add", &range, "via", &by]);
-        for (from, member) in fleet.members.iter().enumerate() {
-            if subnets[from] != subnets[to] {
-                let router = format!("172.31.{}.1", subnets[from] as u8);
-                let block = format!("{range}/28");
-                let block: ipnet::Ipv4Net = block.parse().expect("a block");
-                let block = block.trunc().to_string();
-                let line = ["ip", "route", "add", &block, "via", &router, "metric", "1024"];
-                member.node().run(&line);
-            }
-        }
-    }
-}
-
 #[test]
 fn all_pairs_survive_every_switch_between_never_and_vxlan() {
     let mut fleet = Fleet::new(&TWO_SUBNETS);
@@ -44,15 +26,16 @@ fn all_pairs_survive_every_switch_between_never_and_vxlan() {
     // Before the containers, so that each node has one block for both.
     fleet.until("all have tunnels", || fleet.members.iter().all(|it| it.has_device(DEVICE)));
     let pods: Vec<Pod> = (0..4).map(|member| fleet.pod(member, "blue")).collect();
-    announce(&fleet, &TWO_SUBNETS, &pods);
-    let pairs: Vec<(usize, usize)> =
-        (0..4).flat_map(|from| (0..4).map(move |to| (from, to))).filter(|(a, b)| a != b).collect();
+    fleet.announce(&pods);
+    let pairs = fleet.pairs();
     for (from, to) in &pairs {
         fleet.until_reached(&pods[*from], &pods[*to]);
     }
     for mode in ["Never", "Always", "CrossSubnet", "Always", "Never", "CrossSubnet", "Never"] {
-        let pings: Vec<SteadyPing> =
-            pairs.iter().map(|(from, to)| pods[*from].ping(&pods[*to], 100)).collect();
+        let ping = |(from, to): &(usize, usize)| {
+            (format!("n{} to n{}", from + 1, to + 1), pods[*from].ping(&pods[*to], 100))
+        };
+        let pings: Vec<(String, SteadyPing)> = pairs.iter().map(ping).collect();
         set_mode(&fleet, "Never", mode);
         fleet.until(&format!("packets go as {mode} says"), || {
             fleet.members.iter().all(|member| {
@@ -65,13 +48,7 @@ fn all_pairs_survive_every_switch_between_never_and_vxlan() {
                 by_tunnel == wanted && member.has_device(DEVICE) == (mode != "Never")
             })
         });
-        let counts: Vec<(usize, usize)> = pings.into_iter().map(SteadyPing::count).collect();
-        let lost = pairs.iter().zip(counts).filter(|(_, (_, missing))| *missing > LOST);
-        let lost: Vec<String> = lost
-            .map(|((from, to), (answered, missing))| {
-                format!("n{} to n{}: {missing}, beside {answered}", from + 1, to + 1)
-            })
-            .collect();
+        let lost = lossy(pings, LOST);
         assert!(lost.is_empty(), "{mode}: {lost:#?}\n{}", fleet.report());
     }
     for member in &fleet.members {
@@ -93,8 +70,7 @@ fn both_families_survive_every_switch_in_one_subnet() {
         .map(|member| fleet.dual_pod(member, ["blue", "blue6"]))
         .map(|(pod, address)| (pod, address.into()))
         .collect();
-    let pairs: Vec<(usize, usize)> =
-        (0..3).flat_map(|from| (0..3).map(move |to| (from, to))).filter(|(a, b)| a != b).collect();
+    let pairs = fleet.pairs();
     let until_as = |mode: &str| {
         let is_tunnelled = mode == "Always";
         fleet.until(&format!("packets go as {mode} says"), || {
@@ -118,24 +94,16 @@ fn both_families_survive_every_switch_in_one_subnet() {
         fleet.until(&format!("n{} reaches {target}", from + 1), || source.reaches(&target));
     }
     for mode in ["Never", "Always", "CrossSubnet", "Always", "Never", "CrossSubnet"] {
-        let pings: Vec<SteadyPing> = pairs
-            .iter()
-            .flat_map(|(from, to)| {
-                [pods[*to].0.address.into(), pods[*to].1]
-                    .map(|it| pods[*from].0.ping_address(it, 100))
+        let ping = |(from, to): &(usize, usize)| {
+            let (from, to) = (*from, *to);
+            [pods[to].0.address.into(), pods[to].1].map(|address: IpAddr| {
+                (format!("n{} to {address}", from + 1), pods[from].0.ping_address(address, 100))
             })
-            .collect();
+        };
+        let pings: Vec<(String, SteadyPing)> = pairs.iter().flat_map(ping).collect();
         set_mode(&fleet, mode);
         until_as(mode);
-        let counts: Vec<(usize, usize)> = pings.into_iter().map(SteadyPing::count).collect();
-        let of_pairs = pairs.iter().flat_map(|pair| [(pair, "IPv4"), (pair, "IPv6")]);
-        let lost: Vec<String> = of_pairs
-            .zip(counts)
-            .filter(|(_, (_, missing))| *missing > LOST)
-            .map(|(((from, to), family), (answered, missing))| {
-                format!("n{} to n{} by {family}: {missing}, beside {answered}", from + 1, to + 1)
-            })
-            .collect();
+        let lost = lossy(pings, LOST);
         assert!(lost.is_empty(), "{mode}: {lost:#?}\n{}", fleet.report());
     }
 }

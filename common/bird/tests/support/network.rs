@@ -1,6 +1,7 @@
 //! A daemon in a network of its own beside a peer's.
 
 use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -120,6 +121,23 @@ impl Network {
         Client::connect(&self.place().socket()).await.unwrap()
     }
 
+    /// What is in the daemon's folder. Its log goes where that of this process goes, which the test
+    /// keeps short.
+    pub fn files(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.folder.path().join("bird")).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Requires that nobody else can read the daemon's folder and its configuration.
+    pub fn assert_private(&self) {
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let folder = self.folder.path().join("bird");
+        assert_eq!((mode(&folder), mode(&self.place().configuration())), (0o700, 0o600));
+    }
+
     pub fn pid(&self) -> i32 {
         self.place().process().expect("a daemon that runs").try_into().unwrap()
     }
@@ -208,13 +226,4 @@ pub async fn until_established(network: &Network) {
     };
     until("an Established session", is_up).await;
     until("the peer's route", async || routes().contains(OF_PEER)).await;
-}
-
-/// The daemon's log goes where that of this process goes, which the test keeps short.
-pub fn files(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
 }

@@ -1,7 +1,5 @@
 //! Examples of plans with pools of VXLAN.
 
-use sha1::{Digest, Sha1};
-
 use super::super::tunnels::plan_tunnels;
 use super::*;
 use crate::link::MacAddress;
@@ -339,30 +337,6 @@ fn vxlan_may_send_from_a_secondary_address() {
     assert_eq!(plan.problems, BTreeSet::new());
     let device = &plan.tunnels[&Vxlan].vxlan.as_ref().unwrap().device;
     assert_eq!(device.local, IpAddr::from([172, 16, 1, 1]));
-}
-
-/// As Calico's Felix computes it, by another way: the text of the digest, cut.
-#[test]
-fn hardware_addresses_are_calicos_for_a_thousand_names() {
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let mut seen = BTreeSet::new();
-    for number in 0..1000 {
-        let name = match number % 3 {
-            0 => format!("node-{number}"),
-            1 => format!("ip-10-0-{}-{}.eu-west-1.compute.internal", number / 256, number % 256),
-            _ => "n".repeat(number % 253 + 1) + &number.to_string(),
-        };
-        for (kind, suffix) in [(Vxlan, ""), (VxlanV6, "-v6")] {
-            let mut hasher = Sha1::new();
-            name.bytes().chain(suffix.bytes()).for_each(|byte| hasher.update([byte]));
-            let digest = hex(&hasher.finalize());
-            let pairs: Vec<&str> = (0..5).map(|pair| &digest[2 * pair..2 * pair + 2]).collect();
-            let mac = kind.mac(&name).unwrap();
-            assert_eq!(mac.to_string(), format!("66:{}", pairs.join(":")), "{name}");
-            assert!(seen.insert(mac), "{name} has another node's");
-            assert_eq!(mac.0[0] & 1, 0, "a station's address, no group's");
-        }
-    }
 }
 
 /// Names of one form give the device's command, and what goes with it.
