@@ -6,7 +6,7 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-SUITES=(pairs bgp_bfd bgp_outages bgp_routes bgp_scale vxlan)
+SUITES=(pairs bgp_bfd bgp_outages bgp_routes bgp_scale docker vxlan)
 
 need_cargo
 install_packages "${BUILD_PACKAGES[@]}" "${NETWORK_PACKAGES[@]}" "${TEST_PACKAGES[@]}"

@@ -165,7 +165,8 @@ fn ipam_decide(bencher: Bencher) {
     let mut blocks = Blocks::default();
     blocks.learn(&[block(0)], &read(&Blocks::selections(&[block(0)])).selected);
     let wants = vec![Want::Any { family: Family::V4, pools: vec![] }];
-    let request = Request { assignee, facts: BTreeMap::new(), wants, gateways: vec![] };
+    let request =
+        Request { assignee, facts: BTreeMap::new(), wants, gateways: vec![], within: None };
     let now = Timestamp::UNIX_EPOCH;
     bencher.bench_local(|| decide(black_box(&request), &view, &blocks, now).unwrap());
 }

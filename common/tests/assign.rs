@@ -670,6 +670,38 @@ async fn a_gateway_is_passed_over_and_refused() {
     assert_eq!(assign(&store, &request("n1", "third", V4)).await.unwrap(), [next]);
 }
 
+/// The addresses of a network's range are used up, others of the pool can be asked for, and
+/// nothing of that is noted for other networks.
+#[tokio::test]
+async fn a_range_restricts_what_is_not_asked_for() {
+    let store = Memory::new();
+    pool(&store, "blue", "10.0.0.0/24", json!({"blockSize": 29}));
+    let any = assign(&store, &request("n1", "elsewhere", V4)).await.unwrap()[0];
+    // Half a block and another one.
+    for within in ["10.0.0.64/30", "10.0.0.80/29"].map(cidr) {
+        let ranged = |container: &str| Request {
+            within: Some(within),
+            ..request("n1", &format!("{within}-{container}"), V4)
+        };
+        for container in 0..1 << (32 - within.prefix_len()) {
+            let address = assign(&store, &ranged(&container.to_string())).await.unwrap()[0];
+            assert!(within.contains(&address), "{address} in {within}");
+        }
+        let refused = assign(&store, &ranged("last")).await.unwrap_err();
+        assert!(matches!(refused, Error::Exhausted { .. }), "{refused}");
+        let said = format!("reserved (the network's --ip-range {within})");
+        assert!(refused.to_string().contains(&said), "{refused}");
+    }
+    let asked = Request { within: Some(cidr("10.0.0.64/30")), ..exactly("n1", "x", "10.0.0.68") };
+    assert_eq!(assign(&store, &asked).await.unwrap(), [ip("10.0.0.68")]);
+    let half = keys::full("n1", cidr("10.0.0.64/29"));
+    let own = keys::full("n1", cidr(&format!("{any}/29")).trunc());
+    for note in [half, own] {
+        assert!(!store.dump().contains_key(&note), "{note}");
+    }
+    assert!(store.dump().contains_key(&keys::full("n1", cidr("10.0.0.80/29"))));
+}
+
 /// An attachment that got the address before it became a gateway keeps it.
 #[tokio::test]
 async fn a_gateway_is_not_taken_from_who_has_it() {

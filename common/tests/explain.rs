@@ -13,7 +13,9 @@ use support::condition::{Condition, condition};
 use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
-use weir_common::ipam::explain::{AddressSource, Explanation, HeldState, NotUsed, explain};
+use weir_common::ipam::explain::{
+    AddressSource, Explanation, HeldState, NotUsed, explain, newcomer,
+};
 use weir_common::ipam::{Error, Family, PassedOver, PoolReference, engine};
 use weir_datastore::Memory;
 
@@ -57,6 +59,13 @@ fn damage() -> impl Strategy<Value = Damage> {
         6 => (0u8..4, 0u8..16).prop_map(|(pool, last)| Damage::Unclaimed(pool, last)),
         1 => common.prop_map(Damage::Common),
     ]
+}
+
+/// A range in one of the pools.
+fn range() -> impl Strategy<Value = IpNet> {
+    (0u8..4, 0u8..16, 28u8..=32).prop_map(|(pool, last, length)| {
+        format!("10.{pool}.0.{last}/{length}").parse::<IpNet>().unwrap().trunc()
+    })
 }
 
 fn cluster() -> impl Strategy<Value = Cluster> {
@@ -239,14 +248,15 @@ proptest! {
         number in 0u8..4,
         likely in likely(),
         has_gateways in any::<bool>(),
+        within in prop::option::weighted(0.3, range()),
     ) {
         run(async {
             let store = build(&cluster).await;
             let before = store.dump();
             let host = format!("n{number}");
             let gateways: Vec<IpNet> = likely.iter().copied().filter(|_| has_gateways).collect();
-            let explained =
-                explain(&store, &host, wants.clone(), (gateways.clone(), vec![]), now()).await.unwrap();
+            let asked = Request { gateways, within, ..newcomer(&host, wants.clone()) };
+            let explained = explain(&store, &asked, vec![], now()).await.unwrap();
             assert_eq!(store.dump(), before, "explaining changes nothing");
             for considered in &explained.wants {
                 if matches!(&considered.want, Want::Any { family: Family::V4, pools } if pools.is_empty()) {
@@ -254,7 +264,7 @@ proptest! {
                     assert_eq!(used, cluster.automatic(number).iter().collect::<Vec<_>>());
                 }
             }
-            let newcomer = Request { wants, gateways, ..request(&host, "newcomer", &[]) };
+            let newcomer = Request { assignee: assignee(&host, "newcomer"), ..asked };
             let got = engine::assign(&store, &newcomer, &likely, now()).await.map(|it| it.addresses);
             assert_foretold(&explained, got, &before);
         });
@@ -298,7 +308,7 @@ async fn every_pool_is_accounted_for() {
     pool(&store, "six", "fd00::/64", json!({}));
     let any = |pools| Want::Any { family: Family::V4, pools };
     let explained =
-        explain(&store, "n1", vec![any(vec![])], (vec![], vec![]), now()).await.unwrap();
+        explain(&store, &newcomer("n1", vec![any(vec![])]), vec![], now()).await.unwrap();
     let [considered] = explained.wants.as_slice() else { panic!("{explained:?}") };
     let used: Vec<_> = considered.pools.iter().map(|pool| pool.name.as_str()).collect();
     assert_eq!(used, ["d-here"]);
@@ -313,7 +323,7 @@ async fn every_pool_is_accounted_for() {
         ]
     );
     let asked = vec![any(vec!["b-manual".parse().unwrap()])];
-    let explained = explain(&store, "n1", asked, (vec![], vec![]), now()).await.unwrap();
+    let explained = explain(&store, &newcomer("n1", asked), vec![], now()).await.unwrap();
     let considered = &explained.wants[0];
     assert_eq!(considered.pools[0].name, "b-manual");
     assert!(considered.passed_over.iter().all(|(_, why)| *why == NotUsed::NotAskedFor));
@@ -328,7 +338,7 @@ async fn a_pool_of_the_other_family_is_refused_as_an_add_refuses_it() {
         let pools = vec!["four".parse().unwrap(), reference.parse().unwrap()];
         let want = Want::Any { family: Family::V4, pools };
         let explained =
-            explain(&store, "n1", vec![want.clone()], (vec![], vec![]), now()).await.unwrap();
+            explain(&store, &newcomer("n1", vec![want.clone()]), vec![], now()).await.unwrap();
         let newcomer = Request { wants: vec![want], ..request("n1", "newcomer", &[]) };
         let refused = assign(&store, &newcomer).await.unwrap_err();
         assert_eq!(explained.outcome.unwrap_err().to_string(), refused.to_string());
@@ -346,7 +356,7 @@ async fn for_an_address_asked_for_its_own_pool_is_named() {
     pool(&store, "here", "10.0.0.0/24", json!({"nodeSelector": "zone == 'far'"}));
     pool(&store, "there", "10.1.0.0/24", json!({}));
     let wants = vec![Want::Exactly("10.0.0.9".parse().unwrap())];
-    let explained = explain(&store, "n1", wants, (vec![], vec![]), now()).await.unwrap();
+    let explained = explain(&store, &newcomer("n1", wants), vec![], now()).await.unwrap();
     let [considered] = explained.wants.as_slice() else { panic!("{explained:?}") };
     assert_eq!(considered.pools[0].name, "here");
     let why: Vec<_> = considered.passed_over.iter().map(|(_, why)| why.to_string()).collect();
@@ -363,12 +373,12 @@ async fn a_block_that_cannot_be_used_matters_only_where_it_is_needed() {
         assign(&store, &request("n1", &container.to_string(), V4)).await.unwrap();
     }
     let want = || vec![Want::Any { family: Family::V4, pools: vec![] }];
-    let explained = explain(&store, "n1", want(), (vec![], vec![]), now()).await.unwrap();
+    let explained = explain(&store, &newcomer("n1", want()), vec![], now()).await.unwrap();
     let order: Vec<IpNet> = explained.wants[0].held.iter().map(|held| held.block).collect();
     let next = explained.outcome.unwrap()[0].address;
     // All that the host holds is full: what it holds is read to the end.
     store.seed([(keys::block(*order.last().unwrap()), b"{}".to_vec())]);
-    let explained = explain(&store, "n1", want(), (vec![], vec![]), now()).await.unwrap();
+    let explained = explain(&store, &newcomer("n1", want()), vec![], now()).await.unwrap();
     let foretold = explained.outcome.unwrap_err().to_string();
     let refused = assign(&store, &request("n1", "x", V4)).await.unwrap_err().to_string();
     assert_eq!(foretold, refused);
@@ -378,7 +388,7 @@ async fn a_block_that_cannot_be_used_matters_only_where_it_is_needed() {
     let second = order[1];
     let given = with_room(&store, second);
     store.seed([(keys::block(second), given.to_json())]);
-    let explained = explain(&store, "n1", want(), (vec![], vec![]), now()).await.unwrap();
+    let explained = explain(&store, &newcomer("n1", want()), vec![], now()).await.unwrap();
     let foretold = explained.outcome.unwrap()[0].address;
     assert!(second.contains(&foretold) && foretold != next);
     assert_eq!(assign(&store, &request("n1", "x", V4)).await.unwrap(), [foretold]);
@@ -405,7 +415,7 @@ async fn blocks_are_counted_in_the_order_tried() {
     let kept = json!({"metadata": {"name": "kept"}, "spec": {"reservedCIDRs": [last.to_string()]}});
     put(&store, keys::reservation("kept"), kept);
     let wants = vec![Want::Any { family: Family::V4, pools: vec![] }];
-    let explained = explain(&store, "n1", wants, (vec![], vec![]), now()).await.unwrap();
+    let explained = explain(&store, &newcomer("n1", wants), vec![], now()).await.unwrap();
     let held: Vec<_> =
         explained.wants[0].held.iter().map(|held| (held.block, free(&held.state))).collect();
     assert_eq!(held, [(newer.cidr, 1), (older.cidr, 0)]);
@@ -424,21 +434,21 @@ async fn what_keeps_an_add_from_its_address_is_the_outcome() {
     let store = Memory::new();
     let wants = || vec![Want::Any { family: Family::V4, pools: vec![] }];
     let outcome = |explained: Explanation| explained.outcome.unwrap_err();
-    let none = explain(&store, "n1", wants(), (vec![], vec![]), now()).await.unwrap();
+    let none = explain(&store, &newcomer("n1", wants()), vec![], now()).await.unwrap();
     assert!(matches!(outcome(none), Error::NoPool(Family::V4)));
     pool(&store, "blue", "10.0.0.0/30", json!({"blockSize": 30}));
     for container in 0..4 {
         assign(&store, &request("n1", &container.to_string(), V4)).await.unwrap();
     }
-    let full = explain(&store, "n1", wants(), (vec![], vec![]), now()).await.unwrap();
+    let full = explain(&store, &newcomer("n1", wants()), vec![], now()).await.unwrap();
     assert_eq!(free(&full.wants[0].held[0].state), 0);
     assert!(matches!(outcome(full), Error::Exhausted { .. }));
     store.seed([(keys::block("10.0.0.0/30".parse().unwrap()), b"{}".to_vec())]);
-    let damaged = explain(&store, "n1", wants(), (vec![], vec![]), now()).await.unwrap();
+    let damaged = explain(&store, &newcomer("n1", wants()), vec![], now()).await.unwrap();
     assert!(matches!(damaged.wants[0].held[0].state, HeldState::Unreadable(_)));
     assert!(matches!(outcome(damaged), Error::Malformed { .. }));
     store.seed([(keys::pool("blue"), b"[]".to_vec())]);
-    let damaged = explain(&store, "n1", wants(), (vec![], vec![]), now()).await.unwrap();
+    let damaged = explain(&store, &newcomer("n1", wants()), vec![], now()).await.unwrap();
     assert!(damaged.wants.is_empty());
     assert!(outcome(damaged).to_string().contains(&keys::pool("blue")));
 }
@@ -467,7 +477,7 @@ async fn why_free_addresses_are_not_given_is_said() {
     pool(&store, "blue", "10.0.0.0/28", json!({"blockSize": 29}));
     let wants = || vec![Want::Any { family: Family::V4, pools: vec![] }];
     let refusal = async |node: &str| {
-        let explained = explain(&store, node, wants(), (vec![], vec![]), now()).await.unwrap();
+        let explained = explain(&store, &newcomer(node, wants()), vec![], now()).await.unwrap();
         let states: Vec<_> =
             explained.wants[0].held.iter().map(|held| format!("{:?}", held.state)).collect();
         (states.join(" "), explained.outcome.unwrap_err().to_string())

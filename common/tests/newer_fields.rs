@@ -17,7 +17,7 @@ use weir_common::datastore::keys;
 use weir_common::ipam::adopt::adopt;
 use weir_common::ipam::assign::{Request, Want};
 use weir_common::ipam::collect::{CollectScope, Collection, Rule, collect};
-use weir_common::ipam::explain::explain;
+use weir_common::ipam::explain::{explain, newcomer};
 use weir_common::ipam::{Block, Error, Family, IpamSnapshot, MachineId, engine, reclaim};
 use weir_datastore::Memory;
 
@@ -215,7 +215,7 @@ async fn what_cools_down_is_passed_over_until_its_time_is_over() {
         let cold = "10.0.0.1".parse().unwrap();
         let exactly = Request { wants: vec![Want::Exactly(cold)], ..request("n1", "asks", &[]) };
         let explained =
-            explain(&store, "n1", exactly.wants.clone(), Default::default(), now()).await.unwrap();
+            explain(&store, &newcomer("n1", exactly.wants.clone()), vec![], now()).await.unwrap();
         assert_eq!(explained.wants[0].held[0].cooling, usize::from(left == 2));
         match engine::assign(&store, &exactly, &[], now()).await {
             Ok(_) => assert_eq!(left, 4),

@@ -10,10 +10,13 @@ use serde_json::{Value, json};
 use support::stores::{check, check_in, healthy, later};
 use support::*;
 use weir_common::audit::{
-    AuditContext, DamageKind, Report, ThisNode, UnjudgedReason, unjudged_addresses,
+    Attached, AuditContext, DamageKind, DockerAnswer, Finding, Report, ThisNode, UnjudgedReason,
+    unjudged_addresses,
 };
 use weir_common::datastore::keys;
+use weir_common::ipam::docker::DockerKnowledge;
 use weir_common::ipam::{Block, Family, IpamSnapshot, MachineId};
+use weir_common::network::AttachmentIdentity;
 use weir_datastore::Memory;
 
 /// A block of `n1` with these holders.
@@ -94,6 +97,58 @@ async fn every_reason_is_told_apart() {
     // Without a kernel nothing is judged but what needs none.
     let alone = [(Reason::OtherNode, 7), (Reason::Incomplete, 2), (Reason::OtherUse, 1)];
     assert_eq!(unjudged(&store, None).await, alone);
+}
+
+/// Addresses of Docker's containers: what dockerd knows is in use, with a link or without; and
+/// where it does not answer, nothing is said.
+#[tokio::test]
+async fn dockers_addresses_are_judged_by_dockerd() {
+    let store = Memory::new();
+    let own = MachineId::from_source("own");
+    let mut here =
+        ThisNode { host: "n1".to_owned(), machine: Some(own.clone()), ..ThisNode::default() };
+    let of = |handle: &str, interface: &str| {
+        json!({"handle_id": handle, "secondary": {"node": "n1", "interface": interface,
+            "network": "docker", "machine": own.as_str()}})
+    };
+    let endpoint = "61d4".repeat(16);
+    hold(
+        &store,
+        &[
+            of(&format!("docker.{endpoint}"), "docker"),
+            of("docker.02420a090002", "docker"),
+            of("docker.10.9.0.1", "docker"),
+            // Of a network of CNI that has the name.
+            of("docker.c1", "eth0"),
+        ],
+    );
+    let leaked = async |here: &ThisNode| {
+        let found = check(&store, Some(here)).await;
+        let is_leak = |it: &Finding| it.kind == DamageKind::AddressWithoutAttachment;
+        found.into_iter().filter(is_leak).map(|it| it.problem).collect::<Vec<String>>()
+    };
+    let unknown = (UnjudgedReason::UnknownNetwork, 1);
+    here.docker = DockerAnswer::Silent("/run/docker.sock: no such file".to_owned());
+    assert_eq!(unjudged(&store, Some(&here)).await, [unknown, (UnjudgedReason::DockerSilent, 3)]);
+    assert!(leaked(&here).await.is_empty(), "silence proves nothing");
+    let known = DockerKnowledge {
+        endpoints: [endpoint.clone()].into(),
+        macs: ["02:42:0a:09:00:02".parse().unwrap()].into(),
+        subnets: ["10.9.0.0/24".parse().unwrap()].into(),
+    };
+    here.docker = DockerAnswer::Knows(known);
+    assert_eq!(unjudged(&store, Some(&here)).await, [unknown]);
+    assert!(leaked(&here).await.is_empty(), "all are in use, without a link");
+    here.docker = DockerAnswer::Knows(DockerKnowledge::default());
+    let told = leaked(&here).await;
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told.iter().all(|it| it.contains("neither dockerd")), "{told:?}");
+    // A link that dockerd does not know of has its address still.
+    here.attachments = vec![Attached {
+        identity: AttachmentIdentity::new("docker", endpoint, "docker").unwrap(),
+        addresses: Vec::new(),
+    }];
+    assert_eq!(leaked(&here).await.len(), 2);
 }
 
 /// Where the node's registered address is missing, its containers are elsewhere, not gone.

@@ -15,7 +15,7 @@ use crate::location::{
     CALICOCTL_CONFIG_FILE, DEFAULT_CONFIG_FILE, DEFAULT_NETWORK_DIRECTORY, Settings, Sources,
 };
 use crate::session::Failure;
-use crate::{commands, node};
+use crate::{commands, docker, node};
 
 /// Pools, addresses and nodes of Weir.
 ///
@@ -229,6 +229,9 @@ pub enum CtlCommand {
     /// Run this node's agent, see what it does, or give a node another name
     #[command(subcommand)]
     Node(NodeCommand),
+    /// Give Docker's containers addresses out of the pools, and networks
+    #[command(subcommand)]
+    Docker(DockerCommand),
     /// Look at everything that containers on this node depend on, and say what to do
     Doctor(commands::doctor::DoctorArgs),
     /// Print completions for a shell
@@ -338,6 +341,13 @@ pub enum NodeCommand {
     Adopt(commands::node_adopt::AdoptArgs),
     /// Bring back what the node's side of its containers has lost
     Repair(commands::node_repair::RepairArgs),
+}
+
+/// The commands about Docker.
+#[derive(Debug, Subcommand)]
+pub enum DockerCommand {
+    /// Run the driver that dockerd asks for addresses and interfaces
+    Run(docker::run::DriverArgs),
 }
 
 /// Says how to spell an output format that was written without its flag

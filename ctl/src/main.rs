@@ -4,13 +4,16 @@ mod agent_http;
 mod bgp_status;
 mod cli;
 mod commands;
+mod docker;
 mod kernel_modules;
 mod location;
 mod network;
 mod node;
 mod output;
 mod same_cluster;
+mod service;
 mod session;
+mod signals;
 mod store;
 mod terminal;
 mod this_node;
@@ -33,7 +36,7 @@ use weir_datastore::missing_file;
 use weir_ipam::{HostEndRepair, HostEnds};
 use weir_kernel::Kernel;
 
-use cli::{Cli, CtlCommand, DatastoreArgs, NodeCommand};
+use cli::{Cli, CtlCommand, DatastoreArgs, DockerCommand, NodeCommand};
 use commands::doctor::{self, DoctorArgs};
 use location::Location;
 use network::Network;
@@ -291,6 +294,14 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
         let name = || this_node::name(&process.networks);
         node::run::start_log(cli.log_level);
         node::run::run(arguments, &location, &directory, name)?;
+        return Ok(String::new());
+    }
+    if let CtlCommand::Docker(DockerCommand::Run(arguments)) = &cli.command {
+        process.learn(&directory, &files, &ComparedStores::by_text(&location.configuration));
+        // The driver has its own.
+        drop(runtime);
+        node::run::start_log(cli.log_level);
+        docker::run::run(arguments, &location, || this_node::name(&process.networks))?;
         return Ok(String::new());
     }
     let locks = match &cli.command {

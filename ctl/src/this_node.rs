@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use weir_common::audit::{Attached, DamageKind, ThisNode, Unjudged};
+use weir_common::audit::{Attached, DamageKind, DockerAnswer, ThisNode, Unjudged};
 use weir_common::cni::{self, Arguments, NetworkConfiguration, NodeName, SpecVersion};
 use weir_common::datastore;
+use weir_common::ipam::docker::{DOCKER_NETWORK, DockerKnowledge};
 use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::{DEFAULT_LOCK_FILE, FoundName, Limit, Lock, machine_id};
 
+use crate::docker::daemon::Daemon;
+use crate::docker::is_driver_installed;
 use crate::network::{datastore_of, plugins};
 use crate::same_cluster::{ComparedStores, SameCluster};
 use crate::session::{Failure, chain};
@@ -73,7 +76,9 @@ impl Networks {
     /// Which networks are not, or not fully, judged, given the attachments that there are:
     /// also those that no file names.
     fn unjudged(&self, attached: &[Attached]) -> Vec<Unjudged> {
-        let is_named = |name: &str| self.own.contains(name) || self.others.contains(name);
+        let is_named = |name: &str| {
+            self.own.contains(name) || self.others.contains(name) || name == DOCKER_NETWORK
+        };
         let mut unnamed: BTreeMap<&str, usize> = BTreeMap::new();
         for name in attached.iter().map(|it| it.identity.network()).filter(|it| !is_named(it)) {
             *unnamed.entry(name).or_default() += 1;
@@ -169,15 +174,19 @@ pub async fn hold_still(networks: &Networks) -> Result<Vec<Lock>, Failure> {
     Ok(locks)
 }
 
-/// Reads the kernel; `None` on a machine without a network of Weir's and
-/// without attachments.
+/// Reads the kernel, and what dockerd says; `None` on a machine without a network of Weir's, also
+/// of Docker's, and without attachments.
 ///
 /// # Errors
 /// [`Failure`] when the kernel, or the node's name, cannot be read, or when this
 /// is the network namespace of something else: there every container of the node
 /// would look gone.
 pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
-    if !networks.own.is_empty() && is_node_namespace() == Some(false) {
+    let docker = ask_dockerd(&Daemon::at(None)).await;
+    let knows =
+        matches!(&docker, DockerAnswer::Knows(known) if *known != DockerKnowledge::default());
+    let has_networks = !networks.own.is_empty() || knows || is_driver_installed();
+    if has_networks && is_node_namespace() == Some(false) {
         return Err(Failure::new(
             "this network namespace is not the node's, so its containers cannot be seen; run the \
              same command on the node: nsenter --target 1 --net weirctl …",
@@ -185,7 +194,7 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
     }
     let kernel = Kernel::open().map_err(|error| Failure::caused_by(&error))?;
     let attached = kernel.attachment_states().await.map_err(|error| Failure::caused_by(&error))?;
-    if attached.is_empty() && networks.own.is_empty() && networks.unjudged.is_empty() {
+    if attached.is_empty() && !has_networks && networks.unjudged.is_empty() {
         return Ok(None);
     }
     let routed = kernel.routed_addresses().await.map_err(|error| Failure::caused_by(&error))?;
@@ -202,7 +211,15 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
         networks: networks.own.clone(),
         other_networks: networks.others.clone(),
         unjudged,
+        docker,
     }))
+}
+
+async fn ask_dockerd(daemon: &Daemon) -> DockerAnswer {
+    match daemon.knowledge().await {
+        Ok(known) => DockerAnswer::Knows(known),
+        Err(error) => DockerAnswer::Silent(error.to_string()),
+    }
 }
 
 #[cfg(test)]

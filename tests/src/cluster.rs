@@ -160,15 +160,7 @@ impl Cluster {
 
     /// Makes every allocation older than any call may take.
     pub fn age_allocations(&self) {
-        for (key, value) in self.store.entries() {
-            if key.contains("/assignment/") {
-                let mut block: Value = serde_json::from_str(&value).expect("a block is JSON");
-                for holder in block["attributes"].as_array_mut().into_iter().flatten() {
-                    holder["secondary"]["timestamp"] = "2026-01-02 03:04:05 +0000 UTC".into();
-                }
-                self.store.put(&key, &block);
-            }
-        }
+        self.store.age_allocations();
     }
 
     /// The names of the node's interfaces.

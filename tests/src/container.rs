@@ -11,20 +11,27 @@ use crate::place::Place;
 pub struct Container {
     node: Node,
     name: String,
+    path: String,
     network: File,
 }
 
 impl Container {
     pub(crate) fn new(node: &Node, name: &str) -> Self {
         node.run(&["ip", "netns", "add", name]);
-        let path = path_of(name);
-        let network = node.enter(|| File::open(path)).expect("the namespace was just made");
-        Self { node: node.clone(), name: name.to_owned(), network }
+        Self::at(node, name, &format!("/run/netns/{name}"))
+    }
+
+    /// The namespace with this path on a node.
+    pub(crate) fn at(node: &Node, name: &str, path: &str) -> Self {
+        let network = node.enter(|| File::open(path));
+        let network =
+            network.unwrap_or_else(|error| panic!("{}: opening {path}: {error}", node.name()));
+        Self { node: node.clone(), name: name.to_owned(), path: path.to_owned(), network }
     }
 
     /// The path of the namespace on its node.
     pub fn path(&self) -> String {
-        path_of(&self.name)
+        self.path.clone()
     }
 
     /// The node that it is on.
@@ -52,8 +59,4 @@ impl Place for Container {
     fn name(&self) -> &str {
         &self.name
     }
-}
-
-fn path_of(name: &str) -> String {
-    format!("/run/netns/{name}")
 }

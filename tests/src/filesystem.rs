@@ -10,8 +10,11 @@ use nix::mount::{MsFlags, mount};
 const MACHINE: &str = "/run/machine";
 /// Directories of which a node has its own, and the machine's entries in them
 /// that it does not see.
-const OWN: [(&str, &[&str]); 3] =
-    [("/etc", &["cni", "weir"]), ("/opt", &["cni"]), ("/var/lib", &["cni", "weir"])];
+const OWN: [(&str, &[&str]); 3] = [
+    ("/etc", &["cni", "docker", "weir"]),
+    ("/opt", &["cni"]),
+    ("/var/lib", &["cni", "docker", "weir"]),
+];
 /// Directories that exist on a node from the start.
 const MADE: [&str; 4] = ["/run/netns", "/etc/cni/net.d", "/etc/weir", "/var/lib/cni"];
 

@@ -9,7 +9,8 @@
 //! - [`Etcd`]: a real etcd on a node; [`Store`]: what a datastore holds.
 //! - [`Cluster`]: a node with a datastore and pools, where most tests begin.
 //! - [`Call`] and [`CniTool`]: run a plugin, as a runtime does.
-//! - [`Containerd`], [`Cri`] and [`Podman`]: real runtimes, with real containers.
+//! - [`Containerd`], [`Cri`] and [`Podman`]: real runtimes, with real containers;
+//!   [`DockerHosts`]: hosts with a real dockerd and Weir's driver for it.
 //! - [`Fleet`]: a cluster of several nodes; [`Agent`]: the agent of a node.
 //! - [`Moved`]: a node of a recorded cluster, with Weir in Calico's place.
 //! - [`Session`]: what calicoctl was asked and answered.
@@ -32,6 +33,7 @@ mod cnitool;
 mod container;
 mod containerd;
 mod cri;
+mod docker;
 mod etcd;
 mod filesystem;
 mod fleet;
@@ -69,6 +71,9 @@ pub use cnitool::CniTool;
 pub use container::Container;
 pub use containerd::Containerd;
 pub use cri::{Cri, Sandbox};
+pub use docker::{
+    Docker, DockerDriver, DockerHost, DockerHosts, DockerOptions, Firewall, PluginSocket, call_on,
+};
 pub use etcd::{Etcd, Options as EtcdOptions};
 pub use fleet::{Fleet, Member};
 pub use lock::HeldLock;
@@ -84,6 +89,7 @@ pub use published::Published;
 pub use results::{address, host_interface};
 pub use rounds::rounds;
 pub use routed::{Routed, router_programs};
+pub use runtimes::SERVED;
 pub use snapshot::Snapshot;
 pub use speaker::{Neighbour, ReceivedRoute, Speaker, SpeakerOptions, SpeakerProgram};
 pub use store::{Entries, Store, recorded_store};

@@ -100,25 +100,33 @@ fn weirctl_finds_the_datastore_in_the_list() {
 }
 
 #[test]
-fn the_agents_unit_is_good_and_its_flags_exist() {
-    let path = conf().join("systemd/weir-node.service");
+fn the_units_are_good_and_their_flags_exist() {
+    unit_is_good("weir-node.service", "node run", &[]);
+    unit_is_good("weir-docker.service", "docker run", &["weir-docker.socket"]);
+}
+
+/// A unit runs `weirctl` with `verb`, and systemd takes it together with `others`.
+fn unit_is_good(name: &str, verb: &str, others: &[&str]) {
+    let path = conf().join("systemd").join(name);
     let unit = fs::read_to_string(&path).expect("the unit");
     let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a command");
     let (program, arguments) = command.split_once(' ').expect("arguments");
     let weirctl = binaries().join("weirctl");
-    let help = Command::new(&weirctl).args(["node", "run", "--help"]).output().expect("weirctl");
+    let help = Command::new(&weirctl).args(verb.split(' ')).arg("--help").output();
+    let help = help.expect("weirctl");
     let help = String::from_utf8_lossy(&help.stdout);
-    assert!(arguments.starts_with("node run"), "{arguments}");
+    assert!(arguments.starts_with(verb), "{arguments}");
     for flag in arguments.split(' ').filter(|word| word.starts_with("--")) {
         assert!(help.contains(flag), "{flag}: {help}");
     }
     // systemd looks for the program, which is not installed here.
     let directory = tempfile::tempdir().expect("a directory");
-    let copy = directory.path().join("weir-node.service");
+    let copy = directory.path().join(name);
     let weirctl = weirctl.to_str().expect("a path in UTF-8");
     fs::write(&copy, unit.replace(program, weirctl)).expect("a copy of the unit");
-    let verify = Command::new("systemd-analyze").arg("verify").arg(&copy).output();
+    let others = others.iter().map(|other| conf().join("systemd").join(other));
+    let verify = Command::new("systemd-analyze").arg("verify").arg(&copy).args(others).output();
     let verify = verify.expect("these tests need systemd-analyze (Debian: systemd)");
     let said = String::from_utf8_lossy(&verify.stderr);
-    assert!(verify.status.success() && !said.contains("weir-node"), "{said}");
+    assert!(verify.status.success() && !said.contains("weir-"), "{said}");
 }

@@ -86,6 +86,7 @@ impl Kernel {
                 carrier: link.carrier,
                 is_checked: link.source_check() == SourceCheck::Strict,
                 allowed_sources: link.allowed_sources(),
+                sandbox: link.sandbox().map(|sandbox| sandbox.id),
                 addresses: addresses.remove(&link.index).unwrap_or_default(),
                 ready_for: Families::default(),
             };

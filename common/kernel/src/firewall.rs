@@ -6,7 +6,8 @@ use std::io;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use weir_common::network::{
-    ForwardChain, ForwardFilters, ForwardRule, PolicyRule, RuleEffect, TableFamily, TableName,
+    ForwardChain, ForwardFilters, ForwardRule, PolicyRule, RuleEffect, RulePackets, TableFamily,
+    TableName,
 };
 
 use crate::Kernel;
@@ -44,8 +45,9 @@ mod abi {
     pub(super) const VERDICT_CHAIN: u16 = 2;
     pub(super) const META_REGISTER: u16 = 1;
     pub(super) const META_KEY: u16 = 2;
-    /// The names of the links that a packet comes and goes by.
-    pub(super) const META_NAMES: [u32; 2] = [6, 7];
+    /// The name of the link that a packet comes by, and of the one that it goes by.
+    pub(super) const META_IN: u32 = 6;
+    pub(super) const META_OUT: u32 = 7;
     pub(super) const CMP_REGISTER: u16 = 1;
     pub(super) const CMP_OPERATION: u16 = 2;
     pub(super) const CMP_DATA: u16 = 3;
@@ -81,7 +83,10 @@ const HARMLESS: [&str; 16] = [
 ];
 
 /// Expressions, and targets of iptables, that let a packet go on, whichever it is.
-const PASSED_BY_ALL: [&str; 4] = ["counter", "log", "LOG", "NFLOG"];
+const PASSED_BY_ALL: [&str; 5] = ["comment", "counter", "log", "LOG", "NFLOG"];
+
+/// What the names of all host ends begin with.
+const HOST_ENDS: &[u8] = b"weir";
 
 /// Targets of iptables that accept nothing and are no end.
 const MARKING: [&str; 5] = ["MARK", "CONNMARK", "TCPMSS", "SET", "CT"];
@@ -236,12 +241,17 @@ fn is_active((family, table): &TableName) -> io::Result<bool> {
 /// What a rule of these expressions does. What is not known may accept.
 fn rule(expressions: &[u8]) -> ForwardRule {
     let (mut accepts, mut leads_on, mut drops, mut is_for_all) = (false, None, false, true);
-    let (mut links, mut register) = (Vec::new(), None);
+    let (mut links, mut loaded) = (Vec::new(), None);
+    // What its packets must be, and whether that is to come or go by host ends.
+    let (mut conditions, mut host_ends) = (0, None);
     for (_, expression) in attributes(expressions) {
         let data = find(expression, abi::EXPRESSION_DATA).unwrap_or_default();
         let name = text(expression, abi::EXPRESSION_NAME).unwrap_or_default();
         let name = match name.as_str() {
             "target" => text(data, abi::TARGET_NAME).unwrap_or_default(),
+            "match" if text(data, abi::TARGET_NAME).as_deref() == Some("comment") => {
+                "comment".to_owned()
+            }
             _ => name,
         };
         match name.as_str() {
@@ -259,6 +269,7 @@ fn rule(expressions: &[u8]) -> ForwardRule {
             other if PASSED_BY_ALL.contains(&other) => {}
             "lookup" => {
                 is_for_all = false;
+                conditions += 1;
                 // Into the verdict.
                 accepts |= number(data, abi::LOOKUP_RESULT) == Some(0);
             }
@@ -266,10 +277,20 @@ fn rule(expressions: &[u8]) -> ForwardRule {
                 is_for_all = false;
                 accepts |= !HARMLESS.contains(&other) && !MARKING.contains(&other);
                 match other {
-                    "cmp" => links.extend(compared_link(data, register)),
-                    "meta" => register = link_register(data),
+                    "cmp" => {
+                        conditions += 1;
+                        let name = compared_name(data, loaded);
+                        links.extend(name.filter(|name| name.contains(&0)).map(as_text));
+                        if name == Some(HOST_ENDS) {
+                            host_ends = loaded.map(|(key, _)| key);
+                        }
+                    }
+                    "meta" => loaded = loaded_name(data),
                     // It may use the same register.
-                    _ => register = None,
+                    _ => {
+                        conditions += 1;
+                        loaded = None;
+                    }
                 }
             }
         }
@@ -280,7 +301,13 @@ fn rule(expressions: &[u8]) -> ForwardRule {
         None if drops && is_for_all => RuleEffect::DropAll,
         None => RuleEffect::Other,
     };
-    ForwardRule { effect, links }
+    let packets = match (conditions, host_ends) {
+        (0, _) if is_for_all => RulePackets::All,
+        (1, Some(abi::META_IN)) => RulePackets::FromContainers,
+        (1, Some(abi::META_OUT)) => RulePackets::ToContainers,
+        _ => RulePackets::Others,
+    };
+    ForwardRule { effect, packets, links }
 }
 
 /// The verdict that an expression sets, as code and chain.
@@ -290,19 +317,19 @@ fn verdict(data: &[u8]) -> Option<(u32, Option<String>)> {
     Some((code, text(verdict, abi::VERDICT_CHAIN)))
 }
 
-/// The register that the name of a packet's link is loaded into.
-fn link_register(data: &[u8]) -> Option<u32> {
+/// Which name of a packet's link is loaded, and into which register.
+fn loaded_name(data: &[u8]) -> Option<(u32, u32)> {
     let key = number(data, abi::META_KEY)?;
-    abi::META_NAMES.contains(&key).then(|| number(data, abi::META_REGISTER))?
+    let is_name = [abi::META_IN, abi::META_OUT].contains(&key);
+    is_name.then(|| Some((key, number(data, abi::META_REGISTER)?)))?
 }
 
-/// The name that a packet's link must have: whole, not only how it begins.
-fn compared_link(data: &[u8], register: Option<u32>) -> Option<String> {
-    let is_of_link = register.is_some() && number(data, abi::CMP_REGISTER) == register;
+/// The name that a packet's link must have, with its end (a zero), or how the name must begin.
+fn compared_name(data: &[u8], loaded: Option<(u32, u32)>) -> Option<&[u8]> {
+    let is_of_link = number(data, abi::CMP_REGISTER) == Some(loaded?.1);
     let is_equal = number(data, abi::CMP_OPERATION) == Some(abi::EQUAL);
     let value = find(find(data, abi::CMP_DATA)?, abi::VALUE)?;
-    let is_whole = value.contains(&0);
-    (is_of_link && is_equal && is_whole).then(|| as_text(value))
+    (is_of_link && is_equal).then_some(value)
 }
 
 fn number_of(family: TableFamily) -> u8 {

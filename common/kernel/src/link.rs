@@ -5,6 +5,7 @@ use std::io;
 
 use futures_util::StreamExt;
 use ipnet::IpNet;
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
@@ -13,11 +14,16 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth};
 use weir_common::link::{MacAddress, SourceCheck, UNCHECKED_GROUP};
-use weir_common::network::{AttachmentIdentity, HOST_MAC, Side, Step, Veth, allowed_source_of};
+use weir_common::network::{
+    AttachmentIdentity, ContainerEnd, HOST_MAC, Sandbox, Side, Step, Veth, allowed_source_of,
+};
 
 use crate::Kernel;
 use crate::error::Error;
 use crate::netlink::{Netlink, into_io};
+
+/// The attribute that asks for a link by another name (`IFLA_ALT_IFNAME`, `linux/if_link.h`).
+const ALT_IFNAME: u16 = 53;
 
 /// What a link is, as far as Weir cares.
 #[derive(Clone, Debug)]
@@ -111,6 +117,11 @@ impl Link {
         names.filter_map(|name| allowed_source_of(&self.name, name)).collect()
     }
 
+    /// The sandbox that its container is in, where one is recorded.
+    pub(crate) fn sandbox(&self) -> Option<Sandbox> {
+        self.other_names.iter().find_map(|name| Sandbox::of_name(name))
+    }
+
     /// Whether it is the host's end of `identity`'s veth: its alias says so, or
     /// an ADD was interrupted between the creation and the alias.
     pub(crate) fn belongs_to(&self, identity: &AttachmentIdentity) -> bool {
@@ -143,6 +154,17 @@ impl Netlink {
     /// The link of that name, if there is one.
     pub(crate) async fn link_by_name(&self, name: &str) -> Result<Option<Link>, Error> {
         let request = self.handle().link().get().match_name(name);
+        self.find_link(request, format!("ip link show {name}")).await
+    }
+
+    /// The link with that other name, if there is one: such names are longer than the kernel
+    /// takes for names.
+    pub(crate) async fn link_by_other_name(&self, name: &str) -> Result<Option<Link>, Error> {
+        // Number 0 is none, and keeps the request from being a list of all.
+        let mut request = self.handle().link().get().match_index(0);
+        let value = [name.as_bytes(), &[0]].concat();
+        let attribute = LinkAttribute::Other(DefaultNla::new(ALT_IFNAME, value));
+        request.message_mut().attributes.push(attribute);
         self.find_link(request, format!("ip link show {name}")).await
     }
 
@@ -192,18 +214,24 @@ impl Netlink {
 }
 
 impl Kernel {
-    /// Creates a veth pair with its peer inside the container. A leftover of
+    /// Creates a veth pair with its peer inside the container, or on the node. A leftover of
     /// the same attachment is replaced; anything else in the way is left alone.
     pub(crate) async fn create_veth(&self, veth: &Veth) -> Result<(), Error> {
         let cause = match self.request_veth(veth).await {
             Err(cause) if is(&cause, Errno::EEXIST) => cause,
             outcome => return outcome.map_err(|cause| Error::refused(veth, cause)),
         };
-        let interface = veth.identity.interface();
-        if self.container()?.netlink.link_by_name(interface).await?.is_some() {
-            return Err(Error::InterfaceExists { interface: interface.to_owned() });
+        let host = self.host.link_by_name(&veth.identity.host_interface()).await?;
+        match (&veth.container_end, self.container_end(veth).await?) {
+            (_, None) => {}
+            (ContainerEnd::OnNode(_), Some(found))
+                if host.as_ref().is_some_and(|host| host.peer_index == Some(found.index)) => {}
+            (ContainerEnd::OnNode(_), Some(found)) => return Err(found.foreign()),
+            (ContainerEnd::InContainer, Some(found)) => {
+                return Err(Error::InterfaceExists { interface: found.name });
+            }
         }
-        match self.host.link_by_name(&veth.identity.host_interface()).await? {
+        match host {
             None => return Err(Error::refused(veth, cause)),
             Some(link) if !link.belongs_to(&veth.identity) => return Err(link.foreign()),
             // Of the same attachment, and without its other end in this
@@ -214,15 +242,29 @@ impl Kernel {
         self.request_veth(veth).await.map_err(|cause| Error::refused(veth, cause))
     }
 
+    /// The link that has the name of the veth's end for the container, where that is born.
+    async fn container_end(&self, veth: &Veth) -> Result<Option<Link>, Error> {
+        let netlink = match veth.container_end {
+            ContainerEnd::InContainer => &self.container()?.netlink,
+            ContainerEnd::OnNode(_) => &self.host,
+        };
+        netlink.link_by_name(veth.container_end()).await
+    }
+
     /// rtnetlink's builder gives the peer no more than a name, so the peer's
     /// part of the message is put together here.
     async fn request_veth(&self, veth: &Veth) -> io::Result<()> {
-        let descriptor = self.container().map_err(io::Error::other)?.namespace.descriptor();
-        let peer = LinkUnspec::new_with_name(veth.identity.interface())
+        let peer = LinkUnspec::new_with_name(veth.container_end())
             .address(veth.container_mac.0.to_vec())
-            .mtu(veth.mtu)
-            .setns_by_fd(descriptor)
-            .build();
+            .mtu(veth.mtu);
+        let peer = match veth.container_end {
+            ContainerEnd::OnNode(_) => peer,
+            ContainerEnd::InContainer => {
+                let container = self.container().map_err(io::Error::other)?;
+                peer.setns_by_fd(container.namespace.descriptor())
+            }
+        };
+        let peer = peer.build();
         let message = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
             .name(veth.identity.host_interface())
             .address(veth.host_mac.0.to_vec())

@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 use weir_common::network::{
-    AllowedSources, Before, NatTable, NftTable, SourceFilter, TunnelFilter,
+    AllowedSources, Before, NatTable, NftTable, PortTable, SourceFilter, TunnelFilter,
 };
 
 use crate::Kernel;
@@ -28,9 +28,15 @@ const NFT: [&str; 3] = ["nft", "/usr/sbin/nft", "/sbin/nft"];
 
 /// The nft that Weir runs, if there is one.
 pub fn find_nft() -> Option<PathBuf> {
+    find_program(NFT[0])
+}
+
+/// A program of the node's network, by PATH or where distributions have it.
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let directories = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&directories).map(|it| it.join(NFT[0]));
-    in_path.chain(NFT[1..].iter().map(PathBuf::from)).find(|it| it.is_file())
+    let in_path = std::env::split_paths(&directories);
+    let directories = in_path.chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    directories.map(|it| it.join(name)).find(|it| it.is_file())
 }
 
 /// How long nft may take: a table of a thousand elements takes 20 ms. What it was told is one
@@ -184,6 +190,11 @@ fn listed(request: u16, table: &str, set: Option<&str>) -> io::Result<Vec<Vec<u8
     list(request, abi::FAMILY_INET, &attributes, |body| is_of(body, table))
 }
 
+/// The elements of a map of the table for published ports, as raw messages.
+pub(crate) fn elements(map: &str) -> io::Result<Vec<Vec<u8>>> {
+    listed(abi::GET_ELEMENT, PortTable::NAME, Some(map))
+}
+
 /// Whether a datagram that the kernel sent to all who listen to nftables tells of
 /// a table's change, or of something in it; not of what is in its sets, which ADD and DEL change
 /// by themselves.
@@ -212,7 +223,7 @@ async fn listing<T: NftTable>() -> Result<String, Error> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-async fn install<T: NftTable>(ruleset: &Value, action: &str) -> Result<(), Error> {
+pub(crate) async fn install<T: NftTable>(ruleset: &Value, action: &str) -> Result<(), Error> {
     nft::<T>(&["-j", "-f", "-"], &ruleset.to_string(), action).await.map(|_| ())
 }
 

@@ -51,7 +51,8 @@ impl Kernel {
     pub async fn allow_sources(&self, identity: &AttachmentIdentity) -> Result<(), Error> {
         let mut attachments = self.attachment_states().await?;
         let allowed = allowed_sources(&attachments);
-        attachments.retain(|it| it.identity.container_id() == identity.container_id());
+        let own = attachments.iter().find(|it| it.identity == *identity).cloned();
+        attachments.retain(|it| own.as_ref().is_some_and(|own| own.container() == it.container()));
         let is_allowed_no_more = allowed_sources(&attachments).is_empty();
         if is_allowed_no_more && !self.allows_more(Some(&identity.host_interface())) {
             return Ok(());

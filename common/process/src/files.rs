@@ -1,4 +1,4 @@
-//! Files of Weir's in `/run`: locks, the state file, hints.
+//! Files of Weir's own in `/run` and `/var/lib`: locks, the state file, hints, Docker's networks.
 //!
 //! They are opened by programs that run as root, so that what somebody else may have put
 //! in their place is refused: links are not followed, and directory and file must be this
@@ -34,7 +34,7 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// As [`existing`]; it is not UTF-8.
-pub(crate) fn read(path: &Path) -> io::Result<String> {
+pub fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     existing(path)?.read_to_string(&mut text)?;
     Ok(text)
@@ -53,11 +53,13 @@ pub(crate) fn existing(path: &Path) -> io::Result<io::Take<File>> {
 ///
 /// # Errors
 /// As [`open`]; it cannot be written. The other one stays.
-pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     check_directory(path)?;
     let new = PathBuf::from(format!("{}.new", path.display()));
     let mut file = open_with(&new, OpenOptions::new().write(true).create(true).truncate(true))?;
     file.write_all(text.as_bytes())?;
+    // Costs nothing in `/run`. Elsewhere a file must not be empty after the power fails.
+    file.sync_all()?;
     fs::rename(new, path)
 }
 

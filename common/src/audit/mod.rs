@@ -23,7 +23,7 @@ mod values;
 
 pub use finding::Finding;
 pub use kind::DamageKind;
-pub use node::{Attached, ThisNode, Unjudged};
+pub use node::{Attached, DockerAnswer, ThisNode, Unjudged};
 pub use plan::{RepairPlan, plan_repair};
 pub use report::{Report, ReportToRelease};
 pub use scope::{AuditContext, hosts_gone};

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::unjudged_reason::{Unjudgeable, UnjudgedReason};
 use crate::ipam::collect::may_be_in_progress;
+use crate::ipam::docker::{DOCKER_INTERFACE, DOCKER_NETWORK, DockerKnowledge, named_by};
 use crate::ipam::{Allocation, Assignee, BlockUse, IpamSnapshot, MachineId, Ownership};
 use crate::network::AttachmentIdentity;
 
@@ -20,7 +21,23 @@ pub struct Attached {
     pub addresses: Vec<IpAddr>,
 }
 
-/// This node, as its kernel and its CNI configuration have it.
+/// What dockerd says of the containers of Docker's on a node: some have no link of Weir's
+/// (those of the driver `bridge`), and an address may wait for its link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DockerAnswer {
+    /// What it knows.
+    Knows(DockerKnowledge),
+    /// It does not answer, and why.
+    Silent(String),
+}
+
+impl Default for DockerAnswer {
+    fn default() -> Self {
+        Self::Silent("it was not asked".to_owned())
+    }
+}
+
+/// This node, as its kernel, its CNI configuration and its dockerd have it.
 ///
 /// The kernel must be read after the store: then an ADD in between
 /// shows as an attachment without address, which another look at the store
@@ -45,6 +62,8 @@ pub struct ThisNode {
     pub other_networks: BTreeSet<String>,
     /// Networks of Weir's that are not, or not fully, compared with this store.
     pub unjudged: Vec<Unjudged>,
+    /// What dockerd says of its containers; read, like the kernel, after the store.
+    pub docker: DockerAnswer,
 }
 
 /// A network of Weir's whose attachments are not, or not fully, compared with a store.
@@ -99,7 +118,7 @@ impl ThisNode {
     /// Whether this node's kernel tells if an allocation is in use, or why not. Of Calico's
     /// containers, whose interfaces carry no mark of Weir's, only their routes tell.
     pub(super) fn judge<'a>(
-        &self,
+        &'a self,
         allocation: &'a Allocation,
         snapshot: &IpamSnapshot,
     ) -> Result<(), Unjudgeable<'a>> {
@@ -115,6 +134,10 @@ impl ThisNode {
             (Some(_), _) if self.is_other_machines(allocation, snapshot) => {
                 Err((UnjudgedReason::OtherMachine, None))
             }
+            _ if is_dockers(allocation) => match &self.docker {
+                DockerAnswer::Knows(_) => Ok(()),
+                DockerAnswer::Silent(why) => Err((UnjudgedReason::DockerSilent, Some(why))),
+            },
             (Some(_), Some(handle)) if allocation.holder.interface.is_some() => {
                 self.judge_network(allocation.holder.network.as_deref(), handle)
             }
@@ -155,8 +178,16 @@ impl ThisNode {
     }
 
     fn wires(&self, network: &str) -> bool {
-        let mut attachments = self.attachments.iter();
-        self.networks.contains(network) || attachments.any(|it| it.identity.network() == network)
+        let mut attachments = self.attachments.iter().map(|it| it.identity.network());
+        self.networks.contains(network)
+            || network != DOCKER_NETWORK && attachments.any(|it| it == network)
+    }
+
+    /// Whether dockerd knows who has an allocation of Docker's.
+    pub(super) fn is_known_to_docker(&self, allocation: &Allocation) -> bool {
+        let DockerAnswer::Knows(known) = &self.docker else { return false };
+        let named = allocation.handle.as_deref().and_then(named_by);
+        is_dockers(allocation) && named.is_some_and(|named| known.knows(named))
     }
 
     /// Whether a repair may call an address of this block free that is neither
@@ -180,6 +211,13 @@ impl ThisNode {
         self.networks.contains(identity.network())
             && !self.other_networks.contains(identity.network())
     }
+}
+
+/// Whether an allocation was made for Docker. (A network of CNI may once have had its name, but
+/// has other interfaces.)
+pub(super) fn is_dockers(allocation: &Allocation) -> bool {
+    allocation.handle.as_deref().is_some_and(|handle| named_by(handle).is_some())
+        && allocation.holder.interface.as_deref() == Some(DOCKER_INTERFACE)
 }
 
 #[cfg(test)]

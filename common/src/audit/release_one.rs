@@ -2,14 +2,11 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::datastore::{Datastore, Decision, Selection, keys, transact};
-use crate::ipam::release::{count_again, give_back};
-use crate::ipam::{
-    Allocation, Attribute, Block, Error, Family, Guarded, Handle, MAX_BLOCK_BITS, Stored, block_of,
-};
+use crate::ipam::release::give_back_one;
+use crate::ipam::{Allocation, Attribute, Error, FoundAddress, Guarded, Handle};
 use crate::node::forget_tunnel_addresses;
 
 /// One address in use, as it was seen.
@@ -47,8 +44,8 @@ pub async fn look_up(
     datastore: &dyn Datastore,
     address: IpAddr,
 ) -> Result<Option<Allocation>, Error> {
-    let found = find(datastore, address).await?.map(|(_, _, allocation)| allocation);
-    Ok(found.filter(|it| !it.cooling_down))
+    let found = FoundAddress::find(datastore, address).await?;
+    Ok(found.and_then(|it| it.allocation()).filter(|it| !it.cooling_down))
 }
 
 /// Who has an address, with all that is recorded about the holder.
@@ -59,8 +56,8 @@ pub async fn holder(
     datastore: &dyn Datastore,
     address: IpAddr,
 ) -> Result<Option<Attribute>, Error> {
-    let found = find(datastore, address).await?;
-    Ok(found.and_then(|(block, ordinal, _)| block.value.holder(ordinal).cloned()))
+    let found = FoundAddress::find(datastore, address).await?;
+    Ok(found.and_then(|it| it.holder().cloned()))
 }
 
 /// Releases an address if it is still in use as it was seen. A node whose tunnel
@@ -74,12 +71,14 @@ pub async fn release(datastore: &dyn Datastore, seen: &SeenAddress) -> Result<Re
 }
 
 async fn decide(datastore: &dyn Datastore, seen: &SeenAddress) -> Result<Decision<Release>, Error> {
-    let Some((block, ordinal, allocation)) = find(datastore, seen.address).await? else {
+    let Some(FoundAddress { block, ordinal }) = FoundAddress::find(datastore, seen.address).await?
+    else {
         return Ok(Decision::Done(Release::NotInUse));
     };
-    if allocation.cooling_down {
+    let allocation = Allocation::read(&block.value, ordinal).filter(|it| !it.cooling_down);
+    let Some(allocation) = allocation else {
         return Ok(Decision::Done(Release::NotInUse));
-    }
+    };
     let present = SeenAddress::from(&allocation);
     if present != *seen {
         return Ok(Decision::Done(Release::Reassigned(present)));
@@ -89,39 +88,9 @@ async fn decide(datastore: &dyn Datastore, seen: &SeenAddress) -> Result<Decisio
     let guarded = Guarded::read(datastore, selection).await?;
     let handle = guarded.stored(0, Handle::from_json)?;
     let mut transaction = guarded.transaction();
-    let left = give_back(&block, &[ordinal], &mut transaction);
-    if let Some(id) = id {
-        count_again(id, handle.as_ref(), &left, &mut transaction);
-    }
+    give_back_one(&block, ordinal, handle.as_ref(), &mut transaction);
     forget_tunnel_addresses(datastore, id.as_slice(), &block.value, &mut transaction).await?;
     Ok(Decision::Commit(transaction, Release::Released))
-}
-
-async fn find(
-    datastore: &dyn Datastore,
-    address: IpAddr,
-) -> Result<Option<(Stored<Block>, usize, Allocation)>, Error> {
-    let selections: Vec<Selection> =
-        blocks_around(address).map(|block| Selection::Key(keys::block(block))).collect();
-    let snapshot = datastore.read(&selections).await?;
-    for entry in snapshot.selected.iter().flatten() {
-        let block = Stored::read(entry, Block::from_json)?;
-        if let Some(ordinal) = block.value.ordinal(address)
-            && let Some(allocation) = Allocation::read(&block.value, ordinal)
-        {
-            return Ok(Some((block, ordinal, allocation)));
-        }
-    }
-    Ok(None)
-}
-
-/// Every block that an address can lie in: one for each size there is.
-fn blocks_around(address: IpAddr) -> impl Iterator<Item = IpNet> {
-    let longest = match Family::of(address) {
-        Family::V4 => 32,
-        Family::V6 => 128,
-    };
-    (longest - MAX_BLOCK_BITS..=longest).filter_map(move |length| block_of(address, length))
 }
 
 impl From<&Allocation> for SeenAddress {

@@ -108,6 +108,9 @@ impl UnjudgedAddresses {
                 format!("of networks that no file describes ({})", listed(of))
             }
             UnjudgedReason::OtherUse => "that are neither containers' nor tunnels'".to_owned(),
+            UnjudgedReason::DockerSilent => {
+                format!("of Docker's containers on this node ({})", listed(of))
+            }
         }
     }
 }
@@ -138,6 +141,9 @@ impl UnjudgedReason {
                  removed: {RELEASE}"
             ),
             Self::OtherUse => "the program that assigned them gives them back".to_owned(),
+            Self::DockerSilent => {
+                "start dockerd, or name its socket: DOCKER_HOST=unix:///run/docker.sock".to_owned()
+            }
         }
     }
 }

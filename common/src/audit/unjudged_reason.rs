@@ -24,6 +24,8 @@ pub enum UnjudgedReason {
     UnknownNetwork,
     /// It is neither a container's nor a tunnel's.
     OtherUse,
+    /// It is of a container of Docker's, and dockerd does not answer.
+    DockerSilent,
 }
 
 /// Why an allocation is not judged, and the node or network that has it.

@@ -55,6 +55,7 @@ pub fn request_of(
         facts,
         wants: ipam.wants.clone(),
         gateways: ipam.gateways.clone(),
+        within: None,
     })
 }
 

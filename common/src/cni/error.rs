@@ -157,7 +157,8 @@ impl From<ipam::Error> for Error {
             | ipam::Error::Taken { .. }
             | ipam::Error::Withheld { .. }
             | ipam::Error::OtherHost { .. }
-            | ipam::Error::HoldsOther { .. } => Code::AddressRefused,
+            | ipam::Error::HoldsOther { .. }
+            | ipam::Error::NotHandedOver { .. } => Code::AddressRefused,
             ipam::Error::NotReady | ipam::Error::Contended { .. } => Code::TryAgainLater,
             ipam::Error::Malformed { .. } => Code::Malformed,
             ipam::Error::Probe(_) => Code::Kernel,

@@ -55,6 +55,11 @@ pub fn node(name: &str) -> String {
     format!("{NODES}{name}")
 }
 
+/// The key of a container's endpoint in a namespace.
+pub fn workload_endpoint(namespace: &str, name: &str) -> String {
+    format!("{RESOURCES}workloadendpoints/{namespace}/{name}")
+}
+
 /// The key of a reservation.
 pub fn reservation(name: &str) -> String {
     format!("{RESERVATIONS}{name}")

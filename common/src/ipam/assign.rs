@@ -182,7 +182,8 @@ impl<'a> Search<'a> {
 
     /// A free address in a block the host holds.
     fn try_held(&mut self, pools: &[&'a Stored<IpPool>]) -> Result<Option<Placement>, Error> {
-        let held = held_blocks(self.view, pools);
+        let mut held = held_blocks(self.view, pools);
+        held.retain(|(_, cidr)| self.view.excludes(*cidr).is_none());
         for (looked_at, (pool, cidr)) in held.iter().enumerate() {
             let found = match self.pending.known(*cidr) {
                 BlockState::Nothing => {
@@ -209,8 +210,8 @@ impl<'a> Search<'a> {
 
     /// The first address of a block that no host has claimed.
     fn try_claim(&mut self, pools: &[&'a Stored<IpPool>]) -> Result<Option<Placement>, Error> {
-        let reserved = &self.view.reserved;
-        let open = |cidr: &IpNet| !reserved.iter().any(|it| it.range.contains(cidr));
+        let view = self.view;
+        let open = |cidr: &IpNet| !view.reserved.iter().any(|it| it.range.contains(cidr));
         self.try_walk(pools, open, |pending, pool, cidr| match pending.known(cidr) {
             BlockState::Absent => pending.claim_next(pool, cidr),
             _ => None,
@@ -232,7 +233,8 @@ impl<'a> Search<'a> {
     ) -> Result<Option<Placement>, Error> {
         for pool in pools {
             let blocks = || walk(pool.value.cidr, pool.value.block_size, &self.assignee.host);
-            let candidates = || blocks().take(MAX_WALK).filter(&open);
+            let is_open = |cidr: &IpNet| self.view.excludes(*cidr).is_none() && open(cidr);
+            let candidates = || blocks().take(MAX_WALK).filter(&is_open);
             for (looked_at, cidr) in candidates().enumerate() {
                 match self.pending.known(cidr) {
                     BlockState::Nothing => {
@@ -364,7 +366,7 @@ pub(super) fn held_blocks<'a>(
 }
 
 /// A holder in words: pod or handle, and node.
-fn describe(holder: &Attribute) -> String {
+pub(super) fn describe(holder: &Attribute) -> String {
     if holder.is_cooling_down() {
         return "its last container, which released it a moment ago: it cools down \
                 (ipCooldownSeconds)"

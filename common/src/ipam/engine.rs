@@ -64,7 +64,7 @@ pub async fn assign_around(
 ) -> Result<Assignment, Error> {
     let selections = View::selections(&request.assignee);
     let parse = |snapshot: &Snapshot| {
-        let view = View::parse(snapshot)?.reserving_gateways(&request.gateways);
+        let view = View::parse(snapshot)?.serving(request);
         Ok(if probe.is_some() { view.looking_up([]) } else { view })
     };
     let decide = |view: &View, blocks: &Blocks| assign::decide(request, view, blocks, now);

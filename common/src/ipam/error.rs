@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::docker::hand_over_barrier::HandOverBarrier;
 use super::family::Family;
 use super::passed_over::PassedOver;
 use super::reserved::ReservedBy;
@@ -117,6 +118,14 @@ pub enum Error {
         address: IpAddr,
         /// What it has.
         holds: Vec<IpAddr>,
+    },
+    /// Docker's container cannot have an address that dockerd names.
+    #[error("address {address} is not for this container: {barrier}")]
+    NotHandedOver {
+        /// The address.
+        address: IpAddr,
+        /// What is in the way.
+        barrier: HandOverBarrier,
     },
     /// No address is left that the node may have.
     #[error(

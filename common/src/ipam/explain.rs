@@ -119,8 +119,8 @@ pub enum AddressSource {
     Borrowed(Option<String>),
 }
 
-/// Explains what an attachment to `host` that has nothing yet would get, in a
-/// network with these `gateways`, where `nearby` is reserved around the host.
+/// Explains what the [`newcomer`] of a `request` would get, where `nearby` is reserved around
+/// the host.
 ///
 /// The store may change until the ADD comes; nothing is changed here.
 ///
@@ -129,15 +129,14 @@ pub enum AddressSource {
 /// explanation.
 pub async fn explain(
     datastore: &dyn Datastore,
-    host: &str,
-    wants: Vec<Want>,
-    (gateways, nearby): (Vec<IpNet>, Vec<Reserved>),
+    request: &Request,
+    nearby: Vec<Reserved>,
     now: Timestamp,
 ) -> Result<Explanation, datastore::Error> {
-    let request = newcomer(host, wants, gateways);
+    let host = request.assignee.host.as_str();
     let selections = View::selections(&request.assignee);
     let view = match View::parse(&datastore.read(&selections).await?) {
-        Ok(view) => view.reserving_gateways(&request.gateways).reserving(nearby),
+        Ok(view) => view.serving(request).reserving(nearby),
         Err(error) => {
             return Ok(Explanation {
                 host: host.to_owned(),
@@ -152,12 +151,12 @@ pub async fn explain(
     for want in &request.wants {
         considered.push(consider(datastore, want, (&view, cooldown), &mut blocks, host).await?);
     }
-    let outcome = foresee(datastore, &request, view, blocks, now).await?;
+    let outcome = foresee(datastore, request, view, blocks, now).await?;
     Ok(Explanation { host: host.to_owned(), wants: considered, outcome })
 }
 
-/// The request of an attachment that is not known. No handle has an empty id.
-fn newcomer(host: &str, wants: Vec<Want>, gateways: Vec<IpNet>) -> Request {
+/// The request of an attachment to `host` that has nothing yet. No handle has an empty id.
+pub fn newcomer(host: &str, wants: Vec<Want>) -> Request {
     Request {
         assignee: Assignee {
             host: host.to_owned(),
@@ -168,7 +167,8 @@ fn newcomer(host: &str, wants: Vec<Want>, gateways: Vec<IpNet>) -> Request {
         },
         facts: Default::default(),
         wants,
-        gateways,
+        gateways: Vec::new(),
+        within: None,
     }
 }
 

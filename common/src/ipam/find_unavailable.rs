@@ -29,6 +29,10 @@ impl UnavailableAddresses {
             pools.iter().map(|pool| (pool.value.cidr, pool.value.block_size)).collect();
         for (cidr, block_size) in pools {
             for cidr in walk(cidr, block_size, node).take(MAX_WALK) {
+                if let Some(by) = view.excludes(cidr) {
+                    found.reserved_by.insert(by.to_string());
+                    continue;
+                }
                 let whole = || view.reserved.iter().filter(|it| it.range.contains(&cidr));
                 let is_whole = whole().next().is_some();
                 let is_read = view.affinities.contains_key(&cidr)

@@ -40,6 +40,14 @@ impl Hints {
         serde_json::to_string(self).unwrap_or_default()
     }
 
+    /// Notes the blocks from which addresses were taken last: they likely have others. Those of
+    /// a family from which none was taken stay.
+    pub fn note_likely(&mut self, blocks: Vec<IpNet>) {
+        let is_v4 = |block: &IpNet| matches!(block, IpNet::V4(_));
+        self.likely.retain(|known| blocks.iter().all(|block| is_v4(block) != is_v4(known)));
+        self.likely.extend(blocks);
+    }
+
     /// Whether a network's allocations of earlier boots were given back in these
     /// blocks.
     pub fn is_swept(&self, network: &str, scope: CollectScope) -> bool {
@@ -82,6 +90,22 @@ mod tests {
             let read = Hints::read(&written, Some(&other));
             prop_assert_eq!(read.swept.is_empty(), noted.is_empty() || other != boot);
             prop_assert!(Hints::read(&written, None).swept.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_likely_blocks_of_a_family_are_those_of_its_last_call() {
+        let blocks = ["10.0.0.0/26", "fd00::/122", "10.0.0.64/26"];
+        let [first, six, second] = blocks.map(|text| text.parse::<IpNet>().unwrap());
+        let mut hints = Hints::default();
+        for (noted, likely) in [
+            (vec![first, six], vec![first, six]),
+            (vec![second], vec![six, second]),
+            (vec![], vec![six, second]),
+            (vec![first, six], vec![first, six]),
+        ] {
+            hints.note_likely(noted);
+            assert_eq!(hints.likely, likely);
         }
     }
 

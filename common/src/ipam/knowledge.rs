@@ -10,14 +10,16 @@ use super::affinity::Affinity;
 use super::assignee::Assignee;
 use super::block::{Attribute, Block};
 use super::error::Error;
+use super::family::Family;
 use super::handle::Handle;
 use super::machine::MachineId;
 use super::ownership::MachineRecord;
 use super::ready::ReadyFlag;
+use super::request::Request;
 use super::reserved::{Reserved, ReservedBy, edges_of};
 use crate::datastore::{Entry, Revision, Selection, Snapshot, keys};
 pub use crate::datastore::{Stored, Unreadable};
-use crate::resources::{self, IpPool, IpReservation, IpamConfig, Node, special_ranges};
+use crate::resources::{self, IpPool, IpReservation, IpamConfig, Node, overlap, special_ranges};
 
 impl From<Unreadable> for Error {
     fn from(Unreadable { key, reason }: Unreadable) -> Self {
@@ -124,6 +126,9 @@ pub struct View {
     pub full: BTreeSet<IpNet>,
     /// Ranges from which no address is handed out by itself.
     pub reserved: Vec<Reserved>,
+    /// The only range from which addresses of its family are handed out by themselves, and what
+    /// reserves the others.
+    pub within: Option<(IpNet, ReservedBy)>,
     /// The addresses that have been looked up on the network around the node; `None` where
     /// none need be.
     pub looked_up: Option<BTreeSet<IpAddr>>,
@@ -132,12 +137,14 @@ pub struct View {
 }
 
 impl View {
-    /// The view of a network with these gateways, which no container is given.
-    pub fn reserving_gateways(self, gateways: &[IpNet]) -> Self {
+    /// The view for a request: without the gateways of its network, which no container is
+    /// given, and with its range.
+    pub fn serving(self, Request { gateways, within, .. }: &Request) -> Self {
         let by = ReservedBy::Gateway;
         let own = gateways.iter().map(|it| Reserved { range: it.addr().into(), by: by.clone() });
         let edges = gateways.iter().flat_map(|gateway| edges_of(*gateway));
-        self.reserving(own.chain(edges))
+        let within = within.map(|range| (range, ReservedBy::OutsideRange(range)));
+        Self { within, ..self.reserving(own.chain(edges)) }
     }
 
     /// The view in which these are not handed out.
@@ -171,17 +178,27 @@ impl View {
 
     /// What reserves an address, if anything does.
     pub(super) fn reserves(&self, address: IpAddr) -> Option<&ReservedBy> {
-        self.reserving_it(address).next()
+        self.keeping(address).next().or_else(|| self.excludes(address.into()))
     }
 
     /// What keeps an address even from a container that asks for it.
     pub(super) fn withholds(&self, address: IpAddr) -> Option<&ReservedBy> {
-        self.reserving_it(address).find(|by| !by.may_be_asked_for())
+        self.keeping(address).find(|by| !by.may_be_asked_for())
     }
 
-    fn reserving_it(&self, address: IpAddr) -> impl Iterator<Item = &ReservedBy> {
+    /// What reserves an address for every network.
+    pub(super) fn keeping(&self, address: IpAddr) -> impl Iterator<Item = &ReservedBy> {
         let around = self.reserved.iter().filter(move |it| it.range.contains(&address));
         around.map(|reserved| &reserved.by)
+    }
+
+    /// Why no address of a block is handed out by itself to this network, if it lies outside of
+    /// its range.
+    pub(super) fn excludes(&self, block: IpNet) -> Option<&ReservedBy> {
+        let excludes = |range: IpNet| {
+            Family::of(range.addr()) == Family::of(block.addr()) && !overlap(range, block)
+        };
+        self.within.as_ref().filter(|(range, _)| excludes(*range)).map(|(_, by)| by)
     }
 
     /// What to read for an assignee.
@@ -216,9 +233,7 @@ impl View {
                     .map(|range| Reserved { range, by: ReservedBy::Reservation(name.clone()) }),
             );
         }
-        let pools = snapshot.entries(5).iter();
-        let pools = pools.map(|entry| read_pool_as(entry, IpPool::for_assignment));
-        let pools = pools.collect::<Result<Vec<_>, Unreadable>>()?;
+        let pools = read_pools(snapshot.entries(5))?;
         let special = pools.iter().flat_map(|pool| special_ranges(pool.value.cidr));
         reserved.extend(
             special.map(|(range, purpose)| Reserved { range, by: ReservedBy::Special(purpose) }),
@@ -233,6 +248,7 @@ impl View {
             affinities: affinities.map(read_affinity).collect::<Result<_, Unreadable>>()?,
             full: full.filter_map(|entry| keys::parse_full(&entry.key)).collect(),
             reserved,
+            within: None,
             looked_up: None,
             revision: snapshot.revision,
         })
@@ -245,6 +261,14 @@ impl View {
 /// [`Unreadable`].
 pub fn read_pool(entry: &Entry) -> Result<Stored<IpPool>, Unreadable> {
     read_pool_as(entry, IpPool::from_json)
+}
+
+/// Reads all pools, to give addresses from: one that is flawed says so.
+///
+/// # Errors
+/// [`Unreadable`].
+pub fn read_pools(entries: &[Entry]) -> Result<Vec<Stored<IpPool>>, Unreadable> {
+    entries.iter().map(|entry| read_pool_as(entry, IpPool::for_assignment)).collect()
 }
 
 fn read_pool_as(

@@ -15,10 +15,12 @@ mod block;
 mod cluster_guid;
 pub mod collect;
 mod cooldown;
+pub mod docker;
 pub mod engine;
 mod error;
 pub mod explain;
 mod family;
+mod find;
 mod find_unavailable;
 mod handle;
 mod hints;
@@ -56,9 +58,12 @@ pub use cluster_guid::{cluster_guid, cluster_information, ensure_cluster_guid, s
 pub use cooldown::Cooldown;
 pub use error::{ClaimBarrier, Error};
 pub use family::Family;
+pub use find::FoundAddress;
 pub use handle::Handle;
 pub use hints::Hints;
-pub use knowledge::{Blocks, Holdings, Stored, Unreadable, View, read_block, read_pool};
+pub use knowledge::{
+    Blocks, Holdings, Stored, Unreadable, View, read_block, read_pool, read_pools,
+};
 pub use machine::MachineId;
 pub use ownership::{Clash, MachineRecord, Ownership, find_clash};
 pub use passed_over::PassedOver;
@@ -66,7 +71,7 @@ pub use pools::{PoolReference, choose, verdict};
 pub use probe::AddressProbe;
 pub use purpose::{ATTRIBUTE_TYPE, Purpose};
 pub use ready::{Guarded, ReadyFlag};
-pub use reserved::{LocalNetwork, Reserved, ReservedBy};
+pub use reserved::{LocalNetwork, Reserved, ReservedBy, edges_of};
 pub(crate) use snapshot::{BlockUse, Counts};
 pub use snapshot::{IpamSnapshot, Owner};
 pub use unavailable::UnavailableAddresses;

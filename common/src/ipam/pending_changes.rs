@@ -61,9 +61,11 @@ impl<'a> PendingChanges<'a> {
         self.blocks_changed.is_empty()
     }
 
-    /// Says that a block of this host was found to have no address left.
+    /// Says that a block of this host was found to have no address left for this network. It
+    /// is noted if it has none for any.
     pub(super) fn note_full(&mut self, cidr: IpNet) {
-        if self.full.len() < MAX_NOTES {
+        if self.full.len() < MAX_NOTES && self.block(cidr).is_some_and(|block| self.is_full(block))
+        {
             self.full.insert(cidr);
         }
     }
@@ -154,6 +156,12 @@ impl<'a> PendingChanges<'a> {
     fn first_free(&self, block: &Block) -> Option<usize> {
         let mut free = self.cooldown.free(block);
         free.find(|ordinal| self.view.reserves(block.address(*ordinal)).is_none())
+    }
+
+    /// Whether a block has no address left for any network.
+    fn is_full(&self, block: &Block) -> bool {
+        let mut free = self.cooldown.free(block);
+        !free.any(|ordinal| self.view.keeping(block.address(ordinal)).next().is_none())
     }
 
     fn new_block(&self, cidr: IpNet) -> Block {
@@ -265,7 +273,7 @@ impl<'a> PendingChanges<'a> {
         for (cidr, Changed { block, .. }) in &self.blocks_changed {
             let own = block.host() == Some(&self.request.assignee.host);
             let noted = own && self.view.full.contains(cidr);
-            let full = self.first_free(block).is_none();
+            let full = self.is_full(block);
             if let Some(host) = block.host()
                 && full != noted
             {

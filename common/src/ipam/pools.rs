@@ -41,7 +41,8 @@ impl std::fmt::Display for PoolReference {
 }
 
 impl PoolReference {
-    pub(super) fn names(&self, pool: &IpPool) -> bool {
+    /// Whether it names this pool.
+    pub fn names(&self, pool: &IpPool) -> bool {
         match self {
             Self::Name(name) => *name == pool.name,
             Self::Cidr(cidr) => *cidr == pool.cidr,

@@ -128,6 +128,20 @@ pub fn give_back(
     block
 }
 
+/// As [`give_back`], of one ordinal, whose handle counts it no more.
+pub fn give_back_one(
+    stored: &Stored<Block>,
+    ordinal: usize,
+    handle: Option<&Stored<Handle>>,
+    transaction: &mut Transaction,
+) {
+    let id = stored.value.holder(ordinal).and_then(|holder| holder.handle_id.as_deref());
+    let left = give_back(stored, &[ordinal], transaction);
+    if let Some(id) = id {
+        count_again(id, handle, &left, transaction);
+    }
+}
+
 /// Takes a block from its host: removes it when it is empty, else it stays
 /// without a host. Returns whether it is removed. Affinity and note
 /// ([`forget_full`]) are the caller's concern.

@@ -37,4 +37,7 @@ pub struct Request {
     /// for the addresses of an `IPReservation` (host-local:
     /// `plugins/ipam/host-local/backend/allocator/allocator.go`, Get).
     pub gateways: Vec<IpNet>,
+    /// The only range from which addresses of its family are handed out by themselves. A
+    /// container may ask for one outside of it, as Docker gives it (`--ip` and `--ip-range`).
+    pub within: Option<IpNet>,
 }

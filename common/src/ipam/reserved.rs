@@ -23,6 +23,9 @@ pub enum ReservedBy {
     Reservation(String),
     /// It is a gateway of the network.
     Gateway,
+    /// It is outside of the range that the network is restricted to. A container may still
+    /// ask for the address.
+    OutsideRange(IpNet),
     /// It is in a range that is no container's anywhere; what that range is for.
     Special(&'static str),
     /// A link of the node has it.
@@ -56,7 +59,7 @@ pub enum ReservedBy {
 impl ReservedBy {
     /// Whether a container may still ask for the address by name.
     pub fn may_be_asked_for(&self) -> bool {
-        matches!(self, Self::Reservation(_))
+        matches!(self, Self::Reservation(_) | Self::OutsideRange(_))
     }
 
     /// What such an address is, to be read after "is".
@@ -64,6 +67,7 @@ impl ReservedBy {
         match self {
             Self::Reservation(name) => format!("reserved by IPReservation {name}"),
             Self::Gateway => "a gateway of the network (ipam.gateways)".to_owned(),
+            Self::OutsideRange(range) => format!("outside of the network's --ip-range {range}"),
             Self::Special(purpose) => format!("never a container's: {purpose}"),
             Self::OwnAddress { link } => format!("an address of this node (link {link})"),
             Self::Reached { link } => format!("in use behind this node's link {link}"),
@@ -84,6 +88,7 @@ impl fmt::Display for ReservedBy {
         match self {
             Self::Reservation(name) => write!(formatter, "IPReservation {name}"),
             Self::Gateway => formatter.write_str("the network's gateways"),
+            Self::OutsideRange(range) => write!(formatter, "the network's --ip-range {range}"),
             Self::Special(purpose) => write!(formatter, "the range's purpose: {purpose}"),
             Self::OwnAddress { link } | Self::Reached { link } => {
                 write!(formatter, "this node's link {link}")
@@ -146,7 +151,7 @@ impl LocalNetwork {
 
 /// The network and the broadcast address of a subnet: none where every address is a host's
 /// (RFC 3021), and the first alone with IPv6, which is the routers' (RFC 4291, 2.6.1).
-pub(super) fn edges_of(subnet: IpNet) -> Vec<Reserved> {
+pub fn edges_of(subnet: IpNet) -> Vec<Reserved> {
     let host_bits = subnet.max_prefix_len() - subnet.prefix_len();
     let edges = match subnet {
         _ if host_bits < 2 => Vec::new(),

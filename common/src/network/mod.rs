@@ -6,6 +6,7 @@
 //! - `cluster`: one node among many, the routes to other nodes' containers:
 //!   [`plan_cluster`], [`diff`].
 //! - `route`, `nat`, `nft`: what both plan with.
+//! - `ports`: which ports of a node lead to which containers: [`plan_ports`].
 //! - `source_filter`: which sources containers may send from.
 //! - `autodetect`: the address by which other nodes reach a node.
 
@@ -14,6 +15,7 @@ mod autodetect;
 mod cluster;
 mod nat;
 mod nft;
+mod ports;
 mod route;
 mod source_filter;
 
@@ -26,5 +28,6 @@ pub use autodetect::{
 pub use cluster::*;
 pub use nat::*;
 pub use nft::NftTable;
+pub use ports::*;
 pub use route::*;
 pub use source_filter::{AllowedSources, SourceFilter, allowed_sources};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::attachment::AttachmentState;
+use super::attachment::{AttachmentState, ContainerKey};
 use super::nft::{NftTable, chain, matches, of_protocol, rule};
 use crate::link::UNCHECKED_GROUP;
 use crate::tunnel::{Encapsulation, TunnelKind};
@@ -158,9 +158,9 @@ impl SourceFilter {
 /// routes back: the prefixes that they were allowed, and, where one has several host ends,
 /// the addresses of its others.
 pub fn allowed_sources(attachments: &[AttachmentState]) -> AllowedSources {
-    let mut containers: BTreeMap<&str, Vec<&AttachmentState>> = BTreeMap::new();
+    let mut containers: BTreeMap<ContainerKey<'_>, Vec<&AttachmentState>> = BTreeMap::new();
     for attachment in attachments {
-        containers.entry(attachment.identity.container_id()).or_default().push(attachment);
+        containers.entry(attachment.container()).or_default().push(attachment);
     }
     let mut sources = AllowedSources::new();
     for own in containers.into_values() {
@@ -210,6 +210,7 @@ mod tests {
             carrier: true,
             is_checked: true,
             allowed_sources: allowed.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+            sandbox: None,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             ready_for: Families::default(),
         }
@@ -235,6 +236,28 @@ mod tests {
         alone.identity = AttachmentIdentity::new("pods", "c2", "eth0").unwrap();
         let expected = ["eth0 10.1.0.1/32", "net1 10.0.0.1/32", "net1 fd00::1/128"];
         assert_eq!(texts(&[first, alone, second]), expected);
+    }
+
+    /// Docker's interfaces of one container have nothing in common but their sandbox.
+    #[test]
+    fn a_sandbox_makes_one_container_of_several_ids() {
+        let in_sandbox = |id: &str, address: &str, sandbox: Option<&str>| AttachmentState {
+            identity: AttachmentIdentity::new("docker", id, "docker").unwrap(),
+            sandbox: sandbox.map(str::to_owned),
+            ..attachment("docker", &[address], &[])
+        };
+        let first = in_sandbox("c1", "10.0.0.1", Some("s1"));
+        let second = in_sandbox("c2", "10.1.0.1", Some("s1"));
+        let others = [
+            in_sandbox("c3", "10.0.0.3", Some("s2")),
+            // An id and a sandbox are not the same for being called the same.
+            in_sandbox("s1", "10.0.0.4", None),
+        ];
+        let all = [&[first.clone(), second.clone()][..], &others].concat();
+        let expected = [(&first, "10.1.0.1/32"), (&second, "10.0.0.1/32")];
+        let expected = expected
+            .map(|(it, prefix)| (it.identity.host_interface(), prefix.parse::<IpNet>().unwrap()));
+        assert_eq!(allowed_sources(&all), AllowedSources::from(expected));
     }
 
     #[test]

@@ -310,6 +310,7 @@ impl TunnelDecision<'_> {
             facts: BTreeMap::new(),
             wants: vec![want],
             gateways: Vec::new(),
+            within: None,
         };
         assign::decide(&request, self.view, self.blocks, now)
     }

@@ -55,6 +55,7 @@ pub fn request(host: &str, container: &str, families: &[Family]) -> Request {
         facts: BTreeMap::new(),
         wants: families.iter().map(any).collect(),
         gateways: vec![],
+        within: None,
     }
 }
 

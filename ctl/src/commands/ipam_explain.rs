@@ -19,11 +19,14 @@ use crate::session::{CommandResult, Failure, Session};
 /// Arguments of `weirctl ipam explain`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "The flags --ipv4, --ipv6 and --pool take the place of what the CNI \
-                  configuration asks for.\nExit status 1 when the next container gets no \
+                  configuration asks for. With --docker the next container of a Docker network is \
+                  meant: say what it was made with (docker network create --ipam-driver weir).\n\
+                  Exit status 1 when the next container gets no \
                   address.\n\nExamples:\n  weirctl ipam explain\n  \
                   weirctl ipam explain --conflist /etc/cni/net.d/10-weir.conflist\n  \
                   weirctl ipam explain --node n2 --pool blue --pool 10.8.0.0/24\n  \
-                  weirctl ipam explain --ipv6")]
+                  weirctl ipam explain --ipv6\n  \
+                  weirctl ipam explain --docker --subnet 10.8.0.0/16 --ip-range 10.8.4.0/24")]
 pub struct ExplainArgs {
     /// The node; this one if not given
     #[arg(long, value_name = "NAME")]
@@ -41,6 +44,15 @@ pub struct ExplainArgs {
     /// Ask for an IPv6 address
     #[arg(long)]
     pub ipv6: bool,
+    /// Ask as a Docker network does, without --subnet as one that was made without
+    #[arg(long, conflicts_with = "conflist")]
+    pub docker: bool,
+    /// The --subnet of the Docker network
+    #[arg(long, value_name = "CIDR", requires = "docker", conflicts_with_all = ["ipv4", "ipv6", "pool"])]
+    pub subnet: Option<String>,
+    /// The --ip-range of the Docker network
+    #[arg(long, value_name = "CIDR", requires = "subnet")]
+    pub ip_range: Option<String>,
 }
 
 /// Explains which address the next container gets.
@@ -50,15 +62,13 @@ pub struct ExplainArgs {
 pub async fn run(arguments: ExplainArgs, session: &Session<'_>) -> CommandResult {
     let asked = request::read(&arguments, session).await?;
     let now = session.environment.now();
-    let (wants, gateways) = (asked.wants.clone(), asked.gateways.clone());
     let nearby = nearby(&asked, session).await?;
     let is_seen = nearby.is_some();
-    let reserved = (gateways, nearby.unwrap_or_default());
-    let explained = explain(session.datastore, &asked.node, wants, reserved, now)
+    let explained = explain(session.datastore, &asked.request, nearby.unwrap_or_default(), now)
         .await
         .map_err(|error| super::repair::explain(error.into()))?;
-    let note = note_on(&asked.node, session).await?;
-    let unseen = if is_seen { String::new() } else { not_seen(&asked.node) };
+    let note = note_on(asked.node(), session).await?;
+    let unseen = if is_seen { String::new() } else { not_seen(asked.node()) };
     let output = asked.in_words() + &note + &unseen + &in_words(&explained);
     match explained.outcome {
         Ok(_) => Ok(output),
@@ -74,7 +84,7 @@ async fn nearby(asked: &Asked, session: &Session<'_>) -> Result<Option<Vec<Reser
     let failed = |error: datastore::Error| super::repair::explain(error.into());
     let nodes = read_nodes(session.datastore).await.map_err(failed)?;
     let network = session.environment.local_network().await?;
-    Ok(Some(network.reserved(&addresses_of_nodes(&asked.node, &nodes))))
+    Ok(Some(network.reserved(&addresses_of_nodes(asked.node(), &nodes))))
 }
 
 fn not_seen(node: &str) -> String {

@@ -136,6 +136,7 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         // Run before a datastore is opened: see `crate::run`.
         CtlCommand::Node(NodeCommand::Run(_) | NodeCommand::Checksystem(_))
         | CtlCommand::Bgp(BgpCommand::Peers(_) | BgpCommand::Routes(_))
+        | CtlCommand::Docker(_)
         | CtlCommand::Doctor(_) => Ok(String::new()),
         CtlCommand::Datastore(command) => match ready(&command) {
             Some(ready) => datastore_lock::run(ready, session).await,

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use ipnet::IpNet;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -28,10 +27,11 @@ use super::log::{self, MessageKind};
 use super::metrics::Metrics;
 use super::pace::ReconcileTimer;
 use super::registration::Registration;
-use super::service::Service;
 use super::state_file::StateFile;
 use super::watch::WatchEvent;
+use crate::service::Service;
 use crate::session::chain;
+use crate::signals::EndSignals;
 
 /// A running agent.
 pub struct Agent {
@@ -141,7 +141,7 @@ impl Agent {
         mut events: Receiver<WatchEvent>,
         until: Until,
     ) -> std::io::Result<Vec<String>> {
-        let mut end = Ends::new()?;
+        let mut end = EndSignals::new()?;
         let mut drift = interval(self.drift_interval);
         drift.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watchdog = interval(self.service.watchdog_interval());
@@ -474,26 +474,4 @@ fn known(cache: &ClusterCache, bgp: BgpMode) -> Cow<'_, ClusterState> {
         state.to_mut().bgp = BgpResources::off();
     }
     state
-}
-
-/// The signals that end the agent.
-struct Ends {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Ends {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

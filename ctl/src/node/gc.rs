@@ -73,6 +73,7 @@ impl Look {
             boot_id: boot_id().map(str::to_owned),
             alive: alive.collect(),
             all_linked_at: Some(self.at),
+            made_before: None,
         }
     }
 }

@@ -21,7 +21,6 @@ mod pulse;
 mod registration;
 mod repeats;
 pub mod run;
-mod service;
 mod state_file;
 mod status_schedule;
 mod tunnel_address;

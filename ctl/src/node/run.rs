@@ -11,6 +11,9 @@ use clap::Args;
 use jiff::SignedDuration;
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::{Family, MachineId};
 use weir_common::network::NamedNode;
@@ -258,13 +261,19 @@ async fn watch_kernel(mut monitor: Monitor, changed: Arc<Notify>, suspects: Arc<
     }
 }
 
+/// Starts the log of a service. What its libraries have to say below `info` (each frame of
+/// HTTP/2) is left to the level `trace`.
 pub fn start_log(level: LevelFilter) {
+    let of_others = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::INFO) };
+    let targets = Targets::new().with_default(of_others).with_target("weir", level);
     tracing_subscriber::fmt()
         .without_time()
         .with_ansi(false)
         .with_target(false)
         .with_max_level(level)
         .with_writer(|| PrintableLog::Text(std::io::stderr()))
+        .finish()
+        .with(targets)
         .init();
 }
 

@@ -3,13 +3,19 @@
 use serde_json::json;
 use weir_common::audit::{Attached, ThisNode};
 use weir_common::datastore::keys;
-use weir_common::ipam::{Assignee, Block};
+use weir_common::ipam::assign::{Request, Want};
+use weir_common::ipam::explain::newcomer;
+use weir_common::ipam::{Assignee, Block, docker, engine};
 use weir_common::network::AttachmentIdentity;
 
 use super::*;
 
 fn put(memory: &Memory, key: String, value: &Value) {
     memory.seed([(key, value.to_string().into_bytes())]);
+}
+
+fn ip(text: &str) -> std::net::IpAddr {
+    text.parse().unwrap()
 }
 
 fn cidr(text: &str) -> ipnet::IpNet {
@@ -73,14 +79,15 @@ async fn what_is_damaged_is_reported_and_repaired() {
 async fn a_report_in_json_is_read_back_to_release_what_leaked() {
     let memory = Memory::new();
     create(&memory, &pool("blue", "cidr: 10.1.0.0/24")).await;
-    let request = weir_common::ipam::assign::Request {
+    let request = Request {
         assignee: Assignee::interface("n1", "net", "gone", "eth0"),
         facts: Default::default(),
-        wants: vec![weir_common::ipam::assign::Want::Exactly("10.1.0.7".parse().unwrap())],
+        wants: vec![Want::Exactly("10.1.0.7".parse().unwrap())],
         gateways: vec![],
+        within: None,
     };
     let made = "2026-11-23T00:00:00Z".parse().unwrap();
-    weir_common::ipam::engine::assign(&memory, &request, &[], made).await.unwrap();
+    engine::assign(&memory, &request, &[], made).await.unwrap();
     let identity = AttachmentIdentity::new("net", "alive", "eth0").unwrap();
     let node = ThisNode {
         host: "n1".to_owned(),
@@ -135,6 +142,70 @@ async fn the_next_address_is_explained() {
     let answer = call(&Memory::new(), "ipam explain").await;
     assert_eq!(answer.exit, 1);
     assert!(answer.output.contains("weirctl create -f pool.yaml"), "{}", answer.output);
+}
+
+/// What Docker asks for is said in the words of `docker network create`, and refused as that is.
+#[tokio::test]
+async fn docker_s_next_address_is_explained() {
+    let memory = Memory::new();
+    create(&memory, &pool("blue", "cidr: 10.9.0.0/16")).await;
+    create(&memory, &pool("six", "cidr: fd00:9::/64")).await;
+    for (flags, parts) in [
+        ("", &["Asked for by --docker: IPv4 from any pool\n", "Next: 10.9."][..]),
+        ("--ipv6", &["Asked for by --docker: IPv6 from any pool\n", "Next: fd00:9:"]),
+        ("--ipv4 --ipv6", &["IPv4 from any pool; IPv6 from any pool\n", "Next: 10", "Next: fd"]),
+        (
+            "--subnet 10.9.0.0/16 --ip-range 10.9.7.8/30",
+            &[
+                "by --docker --subnet 10.9.0.0/16 --ip-range 10.9.7.8/30: IPv4 from 10.9.0.0/16\n",
+                "Passed over: 10.9.7.0 is outside of the network's --ip-range 10.9.7.8/30\n",
+                "Next: 10.9.7.8 from block",
+            ],
+        ),
+        ("--pool blue", &["IPv4 from 10.9.0.0/16\n"]),
+    ] {
+        let answer = call(&memory, format!("ipam explain --node n1 --docker {flags}").trim()).await;
+        assert_eq!(answer.exit, 0, "{}", answer.output);
+        for part in parts {
+            assert!(answer.output.contains(part), "{part} in:\n{}", answer.output);
+        }
+    }
+    for (flags, part) in [
+        ("--subnet 10.9.4.0/24", "no pool has exactly 10.9.4.0/24"),
+        ("--subnet 10.9.0.0/16 --ip-range 10.8.0.0/24", "does not lie in pool 10.9.0.0/16"),
+        ("--pool red", "pool red does not exist"),
+    ] {
+        let answer = call(&memory, format!("ipam explain --node n1 --docker {flags}").trim()).await;
+        assert!(answer.exit == 1 && answer.output.contains(part), "{flags}: {}", answer.output);
+    }
+}
+
+#[tokio::test]
+async fn docker_s_addresses_are_shown_with_endpoint_and_network() {
+    let memory = Memory::new();
+    create(&memory, &pool("blue", "cidr: 10.9.0.0/16")).await;
+    let (endpoint, network) = ("0123456789abcdef".repeat(4), "fedcba9876543210".repeat(4));
+    let facts = |key: &str, value: &str| [(key.to_owned(), value.to_owned())].into();
+    let mac = "02:42:0a:09:00:02";
+    for (assignee, facts, address) in [
+        (docker::endpoint("n1", &endpoint), facts("docker_network", &network), "10.9.0.1"),
+        (docker::waiting("n1", mac.parse().unwrap(), 1), facts("mac", mac), "10.9.0.2"),
+        (docker::of_network("n1", ip("10.9.0.3")), Default::default(), "10.9.0.3"),
+        (Assignee::interface("n1", "docker", "c", "eth0"), Default::default(), "10.9.0.4"),
+    ] {
+        let wants = vec![Want::Exactly(ip(address))];
+        let request = Request { assignee, facts, ..newcomer("n1", wants) };
+        let now = "2026-11-23T00:00:00Z".parse().unwrap();
+        engine::assign(&memory, &request, &[], now).await.unwrap();
+    }
+    let all = call(&memory, "ipam show --show-addresses").await.output;
+    let named = "endpoint 0123456789ab in network fedcba987654";
+    for part in [named, &format!("MAC {mac}, without an endpoint"), "kept by a network"] {
+        assert!(all.contains(&format!("| docker | {part} ")), "{part} in:\n{all}");
+    }
+    assert_eq!(all.matches("| docker |").count(), 3, "a CNI network may be called so:\n{all}");
+    let one = call(&memory, "ipam show --ip=10.9.0.1").await.output;
+    assert!(one.contains(&format!("Docker: {named}\n")), "{one}");
 }
 
 /// The answer to `ipam explain` with these flags about a network with this

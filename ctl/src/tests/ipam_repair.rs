@@ -23,6 +23,7 @@ async fn store_of(containers: &[(&str, &str, &str)]) -> Memory {
             facts: BTreeMap::new(),
             wants: vec![Want::Exactly(address.parse().unwrap())],
             gateways: Vec::new(),
+            within: None,
         };
         let made = "2026-11-23T00:00:00Z".parse().unwrap();
         engine::assign(&memory, &request, &[], made).await.unwrap();

@@ -208,6 +208,7 @@ async fn clashing() -> Memory {
             facts: Default::default(),
             wants: vec![Want::Any { family: Family::V4, pools: vec![] }],
             gateways: vec![],
+            within: None,
         };
         let made = "2026-11-23T00:00:00Z".parse().unwrap();
         engine::assign(&memory, &request, &[], made).await.unwrap();

@@ -5,7 +5,7 @@ use weir_common::cni::{Error, request_of};
 use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::CollectScope;
 use weir_common::ipam::engine::{Assignment, assign_around};
-use weir_common::ipam::{Assigned, Error as IpamError, Hints};
+use weir_common::ipam::{Assigned, Assignee, Error as IpamError, Hints};
 use weir_process::{HintsFile, Timing, keep_node_name, within_ipam};
 
 use crate::Ipam;
@@ -19,6 +19,26 @@ pub struct Added {
     /// Whether an address is from another block than those of the last call: this one may
     /// have claimed it.
     pub from_other_block: bool,
+}
+
+/// Notes for the next call what this one was assigned, and logs it.
+pub fn note_assigned(assignee: &Assignee, assignment: Assignment, hints: &mut Hints) -> Added {
+    let blocks: Vec<_> = assignment.addresses.iter().map(|assigned| assigned.block).collect();
+    let from_other_block = blocks.iter().any(|block| !hints.likely.contains(block));
+    hints.note_likely(blocks);
+    if let Some(clash) = &assignment.clash {
+        tracing::warn!("{clash}");
+    }
+    for pool in &assignment.pools {
+        if let Some(flaw) = &pool.flaw {
+            let (pool, range) = (&pool.name, pool.cidr);
+            tracing::warn!(pool, %range, "it serves no container: {flaw}");
+        }
+    }
+    for Assigned { address, block } in &assignment.addresses {
+        tracing::debug!(%address, %block, handle = assignee.handle_id, "assigned");
+    }
+    Added { assignment, from_other_block }
 }
 
 impl Ipam<'_> {
@@ -38,27 +58,10 @@ impl Ipam<'_> {
             assigned.map_err(|error| self.error(error))
         };
         let assigned = within_ipam("assigning addresses", self.limit, assigning).await;
-        let added = assigned.map(|assignment| {
-            let is_other = |assigned: &Assigned| !hints.likely.contains(&assigned.block);
-            let from_other_block = assignment.addresses.iter().any(is_other);
-            // The block that this call took an address from likely has another.
-            hints.likely = assignment.addresses.iter().map(|assigned| assigned.block).collect();
-            Added { assignment, from_other_block }
-        });
+        let added =
+            assigned.map(|assignment| note_assigned(&request.assignee, assignment, &mut hints));
         // Also where it failed: what was swept need not be swept again.
         file.leave(&hints);
-        if let Some(clash) = added.iter().find_map(|it| it.assignment.clash.as_ref()) {
-            tracing::warn!("{clash}");
-        }
-        for pool in added.iter().flat_map(|it| &it.assignment.pools) {
-            if let Some(flaw) = &pool.flaw {
-                let (pool, range) = (&pool.name, pool.cidr);
-                tracing::warn!(pool, %range, "it serves no container: {flaw}");
-            }
-        }
-        for Assigned { address, block } in added.iter().flat_map(|it| &it.assignment.addresses) {
-            tracing::debug!(%address, %block, handle = request.assignee.handle_id, "assigned");
-        }
         added
     }
 
@@ -70,7 +73,7 @@ impl Ipam<'_> {
         let _timing = Timing::of("assign");
         let (datastore, likely) = (self.datastore.as_ref(), hints.likely.clone());
         let now = Timestamp::now();
-        let network = NodeNetwork::open(datastore, self.call, &self.node.name)?;
+        let network = NodeNetwork::of_call(datastore, self.call, &self.node.name)?;
         let assign = || assign_around(datastore, request, &likely, now, Some(&network));
         match assign().await {
             Err(IpamError::Exhausted { .. })

@@ -15,6 +15,7 @@ mod host_ends;
 mod probe;
 mod status;
 mod sweep;
+mod wiring;
 
 use std::path::Path;
 
@@ -29,10 +30,14 @@ use weir_process::{
     machine_id, node_name,
 };
 
-pub use add::Added;
+pub use add::{Added, note_assigned};
 pub use connections::{forget, forget_released};
 pub use gc::Claims;
 pub use host_ends::{HostEndRepair, HostEnds, RepairFailure};
+pub use probe::NodeNetwork;
+pub use wiring::{
+    WiringError, allow_sources, ensure_source_filter, part_sources, plan_of_node, remove,
+};
 
 /// The IPAM of one call.
 pub struct Ipam<'a> {

@@ -1,4 +1,4 @@
-//! What is in use on the network around this node, for an ADD.
+//! What is in use on the network around this node, for who assigns an address.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ pub struct NodeNetwork<'a> {
     place: String,
     /// This node's name.
     node: &'a str,
-    /// The host end of the call's own attachment: what it has is no other's.
+    /// The host end of the own attachment: what it has is no other's.
     host_interface: Option<String>,
     /// The addresses of other nodes that lie in pools, where somebody keeps this node.
     nodes_in_pools: BTreeMap<IpAddr, String>,
@@ -36,31 +36,49 @@ pub struct NodeNetwork<'a> {
 }
 
 impl<'a> NodeNetwork<'a> {
-    /// Opens a connection to the kernel.
+    /// Opens a connection to the kernel, for a container that Weir wires and that has no host
+    /// end yet. `place` is that of the datastore.
     ///
     /// # Errors
     /// [`Error::Probe`].
-    pub fn open(datastore: &'a dyn Datastore, call: &Call, node: &'a str) -> Result<Self, Error> {
-        let (configuration, environment) = (&call.configuration, &call.environment);
-        let place = configuration.datastore.as_ref().map(DatastoreConfiguration::place);
-        let place = place.unwrap_or_default();
+    pub fn open(datastore: &'a dyn Datastore, place: String, node: &'a str) -> Result<Self, Error> {
         let state = read_state(Path::new(STATE_FILE));
-        let may_be_hidden = configuration.main_plugin == OWN_MAIN_PLUGIN && state.is_none();
+        let may_be_hidden = state.is_none();
         let state = state.filter(|state| state.datastore == place);
-        let identity = AttachmentIdentity::new(
-            &configuration.network,
-            &environment.container_id,
-            &environment.interface,
-        );
         Ok(Self {
             kernel: Kernel::open().map_err(failed)?,
             datastore,
             place,
             node,
-            host_interface: identity.ok().map(|identity| identity.host_interface()),
+            host_interface: None,
             nodes_in_pools: state.map(|state| state.nodes_in_pools).unwrap_or_default(),
             may_be_hidden,
             reserved: OnceCell::new(),
+        })
+    }
+
+    /// The same for a call.
+    ///
+    /// # Errors
+    /// [`Error::Probe`].
+    pub(crate) fn of_call(
+        datastore: &'a dyn Datastore,
+        call: &Call,
+        node: &'a str,
+    ) -> Result<Self, Error> {
+        let (configuration, environment) = (&call.configuration, &call.environment);
+        let place = configuration.datastore.as_ref().map(DatastoreConfiguration::place);
+        let identity = AttachmentIdentity::new(
+            &configuration.network,
+            &environment.container_id,
+            &environment.interface,
+        );
+        let network = Self::open(datastore, place.unwrap_or_default(), node)?;
+        let is_own = configuration.main_plugin == OWN_MAIN_PLUGIN;
+        Ok(Self {
+            host_interface: identity.ok().map(|identity| identity.host_interface()),
+            may_be_hidden: is_own && network.may_be_hidden,
+            ..network
         })
     }
 

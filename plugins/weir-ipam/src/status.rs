@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error};
+use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::CollectScope;
-use weir_common::ipam::explain::explain;
+use weir_common::ipam::explain::{explain, newcomer};
 use weir_common::ipam::{AddressProbe, Clash, Error as IpamError, Reserved, find_clash};
 use weir_process::{HintsFile, Limit, within_ipam};
 
@@ -54,11 +55,11 @@ impl Ipam<'_> {
     async fn would_add(&self) -> Result<(), IpamError> {
         let ipam = self.configuration;
         let datastore = self.datastore.as_ref();
-        let network = NodeNetwork::open(datastore, self.call, &self.node.name)?;
+        let network = NodeNetwork::of_call(datastore, self.call, &self.node.name)?;
         let foresee = async |reserved: Vec<Reserved>| {
-            let (wants, gateways) = (ipam.wants.clone(), ipam.gateways.clone());
-            let (node, now) = (&self.node.name, Timestamp::now());
-            explain(datastore, node, wants, (gateways, reserved), now).await?.outcome
+            let gateways = ipam.gateways.clone();
+            let request = Request { gateways, ..newcomer(&self.node.name, ipam.wants.clone()) };
+            explain(datastore, &request, reserved, Timestamp::now()).await?.outcome
         };
         let next: Vec<IpAddr> = foresee(Vec::new()).await?.iter().map(|it| it.address).collect();
         let reserved = network.reserved_near(&next).await?;

@@ -7,16 +7,16 @@ use weir_common::cni::{AddResult, Code, Error};
 use weir_common::ipam::Family;
 use weir_common::link::SourceCheck;
 use weir_common::network::{
-    Attachment, AttachmentIdentity, Expected, Families, Mtu, MtuSource, Nat, NodeNeeds, Route,
-    Step, compare, plan_addresses, plan_attachment, plan_link, plan_node, plan_parameters,
+    Attachment, AttachmentIdentity, Expected, Families, Mtu, MtuSource, Nat, Route, Step, compare,
+    plan_addresses, plan_attachment, plan_link, plan_parameters,
 };
 use weir_kernel::{Applied, Kernel, is_same_namespace};
-use weir_process::{CLEAN_UP, Limit, Lock, NODE_LOCK, Timing, WORK};
+use weir_process::{CLEAN_UP, Limit, Timing, WORK};
 
 use crate::attachment::{attachment_of, identity_of, result_of};
 use crate::node::{ClusterReading, LocalNode};
 use crate::source::{Given, IpamSource, is_own_ipam};
-use crate::{del, failure, forwarding, lock};
+use crate::{failure, forwarding, lock};
 
 /// Attaches the container, or leaves everything as it was. An attachment that is
 /// there already is answered as it was the first time, after being made again if
@@ -51,7 +51,7 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
         Err(error) => {
             let error = give_back(call, &kernel, &source, &identity, error).await;
             let limit = Limit::of(CLEAN_UP);
-            Err(match del::part_sources(&kernel, Some(&identity), limit).await {
+            Err(match weir_ipam::part_sources(&kernel, Some(&identity), limit).await {
                 Ok(()) => error,
                 Err(second) => {
                     let details = format!("{}; and then: {second}", error.details);
@@ -176,7 +176,8 @@ async fn prepare(
     let (sources, allowed) = (call.configuration.source_check, &call.configuration.allowed_sources);
     if sources == SourceCheck::Strict {
         // Before the container can send anything.
-        ensure_source_filter(kernel, limit).await?;
+        let ensured = weir_ipam::ensure_source_filter(kernel, limit).await;
+        ensured.map_err(failure::of_wiring)?;
     }
     let ready_for = expected_families(call).filter(|_| !present);
     let mut steps = match present {
@@ -191,16 +192,6 @@ async fn prepare(
     let beside = beside.map_err(failure::of_kernel)?;
     let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
     Ok(ContainerLink { mtu, is_of_other_mtu: false, ready_for, present, beside, applied })
-}
-
-/// Sees to it that the filter of what containers send is there. An agent does too, but
-/// this container must not send before.
-async fn ensure_source_filter(kernel: &Kernel, limit: Limit) -> Result<(), Error> {
-    if kernel.has_source_filter().unwrap_or_default() {
-        return Ok(());
-    }
-    let _lock = Lock::wait(Path::new(NODE_LOCK), limit).await?;
-    kernel.ensure_source_filter().await.map_err(failure::of_kernel)
 }
 
 /// The IP versions that the result will have, where that is known beforehand.
@@ -230,32 +221,16 @@ async fn connect(
         || link.present && kernel.allows_more(Some(&host_interface));
     let applied = kernel.apply_after(link.applied, &steps).await;
     let mut applied = applied.map_err(|error| failure::of_plan(&error))?;
-    if may_send_more {
-        applied = allow_sources(kernel, attachment.identity(), applied, limit).await?;
+    if may_send_more
+        && let Err(error) = weir_ipam::allow_sources(kernel, attachment.identity(), limit).await
+    {
+        return Err(undo(kernel, applied, failure::of_wiring(error)).await);
     }
     if !node.is_kept_by_agent() {
         applied = make_node(kernel, attachment.families(), nat, (applied, limit)).await?;
     }
     tracing::info!(host_interface, addresses = ?attachment.addresses(), "attached");
     Ok((result_of(call, &attachment, addresses), applied))
-}
-
-/// Lets a container with other interfaces send from the addresses of all of them, and from
-/// the prefixes that it is allowed.
-async fn allow_sources(
-    kernel: &Kernel,
-    identity: &AttachmentIdentity,
-    applied: Applied,
-    limit: Limit,
-) -> Result<Applied, Error> {
-    let allowed = match Lock::wait(Path::new(NODE_LOCK), limit).await {
-        Ok(_lock) => kernel.allow_sources(identity).await.map_err(failure::of_kernel),
-        Err(error) => Err(error.into()),
-    };
-    match allowed {
-        Ok(()) => Ok(applied),
-        Err(error) => Err(undo(kernel, applied, error).await),
-    }
 }
 
 /// Gives the node what its attachments need, where no agent sees to it.
@@ -265,21 +240,13 @@ async fn make_node(
     nat: Nat,
     (applied, limit): (Applied, Limit),
 ) -> Result<Applied, Error> {
-    let state = match kernel.node_state(families.ipv6) {
-        Ok(state) => state,
-        Err(error) => return Err(undo(kernel, applied, failure::of_kernel(error)).await),
-    };
-    // A GC looks for attachments and removes the NAT under the same lock.
-    let _lock = match &nat {
-        Nat::AsItIs => None,
-        Nat::Exactly(_) => match Lock::wait(Path::new(NODE_LOCK), limit).await {
-            Ok(lock) => Some(lock),
-            Err(error) => return Err(undo(kernel, applied, error.into()).await),
-        },
-    };
-    let Families { ipv4, ipv6 } = families;
-    let steps = plan_node(&NodeNeeds { ipv4, ipv6, nat }, &state);
-    kernel.apply_after(applied, &steps).await.map_err(|error| failure::of_plan(&error))
+    match weir_ipam::plan_of_node(kernel, families, nat, limit).await {
+        Ok((steps, _lock)) => {
+            let applied = kernel.apply_after(applied, &steps).await;
+            applied.map_err(|error| failure::of_plan(&error))
+        }
+        Err(error) => Err(undo(kernel, applied, failure::of_wiring(error)).await),
+    }
 }
 
 /// What is still to be done for an attachment.
@@ -302,7 +269,8 @@ async fn plan(
     let steps = if whole.is_some() {
         Vec::new()
     } else if link.present || link.is_of_other_mtu || link.ready_for.is_some_and(is_other) {
-        del::remove(kernel, attachment.identity()).await?;
+        let removed = weir_ipam::remove(kernel, attachment.identity()).await;
+        removed.map_err(failure::of_kernel)?;
         plan_attachment(&attachment)
     } else if link.ready_for.is_some() {
         plan_addresses(&attachment)

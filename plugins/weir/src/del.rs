@@ -2,13 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::Path;
 
 use weir_common::cni::Error;
 use weir_common::cni::skeleton::Call;
-use weir_common::network::AttachmentIdentity;
 use weir_kernel::{Kernel, OwnLink};
-use weir_process::{Limit, Lock, NODE_LOCK, Timing, WORK};
+use weir_process::{Limit, Timing, WORK};
 
 use crate::attachment::identity_of;
 use crate::source::IpamSource;
@@ -47,7 +45,10 @@ pub async fn del(call: &Call) -> Result<(), Error> {
         Err(error) => (Err(error), Ok(())),
     };
     let removed = match removed {
-        Ok(()) => part_sources(&kernel, Some(&identity), limit).await,
+        Ok(()) => {
+            let parted = weir_ipam::part_sources(&kernel, Some(&identity), limit).await;
+            parted.map_err(failure::of_wiring)
+        }
         failed => failed,
     };
     match (removed, released) {
@@ -57,40 +58,12 @@ pub async fn del(call: &Call) -> Result<(), Error> {
     }
 }
 
-/// Removes the host's routes and the link of an attachment.
-///
-/// # Errors
-/// The kernel refuses, or the link is not the attachment's.
-pub async fn remove(kernel: &Kernel, identity: &AttachmentIdentity) -> Result<(), Error> {
-    let removed = kernel.remove_routes(identity).await.map_err(failure::of_kernel)?;
-    remove_link(kernel, removed.map(|(link, _)| link)).await
-}
-
 async fn remove_link(kernel: &Kernel, link: Option<OwnLink>) -> Result<(), Error> {
     let _timing = Timing::of("link");
     match link {
         None => Ok(()),
         Some(link) => kernel.remove_link(link).await.map_err(failure::of_kernel),
     }
-}
-
-/// Takes what host ends that are gone were allowed from the filter of what containers send,
-/// and their addresses from what the other interfaces of their containers are allowed;
-/// nothing where the one of `identity` was allowed nothing.
-///
-/// # Errors
-/// The filter cannot be filled again, or the node's lock cannot be had.
-pub async fn part_sources(
-    kernel: &Kernel,
-    identity: Option<&AttachmentIdentity>,
-    limit: Limit,
-) -> Result<(), Error> {
-    let host_end = identity.map(AttachmentIdentity::host_interface);
-    if !kernel.allows_more(host_end.as_deref()) {
-        return Ok(());
-    }
-    let _lock = Lock::wait(Path::new(NODE_LOCK), limit).await?;
-    kernel.fill_allowed_sources().await.map_err(failure::of_kernel)
 }
 
 /// Releases the addresses, after the connections of those that were `routed` are forgotten: the

@@ -1,11 +1,20 @@
 //! What the kernel refuses, as the runtime is told.
 
 use weir_common::cni::{Code, Error};
+use weir_ipam::WiringError;
 use weir_kernel::ApplyError;
 
 /// A failed request to the kernel.
 pub fn of_kernel(error: weir_kernel::Error) -> Error {
     Error::caused(code(&error), &error)
+}
+
+/// What attachments need besides, and cannot be had.
+pub fn of_wiring(error: WiringError) -> Error {
+    match error {
+        WiringError::Kernel(error) => of_kernel(error),
+        WiringError::Lock(error) => error.into(),
+    }
 }
 
 /// A plan that failed, and what of it could not be taken back.

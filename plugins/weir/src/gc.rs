@@ -12,7 +12,6 @@ use weir_ipam::{Claims, Ipam};
 use weir_kernel::{Kernel, OwnLink};
 use weir_process::{AttachmentLocks, Limit, Lock, NODE_LOCK, Timing, WORK};
 
-use crate::del::part_sources;
 use crate::failure;
 use crate::node::{ClusterReading, LocalNode};
 use crate::source::IpamSource;
@@ -44,7 +43,8 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
         Ok(cluster) => follow(&links.kernel, &node, cluster, (call, limit)).await,
         Err(error) => errors.push(error),
     }
-    errors.extend(part_sources(&links.kernel, None, limit).await.err());
+    let parted = weir_ipam::part_sources(&links.kernel, None, limit).await;
+    errors.extend(parted.err().map(failure::of_wiring));
     errors.extend(links.remove_nat(&node, limit).await.err());
     Error::joined(errors).map_or(Ok(()), Err)
 }

@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,19 +19,17 @@ use weir_common::cni::{Code, Error};
 use weir_common::datastore::{Datastore, DatastoreConfiguration, Revision};
 use weir_common::ipam::cluster_guid;
 use weir_common::network::{
-    ClusterCache, ClusterSnapshot, ClusterState, Mtu, MtuSource, NamedNode, Nat, NatPool, NatTable,
-    Peer, PlanSummary, Problem, SavedState, SourceAddresses, TunnelNeeds, Writer, any_tunnels,
-    needs_tunnel, plan_cluster, pod_mtu,
+    ClusterCache, ClusterSnapshot, ClusterState, Mtu, MtuSource, NamedNode, NatPool, Peer,
+    PlanSummary, Problem, SavedState, TunnelNeeds, Writer, any_tunnels, needs_tunnel, plan_cluster,
+    pod_mtu,
 };
 use weir_common::node::{LocalFacts, TunnelOutcome, held_tunnels, reconcile_tunnel_address};
-use weir_common::resources::IpPool;
 use weir_common::tunnel::TunnelKind;
 use weir_ipam::{Claims, Ipam};
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::{
-    AGENT_LOCK, AttachmentLocks, CLUSTER, FoundName, Limit, Lock, NODE_LOCK, STATE_FILE,
-    TUNNEL_ADDRESS, Timing, agent_runs, boot_id, read_state, read_whole_state, within, within_ipam,
-    write_state,
+    AttachmentLocks, CLUSTER, FoundName, KeptNode, Limit, Lock, NODE_LOCK, STATE_FILE,
+    TUNNEL_ADDRESS, Timing, boot_id, read_whole_state, within, within_ipam, write_state,
 };
 
 use crate::failure;
@@ -41,14 +40,14 @@ const MOST_BLOCKS: usize = 1000;
 
 /// Who keeps the node, and what was made of it last.
 #[derive(Clone)]
-pub struct LocalNode {
-    /// Whether the agent keeps it, and not each call.
-    by_agent: bool,
-    /// The datastore of the call's network, by its place.
-    datastore: String,
-    /// What was made of the node last; where no agent keeps it, by a call on the same
-    /// datastore.
-    state: Option<SavedState>,
+pub struct LocalNode(KeptNode);
+
+impl Deref for LocalNode {
+    type Target = KeptNode;
+
+    fn deref(&self) -> &KeptNode {
+        &self.0
+    }
 }
 
 /// What there is in the cluster, after the node has taken those of its tunnel addresses that
@@ -97,10 +96,7 @@ impl LocalNode {
     pub fn find(call: &Call) -> Self {
         let datastore = call.configuration.datastore.as_ref().map(DatastoreConfiguration::place);
         let datastore = datastore.unwrap_or_default();
-        let state = read_state(Path::new(STATE_FILE));
-        let by_agent = is_agents(state.as_ref());
-        let state = state.filter(|state| by_agent || state.datastore == datastore);
-        Self { by_agent, datastore, state }
+        Self(KeptNode::find(datastore))
     }
 
     /// Whether the agent keeps it.
@@ -108,13 +104,8 @@ impl LocalNode {
         self.by_agent
     }
 
-    /// The MTU for containers, where it is known from the cluster.
-    pub fn pod_mtu(&self) -> Option<Mtu> {
-        self.state.as_ref()?.pod_mtu.map(of_cluster)
-    }
-
-    /// The same from the node's uplink as it is now, should the last call have found
-    /// another one.
+    /// The MTU for containers from the node's uplink as it is now, should the last call have
+    /// found another one.
     ///
     /// # Errors
     /// The kernel cannot be asked.
@@ -127,11 +118,6 @@ impl LocalNode {
         let node = self.state.as_ref().map_or("", |state| &state.node.name);
         let (uplink, settings) = (kernel.uplink_mtu().await?, inventory.tunnel_settings(node));
         Ok(Some(of_cluster(pod_mtu(uplink, inventory.pools.values(), &settings))))
-    }
-
-    /// The addresses that the node sends to its containers from, as far as they are known.
-    pub fn sources(&self) -> SourceAddresses {
-        self.state.as_ref().map(|state| state.sources).unwrap_or_default()
     }
 
     /// What keeps the node's containers from those of other nodes because it has no address of
@@ -163,20 +149,6 @@ impl LocalNode {
         Ok(if is_lost { pools } else { Vec::new() })
     }
 
-    /// The NAT that an ADD makes sure of, by the `pools` of its snapshot. What a restored
-    /// datastore has lost counts too: then the last reconcile knows better.
-    pub fn nat(&self, pools: Option<&[IpPool]>) -> Nat {
-        let retains = self.state.as_ref().is_some_and(|state| state.retained > 0);
-        match pools.filter(|_| !retains) {
-            None => Nat::AsItIs,
-            Some(pools) => {
-                let pools: Vec<NatPool> = pools.iter().map(NatPool::from).collect();
-                let ports = self.state.iter().flat_map(|state| &state.tunnel_ports).copied();
-                Nat::Exactly(NatTable::from_pools(&pools, ports))
-            }
-        }
-    }
-
     /// What there was in the cluster when it was read last; nothing where the agent keeps
     /// the node.
     fn known_inventory(&self) -> ClusterState {
@@ -199,10 +171,7 @@ impl LocalNode {
     /// # Errors
     /// [`Code::InvalidConfiguration`] with both names.
     pub fn require_agents_name(&self, found: &FoundName) -> Result<(), Error> {
-        let agent = self.state.as_ref().filter(|state| {
-            self.by_agent && state.datastore == self.datastore && state.node.name != found.name
-        });
-        let Some(agent) = agent.map(|state| &state.node) else { return Ok(()) };
+        let Some(agent) = self.named_otherwise(&found.name) else { return Ok(()) };
         let message = format!(
             "this node is called {} (from {}), but its agent runs as {} (from {}); give both one \
              name, and restart the agent where it is the agent's that changes",
@@ -359,13 +328,12 @@ impl LocalNode {
             }
         };
         // An agent that has begun meanwhile does all of this.
-        let state = read_state(Path::new(STATE_FILE));
-        if is_agents(state.as_ref()) {
+        let now = KeptNode::find(self.datastore.clone());
+        if now.by_agent {
             return;
         }
         let (before, listed) = (self.revision(), cluster.listing.observed.revision);
-        let state = state.filter(|state| state.datastore == self.datastore);
-        if state.is_some_and(|state| state.overtakes(before, listed)) {
+        if now.state.is_some_and(|state| state.overtakes(before, listed)) {
             return tracing::debug!(%listed, "another ADD has made the node newer");
         }
         self.reconcile_alone(kernel, cluster, (call, limit)).await;
@@ -485,11 +453,6 @@ const REPAIR: Duration = Duration::from_secs(2);
 
 /// What to do when reading or writing the cluster takes too long.
 const NEXT_ADD: &str = "the next ADD tries again";
-
-/// Whether the agent keeps the node: it runs, and has reconciled it.
-fn is_agents(state: Option<&SavedState>) -> bool {
-    state.is_some_and(|state| state.writer == Writer::Agent) && agent_runs(Path::new(AGENT_LOCK))
-}
 
 fn named(found: &FoundName) -> NamedNode {
     NamedNode { name: found.name.clone(), source: found.source.to_string() }

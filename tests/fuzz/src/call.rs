@@ -14,9 +14,10 @@ use weir_common::cni::{
     AddResult, Code, Error, NodeName, SpecVersion, assigned, assignee_of, check_held, request_of,
 };
 use weir_common::datastore::keys;
+use weir_common::ipam::assign::Request;
 use weir_common::ipam::collect::{CollectScope, Collection, Evidence, Rule, collect};
 use weir_common::ipam::engine;
-use weir_common::ipam::explain::explain;
+use weir_common::ipam::explain::{explain, newcomer};
 use weir_common::network::{Expected, Found, Mtu, MtuSource, compare, plan_attachment};
 use weir_datastore::Memory;
 
@@ -164,9 +165,9 @@ impl Plugin for Pure {
 
     fn status(&self, call: &Call) -> Result<(), Error> {
         let ipam = call.configuration.require_ipam()?;
-        let gateways = (ipam.gateways.clone(), Vec::new());
-        let wants = ipam.wants.clone();
-        let explanation = finish(explain(&self.0, &host(call), wants, gateways, NOW))?;
+        let gateways = ipam.gateways.clone();
+        let request = Request { gateways, ..newcomer(&host(call), ipam.wants.clone()) };
+        let explanation = finish(explain(&self.0, &request, Vec::new(), NOW))?;
         explanation.outcome?;
         Ok(())
     }

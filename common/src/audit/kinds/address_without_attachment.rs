@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::audit::finding::Finding;
 use crate::audit::kind::DamageKind;
+use crate::audit::node::is_dockers;
 use crate::audit::scope::Scope;
 use crate::audit::values::CurrentValues;
 use crate::datastore::Transaction;
@@ -20,6 +21,7 @@ pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {
     let is_attached = |allocation: &Allocation| {
         let assignees = attached.get(allocation.handle.as_deref().unwrap_or_default());
         assignees.is_some_and(|them| them.iter().any(|it| allocation.is_of(it, recorded)))
+            || node.is_known_to_docker(allocation)
     };
     let must = |it: &Allocation| node.must_be_attached(it, scope.snapshot, scope.context.now);
     let allocations = scope.snapshot.allocations();
@@ -27,12 +29,19 @@ pub(super) fn find(scope: &Scope<'_>) -> Vec<Finding> {
 }
 
 fn describe(allocation: &Allocation) -> Finding {
-    let problem = format!(
-        "address {} belongs to {} of handle {}, which is not in this node's kernel",
-        allocation.address,
-        allocation.holder.interface.as_deref().unwrap_or("an interface"),
-        allocation.handle.as_deref().unwrap_or("none"),
-    );
+    let handle = allocation.handle.as_deref().unwrap_or("none");
+    let problem = match is_dockers(allocation) {
+        true => format!(
+            "address {} belongs to handle {handle}, which neither dockerd nor this node's kernel \
+             knows",
+            allocation.address,
+        ),
+        false => format!(
+            "address {} belongs to {} of handle {handle}, which is not in this node's kernel",
+            allocation.address,
+            allocation.holder.interface.as_deref().unwrap_or("an interface"),
+        ),
+    };
     Finding::of_address(DamageKind::AddressWithoutAttachment, allocation, problem, "release it")
 }
 

@@ -119,6 +119,7 @@ pub(in crate::audit) async fn record(
         facts: Default::default(),
         wants: addresses.iter().copied().map(Want::Exactly).collect(),
         gateways: Vec::new(),
+        within: None,
     };
     let mut outcome = engine::assign(datastore, &request, &[], now).await;
     for _ in addresses {

@@ -27,6 +27,7 @@ use super::valid_attachments::valid_attachments;
 use super::version::SpecVersion;
 use crate::datastore;
 use crate::ipam::collect::AttachmentName;
+use crate::ipam::docker::DOCKER_NETWORK;
 use crate::link::{MacAddress, SourceCheck};
 
 pub use ipam::IpamConfiguration;
@@ -97,6 +98,18 @@ pub struct NetworkConfiguration {
     pub without_meaning: Vec<String>,
 }
 
+/// Refuses the name under which Docker's containers have their addresses.
+fn refuse_dockers(network: &str) -> Result<(), Error> {
+    if network != DOCKER_NETWORK {
+        return Ok(());
+    }
+    let message = format!(
+        "name {network:?} is that of the addresses of Docker's containers (weirctl docker run); \
+         give the network another one"
+    );
+    Err(Error::new(Code::InvalidConfiguration, message))
+}
+
 impl NetworkConfiguration {
     /// Checks a configuration. `name` and `version` have been looked at by the
     /// skeleton.
@@ -104,14 +117,16 @@ impl NetworkConfiguration {
     /// # Errors
     /// [`Code::Decode`] for a value of the wrong type,
     /// [`Code::UnsupportedField`] for one that Weir cannot fulfil,
-    /// [`Code::InvalidConfiguration`] for any other invalid one, and for a key that is
-    /// close to one that Weir reads. All name the key; all but the last the value.
+    /// [`Code::InvalidConfiguration`] for any other invalid one, for a key that is
+    /// close to one that Weir reads, and for Docker's name. All name the key; all but the
+    /// misspelt ones the value.
     pub fn validate(
         network: String,
         version: SpecVersion,
         json: &Map<String, Value>,
         arguments: &Arguments,
     ) -> Result<Self, Error> {
+        refuse_dockers(&network)?;
         if let Some(key) = misspelt(json).first() {
             return Err(key.error());
         }
@@ -171,12 +186,14 @@ impl NetworkConfiguration {
     ///
     /// # Errors
     /// [`Code::Decode`] for a list of attachments that cannot be read: it is never
-    /// taken for an empty one.
+    /// taken for an empty one. [`Code::InvalidConfiguration`] for Docker's name: its list
+    /// would not have Docker's containers.
     pub fn for_collection(
         network: String,
         version: SpecVersion,
         json: &Map<String, Value>,
     ) -> Result<Self, Error> {
+        refuse_dockers(&network)?;
         let valid_attachments = valid_attachments(json)?;
         let lenient = Self::lenient(network, version, json, &FOR_COLLECTION)?;
         Ok(Self { valid_attachments, ..lenient })

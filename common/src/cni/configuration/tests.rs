@@ -517,3 +517,18 @@ fn keys_of_others_are_known_and_foreign_ones_are_named() {
     assert_eq!(refused.code, Code::UnsupportedField);
     assert!(refused.message.contains("ip_pools_label_selector_keys"), "{}", refused.message);
 }
+
+/// GC of such a network would take the links and addresses of Docker's containers away.
+#[test]
+fn dockers_name_is_refused_but_for_removal() {
+    let (version, name) = (SpecVersion::V1_1_0, "docker".to_owned());
+    let json = Map::new();
+    let arguments = Arguments::default();
+    let refused = NetworkConfiguration::validate(name.clone(), version, &json, &arguments);
+    let collection = NetworkConfiguration::for_collection(name.clone(), version, &json);
+    for error in [refused.unwrap_err(), collection.unwrap_err()] {
+        assert_eq!(error.code, Code::InvalidConfiguration);
+        assert!(error.to_string().contains("give the network another one"), "{error}");
+    }
+    assert!(NetworkConfiguration::for_removal(name, version, &json).is_ok());
+}

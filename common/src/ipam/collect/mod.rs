@@ -74,6 +74,9 @@ pub struct Evidence {
     /// Where every attachment of the network has a link, the present moment: one that is not
     /// `alive`, and whose ADD is over ([`may_be_in_progress`]), is dead.
     pub all_linked_at: Option<Timestamp>,
+    /// Where an address may be older than what shows that it is in use: what was made since
+    /// then may live.
+    pub made_before: Option<Timestamp>,
 }
 
 impl Collection {
@@ -168,7 +171,8 @@ impl Evidence {
         };
         let link_lost =
             self.all_linked_at.zip(made).is_some_and(|(now, made)| !may_be_in_progress(made, now));
-        earlier_boot || link_lost
+        let is_old = self.made_before.is_none_or(|before| made.is_some_and(|made| made < before));
+        earlier_boot || link_lost && is_old
     }
 }
 
@@ -264,6 +268,7 @@ mod tests {
             boot_id: Some("now".to_owned()),
             alive: BTreeSet::new(),
             all_linked_at: Some(Timestamp::UNIX_EPOCH),
+            made_before: None,
         };
         assert!(!collection(Rule::Proved(evidence)).is_stale(&calicos, Some(Timestamp::MIN)));
     }
@@ -320,19 +325,23 @@ mod tests {
             alive in any_names(),
             boot_id in prop::option::of(Just("now".to_owned())),
             now in prop::option::of(0i64..200),
+            before in prop::option::of(0i64..200),
         ) {
             let container = container_of(&holder, "pods").unwrap();
             let this = name(container, holder.interface().unwrap());
-            let now = now.map(|second| Timestamp::from_second(second).unwrap());
+            let at = |second| Timestamp::from_second(second).unwrap();
+            let (now, made_before) = (now.map(at), before.map(at));
             let evidence = Evidence {
                 boot_id: boot_id.clone(),
                 alive: alive.clone(),
                 all_linked_at: now,
+                made_before,
             };
             if collection(Rule::Proved(evidence)).is_stale(&holder, made) {
                 prop_assert!(!alive.contains(&this));
                 let of_earlier_boot = holder.fact(ATTRIBUTE_BOOT) == Some("before") && boot_id.is_some();
-                let is_over = now.zip(made).is_some_and(|(now, made)| {
+                let is_old = made_before.is_none() || made < made_before;
+                let is_over = is_old && now.zip(made).is_some_and(|(now, made)| {
                     let apart = now.as_second() - made.as_second();
                     !(-59..=59).contains(&apart)
                 });

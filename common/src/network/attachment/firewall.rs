@@ -40,11 +40,26 @@ pub enum RuleEffect {
     Other,
 }
 
+/// Which packets a rule is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RulePackets {
+    /// All.
+    All,
+    /// All that come from Weir's containers.
+    FromContainers,
+    /// All that go to Weir's containers.
+    ToContainers,
+    /// Others, or fewer.
+    Others,
+}
+
 /// A rule, as far as it decides whether packets of containers pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForwardRule {
     /// What it does.
     pub effect: RuleEffect,
+    /// With which packets.
+    pub packets: RulePackets,
     /// The names of links that its packets come or go by.
     pub links: Vec<String>,
 }
@@ -58,6 +73,16 @@ pub struct ForwardChain {
     pub name: String,
     /// Whether its policy is to drop.
     pub drops: bool,
+}
+
+/// How many jumps the kernel follows at most (`NFT_JUMP_STACK_SIZE`).
+const LONGEST_WAY: u32 = 16;
+
+/// Which packets of Weir's containers are accepted for sure.
+#[derive(Default)]
+struct Accepted {
+    from_containers: bool,
+    to_containers: bool,
 }
 
 /// The chains of the node's forward hook, and the rules of their tables.
@@ -136,7 +161,8 @@ pub fn find_firewalls(filters: &ForwardFilters, families: Families) -> Vec<Firew
             false => FirewallProblem::Drops { table, chain },
         }
     };
-    let dropping = filters.chains.iter().filter(|chain| filters.drops(chain)).filter(concerns);
+    let drops = |chain: &&ForwardChain| filters.drops(chain) && !filters.accepts_containers(chain);
+    let dropping = filters.chains.iter().filter(drops).filter(concerns);
     let mut problems: Vec<_> = dropping.map(problem).collect();
     problems.extend(filters.legacy.then_some(FirewallProblem::Legacy));
     problems
@@ -179,6 +205,41 @@ impl ForwardFilters {
     fn rules_of(&self, table: &TableName, chain: &str) -> &[ForwardRule] {
         let rules = self.rules.get(&(table.clone(), chain.to_owned()));
         rules.map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether all that comes from Weir's containers or goes to them is accepted before the
+    /// chain drops it. What rules before drop of it, they are there to drop.
+    fn accepts_containers(&self, base: &ForwardChain) -> bool {
+        let mut accepted = Accepted::default();
+        self.accept(base, &base.name, LONGEST_WAY, &mut accepted);
+        accepted.from_containers && accepted.to_containers
+    }
+
+    /// Follows what is for all packets. Whether that ends in this chain.
+    fn accept(&self, base: &ForwardChain, chain: &str, left: u32, accepted: &mut Accepted) -> bool {
+        if left == 0 {
+            return true;
+        }
+        for rule in self.rules_of(&base.table, chain) {
+            match (&rule.effect, rule.packets) {
+                (RuleEffect::Accept, RulePackets::FromContainers) => {
+                    accepted.from_containers = true;
+                }
+                (RuleEffect::Accept, RulePackets::ToContainers) => accepted.to_containers = true,
+                (RuleEffect::Chain(next), RulePackets::All)
+                    if self.accept(base, next, left - 1, accepted) =>
+                {
+                    return true;
+                }
+                (RuleEffect::GoTo(next), RulePackets::All) => {
+                    return self.accept(base, next, left - 1, accepted);
+                }
+                (RuleEffect::Return, RulePackets::All) => return false,
+                (RuleEffect::DropAll, _) => return true,
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Whether any rule that packets of containers may come to may accept them.
@@ -291,7 +352,8 @@ mod tests {
         };
         for (chain, effect, links) in rules {
             let links = links.iter().map(|&link| link.to_owned()).collect();
-            let rule = ForwardRule { effect: effect.clone(), links };
+            let packets = RulePackets::Others;
+            let rule = ForwardRule { effect: effect.clone(), packets, links };
             filters.rules.entry((table.clone(), (*chain).to_owned())).or_default().push(rule);
         }
         filters
@@ -375,6 +437,52 @@ mod tests {
         for link in ["br-lan", "br-ex", "docker", "eth0", "weir84bd87e317f", "virbr0x"] {
             assert!(!is_other_programs_bridge(link), "{link}");
         }
+    }
+
+    #[test]
+    fn nothing_is_told_of_a_chain_that_accepts_all_of_containers_first() {
+        use RuleEffect::{Accept, DropAll, Return};
+        use RulePackets::{All, FromContainers, Others, ToContainers};
+        let is_told = |rules: &[(&str, RuleEffect, RulePackets)]| {
+            let mut filters = filters(true, &[]);
+            let table = filters.chains[0].table.clone();
+            for (chain, effect, packets) in rules {
+                let (effect, packets) = (effect.clone(), *packets);
+                let rule = ForwardRule { effect, packets, links: Vec::new() };
+                filters.rules.entry((table.clone(), (*chain).to_owned())).or_default().push(rule);
+            }
+            !find_firewalls(&filters, V4).is_empty()
+        };
+        let own = [
+            ("WEIR", Return, Others),
+            ("WEIR", Accept, FromContainers),
+            ("WEIR", Accept, ToContainers),
+        ];
+        let docker = [
+            ("FORWARD", to("USER"), All),
+            ("FORWARD", DropAll, All),
+            ("USER", DropAll, Others),
+            ("USER", to("WEIR"), All),
+            ("USER", Return, All),
+        ];
+        let with = |rules: &[(&'static str, RuleEffect, RulePackets)]| {
+            is_told(&[rules, &own[..]].concat())
+        };
+        assert!(is_told(&docker));
+        // A rule that drops all stands before it, by the test's own DropAll.
+        assert!(with(&docker));
+        let mut docker = docker.to_vec();
+        docker.remove(2);
+        assert!(!with(&docker));
+        // One way only; not all packets; behind the end.
+        assert!(is_told(&[&docker[..], &own[..2]].concat()));
+        docker[2].2 = Others;
+        assert!(with(&docker));
+        docker[2].2 = All;
+        docker.swap(2, 3);
+        assert!(with(&docker));
+        // A circle comes to an end.
+        assert!(is_told(&[("FORWARD", to("FORWARD"), All)]));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::firewall::{FirewallProblem, ForwardFilters, find_firewalls};
 use super::identity::AttachmentIdentity;
 use super::node_needs::NodeState;
 use super::plan::Families;
+use super::sandbox::ContainerKey;
 use crate::ipam::Family;
 use crate::network::cluster::{ActualTunnel, Problem, TunnelNeeds};
 use crate::network::nat::{NatPool, needs_nat};
@@ -31,6 +32,9 @@ pub struct AttachmentState {
     pub is_checked: bool,
     /// What it may send from besides its addresses (`allowed_source_prefixes`).
     pub allowed_sources: BTreeSet<IpNet>,
+    /// The sandbox that it is in, where that and not its container id tells which other
+    /// interfaces its container has.
+    pub sandbox: Option<String>,
     /// The addresses that the node routes to it.
     pub addresses: Vec<IpAddr>,
     /// The IP versions that its link was made ready for. Of interest only where a route
@@ -39,6 +43,14 @@ pub struct AttachmentState {
 }
 
 impl AttachmentState {
+    /// The container that it is an interface of.
+    pub fn container(&self) -> ContainerKey<'_> {
+        match &self.sandbox {
+            Some(sandbox) => ContainerKey::Sandbox(sandbox),
+            None => ContainerKey::Id(self.identity.container_id()),
+        }
+    }
+
     /// The IP versions that the node routes to it.
     pub fn routed(&self) -> Families {
         Families {
@@ -262,6 +274,7 @@ mod tests {
             carrier: true,
             is_checked: true,
             allowed_sources: BTreeSet::new(),
+            sandbox: None,
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             ready_for: Families::default(),
         }

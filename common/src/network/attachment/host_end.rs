@@ -182,6 +182,7 @@ mod tests {
                 carrier: true,
                 is_checked: true,
                 allowed_sources: BTreeSet::new(),
+                sandbox: None,
                 addresses: addresses(),
                 ready_for: both,
             },

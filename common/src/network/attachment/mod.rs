@@ -16,6 +16,7 @@ mod identity;
 mod mtu;
 mod node_needs;
 mod plan;
+mod sandbox;
 mod step;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,7 @@ pub use check::{Expected, Found, FoundLink, Mismatch, compare};
 pub use fate::{Fate, fate};
 pub use firewall::{
     FirewallProblem, ForwardChain, ForwardFilters, ForwardRule, PolicyRule, RuleEffect,
-    TableFamily, TableName, find_firewalls, find_policy_rules,
+    RulePackets, TableFamily, TableName, find_firewalls, find_policy_rules,
 };
 pub use health::{AttachmentState, HealthProblem, NodeHealth, find_problems, not_forwarding};
 pub use host_end::HostEnd;
@@ -34,6 +35,7 @@ pub use mtu::{InvalidMtu, Mtu, MtuCandidate, MtuSource, choose_mtu};
 pub use node_needs::{Nat, NodeNeeds, NodeState, plan_node};
 pub use plan::{
     Attachment, AttachmentRequest, Families, GATEWAY_V4, GATEWAY_V6, HOST_MAC, InvalidAttachment,
-    RequestedRoute, plan_addresses, plan_attachment, plan_link, plan_parameters,
+    RequestedRoute, plan_addresses, plan_attachment, plan_host_side, plan_link, plan_parameters,
 };
-pub use step::{Before, Side, Step, Sysctl, Undo, Veth};
+pub use sandbox::{ContainerKey, LONGEST_SANDBOX, Sandbox};
+pub use step::{Before, ContainerEnd, Side, Step, Sysctl, Undo, Veth};

@@ -9,7 +9,7 @@ use super::allowed_source::allowed_source_name;
 use super::host_routes::routes_to;
 use super::identity::AttachmentIdentity;
 use super::mtu::{InvalidMtu, Mtu};
-use super::step::{Side, Step, Sysctl, Veth};
+use super::step::{ContainerEnd, Side, Step, Sysctl, Veth};
 use crate::link::{MacAddress, SourceCheck};
 use crate::network::route::{Route, RouteScope, SourceAddresses};
 
@@ -298,7 +298,9 @@ pub fn plan_link(
 ) -> Vec<Step> {
     let container_mac = mac.unwrap_or_else(|| identity.container_mac());
     let identity = identity.clone();
-    let veth = Veth { identity, host_mac: HOST_MAC, container_mac, mtu, source_check };
+    let container_end = ContainerEnd::InContainer;
+    let veth =
+        Veth { identity, host_mac: HOST_MAC, container_mac, mtu, source_check, container_end };
     let (link, alias) = (veth.identity.host_interface(), veth.identity.alias());
     let name = |prefix: &IpNet| allowed_source_name(&link, *prefix);
     let names: Vec<String> = allowed_sources.iter().map(name).collect();
@@ -316,6 +318,21 @@ pub fn plan_attachment(attachment: &Attachment) -> Vec<Step> {
     steps.extend(plan_parameters(identity, families, allow_ip_forwarding, source_check));
     steps.extend(plan_addresses(attachment));
     steps
+}
+
+/// The host's side of [`plan_attachment`], step by step the same: the container's end is born
+/// on the node as `container_end`, and who moves it into the container gives it addresses and
+/// routes.
+pub fn plan_host_side(attachment: &Attachment, container_end: &str) -> Vec<Step> {
+    let on_node = |step| match step {
+        Step::CreateVeth(veth) => {
+            let container_end = ContainerEnd::OnNode(container_end.to_owned());
+            Step::CreateVeth(Veth { container_end, ..veth })
+        }
+        other => other,
+    };
+    let of_host = plan_attachment(attachment).into_iter().filter(|it| it.side() == Side::Host);
+    of_host.map(on_node).collect()
 }
 
 /// The IP versions of an attachment's addresses.

@@ -93,7 +93,7 @@ pub enum Step {
     EnsureNat(Option<NatTable>),
 }
 
-/// A veth pair, born with one end in each namespace.
+/// A veth pair, born with its host's end on the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Veth {
     /// Whose it is; gives the names of both ends.
@@ -107,6 +107,27 @@ pub struct Veth {
     pub mtu: u32,
     /// What the container may give as the source of its packets.
     pub source_check: SourceCheck,
+    /// Where the container's end is born.
+    pub container_end: ContainerEnd,
+}
+
+/// Where the container's end of a veth is born.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerEnd {
+    /// In the container, under the identity's interface name.
+    InContainer,
+    /// On the node under this name, for another program (dockerd) to move and rename.
+    OnNode(String),
+}
+
+impl Veth {
+    /// The name that the container's end is born with.
+    pub fn container_end(&self) -> &str {
+        match &self.container_end {
+            ContainerEnd::InContainer => self.identity.interface(),
+            ContainerEnd::OnNode(name) => name,
+        }
+    }
 }
 
 /// A kernel parameter and the value it should have.
@@ -176,6 +197,22 @@ impl Undo {
 }
 
 impl Step {
+    /// Which side it changes; a veth counts as the host's.
+    pub(super) fn side(&self) -> Side {
+        match self {
+            Self::SetSysctl(Sysctl { side, .. })
+            | Self::SetLinkUp { side, .. }
+            | Self::AddAddress { side, .. }
+            | Self::AddNeighbour { side, .. }
+            | Self::AddRoute { side, .. } => *side,
+            Self::CreateVeth(_)
+            | Self::SetAlias { .. }
+            | Self::AddNames { .. }
+            | Self::SetMac { .. }
+            | Self::EnsureNat(_) => Side::Host,
+        }
+    }
+
     /// What takes this step back, given what was `before` it. Most steps have
     /// none of their own: what they made vanishes with the veth.
     pub fn undo(&self, before: Before) -> Option<Undo> {
@@ -247,12 +284,15 @@ impl fmt::Display for Veth {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "ip link add {} address {} mtu {mtu} up type veth peer name {} address {} mtu {mtu} \
-             in the container",
+            "ip link add {} address {} mtu {mtu} up type veth peer name {} address {} mtu {mtu} {}",
             self.identity.host_interface(),
             self.host_mac,
-            self.identity.interface(),
+            self.container_end(),
             self.container_mac,
+            match self.container_end {
+                ContainerEnd::InContainer => Side::Container,
+                ContainerEnd::OnNode(_) => Side::Host,
+            },
             mtu = self.mtu,
         )
     }

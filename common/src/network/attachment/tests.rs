@@ -316,6 +316,24 @@ fn forwarding_can_be_left_alone() {
     }
 }
 
+/// Docker's containers get their own side from dockerd.
+#[test]
+fn the_hosts_side_alone_is_that_of_an_add() {
+    for addresses in [&["10.0.0.1"][..], &["fd00::1"], &["10.0.0.1", "fd00::1"]] {
+        let attachment = Attachment::new(request(addresses)).unwrap();
+        let (text, in_container) = (|step: &Step| step.to_string(), " in the container");
+        let own = plan_host_side(&attachment, "temp0123456789a");
+        let own: Vec<String> = own.iter().map(text).collect();
+        let of_add = plan_attachment(&attachment);
+        let is_of_host = |text: &String| !text.ends_with(in_container);
+        let of_add: Vec<String> = of_add[1..].iter().map(text).filter(is_of_host).collect();
+        assert_eq!(own[1..], of_add);
+        let veth = text(&plan_attachment(&attachment)[0]);
+        let veth = veth.replace("name eth0 ", "name temp0123456789a ");
+        assert_eq!(own[0], veth.replace(in_container, " on the node"));
+    }
+}
+
 /// STATUS takes a carrier without routes for a fault.
 #[test]
 fn a_carrier_comes_after_the_nodes_routes() {

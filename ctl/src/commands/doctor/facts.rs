@@ -63,6 +63,8 @@ pub struct NetworkFacts {
     pub files: Vec<(PathBuf, String)>,
     /// The others.
     pub unreadable: Vec<PathBuf>,
+    /// Whether dockerd finds Weir's driver.
+    pub has_docker: bool,
 }
 
 /// A plugin that a network of Weir's names.

@@ -33,7 +33,10 @@ pub fn judge(facts: &ExaminedNode) -> Vec<Judgement> {
     judgements.extend(networks.files.iter().flat_map(|(path, text)| of_file(path, text)));
     judgements.extend(order(networks));
     judgements.extend(shared_names(networks));
-    if !networks.files.iter().any(|(_, text)| is_weirs(text)) {
+    if networks.has_docker {
+        let what = "dockerd finds Weir's driver for networks and addresses";
+        judgements.push(Judgement::good(SUBJECT, "docker", what));
+    } else if !networks.files.iter().any(|(_, text)| is_weirs(text)) {
         let advice = format!(
             "install a network, for example conf/net.d/10-weir.conflist, in {}; a list of \
              Calico's works with its types changed to weir and weir-ipam",

@@ -10,7 +10,8 @@ use weir_common::audit::{AuditContext, Report};
 use weir_common::cni::{Arguments, NetworkConfiguration, NodeName, SpecVersion, skeleton};
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
 use weir_common::ipam::Ownership;
-use weir_common::ipam::explain::explain;
+use weir_common::ipam::assign::Request;
+use weir_common::ipam::explain::{explain, newcomer};
 use weir_common::network::{
     ClusterSnapshot, ClusterState, HostEnd, NamedNode, Writer, addresses_of_nodes,
 };
@@ -29,6 +30,7 @@ use super::probe;
 use crate::LocalHost;
 use crate::agent_http::get;
 use crate::commands::repair::Scan;
+use crate::docker::is_driver_installed;
 use crate::kernel_modules::{KERNEL_MODULES, KernelModule, ModuleFacts, ModuleState};
 use crate::location::{self, Location};
 use crate::network::{Network, datastore_of, plugins};
@@ -77,7 +79,8 @@ fn networks(directory: &Path) -> NetworkFacts {
     let mut unreadable: Vec<PathBuf> = entries.map(|it| it.path()).filter(is_network).collect();
     unreadable.retain(|path| files.iter().all(|(read, _)| read != path));
     unreadable.sort();
-    NetworkFacts { directory: directory.to_owned(), files, unreadable }
+    let has_docker = is_driver_installed();
+    NetworkFacts { directory: directory.to_owned(), files, unreadable, has_docker }
 }
 
 /// The plugins of type `weir`, each with its file.
@@ -295,9 +298,8 @@ impl Reading<'_> {
             };
             let Ok(FoundName { name, .. }) = node_name(&configured) else { continue };
             let reserved = local.reserved(&addresses_of_nodes(&name, cluster));
-            let around = (ipam.gateways, reserved);
-            let explained =
-                explain(self.datastore, &name, ipam.wants, around, Timestamp::now()).await;
+            let request = Request { gateways: ipam.gateways, ..newcomer(&name, ipam.wants) };
+            let explained = explain(self.datastore, &request, reserved, Timestamp::now()).await;
             let outcome = explained.map_err(|error| chain(&error))?.outcome;
             let outcome = outcome.map_err(|error| chain(&error));
             let outcome = outcome.map(|next| next.iter().map(|it| it.address).collect());

@@ -46,6 +46,7 @@ fn kernel() -> KernelFacts {
         carrier: true,
         is_checked: true,
         allowed_sources: [].into(),
+        sandbox: None,
         addresses: vec!["10.7.0.1".parse().unwrap()],
         ready_for: Families::default(),
     };
@@ -90,6 +91,7 @@ fn healthy() -> ExaminedNode {
             directory: "/etc/cni/net.d".into(),
             files: vec![(file(), LIST.to_owned())],
             unreadable: Vec::new(),
+            has_docker: false,
         },
         programs: vec![program("weir"), program("portmap")],
         store: StoreFacts {

@@ -4,32 +4,34 @@
 //! Flags are written into the configuration, and the plugins' own reading of it
 //! says what is wanted, so that the two cannot differ.
 
-use ipnet::IpNet;
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use weir_common::cni::{Arguments, IpamConfiguration, NetworkConfiguration, skeleton};
 use weir_common::datastore::keys;
-use weir_common::ipam::assign::Want;
+use weir_common::ipam::assign::{Request, Want};
+use weir_common::ipam::explain::newcomer;
 use weir_common::ipam::{Family, PoolReference};
 use weir_common::resources::IpPool;
 
 use super::ExplainArgs;
+use crate::docker::{Front, OPTION_POOLS, PoolRequest, request_pool};
 use crate::network::Network;
 use crate::output::line;
 use crate::session::{Failure, Session, chain};
 
 /// What is asked for, and who says so.
 pub struct Asked {
-    /// The node.
-    pub node: String,
-    /// The addresses.
-    pub wants: Vec<Want>,
-    /// Whether that is the node on which this runs.
+    /// What IPAM is asked for.
+    pub request: Request,
+    /// Whether it is for the node on which this runs.
     pub is_here: bool,
-    /// The network's gateways, which no container gets.
-    pub gateways: Vec<IpNet>,
     /// Who says so, for people.
     by: String,
 }
+
+/// The flag that means a network of Docker's.
+const DOCKER: &str = "--docker";
 
 /// Finds out what the next container asks for.
 ///
@@ -37,6 +39,55 @@ pub struct Asked {
 /// [`Failure`] when the plugins would refuse the configuration, or the node's
 /// name or a pool cannot be read.
 pub async fn read(arguments: &ExplainArgs, session: &Session<'_>) -> Result<Asked, Failure> {
+    let own = session.environment.own_name().ok();
+    let is_here = arguments.node.as_ref().is_none_or(|node| own.as_ref() == Some(node));
+    let (request, by) = match arguments.docker {
+        true => read_docker(arguments, session).await?,
+        false => read_cni(arguments, session).await?,
+    };
+    Ok(Asked { request, is_here, by })
+}
+
+/// What a network of Docker's asks for: what its maker was answered says it.
+async fn read_docker(
+    arguments: &ExplainArgs,
+    session: &Session<'_>,
+) -> Result<(Request, String), Failure> {
+    let node = match &arguments.node {
+        Some(node) => node.clone(),
+        None => session.environment.own_name()?,
+    };
+    let text = |given: &Option<String>| given.clone().unwrap_or_default();
+    let pools = (OPTION_POOLS.to_owned(), arguments.pool.join(","));
+    let mut request = newcomer(&node, Vec::new());
+    for v6 in [false, true] {
+        let is_asked = if v6 { arguments.ipv6 } else { arguments.ipv4 || !arguments.ipv6 };
+        if !is_asked {
+            continue;
+        }
+        let asked = PoolRequest {
+            pool: text(&arguments.subnet),
+            sub_pool: text(&arguments.ip_range),
+            options: BTreeMap::from([pools.clone()]),
+            v6,
+            ..PoolRequest::default()
+        };
+        let answered = request_pool(session.datastore, &node, Front::Weir, &asked).await;
+        let id = answered.map_err(|error| refused(DOCKER, &error))?;
+        request.wants.push(id.want(None));
+        request.within = id.within();
+    }
+    let flags = [("--subnet", &arguments.subnet), ("--ip-range", &arguments.ip_range)];
+    let flags = flags.into_iter().filter_map(|(flag, value)| Some((flag, value.as_ref()?)));
+    let by = flags.fold(DOCKER.to_owned(), |by, (flag, value)| format!("{by} {flag} {value}"));
+    Ok((request, by))
+}
+
+/// What a network of CNI's asks for.
+async fn read_cni(
+    arguments: &ExplainArgs,
+    session: &Session<'_>,
+) -> Result<(Request, String), Failure> {
     let network = session.environment.network();
     let by = who(network.as_ref(), arguments);
     let mut plugin = network.map_or_else(default_plugin, |network| network.plugin);
@@ -60,16 +111,19 @@ pub async fn read(arguments: &ExplainArgs, session: &Session<'_>) -> Result<Aske
         }
     };
     let ipam = require_ipam(&configuration, &by)?;
-    let own = session.environment.own_name().ok();
-    let is_here = arguments.node.as_ref().is_none_or(|node| own.as_ref() == Some(node));
-    let (wants, gateways) = (ipam.wants.clone(), ipam.gateways.clone());
-    Ok(Asked { node, wants, is_here, gateways, by })
+    let gateways = ipam.gateways.clone();
+    Ok((Request { gateways, ..newcomer(&node, ipam.wants.clone()) }, by))
 }
 
 impl Asked {
+    /// The node.
+    pub fn node(&self) -> &str {
+        &self.request.assignee.host
+    }
+
     /// The line about it.
     pub fn in_words(&self) -> String {
-        let wants: Vec<String> = self.wants.iter().map(describe).collect();
+        let wants: Vec<String> = self.request.wants.iter().map(describe).collect();
         line(&format!("Asked for by {}: {}", self.by, wants.join("; ")))
     }
 }
@@ -117,7 +171,7 @@ fn require_ipam<'a>(
     configuration.require_ipam().map_err(|error| refused(by, &error))
 }
 
-fn refused(by: &str, error: &weir_common::cni::Error) -> Failure {
+fn refused(by: &str, error: &dyn std::error::Error) -> Failure {
     let message = chain(error);
     Failure::new(format!("the next container gets no address: {message} (asked for by {by})"))
 }

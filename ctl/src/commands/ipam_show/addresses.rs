@@ -5,6 +5,9 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 use weir_common::audit::release_one::holder;
 use weir_common::datastore::{Datastore, Selection, keys};
+use weir_common::ipam::docker::{
+    ATTRIBUTE_DOCKER_NETWORK, ATTRIBUTE_MAC, DOCKER_INTERFACE, named_by,
+};
 use weir_common::ipam::{Attribute, Block};
 use weir_common::resources::{IpPool, Kind};
 
@@ -140,8 +143,26 @@ fn kind_and_name(holder: &Attribute) -> (String, String) {
             let namespace = holder.fact("namespace").unwrap_or_default();
             ("pod".to_owned(), format!("{namespace}/{pod}"))
         }
-        None => (holder.fact("type").unwrap_or_default().to_owned(), String::new()),
+        None => match docker_name(holder) {
+            Some(name) => ("docker".to_owned(), name),
+            None => (holder.fact("type").unwrap_or_default().to_owned(), String::new()),
+        },
     }
+}
+
+/// What of Docker's has an address, if it is Docker's, by ids as short as `docker network ls`
+/// shows them.
+fn docker_name(holder: &Attribute) -> Option<String> {
+    let named = named_by(holder.handle_id.as_deref()?)?;
+    if holder.interface() != Some(DOCKER_INTERFACE) {
+        return None;
+    }
+    let short = |id: &str| id.chars().take(12).collect::<String>();
+    Some(match (holder.fact(ATTRIBUTE_DOCKER_NETWORK), holder.fact(ATTRIBUTE_MAC)) {
+        (Some(network), _) => format!("endpoint {} in network {}", short(named), short(network)),
+        (None, Some(mac)) => format!("MAC {mac}, without an endpoint"),
+        (None, None) => "kept by a network".to_owned(),
+    })
 }
 
 /// Says whether an address is in use, and by whom.
@@ -181,6 +202,9 @@ fn describe(address: IpAddr, holder: &Attribute) -> String {
     };
     let handle = holder.handle_id.as_deref().unwrap_or("<none>");
     text.push_str(&line(&format!("Handle ID: {handle}")));
+    if let Some(name) = docker_name(holder) {
+        text.push_str(&line(&format!("Docker: {name}")));
+    }
     let secondary = holder.secondary.clone().unwrap_or_default();
     text.push_str(if secondary.is_empty() { "No attributes defined\n" } else { "Attributes:\n" });
     for (name, value) in secondary {

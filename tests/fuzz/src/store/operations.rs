@@ -11,7 +11,7 @@ use weir_common::audit::{AuditContext, DamageKind, Finding, Report, audit, hosts
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
 use weir_common::ipam::collect::{CollectScope, Collection, Rule, collect};
-use weir_common::ipam::explain::explain;
+use weir_common::ipam::explain::{explain, newcomer};
 use weir_common::ipam::{Assigned, Assignee, Error, IpamSnapshot, Purpose, engine, map, reclaim};
 use weir_common::node::{
     LocalFacts, NodeAddresses, ensure_tunnel_address, register, release_tunnel_address,
@@ -47,6 +47,7 @@ fn request(input: &Input, number: u8, wants: &[Want]) -> Request {
         facts: BTreeMap::new(),
         wants: wants.to_vec(),
         gateways: vec![],
+        within: None,
     }
 }
 
@@ -99,7 +100,7 @@ async fn add(store: &Memory, request: &Request) {
     let known = before.taken.values().any(|it| it.handle == *handle_id || it.handle.is_empty());
     let has_handle = before.dump.contains_key(&keys::handle(handle_id));
     let explained =
-        explain(store, &request.assignee.host, request.wants.clone(), (vec![], vec![]), NOW).await;
+        explain(store, &newcomer(&request.assignee.host, request.wants.clone()), vec![], NOW).await;
     let explained = explained.expect("the store is there").outcome;
     let assigned = engine::assign(store, request, &[], NOW).await.map(|it| it.addresses);
     let after = Facts::of(store.dump());

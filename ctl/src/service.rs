@@ -1,4 +1,4 @@
-//! What systemd is told, where it is systemd that started the agent.
+//! What systemd is told, where it is systemd that started the agent or the driver for Docker.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use sd_notify::NotifyState;
 /// How often at least the agent's loop turns, so that it is known to.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
-/// The agent as a service.
+/// A program as a service.
 #[derive(Debug, Default)]
 pub struct Service {
     ready: bool,
@@ -22,7 +22,7 @@ impl Service {
         asked.map_or(SIGN_OF_LIFE, |asked| asked.min(SIGN_OF_LIFE))
     }
 
-    /// Says that the node is what it should be, and a line for `systemctl status`.
+    /// Says that it does its work now, and a line for `systemctl status`.
     pub fn is_ready(&mut self, status: &str) {
         if !self.ready {
             notify(&[NotifyState::Ready]);
@@ -39,13 +39,13 @@ impl Service {
         notify(&[NotifyState::Watchdog]);
     }
 
-    /// Says that the agent is about to end.
+    /// Says that it is about to end.
     pub fn is_stopping(&self) {
         notify(&[NotifyState::Stopping]);
     }
 }
 
-/// Without systemd, or where it does not listen, the agent works all the same.
+/// Without systemd, or where it does not listen, the program works all the same.
 fn notify(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
 }

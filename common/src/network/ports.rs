@@ -1,0 +1,580 @@
+//! Published ports of a node: which ports lead to which containers, as data.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+
+use serde_json::{Value, json};
+
+use super::nft::{NftTable, chain, matches, rule};
+
+/// How many ports of a node can be published in an IP version.
+pub const MAX_PUBLISHED: usize = 65_536;
+
+/// Where a host port is chosen from when none is asked for: the range that Linux chooses ports
+/// from by default (`ip_local_port_range`).
+const ANY_PORT: RangeInclusive<u16> = 32_768..=60_999;
+
+/// The priority of chains that change destinations (`NF_IP_PRI_NAT_DST`).
+const DESTINATION: i32 = -100;
+
+/// That of chains that change sources (`NF_IP_PRI_NAT_SRC`).
+const SOURCE: i32 = 100;
+
+/// A protocol with ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PortProtocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+    /// SCTP
+    Sctp,
+}
+
+impl PortProtocol {
+    const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// Its number, as IANA has it.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+
+    /// The protocol of this number.
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.number() == number)
+    }
+
+    /// Its name, as nft and docker have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+/// A port of the node that leads to one of a container.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PublishedPort {
+    /// The node's address; unspecified for all that it has in this IP version.
+    pub host: IpAddr,
+    /// The protocol.
+    pub protocol: PortProtocol,
+    /// The node's port.
+    pub host_port: u16,
+    /// The container's address.
+    pub container: IpAddr,
+    /// The container's port.
+    pub container_port: u16,
+    /// Which endpoint of Docker's it is published for.
+    pub endpoint: String,
+}
+
+impl PublishedPort {
+    /// Whether a packet may be for both.
+    fn overlaps(&self, other: &Self) -> bool {
+        let same_host = self.host == other.host
+            || self.host.is_ipv4() == other.host.is_ipv4()
+                && (self.host.is_unspecified() || other.host.is_unspecified());
+        same_host && self.protocol == other.protocol && self.host_port == other.host_port
+    }
+}
+
+/// `0.0.0.0:8080/tcp`
+impl fmt::Display for PublishedPort {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let socket = std::net::SocketAddr::new(self.host, self.host_port);
+        write!(formatter, "{socket}/{}", self.protocol.name())
+    }
+}
+
+/// A port that is to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRequest {
+    /// The node's address; unspecified for all of its IP version, `None` for all of those IP
+    /// versions that the container has.
+    pub host: Option<IpAddr>,
+    /// The protocol.
+    pub protocol: PortProtocol,
+    /// The node's port, one of a range, or any.
+    pub host_ports: Option<RangeInclusive<u16>>,
+    /// The container's port.
+    pub container_port: u16,
+}
+
+impl PortRequest {
+    fn is_for_one(&self) -> bool {
+        self.host_ports.as_ref().is_some_and(|range| range.start() == range.end())
+    }
+
+    fn takes(&self, port: u16) -> bool {
+        self.host_ports.as_ref().is_none_or(|range| range.contains(&port))
+    }
+
+    /// The ports to try, in order. Where any will do, each endpoint begins elsewhere: a port
+    /// that was just given up is not at once another container's.
+    fn candidates(&self, endpoint: &str) -> impl Iterator<Item = u16> + use<> {
+        let (first, last) = self.host_ports.clone().unwrap_or(ANY_PORT).into_inner();
+        let count = u32::from(last.saturating_sub(first)) + 1;
+        let seed = endpoint.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        let begin = if self.host_ports.is_some() { 0 } else { seed.unwrap_or_default() % count };
+        // Below 65,536, as the range is.
+        (0..count).map(move |step| first + ((begin + step) % count) as u16)
+    }
+}
+
+/// What the node itself does with a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PortUse {
+    /// Nothing.
+    Free,
+    /// A program listens on it.
+    Listening,
+    /// The node has not got the address.
+    NotHere,
+}
+
+/// Why a port is not published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortRefused {
+    /// The container has no address of the IP version.
+    #[error(
+        "port {port}/{} cannot be published on {host}: the container has no IPv{} address in this \
+         network; leave the address away, or name one of the other IP version",
+        protocol.name(), if host.is_ipv4() { 4 } else { 6 }
+    )]
+    NoAddress {
+        /// The node's address.
+        host: IpAddr,
+        /// The protocol.
+        protocol: PortProtocol,
+        /// The container's port.
+        port: u16,
+    },
+    /// `::1`
+    #[error(
+        "port {port}/{} cannot be published on ::1: the kernel leads nothing from IPv6's loopback \
+         to containers; publish it on 127.0.0.1 or on an address of the node",
+        protocol.name()
+    )]
+    LoopbackV6 {
+        /// The protocol.
+        protocol: PortProtocol,
+        /// The container's port.
+        port: u16,
+    },
+    /// The node has not got the address.
+    #[error(
+        "port {port} cannot be published: {} is no address of this node; leave it away, or name \
+         one that \"ip address\" shows", port.host
+    )]
+    NotHere {
+        /// The port.
+        port: PublishedPort,
+    },
+    /// Another container has it.
+    #[error(
+        "port {port} is published for the container with address {} already; choose another host \
+         port, or remove that container (\"docker network inspect\" names it by endpoint {})",
+        by.container, by.endpoint
+    )]
+    Published {
+        /// The port.
+        port: PublishedPort,
+        /// What is published.
+        by: Box<PublishedPort>,
+    },
+    /// A program of the node has it.
+    #[error("a program listens on port {port} of the node")]
+    Listening {
+        /// The port.
+        port: PublishedPort,
+    },
+    /// All of the range are taken.
+    #[error(
+        "none of the ports {}-{} is free for {}/{}; give a larger range",
+        range.start(), range.end(), port, protocol.name()
+    )]
+    NoneFree {
+        /// The range.
+        range: RangeInclusive<u16>,
+        /// The protocol.
+        protocol: PortProtocol,
+        /// The container's port.
+        port: u16,
+    },
+    /// There are more than the table takes.
+    #[error("this node publishes {MAX_PUBLISHED} ports at most; publish fewer")]
+    TooMany,
+}
+
+/// A change of what is published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortChange {
+    /// What is published from now on.
+    pub add: Vec<PublishedPort>,
+    /// What is not any more.
+    pub remove: Vec<PublishedPort>,
+}
+
+impl PortChange {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// What takes all ports of an endpoint away.
+    pub fn without(endpoint: &str, published: &[PublishedPort]) -> Self {
+        let own = published.iter().filter(|port| port.endpoint == endpoint).cloned();
+        Self { add: Vec::new(), remove: own.collect() }
+    }
+}
+
+/// What makes the ports of an endpoint with these addresses those that are asked for, on a node
+/// that publishes `published` already. What of it is the endpoint's own stays where it serves:
+/// the same call again changes nothing.
+///
+/// # Errors
+/// [`PortRefused`] when one cannot be published; then none is.
+pub fn plan_ports(
+    endpoint: &str,
+    requests: &[PortRequest],
+    addresses: &[IpAddr],
+    published: &[PublishedPort],
+    mut used: impl FnMut(&PublishedPort) -> PortUse,
+) -> Result<PortChange, PortRefused> {
+    let (mut left, others): (Vec<_>, Vec<_>) =
+        published.iter().cloned().partition(|port| port.endpoint == endpoint);
+    let (mut taken, mut change) = (others, PortChange::default());
+    // One that takes only a certain port has it before others choose.
+    let mut requests: Vec<&PortRequest> = requests.iter().collect();
+    requests.sort_by_key(|request| !request.is_for_one());
+    for request in requests {
+        let wanted = wanted(endpoint, request, addresses)?;
+        let at = |port: u16| {
+            wanted.iter().map(move |it| PublishedPort { host_port: port, ..it.clone() })
+        };
+        let kept = left
+            .iter()
+            .map(|port| port.host_port)
+            .find(|port| request.takes(*port) && at(*port).all(|it| left.contains(&it)));
+        if let Some(port) = kept {
+            taken.extend(at(port));
+            left.retain(|it| !at(port).any(|kept| kept == *it));
+            continue;
+        }
+        let port = choose(endpoint, request, &taken, &mut used, at)?;
+        taken.extend(at(port));
+        change.add.extend(at(port));
+    }
+    for is_ipv4 in [true, false] {
+        if taken.iter().filter(|port| port.host.is_ipv4() == is_ipv4).count() > MAX_PUBLISHED {
+            return Err(PortRefused::TooMany);
+        }
+    }
+    change.remove = left;
+    Ok(change)
+}
+
+/// What a request comes to, but for the host port: one for each IP version.
+fn wanted(
+    endpoint: &str,
+    request: &PortRequest,
+    addresses: &[IpAddr],
+) -> Result<Vec<PublishedPort>, PortRefused> {
+    let (protocol, port) = (request.protocol, request.container_port);
+    if request.host == Some(Ipv6Addr::LOCALHOST.into()) {
+        return Err(PortRefused::LoopbackV6 { protocol, port });
+    }
+    let unspecified = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let hosts = request.host.map_or(unspecified.to_vec(), |host| vec![host]);
+    let of_host = |host: &IpAddr| {
+        let container = addresses.iter().find(|it| it.is_ipv4() == host.is_ipv4());
+        container.map(|container| PublishedPort {
+            host: *host,
+            protocol,
+            host_port: 0,
+            container: *container,
+            container_port: port,
+            endpoint: endpoint.to_owned(),
+        })
+    };
+    let wanted: Vec<_> = hosts.iter().filter_map(of_host).collect();
+    let missing = PortRefused::NoAddress { host: hosts[0], protocol, port };
+    if wanted.is_empty() { Err(missing) } else { Ok(wanted) }
+}
+
+/// The first host port of the request that is free.
+fn choose<P: Iterator<Item = PublishedPort>>(
+    endpoint: &str,
+    request: &PortRequest,
+    taken: &[PublishedPort],
+    used: &mut impl FnMut(&PublishedPort) -> PortUse,
+    at: impl Fn(u16) -> P,
+) -> Result<u16, PortRefused> {
+    let mut check = |port: PublishedPort| {
+        if let Some(by) = taken.iter().find(|it| it.overlaps(&port)) {
+            return Err(PortRefused::Published { port, by: Box::new(by.clone()) });
+        }
+        match used(&port) {
+            PortUse::Free => Ok(()),
+            PortUse::Listening => Err(PortRefused::Listening { port }),
+            PortUse::NotHere => Err(PortRefused::NotHere { port }),
+        }
+    };
+    for port in request.candidates(endpoint) {
+        match at(port).try_for_each(&mut check) {
+            Ok(()) => return Ok(port),
+            // Another port would not help.
+            Err(refused @ PortRefused::NotHere { .. }) => return Err(refused),
+            Err(refused) if request.is_for_one() => return Err(refused),
+            Err(_) => {}
+        }
+    }
+    Err(PortRefused::NoneFree {
+        range: request.host_ports.clone().unwrap_or(ANY_PORT),
+        protocol: request.protocol,
+        port: request.container_port,
+    })
+}
+
+/// The table that leads published ports to containers:
+///
+/// - What comes to an address of the node, from outside, from the node's own programs or from a
+///   container, goes to the container whose port is published there. What other hosts send to
+///   127.0.0.0/8 does not (they are on one link with the node, or lie).
+/// - A container that reaches itself so, and the node's loopback, are masqueraded: the
+///   container would take its own address, or its own loopback, for the sender's.
+/// - The host ends of containers whose ports the node's loopback reaches let packets to
+///   127.0.0.0/8 in (`route_localnet`). Those that are no answers are dropped.
+///
+/// How many rules it has does not depend on how many ports are published. The port is looked
+/// up as the address is: nft's JSON has no maps to address and port together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortTable;
+
+impl NftTable for PortTable {
+    const NAME: &'static str = "weir-ports";
+    const REASON: &'static str = "a container has published ports";
+    const ALTERNATIVE: &'static str = "publish none";
+
+    fn retired() -> Option<Self> {
+        None
+    }
+
+    fn rules(&self) -> usize {
+        8
+    }
+
+    fn contents(&self, comment: &str) -> Vec<Value> {
+        let hooks = [
+            ("prerouting", "nat", DESTINATION),
+            ("input", "filter", 0),
+            ("output", "nat", DESTINATION),
+            ("postrouting", "nat", SOURCE),
+        ];
+        let mut commands: Vec<Value> = PortFamily::ALL.iter().flat_map(PortFamily::sets).collect();
+        for (hook, kind, priority) in hooks {
+            commands.push(chain(Self::NAME, hook, kind, priority));
+            commands.push(json!({ "flush": { "chain": {
+                "family": "inet", "table": Self::NAME, "name": hook,
+            } } }));
+        }
+        let mut add = |chain: &str, expression| {
+            commands.push(rule(Self::NAME, chain, comment, expression));
+        };
+        let [v4, v6] = &PortFamily::ALL;
+        let to_host = |family: &PortFamily, operator| {
+            matches(family.field("daddr"), operator, family.loopback())
+        };
+        let is_translated = || matches(json!({ "ct": { "key": "status" } }), "in", json!("dnat"));
+        let masquerade = || json!({ "masquerade": null });
+        add("prerouting", v4.translation(Some(to_host(v4, "!="))));
+        add("prerouting", v6.translation(Some(to_host(v6, "!="))));
+        add("output", v4.translation(None));
+        add("output", v6.translation(Some(to_host(v6, "!="))));
+        add(
+            "input",
+            vec![
+                matches(meta("iifname"), "==", json!("weir*")),
+                to_host(v4, "=="),
+                matches(json!({ "ct": { "key": "direction" } }), "==", json!("original")),
+                json!({ "drop": null }),
+            ],
+        );
+        add(
+            "postrouting",
+            vec![
+                matches(meta("oifname"), "==", json!("weir*")),
+                matches(v4.field("saddr"), "==", v4.loopback()),
+                is_translated(),
+                masquerade(),
+            ],
+        );
+        for family in [v4, v6] {
+            let ends = json!({ "concat": [family.field("saddr"), family.field("daddr")] });
+            let is_own = matches(ends, "==", json!(format!("@{}", family.set("own"))));
+            add("postrouting", vec![is_own, is_translated(), masquerade()]);
+        }
+        commands
+    }
+
+    /// Installed beside what is in the maps.
+    fn ruleset(&self) -> Value {
+        let mut commands = vec![json!({ "add": { "table": {
+            "family": "inet", "name": Self::NAME,
+        } } })];
+        commands.extend(self.contents(&self.fingerprint()));
+        json!({ "nftables": commands })
+    }
+}
+
+impl PortTable {
+    /// The names of the maps from ports to containers: to their addresses, and to their ports.
+    pub fn maps(is_ipv4: bool) -> [String; 2] {
+        let family = PortFamily::of(is_ipv4);
+        [family.set("addresses"), family.set("ports")]
+    }
+
+    /// The document, in nft's JSON, that carries out a change of a table that has `published`;
+    /// all of it, or nothing where another port was published meanwhile that overlaps.
+    pub fn change(change: &PortChange, published: &[PublishedPort]) -> Value {
+        let mut commands = Vec::new();
+        let left = published.iter().filter(|port| !change.remove.contains(port));
+        let owners: BTreeSet<_> = left.map(|port| (port.container, &port.endpoint)).collect();
+        let mut parted = BTreeSet::new();
+        for port in &change.remove {
+            let family = PortFamily::of(port.container.is_ipv4());
+            let key = family.key(port);
+            commands.push(element("delete", &family.set("addresses"), key.clone()));
+            commands.push(element("delete", &family.set("ports"), key));
+            let owner = (port.container, &port.endpoint);
+            if !owners.contains(&owner) && parted.insert(owner) {
+                commands.push(element("delete", &family.set("own"), own(port.container)));
+            }
+        }
+        for port in &change.add {
+            let family = PortFamily::of(port.container.is_ipv4());
+            let named =
+                |value: Value| json!({ "elem": { "val": value, "comment": port.endpoint } });
+            let key = named(family.key(port));
+            let address = json!([key, port.container]);
+            commands.push(element("add", &family.set("addresses"), address));
+            commands.push(element("add", &family.set("ports"), json!([key, port.container_port])));
+            commands.push(element("add", &family.set("own"), named(own(port.container))));
+        }
+        json!({ "nftables": commands })
+    }
+}
+
+/// A packet of a container to itself.
+fn own(container: IpAddr) -> Value {
+    json!({ "concat": [container, container] })
+}
+
+fn element(verb: &str, set: &str, element: Value) -> Value {
+    json!({ verb: { "element": {
+        "family": "inet", "table": PortTable::NAME, "name": set, "elem": [element],
+    } } })
+}
+
+fn meta(key: &str) -> Value {
+    json!({ "meta": { "key": key } })
+}
+
+/// How nft names what an IP version has.
+struct PortFamily {
+    protocol: &'static str,
+    nf_protocol: &'static str,
+    address: &'static str,
+    suffix: &'static str,
+    loopback: (&'static str, u8),
+}
+
+impl PortFamily {
+    const ALL: [Self; 2] = [
+        Self {
+            protocol: "ip",
+            nf_protocol: "ipv4",
+            address: "ipv4_addr",
+            suffix: "v4",
+            loopback: ("127.0.0.0", 8),
+        },
+        Self {
+            protocol: "ip6",
+            nf_protocol: "ipv6",
+            address: "ipv6_addr",
+            suffix: "v6",
+            loopback: ("::1", 128),
+        },
+    ];
+
+    fn of(is_ipv4: bool) -> &'static Self {
+        &Self::ALL[usize::from(!is_ipv4)]
+    }
+
+    fn set(&self, name: &str) -> String {
+        format!("{name}_{}", self.suffix)
+    }
+
+    fn field(&self, name: &str) -> Value {
+        json!({ "payload": { "protocol": self.protocol, "field": name } })
+    }
+
+    fn loopback(&self) -> Value {
+        let (addr, len) = self.loopback;
+        json!({ "prefix": { "addr": addr, "len": len } })
+    }
+
+    /// The commands that make the maps and the set.
+    fn sets(&self) -> [Value; 3] {
+        let map = |name: &str, to: &str| {
+            json!({ "add": { "map": {
+                "family": "inet", "table": PortTable::NAME, "name": self.set(name),
+                "type": [self.address, "inet_proto", "inet_service"], "map": to,
+                "flags": ["interval"], "size": MAX_PUBLISHED,
+            } } })
+        };
+        let own = json!({ "add": { "set": {
+            "family": "inet", "table": PortTable::NAME, "name": self.set("own"),
+            "type": [self.address, self.address], "size": MAX_PUBLISHED,
+        } } });
+        [map("addresses", self.address), map("ports", "inet_service"), own]
+    }
+
+    /// A port in the maps.
+    fn key(&self, port: &PublishedPort) -> Value {
+        let host = match port.host.is_unspecified() {
+            true => json!({ "prefix": { "addr": port.host, "len": 0 } }),
+            false => json!(port.host),
+        };
+        json!({ "concat": [host, port.protocol.name(), port.host_port] })
+    }
+
+    /// What leads packets to addresses of the node to containers, if they are also `limited` so.
+    fn translation(&self, limited: Option<Value>) -> Vec<Value> {
+        let protocols: Vec<_> = PortProtocol::ALL.iter().map(|it| it.name()).collect();
+        let port = json!({ "payload": { "protocol": "th", "field": "dport" } });
+        let key = json!({ "concat": [self.field("daddr"), meta("l4proto"), port] });
+        let looked_up =
+            |map: &str| json!({ "map": { "key": key, "data": format!("@{}", self.set(map)) } });
+        let kind = json!({ "fib": { "result": "type", "flags": ["daddr"] } });
+        let mut expression = vec![
+            matches(meta("nfproto"), "==", json!(self.nf_protocol)),
+            matches(meta("l4proto"), "==", json!({ "set": protocols })),
+        ];
+        expression.extend(limited);
+        expression.push(matches(kind, "==", json!("local")));
+        expression.push(json!({ "dnat": {
+            "family": self.protocol, "addr": looked_up("addresses"), "port": looked_up("ports"),
+        } }));
+        expression
+    }
+}
