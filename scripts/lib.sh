@@ -20,7 +20,7 @@ NETWORK_PACKAGES=(iproute2 iputils-ping nftables util-linux procps)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(strace etcd-server etcd-client containernetworking-plugins openssl tmux less
     iptables containerd podman crun conmon busybox-static systemd e2fsprogs xfsprogs
-    bird2 frr gobgpd docker.io)
+    bird2 frr gobgpd docker.io man-db mandoc groff bash-completion zsh fish)
 
 # Ends with a message that says what is wrong and what to do.
 fail() {

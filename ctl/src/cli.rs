@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::builder::NonEmptyStringValueParser;
-use clap::builder::Resettable;
+use clap::builder::{NonEmptyStringValueParser, Resettable, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 use weir_common::resources::Kind;
 
+use crate::commands::completion::Suggested;
 use crate::commands::config::ConfigCommand;
 use crate::commands::datastore_lock::MigrateCommand;
 use crate::commands::not_supported::OtherArgs;
@@ -38,8 +38,9 @@ pub struct Cli {
     #[command(flatten)]
     pub calicoctl: CalicoctlArgs,
     /// What the agent logs: error, warn, info or debug
-    #[arg(short, long, global = true, value_name = "LEVEL", value_parser = log_level,
-          default_value = "info")]
+    #[arg(short, long, global = true, value_name = "LEVEL", default_value = "info",
+          value_parser = Suggested(vec!["error", "warn", "info", "debug"]).try_map(log_level),
+          hide_possible_values = true)]
     pub log_level: LevelFilter,
     /// What to do.
     #[command(subcommand)]
@@ -88,7 +89,7 @@ pub struct CalicoctlArgs {
 }
 
 /// A level of the log, as the agent, Calico's plugins or calicoctl name it.
-fn log_level(text: &str) -> Result<LevelFilter, String> {
+fn log_level(text: String) -> Result<LevelFilter, String> {
     Ok(match text.to_lowercase().as_str() {
         "panic" | "fatal" | "error" => LevelFilter::ERROR,
         "warning" | "warn" => LevelFilter::WARN,
@@ -133,7 +134,8 @@ pub fn help_line(arguments: &[String]) -> String {
 #[command(next_help_heading = "Datastore")]
 pub struct DatastoreArgs {
     /// etcdv3 or embedded [env: DATASTORE_TYPE]
-    #[arg(long, global = true, value_name = "TYPE", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, global = true, value_name = "TYPE", hide_possible_values = true,
+          value_parser = Suggested(vec!["etcdv3", "embedded"]))]
     datastore_type: Option<String>,
     /// The file of the embedded datastore [env: DATASTORE_PATH]
     #[arg(long, global = true, value_name = "FILE", value_parser = NonEmptyStringValueParser::new())]
@@ -165,8 +167,8 @@ pub struct DatastoreArgs {
 }
 
 impl DatastoreArgs {
-    /// The settings among the flags.
-    pub fn settings(&self) -> Settings {
+    /// The names and values of the settings.
+    fn pairs(&self) -> impl Iterator<Item = (&'static str, String)> {
         let pairs = [
             ("datastore_type", &self.datastore_type),
             ("datastore_path", &self.datastore_path),
@@ -176,8 +178,20 @@ impl DatastoreArgs {
             ("etcd_key_file", &self.etcd_key_file),
             ("etcd_username", &self.etcd_username),
         ];
-        let given = pairs.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
-        Settings::from_pairs(given)
+        pairs.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)))
+    }
+
+    /// The settings among the flags.
+    pub fn settings(&self) -> Settings {
+        Settings::from_pairs(self.pairs())
+    }
+
+    /// The flags, for another call of weirctl.
+    pub fn to_flags(&self) -> Vec<String> {
+        let config = self.config.iter().map(|it| ("config", it.display().to_string()));
+        let directory = ("cni_directory", self.cni_directory.display().to_string());
+        let all = self.pairs().chain(config).chain([directory]);
+        all.map(|(name, value)| format!("--{}={value}", name.replace('_', "-"))).collect()
     }
 
     /// The places to look where the flags say nothing.
@@ -234,8 +248,13 @@ pub enum CtlCommand {
     Docker(DockerCommand),
     /// Look at everything that containers on this node depend on, and say what to do
     Doctor(commands::doctor::DoctorArgs),
+    /// Write what a maintainer needs to see of this node into one file, without secrets
+    SupportBundle(commands::support_bundle::SupportBundleArgs),
     /// Print completions for a shell
     Completion(commands::completion::CompletionArgs),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(commands::man::ManArgs),
     /// Print the versions of weirctl and of the cluster
     #[command(after_help = "Example:\n  weirctl version")]
     Version,

@@ -38,6 +38,7 @@ use weir_kernel::Kernel;
 
 use cli::{Cli, CtlCommand, DatastoreArgs, DockerCommand, NodeCommand};
 use commands::doctor::{self, DoctorArgs};
+use commands::support_bundle::{self, SupportBundleArgs};
 use location::Location;
 use network::Network;
 use same_cluster::ComparedStores;
@@ -220,6 +221,7 @@ fn main() -> ExitCode {
         Ok(cli) => {
             let outcome = match &cli.command {
                 CtlCommand::Doctor(arguments) => examine(&cli, arguments),
+                CtlCommand::SupportBundle(arguments) => bundle(&cli, arguments),
                 _ => run(cli).map(|output| succeed(&output)),
             };
             outcome.unwrap_or_else(|failure| fail(&failure))
@@ -264,6 +266,14 @@ fn examine(cli: &Cli, arguments: &DoctorArgs) -> Result<ExitCode, Failure> {
     let (text, status) = runtime()?.block_on(examination);
     succeed(&text);
     Ok(ExitCode::from(status))
+}
+
+/// Runs `weirctl support-bundle`, which runs weirctl itself for what needs a datastore.
+fn bundle(cli: &Cli, arguments: &SupportBundleArgs) -> Result<ExitCode, Failure> {
+    cli.calicoctl.check()?;
+    let (flags, sources) = (cli.datastore.to_flags(), cli.datastore.sources());
+    let written = runtime()?.block_on(support_bundle::run(arguments, &flags, sources));
+    written.map(|output| succeed(&output))
 }
 
 fn run(cli: Cli) -> Result<String, Failure> {

@@ -2,6 +2,7 @@
 
 mod bgp;
 mod changing;
+mod completing;
 mod concurrency;
 mod deletion;
 mod documentation;
@@ -11,6 +12,7 @@ pub(crate) mod golden;
 mod init;
 mod ipam;
 mod ipam_repair;
+mod manual;
 mod node;
 mod recorded;
 mod rename;

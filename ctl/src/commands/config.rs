@@ -7,9 +7,15 @@ use weir_common::resources::bgp::{BGP_DEFAULT_NAME, BgpConfiguration};
 use weir_common::resources::{DEFAULT_AS_NUMBER, Kind, Resource, parse_as_number};
 
 use super::change::ChangeArgs;
+use super::completion::Suggested;
 use super::report;
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::{self, StoreError};
+
+/// The names of the settings.
+fn settings() -> Suggested {
+    Suggested(vec!["nodeToNodeMesh", "asNumber"])
+}
 
 /// The commands about the cluster's BGP.
 #[derive(Clone, Debug, Subcommand)]
@@ -25,6 +31,7 @@ pub enum ConfigCommand {
     #[command(after_help = "Example:\n  weirctl config get nodeToNodeMesh")]
     Get {
         /// nodeToNodeMesh or asNumber
+        #[arg(value_parser = settings(), hide_possible_values = true)]
         name: String,
     },
 }
@@ -33,8 +40,10 @@ pub enum ConfigCommand {
 #[derive(Args, Clone, Debug)]
 pub struct SetArgs {
     /// nodeToNodeMesh or asNumber
+    #[arg(value_parser = settings(), hide_possible_values = true)]
     pub name: String,
     /// on or off; an AS number
+    #[arg(value_parser = Suggested(vec!["on", "off"]), hide_possible_values = true)]
     pub value: String,
     /// How the change is made.
     #[command(flatten)]
@@ -45,6 +54,7 @@ pub struct SetArgs {
 #[derive(Args, Clone, Debug)]
 pub struct UnsetArgs {
     /// nodeToNodeMesh or asNumber
+    #[arg(value_parser = settings(), hide_possible_values = true)]
     pub name: String,
     /// How the change is made.
     #[command(flatten)]

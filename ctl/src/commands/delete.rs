@@ -6,6 +6,7 @@ use weir_common::printable;
 use weir_common::resources::{Kind, Resource};
 
 use super::change::ChangeArgs;
+use super::completion::Suggested;
 use super::input::FileArgs;
 use super::report::{ChangeReport, Verb};
 use crate::session::{CommandResult, Failure, Session};
@@ -19,7 +20,10 @@ use crate::store::{Deleted, Deletion, StoreError};
 )]
 pub struct DeleteArgs {
     /// Kind of the resources
-    #[arg(conflicts_with = "filename", required_unless_present = "filename")]
+    #[arg(
+        conflicts_with = "filename", required_unless_present = "filename",
+        value_parser = Suggested::kinds(), hide_possible_values = true
+    )]
     pub kind: Option<String>,
     /// Names of the resources; for pools also their CIDRs
     #[arg(required_unless_present = "filename")]

@@ -5,6 +5,7 @@ use weir_common::printable;
 use weir_common::resources::{LabelChange, LabelOutcome};
 
 use super::change::ChangeArgs;
+use super::completion::Suggested;
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::{self, StoreError};
 
@@ -15,6 +16,7 @@ use crate::store::{self, StoreError};
                   weirctl label node n1 zone --remove")]
 pub struct LabelArgs {
     /// Kind of the resource: node, ippool, ipreservation
+    #[arg(value_parser = Suggested::kinds(), hide_possible_values = true)]
     pub kind: String,
     /// Name of the resource; for a pool also its CIDR
     pub name: String,

@@ -25,6 +25,7 @@ pub mod ipam_reclaim;
 pub mod ipam_release;
 pub mod ipam_show;
 pub mod label;
+pub mod man;
 pub mod node_adopt;
 pub mod node_checksystem;
 pub mod node_rename;
@@ -36,6 +37,7 @@ mod range;
 mod repair;
 pub mod replace;
 pub mod report;
+pub mod support_bundle;
 pub mod validate;
 pub mod version;
 mod write;
@@ -74,6 +76,7 @@ pub async fn run_offline(
     match command {
         CtlCommand::Validate(arguments) => Some(validate::run(arguments, environment).await),
         CtlCommand::Completion(arguments) => Some(Ok(completion::text(arguments, Cli::command()))),
+        CtlCommand::Man(arguments) => Some(man::run(arguments, Cli::command())),
         CtlCommand::Convert(arguments) => Some(convert::run(arguments, environment)),
         CtlCommand::Ipam(IpamCommand::Split(_)) => Some(not_supported::ipam_split()),
         CtlCommand::Datastore(DatastoreCommand::Migrate(
@@ -137,7 +140,9 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         CtlCommand::Node(NodeCommand::Run(_) | NodeCommand::Checksystem(_))
         | CtlCommand::Bgp(BgpCommand::Peers(_) | BgpCommand::Routes(_))
         | CtlCommand::Docker(_)
-        | CtlCommand::Doctor(_) => Ok(String::new()),
+        | CtlCommand::Doctor(_)
+        | CtlCommand::SupportBundle(_)
+        | CtlCommand::Man(_) => Ok(String::new()),
         CtlCommand::Datastore(command) => match ready(&command) {
             Some(ready) => datastore_lock::run(ready, session).await,
             None => Ok(String::new()),

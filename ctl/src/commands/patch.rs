@@ -5,6 +5,7 @@ use weir_common::resources::{Kind, Patch, PatchType};
 use weir_common::shell_word;
 
 use super::change::ChangeArgs;
+use super::completion::Suggested;
 use super::report;
 use crate::session::{CommandResult, Failure, Session};
 use crate::store::{self, StoreError};
@@ -19,6 +20,7 @@ use crate::store::{self, StoreError};
 )]
 pub struct PatchArgs {
     /// Kind of the resource: ippool, ipreservation, node, ipamconfig
+    #[arg(value_parser = Suggested::kinds(), hide_possible_values = true)]
     pub kind: String,
     /// Name of the resource; for a pool also its CIDR
     pub name: String,

@@ -311,6 +311,33 @@ mod tests {
         assert_eq!(said.as_deref(), Some("the agent has stood still for 61 s"));
     }
 
+    /// The names in docs/agent.md, in the row of `/metrics`.
+    fn documented() -> BTreeSet<String> {
+        let text = include_str!("../../../docs/agent.md");
+        let row = text.lines().find(|line| line.starts_with("| `/metrics` |")).unwrap();
+        let mut list = row.split_once("`weir_node_` with ").unwrap().1.to_owned();
+        // What stands in brackets says what a metric means, or has.
+        while let (Some(begin), Some(end)) = (list.find('('), list.find(')')) {
+            list.replace_range(begin..=end, "");
+        }
+        list.split('`').skip(1).step_by(2).map(|name| format!("weir_node_{name}")).collect()
+    }
+
+    #[test]
+    fn the_documentation_has_every_metric_and_no_other() {
+        let metrics = Metrics::new();
+        // Without a sample a family is not told of.
+        drop(metrics.bgp_sessions.get_or_create(&vec![("state", "up")]));
+        drop(metrics.bgp_received.get_or_create(&vec![("peer", "tor".to_owned())]));
+        let text = metrics.text();
+        let described = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let served = described.map(|line| match line.split_once(' ').unwrap() {
+            (name, "counter") => format!("{name}_total"),
+            (name, _) => name.to_owned(),
+        });
+        assert_eq!(served.collect::<BTreeSet<_>>(), documented());
+    }
+
     #[test]
     fn the_text_is_what_prometheus_reads() {
         let metrics = Metrics::new();

@@ -32,7 +32,8 @@ fn rows(text: &str) -> Vec<(String, BTreeSet<String>)> {
     let lines = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let row = |line: &str| {
         let command = line.split('`').nth(1).unwrap();
-        let words = command.split(' ').filter(|word| word.chars().all(|it| it.is_lowercase()));
+        let words =
+            command.split(' ').filter(|word| word.chars().all(|it| it.is_lowercase() || it == '-'));
         let flags = line.rsplit(" | ").next().unwrap().split([' ', '`', ';']);
         let flags = flags.filter(|word| word.starts_with('-')).map(str::to_owned);
         (words.collect::<Vec<_>>().join(" "), flags.collect())

@@ -205,3 +205,50 @@ impl Deserializer<'static> for Names<'_> {
         ignored_any
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const README: &str = include_str!("../../../../README.md");
+
+    /// Keys that the CNI specification describes.
+    const OF_CNI: [&str; 6] = ["args", "dns", "ipam", "prevResult", "runtimeConfig", "type"];
+
+    fn part(from: &str, to: &str) -> &'static str {
+        let begin = README.find(from).unwrap();
+        let end = begin + README[begin..].find(to).unwrap();
+        &README[begin..end]
+    }
+
+    #[test]
+    fn the_readme_has_every_key_that_is_read_and_no_other() {
+        let keys = part("These are the keys of the `weir` entry", "### Backups");
+        let read = |section: &'static str, keys: &[&'static str]| {
+            keys.iter().map(|key| format!("{section}{key}")).collect::<Vec<_>>()
+        };
+        let all = [
+            read("", read_keys::<WrittenConfiguration>()),
+            read("ipam.", read_keys::<WrittenIpam>()),
+            read("container_settings.", read_keys::<ContainerSettings>()),
+        ]
+        .concat();
+        // Sections, and what is read to be refused with advice.
+        let others =
+            ["container_settings", "dataplane_options", "ipam.ip_pools_label_selector_keys"];
+        let is_described = |key: &String| {
+            let key = key.as_str();
+            keys.contains(&format!("`{key}`")) || OF_CNI.contains(&key) || others.contains(&key)
+        };
+        let missing: Vec<_> = all.iter().filter(|key| !is_described(key)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+
+        let rows = part("| key | default | meaning |", "A single container").lines().skip(2);
+        let names = rows.flat_map(|row| {
+            let cell = row.split('|').nth(1).unwrap_or_default();
+            cell.split(", ").map(|name| name.trim_matches([' ', '`']).to_owned())
+        });
+        let unread: Vec<_> = names.filter(|it| !it.is_empty() && !all.contains(it)).collect();
+        assert!(unread.is_empty(), "{unread:?}");
+    }
+}

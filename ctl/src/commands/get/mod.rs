@@ -11,6 +11,7 @@ use weir_common::printable;
 use weir_common::resources::{API_VERSION, Error, Kind, Resource};
 
 use self::format::Format;
+use super::completion::Suggested;
 use super::input::FileArgs;
 use super::report;
 use crate::output::{json as json_output, line, yaml};
@@ -27,12 +28,18 @@ use crate::store::{self, List, StoreError};
 pub struct GetArgs {
     /// Kind of the resources: ippool, ipreservation, node, ipamconfig, bgpconfig, bgppeer,
     /// bgpfilter, caliconodestatus, felixconfig
-    #[arg(conflicts_with = "filename", required_unless_present = "filename")]
+    #[arg(
+        conflicts_with = "filename", required_unless_present = "filename",
+        value_parser = Suggested::kinds(), hide_possible_values = true
+    )]
     pub kind: Option<String>,
     /// Names of the resources, for pools also their CIDRs; all without any
     pub names: Vec<String>,
     /// ps, wide, yaml, json, name or custom-columns=COLUMN,…
-    #[arg(short, long, default_value = "ps", value_name = "FORMAT")]
+    #[arg(
+        short, long, default_value = "ps", value_name = "FORMAT", hide_possible_values = true,
+        value_parser = Suggested(vec!["ps", "wide", "yaml", "json", "name", "custom-columns="])
+    )]
     pub output: String,
     /// The resources.
     #[command(flatten)]
