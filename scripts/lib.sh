@@ -18,6 +18,8 @@ BUILD_PACKAGES=(gcc libc6-dev protobuf-compiler libprotobuf-dev)
 # shellcheck disable=SC2034
 NETWORK_PACKAGES=(iproute2 iputils-ping nftables util-linux procps)
 # shellcheck disable=SC2034
+RELEASE_PACKAGES=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross python3)
+# shellcheck disable=SC2034
 TEST_PACKAGES=(strace etcd-server etcd-client containernetworking-plugins openssl tmux less
     iptables containerd podman crun conmon busybox-static systemd e2fsprogs xfsprogs
     bird2 frr gobgpd docker.io man-db mandoc groff bash-completion zsh fish)

@@ -42,7 +42,7 @@ fn module_of(kind: TunnelKind) -> KernelModule {
 }
 
 const SOURCE_CHECK: &str = "the source check (source_check) and NAT (natOutgoing)";
-const NAT: &str = "NAT (natOutgoing)";
+const NAT: &str = "NAT (natOutgoing) and published ports (weirctl docker run)";
 
 /// What Weir's links, tables, tunnels and connections are made of.
 pub static KERNEL_MODULES: LazyLock<Vec<KernelModule>> = LazyLock::new(|| {

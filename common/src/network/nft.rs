@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 use sha1::{Digest, Sha1};
 
-/// A table of Weir's, of family `inet`, that is only ever replaced as a whole.
+/// A table of Weir's, of family `inet`. Its rules are only ever replaced as a whole; some tables
+/// have sets besides that calls fill.
 pub trait NftTable {
     /// Its name.
     const NAME: &'static str;
-    /// What asks for it, and by which field of a pool.
+    /// What asks for it.
     const REASON: &'static str;
     /// What to do in order to need it no more.
     const ALTERNATIVE: &'static str;

@@ -70,7 +70,7 @@ pub enum DaemonError {
 /// `GET /networks/<id>`, of which Weir needs this much.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct DockerNetwork {
+struct ListedNetwork {
     id: String,
     driver: String,
     #[serde(rename = "IPAM")]
@@ -130,12 +130,12 @@ impl Daemon {
     /// [`DaemonError`]; then nothing is known.
     pub async fn knowledge(&self) -> Result<DockerKnowledge, DaemonError> {
         let path = "/networks";
-        let listed: Vec<DockerNetwork> = self.get(path).await?.unwrap_or_default();
+        let listed: Vec<ListedNetwork> = self.get(path).await?.unwrap_or_default();
         let mut known = DockerKnowledge::default();
         for listed in listed.iter().filter(|it| it.is_wired() || it.has_addresses()) {
             let path = format!("{path}/{}", listed.id);
             // One that went meanwhile has no endpoints any more.
-            let Some(network) = self.get::<DockerNetwork>(&path).await? else { continue };
+            let Some(network) = self.get::<ListedNetwork>(&path).await? else { continue };
             let unreadable = |reason| DaemonError::Unreadable { path, reason };
             learn(&network, &mut known).map_err(unreadable)?;
         }
@@ -152,7 +152,7 @@ impl Daemon {
         network_id: &str,
         endpoint_id: &str,
     ) -> Result<Option<BTreeMap<String, String>>, DaemonError> {
-        let network: Option<DockerNetwork> = self.get(&format!("/networks/{network_id}")).await?;
+        let network: Option<ListedNetwork> = self.get(&format!("/networks/{network_id}")).await?;
         let container = network.as_ref().and_then(|it| it.container_of(endpoint_id));
         let Some(container) = container else { return Ok(None) };
         let container: Option<DockerContainer> =
@@ -199,7 +199,7 @@ impl Daemon {
     }
 }
 
-impl DockerNetwork {
+impl ListedNetwork {
     /// Whether Weir makes its interfaces.
     fn is_wired(&self) -> bool {
         Front::of_name(&self.driver).is_some_and(|front| front != Front::CalicoIpam)
@@ -221,7 +221,7 @@ impl DockerNetwork {
 
 /// Takes in what dockerd says of a network. Whatever is not understood is an error: it could be
 /// what is in use.
-fn learn(network: &DockerNetwork, known: &mut DockerKnowledge) -> Result<(), String> {
+fn learn(network: &ListedNetwork, known: &mut DockerKnowledge) -> Result<(), String> {
     for endpoint in network.containers.iter().flatten().map(|(_, endpoint)| endpoint) {
         if endpoint.endpoint_id.is_empty() {
             return Err("an endpoint has no id".to_owned());

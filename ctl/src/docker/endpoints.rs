@@ -28,8 +28,8 @@ use super::error::DriverError;
 use super::front::Front;
 use super::networks::{DockerNetwork, checked_id};
 use super::protocol::{
-    EndpointCall, EndpointInterface, InterfaceName, JoinAnswer, ROUTE_BY_NEXT_HOP, ROUTE_ON_LINK,
-    StaticRoute,
+    EndpointCall, EndpointInterface, InterfaceName, JoinAnswer, JoinRoute, ROUTE_BY_NEXT_HOP,
+    ROUTE_ON_LINK,
 };
 use super::workloads::WorkloadFacts;
 use crate::store::read_stored_pool;
@@ -331,17 +331,17 @@ fn answer_of(
     next_hop: Ipv4Addr,
     routed: &[IpNet],
 ) -> JoinAnswer {
-    let on_link = |address: IpAddr| StaticRoute {
+    let on_link = |address: IpAddr| JoinRoute {
         destination: IpNet::from(address).to_string(),
         route_type: ROUTE_ON_LINK,
         next_hop: String::new(),
     };
     // The next hop is also where the node's ARP requests come from.
-    let mut static_routes: Vec<StaticRoute> =
+    let mut static_routes: Vec<JoinRoute> =
         network.ipv4.then(|| on_link(next_hop.into())).into_iter().collect();
     let ranges: BTreeSet<&IpNet> = network.ranges.iter().collect();
     let own = ranges.into_iter().filter(|range| !routed.contains(range));
-    static_routes.extend(own.map(|range| StaticRoute {
+    static_routes.extend(own.map(|range| JoinRoute {
         destination: range.to_string(),
         route_type: ROUTE_BY_NEXT_HOP,
         next_hop: match range {
@@ -375,7 +375,7 @@ mod tests {
         let name = InterfaceName { src_name: "temp".to_owned(), dst_prefix: "eth".to_owned() };
         let routed: Vec<IpNet> = routed.iter().map(|range| range.parse().unwrap()).collect();
         let answer = answer_of(name, network, Ipv4Addr::new(169, 254, 200, 7), &routed);
-        let text = |route: StaticRoute| format!("{} {}", route.destination, route.next_hop);
+        let text = |route: JoinRoute| format!("{} {}", route.destination, route.next_hop);
         let routes = answer.static_routes.into_iter().map(text).collect();
         (answer.gateway, answer.gateway_ipv6, routes)
     }

@@ -13,7 +13,7 @@ pub enum Front {
 
 /// What a driver does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interface {
+pub enum PluginInterface {
     /// `NetworkDriver`
     Network,
     /// `IpamDriver`
@@ -36,11 +36,11 @@ impl Front {
     }
 
     /// What it does.
-    pub fn interfaces(self) -> &'static [Interface] {
+    pub fn interfaces(self) -> &'static [PluginInterface] {
         match self {
-            Self::Weir => &[Interface::Network, Interface::Ipam],
-            Self::Calico => &[Interface::Network],
-            Self::CalicoIpam => &[Interface::Ipam],
+            Self::Weir => &[PluginInterface::Network, PluginInterface::Ipam],
+            Self::Calico => &[PluginInterface::Network],
+            Self::CalicoIpam => &[PluginInterface::Ipam],
         }
     }
 
@@ -56,7 +56,7 @@ impl Front {
     }
 }
 
-impl Interface {
+impl PluginInterface {
     /// Its name in the protocol.
     pub fn name(self) -> &'static str {
         match self {

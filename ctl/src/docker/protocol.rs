@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::front::Interface;
+use super::front::PluginInterface;
 
 /// What `null` means where a list or an object is expected: nothing.
 fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
@@ -60,36 +60,36 @@ pub enum Method {
 impl Method {
     /// The call of this path (`/IpamDriver.RequestPool`), and the interface that it belongs to;
     /// none for `Plugin.Activate`.
-    pub fn of_path(path: &str) -> Option<(Self, Option<Interface>)> {
+    pub fn of_path(path: &str) -> Option<(Self, Option<PluginInterface>)> {
         let name = path.strip_prefix('/')?;
         if name == "Plugin.Activate" {
             return Some((Self::Activate, None));
         }
-        let interface = [Interface::Network, Interface::Ipam]
+        let interface = [PluginInterface::Network, PluginInterface::Ipam]
             .into_iter()
             .find(|it| name.strip_prefix(it.name()).is_some_and(|rest| rest.starts_with('.')))?;
         let call = name.strip_prefix(interface.name())?.strip_prefix('.')?;
         let method = match (interface, call) {
-            (Interface::Network, "GetCapabilities") => Self::NetworkCapabilities,
-            (Interface::Network, "CreateNetwork") => Self::CreateNetwork,
-            (Interface::Network, "DeleteNetwork") => Self::DeleteNetwork,
-            (Interface::Network, "CreateEndpoint") => Self::CreateEndpoint,
-            (Interface::Network, "DeleteEndpoint") => Self::DeleteEndpoint,
-            (Interface::Network, "EndpointOperInfo") => Self::EndpointInfo,
-            (Interface::Network, "Join") => Self::Join,
-            (Interface::Network, "Leave") => Self::Leave,
-            (Interface::Network, "ProgramExternalConnectivity") => Self::Publish,
-            (Interface::Network, "RevokeExternalConnectivity") => Self::Unpublish,
+            (PluginInterface::Network, "GetCapabilities") => Self::NetworkCapabilities,
+            (PluginInterface::Network, "CreateNetwork") => Self::CreateNetwork,
+            (PluginInterface::Network, "DeleteNetwork") => Self::DeleteNetwork,
+            (PluginInterface::Network, "CreateEndpoint") => Self::CreateEndpoint,
+            (PluginInterface::Network, "DeleteEndpoint") => Self::DeleteEndpoint,
+            (PluginInterface::Network, "EndpointOperInfo") => Self::EndpointInfo,
+            (PluginInterface::Network, "Join") => Self::Join,
+            (PluginInterface::Network, "Leave") => Self::Leave,
+            (PluginInterface::Network, "ProgramExternalConnectivity") => Self::Publish,
+            (PluginInterface::Network, "RevokeExternalConnectivity") => Self::Unpublish,
             (
-                Interface::Network,
+                PluginInterface::Network,
                 "DiscoverNew" | "DiscoverDelete" | "AllocateNetwork" | "FreeNetwork",
             ) => Self::Ignored,
-            (Interface::Ipam, "GetCapabilities") => Self::IpamCapabilities,
-            (Interface::Ipam, "GetDefaultAddressSpaces") => Self::AddressSpaces,
-            (Interface::Ipam, "RequestPool") => Self::RequestPool,
-            (Interface::Ipam, "ReleasePool") => Self::ReleasePool,
-            (Interface::Ipam, "RequestAddress") => Self::RequestAddress,
-            (Interface::Ipam, "ReleaseAddress") => Self::ReleaseAddress,
+            (PluginInterface::Ipam, "GetCapabilities") => Self::IpamCapabilities,
+            (PluginInterface::Ipam, "GetDefaultAddressSpaces") => Self::AddressSpaces,
+            (PluginInterface::Ipam, "RequestPool") => Self::RequestPool,
+            (PluginInterface::Ipam, "ReleasePool") => Self::ReleasePool,
+            (PluginInterface::Ipam, "RequestAddress") => Self::RequestAddress,
+            (PluginInterface::Ipam, "ReleaseAddress") => Self::ReleaseAddress,
             _ => return None,
         };
         Some((method, Some(interface)))
@@ -246,7 +246,7 @@ pub struct JoinAnswer {
     #[serde(rename = "GatewayIPv6")]
     pub gateway_ipv6: String,
     /// Routes besides.
-    pub static_routes: Vec<StaticRoute>,
+    pub static_routes: Vec<JoinRoute>,
     /// Whether dockerd leaves out its own bridge to the world (`docker_gwbridge`).
     pub disable_gateway_service: bool,
 }
@@ -264,7 +264,7 @@ pub struct InterfaceName {
 /// A route of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct StaticRoute {
+pub struct JoinRoute {
     /// Where it leads.
     pub destination: String,
     /// [`ROUTE_BY_NEXT_HOP`] or [`ROUTE_ON_LINK`].
@@ -310,7 +310,7 @@ mod tests {
     fn calls_are_told_apart_by_path() {
         let found = |path| Method::of_path(path);
         assert_eq!(found("/Plugin.Activate"), Some((Method::Activate, None)));
-        let ipam = Some(Interface::Ipam);
+        let ipam = Some(PluginInterface::Ipam);
         assert_eq!(found("/IpamDriver.GetCapabilities"), Some((Method::IpamCapabilities, ipam)));
         for path in ["", "/", "/IpamDriver", "/IpamDriverRequestPool", "/IpamDriver.Join", "/x"] {
             assert_eq!(found(path), None, "{path}");

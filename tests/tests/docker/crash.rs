@@ -131,7 +131,7 @@ impl Storm {
     fn new() -> Self {
         let world = hosts(1, Firewall::Untouched);
         create_network(&world.hosts[0].docker, "blue", &["--subnet", "10.7.0.0/24"]);
-        world.hosts[0].docker.start_container("keeper", "blue", &[]);
+        world.hosts[0].docker.start_container("steady", "blue", &[]);
         let mut storm = Self { world, usual: Duration::ZERO, moments: Moments::new(0x0d0c_4e12) };
         let begin = Instant::now();
         for commands in [Storm::runs(), Storm::removals()] {
@@ -199,9 +199,9 @@ impl Storm {
         let found = addresses(docker, "blue");
         let apart: BTreeSet<&String> = found.values().collect();
         assert_eq!(apart.len(), found.len(), "{found:?}");
-        let keeper = docker.container("keeper");
+        let steady = docker.container("steady");
         for (name, address) in &found {
-            assert!(keeper.reaches(address), "{name} has {address}");
+            assert!(steady.reaches(address), "{name} has {address}");
         }
     }
 }
@@ -209,6 +209,7 @@ impl Storm {
 /// Nothing is leaked, no address is given twice, and no call waits for long. A call at which the
 /// driver died may be refused: dockerd repeats it without its body.
 #[test]
+#[expect(clippy::print_stdout, reason = "the time is a result")]
 fn the_driver_is_killed_at_random_moments() {
     let mut storm = Storm::new();
     let (mut longest, mut refused) = (Duration::ZERO, 0);
@@ -232,9 +233,9 @@ fn the_driver_is_killed_at_random_moments() {
     storm.world.hosts[0].driver.restart_with(&["--sweep-pause", "1"]);
     assert_only_running_ones_have_addresses(&storm.world, "blue");
     let host = &storm.world.hosts[0];
-    until("only the keeper's link is left", || host.weir_links().len() == 1);
-    assert!(host.docker.container("keeper").reaches("172.30.0.11"));
-    host.docker.remove(&["keeper"]);
+    until("only its link is left", || host.weir_links().len() == 1);
+    assert!(host.docker.container("steady").reaches("172.30.0.11"));
+    host.docker.remove(&["steady"]);
     host.docker.succeeds(&["network", "rm", "blue"]);
     storm.world.assert_nothing_allocated();
 }

@@ -23,9 +23,13 @@ const MOST_FILES: usize = 200;
 /// The agent's environment (conf/systemd/weir-node.service).
 const AGENT_ENVIRONMENT: &str = "/etc/default/weir-node";
 
+/// That of the driver for Docker (conf/systemd/weir-docker.service).
+const DRIVER_ENVIRONMENT: &str = "/etc/default/weir-docker";
+
 /// What the agent and the machine write about themselves.
-const FILES: [(&str, Form); 10] = [
+const FILES: [(&str, Form); 11] = [
     (AGENT_ENVIRONMENT, Form::Text),
+    (DRIVER_ENVIRONMENT, Form::Text),
     ("/run/weir/state.json", Form::Json),
     ("/run/weir/ipam.json", Form::Json),
     ("/run/weir/bird/bird.conf", Form::Text),
@@ -38,8 +42,15 @@ const FILES: [(&str, Form); 10] = [
 ];
 
 /// Directories of which names, sizes and modes are listed.
-const DIRECTORIES: [&str; 5] =
-    ["/opt/cni/bin", "/etc/weir", "/var/lib/weir", "/run/weir", "/run/weir/bird"];
+const DIRECTORIES: [&str; 7] = [
+    "/opt/cni/bin",
+    "/etc/weir",
+    "/var/lib/weir",
+    "/var/lib/weir/docker",
+    "/run/weir",
+    "/run/weir/bird",
+    "/run/docker/plugins",
+];
 
 /// weirctl's commands that need no datastore, or say what is wrong with it.
 const COMMANDS: [&[&str]; 4] =
@@ -57,7 +68,7 @@ const COMMANDS_OF_DATASTORE: [&[&str]; 7] = [
 ];
 
 /// Other programs, and their arguments.
-const PROGRAMS: [&[&str]; 9] = [
+const PROGRAMS: [&[&str]; 11] = [
     &["ip", "-details", "-statistics", "address"],
     &["ip", "-4", "-details", "route", "show", "table", "all"],
     &["ip", "-6", "-details", "route", "show", "table", "all"],
@@ -66,9 +77,12 @@ const PROGRAMS: [&[&str]; 9] = [
     &["ip", "neighbour"],
     &["bridge", "fdb"],
     &["bird", "--version"],
+    &["iptables-save", "--table=filter"],
+    &["ip6tables-save", "--table=filter"],
     &[
         "journalctl",
         "--unit=weir-node",
+        "--unit=weir-docker",
         "--lines=5000",
         "--reverse",
         "--no-pager",
@@ -77,9 +91,10 @@ const PROGRAMS: [&[&str]; 9] = [
 ];
 
 /// What nft is asked for.
-const NFT: [&[&str]; 4] = [
+const NFT: [&[&str]; 5] = [
     &["--version"],
     &["list", "table", "inet", "weir"],
+    &["list", "table", "inet", "weir-ports"],
     &["list", "table", "inet", "weir-sources"],
     &["list", "table", "inet", "weir-tunnel"],
 ];

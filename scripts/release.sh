@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Builds a release: tarballs, Debian packages, SBOM, licences, checksums.
+#
+# Usage: scripts/release.sh VERSION [DIRECTORY]
+#
+# For x86_64 and aarch64, into DIRECTORY (target/release-VERSION), from a checkout without
+# changes. The same commit gives the same bytes wherever it is built: times are the commit's
+# (SOURCE_DATE_EPOCH), paths of the machine are not in the programs. With MINISIGN_KEY, a file
+# with a secret key of minisign's, the checksums are signed.
+# ARCHITECTURES="x86_64" builds for that alone.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+PROGRAMS=(weir weir-ipam weirctl)
+
+# Refuses what is not the version in Cargo.toml, or has changes that no commit has.
+check_source() {
+    local own
+    own=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+    [[ $own == "$version" ]] || fail "Cargo.toml says version $own, not $version; change it first"
+    [[ -z $(git status --porcelain) ]] || fail "there are changes that are not committed; commit them"
+    SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+    export SOURCE_DATE_EPOCH
+}
+
+target_of() {
+    echo "$1-unknown-linux-gnu"
+}
+
+# Builds the programs for an architecture, without the machine's paths in them.
+build() {
+    local target=$1 home cargo_home=${CARGO_HOME:-$HOME/.cargo} flags
+    home=$(rustc --print sysroot)
+    flags="'--remap-path-prefix=$REPOSITORY=weir', '--remap-path-prefix=$cargo_home=cargo'"
+    flags+=", '--remap-path-prefix=$home=rust'"
+    local packages=()
+    for program in "${PROGRAMS[@]}"; do
+        packages+=(--package "$program")
+    done
+    CFLAGS="-ffile-prefix-map=$REPOSITORY=weir -ffile-prefix-map=$cargo_home=cargo" \
+        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+        cargo build --release --locked --target "$target" --target-dir "$REPOSITORY/target/ship" \
+        --config "target.$target.rustflags=[$flags]" "${packages[@]}"
+}
+
+# What `weirctl` prints is the same on all architectures; the machine's own program prints it.
+documents() {
+    local weirctl=$1 to=$2
+    mkdir -p "$to/completions" "$to/man"
+    "$weirctl" man --directory "$to/man"
+    for shell in bash zsh fish; do
+        "$weirctl" completion "$shell" >"$to/completions/weirctl.$shell"
+    done
+}
+
+sign() {
+    (cd "$directory" && sha256sum -- * >SHA256SUMS)
+    [[ -n ${MINISIGN_KEY:-} ]] || return 0
+    install_packages minisign
+    minisign -S -s "$MINISIGN_KEY" -m "$directory/SHA256SUMS" -t "weir $version" </dev/null
+}
+
+(($# >= 1)) || fail "which version? usage: scripts/release.sh VERSION [DIRECTORY]"
+version=$1
+cd "$REPOSITORY"
+directory=$(realpath -m "${2:-target/release-$version}")
+read -ra architectures <<<"${ARCHITECTURES:-x86_64 aarch64}"
+need_cargo
+install_packages "${BUILD_PACKAGES[@]}" "${RELEASE_PACKAGES[@]}"
+check_source
+[[ ! -e $directory ]] || fail "$directory is there already; remove it, or name another one"
+mkdir -p "$directory"
+for architecture in "${architectures[@]}"; do
+    target=$(target_of "$architecture")
+    rustup target list --installed 2>/dev/null | grep -q "^$target$" || quietly rustup target add "$target"
+    build "$target"
+done
+own=$(rustc -vV | sed -n 's/^host: //p')
+shared=$(mktemp -d)
+trap 'rm -rf "$shared"' EXIT
+documents "target/ship/$own/release/weirctl" "$shared"
+for architecture in "${architectures[@]}"; do
+    target=$(target_of "$architecture")
+    scripts/sbom.py "$version" "$target" "$directory/weir-$version-$architecture.cdx.json" \
+        "$shared/LICENCES-$architecture"
+    scripts/package.sh "$version" "$architecture" "target/ship/$target/release" "$shared" "$directory"
+done
+sign
+ls -l "$directory"
