@@ -14,15 +14,16 @@ use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
 use weir_common::ipam::docker::{
-    self, ATTRIBUTE_DOCKER_NETWORK, ATTRIBUTE_MAC, HandOverBarrier, NotReleased, Waiting,
-    WaitingPlace, WantedAddress, hand_over,
+    self, ATTRIBUTE_DOCKER_NETWORK, ATTRIBUTE_MAC, EndpointFacts, HandOverBarrier, NotReleased,
+    Waiting, WaitingPlace, WantedAddress, hand_over,
 };
-use weir_common::ipam::{Assignee, Error, Family, FoundAddress, MachineId, engine};
+use weir_common::ipam::{Allocation, Assignee, Error, Family, FoundAddress, MachineId, engine};
 use weir_common::link::MacAddress;
 use weir_datastore::Memory;
 use weir_datastore::memory::CommitFault;
 
 const MAC: MacAddress = MacAddress([2, 0x42, 10, 9, 0, 1]);
+const OTHER: MacAddress = MacAddress([2, 0x42, 10, 9, 0, 2]);
 
 fn cluster() -> Memory {
     let store = Memory::new();
@@ -44,8 +45,9 @@ fn waiting(host: &str, mac: MacAddress, family: Family) -> Request {
     }
 }
 
-fn facts(network: &str) -> BTreeMap<String, String> {
-    BTreeMap::from([(ATTRIBUTE_DOCKER_NETWORK.to_owned(), network.to_owned())])
+/// What an endpoint with this hardware address in network `net` tells.
+fn facts(mac: MacAddress) -> EndpointFacts<'static> {
+    EndpointFacts { network: "net", mac, now: now() }
 }
 
 /// The addresses of both families that wait under [`MAC`].
@@ -58,7 +60,7 @@ async fn both(store: &Memory) -> Vec<IpAddr> {
 }
 
 async fn barrier(store: &Memory, to: &Assignee, address: IpAddr) -> HandOverBarrier {
-    match hand_over(store, to, &[address], &facts("net")).await {
+    match hand_over(store, to, &[address], facts(MAC)).await {
         Err(Error::NotHandedOver { address: named, barrier }) if named == address => barrier,
         other => panic!("{other:?}"),
     }
@@ -72,7 +74,9 @@ async fn what_waits_becomes_the_endpoints_in_one_transaction_and_once() {
     let before = store.dump();
     // A conflict and a lost answer change nothing of that.
     store.fail_commit(1, CommitFault::Conflict);
-    let handed = hand_over(&store, &to, &waits, &facts("net")).await.unwrap();
+    let later = now() + jiff::SignedDuration::from_secs(59);
+    let since = EndpointFacts { now: later, ..facts(MAC) };
+    let handed = hand_over(&store, &to, &waits, since).await.unwrap();
     assert_eq!(addresses(&handed), waits);
     let after = store.dump();
     assert!(before.contains_key(&keys::handle("docker.02420a090001")));
@@ -82,12 +86,14 @@ async fn what_waits_becomes_the_endpoints_in_one_transaction_and_once() {
         let found = FoundAddress::find(&store, *address).await.unwrap().unwrap();
         let holder = found.holder().unwrap();
         assert!(to.has(holder, None), "{holder:?}");
+        let made = Allocation::read(&found.block.value, found.ordinal).unwrap().made;
+        assert_eq!(made, Some(later), "it is the endpoint's since then");
         assert_eq!(holder.fact(ATTRIBUTE_DOCKER_NETWORK), Some("net"));
         assert_eq!(holder.fact(ATTRIBUTE_MAC), Some("02:42:0a:09:00:01"));
     }
     assert_eq!(check(&store, None).await, []);
     // dockerd repeats the call.
-    assert_eq!(hand_over(&store, &to, &waits, &facts("net")).await.unwrap(), handed);
+    assert_eq!(hand_over(&store, &to, &waits, facts(MAC)).await.unwrap(), handed);
     assert_eq!(store.dump(), after);
     // The hardware address is free for another address.
     let more = both(&store).await;
@@ -123,12 +129,19 @@ async fn what_does_not_wait_here_is_refused_and_all_stays() {
     ));
     delete(&store, keys::machine("n1")).await;
     // One that cannot be had keeps the others.
-    let refused = hand_over(&store, &to, &[waits[0], container], &facts("net")).await;
+    let refused = hand_over(&store, &to, &[waits[0], container], facts(MAC)).await;
     assert!(matches!(refused, Err(Error::NotHandedOver { .. })), "{refused:?}");
     assert_eq!(store.dump(), before);
-    hand_over(&store, &to, &waits, &facts("net")).await.unwrap();
+    hand_over(&store, &to, &waits, facts(MAC)).await.unwrap();
     let other = docker::endpoint("n1", "e2");
     assert!(matches!(barrier(&store, &other, waits[0]).await, HandOverBarrier::OfOtherEndpoint(_)));
+    // It waits for a container with another hardware address, or is one's that bridge wires.
+    for assignee in [docker::waiting("n1", OTHER, 1), docker::wired_by_another("n1", MAC, now())] {
+        let request = Request { assignee, ..waiting("n1", OTHER, Family::V4) };
+        let address = assign(&store, &request).await.unwrap()[0];
+        let refused = barrier(&store, &other, address).await;
+        assert!(matches!(refused, HandOverBarrier::OfOtherEndpoint(_)), "{refused:?}");
+    }
 }
 
 #[tokio::test]
@@ -141,7 +154,7 @@ async fn an_address_is_given_back_by_itself_and_only_where_it_is_docker_s_here()
     };
     let waits = both(&store).await;
     let to = docker::endpoint("n1", "e1");
-    hand_over(&store, &to, &waits, &facts("net")).await.unwrap();
+    hand_over(&store, &to, &waits, facts(MAC)).await.unwrap();
     let container = assign(&store, &request("n1", "c", &[Family::V4])).await.unwrap()[0];
     let before = store.dump();
     let of_another = |handle: &str| Err(NotReleased::OfAnother(Some(handle.to_owned())));
@@ -186,12 +199,14 @@ async fn a_repeated_request_finds_what_waits_and_another_one_does_not() {
     assert_eq!(waits.place(WantedAddress::Exactly(other), now()), Some(WaitingPlace::New(2)));
     let later = now() + jiff::SignedDuration::from_secs(61);
     assert_eq!(waits.place(any(&[]), later), Some(WaitingPlace::New(2)));
-    assert_eq!(waits.place(WantedAddress::Exactly(first), later), Some(WaitingPlace::Found(first)));
+    let exactly = WantedAddress::Exactly(first);
+    assert_eq!(waits.place(exactly, now()), Some(WaitingPlace::Found(first)));
+    assert_eq!(waits.place(exactly, later), Some(WaitingPlace::New(2)));
     // Another node's is not this one's.
     let elsewhere = Waiting::read(&store, ("n2", None), MAC).await.unwrap();
     assert_eq!(elsewhere.place(any(&[]), now()), Some(WaitingPlace::New(1)));
     // An endpoint's does not wait.
-    hand_over(&store, &docker::endpoint("n1", "e1"), &[first], &facts("net")).await.unwrap();
+    hand_over(&store, &docker::endpoint("n1", "e1"), &[first], facts(MAC)).await.unwrap();
     assert_eq!(read().await.place(any(&[]), now()), Some(WaitingPlace::New(1)));
     for nth in 1..=docker::MAX_WAITING {
         let request =
@@ -199,6 +214,116 @@ async fn a_repeated_request_finds_what_waits_and_another_one_does_not() {
         assign(&store, &request).await.unwrap();
     }
     assert_eq!(read().await.place(any(&[]), later), None);
+}
+
+/// A container that starts, as dockerd calls for it.
+struct Starting {
+    endpoint: String,
+    mac: MacAddress,
+    /// Whether it fails before its endpoint is made.
+    fails: bool,
+    address: Option<IpAddr>,
+    /// Whether its endpoint has the address: then it is at work or has a link.
+    has_endpoint: bool,
+    steps: usize,
+}
+
+async fn holder_of(store: &Memory, address: IpAddr) -> Option<String> {
+    let found = FoundAddress::find(store, address).await.unwrap()?;
+    found.holder()?.handle_id.clone()
+}
+
+impl Starting {
+    /// Its next step; `keeping` are the handles of endpoints that are there.
+    async fn step(&mut self, store: &Memory, wanted: Want, keeping: &[String]) {
+        self.steps += 1;
+        match (self.steps, self.address) {
+            (1, _) => {
+                let asked = match &wanted {
+                    Want::Exactly(address) => WantedAddress::Exactly(*address),
+                    _ => WantedAddress::Any { family: Family::V4, ranges: &[] },
+                };
+                let waits = Waiting::read(store, ("n1", None), self.mac).await.unwrap();
+                self.address = match waits.place(asked, now()).unwrap() {
+                    WaitingPlace::Found(address) => Some(address),
+                    WaitingPlace::New(nth) => {
+                        let assignee = docker::waiting("n1", self.mac, nth);
+                        let wants = vec![wanted];
+                        let plain = waiting("n1", self.mac, Family::V4);
+                        let assigned = assign(store, &Request { assignee, wants, ..plain }).await;
+                        assigned.ok().map(|addresses| addresses[0])
+                    }
+                };
+            }
+            (2, Some(address)) if !self.fails => {
+                let before = holder_of(store, address).await;
+                let to = docker::endpoint("n1", &self.endpoint);
+                let handed = hand_over(store, &to, &[address], facts(self.mac)).await;
+                self.has_endpoint = handed.is_ok();
+                if self.has_endpoint {
+                    let its_own = docker::waiting("n1", self.mac, 1).handle_id;
+                    assert!(before.is_some_and(|it| it.starts_with(&its_own)));
+                }
+            }
+            // dockerd gives back what a container had that does not start.
+            (3, Some(address)) if !self.has_endpoint => {
+                let keeps = async |id: &str| keeping.iter().any(|it| it == id);
+                docker::release(store, ("n1", None), address, keeps).await.unwrap().ok();
+            }
+            _ => {}
+        }
+    }
+}
+
+/// All orders of so many steps of each.
+fn orders(left: [usize; 3]) -> Vec<Vec<usize>> {
+    let mut all = Vec::new();
+    for first in (0..3).filter(|it| left[*it] > 0) {
+        let mut rest = left;
+        rest[first] -= 1;
+        all.extend(orders(rest).into_iter().map(|order| [vec![first], order].concat()));
+    }
+    if all.is_empty() { vec![vec![]] } else { all }
+}
+
+/// Two containers with one hardware address start beside each other, and a third one that is told
+/// to have the address that they get.
+#[tokio::test]
+async fn an_endpoint_keeps_its_address_in_whatever_order_others_fail() {
+    let contested = assign(&cluster(), &waiting("n1", MAC, Family::V4)).await.unwrap()[0];
+    let all = orders([3; 3]);
+    assert_eq!(all.len(), 1680);
+    let mut started = 0;
+    for (order, second_fails) in all.iter().flat_map(|order| [(order, true), (order, false)]) {
+        let store = cluster();
+        let starting = |(endpoint, mac, fails): (&str, _, _)| Starting {
+            endpoint: endpoint.to_owned(),
+            mac,
+            fails,
+            address: None,
+            has_endpoint: false,
+            steps: 0,
+        };
+        let mut containers =
+            [("e1", MAC, false), ("e2", MAC, second_fails), ("e3", OTHER, false)].map(starting);
+        for nth in order {
+            let own = |it: &Starting| docker::endpoint("n1", &it.endpoint).handle_id;
+            let there = containers.iter().filter(|it| it.has_endpoint);
+            let keeping: Vec<String> = there.map(own).collect();
+            let wanted = match nth {
+                2 => Want::Exactly(contested),
+                _ => Want::Any { family: Family::V4, pools: vec![] },
+            };
+            containers[*nth].step(&store, wanted, &keeping).await;
+            for it in containers.iter().filter(|it| it.has_endpoint) {
+                let holder = holder_of(&store, it.address.unwrap()).await;
+                assert_eq!(holder, Some(own(it)), "{order:?} {second_fails}");
+            }
+        }
+        started += containers.iter().filter(|it| it.has_endpoint).count();
+        assert_eq!(check(&store, None).await, []);
+    }
+    assert!(started > 2 * all.len(), "most orders let one start: {started}");
 }
 
 #[derive(Clone, Debug)]
@@ -246,7 +371,7 @@ async fn perform(store: &Memory, operation: &Operation) -> Result<(), Error> {
             let handle = docker::waiting("n1", mac(*number), 1);
             let waits = engine::lookup(store, &handle).await?;
             let to = docker::endpoint("n1", &format!("e{endpoint}"));
-            let handed = hand_over(store, &to, &addresses(&waits), &facts("net")).await?;
+            let handed = hand_over(store, &to, &addresses(&waits), facts(mac(*number))).await?;
             assert_eq!(handed, waits);
             let held = engine::lookup(store, &to).await?;
             assert!(waits.iter().all(|it| held.contains(it)), "{waits:?} {held:?}");

@@ -135,6 +135,7 @@ async fn dockers_addresses_are_judged_by_dockerd() {
         endpoints: [endpoint.clone()].into(),
         macs: ["02:42:0a:09:00:02".parse().unwrap()].into(),
         subnets: ["10.9.0.0/24".parse().unwrap()].into(),
+        ..DockerKnowledge::default()
     };
     here.docker = DockerAnswer::Knows(known);
     assert_eq!(unjudged(&store, Some(&here)).await, [unknown]);

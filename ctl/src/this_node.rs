@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 use weir_common::audit::{Attached, DamageKind, DockerAnswer, ThisNode, Unjudged};
 use weir_common::cni::{self, Arguments, NetworkConfiguration, NodeName, SpecVersion};
 use weir_common::datastore;
@@ -12,8 +13,9 @@ use weir_common::ipam::docker::{DOCKER_NETWORK, DockerKnowledge};
 use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::{DEFAULT_LOCK_FILE, FoundName, Limit, Lock, machine_id};
 
-use crate::docker::daemon::Daemon;
+use crate::docker::daemon::{Daemon, DaemonError};
 use crate::docker::is_driver_installed;
+use crate::docker::run::NETWORK_DIRECTORY;
 use crate::network::{datastore_of, plugins};
 use crate::same_cluster::{ComparedStores, SameCluster};
 use crate::session::{Failure, chain};
@@ -97,7 +99,7 @@ impl Networks {
     }
 }
 
-/// How long a repair waits for calls that change allocations.
+/// How long a repair waits for calls that change allocations, and they for what dockerd says.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The kinds of damage that show only beside the kernel.
@@ -174,6 +176,25 @@ pub async fn hold_still(networks: &Networks) -> Result<Vec<Lock>, Failure> {
     Ok(locks)
 }
 
+/// Requires that this network namespace is the node's, so that what it has no link of is gone.
+///
+/// # Errors
+/// It is another, or that cannot be told; in words, and what to do.
+pub fn require_node_namespace() -> Result<(), String> {
+    proves_absence(is_node_namespace())
+}
+
+fn proves_absence(is_node: Option<bool>) -> Result<(), String> {
+    match is_node {
+        Some(true) => Ok(()),
+        Some(false) => Err("this network namespace is not the node's".to_owned()),
+        None => Err("whether this network namespace is the node's cannot be told, since \
+             /proc/1/ns/net cannot be looked at; add CAP_SYS_PTRACE to the unit's \
+             CapabilityBoundingSet"
+            .to_owned()),
+    }
+}
+
 /// Reads the kernel, and what dockerd says; `None` on a machine without a network of Weir's, also
 /// of Docker's, and without attachments.
 ///
@@ -182,7 +203,7 @@ pub async fn hold_still(networks: &Networks) -> Result<Vec<Lock>, Failure> {
 /// is the network namespace of something else: there every container of the node
 /// would look gone.
 pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
-    let docker = ask_dockerd(&Daemon::at(None)).await;
+    let docker = ask_dockerd(Daemon::of_driver(Path::new(NETWORK_DIRECTORY)), PATIENCE).await;
     let knows =
         matches!(&docker, DockerAnswer::Knows(known) if *known != DockerKnowledge::default());
     let has_networks = !networks.own.is_empty() || knows || is_driver_installed();
@@ -215,10 +236,17 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
     }))
 }
 
-async fn ask_dockerd(daemon: &Daemon) -> DockerAnswer {
-    match daemon.knowledge().await {
-        Ok(known) => DockerAnswer::Knows(known),
-        Err(error) => DockerAnswer::Silent(error.to_string()),
+/// What dockerd knows. A repair asks while calls that change allocations wait: no longer than
+/// `limit`, however many networks there are.
+async fn ask_dockerd(daemon: Result<Daemon, DaemonError>, limit: Duration) -> DockerAnswer {
+    let asked = timeout(limit, async { daemon?.knowledge().await });
+    match asked.await {
+        Ok(Ok(known)) => DockerAnswer::Knows(known),
+        Ok(Err(error)) => DockerAnswer::Silent(error.to_string()),
+        Err(_) => {
+            let seconds = limit.as_secs();
+            DockerAnswer::Silent(format!("dockerd did not tell of its networks within {seconds} s"))
+        }
     }
 }
 
@@ -227,6 +255,43 @@ mod tests {
     use weir_common::network::AttachmentIdentity;
 
     use super::*;
+
+    #[test]
+    fn a_namespace_that_cannot_be_told_is_not_called_another_one() {
+        assert_eq!(proves_absence(Some(true)), Ok(()));
+        assert!(proves_absence(Some(false)).unwrap_err().contains("is not the node's"));
+        let told = proves_absence(None).unwrap_err();
+        assert!(told.contains("CAP_SYS_PTRACE") && !told.contains("is not the node's"), "{told}");
+    }
+
+    /// Each question has a limit, and a hundred of them the same one together.
+    #[tokio::test]
+    async fn calls_do_not_wait_for_each_network_of_dockers() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("docker.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let network = r#"{"Id":"n","Driver":"weir","IPAM":{"Driver":"weir"},"Containers":{}}"#;
+        let list = format!("[{}]", vec![network; 100].join(","));
+        let serving = async {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                let length = stream.read(&mut request).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                let is_list = request[..length].starts_with(b"GET /networks ");
+                let body = if is_list { &list } else { network };
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+            }
+        };
+        let answer = tokio::select! {
+            answer = ask_dockerd(Ok(Daemon::at(Some(socket))), Duration::from_secs(1)) => answer,
+            () = serving => unreachable!("it serves for ever"),
+        };
+        let DockerAnswer::Silent(why) = answer else { panic!("{answer:?}") };
+        assert!(why.contains("within 1 s"), "{why}");
+    }
 
     /// Otherwise an ADD could go on beside a repair.
     #[tokio::test]

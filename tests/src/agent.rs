@@ -12,11 +12,12 @@ use crate::binaries::binaries;
 use crate::node::Node;
 use crate::place::Place;
 use crate::store::Store;
+use crate::unit::confinement;
 
 /// Where the agent's log is on its node.
 const LOG: &str = "/run/agent.log";
 
-/// A running `weirctl node run`. It ends with its node at the latest.
+/// A running `weirctl node run`, with the capabilities that its unit gives it. It ends with its node at the latest.
 pub struct Agent {
     node: Node,
     child: Child,
@@ -50,6 +51,7 @@ impl Agent {
         let mut command = Command::new("sh");
         command
             .args(["-c", &format!("exec \"$@\" 2>>{LOG}"), "sh"])
+            .args(confinement("weir-node.service"))
             .arg(programs.join("weirctl"))
             .args(["node", "run", "--node", name])
             .args(arguments)

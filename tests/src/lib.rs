@@ -58,6 +58,7 @@ mod speaker;
 mod store;
 mod timed_lines;
 mod underlay;
+mod unit;
 mod until;
 
 pub use agent::{Agent, announced, cluster_routes};

@@ -64,7 +64,7 @@ impl Kernel {
     }
 
     /// Carries out a change of what the node publishes, which is `published`, for the container
-    /// of `identity`. The table is there as long as something is in it.
+    /// of `identity`. The table is there as long as something is in it, and whole.
     ///
     /// # Errors
     /// The program nft is missing or refuses, as where another call has published the same port
@@ -75,24 +75,25 @@ impl Kernel {
         change: &PortChange,
         published: &[PublishedPort],
     ) -> Result<(), Error> {
-        let is_left = |port: &&PublishedPort| !change.remove.contains(port);
-        let left = || published.iter().filter(is_left).chain(&change.add);
-        let is_reached =
-            left().any(|it| it.endpoint == identity.container_id() && by_loopback(it.host));
-        let parameter = local_networks(&identity.host_interface(), is_reached);
+        let left: Vec<_> = change.left(published).into_iter().chain(&change.add).collect();
+        let is_own = |port: &&&PublishedPort| port.endpoint == identity.container_id();
+        let is_reached = left.iter().filter(is_own).any(|port| by_loopback(port.host));
+        let parameter = |are_let_in| local_networks(&identity.host_interface(), are_let_in);
         // They are let in only while the table is there, which drops all but answers.
-        if !is_reached {
-            self.set_sysctl(&parameter)?;
+        if !is_reached || published.is_empty() {
+            self.set_sysctl(&parameter(false))?;
         }
-        if left().next().is_none() {
+        if left.is_empty() {
             nft::remove::<PortTable>().await?;
-        } else if !change.is_empty() {
+        } else {
             nft::ensure(Some(&PortTable)).await?;
-            let action = "nft add element inet weir-ports";
-            nft::install::<PortTable>(&PortTable::change(change, published), action).await?;
+            if !change.is_empty() {
+                let action = "nft add element inet weir-ports";
+                nft::install::<PortTable>(&PortTable::change(change, published), action).await?;
+            }
         }
         if is_reached {
-            self.set_sysctl(&parameter)?;
+            self.set_sysctl(&parameter(true))?;
         }
         Ok(())
     }

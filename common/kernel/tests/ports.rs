@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use support::{Other, attachment, identity, ip, on_a_node, open, run, until};
 use weir_common::network::{
-    AttachmentIdentity, NatPool, NatTable, NodeNeeds, PortChange, PortProtocol, PortRefused,
-    PortRequest, PortUse, PublishedPort, Step, plan_attachment, plan_node, plan_ports,
+    AttachmentIdentity, MAX_OF_CONTAINER, NatPool, NatTable, NodeNeeds, PortChange, PortProtocol,
+    PortRefused, PortRequest, PortUse, PublishedPort, Step, plan_attachment, plan_node, plan_ports,
 };
 use weir_kernel::Kernel;
 
@@ -343,5 +343,41 @@ fn lost_rules_come_back_beside_what_is_published() {
         world.publish("two", &[request(None, 9000..=9000, 80)]).await.unwrap();
         assert!(ask(NODE[0], 8080, PATIENCE).is_some());
         assert_eq!(world.published().len(), 4);
+    });
+}
+
+/// Where the table cannot come back, the loopback is closed.
+#[test]
+fn a_table_that_is_gone_comes_back_and_closes_the_loopback_until_then() {
+    on_a_node(|| async {
+        let world = World::new().await;
+        serve_in(&world.one, ONE[0], 80);
+        let change = world.publish("one", &[request(None, 8080..=8080, 80)]).await.unwrap();
+        assert_eq!(local_networks(&identity("one")), "1");
+        run("nft", &["flush", "ruleset"]);
+        // What nft refuses: an element twice.
+        let mut wrong = PortChange { add: [&change.add[..]; 2].concat(), remove: Vec::new() };
+        wrong.add[0].container_port = 81;
+        assert!(world.kernel.change_ports(&identity("one"), &wrong, &[]).await.is_err());
+        assert_eq!(local_networks(&identity("one")), "0");
+        world.kernel.change_ports(&identity("one"), &change, &[]).await.unwrap();
+        assert_eq!(local_networks(&identity("one")), "1");
+        assert!(ask("127.0.0.1", 8080, PATIENCE).is_some());
+        assert!(ask(NODE[0], 8080, PATIENCE).is_some());
+    });
+}
+
+#[test]
+fn as_many_ports_as_a_container_may_have_are_published_in_one_call() {
+    on_a_node(|| async {
+        let world = World::new().await;
+        let any = PortRequest { host_ports: None, ..request(None, 1..=1, 80) };
+        let many = vec![any; MAX_OF_CONTAINER];
+        let change = world.publish("one", &many).await.unwrap();
+        assert_eq!(change.add.len(), 2 * MAX_OF_CONTAINER);
+        let again = world.publish("one", &many).await.unwrap();
+        assert!(again.is_empty());
+        world.forget("one").await;
+        assert_eq!(world.published(), [""; 0]);
     });
 }

@@ -312,7 +312,7 @@ pub(super) enum BlockState<'a> {
 }
 
 /// A moment as Calico records it: Go's default form, without trailing zeros.
-fn timestamp(now: Timestamp) -> String {
+pub(super) fn timestamp(now: Timestamp) -> String {
     let mut text = now.strftime("%Y-%m-%d %H:%M:%S").to_string();
     let nanoseconds = now.subsec_nanosecond();
     if nanoseconds > 0 {

@@ -1,6 +1,6 @@
 //! Published ports of a node: which ports lead to which containers, as data.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
@@ -11,6 +11,9 @@ use super::nft::{NftTable, chain, matches, rule};
 
 /// How many ports of a node can be published in an IP version.
 pub const MAX_PUBLISHED: usize = 65_536;
+
+/// How many ports can be asked for in one container: what nft adds in a few seconds.
+pub const MAX_OF_CONTAINER: usize = 2_048;
 
 /// Where a host port is chosen from when none is asked for: the range that Linux chooses ports
 /// from by default (`ip_local_port_range`).
@@ -118,15 +121,15 @@ impl PortRequest {
         self.host_ports.as_ref().is_none_or(|range| range.contains(&port))
     }
 
-    /// The ports to try, in order. Where any will do, each endpoint begins elsewhere: a port
-    /// that was just given up is not at once another container's.
-    fn candidates(&self, endpoint: &str) -> impl Iterator<Item = u16> + use<> {
+    /// The ports to try, in order, behind the first `tried`. Where any will do, each endpoint
+    /// begins elsewhere: a port that was just given up is not at once another container's.
+    fn candidates(&self, endpoint: &str, tried: u32) -> impl Iterator<Item = u16> + use<> {
         let (first, last) = self.host_ports.clone().unwrap_or(ANY_PORT).into_inner();
         let count = u32::from(last.saturating_sub(first)) + 1;
         let seed = endpoint.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok());
         let begin = if self.host_ports.is_some() { 0 } else { seed.unwrap_or_default() % count };
         // Below 65,536, as the range is.
-        (0..count).map(move |step| first + ((begin + step) % count) as u16)
+        (tried..count).map(move |step| first + ((begin + step) % count) as u16)
     }
 }
 
@@ -213,6 +216,9 @@ pub enum PortRefused {
     /// There are more than the table takes.
     #[error("this node publishes {MAX_PUBLISHED} ports at most; publish fewer")]
     TooMany,
+    /// There are more than one call can publish.
+    #[error("a container publishes {MAX_OF_CONTAINER} ports at most; publish fewer")]
+    TooManyOfContainer,
 }
 
 /// A change of what is published.
@@ -235,6 +241,12 @@ impl PortChange {
         let own = published.iter().filter(|port| port.endpoint == endpoint).cloned();
         Self { add: Vec::new(), remove: own.collect() }
     }
+
+    /// What it leaves of what is published.
+    pub fn left<'a>(&self, published: &'a [PublishedPort]) -> Vec<&'a PublishedPort> {
+        let removed: BTreeSet<_> = self.remove.iter().collect();
+        published.iter().filter(|port| !removed.contains(port)).collect()
+    }
 }
 
 /// What makes the ports of an endpoint with these addresses those that are asked for, on a node
@@ -250,9 +262,13 @@ pub fn plan_ports(
     published: &[PublishedPort],
     mut used: impl FnMut(&PublishedPort) -> PortUse,
 ) -> Result<PortChange, PortRefused> {
-    let (mut left, others): (Vec<_>, Vec<_>) =
+    if requests.len() > MAX_OF_CONTAINER {
+        return Err(PortRefused::TooManyOfContainer);
+    }
+    let (left, others): (Vec<_>, Vec<_>) =
         published.iter().cloned().partition(|port| port.endpoint == endpoint);
-    let (mut taken, mut change) = (others, PortChange::default());
+    let mut left = BTreeSet::from_iter(left);
+    let (mut choice, mut change) = (Choice::among(others), PortChange::default());
     // One that takes only a certain port has it before others choose.
     let mut requests: Vec<&PortRequest> = requests.iter().collect();
     requests.sort_by_key(|request| !request.is_for_one());
@@ -266,20 +282,20 @@ pub fn plan_ports(
             .map(|port| port.host_port)
             .find(|port| request.takes(*port) && at(*port).all(|it| left.contains(&it)));
         if let Some(port) = kept {
-            taken.extend(at(port));
-            left.retain(|it| !at(port).any(|kept| kept == *it));
+            at(port).for_each(|kept| {
+                left.remove(&kept);
+                choice.take(kept);
+            });
             continue;
         }
-        let port = choose(endpoint, request, &taken, &mut used, at)?;
-        taken.extend(at(port));
+        let port = choice.choose(endpoint, request, &mut used, at)?;
+        at(port).for_each(|port| choice.take(port));
         change.add.extend(at(port));
     }
-    for is_ipv4 in [true, false] {
-        if taken.iter().filter(|port| port.host.is_ipv4() == is_ipv4).count() > MAX_PUBLISHED {
-            return Err(PortRefused::TooMany);
-        }
+    if choice.counts.iter().any(|count| *count > MAX_PUBLISHED) {
+        return Err(PortRefused::TooMany);
     }
-    change.remove = left;
+    change.remove = left.into_iter().collect();
     Ok(change)
 }
 
@@ -311,38 +327,67 @@ fn wanted(
     if wanted.is_empty() { Err(missing) } else { Ok(wanted) }
 }
 
-/// The first host port of the request that is free.
-fn choose<P: Iterator<Item = PublishedPort>>(
-    endpoint: &str,
-    request: &PortRequest,
-    taken: &[PublishedPort],
-    used: &mut impl FnMut(&PublishedPort) -> PortUse,
-    at: impl Fn(u16) -> P,
-) -> Result<u16, PortRefused> {
-    let mut check = |port: PublishedPort| {
-        if let Some(by) = taken.iter().find(|it| it.overlaps(&port)) {
-            return Err(PortRefused::Published { port, by: Box::new(by.clone()) });
-        }
-        match used(&port) {
-            PortUse::Free => Ok(()),
-            PortUse::Listening => Err(PortRefused::Listening { port }),
-            PortUse::NotHere => Err(PortRefused::NotHere { port }),
-        }
-    };
-    for port in request.candidates(endpoint) {
-        match at(port).try_for_each(&mut check) {
-            Ok(()) => return Ok(port),
-            // Another port would not help.
-            Err(refused @ PortRefused::NotHere { .. }) => return Err(refused),
-            Err(refused) if request.is_for_one() => return Err(refused),
-            Err(_) => {}
-        }
+/// What host ports are chosen by.
+#[derive(Default)]
+struct Choice {
+    /// What is taken. That of a protocol and a port is little: addresses of the node.
+    taken: BTreeMap<(PortProtocol, u16), Vec<PublishedPort>>,
+    /// How many these are in each IP version.
+    counts: [usize; 2],
+    /// How many candidates of a range the last request for it tried, the one that it got
+    /// included: they are free for no other.
+    tried: BTreeMap<(Option<IpAddr>, PortProtocol, u16, u16), u32>,
+}
+
+impl Choice {
+    fn among(taken: Vec<PublishedPort>) -> Self {
+        let mut choice = Self::default();
+        taken.into_iter().for_each(|port| choice.take(port));
+        choice
     }
-    Err(PortRefused::NoneFree {
-        range: request.host_ports.clone().unwrap_or(ANY_PORT),
-        protocol: request.protocol,
-        port: request.container_port,
-    })
+
+    fn take(&mut self, port: PublishedPort) {
+        self.counts[usize::from(!port.host.is_ipv4())] += 1;
+        self.taken.entry((port.protocol, port.host_port)).or_default().push(port);
+    }
+
+    /// The first host port of the request that is free.
+    fn choose<P: Iterator<Item = PublishedPort>>(
+        &mut self,
+        endpoint: &str,
+        request: &PortRequest,
+        used: &mut impl FnMut(&PublishedPort) -> PortUse,
+        at: impl Fn(u16) -> P,
+    ) -> Result<u16, PortRefused> {
+        let mut check = |port: PublishedPort| {
+            let beside = self.taken.get(&(port.protocol, port.host_port));
+            if let Some(by) = beside.into_iter().flatten().find(|it| it.overlaps(&port)) {
+                return Err(PortRefused::Published { port, by: Box::new(by.clone()) });
+            }
+            match used(&port) {
+                PortUse::Free => Ok(()),
+                PortUse::Listening => Err(PortRefused::Listening { port }),
+                PortUse::NotHere => Err(PortRefused::NotHere { port }),
+            }
+        };
+        let range = request.host_ports.clone().unwrap_or(ANY_PORT);
+        let key = (request.host, request.protocol, *range.start(), *range.end());
+        let tried = self.tried.entry(key).or_default();
+        // For a certain port it is to be told who has it.
+        let before = if request.is_for_one() { 0 } else { *tried };
+        for port in request.candidates(endpoint, before) {
+            *tried += 1;
+            match at(port).try_for_each(&mut check) {
+                Ok(()) => return Ok(port),
+                // Another port would not help.
+                Err(refused @ PortRefused::NotHere { .. }) => return Err(refused),
+                Err(refused) if request.is_for_one() => return Err(refused),
+                Err(_) => {}
+            }
+        }
+        let (protocol, port) = (request.protocol, request.container_port);
+        Err(PortRefused::NoneFree { range, protocol, port })
+    }
 }
 
 /// The table that leads published ports to containers:
@@ -447,8 +492,9 @@ impl PortTable {
     /// all of it, or nothing where another port was published meanwhile that overlaps.
     pub fn change(change: &PortChange, published: &[PublishedPort]) -> Value {
         let mut commands = Vec::new();
-        let left = published.iter().filter(|port| !change.remove.contains(port));
-        let owners: BTreeSet<_> = left.map(|port| (port.container, &port.endpoint)).collect();
+        let left = change.left(published);
+        let owners: BTreeSet<_> =
+            left.iter().map(|port| (port.container, &port.endpoint)).collect();
         let mut parted = BTreeSet::new();
         for port in &change.remove {
             let family = PortFamily::of(port.container.is_ipv4());
@@ -576,5 +622,61 @@ impl PortFamily {
             "family": self.protocol, "addr": looked_up("addresses"), "port": looked_up("ports"),
         } }));
         expression
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADDRESSES: [IpAddr; 1] = [IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1))];
+
+    fn any(container_port: u16) -> PortRequest {
+        PortRequest { host: None, protocol: PortProtocol::Tcp, host_ports: None, container_port }
+    }
+
+    #[test]
+    fn a_port_is_asked_about_once_however_many_are_chosen() {
+        let requests: Vec<_> = (1..=1000).map(any).collect();
+        let mut asked = 0;
+        let used = |port: &PublishedPort| {
+            asked += 1;
+            if port.host_port % 2 == 0 { PortUse::Free } else { PortUse::Listening }
+        };
+        let change = plan_ports("0000", &requests, &ADDRESSES, &[], used).unwrap();
+        let chosen: BTreeSet<_> = change.add.iter().map(|port| port.host_port).collect();
+        assert_eq!(chosen.len(), 1000);
+        assert_eq!(asked, 1999);
+        // The same again, and one more.
+        let again = [requests.clone(), vec![any(2000)]].concat();
+        let used = |_: &PublishedPort| PortUse::Free;
+        let more = plan_ports("0000", &again, &ADDRESSES, &change.add, used).unwrap();
+        assert_eq!((more.add.len(), more.remove.len()), (1, 0));
+        assert!(!chosen.contains(&more.add[0].host_port));
+    }
+
+    #[test]
+    fn ports_of_a_range_are_those_that_other_addresses_and_protocols_leave() {
+        let host = |host: &str| Some(host.parse().unwrap());
+        let ranged = |host| PortRequest { host, host_ports: Some(80..=81), ..any(1) };
+        let (one, two) = (ranged(host("198.51.100.1")), ranged(host("198.51.100.2")));
+        let udp = PortRequest { protocol: PortProtocol::Udp, ..one.clone() };
+        let plan = |requests: &[PortRequest]| {
+            plan_ports("e", requests, &ADDRESSES, &[], |_| PortUse::Free)
+        };
+        let requests = [one.clone(), one.clone(), two.clone(), udp];
+        let ports: Vec<_> = plan(&requests).unwrap().add.iter().map(|it| it.host_port).collect();
+        assert_eq!(ports, [80, 81, 80, 80]);
+        let refused = plan(&[one.clone(), one, two, ranged(None)]).unwrap_err();
+        assert!(matches!(refused, PortRefused::NoneFree { .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_container_publishes_no_more_than_one_call_adds() {
+        let requests = vec![any(1); MAX_OF_CONTAINER + 1];
+        let plan =
+            |requests| plan_ports("e", requests, &ADDRESSES, &[], |_| PortUse::Free).map(|_| ());
+        assert_eq!(plan(&requests[1..]), Ok(()));
+        assert_eq!(plan(&requests), Err(PortRefused::TooManyOfContainer));
     }
 }

@@ -12,18 +12,20 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::datastore::Datastore;
 use weir_common::ipam::assign::Request;
+use weir_common::ipam::collect::AttachmentName;
 use weir_common::ipam::docker::{
     ATTRIBUTE_MAC, DOCKER_INTERFACE, DOCKER_NETWORK, MAX_WAITING, NotReleased, Waiting,
-    WaitingPlace, named_by, of_network, release, waiting,
+    WaitingPlace, named_by, of_network, release, waiting, wired_by_another,
 };
 use weir_common::ipam::engine::{Assignment, assign_around};
 use weir_common::ipam::{ATTRIBUTE_BOOT, AddressProbe, Assignee, Error, FoundAddress, MachineId};
 use weir_common::link::{InvalidMac, MacAddress};
-use weir_common::network::AttachmentIdentity;
 use weir_common::{error_chain, printable};
-use weir_ipam::{NodeNetwork, forget_released, note_assigned};
+use weir_ipam::{Claims, NodeNetwork, forget_released, note_assigned};
 use weir_kernel::Kernel;
-use weir_process::{DEFAULT_LOCK_FILE, HintsFile, Limit, Lock, WORK, boot_id, within_ipam};
+use weir_process::{
+    AttachmentLocks, DEFAULT_LOCK_FILE, HintsFile, Limit, Lock, WORK, boot_id, within_ipam,
+};
 
 use super::driver::Driver;
 use super::error::DriverError;
@@ -139,22 +141,30 @@ fn parse_address(text: &str) -> Result<IpAddr, AddressRefusal> {
 }
 
 impl Here<'_> {
-    /// Assigns an address to a container that waits for its endpoint. A repeated call finds
-    /// what the first one got.
+    /// Assigns an address to a container. A repeated call finds what the first one got, as long
+    /// as that waits for its endpoint.
     pub(super) async fn assign(
         self,
         id: &PoolId,
         mac: MacAddress,
         address: Option<IpAddr>,
     ) -> Result<GivenAddress, AddressRefusal> {
-        let waits = Waiting::read(self.datastore, (self.node, self.machine), mac).await?;
-        let nth = match waits.place(id.wanted(address), self.now) {
-            Some(WaitingPlace::Found(address)) => return Ok(GivenAddress::Already(address)),
-            Some(WaitingPlace::New(nth)) => nth,
-            None => return Err(AddressRefusal::TooMany(mac)),
+        let assignee = match id.is_wired_by_another() {
+            true => wired_by_another(self.node, mac, self.now),
+            false => {
+                let here = (self.node, self.machine);
+                let waits = Waiting::read(self.datastore, here, mac).await?;
+                match waits.place(id.wanted(address), self.now) {
+                    Some(WaitingPlace::Found(address)) => {
+                        return Ok(GivenAddress::Already(address));
+                    }
+                    Some(WaitingPlace::New(nth)) => waiting(self.node, mac, nth),
+                    None => return Err(AddressRefusal::TooMany(mac)),
+                }
+            }
         };
         let mac_fact = (ATTRIBUTE_MAC.to_owned(), mac.to_string());
-        let request = self.request(waiting(self.node, mac, nth), id, address, Some(mac_fact));
+        let request = self.request(assignee, id, address, Some(mac_fact));
         let assignment = self.ask(&request).await?;
         Ok(GivenAddress::Now(request.assignee, Box::new(assignment)))
     }
@@ -284,8 +294,11 @@ impl Driver {
         let limit = Limit::of(WORK);
         let _lock = lock(limit).await?;
         let kernel = Kernel::open().map_err(|error| DriverError::caused_by(&error))?;
+        self.part_ports(address).await?;
         let here = (self.node.as_str(), self.machine.as_ref());
-        let keeps = async |handle: &str| is_linked(&kernel, handle).await;
+        let locks = AttachmentLocks::open().map_err(|error| DriverError::caused_by(&error))?;
+        let claims = Claims::new(DOCKER_NETWORK, locks);
+        let keeps = async |handle: &str| self.keeps(&claims, handle);
         let releasing = async { Ok(release(self.datastore.as_ref(), here, address, keeps).await?) };
         let released = within_ipam("releasing an address", limit, releasing).await;
         match released.map_err(|error| DriverError::caused_by(&error))? {
@@ -298,10 +311,35 @@ impl Driver {
                 tracing::info!(%address, handle, "left alone: it is not of this node's Docker");
             }
             Err(NotReleased::Kept(handle)) => {
-                tracing::info!(%address, handle, "left alone: its endpoint is there");
+                tracing::info!(%address, handle, "left alone: an endpoint or another network has it");
             }
         }
         Ok(())
+    }
+
+    /// Whether a handle of Docker's keeps its address though dockerd gives it back: a release
+    /// that is repeated, or that of a container whose hardware address another one has, may name
+    /// an address that is in use. No call begins on an endpoint that is claimed. Where it cannot
+    /// be seen, the address stays until the driver looks for what is left.
+    fn keeps(&self, claims: &Claims, handle: &str) -> bool {
+        let container_id = named_by(handle).unwrap_or_default().to_owned();
+        match container_id.parse() {
+            Ok(address) => self.has_network_with(address),
+            Err(_) => {
+                let interface = DOCKER_INTERFACE.to_owned();
+                !claims.claim(&AttachmentName { container_id, interface })
+            }
+        }
+    }
+
+    /// Whether a network of Weir's driver is left that may keep an address from its containers,
+    /// as another one does that ends.
+    fn has_network_with(&self, address: IpAddr) -> bool {
+        let has = |id: &String| {
+            let network = self.network(id);
+            network.map_or(true, |it| it.ranges.iter().any(|range| range.contains(&address)))
+        };
+        self.networks().map_or(true, |ids| ids.iter().any(has))
     }
 
     /// The refusal as dockerd is told.
@@ -327,15 +365,4 @@ impl Driver {
 async fn lock(limit: Limit) -> Result<Lock, DriverError> {
     let lock = Lock::wait(Path::new(DEFAULT_LOCK_FILE), limit).await;
     lock.map_err(|error| DriverError::caused_by(&error))
-}
-
-/// Whether a handle of Docker's is of an endpoint that has its host end: a release that dockerd
-/// repeats may name an address that another container has by now. Where that cannot be seen, the
-/// address stays until the driver looks for what is left.
-async fn is_linked(kernel: &Kernel, handle: &str) -> bool {
-    let endpoint = named_by(handle).unwrap_or_default();
-    match AttachmentIdentity::new(DOCKER_NETWORK, endpoint, DOCKER_INTERFACE) {
-        Ok(identity) => kernel.has_host_end(&identity).await.unwrap_or(true),
-        Err(_) => false,
-    }
 }

@@ -3,8 +3,10 @@
 //! Never asked while it waits for an answer of the driver's: it would wait for itself. Each
 //! question has a limit, and each answer a size.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -14,17 +16,21 @@ use hyper::header::HOST;
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use weir_common::error_chain;
 use weir_common::ipam::docker::DockerKnowledge;
+use weir_process::files;
 
 use super::front::Front;
 
 /// Where dockerd's socket is, in the order in which it is looked for.
 const SOCKETS: [&str; 2] = ["/run/docker.sock", "/var/run/docker.sock"];
+
+/// The file that names the dockerd that the driver answers, beside those of its networks.
+const KEPT: &str = "daemon.json";
 
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,6 +42,8 @@ const LARGEST_ANSWER: usize = 1 << 24;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Daemon {
     socket: PathBuf,
+    /// The id that it must have, and the file that says so.
+    required: Option<(String, PathBuf)>,
 }
 
 /// Why nothing is known from dockerd.
@@ -57,6 +65,30 @@ pub enum DaemonError {
         /// The status of HTTP.
         status: StatusCode,
     },
+    /// It is another one than that which the driver answers.
+    #[error(
+        "another dockerd ({found}) answers at {} than the one whose containers the driver knows \
+         ({kept}); name the right socket (--docker-socket of weirctl docker run), or remove {} if \
+         that one is no longer there", socket.display(), file.display()
+    )]
+    Another {
+        /// Its socket.
+        socket: PathBuf,
+        /// Its id.
+        found: String,
+        /// The id of the driver's.
+        kept: String,
+        /// The file that says so.
+        file: PathBuf,
+    },
+    /// Which one the driver answers cannot be read, or kept.
+    #[error("{}, which names the driver's dockerd, cannot be used: {reason}", file.display())]
+    Unkept {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// Its answer is none.
     #[error("dockerd's answer to GET {path} cannot be read: {reason}")]
     Unreadable {
@@ -68,8 +100,8 @@ pub enum DaemonError {
 }
 
 /// `GET /networks/<id>`, of which Weir needs this much.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct ListedNetwork {
     id: String,
     driver: String,
@@ -79,8 +111,8 @@ struct ListedNetwork {
     containers: Option<BTreeMap<String, DockerEndpoint>>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
 struct DockerIpam {
     driver: String,
     config: Option<Vec<DockerRange>>,
@@ -90,6 +122,8 @@ struct DockerIpam {
 #[serde(rename_all = "PascalCase", default)]
 struct DockerRange {
     subnet: String,
+    gateway: String,
+    auxiliary_addresses: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -98,6 +132,22 @@ struct DockerEndpoint {
     #[serde(rename = "EndpointID")]
     endpoint_id: String,
     mac_address: String,
+}
+
+/// `GET /info`
+#[derive(Clone, Debug, Deserialize)]
+struct DockerInformation {
+    #[serde(rename = "ID")]
+    id: String,
+}
+
+/// Which dockerd the driver answers, as it keeps it beside what it knows of networks: for
+/// `weirctl ipam check`, and for the driver after this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptDaemon {
+    socket: PathBuf,
+    /// Its id; `None` until it has told.
+    id: Option<String>,
 }
 
 /// `GET /containers/<id>/json`
@@ -121,7 +171,48 @@ impl Daemon {
             || Some(PathBuf::from(std::env::var("DOCKER_HOST").ok()?.strip_prefix("unix://")?));
         let found = || SOCKETS.map(PathBuf::from).into_iter().find(|it| it.exists());
         let socket = socket.or_else(named).or_else(found);
-        Self { socket: socket.unwrap_or_else(|| PathBuf::from(SOCKETS[0])) }
+        let socket = socket.unwrap_or_else(|| PathBuf::from(SOCKETS[0]));
+        Self { socket, required: None }
+    }
+
+    /// The one that the driver answers which keeps its files in `directory`; where none does, the
+    /// one that docker's own programs find.
+    ///
+    /// # Errors
+    /// [`DaemonError::Unkept`]
+    pub fn of_driver(directory: &Path) -> Result<Self, DaemonError> {
+        let file = directory.join(KEPT);
+        let Some(kept) = KeptDaemon::read(&file)? else { return Ok(Self::at(None)) };
+        Ok(Self { socket: kept.socket, required: kept.id.map(|id| (id, file)) })
+    }
+
+    /// Keeps its socket for [`Daemon::of_driver`].
+    ///
+    /// # Errors
+    /// [`DaemonError::Unkept`]
+    pub fn keep_socket(&self, directory: &Path) -> Result<(), DaemonError> {
+        let file = directory.join(KEPT);
+        let id = KeptDaemon::read(&file)?.and_then(|kept| kept.id);
+        KeptDaemon { socket: self.socket.clone(), id }.write(&file)
+    }
+
+    /// What it knows, if it is the one that was asked before; else, that is kept.
+    ///
+    /// # Errors
+    /// [`DaemonError`]; then nothing is known.
+    pub async fn own_knowledge(&self, directory: &Path) -> Result<DockerKnowledge, DaemonError> {
+        let file = directory.join(KEPT);
+        if let Some(id) = KeptDaemon::read(&file)?.and_then(|kept| kept.id) {
+            return Self { required: Some((id, file)), ..self.clone() }.knowledge().await;
+        }
+        let id = self.id().await?;
+        KeptDaemon { socket: self.socket.clone(), id: Some(id) }.write(&file)?;
+        self.knowledge().await
+    }
+
+    async fn id(&self) -> Result<String, DaemonError> {
+        let information: DockerInformation = self.get_listed("/info").await?;
+        Ok(information.id)
     }
 
     /// What it knows of the addresses that Weir assigned for it.
@@ -129,8 +220,15 @@ impl Daemon {
     /// # Errors
     /// [`DaemonError`]; then nothing is known.
     pub async fn knowledge(&self) -> Result<DockerKnowledge, DaemonError> {
+        if let Some((kept, file)) = self.required.clone() {
+            let found = self.id().await?;
+            if found != kept {
+                let socket = self.socket.clone();
+                return Err(DaemonError::Another { socket, found, kept, file });
+            }
+        }
         let path = "/networks";
-        let listed: Vec<ListedNetwork> = self.get(path).await?.unwrap_or_default();
+        let listed: Vec<ListedNetwork> = self.get_listed(path).await?;
         let mut known = DockerKnowledge::default();
         for listed in listed.iter().filter(|it| it.is_wired() || it.has_addresses()) {
             let path = format!("{path}/{}", listed.id);
@@ -158,6 +256,13 @@ impl Daemon {
         let container: Option<DockerContainer> =
             self.get(&format!("/containers/{container}/json")).await?;
         Ok(container.map(|it| it.config.labels.unwrap_or_default()))
+    }
+
+    /// The answer to `GET path` where every dockerd has one.
+    async fn get_listed<T: DeserializeOwned>(&self, path: &str) -> Result<T, DaemonError> {
+        let refused =
+            || DaemonError::Refused { path: path.to_owned(), status: StatusCode::NOT_FOUND };
+        self.get(path).await?.ok_or_else(refused)
     }
 
     /// The answer to `GET path`; `None` for what is not there.
@@ -199,6 +304,23 @@ impl Daemon {
     }
 }
 
+impl KeptDaemon {
+    fn read(file: &Path) -> Result<Option<Self>, DaemonError> {
+        let unkept = |reason| DaemonError::Unkept { file: file.to_owned(), reason };
+        match files::read(file) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(unkept(error.to_string())),
+            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|it| unkept(it.to_string())),
+        }
+    }
+
+    fn write(&self, file: &Path) -> Result<(), DaemonError> {
+        let unkept = |reason| DaemonError::Unkept { file: file.to_owned(), reason };
+        let text = serde_json::to_string(self).map_err(|it| unkept(it.to_string()))?;
+        files::replace(file, &text).map_err(|error| unkept(error.to_string()))
+    }
+}
+
 impl ListedNetwork {
     /// Whether Weir makes its interfaces.
     fn is_wired(&self) -> bool {
@@ -219,26 +341,47 @@ impl ListedNetwork {
     }
 }
 
+impl DockerRange {
+    /// Where its gateway and its kept addresses are: in its subnet. One that has any pool
+    /// (0.0.0.0/0, ::/0) says nothing by that, and dockerd asks for no gateway of it by itself.
+    fn taken(&self) -> Result<Vec<IpNet>, String> {
+        let subnet: IpNet =
+            self.subnet.parse().map_err(|error| format!("subnet {:?}: {error}", self.subnet))?;
+        if subnet.prefix_len() > 0 {
+            return Ok(vec![subnet]);
+        }
+        let kept = self.auxiliary_addresses.iter().flatten().map(|(_, address)| address);
+        let named = kept.chain(Some(&self.gateway).filter(|it| !it.is_empty()));
+        let single = |text: &String| {
+            let address: Result<IpAddr, _> = text.split('/').next().unwrap_or_default().parse();
+            address.map(IpNet::from).map_err(|error| format!("address {text:?}: {error}"))
+        };
+        named.map(single).collect()
+    }
+}
+
 /// Takes in what dockerd says of a network. Whatever is not understood is an error: it could be
 /// what is in use.
 fn learn(network: &ListedNetwork, known: &mut DockerKnowledge) -> Result<(), String> {
-    for endpoint in network.containers.iter().flatten().map(|(_, endpoint)| endpoint) {
+    let containers = network.containers.as_ref().ok_or("it has no Containers")?;
+    if network.is_wired() {
+        known.networks.insert(network.id.clone());
+    }
+    for endpoint in containers.values() {
         if endpoint.endpoint_id.is_empty() {
             return Err("an endpoint has no id".to_owned());
         }
         known.endpoints.insert(endpoint.endpoint_id.clone());
-        if !network.is_wired() {
-            known.macs.insert(endpoint.mac_address.parse().map_err(|it| error_chain(&it))?);
+        match &*endpoint.mac_address {
+            _ if network.is_wired() => {}
+            "" => known.has_unnamed = true,
+            mac => _ = known.macs.insert(mac.parse().map_err(|it| error_chain(&it))?),
         }
     }
     if network.has_addresses() {
-        let ranges = network.ipam.config.iter().flatten();
-        let subnets = ranges.map(|range| {
-            let failed =
-                |error: ipnet::AddrParseError| format!("subnet {:?}: {error}", range.subnet);
-            range.subnet.parse::<IpNet>().map_err(failed)
-        });
-        known.subnets.extend(subnets.collect::<Result<BTreeSet<_>, _>>()?);
+        for range in network.ipam.config.iter().flatten() {
+            known.subnets.extend(range.taken()?);
+        }
     }
     Ok(())
 }
@@ -280,6 +423,21 @@ mod tests {
         assert_eq!(bridge.subnets, subnets.into());
         let others = learned(&inspected("weir", "default")).unwrap();
         assert!(others.subnets.is_empty(), "the addresses are another driver's");
+        assert_eq!(ours.networks, [NETWORK.to_owned()].into());
+        assert!(bridge.networks.is_empty() && !bridge.has_unnamed);
+        // ipvlan's have none.
+        let text = inspected("ipvlan", "weir").replace("02:42:0a:09:00:02", "");
+        let unnamed = learned(&text).unwrap();
+        assert!(unnamed.macs.is_empty() && unnamed.has_unnamed);
+    }
+
+    #[test]
+    fn a_network_of_any_pool_has_the_addresses_that_it_names() {
+        let any = inspected("weir", "weir").replace("10.9.0.0/24", "0.0.0.0/0");
+        let any = any.replace("fd00:9::/64", "::/0");
+        let kept = ["10.9.0.1/32", "10.9.0.9/32"].map(|it| it.parse().unwrap());
+        assert_eq!(learned(&any).unwrap().subnets, kept.into());
+        learned(&any.replace("10.9.0.9", "ten")).unwrap_err();
     }
 
     #[test]
@@ -290,6 +448,11 @@ mod tests {
         {
             learned(&text.replace(right, wrong)).unwrap_err();
         }
+        for field in ["Id", "Driver", "IPAM"] {
+            let without = text.replace(&format!("\"{field}\":"), "\"Other\":");
+            assert!(serde_json::from_str::<ListedNetwork>(&without).is_err(), "{field}");
+        }
+        learned(&text.replace("\"Containers\":", "\"Other\":")).unwrap_err();
     }
 
     /// Answers as many questions as there are answers, each by its path, and returns the paths.
@@ -326,6 +489,50 @@ mod tests {
         let (known, asked) = tokio::join!(daemon.knowledge(), serve(listener, &answers));
         assert!(known.unwrap().endpoints.contains(ENDPOINT));
         assert_eq!(asked, answers.map(|(path, _)| path.to_owned()));
+    }
+
+    /// What is no dockerd at all answers so too.
+    #[tokio::test]
+    async fn a_list_that_is_not_there_is_no_empty_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (daemon, listener) = daemon_in(&directory);
+        let answers = [("/other", String::new())];
+        let (known, _) = tokio::join!(daemon.knowledge(), serve(listener, &answers));
+        let told = known.unwrap_err().to_string();
+        assert!(told.contains("404") && told.contains("/networks"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn another_dockerd_knows_nothing_of_the_drivers() {
+        let directory = tempfile::tempdir().unwrap();
+        let (daemon, listener) = daemon_in(&directory);
+        daemon.keep_socket(directory.path()).unwrap();
+        let of_check = Daemon::of_driver(directory.path()).unwrap();
+        assert_eq!(of_check, daemon, "the driver's socket, whatever DOCKER_HOST says");
+        let answers = |id: &str| {
+            [("/info", format!(r#"{{"ID":"{id}"}}"#)), ("/networks", format!("[{HOST}]"))]
+        };
+        let first = answers("A");
+        let (known, _) =
+            tokio::join!(daemon.own_knowledge(directory.path()), serve(listener, &first));
+        known.unwrap();
+        for start_again in [false, true] {
+            if start_again {
+                daemon.keep_socket(directory.path()).unwrap();
+            }
+            std::fs::remove_file(directory.path().join("docker.sock")).unwrap();
+            let (daemon, listener) = daemon_in(&directory);
+            let of_check = Daemon::of_driver(directory.path()).unwrap();
+            let other = answers("B");
+            let asking = async {
+                [daemon.own_knowledge(directory.path()).await, of_check.knowledge().await]
+            };
+            let (known, asked) = tokio::join!(asking, serve(listener, &other));
+            assert_eq!(asked, ["/info", "/info"]);
+            for told in known.map(|it| it.unwrap_err().to_string()) {
+                assert!(told.contains("another dockerd (B)"), "{told}");
+            }
+        }
     }
 
     #[tokio::test]

@@ -3,16 +3,17 @@
 //! The host's side is that of an ADD. The container's end stays on the node under a name of its
 //! own until dockerd moves it, and gives it the addresses and routes that Join answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use weir_common::cni;
 use weir_common::datastore::{Selection, keys};
 use weir_common::ipam::docker::{
-    ATTRIBUTE_DOCKER_NETWORK, ATTRIBUTE_MAC, DOCKER_INTERFACE, DOCKER_NETWORK, endpoint, hand_over,
+    DOCKER_INTERFACE, DOCKER_NETWORK, EndpointFacts, endpoint, hand_over,
 };
 use weir_common::link::{MacAddress, SourceCheck};
 use weir_common::network::{
@@ -64,7 +65,7 @@ impl Driver {
         });
         let attachment = attachment?.seen_from(node.sources());
         self.hand_over_to(&attachment, &call.network_id, limit).await?;
-        self.make_interface((&kernel, &node), &attachment, limit).await?;
+        // Before the link: one that is left would keep the addresses that dockerd gives back.
         self.record_workload(&WorkloadFacts {
             network_id: &call.network_id,
             identity: attachment.identity(),
@@ -72,6 +73,13 @@ impl Driver {
             mac: attachment.container_mac(),
         })
         .await?;
+        if let Err(error) = self.make_interface((&kernel, &node), &attachment, limit).await {
+            // In a container already, it is in use whatever failed now.
+            if kernel.has_host_end(attachment.identity()).await.is_ok_and(|has| !has) {
+                self.forget_workload(&call.endpoint_id).await?;
+            }
+            return Err(error);
+        }
         let mac = attachment.container_mac().to_string();
         // Only what dockerd has left open may be answered.
         let interface = if given.is_some() { json!({}) } else { json!({ "MacAddress": mac }) };
@@ -185,14 +193,12 @@ impl Driver {
     ) -> Result<(), DriverError> {
         let assignee = endpoint(&self.node, attachment.identity().container_id());
         let assignee = assignee.on(self.machine.clone());
-        let facts = BTreeMap::from([
-            (ATTRIBUTE_DOCKER_NETWORK.to_owned(), network.to_owned()),
-            (ATTRIBUTE_MAC.to_owned(), attachment.container_mac().to_string()),
-        ]);
         let _lock = Lock::wait(Path::new(DEFAULT_LOCK_FILE), limit).await?;
+        let (mac, now) = (attachment.container_mac(), Timestamp::now());
+        let facts = EndpointFacts { network, mac, now };
         let datastore = self.datastore.as_ref();
         let handing = async {
-            let handed = hand_over(datastore, &assignee, attachment.addresses(), &facts).await;
+            let handed = hand_over(datastore, &assignee, attachment.addresses(), facts).await;
             handed.map_err(cni::Error::from)
         };
         let handed = within_ipam("giving the endpoint its addresses", limit, handing).await;

@@ -5,6 +5,9 @@
 //! then leaves alone. Weir has one rule in it, a jump to WEIR-DOCKER. It stands behind the rules
 //! of users, which so hold for Weir's containers too, and is there as long as a network of Weir's
 //! is. Without DOCKER-USER (`--iptables=false`) nothing is done.
+//!
+//! Between Weir's containers and Docker's bridges Docker's own rules decide, which keep what is
+//! not published, and networks that are `--internal`, closed.
 
 use std::io;
 use std::path::Path;
@@ -12,6 +15,7 @@ use std::process::{Output, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
 use weir_kernel::find_program;
@@ -26,14 +30,21 @@ const LONGEST: Duration = Duration::from_secs(10);
 const LOCK_TIME: &str = "5";
 
 /// How often the rules are looked at when nothing happens: another program (firewalld) may
-/// replace them.
-const PERIOD: Duration = Duration::from_secs(60);
+/// replace them, and users add theirs.
+const PERIOD: Duration = Duration::from_secs(15);
 
 const DOCKERS: &str = "DOCKER-USER";
 const WEIRS: &str = "WEIR-DOCKER";
 const COMMENT: &str = "lets containers of Weir's networks through (weirctl docker)";
-const FROM_CONTAINERS: &str = "-i weir+ -j ACCEPT";
-const TO_CONTAINERS: &str = "-o weir+ -j ACCEPT";
+
+/// How Docker calls its bridges, but for those that users name. What is new is closed before its
+/// rules are seen.
+const BRIDGES: [&str; 2] = ["docker0", "br-+"];
+const BRIDGE_PREFIX: &str = "br-";
+const BRIDGE_DIGITS: usize = 12;
+
+/// Where the interfaces of the thread's network namespace are listed.
+const INTERFACES: &str = "/proc/thread-self/net/dev";
 
 impl Driver {
     /// Has the rules looked at soon. Many calls at once come to one look; this waits for nothing.
@@ -47,10 +58,17 @@ impl Driver {
     }
 }
 
-/// Keeps the rules as they should be, for ever.
+/// Keeps the rules, and those of published ports, as they should be, for ever.
 pub async fn keep(driver: Rc<Driver>) {
     let mut told = PROGRAMS.map(|_| None);
+    let mut told_of_ports = None;
     loop {
+        let failed = driver.mend_ports().await.err();
+        if let Some(error) = failed.as_ref().filter(|error| told_of_ports.as_ref() != Some(*error))
+        {
+            tracing::warn!(%error, "published ports cannot be looked after");
+        }
+        told_of_ports = failed;
         let are_wanted = driver.has_networks();
         for (program, told) in PROGRAMS.iter().zip(&mut told) {
             let failed = reconcile(program, are_wanted).await.err();
@@ -70,29 +88,51 @@ pub async fn keep(driver: Rc<Driver>) {
 /// Makes the rules of an IP version as they should be. Without the program nobody has rules.
 async fn reconcile(program: &str, are_wanted: bool) -> Result<(), String> {
     let Some(path) = find_program(program) else { return Ok(()) };
-    let listing = run(&path, &["-S"]).await?;
+    let listing = run(&path, &["-w", LOCK_TIME, "-S"], "").await?;
     let rules = FilterRules::read(&listing);
-    for arguments in if are_wanted { rules.ensured() } else { rules.removed() } {
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        run(&path, &arguments).await?;
-        tracing::info!(program, rule = arguments.join(" "), "changed Docker's firewall");
+    let changes = match are_wanted {
+        true => {
+            let interfaces = std::fs::read_to_string(INTERFACES)
+                .map_err(|error| format!("{INTERFACES} cannot be read: {error}"))?;
+            rules.ensured(&other_bridges(&interfaces))
+        }
+        false => rules.removed(),
+    };
+    if changes.is_empty() {
+        return Ok(());
     }
+    let program = format!("{program}-restore");
+    let path = find_program(&program).ok_or_else(|| format!("the program {program} is missing"))?;
+    // All of them or none: containers have what they have until then.
+    let input = format!("*filter\n{}\nCOMMIT\n", changes.join("\n"));
+    run(&path, &["-w", LOCK_TIME, "--noflush"], &input).await?;
+    tracing::info!(program, ?changes, "changed Docker's firewall");
     Ok(())
 }
 
-/// What the program prints, run with these arguments.
-async fn run(program: &Path, arguments: &[&str]) -> Result<String, String> {
+/// What the program prints, run with these arguments and this input.
+async fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, String> {
     let told = format!("{} {}", program.display(), arguments.join(" "));
-    let mut command = Command::new(program);
-    command.args(["-w", LOCK_TIME]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-    let outcome: io::Result<Output> = timeout(LONGEST, command.output())
-        .await
-        .map_err(|_| format!("{told}: took longer than {} s", LONGEST.as_secs()))?;
+    let running = timeout(LONGEST, output(program, arguments, input));
+    let outcome =
+        running.await.map_err(|_| format!("{told}: took longer than {} s", LONGEST.as_secs()))?;
     let output = outcome.map_err(|error| format!("{told}: {error}"))?;
     if !output.status.success() {
         return Err(format!("{told}: {}", String::from_utf8_lossy(&output.stderr).trim()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Killed when it is given up.
+async fn output(program: &Path, arguments: &[&str], input: &str) -> io::Result<Output> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that ends early says why by its status.
+        let _ = stdin.write_all(input.as_bytes()).await;
+    }
+    child.wait_with_output().await
 }
 
 /// What there is of the table `filter`, as `iptables -S` prints it.
@@ -104,7 +144,7 @@ struct FilterRules<'a> {
     users: Vec<&'a str>,
     /// Those of WEIR-DOCKER.
     own: Vec<&'a str>,
-    /// The bridges whose containers Docker keeps what is not published from.
+    /// The interfaces for which Docker decides what goes to them: its bridges.
     bridges: Vec<&'a str>,
 }
 
@@ -118,7 +158,7 @@ impl<'a> FilterRules<'a> {
                 Some(("-A", rule)) => match rule.split_once(' ') {
                     Some((DOCKERS, rule)) => rules.users.push(rule),
                     Some((WEIRS, rule)) => rules.own.push(rule),
-                    Some((_, rule)) => rules.bridges.extend(guarded_bridge(rule)),
+                    Some((chain, rule)) => rules.bridges.extend(guarded_bridge(chain, rule)),
                     None => {}
                 },
                 _ => {}
@@ -136,74 +176,99 @@ impl<'a> FilterRules<'a> {
         places.map(|(place, _)| place + 1).collect()
     }
 
-    /// What is to be run for the rules to be as they should.
-    fn ensured(&self) -> Vec<Vec<String>> {
+    /// What makes the rules as they should be, in the form of `iptables-restore`, on a node with
+    /// `others`: bridges that are called as Docker's, and are not.
+    fn ensured(&self, others: &[&str]) -> Vec<String> {
         if !self.has_dockers_chain {
             return Vec::new();
         }
-        // Docker itself decides what its own containers get.
-        let returns: Vec<String> =
-            self.bridges.iter().map(|bridge| format!("-i weir+ -o {bridge} -j RETURN")).collect();
-        let is_wanted = |rule: &str| {
-            [FROM_CONTAINERS, TO_CONTAINERS].contains(&rule) || returns.iter().any(|it| it == rule)
-        };
-        // From the end, so that the places of others stay.
-        let foreign = self.own.iter().enumerate().rev().filter(|(_, rule)| !is_wanted(rule));
-        let mut commands: Vec<_> =
-            foreign.map(|(place, _)| words(&format!("-D {WEIRS} {}", place + 1))).collect();
-        if !self.has_weirs_chain {
-            commands.push(words(&format!("-N {WEIRS}")));
-        }
-        for rule in returns.iter().filter(|rule| !self.own.contains(&rule.as_str())) {
-            commands.push(words(&format!("-I {WEIRS} 1 {rule}")));
-        }
-        for rule in [FROM_CONTAINERS, TO_CONTAINERS] {
-            if !self.own.contains(&rule) {
-                commands.push(words(&format!("-A {WEIRS} {rule}")));
-            }
+        let mut commands = Vec::new();
+        let wanted = self.wanted(others);
+        if !self.has_weirs_chain || self.own != wanted {
+            // Makes the chain, or empties it.
+            commands.push(format!(":{WEIRS} - [0:0]"));
+            commands.extend(wanted.iter().map(|rule| format!("-A {WEIRS} {rule}")));
         }
         commands.extend(self.jump_ensured());
         commands
     }
 
+    /// The rules of WEIR-DOCKER.
+    fn wanted(&self, others: &[&str]) -> Vec<String> {
+        let both_ways = |bridge: &str, target: &str| {
+            [format!("-i weir+ -o {bridge}"), format!("-i {bridge} -o weir+")]
+                .map(|rule| format!("{rule} -j {target}"))
+        };
+        let bridges = self.bridges.iter().filter(|bridge| !BRIDGES.contains(*bridge));
+        let others = others.iter().filter(|bridge| !self.bridges.contains(*bridge));
+        let mut rules: Vec<String> = Vec::new();
+        rules.extend(bridges.flat_map(|bridge| both_ways(bridge, "RETURN")));
+        rules.extend(others.flat_map(|bridge| both_ways(bridge, "ACCEPT")));
+        rules.extend(BRIDGES.iter().flat_map(|bridge| both_ways(bridge, "RETURN")));
+        rules.extend(["-i", "-o"].map(|side| format!("{side} weir+ -j ACCEPT")));
+        rules
+    }
+
     /// What makes one jump in DOCKER-USER, the last thing that packets come to.
-    fn jump_ensured(&self) -> Vec<Vec<String>> {
+    fn jump_ensured(&self) -> Vec<String> {
         let jumps = self.jumps();
-        let end = self.users.iter().position(|rule| *rule == "-j RETURN").map(|place| place + 1);
-        let kept = jumps.first().filter(|place| end.is_none_or(|end| **place < end));
-        let deleted = jumps.iter().rev().filter(|place| Some(*place) != kept);
-        let mut commands: Vec<_> =
-            deleted.map(|place| words(&format!("-D {DOCKERS} {place}"))).collect();
+        let end = self.users.iter().position(|rule| *rule == "-j RETURN");
+        // The rule before the end, counted from 1.
+        let last = end.unwrap_or(self.users.len());
+        let kept = jumps.contains(&last).then_some(last);
+        let deleted: Vec<_> = jumps.into_iter().filter(|place| Some(*place) != kept).collect();
+        let mut commands = deletions(&deleted);
         if kept.is_none() {
-            // All jumps that there were stood behind the end.
-            let place = end.unwrap_or(self.users.len() - jumps.len() + 1);
-            let mut command = words(&format!("-I {DOCKERS} {place} -m comment --comment"));
-            command.push(COMMENT.to_owned());
-            command.extend(words(&format!("-j {WEIRS}")));
-            commands.push(command);
+            let before = deleted.iter().filter(|place| **place <= last).count();
+            let place = last + 1 - before;
+            commands.push(format!(
+                "-I {DOCKERS} {place} -m comment --comment \"{COMMENT}\" -j {WEIRS}"
+            ));
         }
         commands
     }
 
-    /// What is to be run for nothing of Weir's to be there.
-    fn removed(&self) -> Vec<Vec<String>> {
-        let jumps = self.jumps().into_iter().rev();
-        let mut commands: Vec<_> =
-            jumps.map(|place| words(&format!("-D {DOCKERS} {place}"))).collect();
+    /// What makes nothing of Weir's be there.
+    fn removed(&self) -> Vec<String> {
+        let mut commands = deletions(&self.jumps());
         if self.has_weirs_chain {
-            commands.extend(["-F", "-X"].map(|verb| words(&format!("{verb} {WEIRS}"))));
+            commands.extend(["-F", "-X"].map(|verb| format!("{verb} {WEIRS}")));
         }
         commands
     }
 }
 
-/// The bridge of a rule that sends what goes to it to Docker's list of published ports.
-fn guarded_bridge(rule: &str) -> Option<&str> {
-    rule.strip_prefix("-o ")?.strip_suffix(" -j DOCKER").filter(|name| !name.contains(' '))
+/// What deletes the rules of DOCKER-USER at these places, from the end, so that the others' stay.
+fn deletions(places: &[usize]) -> Vec<String> {
+    places.iter().rev().map(|place| format!("-D {DOCKERS} {place}")).collect()
 }
 
-fn words(text: &str) -> Vec<String> {
-    text.split(' ').map(str::to_owned).collect()
+/// The interface of a rule by which Docker decides what goes to it: that sends it to the list of
+/// published ports, or drops it, as it does with what comes to an internal network.
+fn guarded_bridge<'a>(chain: &str, rule: &'a str) -> Option<&'a str> {
+    let (matched, target) = rule.rsplit_once(" -j ")?;
+    // What users drop in chains of their own says nothing of the interface.
+    if target != "DOCKER" && (target != "DROP" || !chain.starts_with("DOCKER")) {
+        return None;
+    }
+    let words: Vec<&str> = matched.split(' ').collect();
+    let place = words.iter().position(|word| *word == "-o")?;
+    let is_negated = place > 0 && words[place - 1] == "!";
+    words.get(place + 1).copied().filter(|name| !is_negated && !name.starts_with("weir"))
+}
+
+/// The interfaces that are called `br-…`, but not as Docker calls its bridges, among those of
+/// `/proc/net/dev`.
+fn other_bridges(interfaces: &str) -> Vec<&str> {
+    let is_dockers = |rest: &str| {
+        rest.len() == BRIDGE_DIGITS && rest.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let names = interfaces.lines().filter_map(|line| Some(line.split_once(':')?.0.trim()));
+    let mut others: Vec<_> = names
+        .filter(|name| name.strip_prefix(BRIDGE_PREFIX).is_some_and(|rest| !is_dockers(rest)))
+        .collect();
+    others.sort_unstable();
+    others
 }
 
 #[cfg(test)]
@@ -219,27 +284,20 @@ mod tests {
         -A DOCKER-USER -s 203.0.113.0/24 -j DROP\n-A DOCKER-USER -j RETURN\n";
     const JUMP: &str = "-A DOCKER-USER -m comment --comment \"c\" -j WEIR-DOCKER\n";
 
-    fn lines(commands: Vec<Vec<String>>) -> Vec<String> {
-        commands.iter().map(|command| command.join(" ")).collect()
+    fn ensured(listing: &str) -> Vec<String> {
+        FilterRules::read(listing).ensured(&[])
     }
 
-    fn ensured(listing: &str) -> Vec<String> {
-        lines(FilterRules::read(listing).ensured())
+    fn made_jump(place: usize) -> String {
+        format!("-I DOCKER-USER {place} -m comment --comment \"{COMMENT}\" -j WEIR-DOCKER")
     }
 
     #[test]
     fn the_jump_is_made_behind_the_rules_of_users() {
-        let expected = [
-            "-N WEIR-DOCKER".to_owned(),
-            "-I WEIR-DOCKER 1 -i weir+ -o docker0 -j RETURN".to_owned(),
-            "-A WEIR-DOCKER -i weir+ -j ACCEPT".to_owned(),
-            "-A WEIR-DOCKER -o weir+ -j ACCEPT".to_owned(),
-            format!("-I DOCKER-USER 2 -m comment --comment {COMMENT} -j WEIR-DOCKER"),
-        ];
+        let mut expected = vec![":WEIR-DOCKER - [0:0]".to_owned()];
+        expected.extend(OWN.lines().map(str::to_owned));
+        expected.push(made_jump(2));
         assert_eq!(ensured(DOCKERS_RULES), expected);
-        // The comment is one argument.
-        let rules = FilterRules::read(DOCKERS_RULES).ensured();
-        assert!(rules[4].contains(&COMMENT.to_owned()));
     }
 
     #[test]
@@ -247,7 +305,7 @@ mod tests {
         for listing in ["", "-P FORWARD DROP\n-N DOCKER\n", "-P FORWARD ACCEPT\n-N DOCKER-USERS\n"]
         {
             assert_eq!(ensured(listing), [""; 0]);
-            assert_eq!(lines(FilterRules::read(listing).removed()), [""; 0]);
+            assert_eq!(FilterRules::read(listing).removed(), [""; 0]);
         }
     }
 
@@ -258,6 +316,9 @@ mod tests {
     }
 
     const OWN: &str = "-A WEIR-DOCKER -i weir+ -o docker0 -j RETURN\n\
+        -A WEIR-DOCKER -i docker0 -o weir+ -j RETURN\n\
+        -A WEIR-DOCKER -i weir+ -o br-+ -j RETURN\n\
+        -A WEIR-DOCKER -i br-+ -o weir+ -j RETURN\n\
         -A WEIR-DOCKER -i weir+ -j ACCEPT\n-A WEIR-DOCKER -o weir+ -j ACCEPT\n";
 
     #[test]
@@ -269,35 +330,84 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_that_nothing_comes_to_and_others_than_the_first_are_replaced() {
-        let made =
-            |place| format!("-I DOCKER-USER {place} -m comment --comment {COMMENT} -j WEIR-DOCKER");
+    fn a_jump_that_is_not_the_last_thing_and_others_than_the_last_are_replaced() {
         let behind = format!("-A DOCKER-USER -j RETURN\n{JUMP}");
-        let expected = ["-D DOCKER-USER 2".to_owned(), made(1)];
+        let expected = ["-D DOCKER-USER 2".to_owned(), made_jump(1)];
         assert_eq!(ensured(&with_weirs(&behind, OWN)), expected);
         let twice = format!("{JUMP}-A DOCKER-USER -i eth7 -j DROP\n{JUMP}{JUMP}");
-        assert_eq!(ensured(&with_weirs(&twice, OWN)), ["-D DOCKER-USER 4", "-D DOCKER-USER 3"]);
+        assert_eq!(ensured(&with_weirs(&twice, OWN)), ["-D DOCKER-USER 3", "-D DOCKER-USER 1"]);
         let none = "-A DOCKER-USER -i eth7 -j DROP\n";
-        assert_eq!(ensured(&with_weirs(none, OWN)), [made(2)]);
+        assert_eq!(ensured(&with_weirs(none, OWN)), [made_jump(2)]);
+    }
+
+    /// Of what users add after it nothing would hold.
+    #[test]
+    fn the_jump_moves_behind_rules_that_users_add() {
+        let added = format!("{JUMP}-A DOCKER-USER -i eth7 -j DROP\n");
+        let expected = ["-D DOCKER-USER 1".to_owned(), made_jump(2)];
+        assert_eq!(ensured(&with_weirs(&added, OWN)), expected);
+        let before_end = format!("{added}-A DOCKER-USER -j RETURN\n{JUMP}");
+        let expected = ["-D DOCKER-USER 4", "-D DOCKER-USER 1", &made_jump(2)];
+        assert_eq!(ensured(&with_weirs(&before_end, OWN)), expected);
+    }
+
+    /// The rules of WEIR-DOCKER on a node with these bridges.
+    fn wanted(docker: &str, others: &[&str]) -> Vec<String> {
+        FilterRules::read(&(DOCKERS_RULES.to_owned() + docker)).wanted(others)
     }
 
     #[test]
-    fn the_chain_follows_dockers_bridges() {
-        let more = "-A FORWARD -o br-0123456789ab -j DOCKER\n";
-        let listing = with_weirs(JUMP, OWN) + more;
-        let expected = ["-I WEIR-DOCKER 1 -i weir+ -o br-0123456789ab -j RETURN"];
-        assert_eq!(ensured(&listing), expected);
-        let foreign = "-A WEIR-DOCKER -i weir+ -o br-ffffffffffff -j RETURN\n";
-        let listing = with_weirs(JUMP, &format!("{foreign}{OWN}-A WEIR-DOCKER -j DROP\n"));
-        assert_eq!(ensured(&listing), ["-D WEIR-DOCKER 5", "-D WEIR-DOCKER 1"]);
+    fn docker_decides_for_bridges_that_users_named_and_for_internal_ones() {
+        let published = "-A FORWARD -o shop -j DOCKER\n";
+        // As dockerd 20.10 has it of an internal network, and a newer one.
+        let internal = "-A DOCKER-ISOLATION-STAGE-1 ! -s 172.18.0.0/16 -o shop -j DROP\n\
+            -A DOCKER-ISOLATION-STAGE-1 ! -d 172.18.0.0/16 -i shop -j DROP\n";
+        let newer = "-A DOCKER-INTERNAL ! -s 172.18.0.0/16 -o shop -j DROP\n";
+        for rules in [published, internal, newer] {
+            let rules = wanted(rules, &[]);
+            let first = ["-i weir+ -o shop -j RETURN", "-i shop -o weir+ -j RETURN"];
+            assert_eq!(rules[..2], first, "{rules:#?}");
+            assert_eq!(rules.len(), 8);
+        }
+        for others in [
+            "-A FORWARD -o eth7 -j DROP\n",
+            "-A DOCKER -i docker0 ! -o docker1 -j DROP\n",
+            "-A DOCKER-ISOLATION-STAGE-2 -o weir0 -j DROP\n",
+            "-A DOCKER -o eth7 -j ACCEPT\n",
+        ] {
+            assert_eq!(wanted(others, &[]).len(), 6, "{others}");
+        }
+    }
+
+    #[test]
+    fn bridges_that_are_only_called_as_dockers_stay_open() {
+        let listed = "Inter-|   Receive\n face |bytes\n    lo: 1 2\n  br-ex: 1 2\n\
+            br-0123456789ab: 1 2\nbr-lan: 1 2\ndocker0: 1 2\n";
+        assert_eq!(other_bridges(listed), ["br-ex", "br-lan"]);
+        let rules = wanted("", &["br-ex"]);
+        let first = ["-i weir+ -o br-ex -j ACCEPT", "-i br-ex -o weir+ -j ACCEPT"];
+        assert_eq!(rules[..2], first, "{rules:#?}");
+        // Users may have Docker call its bridge so.
+        let named = wanted("-A FORWARD -o br-ex -j DOCKER\n", &["br-ex"]);
+        assert_eq!(named[0], "-i weir+ -o br-ex -j RETURN");
+        assert_eq!(named.len(), 8);
+    }
+
+    #[test]
+    fn a_chain_that_is_changed_is_made_again() {
+        let expected: Vec<_> = std::iter::once(":WEIR-DOCKER - [0:0]").chain(OWN.lines()).collect();
+        let accepting = "-A WEIR-DOCKER -i weir+ -j ACCEPT\n";
+        for own in [format!("{accepting}{OWN}"), String::new(), accepting.to_owned()] {
+            assert_eq!(ensured(&with_weirs(JUMP, &own)), expected);
+        }
     }
 
     #[test]
     fn everything_is_removed() {
         let users = format!("{JUMP}-A DOCKER-USER -i eth7 -j DROP\n{JUMP}");
-        let removed = lines(FilterRules::read(&with_weirs(&users, OWN)).removed());
+        let removed = FilterRules::read(&with_weirs(&users, OWN)).removed();
         let expected = ["-D DOCKER-USER 3", "-D DOCKER-USER 1", "-F WEIR-DOCKER", "-X WEIR-DOCKER"];
         assert_eq!(removed, expected);
-        assert_eq!(lines(FilterRules::read(DOCKERS_RULES).removed()), [""; 0]);
+        assert_eq!(FilterRules::read(DOCKERS_RULES).removed(), [""; 0]);
     }
 }

@@ -29,6 +29,9 @@ const FARTHEST: usize = 3;
 /// How long dockerd's ids are.
 const ID_LENGTH: usize = 64;
 
+/// How long those of a swarm are.
+const SWARM_ID_LENGTH: usize = 25;
+
 /// What the calls about endpoints need to know of their network.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -165,6 +168,12 @@ pub fn checked_id<'a>(what: &str, id: &'a str) -> Result<&'a str, DriverError> {
     let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if id.len() == ID_LENGTH && id.bytes().all(is_digit) {
         return Ok(id);
+    }
+    if id.len() == SWARM_ID_LENGTH && id.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'z')) {
+        return Err(DriverError::new(format!(
+            "{what} {id} is one of a swarm, and swarm is not supported; leave --attachable and \
+             --scope swarm away, and use docker run instead of docker service"
+        )));
     }
     // Whoever sent it may have sent a megabyte.
     let shown: String = id.chars().take(ID_LENGTH).collect();
@@ -318,6 +327,8 @@ mod tests {
             let error = checked_id("network", bad).unwrap_err().to_string();
             assert!(error.len() < 300, "{}", error.len());
         }
+        let swarms = checked_id("network", "9q1x0t7v3k2m5n8p4r6s0w1yz").unwrap_err().to_string();
+        assert!(swarms.contains("swarm is not supported"), "{swarms}");
         for odd in ["/".repeat(64), ":".repeat(64), format!("{}\n", &good[1..])] {
             assert!(checked_id("endpoint", &odd).is_err(), "{odd:?}");
         }

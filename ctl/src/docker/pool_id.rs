@@ -98,6 +98,11 @@ impl PoolId {
         self.gateway.into_iter().collect()
     }
 
+    /// Whether another driver wires the network's containers: Weir's has no gateways.
+    pub fn is_wired_by_another(&self) -> bool {
+        self.gateway.is_some()
+    }
+
     /// The part of the pool from which addresses are given that nobody asks for.
     pub fn within(&self) -> Option<IpNet> {
         self.range

@@ -1,24 +1,34 @@
 //! Published ports: ProgramExternalConnectivity and RevokeExternalConnectivity.
 //!
 //! dockerd asks for them for the endpoint by which a container reaches the world, after Join, and
-//! takes them back before Leave. What is published is in the kernel alone (table
-//! `inet weir-ports`), each port with its endpoint's id.
+//! takes them back before Leave. What is published is in the kernel (table `inet weir-ports`),
+//! each port with its endpoint's id. A file for each endpoint has it too: another program may
+//! flush the kernel's rules, and dockerd does not ask twice.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use weir_common::ipam::docker::{DOCKER_INTERFACE, DOCKER_NETWORK};
 use weir_common::network::{
-    AttachmentIdentity, MAX_PUBLISHED, PortChange, PortProtocol, PortRefused, PortRequest,
+    AttachmentIdentity, AttachmentState, PortChange, PortProtocol, PortRefused, PortRequest,
     PublishedPort, plan_ports,
 };
 use weir_kernel::Kernel;
+use weir_process::files;
 
 use super::driver::Driver;
 use super::error::DriverError;
+use super::networks::checked_id;
 use super::protocol::{EndpointCall, PORT_MAP};
+
+/// The directory of the files, below that of the networks'.
+const DIRECTORY: &str = "ports";
 
 /// Held from looking at what is published until it is changed.
 static CHANGING: Mutex<()> = Mutex::const_new(());
@@ -72,6 +82,27 @@ impl PortBinding {
             host_port_end: port.host_port,
         }
     }
+
+    /// The port of an endpoint that was written so.
+    fn published(&self, endpoint: &str) -> Option<PublishedPort> {
+        Some(PublishedPort {
+            host: self.host_ip.parse().ok()?,
+            protocol: PortProtocol::of_number(self.proto)?,
+            host_port: self.host_port,
+            container: self.ip.parse().ok()?,
+            container_port: self.port,
+            endpoint: endpoint.to_owned(),
+        })
+    }
+}
+
+/// What the node publishes, mended as far as that can be.
+struct PortsHere {
+    kernel: Kernel,
+    published: Vec<PublishedPort>,
+    attached: Vec<AttachmentState>,
+    /// What could not be mended.
+    failure: Option<DriverError>,
 }
 
 impl Driver {
@@ -83,9 +114,7 @@ impl Driver {
         }
         let identity = identity(&call.endpoint_id)?;
         let _guard = CHANGING.lock().await;
-        let kernel = open()?;
-        let published = kernel.published_ports().map_err(|error| failed(&error))?;
-        let attached = kernel.attachment_states().await.map_err(|error| failed(&error))?;
+        let PortsHere { kernel, published, attached, .. } = self.mended().await?;
         let endpoint = identity.container_id();
         let own = attached.iter().find(|it| it.identity == identity).ok_or_else(|| {
             DriverError::new(format!(
@@ -93,25 +122,136 @@ impl Driver {
                  disconnect the container from the network and connect it again"
             ))
         })?;
-        // What is left of endpoints that are gone is in nobody's way.
-        let is_alive = |port: &PublishedPort| {
-            attached.iter().any(|it| {
-                it.identity.network() == DOCKER_NETWORK
-                    && it.identity.container_id() == port.endpoint
-            })
-        };
-        let (alive, dead): (Vec<_>, Vec<_>) = published.iter().cloned().partition(is_alive);
         let used = |port: &PublishedPort| kernel.port_use(port);
-        let mut change = plan_ports(endpoint, &requests, &own.addresses, &alive, used)
+        let change = plan_ports(endpoint, &requests, &own.addresses, &published, used)
             .map_err(|refused| refuse(&kernel, &refused))?;
-        change.remove.extend(dead);
-        let changed = kernel.change_ports(&identity, &change, &published).await;
-        changed.map_err(|error| failed(&error))?;
+        let left = change.left(&published).into_iter().filter(|port| port.endpoint == endpoint);
+        self.keep_ports(endpoint, &left.chain(&change.add).collect::<Vec<_>>())?;
+        if let Err(error) = kernel.change_ports(&identity, &change, &published).await {
+            let own: Vec<_> = published.iter().filter(|port| port.endpoint == endpoint).collect();
+            self.keep_ports(endpoint, &own)?;
+            return Err(failed(&error));
+        }
         for port in &change.add {
             let (address, to) = (port.container, port.container_port);
             tracing::info!(%port, %address, to, endpoint, "published");
         }
         Ok(())
+    }
+
+    /// Makes the kernel have what the files have of endpoints that are there, and nothing of
+    /// those that are gone.
+    pub(super) async fn mend_ports(&self) -> Result<(), DriverError> {
+        let _guard = CHANGING.lock().await;
+        self.mended().await?.failure.map_or(Ok(()), Err)
+    }
+
+    /// Sees to it that no port leads to an address whose endpoint is gone, before another
+    /// container may get it.
+    pub(super) async fn part_ports(&self, address: IpAddr) -> Result<(), DriverError> {
+        let published = open()?.published_ports().map_err(|error| failed(&error))?;
+        match published.iter().any(|port| port.container == address) {
+            true => self.mend_ports().await,
+            false => Ok(()),
+        }
+    }
+
+    /// As `mend_ports`, for who holds the lock.
+    async fn mended(&self) -> Result<PortsHere, DriverError> {
+        let kernel = open()?;
+        let mut published = kernel.published_ports().map_err(|error| failed(&error))?;
+        let kept = self.kept_ports()?;
+        let attached = kernel.attachment_states().await.map_err(|error| failed(&error))?;
+        let dockers = attached.iter().filter(|it| it.identity.network() == DOCKER_NETWORK);
+        let alive: BTreeSet<&str> = dockers.map(|it| it.identity.container_id()).collect();
+        let is_alive = |port: &PublishedPort| alive.contains(port.endpoint.as_str());
+        let mut changes: BTreeMap<String, PortChange> = BTreeMap::new();
+        for port in &published {
+            let change = changes.entry(port.endpoint.clone()).or_default();
+            if !is_alive(port) {
+                change.remove.push(port.clone());
+            }
+        }
+        let there: BTreeSet<_> = published.iter().cloned().collect();
+        for (endpoint, ports) in kept {
+            if !alive.contains(endpoint.as_str()) {
+                self.keep_ports(&endpoint, &[])?;
+                continue;
+            }
+            let missing = ports.into_iter().filter(|port| !there.contains(port));
+            changes.entry(endpoint).or_default().add.extend(missing);
+        }
+        // What is gone first: what comes back may have had its place.
+        let mut changes: Vec<_> = changes.into_iter().collect();
+        changes.sort_by_key(|(_, change)| change.remove.is_empty());
+        let mut failure = None;
+        for (endpoint, change) in changes {
+            // Nothing is said of what somebody else has put there.
+            let Ok(identity) = identity(&endpoint) else { continue };
+            if let Err(error) = kernel.change_ports(&identity, &change, &published).await {
+                failure.get_or_insert(failed(&error));
+                continue;
+            }
+            if !change.is_empty() {
+                let (back, gone) = (change.add.len(), change.remove.len());
+                tracing::warn!(endpoint, back, gone, "mended the published ports");
+            }
+            published = change.left(&published).into_iter().cloned().collect();
+            published.extend(change.add);
+        }
+        Ok(PortsHere { kernel, published, attached, failure })
+    }
+
+    /// Writes the ports of an endpoint down.
+    fn keep_ports(&self, endpoint: &str, ports: &[&PublishedPort]) -> Result<(), DriverError> {
+        let path = self.ports_file(endpoint)?;
+        let kept = if ports.is_empty() {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        } else {
+            let bindings: Vec<_> = ports.iter().map(|port| PortBinding::of(port)).collect();
+            files::replace(&path, &json!(bindings).to_string())
+        };
+        kept.map_err(|error| {
+            DriverError::new(format!("{} cannot be changed: {error}", path.display()))
+        })
+    }
+
+    /// The ports that are written down, by endpoint. A file that cannot be read is told of, and
+    /// in nobody's way.
+    fn kept_ports(&self) -> Result<BTreeMap<String, Vec<PublishedPort>>, DriverError> {
+        let directory = self.directory.join(DIRECTORY);
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            entries => entries.map_err(|error| {
+                DriverError::new(format!("{} cannot be read: {error}", directory.display()))
+            })?,
+        };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let endpoints = names.filter_map(|name| Some(name.strip_suffix(".json")?.to_owned()));
+        let mut kept = BTreeMap::new();
+        for endpoint in endpoints.filter(|id| checked_id("endpoint", id).is_ok()) {
+            let path = self.ports_file(&endpoint)?;
+            let bindings = files::read(&path).and_then(|text| {
+                let bindings: Vec<PortBinding> = serde_json::from_str(&text)?;
+                Ok(bindings)
+            });
+            match bindings {
+                Ok(bindings) => {
+                    let ports = bindings.iter().filter_map(|it| it.published(&endpoint)).collect();
+                    kept.insert(endpoint, ports);
+                }
+                Err(error) => tracing::warn!(?path, %error, "published ports cannot be read"),
+            }
+        }
+        Ok(kept)
+    }
+
+    fn ports_file(&self, endpoint: &str) -> Result<PathBuf, DriverError> {
+        let endpoint = checked_id("endpoint", endpoint)?;
+        Ok(self.directory.join(DIRECTORY).join(format!("{endpoint}.json")))
     }
 
     /// Takes the ports of the call's endpoint back.
@@ -124,6 +264,8 @@ impl Driver {
     pub(super) async fn forget_ports(&self, endpoint: &str) -> Result<(), DriverError> {
         let identity = identity(endpoint)?;
         let _guard = CHANGING.lock().await;
+        // First: what is written down comes back.
+        self.keep_ports(endpoint, &[])?;
         let kernel = open()?;
         let published = kernel.published_ports().map_err(|error| failed(&error))?;
         let change = PortChange::without(endpoint, &published);
@@ -152,9 +294,6 @@ fn requests(list: Option<&Value>) -> Result<Vec<PortRequest>, DriverError> {
     let bindings: Option<Vec<PortBinding>> = Option::deserialize(list)
         .map_err(|error| DriverError::new(format!("{PORT_MAP} is no list of ports: {error}")))?;
     let bindings = bindings.unwrap_or_default();
-    if bindings.len() > MAX_PUBLISHED {
-        return Err(DriverError::new(PortRefused::TooMany.to_string()));
-    }
     bindings.iter().map(PortBinding::request).collect()
 }
 
@@ -234,5 +373,7 @@ mod tests {
             "HostIP": "0.0.0.0", "HostPort": 8080, "HostPortEnd": 8080,
         });
         assert_eq!(serde_json::to_value(PortBinding::of(&port)).unwrap(), expected);
+        let read: PortBinding = serde_json::from_value(expected).unwrap();
+        assert_eq!(read.published("e"), Some(port));
     }
 }

@@ -25,7 +25,7 @@ use crate::session::{Failure, chain};
 use crate::signals::EndSignals;
 
 /// Where what dockerd said of its networks is kept.
-const NETWORK_DIRECTORY: &str = "/var/lib/weir/docker";
+pub const NETWORK_DIRECTORY: &str = "/var/lib/weir/docker";
 
 /// How long calls that are at work may go on once the driver is to end; less than the unit's
 /// `TimeoutStopSec`.

@@ -18,7 +18,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use weir_process::DEADLINE;
 
 use super::driver::Driver;
 use super::error::DriverError;
@@ -118,7 +120,7 @@ async fn answer(
         let _held = held;
         driver.answer(method, front, &body).await
     });
-    let answer = called.await.unwrap_or_else(|error| Err(DriverError::caused_by(&error)));
+    let answer = within(DEADLINE, called).await;
     let (call, took) = (path.trim_start_matches('/'), began.elapsed());
     match answer {
         Ok(answer) => {
@@ -128,6 +130,25 @@ async fn answer(
         Err(error) => {
             tracing::warn!(call, ?took, driver = front.name(), %error, "refused");
             refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        }
+    }
+}
+
+/// What a call is answered. One that is still at work when its time is up is cut off, as if the
+/// driver were killed: what it holds is free for others.
+async fn within<T>(
+    limit: Duration,
+    mut called: JoinHandle<Result<T, DriverError>>,
+) -> Result<T, DriverError> {
+    match timeout(limit, &mut called).await {
+        Ok(answer) => answer.unwrap_or_else(|error| Err(DriverError::caused_by(&error))),
+        Err(_) => {
+            called.abort();
+            Err(DriverError::new(format!(
+                "it took longer than {} s and is cut off; try again, and see the driver's log \
+                 (journalctl -u weir-docker)",
+                limit.as_secs()
+            )))
         }
     }
 }
@@ -143,4 +164,25 @@ fn respond(status: StatusCode, answer: &impl Serialize) -> Response<Full<Bytes>>
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_takes_too_long_is_cut_off_and_holds_nothing() {
+        let quick = tokio::spawn(async { Ok(7) });
+        assert_eq!(within(DEADLINE, quick).await.unwrap(), 7);
+        let (held, free) = oneshot::channel::<()>();
+        let endless = tokio::spawn(async move {
+            let _held = held;
+            std::future::pending().await
+        });
+        let error = within::<()>(Duration::from_millis(1), endless).await.unwrap_err();
+        assert!(error.to_string().contains("cut off"), "{error}");
+        assert!(free.await.is_err(), "dropped");
+    }
 }

@@ -73,7 +73,19 @@ pub async fn open(fronts: &[Front], directory: &Path) -> Result<Vec<PluginSocket
             sockets.push(bind(*front, directory).await?);
         }
     }
+    let opened: Vec<Front> = sockets.iter().map(|socket| socket.front).collect();
+    for name in without_socket(fronts, &opened) {
+        tracing::warn!(
+            "dockerd finds no driver {name:?}: systemd opens the sockets; add \
+             ListenStream={PLUGIN_DIRECTORY}/{name}.sock (systemctl edit weir-docker.socket)"
+        );
+    }
     Ok(sockets)
+}
+
+/// The names of fronts that are asked for and have no socket.
+fn without_socket(fronts: &[Front], opened: &[Front]) -> Vec<&'static str> {
+    fronts.iter().filter(|front| !opened.contains(front)).map(|front| front.name()).collect()
 }
 
 /// The front of a socket of systemd's, by its path.
@@ -136,6 +148,14 @@ fn remove_socket(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_without_a_socket_of_systemds_is_named() {
+        let asked = [Front::Weir, Front::Calico, Front::CalicoIpam];
+        assert_eq!(without_socket(&asked, &[Front::Weir]), ["calico", "calico-ipam"]);
+        assert!(without_socket(&asked, &asked).is_empty());
+        assert!(without_socket(&[Front::Weir], &asked).is_empty(), "more is no fault");
+    }
 
     #[tokio::test]
     async fn a_socket_is_roots_alone_and_ends_with_its_driver() {

@@ -15,12 +15,13 @@ use weir_common::ipam::collect::{
 };
 use weir_common::ipam::docker::{DOCKER_INTERFACE, DOCKER_NETWORK, DockerKnowledge};
 use weir_ipam::{Claims, forget_released};
-use weir_kernel::{Kernel, is_node_namespace};
+use weir_kernel::Kernel;
 use weir_process::{AttachmentLocks, boot_id};
 
 use super::driver::Driver;
 use super::protocol::EndpointCall;
 use crate::session::chain;
+use crate::this_node::require_node_namespace;
 
 /// How many pauses later looks are apart: an hour with the pause as it is by default.
 const LOOKS_APART: u32 = 6;
@@ -37,6 +38,8 @@ struct DockerLook {
     linked: BTreeSet<String>,
     /// The endpoints with a WorkloadEndpoint.
     written: BTreeSet<String>,
+    /// The networks with a file.
+    networks: BTreeSet<String>,
 }
 
 impl DockerLook {
@@ -54,6 +57,13 @@ impl DockerLook {
         written.filter(|endpoint| !self.spares(later, endpoint)).cloned().collect()
     }
 
+    /// The networks whose files go.
+    fn lost_networks(&self, later: &Self) -> BTreeSet<String> {
+        let is_known = |id: &String| [self, later].iter().any(|it| it.known.networks.contains(id));
+        let kept = self.networks.intersection(&later.networks);
+        kept.filter(|id| !is_known(id)).cloned().collect()
+    }
+
     /// Whether this look or a `later` one shows that what a handle names is in use.
     fn spares(&self, later: &Self, named: &str) -> bool {
         [self, later].iter().any(|look| look.known.knows(named))
@@ -66,6 +76,9 @@ impl Driver {
     /// Gives back what dockerd has forgotten, for ever: two looks `pause` apart once dockerd
     /// answers, then one an hour.
     pub(super) async fn sweep(self: Rc<Self>, pause: Duration) {
+        if let Err(error) = self.daemon.keep_socket(&self.directory) {
+            tracing::warn!(error = chain(&error), "other commands may ask another dockerd");
+        }
         let mut before: Option<DockerLook> = None;
         // The node may have borrowed addresses under an earlier boot: once, all blocks are
         // looked into.
@@ -74,12 +87,13 @@ impl Driver {
             let looked = timeout(LONGEST, self.sweep_once(before.as_ref(), scope)).await;
             let late = || format!("it took longer than {} s", LONGEST.as_secs());
             let mut next = pause;
-            if before.is_some() {
-                (scope, next) = (CollectScope::OwnBlocks, pause * LOOKS_APART);
-            }
             match looked.unwrap_or_else(|_| Err(late())) {
-                Ok(look) => before = Some(look),
-                Err(reason) => tracing::info!(reason, "what dockerd has forgotten is left for now"),
+                Ok(look) => {
+                    if before.replace(look).is_some() {
+                        (scope, next) = (CollectScope::OwnBlocks, pause * LOOKS_APART);
+                    }
+                }
+                Err(reason) => tracing::warn!(reason, "what dockerd has forgotten is left for now"),
             }
             sleep(next).await;
         }
@@ -104,23 +118,36 @@ impl Driver {
                     Err(error) => tracing::warn!(endpoint, %error, "a WorkloadEndpoint stays"),
                 }
             }
+            for network in before.lost_networks(&now) {
+                self.forget_network(network).await;
+            }
         }
         Ok(now)
     }
 
+    /// Removes the file of a network as if dockerd asked for it.
+    async fn forget_network(&self, network_id: String) {
+        let call = EndpointCall { network_id: network_id.clone(), ..EndpointCall::default() };
+        match self.delete_network(call).await {
+            Ok(()) => tracing::warn!(network_id, "removed: dockerd does not know this network"),
+            Err(error) => tracing::warn!(network_id, %error, "a network's file stays"),
+        }
+        self.ensure_forwarding();
+    }
+
     /// What dockerd and the kernel have now; in words why that proves nothing.
     async fn look(&self, kernel: &Kernel) -> Result<DockerLook, String> {
-        if is_node_namespace() != Some(true) {
-            return Err("this network namespace is not the node's".to_owned());
-        }
+        require_node_namespace()?;
         let at = Timestamp::now();
-        let known = self.daemon.knowledge().await.map_err(|error| chain(&error))?;
+        let known = self.daemon.own_knowledge(&self.directory).await;
+        let known = known.map_err(|error| chain(&error))?;
         let links = kernel.made_links().await.map_err(|error| chain(&error))?;
         let identities = links.into_iter().filter_map(|link| link.identity);
         let dockers = identities.filter(|identity| identity.network() == DOCKER_NETWORK);
         let linked = dockers.map(|identity| identity.container_id().to_owned()).collect();
         let written = self.written_workloads().await.map_err(|error| chain(&error))?;
-        Ok(DockerLook { at, known, linked, written })
+        let networks = self.networks().map_err(|error| chain(&error))?.into_iter().collect();
+        Ok(DockerLook { at, known, linked, written, networks })
     }
 
     /// Removes the link of an endpoint as if dockerd asked for it.
@@ -185,6 +212,7 @@ mod tests {
             known,
             linked: names(linked),
             written: names(&["a"]),
+            networks: names(&["n"]),
         }
     }
 
@@ -200,6 +228,26 @@ mod tests {
         ] {
             let (before, now) = (look(known.0, linked.0), look(known.1, linked.1));
             assert!(lost(before, now).is_empty(), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_network_goes_that_dockerd_knew_in_neither_look() {
+        let known = || {
+            let mut look = look(&[], &[]);
+            look.known.networks.insert("n".to_owned());
+            look
+        };
+        let unknown = || look(&[], &[]);
+        let unseen = || DockerLook { networks: BTreeSet::new(), ..unknown() };
+        assert_eq!(unknown().lost_networks(&unknown()), ["n".to_owned()].into());
+        for (before, now) in [
+            (known(), unknown()),
+            (unknown(), known()),
+            (unseen(), unknown()),
+            (unknown(), unseen()),
+        ] {
+            assert!(before.lost_networks(&now).is_empty(), "{before:?} {now:?}");
         }
     }
 

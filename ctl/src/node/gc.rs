@@ -14,14 +14,14 @@ use weir_common::datastore::{Datastore, DatastoreConfiguration};
 use weir_common::ipam::MachineId;
 use weir_common::ipam::collect::{AttachmentName, Collection, Evidence, Rule, collect_own_and};
 use weir_ipam::{Claims, forget_released};
-use weir_kernel::{Kernel, is_node_namespace};
+use weir_kernel::Kernel;
 use weir_process::{AttachmentLocks, boot_id};
 
 use super::metrics::Metrics;
 use crate::location::read_network_directory;
 use crate::same_cluster::ComparedStores;
 use crate::session::chain;
-use crate::this_node::{Networks, hold_still};
+use crate::this_node::{Networks, hold_still, require_node_namespace};
 
 /// How long the addresses may be looked through.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -52,9 +52,7 @@ struct Look {
 impl Look {
     /// What the kernel has now; in words why that proves nothing.
     async fn now(kernel: &Kernel) -> Result<Self, String> {
-        if is_node_namespace() != Some(true) {
-            return Err("this network namespace is not the node's".to_owned());
-        }
+        require_node_namespace()?;
         let at = Timestamp::now();
         let links = kernel.made_links().await.map_err(|error| chain(&error))?;
         let mut attached: BTreeMap<String, BTreeSet<AttachmentName>> = BTreeMap::new();

@@ -13,6 +13,7 @@ use super::client::PluginSocket;
 use crate::binaries::binaries;
 use crate::node::Node;
 use crate::place::Place;
+use crate::unit::confinement;
 use crate::until::until_reporting;
 
 /// Where dockerd looks for sockets of plugins.
@@ -27,7 +28,7 @@ const ACTIVATION: &str = "exec 3<&0 4<&1 5<&2\n\
      export LISTEN_PID=$$\n\
      exec \"$@\" </dev/null >/dev/null";
 
-/// A `weirctl docker run` on a node. It ends with its node at the latest.
+/// A `weirctl docker run` on a node, with the capabilities that its unit gives it. It ends with its node at the latest.
 pub struct DockerDriver {
     node: Node,
     /// The variables of its datastore and others.
@@ -146,6 +147,7 @@ fn spawn(
     let activation =
         if sockets.is_empty() { "exec \"$@\" </dev/null >/dev/null" } else { ACTIVATION };
     command.args(["-c", &format!("{activation} 2>>{LOG}"), "sh"]);
+    command.args(confinement("weir-docker.service"));
     command.arg(binaries().join("weirctl")).args(["docker", "run"]).args(arguments);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     if !sockets.is_empty() {

@@ -88,6 +88,35 @@ fn an_internal_network_leads_to_its_own_containers_alone() {
     world.assert_nothing_allocated();
 }
 
+/// All networks have one IPv6 next hop, and dockerd finds the interface to it by a route: that to
+/// the second network leaves by the first one's interface, and with its address, which the second
+/// network does not reach. What `docs/docker.md` tells of it.
+#[test]
+fn two_internal_networks_of_both_families() {
+    let world = one_host();
+    let docker = &world.hosts[0].docker;
+    for (name, first, second) in
+        [("blue", "10.7.0.0/24", "fd00:7::/112"), ("green", "10.9.0.0/24", "fd00:9::/112")]
+    {
+        let arguments = ["--internal", "--ipv6", "--subnet", first, "--subnet", second];
+        create_network(docker, name, &arguments);
+    }
+    let first = docker.start_container("first", "blue", &[]);
+    let second = docker.start_container("second", "green", &[]);
+    let both = docker.start_container("both", "blue", &[]);
+    docker.succeeds(&["network", "connect", "green", "both"]);
+    for (peer, network) in [(&first, "blue"), (&second, "green")] {
+        assert!(peer.reaches(&docker.address("both", network)), "{network}");
+        assert!(both.reaches(&docker.address(peer.name(), network)), "{network}");
+        assert!(peer.reaches(&docker.address_v6("both", network)), "{network}");
+    }
+    assert!(both.reaches(&docker.address_v6("first", "blue")));
+    let route = both.run(&["ip", "-6", "route", "show", "fd00:9::/112"]);
+    assert!(route.contains("dev eth0"), "docs/docker.md may promise more: {route}");
+    docker.remove(&["first", "second", "both"]);
+    world.assert_nothing_allocated();
+}
+
 #[test]
 fn a_chosen_gateway_is_refused_and_other_options_are_named() {
     let world = one_host();

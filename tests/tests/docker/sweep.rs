@@ -71,6 +71,10 @@ fn what_dockerd_has_forgotten_is_given_back() {
     world.hosts[0].driver.restart_with(&QUICKLY);
     until("what is lost is given back", || taken(&world) == living);
     let host = &world.hosts[0];
+    // Networks go last.
+    let kept = || host.node.run(&["ls", "/var/lib/weir/docker"]);
+    until("the lost network's file is gone", || !kept().contains(&id('a')));
+    assert_eq!(kept().matches(".json").count(), 2, "blue's and dockerd's: {}", kept());
     assert_eq!(host.weir_links().len(), 1, "{:?}", host.weir_links());
     // In no later look anything of the living.
     host.docker.start_container("later", "blue", &[]);

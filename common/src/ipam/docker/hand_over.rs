@@ -4,23 +4,38 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
 use super::super::Assigned;
 use super::super::assign::describe;
 use super::super::assignee::Assignee;
-use super::super::block::{ATTRIBUTE_NETWORK, Attribute, Block};
+use super::super::block::{ATTRIBUTE_NETWORK, ATTRIBUTE_TIMESTAMP, Attribute, Block};
 use super::super::error::Error;
 use super::super::find::FoundAddress;
 use super::super::handle::Handle;
 use super::super::machine::MachineId;
 use super::super::ownership::MachineRecord;
+use super::super::pending_changes::timestamp;
 use super::super::ready::Guarded;
 use super::hand_over_barrier::HandOverBarrier;
-use super::{ATTRIBUTE_DOCKER_NETWORK, ATTRIBUTE_MAC, named_by};
+use super::waiting::MAX_WAITING;
+use super::{ATTRIBUTE_DOCKER_NETWORK, ATTRIBUTE_MAC, named_by, waiting};
 use crate::datastore::{Datastore, Decision, Selection, Stored, keys, transact};
+use crate::link::MacAddress;
 
-/// Hands addresses that wait for an endpoint over to it, all or none, and records these facts
-/// with them. Repeated it finds them handed over.
+/// The interface that addresses are handed over to.
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointFacts<'a> {
+    /// The network of Docker's, by its id.
+    pub network: &'a str,
+    /// The hardware address under which the addresses wait.
+    pub mac: MacAddress,
+    /// From when on it has them.
+    pub now: Timestamp,
+}
+
+/// Hands addresses that wait for an endpoint with this hardware address over to it, all or none,
+/// and records these facts with them. Repeated it finds them handed over.
 ///
 /// # Errors
 /// [`Error::NotHandedOver`] for an address that is not a waiting one of Docker's on this node;
@@ -29,7 +44,7 @@ pub async fn hand_over(
     datastore: &dyn Datastore,
     to: &Assignee,
     addresses: &[IpAddr],
-    facts: &BTreeMap<String, String>,
+    facts: EndpointFacts<'_>,
 ) -> Result<Vec<Assigned>, Error> {
     transact(datastore, |_| decide(datastore, to, addresses, facts)).await
 }
@@ -38,7 +53,7 @@ async fn decide(
     datastore: &dyn Datastore,
     to: &Assignee,
     addresses: &[IpAddr],
-    facts: &BTreeMap<String, String>,
+    facts: EndpointFacts<'_>,
 ) -> Result<Decision<Vec<Assigned>>, Error> {
     let mut selections = vec![Selection::Key(keys::machine(&to.host))];
     selections.extend(addresses.iter().flat_map(|address| FoundAddress::selections(*address)));
@@ -87,7 +102,7 @@ async fn decide(
 /// What is to be handed over, as far as it is known.
 struct HandOver<'a> {
     to: &'a Assignee,
-    facts: &'a BTreeMap<String, String>,
+    facts: EndpointFacts<'a>,
     /// The machine that the host's name is recorded for.
     recorded: Option<MachineId>,
     /// The blocks that change.
@@ -127,22 +142,28 @@ impl HandOver<'_> {
         if !its_own.has(holder, self.recorded.as_ref()) {
             return Err(HandOverBarrier::OfOtherNode(describe(holder)));
         }
-        if holder.fact(ATTRIBUTE_DOCKER_NETWORK).is_some() {
-            return Err(HandOverBarrier::OfOtherEndpoint(describe(holder)));
+        if holder.fact(ATTRIBUTE_MAC).is_none() {
+            return Err(HandOverBarrier::OfNetwork);
         }
-        match holder.fact(ATTRIBUTE_MAC) {
-            Some(_) => Ok(()),
-            None => Err(HandOverBarrier::OfNetwork),
+        // It may have been given back, and to another container, since dockerd was told of it.
+        let waits = |nth| waiting(&self.to.host, self.facts.mac, nth);
+        match (1..=MAX_WAITING).any(|nth| waits(nth).handle_id == its_own.handle_id) {
+            true => Ok(()),
+            false => Err(HandOverBarrier::OfOtherEndpoint(describe(holder))),
         }
     }
 }
 
 /// What is recorded of a holder once its address is another's.
-fn taken_over(holder: &Attribute, to: &Assignee, facts: &BTreeMap<String, String>) -> Attribute {
+fn taken_over(holder: &Attribute, to: &Assignee, facts: EndpointFacts<'_>) -> Attribute {
     let mut taken = holder.clone();
     taken.handle_id = Some(to.handle_id.clone());
     let known = taken.secondary.get_or_insert_default();
-    known.extend(facts.clone());
+    known.extend([
+        (ATTRIBUTE_DOCKER_NETWORK.to_owned(), facts.network.to_owned()),
+        (ATTRIBUTE_MAC.to_owned(), facts.mac.to_string()),
+        (ATTRIBUTE_TIMESTAMP.to_owned(), timestamp(facts.now)),
+    ]);
     known.extend(to.network_to_record().map(|it| (ATTRIBUTE_NETWORK.to_owned(), it.to_owned())));
     taken
 }

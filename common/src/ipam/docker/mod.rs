@@ -12,13 +12,15 @@ mod knowledge;
 mod release;
 mod waiting;
 
-pub use hand_over::hand_over;
+pub use hand_over::{EndpointFacts, hand_over};
 pub use hand_over_barrier::HandOverBarrier;
 pub use knowledge::DockerKnowledge;
 pub use release::{NotReleased, release};
 pub use waiting::{MAX_WAITING, Waiting, WaitingPlace, WantedAddress};
 
 use std::net::IpAddr;
+
+use jiff::Timestamp;
 
 use super::assignee::Assignee;
 use crate::link::MacAddress;
@@ -46,6 +48,14 @@ pub fn endpoint(host: &str, endpoint: &str) -> Assignee {
 pub fn waiting(host: &str, mac: MacAddress, nth: u32) -> Assignee {
     let digits = digits(mac);
     let container = if nth == 1 { digits } else { format!("{digits}-{nth}") };
+    Assignee::interface(host, DOCKER_NETWORK, &container, DOCKER_INTERFACE)
+}
+
+/// Whom an address is assigned to for a container with this hardware address that another driver
+/// wires (`bridge`, `macvlan`). It names no endpoint to Weir: the address never waits for one, and
+/// no other call finds it. `now` tells it from those of other calls.
+pub fn wired_by_another(host: &str, mac: MacAddress, now: Timestamp) -> Assignee {
+    let container = format!("{}-at-{}", digits(mac), now.as_nanosecond());
     Assignee::interface(host, DOCKER_NETWORK, &container, DOCKER_INTERFACE)
 }
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::super::allocation::Allocation;
-use super::super::collect::CALL_DEADLINE;
+use super::super::collect::may_be_in_progress;
 use super::super::error::Error;
 use super::super::family::Family;
 use super::super::handle::Handle;
@@ -87,13 +87,15 @@ impl Waiting {
     /// An address that waits is another call's than a repeated one when it is outside of the
     /// ranges, or older than any call.
     pub fn place(&self, wanted: WantedAddress<'_>, now: Timestamp) -> Option<WaitingPlace> {
-        let fits = |it: &&Allocation| match wanted {
+        let is_wanted = |it: &Allocation| match wanted {
             WantedAddress::Exactly(address) => it.address == address,
             WantedAddress::Any { family, ranges } => {
                 Family::of(it.address) == family
                     && (ranges.is_empty() || ranges.iter().any(|range| range.contains(&it.address)))
-                    && it.made.is_some_and(|made| now.duration_since(made) < CALL_DEADLINE)
             }
+        };
+        let fits = |it: &&Allocation| {
+            is_wanted(it) && it.made.is_some_and(|made| may_be_in_progress(made, now))
         };
         if let Some(found) = self.0.iter().flatten().find(fits) {
             return Some(WaitingPlace::Found(found.address));

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
-use weir_common::ipam::docker::{self, hand_over};
+use weir_common::ipam::docker::{self, EndpointFacts, hand_over};
 use weir_common::ipam::{Error, FoundAddress, MachineId};
 use weir_datastore::Memory;
 
@@ -118,8 +118,8 @@ async fn a_repeated_request_gets_the_same_address_and_another_container_another_
     let six = assign(here, "weir-any-v6", None).await;
     assert!(six.is_ipv6());
     // Once an endpoint has it, the hardware address is another container's.
-    let facts = Default::default();
-    hand_over(&store, &docker::endpoint("n1", "e1"), &[first, six], &facts).await.unwrap();
+    let facts = EndpointFacts { network: "net", mac: MAC.parse().unwrap(), now: now() };
+    hand_over(&store, &docker::endpoint("n1", "e1"), &[first, six], facts).await.unwrap();
     assert_ne!(assign(here, "10.9.0.0/16", None).await, first);
     // Each a minute after the other.
     let mut minutes = (2..).map(SignedDuration::from_mins);
@@ -151,6 +151,25 @@ async fn a_gateway_is_no_container_s() {
     let pool = "10.10.0.0/24;gateway=10.10.0.1/24";
     let asked = here.assign(&id(pool), MAC.parse().unwrap(), "10.10.0.1".parse().ok()).await;
     assert!(matches!(asked, Err(AddressRefusal::Ipam(Error::Withheld { .. }))), "{asked:?}");
+}
+
+/// Such a container names no endpoint: its address looks as if it waited as long as it runs.
+#[tokio::test]
+async fn what_another_driver_wires_is_found_by_no_other_call() {
+    let store = cluster();
+    let bridge = "10.10.0.0/24;gateway=10.10.0.1/24";
+    let at = |seconds| Here {
+        now: now() + SignedDuration::from_secs(seconds),
+        ..here(&store, "n1", None)
+    };
+    let first = assign(at(0), bridge, None).await;
+    assert_ne!(assign(at(1), bridge, None).await, first);
+    assert_ne!(assign(at(1), "10.10.0.0/24", None).await, first);
+    for (pool, seconds) in [(bridge, 2), ("10.10.0.0/24", 2), ("10.10.0.0/24", 3600)] {
+        let refused = at(seconds).assign(&id(pool), MAC.parse().unwrap(), Some(first)).await;
+        let is_taken = matches!(refused, Err(AddressRefusal::Ipam(Error::Taken { .. })));
+        assert!(is_taken, "{pool} {seconds} {refused:?}");
+    }
 }
 
 #[tokio::test]

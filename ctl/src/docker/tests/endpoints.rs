@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -22,9 +23,11 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 use weir_common::datastore::keys;
 use weir_common::ipam::assign::{Request, Want};
+use weir_common::ipam::docker::{EndpointFacts, hand_over};
 use weir_common::ipam::engine::{Leaving, assign, release};
 use weir_common::ipam::{Family, docker};
 use weir_datastore::Memory;
+use weir_datastore::memory::CommitFault;
 use weir_process::AttachmentLocks;
 
 use super::super::driver::{Driver, Workloads};
@@ -152,7 +155,8 @@ impl Node {
 fn an_endpoint_lives_and_ends_wherever_its_driver_is_killed() {
     on_a_node(|| async {
         let directory = tempfile::tempdir().unwrap();
-        let node = Node::new(directory.path());
+        let mut node = Node::new(directory.path());
+        node.driver.workloads = Workloads::Written;
         let (network, endpoint) = ("a".repeat(64), "0123456789abcdef".repeat(4));
         node.create_network(&network).await;
         let call = json!({ "NetworkID": network, "EndpointID": endpoint });
@@ -195,6 +199,7 @@ fn an_endpoint_lives_and_ends_wherever_its_driver_is_killed() {
             let (_, fourth) = node.call_twice(polled, Method::DeleteEndpoint, &call).await;
             assert!(!ip("link").contains("weir"));
             assert_eq!(ip("route"), "");
+            assert!(node.driver.written_workloads().await.unwrap().is_empty());
             // As dockerd does when the address is given back.
             let assignee = docker::endpoint("n1", &endpoint);
             let released = release(node.store.as_ref(), &assignee, &Leaving::default()).await;
@@ -271,6 +276,84 @@ fn an_endpoint_with_an_address_of_another_driver_is_refused_and_leaves_nothing()
             let error = node.call(method, &body).await.unwrap_err();
             assert!(error.contains("hexadecimal digits"), "{error}");
         }
+    });
+}
+
+/// Two containers have one hardware address, and so one address that waits. One of them fails
+/// while the other's endpoint is being made.
+#[test]
+fn an_address_is_not_given_back_while_its_endpoint_is_being_made() {
+    on_a_node(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let node = Node::new(directory.path());
+        let address = node.address().await;
+        let id = "b".repeat(64);
+        let endpoint = docker::endpoint("n1", &id);
+        let now = Timestamp::UNIX_EPOCH;
+        let facts = EndpointFacts { network: "net", mac: MAC.parse().unwrap(), now };
+        let addresses = [address.parse().unwrap()];
+        hand_over(node.store.as_ref(), &endpoint, &addresses, facts).await.unwrap();
+        let handle = keys::handle(&endpoint.handle_id);
+        let body = json!({ "PoolID": "10.9.0.0/24", "Address": address });
+        let locks = AttachmentLocks::open().unwrap();
+        assert!(locks.try_take(identity_of(&id).unwrap().lock_number()).unwrap());
+        node.call(Method::ReleaseAddress, &body).await.unwrap();
+        assert!(node.store.dump().contains_key(&handle), "a call is at work on it");
+        drop(locks);
+        node.call(Method::ReleaseAddress, &body).await.unwrap();
+        assert!(!node.store.dump().contains_key(&handle));
+    });
+}
+
+#[test]
+fn a_kept_address_stays_as_long_as_a_network_has_its_range() {
+    on_a_node(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let node = Node::new(directory.path());
+        let kept: IpAddr = "10.9.0.5".parse().unwrap();
+        let request = Request {
+            assignee: docker::of_network("n1", kept),
+            facts: Default::default(),
+            wants: vec![Want::Exactly(kept)],
+            gateways: vec![],
+            within: None,
+        };
+        assign(node.store.as_ref(), &request, &[], Timestamp::UNIX_EPOCH).await.unwrap();
+        let handle = keys::handle("docker.10.9.0.5");
+        let body = json!({ "PoolID": "10.9.0.0/24", "Address": "10.9.0.5" });
+        let network = "a".repeat(64);
+        node.create_network(&network).await;
+        node.call(Method::ReleaseAddress, &body).await.unwrap();
+        assert!(node.store.dump().contains_key(&handle), "the other network may keep it");
+        node.call(Method::DeleteNetwork, &json!({ "NetworkID": network })).await.unwrap();
+        node.call(Method::ReleaseAddress, &body).await.unwrap();
+        assert!(!node.store.dump().contains_key(&handle));
+    });
+}
+
+/// dockerd gives back the address of an endpoint that fails, which one with a link would keep.
+#[test]
+fn an_endpoint_that_cannot_be_written_leaves_no_link() {
+    on_a_node(|| async {
+        let directory = tempfile::tempdir().unwrap();
+        let mut node = Node::new(directory.path());
+        node.driver.workloads = Workloads::Written;
+        let network = "a".repeat(64);
+        node.create_network(&network).await;
+        let address = node.address().await;
+        let create = json!({
+            "NetworkID": network, "EndpointID": "b".repeat(64),
+            "Interface": { "Address": format!("{address}/32"), "MacAddress": MAC },
+        });
+        // The first one hands the address over.
+        node.store.fail_commit(2, CommitFault::CrashBefore);
+        node.call(Method::CreateEndpoint, &create).await.unwrap_err();
+        assert!(!ip("link").contains("weir") && !ip("link").contains("temp"));
+        node.store = Arc::new(node.store.another_process());
+        node.driver.datastore = Arc::<Memory>::clone(&node.store);
+        let body = json!({ "PoolID": "10.9.0.0/24", "Address": address });
+        node.call(Method::ReleaseAddress, &body).await.unwrap();
+        assert!(!node.store.dump().keys().any(|key| key.starts_with(keys::HANDLES)));
     });
 }
 
