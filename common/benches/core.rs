@@ -12,7 +12,8 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use weir_common::datastore::{Datastore, Entry, Event, Revision, keys};
 use weir_common::ipam::assign::{Request, Want, decide};
-use weir_common::ipam::{Assignee, Block, Blocks, Family, Purpose, View};
+use weir_common::ipam::history::{Ledger, Moment};
+use weir_common::ipam::{Assignee, Attribute, Block, Blocks, Family, Purpose, View};
 use weir_common::network::{
     ActualState, ClusterCache, ClusterState, ObservedRevision, Underlay, UnderlayLink, diff,
     plan_bgp, plan_cluster,
@@ -179,4 +180,27 @@ fn bgp_of_a_node(bencher: Bencher<'_, '_>) {
         state.put(&node(number));
     }
     bencher.bench(|| plan_bgp(black_box("n0"), &state, &Underlay::default()));
+}
+
+/// What the agent does for the history at each change of a block, and what it does besides to
+/// read the value.
+#[divan::bench(args = [false, true])]
+fn history_of_a_change(bencher: Bencher, with_history: bool) {
+    let mut block = Block::new("10.0.0.0/26".parse().unwrap(), "n1", 1);
+    for ordinal in 0..40 {
+        let handle_id = Some(format!("pods.{}{ordinal}", "c0ffee01".repeat(8)));
+        block.assign(ordinal, Attribute { handle_id, ..Attribute::default() });
+    }
+    let mut ledger = Ledger::default();
+    let moment = Moment::exactly(Timestamp::UNIX_EPOCH);
+    ledger.take(&block, moment);
+    let full = block.to_json();
+    block.release(&[7]);
+    let values = [block.to_json(), full];
+    let mut turn = 0;
+    bencher.bench_local(|| {
+        turn += 1;
+        let block = Block::from_json(black_box(&values[turn % 2])).unwrap();
+        if with_history { ledger.take(&block, moment) } else { Vec::new() }
+    });
 }

@@ -305,6 +305,8 @@ pub enum IpamCommand {
     Check(commands::ipam_check::CheckArgs),
     /// Say which address the next container of a node gets, and why
     Explain(commands::ipam_explain::ExplainArgs),
+    /// Say who had an address when, or which addresses a container had
+    History(commands::ipam_history::HistoryArgs),
     /// Give addresses back that nobody uses
     Release(commands::ipam_release::ReleaseArgs),
     /// Change how addresses are assigned

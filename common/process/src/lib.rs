@@ -10,6 +10,7 @@ mod deadline;
 mod endpoint_file;
 pub mod files;
 mod hints_file;
+mod history_file;
 mod input;
 mod kept_node;
 mod lock;
@@ -31,6 +32,7 @@ pub use deadline::{
 pub use endpoint_file::EndpointFile;
 pub use hints_file::HintsFile;
 pub use kept_node::KeptNode;
+pub use history_file::{HISTORY_FILE, HistoryFile, read_history};
 pub use lock::{AttachmentLocks, DEFAULT_LOCK_FILE, Lock, LockError, NODE_LOCK};
 pub use log::{Timing, logged};
 pub use machine::machine_id;

@@ -151,7 +151,7 @@ fn sequence_of(block: &Block, ordinal: usize) -> Option<u64> {
 }
 
 /// A moment in Go's default form, `2026-11-23 03:40:17.28409748 +0000 UTC`.
-fn parse_timestamp(text: &str) -> Option<Timestamp> {
+pub(super) fn parse_timestamp(text: &str) -> Option<Timestamp> {
     let mut parts = text.split_whitespace();
     let (date, time, offset) = (parts.next()?, parts.next()?, parts.next()?);
     format!("{date}T{time}{offset}").parse().ok()

@@ -24,6 +24,7 @@ mod find;
 mod find_unavailable;
 mod handle;
 mod hints;
+pub mod history;
 mod knowledge;
 mod machine;
 pub mod map;

@@ -21,6 +21,7 @@ pub mod input;
 pub mod ipam_check;
 pub mod ipam_configure;
 pub mod ipam_explain;
+pub mod ipam_history;
 pub mod ipam_reclaim;
 pub mod ipam_release;
 pub mod ipam_show;
@@ -79,6 +80,9 @@ pub async fn run_offline(
         CtlCommand::Man(arguments) => Some(man::run(arguments, Cli::command())),
         CtlCommand::Convert(arguments) => Some(convert::run(arguments, environment)),
         CtlCommand::Ipam(IpamCommand::Split(_)) => Some(not_supported::ipam_split()),
+        CtlCommand::Ipam(IpamCommand::History(arguments)) => {
+            Some(ipam_history::run(arguments, environment.now(), terminal::style()))
+        }
         CtlCommand::Datastore(DatastoreCommand::Migrate(
             MigrateCommand::Export(_) | MigrateCommand::Import(_),
         )) => Some(not_supported::migrate()),
@@ -179,7 +183,8 @@ async fn run_ipam(command: IpamCommand, session: &Session<'_>) -> CommandResult 
         IpamCommand::Release(arguments) => ipam_release::run(arguments, session).await,
         IpamCommand::Configure(arguments) => ipam_configure::run(arguments, session).await,
         IpamCommand::Reclaim(arguments) => ipam_reclaim::run(arguments, session).await,
-        IpamCommand::Split(_) => not_supported::ipam_split(),
+        // Run before a datastore is opened.
+        IpamCommand::History(_) | IpamCommand::Split(_) => not_supported::ipam_split(),
     }
 }
 

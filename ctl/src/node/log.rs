@@ -27,6 +27,8 @@ pub enum MessageKind {
     Alive,
     /// The state file cannot be written.
     StateFile,
+    /// The history of addresses cannot be written.
+    History,
     /// The kernel was changed.
     Changes,
     /// What a container had lost was brought back.
@@ -44,6 +46,7 @@ impl MessageKind {
             | Self::DatastoreLost
             | Self::Silent
             | Self::StateFile
+            | Self::History
             | Self::Repaired
             | Self::NotRepaired => Level::WARN,
         }

@@ -10,6 +10,7 @@ mod bgp;
 mod bgp_hold;
 mod calico_status;
 mod gc;
+mod history;
 pub mod host_ends;
 mod http;
 mod log;

@@ -21,12 +21,13 @@ use weir_common::node::OwnAddress;
 use weir_ipam::HostEnds;
 use weir_kernel::{Kernel, Monitor};
 use weir_process::{
-    AGENT_LOCK, AgentLock, EndpointFile, FoundName, NameSource, PrintableLog, keep_node_name,
-    machine_id,
+    AGENT_LOCK, AgentLock, EndpointFile, FoundName, HISTORY_FILE, NameSource, PrintableLog,
+    keep_node_name, machine_id,
 };
 
 use super::agent::{Agent, BgpMode, Until};
 use super::gc::LostContainers;
+use super::history::Recorder;
 use super::host_ends::{self, Suspects};
 use super::metrics::Metrics;
 use super::own_ip::detection;
@@ -173,7 +174,8 @@ async fn serve(
     tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed), Arc::clone(&suspects)));
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
     tokio::spawn(pulse::feel(Arc::clone(&datastore), Arc::clone(&metrics)));
-    tokio::spawn(list_and_watch(Arc::clone(&datastore), sender));
+    let recorder = Recorder::open(Path::new(HISTORY_FILE));
+    tokio::spawn(list_and_watch(Arc::clone(&datastore), sender, recorder));
     tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
     let AgentSettings {
         node,

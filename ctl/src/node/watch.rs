@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, sleep, timeout};
-use weir_common::datastore::{Datastore, Error, Event, Revision, Selection, Watch, keys};
+use weir_common::datastore::{Datastore, Entry, Error, Event, Revision, Selection, Watch, keys};
 use weir_common::network::{ClusterSnapshot, ClusterState, ObservedRevision};
+
+use super::history::Recorder;
 
 /// How long a silent watch is trusted before the datastore is asked for a sign
 /// of life: a connection that was cut without a word looks silent.
@@ -31,11 +34,16 @@ pub enum WatchEvent {
 /// Lists and watches for as long as the receiver is there. Whatever breaks the watch
 /// off, a snapshot follows: it also shows a datastore that was restored from an
 /// older state, which a watch would not.
-pub async fn list_and_watch(datastore: Arc<dyn Datastore>, listeners: Sender<WatchEvent>) {
+/// What blocks tell of their addresses' holders is recorded.
+pub async fn list_and_watch(
+    datastore: Arc<dyn Datastore>,
+    listeners: Sender<WatchEvent>,
+    mut recorder: Recorder,
+) {
     let mut pause = FIRST_PAUSE;
     loop {
         let started = Instant::now();
-        let Some(error) = watch_once(datastore.as_ref(), &listeners).await else {
+        let Some(error) = watch_once(datastore.as_ref(), &listeners, &mut recorder).await else {
             return;
         };
         // History that is gone is no fault of the datastore's.
@@ -55,12 +63,19 @@ pub async fn list_and_watch(datastore: Arc<dyn Datastore>, listeners: Sender<Wat
 }
 
 /// What ended it; `None` when the receiver is gone.
-async fn watch_once(datastore: &dyn Datastore, listeners: &Sender<WatchEvent>) -> Option<Error> {
-    match ClusterSnapshot::read_whole(datastore).await {
+async fn watch_once(
+    datastore: &dyn Datastore,
+    listeners: &Sender<WatchEvent>,
+    recorder: &mut Recorder,
+) -> Option<Error> {
+    recorder.begin();
+    let mut record = |entry: &Entry| recorder.found(entry, Timestamp::now());
+    match ClusterSnapshot::read_whole_telling(datastore, &mut record).await {
         Ok(ClusterSnapshot { state, observed, .. }) => {
             let revision = observed.revision;
             listeners.send(WatchEvent::Listed(Box::new(state), observed)).await.ok()?;
-            watch(datastore, revision, listeners).await
+            recorder.listed(Timestamp::now());
+            watch(datastore, revision, listeners, recorder).await
         }
         Err(error) => Some(error),
     }
@@ -72,6 +87,7 @@ async fn watch(
     datastore: &dyn Datastore,
     mut after: Revision,
     listeners: &Sender<WatchEvent>,
+    recorder: &mut Recorder,
 ) -> Option<Error> {
     let prefixes = ClusterState::PREFIXES.map(str::to_owned);
     let mut watch = match datastore.watch(&prefixes, after).await {
@@ -79,9 +95,10 @@ async fn watch(
         Err(error) => return Some(error),
     };
     loop {
-        match next(datastore, watch.as_mut(), after).await {
+        match next(datastore, watch.as_mut(), after, recorder).await {
             Ok(events) => {
                 after = events.iter().map(Event::revision).fold(after, Revision::max);
+                recorder.changed(&events, Timestamp::now());
                 listeners.send(WatchEvent::Changed(events)).await.ok()?;
             }
             Err(error) => return Some(error),
@@ -97,6 +114,7 @@ async fn next(
     datastore: &dyn Datastore,
     watch: &mut dyn Watch,
     after: Revision,
+    recorder: &mut Recorder,
 ) -> Result<Vec<Event>, Error> {
     loop {
         if let Ok(outcome) = timeout(SILENCE, watch.next()).await {
@@ -106,5 +124,6 @@ async fn next(
         if datastore.read(&[sign]).await?.revision < after {
             return Err(Error::Compacted { after });
         }
+        recorder.alive(Timestamp::now());
     }
 }

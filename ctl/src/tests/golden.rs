@@ -9,9 +9,9 @@ use weir_common::ipam::Block;
 
 use super::*;
 
-pub(super) const WIDTHS: [usize; 2] = [80, 200];
+pub(crate) const WIDTHS: [usize; 2] = [80, 200];
 
-pub(super) fn style(width: usize) -> Style {
+pub(crate) fn style(width: usize) -> Style {
     Style { colour: false, width: Some(width) }
 }
 

@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::bgp_resources::BgpResources;
 use super::cluster_state::ClusterState;
-use crate::datastore::{Datastore, Error, History, Pages, Paging, Revision, Tally, keys};
+use crate::datastore::{Datastore, Entry, Error, History, Pages, Paging, Revision, Tally, keys};
+
+/// Who is shown each entry that is read.
+type Told<'a> = &'a mut (dyn FnMut(&Entry) + Send);
 
 /// The cluster's state as it was read.
 #[derive(Clone, Debug)]
@@ -74,6 +77,14 @@ impl ClusterSnapshot {
     /// # Errors
     /// As [`Datastore::list`].
     pub async fn read(datastore: &dyn Datastore, most_blocks: usize) -> Result<Self, Error> {
+        Self::read_telling(datastore, most_blocks, &mut |_| {}).await
+    }
+
+    async fn read_telling(
+        datastore: &dyn Datastore,
+        most_blocks: usize,
+        told: Told<'_>,
+    ) -> Result<Self, Error> {
         let mut snapshot = Self {
             state: ClusterState::default(),
             observed: ObservedRevision::default(),
@@ -81,14 +92,14 @@ impl ClusterSnapshot {
         };
         let mut first = None;
         for (index, prefix) in ObservedRevision::PREFIXES.into_iter().enumerate() {
-            let (count, read) = snapshot.read_prefix(datastore, prefix).await?;
+            let (count, read) = snapshot.read_prefix(datastore, prefix, told).await?;
             snapshot.observed.counts[index] = count;
             (snapshot.observed.revision, snapshot.observed.history) = *first.get_or_insert(read);
         }
-        snapshot.read_prefix(datastore, keys::MACHINES).await?;
+        snapshot.read_prefix(datastore, keys::MACHINES, told).await?;
         snapshot.without_blocks = snapshot.observed.counts[2] > most_blocks;
         if !snapshot.without_blocks {
-            snapshot.read_prefix(datastore, keys::BLOCKS).await?;
+            snapshot.read_prefix(datastore, keys::BLOCKS, told).await?;
         }
         Ok(snapshot)
     }
@@ -98,9 +109,20 @@ impl ClusterSnapshot {
     /// # Errors
     /// As [`Datastore::list`].
     pub async fn read_whole(datastore: &dyn Datastore) -> Result<Self, Error> {
-        let mut snapshot = Self::read(datastore, usize::MAX).await?;
+        Self::read_whole_telling(datastore, &mut |_| {}).await
+    }
+
+    /// The same, and shows each entry to `told` as it is read.
+    ///
+    /// # Errors
+    /// As [`Datastore::list`].
+    pub async fn read_whole_telling(
+        datastore: &dyn Datastore,
+        told: Told<'_>,
+    ) -> Result<Self, Error> {
+        let mut snapshot = Self::read_telling(datastore, usize::MAX, told).await?;
         for prefix in BgpResources::PREFIXES {
-            snapshot.read_prefix(datastore, prefix).await?;
+            snapshot.read_prefix(datastore, prefix, told).await?;
         }
         Ok(snapshot)
     }
@@ -111,6 +133,7 @@ impl ClusterSnapshot {
         &mut self,
         datastore: &dyn Datastore,
         prefix: &str,
+        told: Told<'_>,
     ) -> Result<(usize, (Revision, History)), Error> {
         let (mut count, mut first) = (0, None);
         let mut after: Option<String> = None;
@@ -122,6 +145,7 @@ impl ClusterSnapshot {
             let first = *first.get_or_insert((page.revision, page.history));
             for entry in &page.entries {
                 self.state.put(entry);
+                told(entry);
             }
             match page.next {
                 Some(next) => after = Some(next),
