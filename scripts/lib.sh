@@ -22,7 +22,7 @@ RELEASE_PACKAGES=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross python3)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(strace etcd-server etcd-client containernetworking-plugins openssl tmux less
     iptables containerd podman crun conmon busybox-static systemd e2fsprogs xfsprogs
-    bird2 frr gobgpd docker.io man-db mandoc groff bash-completion zsh fish)
+    bird2 frr gobgpd docker.io man-db mandoc groff bash-completion zsh fish prometheus)
 
 # Ends with a message that says what is wrong and what to do.
 fail() {

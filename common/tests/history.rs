@@ -1,5 +1,7 @@
 //! The history of addresses against a model that remembers every moment.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 

@@ -5,6 +5,7 @@
 
 mod agent_lock;
 mod boot;
+mod call_report;
 mod configured_file;
 mod deadline;
 mod endpoint_file;
@@ -25,14 +26,15 @@ mod state_file;
 
 pub use agent_lock::{AGENT_LOCK, AgentLock, agent_runs};
 pub use boot::boot_id;
+pub use call_report::{CALLS_SOCKET, CallReport, MAX_REPORT};
 pub use deadline::{
     CLEAN_UP, CLUSTER, DEADLINE, Limit, SWEEP, SWEEP_OF_OTHERS, TUNNEL_ADDRESS, WORK, block_on,
     within, within_ipam,
 };
 pub use endpoint_file::EndpointFile;
 pub use hints_file::HintsFile;
-pub use kept_node::KeptNode;
 pub use history_file::{HISTORY_FILE, HistoryFile, read_history};
+pub use kept_node::KeptNode;
 pub use lock::{AttachmentLocks, DEFAULT_LOCK_FILE, Lock, LockError, NODE_LOCK};
 pub use log::{Timing, logged};
 pub use machine::machine_id;

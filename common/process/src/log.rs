@@ -17,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use weir_common::cni::skeleton::{Call, Outline};
 use weir_common::cni::{CniCommand, Error, LogLevel, Logging, NetworkConfiguration};
 
+use crate::call_report::{CALLS_SOCKET, CallReport};
 use crate::log_file;
 use crate::printable_log::PrintableLog;
 
@@ -28,7 +29,8 @@ fn call_id() -> &'static str {
 }
 
 /// Does the work of a call with a log as its configuration says, and logs that it is
-/// done. Where it fails the skeleton has that logged, as any other failure.
+/// done. Where it fails the skeleton has that logged, as any other failure. Either way the
+/// node's agent is told, to count it.
 ///
 /// # Errors
 /// Those of the work.
@@ -45,7 +47,10 @@ pub fn logged<T>(
     }
     name_keys_without_meaning(&call.configuration);
     let begin = Instant::now();
-    let outcome = work()?;
+    let outcome = work();
+    let code = outcome.as_ref().err().map(|error| error.code.number());
+    CallReport { command, code, time: begin.elapsed() }.send(Path::new(CALLS_SOCKET));
+    let outcome = outcome?;
     tracing::debug!(microseconds = microseconds_since(begin), "done");
     Ok(outcome)
 }

@@ -641,7 +641,7 @@ mod tests {
         let mut asked = 0;
         let used = |port: &PublishedPort| {
             asked += 1;
-            if port.host_port % 2 == 0 { PortUse::Free } else { PortUse::Listening }
+            if port.host_port.is_multiple_of(2) { PortUse::Free } else { PortUse::Listening }
         };
         let change = plan_ports("0000", &requests, &ADDRESSES, &[], used).unwrap();
         let chosen: BTreeSet<_> = change.add.iter().map(|port| port.host_port).collect();

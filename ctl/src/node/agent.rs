@@ -26,6 +26,7 @@ use super::bgp_hold::{BgpHold, SwitchedOff};
 use super::log::{self, MessageKind};
 use super::metrics::Metrics;
 use super::pace::ReconcileTimer;
+use super::pool_metrics::PoolWatch;
 use super::registration::Registration;
 use super::state_file::StateFile;
 use super::watch::WatchEvent;
@@ -71,6 +72,7 @@ pub struct Agent {
     problems: BTreeSet<Problem>,
     failures: Vec<String>,
     timer: ReconcileTimer,
+    pools: PoolWatch,
 }
 
 /// Whether a node speaks BGP.
@@ -127,6 +129,7 @@ impl Agent {
             problems: BTreeSet::new(),
             failures: Vec::new(),
             timer: ReconcileTimer::default(),
+            pools: PoolWatch::new(Instant::now()),
         }
     }
 
@@ -150,6 +153,7 @@ impl Agent {
             self.metrics.turn(Instant::now());
             let due = self.timer.due();
             let write_due = self.state_file.due(&self.cache);
+            let pools_due = self.pools.due();
             tokio::select! {
                 event = events.recv() => {
                     let Some(event) = event else { break };
@@ -175,6 +179,9 @@ impl Agent {
                 }
                 () = sleep_until(write_due.unwrap_or_else(Instant::now)), if write_due.is_some() => {
                     self.state_file.flush(&self.cache).await;
+                }
+                () = sleep_until(pools_due.unwrap_or_else(Instant::now)), if pools_due.is_some() => {
+                    self.pools.look(&self.cache.state(), &self.metrics.pools, Instant::now());
                 }
                 _ = drift.tick() => {
                     log::tell_due();
@@ -212,11 +219,13 @@ impl Agent {
                     log::tell(MessageKind::DatastoreRead, &message);
                 }
                 self.listed = true;
+                self.pools.expect_changes(Instant::now());
                 self.expect_changes(StateDiff::everything());
             }
             WatchEvent::Changed(events) => {
                 self.registration.heard_of(&events);
                 let diff = self.cache.apply(&events);
+                self.pools.expect_changes(Instant::now());
                 if !diff.is_empty() {
                     self.expect_changes(diff);
                 }

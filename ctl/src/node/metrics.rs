@@ -10,10 +10,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use weir_common::tunnel::TunnelKind;
 
+use super::call_metrics::CallMetrics;
+use super::pool_metrics::PoolMetrics;
 use crate::bgp_status::BgpStatus;
 
 /// The metrics, and everything that makes this node unhealthy.
@@ -55,6 +58,10 @@ pub struct Metrics {
     bgp_sessions: Family<Vec<(&'static str, &'static str)>, Gauge>,
     /// The prefixes that were taken from each BGP peer.
     bgp_received: Family<Vec<(&'static str, String)>, Gauge>,
+    /// How full the pools are.
+    pub pools: PoolMetrics,
+    /// The CNI calls of the node.
+    pub calls: CallMetrics,
     /// How long a reconcile took.
     pub reconcile_seconds: Histogram,
     /// The time of the last success, in seconds since 1970.
@@ -84,7 +91,7 @@ impl Metrics {
     /// All of them at zero.
     pub fn new() -> Self {
         let mut metrics = Self {
-            registry: Registry::with_prefix("weir_node"),
+            registry: Registry::with_prefix("weir"),
             datastore_up: Gauge::default(),
             datastore_losses: Counter::default(),
             nodes: Gauge::default(),
@@ -103,6 +110,8 @@ impl Metrics {
             bgp_restarts: Counter::default(),
             bgp_sessions: Family::default(),
             bgp_received: Family::default(),
+            pools: PoolMetrics::default(),
+            calls: CallMetrics::new(),
             reconcile_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
             last_success: Gauge::default(),
             unhealthy: Mutex::new(vec!["the datastore has not been read yet".to_owned()]),
@@ -117,7 +126,11 @@ impl Metrics {
     }
 
     fn register(&mut self) {
-        let registry = &mut self.registry;
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        self.registry.register("build", "The program", version);
+        self.pools.register(self.registry.sub_registry_with_prefix("pool"));
+        self.calls.register(self.registry.sub_registry_with_prefix("cni"));
+        let registry = self.registry.sub_registry_with_prefix("node");
         let mut gauge = |name: &str, help: &str, metric: &Gauge| {
             registry.register(name, help, metric.clone());
         };
@@ -296,6 +309,12 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use weir_common::cni::CniCommand;
+    use weir_common::network::PoolUsage;
+    use weir_process::CallReport;
+
     use super::*;
 
     #[test]
@@ -356,6 +375,91 @@ mod tests {
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}:\n{text}");
+        }
+    }
+
+    /// The file of the repository.
+    fn file(path: &str) -> String {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// The labels of each metric that an agent tells of, when each has a value.
+    fn exposed() -> BTreeMap<String, BTreeSet<String>> {
+        let metrics = Metrics::new();
+        metrics.pools.set([("p", PoolUsage::default(), 0.0)].into_iter());
+        let (command, time) = (CniCommand::Add, Duration::from_millis(1));
+        metrics.calls.count(CallReport { command, code: Some(101), time });
+        metrics.set_bgp(BgpStatus::default(), Vec::new());
+        metrics.bgp_received.get_or_create(&vec![("peer", "192.0.2.1".to_owned())]).set(1);
+        let mut exposed = BTreeMap::new();
+        for line in metrics.text().lines().filter(|line| !line.starts_with('#')) {
+            let (series, _) = line.rsplit_once(' ').unwrap();
+            let name = series.split('{').next().unwrap_or_default().to_owned();
+            let labels: &mut BTreeSet<String> = exposed.entry(name).or_default();
+            labels.extend(label_names(series));
+        }
+        exposed
+    }
+
+    /// The names in the braces of a text.
+    fn label_names(text: &str) -> Vec<String> {
+        let inside = text.split('{').skip(1).filter_map(|rest| rest.split_once('}'));
+        let matchers = inside.flat_map(|(inside, _)| inside.split(','));
+        let name = |it: &str| it.split(['=', '!']).next().unwrap_or_default().trim().to_owned();
+        matchers.map(name).collect()
+    }
+
+    /// What the alerts and the dashboard ask Prometheus for.
+    fn queries() -> Vec<String> {
+        let rules: serde_json::Value =
+            serde_norway::from_str(&file("conf/prometheus/weir.rules.yaml")).unwrap();
+        let dashboard: serde_json::Value =
+            serde_json::from_str(&file("conf/grafana/weir.json")).unwrap();
+        let list = |value: &serde_json::Value| value.as_array().unwrap().clone();
+        let rules = list(&rules["groups"][0]["rules"]);
+        let targets = list(&dashboard["panels"]);
+        let targets = targets.iter().flat_map(|panel| list(&panel["targets"]));
+        let all = rules.into_iter().chain(targets).map(|it| it["expr"].clone());
+        let variables = list(&dashboard["templating"]["list"]);
+        let variables = variables.iter().map(|variable| variable["query"].clone());
+        all.chain(variables).map(|query| query.as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn alerts_and_dashboard_ask_for_what_there_is() {
+        let (exposed, queries) = (exposed(), queries());
+        assert!(queries.len() > 30, "{queries:?}");
+        for query in &queries {
+            let is_part = |it: char| it.is_alphanumeric() || it == '_';
+            let words = query.split(|it| !is_part(it));
+            for name in words.filter(|word| word.starts_with("weir_")) {
+                let has = exposed.get(name).unwrap_or_else(|| panic!("no {name}: {query}"));
+                for grouped in query.split("by (").skip(1).flat_map(|rest| rest.split(')').next()) {
+                    assert_has(has, grouped.split(',').map(str::trim), query);
+                }
+                for selected in query.split(name).skip(1).filter(|rest| rest.starts_with('{')) {
+                    let selected = label_names(&selected[..=selected.find('}').unwrap()]);
+                    assert_has(has, selected.iter().map(String::as_str), query);
+                }
+            }
+        }
+    }
+
+    /// A metric has these labels, or Prometheus gives it them.
+    fn assert_has<'a>(has: &BTreeSet<String>, labels: impl Iterator<Item = &'a str>, query: &str) {
+        let mut of_agent = labels.filter(|label| !["instance", "job"].contains(label));
+        assert!(of_agent.all(|label| has.contains(label)), "{has:?}: {query}");
+    }
+
+    #[test]
+    fn the_documentation_names_every_metric() {
+        let documentation = file("docs/agent.md");
+        for name in exposed().keys() {
+            let base = ["_bucket", "_sum", "_count"].iter().find_map(|it| name.strip_suffix(it));
+            let name = base.unwrap_or(name);
+            let short = name.strip_prefix("weir_node_").unwrap_or(name);
+            assert!(documentation.contains(&format!("`{short}`")), "{name} is not documented");
         }
     }
 }

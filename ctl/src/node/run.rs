@@ -21,11 +21,12 @@ use weir_common::node::OwnAddress;
 use weir_ipam::HostEnds;
 use weir_kernel::{Kernel, Monitor};
 use weir_process::{
-    AGENT_LOCK, AgentLock, EndpointFile, FoundName, HISTORY_FILE, NameSource, PrintableLog,
-    keep_node_name, machine_id,
+    AGENT_LOCK, AgentLock, CALLS_SOCKET, EndpointFile, FoundName, HISTORY_FILE, NameSource,
+    PrintableLog, keep_node_name, machine_id,
 };
 
 use super::agent::{Agent, BgpMode, Until};
+use super::call_metrics::count_calls;
 use super::gc::LostContainers;
 use super::history::Recorder;
 use super::host_ends::{self, Suspects};
@@ -194,6 +195,7 @@ async fn serve(
     let named = NamedNode { name: node.name.clone(), source: node.source.to_string() };
     let state_file = StateFile::new(named, location.configuration.place());
     let sources = state_file.sources.subscribe();
+    let calls = metrics.calls.clone();
     let [of_ends, of_collector, of_bgp] = [(); 3].map(|()| Arc::clone(&metrics));
     let ends =
         HostEnds { datastore: datastore.as_ref(), node: &node.name, machine: machine.as_ref() };
@@ -237,9 +239,10 @@ async fn serve(
             None => std::future::pending().await,
         }
     };
+    let counting = count_calls(Path::new(CALLS_SOCKET), calls);
     tokio::select! {
         ended = running => ended,
-        () = async { tokio::join!(keeping, collecting, speaking); } => Ok(Vec::new()),
+        () = async { tokio::join!(keeping, collecting, speaking, counting); } => Ok(Vec::new()),
     }
 }
 

@@ -10,13 +10,15 @@ use super::bgp_resources::{BgpResources, replace};
 use super::fingerprints::Fingerprints;
 use crate::datastore::{Entry, Event, keys};
 use crate::ipam::{
-    ATTRIBUTE_NODE, Affinity, AffinityState, Block, Family, MachineId, MachineRecord,
+    ATTRIBUTE_NODE, Affinity, AffinityState, Attribute, Block, Family, MachineId, MachineRecord,
     affinity_of_host, nth_address,
 };
 use crate::link::MacAddress;
 use crate::network::nat::NatPool;
 use crate::network::route::SourceAddresses;
-use crate::resources::{AllowedUse, EncapsulationMode, FelixConfiguration, IpPool, Node};
+use crate::resources::{
+    AllowedUse, EncapsulationMode, FelixConfiguration, IpPool, IpReservation, Node,
+};
 use crate::tunnel::TunnelKind;
 
 /// The addresses of a node, as registered.
@@ -180,6 +182,10 @@ pub struct ClusterState {
     /// router in it is not routed as a whole. Not handed on: the next process reads the blocks.
     #[serde(skip)]
     pub used: BTreeMap<IpNet, UsedAddresses>,
+    /// The ranges that each `IPReservation` keeps back, where those were read. No route depends
+    /// on them.
+    #[serde(skip)]
+    pub reservations: BTreeMap<String, Vec<IpNet>>,
     /// The machines that nodes' names are recorded for.
     #[serde(default)]
     pub machines: BTreeMap<String, MachineId>,
@@ -209,7 +215,7 @@ pub struct ClusterState {
 impl ClusterState {
     /// The prefixes of all keys that the state is made of, pools, nodes and the settings of
     /// tunnels first: together they say how a block is reached once it is known.
-    pub const PREFIXES: [&'static str; 9] = [
+    pub const PREFIXES: [&'static str; 10] = [
         keys::POOLS,
         keys::NODES,
         keys::FELIX_CONFIGURATIONS,
@@ -219,6 +225,7 @@ impl ClusterState {
         keys::BGP_CONFIGURATIONS,
         keys::BGP_PEERS,
         keys::BGP_FILTERS,
+        keys::RESERVATIONS,
     ];
 
     /// Applies a change, and returns whether it made a difference.
@@ -253,6 +260,9 @@ impl ClusterState {
             self.unreadable.remove(key).is_some() | self.flawed.remove(key).is_some();
         let changed = if let Some(name) = key.strip_prefix(keys::POOLS) {
             self.pools.remove(name).is_some()
+        } else if let Some(name) = key.strip_prefix(keys::RESERVATIONS) {
+            self.reservations.remove(name);
+            false
         } else if let Some(name) = key.strip_prefix(keys::NODES) {
             self.wrong.retain(|(node, _)| node != name);
             self.nodes.remove(name).is_some()
@@ -386,6 +396,12 @@ impl ClusterState {
                 FelixConfiguration::for_tunnels(value).map_err(|error| text(&error))?;
             self.flawed.extend(flaw.map(|flaw| (key.to_owned(), flaw.to_string())));
             Ok(replace(&mut self.felix, name, read))
+        } else if let Some(name) = key.strip_prefix(keys::RESERVATIONS) {
+            // Only counted, so that one that cannot be read is no problem of the routes'.
+            if let Ok(read) = IpReservation::from_json(value) {
+                self.reservations.insert(name.to_owned(), read.reserved_cidrs);
+            }
+            Ok(false)
         } else if let Some(node) = key.strip_prefix(keys::MACHINES) {
             let record = MachineRecord::from_json(value).map_err(|error| text(&error))?;
             Ok(replace(&mut self.machines, node, record.machine))
@@ -436,7 +452,11 @@ fn settle<T: PartialEq>(map: &mut BTreeMap<IpNet, T>, block: IpNet, value: Optio
 
 /// The addresses of a block that are in use, a bit each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UsedAddresses(Vec<u64>);
+pub struct UsedAddresses {
+    words: Vec<u64>,
+    /// How many of them were given back and wait to be used again.
+    cooling: usize,
+}
 
 impl UsedAddresses {
     fn of(block: &Block) -> Self {
@@ -444,13 +464,26 @@ impl UsedAddresses {
             let used = holders.iter().enumerate().filter(|(_, holder)| holder.is_some());
             used.fold(0, |word, (bit, _)| word | 1 << bit)
         };
-        Self(block.allocations.chunks(64).map(word).collect())
+        Self {
+            words: block.allocations.chunks(64).map(word).collect(),
+            cooling: block.held_by(Attribute::is_cooling_down).len(),
+        }
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        self.words.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// How many of them were given back and wait to be used again.
+    pub fn cooling(&self) -> usize {
+        self.cooling
     }
 
     /// The addresses, of this block.
     pub fn of_block(&self, block: IpNet) -> impl Iterator<Item = IpAddr> {
-        let is_used = |ordinal: &usize| self.0[ordinal / 64] & 1 << (ordinal % 64) != 0;
-        let used = (0..self.0.len() * 64).filter(is_used);
+        let is_used = |ordinal: &usize| self.words[ordinal / 64] & 1 << (ordinal % 64) != 0;
+        let used = (0..self.words.len() * 64).filter(is_used);
         used.map(move |ordinal| nth_address(block, ordinal as u128))
     }
 }

@@ -14,7 +14,7 @@ use crate::datastore::{Entry, Revision, keys};
 /// that contradict this, even when its revision has passed the earlier one.
 ///
 /// Blocks are left out: they are most of the bytes, and an ADD does not always read them. So are
-/// the resources of BGP, which no ADD reads.
+/// the resources of BGP and the reservations, which no ADD reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprints(BTreeMap<u64, (Revision, u64)>);
 
@@ -22,7 +22,11 @@ impl Fingerprints {
     /// Records what a key has.
     pub(super) fn put(&mut self, entry: &Entry) {
         let is_left_out = |prefix: &&str| entry.key.starts_with(prefix);
-        if ![keys::BLOCKS].iter().chain(&BgpResources::PREFIXES).any(is_left_out) {
+        if ![keys::BLOCKS, keys::RESERVATIONS]
+            .iter()
+            .chain(&BgpResources::PREFIXES)
+            .any(is_left_out)
+        {
             let value = (entry.revision, digest(&entry.value));
             self.0.insert(digest(entry.key.as_bytes()), value);
         }

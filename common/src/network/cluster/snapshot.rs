@@ -104,7 +104,8 @@ impl ClusterSnapshot {
         Ok(snapshot)
     }
 
-    /// As [`ClusterSnapshot::read`], with all blocks and with what is configured of BGP.
+    /// As [`ClusterSnapshot::read`], with all blocks, with what is configured of BGP, and
+    /// with the reservations.
     ///
     /// # Errors
     /// As [`Datastore::list`].
@@ -121,7 +122,7 @@ impl ClusterSnapshot {
         told: Told<'_>,
     ) -> Result<Self, Error> {
         let mut snapshot = Self::read_telling(datastore, usize::MAX, told).await?;
-        for prefix in BgpResources::PREFIXES {
+        for prefix in BgpResources::PREFIXES.into_iter().chain([keys::RESERVATIONS]) {
             snapshot.read_prefix(datastore, prefix, told).await?;
         }
         Ok(snapshot)
