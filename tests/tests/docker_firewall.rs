@@ -13,7 +13,8 @@ use weir_tests::{
 };
 
 /// As the driver keeps what dockerd said of a network.
-const NETWORK: &str = "/var/lib/weir/docker/0123.json";
+const NETWORK: &str =
+    "/var/lib/weir/docker/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.json";
 
 /// As dockerd 20.10 makes them.
 const CHAINS: [&str; 10] = [

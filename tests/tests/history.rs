@@ -53,7 +53,7 @@ fn who_had_an_address_is_known_on_every_node_and_across_a_gap() {
     let unchanged = holders(&fleet, 0, &kept);
     assert_eq!((unchanged.len(), &unchanged[0]["until"]), (1, &Value::Null), "not recorded again");
     // At a time: surely, by the one that saw it; perhaps, by the other one.
-    let sure = ask(&fleet, 1, &[&freed, "--at", &earliest]);
+    let sure = ask(&fleet, 1, &[&freed, "--at", &time(exact, "from")]);
     assert_eq!(sure["holders"][0]["certain"], json!(true));
     let refused = fleet.weirctl(0, &["ipam", "history", &freed, "--at", &released]);
     assert!(!refused.succeeded && refused.stderr.contains("was not seen"), "{refused:?}");

@@ -324,7 +324,7 @@ impl Driver {
     fn keeps(&self, claims: &Claims, handle: &str) -> bool {
         let container_id = named_by(handle).unwrap_or_default().to_owned();
         match container_id.parse() {
-            Ok(address) => self.has_network_with(address),
+            Ok(address) => self.has_networks_with(address),
             Err(_) => {
                 let interface = DOCKER_INTERFACE.to_owned();
                 !claims.claim(&AttachmentName { container_id, interface })
@@ -332,14 +332,15 @@ impl Driver {
         }
     }
 
-    /// Whether a network of Weir's driver is left that may keep an address from its containers,
-    /// as another one does that ends.
-    fn has_network_with(&self, address: IpAddr) -> bool {
-        let has = |id: &String| {
+    /// Whether several networks of Weir's driver may keep an address from their containers: one
+    /// gives it back, and is still there then (dockerd's `network.delete`: `ipamRelease` comes
+    /// before `deleteNetwork`).
+    fn has_networks_with(&self, address: IpAddr) -> bool {
+        let has = |id: &str| {
             let network = self.network(id);
             network.map_or(true, |it| it.ranges.iter().any(|range| range.contains(&address)))
         };
-        self.networks().map_or(true, |ids| ids.iter().any(has))
+        self.networks().map_or(true, |ids| ids.iter().filter(|id| has(id)).count() > 1)
     }
 
     /// The refusal as dockerd is told.

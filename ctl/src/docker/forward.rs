@@ -53,8 +53,8 @@ impl Driver {
     }
 
     fn has_networks(&self) -> bool {
-        let entries = std::fs::read_dir(&self.directory).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).any(|it| it.extension().is_some_and(|it| it == "json"))
+        // Where that cannot be known, what there is stays.
+        self.networks().map_or(true, |ids| !ids.is_empty())
     }
 }
 

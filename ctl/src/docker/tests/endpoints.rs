@@ -306,7 +306,7 @@ fn an_address_is_not_given_back_while_its_endpoint_is_being_made() {
 }
 
 #[test]
-fn a_kept_address_stays_as_long_as_a_network_has_its_range() {
+fn a_kept_address_stays_as_long_as_another_network_has_its_range() {
     on_a_node(|| async {
         let directory = tempfile::tempdir().unwrap();
         let node = Node::new(directory.path());
@@ -321,8 +321,9 @@ fn a_kept_address_stays_as_long_as_a_network_has_its_range() {
         assign(node.store.as_ref(), &request, &[], Timestamp::UNIX_EPOCH).await.unwrap();
         let handle = keys::handle("docker.10.9.0.5");
         let body = json!({ "PoolID": "10.9.0.0/24", "Address": "10.9.0.5" });
-        let network = "a".repeat(64);
+        let [network, other] = ["a", "b"].map(|digit| digit.repeat(64));
         node.create_network(&network).await;
+        node.create_network(&other).await;
         node.call(Method::ReleaseAddress, &body).await.unwrap();
         assert!(node.store.dump().contains_key(&handle), "the other network may keep it");
         node.call(Method::DeleteNetwork, &json!({ "NetworkID": network })).await.unwrap();
