@@ -33,7 +33,7 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 /// The text of a file.
 ///
 /// # Errors
-/// As [`existing`]; it is not UTF-8.
+/// There is none; it cannot be opened, or is not a regular file of this user's; it is not UTF-8.
 pub fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     existing(path)?.read_to_string(&mut text)?;
@@ -52,7 +52,8 @@ pub(crate) fn existing(path: &Path) -> io::Result<io::Take<File>> {
 /// writers at once all but one fail or are replaced: their order is the caller's concern.
 ///
 /// # Errors
-/// As [`open`]; it cannot be written. The other one stays.
+/// It cannot be opened or written, or is not a regular file of this user's in a directory of
+/// this user's. The other one stays.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     check_directory(path)?;
     let new = PathBuf::from(format!("{}.new", path.display()));

@@ -150,7 +150,7 @@ pub enum PortRefused {
     /// The container has no address of the IP version.
     #[error(
         "port {port}/{} cannot be published on {host}: the container has no IPv{} address in this \
-         network; leave the address away, or name one of the other IP version",
+         network; leave the address out, or name one of the other IP version",
         protocol.name(), if host.is_ipv4() { 4 } else { 6 }
     )]
     NoAddress {
@@ -175,7 +175,7 @@ pub enum PortRefused {
     },
     /// The node has not got the address.
     #[error(
-        "port {port} cannot be published: {} is no address of this node; leave it away, or name \
+        "port {port} cannot be published: {} is no address of this node; leave it out, or name \
          one that \"ip address\" shows", port.host
     )]
     NotHere {

@@ -56,11 +56,11 @@ pub(super) enum AddressRefusal {
     ForNone,
     #[error(
         "--gateway {0} is not needed: containers reach other networks through their node; leave \
-         --gateway away; for a network of another driver (bridge, macvlan) write \
+         --gateway out; for a network of another driver (bridge, macvlan) write \
          --ipam-opt gateway={0}"
     )]
     Gateway(IpAddr),
-    #[error("--gateway {0} is not the network's, which is {1}; leave --gateway away")]
+    #[error("--gateway {0} is not the network's, which is {1}; leave --gateway out")]
     OtherGateway(IpAddr, IpAddr),
     #[error(
         "{MAX_WAITING} containers with hardware address {0} wait for their endpoints; start them \
@@ -241,8 +241,7 @@ impl Driver {
         let mut hints = file.hints();
         let giving = async { Ok(self.ask(id, asked, &hints.likely).await) };
         let given = within_ipam("assigning an address", limit, giving).await;
-        let given = given.map_err(|error| DriverError::caused_by(&error))?;
-        let address = match given.map_err(|refusal| self.not_given(refusal))? {
+        let address = match given?.map_err(|refusal| self.not_given(refusal))? {
             GivenAddress::Already(address) => address,
             GivenAddress::Now(assignee, assignment) => {
                 let added = note_assigned(&assignee, *assignment, &mut hints);
@@ -293,10 +292,10 @@ impl Driver {
         }
         let limit = Limit::of(WORK);
         let _lock = lock(limit).await?;
-        let kernel = Kernel::open().map_err(|error| DriverError::caused_by(&error))?;
+        let kernel = Kernel::open()?;
         self.part_ports(address).await?;
         let here = (self.node.as_str(), self.machine.as_ref());
-        let locks = AttachmentLocks::open().map_err(|error| DriverError::caused_by(&error))?;
+        let locks = AttachmentLocks::open()?;
         let claims = Claims::new(DOCKER_NETWORK, locks);
         let keeps = async |handle: &str| self.keeps(&claims, handle);
         let releasing = async { Ok(release(self.datastore.as_ref(), here, address, keeps).await?) };

@@ -98,7 +98,7 @@ impl Driver {
             Method::RequestPool => to_json(&self.request_pool(front, read(body)?).await?),
             Method::RequestAddress => to_json(&self.request_address(front, read(body)?).await?),
             Method::ReleaseAddress => nothing(self.release_address(read(body)?).await),
-            Method::CreateNetwork => nothing(self.create_network(front, read(body)?).await),
+            Method::CreateNetwork => nothing(self.create_network(read(body)?).await),
             Method::DeleteNetwork => nothing(self.delete_network(read(body)?).await),
             Method::CreateEndpoint => to_json(&self.create_endpoint(read(body)?).await?),
             Method::Join => to_json(&self.join(front, read(body)?).await?),

@@ -52,11 +52,11 @@ impl DockerNetwork {
     /// The network that `request` asks for.
     ///
     /// # Errors
-    /// It asks for something that networks of Weir's do not have; what to leave away.
+    /// It asks for something that networks of Weir's do not have; what to leave out.
     fn of(request: &NetworkRequest) -> Result<Self, DriverError> {
         let (ipv4, ipv6) = (!request.ipv4_data.is_empty(), !request.ipv6_data.is_empty());
         if !ipv4 && !ipv6 {
-            return Err(DriverError::new("the network has no addresses; leave --ipv4=false away"));
+            return Err(DriverError::new("the network has no addresses; leave --ipv4=false out"));
         }
         let mut ranges = Vec::new();
         for range in request.ipv4_data.iter().chain(&request.ipv6_data) {
@@ -88,7 +88,7 @@ fn range_of(range: &NetworkRange) -> Result<Option<IpNet>, DriverError> {
     match address.parse::<IpAddr>() {
         Ok(address) if !address.is_unspecified() => {
             return Err(DriverError::new(format!(
-                "this network needs no gateway; leave --gateway away (and --ipam-opt gateway), \
+                "this network needs no gateway; leave --gateway out (and --ipam-opt gateway), \
                  which asks for {address}"
             )));
         }
@@ -135,12 +135,12 @@ fn mtu_of(generic: Option<&Value>, ipv6: bool) -> Result<Option<u32>, DriverErro
             let meant = nearest(one, [MTU_OPTION, "mtu"], FARTHEST).is_some();
             let did = if meant { ", did you mean" } else { "; there is" };
             return Err(DriverError::new(format!(
-                "option --opt {one} is not known{did} {MTU_OPTION}; leave it away otherwise"
+                "option --opt {one} is not known{did} {MTU_OPTION}; leave it out otherwise"
             )));
         }
         _ => {
             return Err(DriverError::new(format!(
-                "options --opt {} are not known; there is {MTU_OPTION}; leave them away otherwise",
+                "options --opt {} are not known; there is {MTU_OPTION}; leave them out otherwise",
                 unknown.join(", ")
             )));
         }
@@ -172,7 +172,7 @@ pub fn checked_id<'a>(what: &str, id: &'a str) -> Result<&'a str, DriverError> {
     if id.len() == SWARM_ID_LENGTH && id.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'z')) {
         return Err(DriverError::new(format!(
             "{what} {id} is one of a swarm, and swarm is not supported; leave --attachable and \
-             --scope swarm away, and use docker run instead of docker service"
+             --scope swarm out, and use docker run instead of docker service"
         )));
     }
     // Whoever sent it may have sent a megabyte.
@@ -183,11 +183,7 @@ pub fn checked_id<'a>(what: &str, id: &'a str) -> Result<&'a str, DriverError> {
 }
 
 impl Driver {
-    pub(super) async fn create_network(
-        &self,
-        _front: Front,
-        request: NetworkRequest,
-    ) -> Result<(), DriverError> {
+    pub(super) async fn create_network(&self, request: NetworkRequest) -> Result<(), DriverError> {
         let path = self.network_file(&request.network_id)?;
         let network = DockerNetwork::of(&request)?;
         let text = serde_json::to_string(&network).map_err(|it| DriverError::caused_by(&it))?;
@@ -295,7 +291,7 @@ mod tests {
             (request(json!({}), &[], &[]), "no addresses"),
             (request(json!({}), &[foreign], &[]), "--ipam-driver weir"),
             (request(json!({}), &[V4], &[["", "fd00::/64", "::/0"]]), "--ipam-driver weir"),
-            (request(json!({}), &[with_gateway], &[]), "leave --gateway away"),
+            (request(json!({}), &[with_gateway], &[]), "leave --gateway out"),
             (request(json!({}), &[["WeirLocal", "ten", ""]], &[]), "\"ten\""),
             (request(internal, &[ANY_V4], &[]), "--subnet"),
             (request(opt(json!({"a": "b"})), &[V4], &[]), "option --opt a is not known;"),

@@ -177,7 +177,7 @@ impl fmt::Display for PoolId {
 impl FromStr for PoolId {
     type Err = InvalidPoolId;
 
-    /// Reads exactly what is written by [`PoolId::fmt`], and nothing else.
+    /// Reads exactly what its `Display` writes, and nothing else.
     fn from_str(text: &str) -> Result<Self, InvalidPoolId> {
         let read = read(text).filter(|read| read.to_string() == text);
         read.ok_or_else(|| InvalidPoolId(text.chars().take(200).collect()))

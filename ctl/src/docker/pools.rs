@@ -79,7 +79,7 @@ pub enum PoolRefusal {
         advice: String,
     },
     /// An IPv4 range for IPv6.
-    #[error("--subnet {0} is not an IPv6 range; leave --ipv6 away, or name an IPv6 pool")]
+    #[error("--subnet {0} is not an IPv6 range; leave --ipv6 out, or name an IPv6 pool")]
     NotIpv6(IpNet),
     /// No pool has the CIDR.
     #[error(
@@ -98,7 +98,7 @@ pub enum PoolRefusal {
         around: Option<IpNet>,
     },
     /// `--subnet` and `--ipam-opt pools` say different things.
-    #[error("--subnet {0} and --ipam-opt pools={1} both name pools; leave one of them away")]
+    #[error("--subnet {0} and --ipam-opt pools={1} both name pools; leave one of them out")]
     NamedTwice(IpNet, String),
     /// No pool of the family is among those that are named.
     #[error("--ipam-opt pools={0} names no {1} pool; add one, or make the network without {1}")]

@@ -14,15 +14,15 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
-use weir_common::ipam::docker::{DOCKER_INTERFACE, DOCKER_NETWORK};
+use weir_common::ipam::docker::DOCKER_NETWORK;
 use weir_common::network::{
-    AttachmentIdentity, AttachmentState, PortChange, PortProtocol, PortRefused, PortRequest,
-    PublishedPort, plan_ports,
+    AttachmentState, PortChange, PortProtocol, PortRefused, PortRequest, PublishedPort, plan_ports,
 };
 use weir_kernel::Kernel;
 use weir_process::files;
 
 use super::driver::Driver;
+use super::endpoints::identity_of;
 use super::error::DriverError;
 use super::networks::checked_id;
 use super::protocol::{EndpointCall, PORT_MAP};
@@ -112,7 +112,7 @@ impl Driver {
         if requests.is_empty() {
             return self.forget_ports(&call.endpoint_id).await;
         }
-        let identity = identity(&call.endpoint_id)?;
+        let identity = identity_of(&call.endpoint_id)?;
         let _guard = CHANGING.lock().await;
         let PortsHere { kernel, published, attached, .. } = self.mended().await?;
         let endpoint = identity.container_id();
@@ -130,7 +130,7 @@ impl Driver {
         if let Err(error) = kernel.change_ports(&identity, &change, &published).await {
             let own: Vec<_> = published.iter().filter(|port| port.endpoint == endpoint).collect();
             self.keep_ports(endpoint, &own)?;
-            return Err(failed(&error));
+            return Err(error.into());
         }
         for port in &change.add {
             let (address, to) = (port.container, port.container_port);
@@ -149,7 +149,7 @@ impl Driver {
     /// Sees to it that no port leads to an address whose endpoint is gone, before another
     /// container may get it.
     pub(super) async fn part_ports(&self, address: IpAddr) -> Result<(), DriverError> {
-        let published = open()?.published_ports().map_err(|error| failed(&error))?;
+        let published = Kernel::open()?.published_ports()?;
         match published.iter().any(|port| port.container == address) {
             true => self.mend_ports().await,
             false => Ok(()),
@@ -158,10 +158,10 @@ impl Driver {
 
     /// As `mend_ports`, for who holds the lock.
     async fn mended(&self) -> Result<PortsHere, DriverError> {
-        let kernel = open()?;
-        let mut published = kernel.published_ports().map_err(|error| failed(&error))?;
+        let kernel = Kernel::open()?;
+        let mut published = kernel.published_ports()?;
         let kept = self.kept_ports()?;
-        let attached = kernel.attachment_states().await.map_err(|error| failed(&error))?;
+        let attached = kernel.attachment_states().await?;
         let dockers = attached.iter().filter(|it| it.identity.network() == DOCKER_NETWORK);
         let alive: BTreeSet<&str> = dockers.map(|it| it.identity.container_id()).collect();
         let is_alive = |port: &PublishedPort| alive.contains(port.endpoint.as_str());
@@ -187,9 +187,9 @@ impl Driver {
         let mut failure = None;
         for (endpoint, change) in changes {
             // Nothing is said of what somebody else has put there.
-            let Ok(identity) = identity(&endpoint) else { continue };
+            let Ok(identity) = identity_of(&endpoint) else { continue };
             if let Err(error) = kernel.change_ports(&identity, &change, &published).await {
-                failure.get_or_insert(failed(&error));
+                failure.get_or_insert(error.into());
                 continue;
             }
             if !change.is_empty() {
@@ -262,26 +262,26 @@ impl Driver {
     /// Takes the ports of an endpoint back, if it has any, and what the node remembers of their
     /// connections.
     pub(super) async fn forget_ports(&self, endpoint: &str) -> Result<(), DriverError> {
-        let identity = identity(endpoint)?;
+        let identity = identity_of(endpoint)?;
         let _guard = CHANGING.lock().await;
         // First: what is written down comes back.
         self.keep_ports(endpoint, &[])?;
-        let kernel = open()?;
-        let published = kernel.published_ports().map_err(|error| failed(&error))?;
+        let kernel = Kernel::open()?;
+        let published = kernel.published_ports()?;
         let change = PortChange::without(endpoint, &published);
         if change.is_empty() {
             return Ok(());
         }
         let changed = kernel.change_ports(&identity, &change, &published).await;
-        changed.map_err(|error| failed(&error))?;
+        changed?;
         let addresses = change.remove.iter().map(|port| port.container).collect();
         let forgotten = kernel.forget_connections(addresses).await;
-        forgotten.map(|_| ()).map_err(|error| failed(&error))
+        Ok(forgotten.map(|_| ())?)
     }
 
     /// What EndpointOperInfo tells of an endpoint: its published ports, as they came out.
     pub(super) fn published_info(&self, endpoint: &str) -> Result<Value, DriverError> {
-        let published = open()?.published_ports().map_err(|error| failed(&error))?;
+        let published = Kernel::open()?.published_ports()?;
         let own = published.iter().filter(|port| port.endpoint == endpoint);
         let bindings: Vec<_> = own.map(PortBinding::of).collect();
         Ok(if bindings.is_empty() { json!({}) } else { json!({ PORT_MAP: bindings }) })
@@ -307,19 +307,6 @@ fn refuse(kernel: &Kernel, refused: &PortRefused) -> DriverError {
         "port {port} of the node is taken: {who} listens on it; end that program, or choose \
          another host port"
     ))
-}
-
-fn identity(endpoint: &str) -> Result<AttachmentIdentity, DriverError> {
-    AttachmentIdentity::new(DOCKER_NETWORK, endpoint, DOCKER_INTERFACE)
-        .map_err(|error| DriverError::caused_by(&error))
-}
-
-fn open() -> Result<Kernel, DriverError> {
-    Kernel::open().map_err(|error| failed(&error))
-}
-
-fn failed(error: &weir_kernel::Error) -> DriverError {
-    DriverError::caused_by(error)
 }
 
 #[cfg(test)]

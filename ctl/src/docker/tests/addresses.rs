@@ -67,7 +67,7 @@ fn a_gateway_is_answered_and_not_given() {
     let other = refusal(Front::Weir, &gateway("10.10.0.9"), known);
     assert!(other.contains("10.10.0.9") && other.contains("which is 10.10.0.1"), "{other}");
     let needless = refusal(Front::Weir, &gateway("10.9.0.1"), "10.9.0.0/16");
-    assert!(needless.contains("leave --gateway away"), "{needless}");
+    assert!(needless.contains("leave --gateway out"), "{needless}");
     assert!(needless.contains("--ipam-opt gateway=10.9.0.1"), "{needless}");
 }
 
