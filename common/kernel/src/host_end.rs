@@ -7,8 +7,8 @@ use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteType};
 use nix::net::if_::if_nametoindex;
 use weir_common::network::{
-    AttachmentIdentity, AttachmentState, GATEWAY_V6, HostEnd, ROUTE_PROTOCOL, Route,
-    SourceAddresses, allowed_sources,
+    AttachmentIdentity, AttachmentState, HostEnd, ROUTE_PROTOCOL, Route, SourceAddresses,
+    allowed_sources,
 };
 
 use crate::cluster::is_usable;
@@ -46,7 +46,8 @@ impl Kernel {
             HostEnd {
                 index: link.index,
                 mac: link.mac,
-                has_gateway_v6: addresses.contains(&(link.index, GATEWAY_V6.into())),
+                has_gateway_v6: addresses
+                    .contains(&(link.index, state.identity.gateway_v6().into())),
                 has_arp_source: addresses
                     .contains(&(link.index, state.identity.arp_source().into())),
                 routes: routes.remove(&link.index).unwrap_or_default(),

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use support::{Other, add_addressed_link, attachment, identity, ip, on_a_node, snapshot};
 use weir_common::network::{
-    Attachment, GATEWAY_V6, NodeNeeds, Sandbox, allowed_sources, plan_host_side, plan_node,
+    Attachment, NodeNeeds, Sandbox, allowed_sources, plan_host_side, plan_node,
 };
 use weir_kernel::{Error, Kernel};
 
@@ -24,7 +24,7 @@ async fn make(kernel: &Kernel, attachment: &Attachment, link: &str) {
 /// What dockerd does with the link, and the answer to Join.
 fn move_into(container: &Other, attachment: &Attachment, link: &str, name: &str) {
     ip(&format!("link set {link} netns {} name {name}", container.path().display()));
-    let (v4, v6) = (attachment.identity().arp_source(), GATEWAY_V6);
+    let (v4, v6) = (attachment.identity().arp_source(), attachment.identity().gateway_v6());
     container.ip(&format!("link set {name} up"));
     for address in attachment.addresses() {
         let nodad = if address.is_ipv6() { "nodad" } else { "" };

@@ -4,7 +4,7 @@
 //! own until dockerd moves it, and gives it the addresses and routes that Join answers.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use ipnet::IpNet;
@@ -17,8 +17,8 @@ use weir_common::ipam::docker::{
 };
 use weir_common::link::{MacAddress, SourceCheck};
 use weir_common::network::{
-    Attachment, AttachmentIdentity, AttachmentRequest, GATEWAY_V6, LONGEST_SANDBOX, Mtu, MtuSource,
-    Sandbox, plan_host_side,
+    Attachment, AttachmentIdentity, AttachmentRequest, LONGEST_SANDBOX, Mtu, MtuSource, Sandbox,
+    plan_host_side,
 };
 use weir_common::resources::IpPool;
 use weir_kernel::{Applied, Kernel, has_link};
@@ -115,7 +115,8 @@ impl Driver {
         let routed: Vec<IpNet> = others.into_iter().flat_map(|other| other.ranges).collect();
         let interface_name =
             InterfaceName { src_name: link, dst_prefix: self.interface_prefix(front).to_owned() };
-        Ok(answer_of(interface_name, &network, identity.arp_source(), &routed))
+        let next_hops = (identity.arp_source(), identity.gateway_v6());
+        Ok(answer_of(interface_name, &network, next_hops, &routed))
     }
 
     /// The interface is in no container any more: dockerd takes it back, and what the container
@@ -334,7 +335,7 @@ async fn mtu(
 fn answer_of(
     interface_name: InterfaceName,
     network: &DockerNetwork,
-    next_hop: Ipv4Addr,
+    (v4, v6): (Ipv4Addr, Ipv6Addr),
     routed: &[IpNet],
 ) -> JoinAnswer {
     let on_link = |address: IpAddr| JoinRoute {
@@ -342,26 +343,30 @@ fn answer_of(
         route_type: ROUTE_ON_LINK,
         next_hop: String::new(),
     };
-    // The next hop is also where the node's ARP requests come from.
+    // That of IPv4 is also where the node's ARP requests come from.
+    let next_hops = [(network.ipv4, IpAddr::V4(v4)), (network.ipv6, IpAddr::V6(v6))];
     let mut static_routes: Vec<JoinRoute> =
-        network.ipv4.then(|| on_link(next_hop.into())).into_iter().collect();
+        next_hops.into_iter().filter(|(has, _)| *has).map(|(_, it)| on_link(it)).collect();
     let ranges: BTreeSet<&IpNet> = network.ranges.iter().collect();
     let own = ranges.into_iter().filter(|range| !routed.contains(range));
     static_routes.extend(own.map(|range| JoinRoute {
         destination: range.to_string(),
         route_type: ROUTE_BY_NEXT_HOP,
         next_hop: match range {
-            IpNet::V4(_) => next_hop.to_string(),
-            IpNet::V6(_) => GATEWAY_V6.to_string(),
+            IpNet::V4(_) => v4.to_string(),
+            IpNet::V6(_) => v6.to_string(),
         },
     }));
-    let gateway = |has: bool, address: String| {
-        if has && !network.internal { address } else { String::new() }
-    };
+    let [gateway, gateway_ipv6] =
+        next_hops.map(
+            |(has, address)| {
+                if has && !network.internal { address.to_string() } else { String::new() }
+            },
+        );
     JoinAnswer {
         interface_name,
-        gateway: gateway(network.ipv4, next_hop.to_string()),
-        gateway_ipv6: gateway(network.ipv6, GATEWAY_V6.to_string()),
+        gateway,
+        gateway_ipv6,
         static_routes,
         disable_gateway_service: true,
     }
@@ -380,7 +385,12 @@ mod tests {
     fn joined(network: &DockerNetwork, routed: &[&str]) -> (String, String, Vec<String>) {
         let name = InterfaceName { src_name: "temp".to_owned(), dst_prefix: "eth".to_owned() };
         let routed: Vec<IpNet> = routed.iter().map(|range| range.parse().unwrap()).collect();
-        let answer = answer_of(name, network, Ipv4Addr::new(169, 254, 200, 7), &routed);
+        let answer = answer_of(
+            name,
+            network,
+            ("169.254.200.7".parse().unwrap(), "fe80::7".parse().unwrap()),
+            &routed,
+        );
         let text = |route: JoinRoute| format!("{} {}", route.destination, route.next_hop);
         let routes = answer.static_routes.into_iter().map(text).collect();
         (answer.gateway, answer.gateway_ipv6, routes)
@@ -390,16 +400,17 @@ mod tests {
     fn routes_lead_to_the_networks_pools_and_to_the_world_unless_it_is_internal() {
         let ranges = ["10.9.0.0/16", "fd00:9::/64"].map(|range| range.parse().unwrap()).to_vec();
         let both = DockerNetwork { ipv4: true, ipv6: true, ranges, ..DockerNetwork::default() };
-        let (v4, v6) = ("169.254.200.7", "fe80::ecee:eeff:feee:eeee");
-        let next_hop = format!("{v4}/32 ");
-        let routes = [next_hop.clone(), format!("10.9.0.0/16 {v4}"), format!("fd00:9::/64 {v6}")];
-        assert_eq!(joined(&both, &[]), (v4.to_owned(), v6.to_owned(), routes.to_vec()));
+        let (v4, v6) = ("169.254.200.7", "fe80::7");
+        let next_hops = [format!("{v4}/32 "), format!("{v6}/128 ")];
+        let ranges = [format!("10.9.0.0/16 {v4}"), format!("fd00:9::/64 {v6}")];
+        let routes = [&next_hops[..], &ranges].concat();
+        assert_eq!(joined(&both, &[]), (v4.to_owned(), v6.to_owned(), routes.clone()));
         let internal = DockerNetwork { internal: true, ..both.clone() };
-        assert_eq!(joined(&internal, &[]), (String::new(), String::new(), routes.to_vec()));
+        assert_eq!(joined(&internal, &[]), (String::new(), String::new(), routes));
         let beside = joined(&both, &["10.9.0.0/16"]).2;
-        assert_eq!(beside, [next_hop, format!("fd00:9::/64 {v6}")]);
+        assert_eq!(beside, [&next_hops[..], &ranges[1..]].concat());
         let any = DockerNetwork { ipv6: true, ..DockerNetwork::default() };
-        assert_eq!(joined(&any, &[]), (String::new(), v6.to_owned(), vec![]));
+        assert_eq!(joined(&any, &[]), (String::new(), v6.to_owned(), vec![next_hops[1].clone()]));
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::identity::AttachmentIdentity;
-use super::plan::{Attachment, GATEWAY_V6, HOST_MAC};
+use super::identity::{AttachmentIdentity, GATEWAY_V6};
+use super::plan::{Attachment, HOST_MAC};
 use super::step::{Side, Sysctl};
 use crate::link::{MacAddress, SourceCheck};
 use crate::network::route::{ROUTE_PROTOCOL, Route};

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::plan::{Attachment, GATEWAY_V4, GATEWAY_V6};
+use super::identity::GATEWAY_V6;
+use super::plan::{Attachment, GATEWAY_V4};
 use crate::network::route::{Route, RouteScope};
 
 /// The main routing table.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::health::AttachmentState;
 use super::host_routes::{routes_to, serves};
 use super::plan::{
-    Families, GATEWAY_V6, HOST_MAC, add_arp_source, add_gateway_v6, arp_announce, host_parameters,
+    Families, HOST_MAC, add_arp_source, add_gateway_v6, arp_announce, host_parameters,
     reverse_path_filter,
 };
 use super::step::{Side, Step};
@@ -85,7 +85,7 @@ impl HostEnd {
         });
         steps.extend(wanted.into_iter().map(Step::SetSysctl));
         if families.ipv6 && !self.has_gateway_v6 {
-            steps.push(add_gateway_v6(&link));
+            steps.push(add_gateway_v6(&self.state.identity));
         }
         let missing = self.missing_routes(addresses).into_iter();
         steps.extend(missing.map(|route| Step::AddRoute {
@@ -138,7 +138,7 @@ impl HostEnd {
     pub fn may_be_own_address(address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => address.is_link_local(),
-            IpAddr::V6(address) => address == GATEWAY_V6,
+            IpAddr::V6(address) => address.is_unicast_link_local(),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Who an attachment is, and the names that follow from it.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use sha1::{Digest, Sha1};
 
 use crate::ipam::collect::AttachmentName;
+use crate::ipam::docker::DOCKER_NETWORK;
 use crate::link::MacAddress;
 
 /// The longest alias that a link can carry, in bytes: the kernel takes less than
@@ -16,6 +17,9 @@ const MAXIMUM_ALIAS: usize = 254;
 const MAXIMUM_INTERFACE: usize = 15;
 /// What every name and alias of Weir begins with.
 const PREFIX: &str = "weir";
+/// The next hop of every IPv6 route in a container: the link-local address of the host's end, which
+/// follows from its hardware address [`HOST_MAC`](super::HOST_MAC) (RFC 4291, appendix A).
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
 /// Separates the parts of an alias: neither a network name nor a container id
 /// nor an interface name can hold it (CNI SPEC, "Network configuration format"
 /// and "Parameters"; the kernel's `dev_valid_name`).
@@ -167,6 +171,19 @@ impl AttachmentIdentity {
         Ipv4Addr::new(169, 254, 192 + high % 63, low)
     }
 
+    /// The address of the host's end that is the next hop of the container's IPv6 routes. One of
+    /// Docker's has its own: dockerd looks for the link by the route to the next hop, which must
+    /// not lead to another interface of the same container (libnetwork: `osl/route_linux.go`,
+    /// programGateway).
+    pub fn gateway_v6(&self) -> Ipv6Addr {
+        if self.network != DOCKER_NETWORK {
+            return GATEWAY_V6;
+        }
+        let word =
+            |place: usize| u16::from_be_bytes([self.digest()[place], self.digest()[place + 1]]);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, word(0), word(2), word(4))
+    }
+
     /// The alias of the host's link: `weir:<network>:<container id>:<interface>`.
     pub fn alias(&self) -> String {
         format!(
@@ -224,6 +241,11 @@ mod tests {
             assert!(!AttachmentIdentity::may_name_host_interface(other), "{other}");
         }
         assert_eq!(identity.container_mac().to_string(), "c2:60:dd:12:ae:5b");
+        assert_eq!(identity.gateway_v6(), GATEWAY_V6);
+        let [one, other] =
+            ["a", "b"].map(|id| AttachmentIdentity::new("docker", id, "docker").unwrap());
+        assert!(one.gateway_v6().is_unicast_link_local());
+        assert_ne!(one.gateway_v6(), other.gateway_v6());
     }
 
     #[test]

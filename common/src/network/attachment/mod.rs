@@ -30,11 +30,11 @@ pub use firewall::{
 };
 pub use health::{AttachmentState, HealthProblem, NodeHealth, find_problems, not_forwarding};
 pub use host_end::HostEnd;
-pub use identity::{AttachmentIdentity, InvalidIdentity};
+pub use identity::{AttachmentIdentity, GATEWAY_V6, InvalidIdentity};
 pub use mtu::{InvalidMtu, Mtu, MtuCandidate, MtuSource, choose_mtu};
 pub use node_needs::{Nat, NodeNeeds, NodeState, plan_node};
 pub use plan::{
-    Attachment, AttachmentRequest, Families, GATEWAY_V4, GATEWAY_V6, HOST_MAC, InvalidAttachment,
+    Attachment, AttachmentRequest, Families, GATEWAY_V4, HOST_MAC, InvalidAttachment,
     RequestedRoute, plan_addresses, plan_attachment, plan_host_side, plan_link, plan_parameters,
 };
 pub use sandbox::{ContainerKey, LONGEST_SANDBOX, Sandbox};

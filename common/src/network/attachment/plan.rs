@@ -1,13 +1,13 @@
 //! The plan of one attachment.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv6Net};
 
 use super::allowed_source::allowed_source_name;
 use super::host_routes::routes_to;
-use super::identity::AttachmentIdentity;
+use super::identity::{AttachmentIdentity, GATEWAY_V6};
 use super::mtu::{InvalidMtu, Mtu};
 use super::step::{ContainerEnd, Side, Step, Sysctl, Veth};
 use crate::link::{MacAddress, SourceCheck};
@@ -20,9 +20,6 @@ pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The hardware address of the host's end of every veth, Calico's. Every veth
 /// is a link of its own, so it need not be unique.
 pub const HOST_MAC: MacAddress = MacAddress([0xee; 6]);
-/// The next hop of every IPv6 route in a container: the link-local address of
-/// the host's end, which follows from [`HOST_MAC`] (RFC 4291, appendix A).
-pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
 
 /// What is asked for, before it is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -391,7 +388,7 @@ pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
     }
     steps.push(Step::SetLinkUp { side: Side::Container, link: container.to_owned() });
     if attachment.has_v6() {
-        steps.push(add_gateway_v6(&host));
+        steps.push(add_gateway_v6(identity));
     }
     steps.extend(attachment.addresses().iter().map(|&address| Step::AddAddress {
         side: Side::Container,
@@ -404,10 +401,10 @@ pub fn plan_addresses(attachment: &Attachment) -> Vec<Step> {
 }
 
 /// Gives a host end the address that IPv6 containers have as their next hop.
-pub(super) fn add_gateway_v6(host: &str) -> Step {
-    let address = IpNet::V6(Ipv6Net::new_assert(GATEWAY_V6, 64));
+pub(super) fn add_gateway_v6(identity: &AttachmentIdentity) -> Step {
+    let address = IpNet::V6(Ipv6Net::new_assert(identity.gateway_v6(), 64));
     let scope = RouteScope::UNIVERSE;
-    Step::AddAddress { side: Side::Host, link: host.to_owned(), address, scope }
+    Step::AddAddress { side: Side::Host, link: identity.host_interface(), address, scope }
 }
 
 /// Gives a host end the address that its ARP requests come from. Of the scope of the link, it
