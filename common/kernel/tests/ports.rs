@@ -267,7 +267,13 @@ fn a_port_that_is_taken_is_refused_with_who_has_it() {
         world.publish("one", &[request(None, 8080..=8082, 80)]).await.unwrap();
         assert_eq!(world.published(), ["0.0.0.0:8081/tcp", "[::]:8081/tcp"]);
         drop(listener);
-        world.publish("one", &[request(None, 8080..=8080, 80)]).await.unwrap();
+        // A process that another test is starting has the socket until it executes its program.
+        let freed = async {
+            while world.publish("one", &[request(None, 8080..=8080, 80)]).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, freed).await.unwrap();
         // Another container.
         let refused = world.publish("two", &[request(Some(NODE[0]), 8080..=8080, 80)]).await;
         let told = refused.unwrap_err().to_string();
