@@ -53,20 +53,20 @@ quiet_run() {
     chroot "$root" "$@"
 }
 
-# The kernel's state of the node that Weir could change.
+# The kernel's state of the node that Weir could change. That it forwards stays: nobody knows who
+# else relies on it. With IPv6 it shows as anycast addresses.
 node_state() {
     chroot "$root" sh -c 'ip -o link; ip -o address; ip route show table all; ip -6 route show table all;
-        ip rule; nft list ruleset' | sed -E 's/(valid_lft|preferred_lft) [^ ]+//g'
+        ip rule; nft list ruleset' | sed -E '/^anycast /d; s/(valid_lft|preferred_lft) [^ ]+//g'
 }
 
 make_node() {
     mount --make-rprivate /
+    # `ip netns` changes how mounts below "/" are shared, which is to be a mount itself.
+    mount --bind "$root" "$root"
     mount -t proc proc "$root/proc"
     mount -t sysfs sysfs "$root/sys"
     mount -t tmpfs -o mode=755 tmpfs "$root/run"
-    mkdir -p "$root/run/netns"
-    mount --bind "$root/run/netns" "$root/run/netns"
-    mount --make-shared "$root/run/netns"
     chroot "$root" ip link set lo up
     chroot "$root" ip netns add uplink
     chroot "$root" ip link add eth0 type veth peer name wire netns uplink
@@ -74,6 +74,18 @@ make_node() {
     chroot "$root" ip address add 172.30.0.11/24 dev eth0
     chroot "$root" ip link set eth0 up
     chroot "$root" ip route add default via 172.30.0.1
+    wait_for_link
+}
+
+# Waits until the uplink has a carrier, and its IPv6 address is found to be its own.
+wait_for_link() {
+    local tried link
+    for ((tried = 0; tried < 100; tried++)); do
+        link=$(chroot "$root" sh -c 'ip -o link show eth0; ip -o address show eth0')
+        [[ $link != *"state UP"* || $link != *inet6* || $link == *tentative* ]] || return 0
+        sleep 0.1
+    done
+    fail "eth0 did not come up: $link"
 }
 
 # The first address in a CNI result on standard input.
