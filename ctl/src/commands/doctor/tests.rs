@@ -166,7 +166,10 @@ fn each_trouble_is_named_and_advised() {
         ),
         (
             |it| kernel_of(it).missing_modules = KERNEL_MODULES.iter().collect(),
-            ["kernel: the kernel lacks a module for NAT (natOutgoing) (nft_masq)", "modprobe veth"],
+            [
+                "kernel: the kernel lacks a module for NAT (natOutgoing) and published ports",
+                "modprobe veth",
+            ],
         ),
         (|it| kernel_of(it).is_node = Some(false), ["kernel: this network namespace", "nsenter"]),
         (
