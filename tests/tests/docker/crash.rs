@@ -11,7 +11,7 @@ use weir_tests::{
     assert_consistent, rounds, until, until_reporting,
 };
 
-use crate::{create_network, hosts, with_and_without_rules};
+use crate::{create_network, hosts, usual_firewall, with_and_without_rules};
 
 /// How long a call may wait for a driver that is back.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -92,7 +92,7 @@ fn containers_live_on_without_dockerd() {
 
 #[test]
 fn containers_live_on_without_the_driver() {
-    let mut world = hosts(1, Firewall::Untouched);
+    let mut world = hosts(1, usual_firewall());
     let host = &mut world.hosts[0];
     create_network(&host.docker, "blue", &["--subnet", "10.7.0.0/24"]);
     host.docker.start_container("web", "blue", &[]);
@@ -129,7 +129,7 @@ struct Storm {
 
 impl Storm {
     fn new() -> Self {
-        let world = hosts(1, Firewall::Untouched);
+        let world = hosts(1, usual_firewall());
         create_network(&world.hosts[0].docker, "blue", &["--subnet", "10.7.0.0/24"]);
         world.hosts[0].docker.start_container("steady", "blue", &[]);
         let mut storm = Self { world, usual: Duration::ZERO, moments: Moments::new(0x0d0c_4e12) };

@@ -17,7 +17,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::json;
-use weir_tests::{Docker, DockerHosts, DockerOptions, Firewall, Place, SERVED, until};
+use weir_tests::{Docker, DockerHosts, DockerOptions, Firewall, Place, SERVED, rounds, until};
 
 /// How long an answer over the network may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -53,9 +53,14 @@ fn hosts(number: u8, firewall: Firewall) -> DockerHosts {
     world
 }
 
-/// One of [`hosts`], without rules of dockerd's.
+/// One of [`hosts`], without rules of dockerd's; in the long form with its defaults.
 fn one_host() -> DockerHosts {
-    hosts(1, Firewall::Untouched)
+    hosts(1, usual_firewall())
+}
+
+/// What dockerd does with the firewall in tests that are not run both ways.
+fn usual_firewall() -> Firewall {
+    [Firewall::Untouched, Firewall::Dockers][rounds(0, 1)]
 }
 
 /// Creates a network of Weir's.
