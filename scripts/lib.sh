@@ -152,6 +152,21 @@ programs_of() {
     echo "${CARGO_TARGET_DIR:-$REPOSITORY/target}/$target/$1"
 }
 
+# The version of the programs.
+own_version() {
+    sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$REPOSITORY/Cargo.toml"
+}
+
+# Has the weirctl in $1 write what is packed with it into the directory $2.
+write_documents() {
+    mkdir -p "$2/completions" "$2/man"
+    "$1" man --directory "$2/man"
+    local shell
+    for shell in bash zsh fish; do
+        "$1" completion "$shell" >"$2/completions/weirctl.$shell"
+    done
+}
+
 # Inside a mount namespace of its own: puts a fresh directory in the place of
 # $1, with links to all entries but those named after it.
 replace_directory() {

@@ -17,7 +17,7 @@ PROGRAMS=(weir weir-ipam weirctl)
 # Refuses what is not the version in Cargo.toml, or has changes that no commit has.
 check_source() {
     local own
-    own=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+    own=$(own_version)
     [[ $own == "$version" ]] || fail "Cargo.toml says version $own, not $version; change it first"
     [[ -z $(git status --porcelain) ]] || fail "there are changes that are not committed; commit them"
     SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
@@ -42,16 +42,6 @@ build() {
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
         cargo build --release --locked --target "$target" --target-dir "$REPOSITORY/target/ship" \
         --config "target.$target.rustflags=[$flags]" "${packages[@]}"
-}
-
-# What `weirctl` prints is the same on all architectures; the machine's own program prints it.
-documents() {
-    local weirctl=$1 to=$2
-    mkdir -p "$to/completions" "$to/man"
-    "$weirctl" man --directory "$to/man"
-    for shell in bash zsh fish; do
-        "$weirctl" completion "$shell" >"$to/completions/weirctl.$shell"
-    done
 }
 
 sign() {
@@ -79,7 +69,8 @@ done
 own=$(rustc -vV | sed -n 's/^host: //p')
 shared=$(mktemp -d)
 trap 'rm -rf "$shared"' EXIT
-documents "target/ship/$own/release/weirctl" "$shared"
+# It is the same on all architectures; the machine's own program prints it.
+write_documents "target/ship/$own/release/weirctl" "$shared"
 for architecture in "${architectures[@]}"; do
     target=$(target_of "$architecture")
     scripts/sbom.py "$version" "$target" "$directory/weir-$version-$architecture.cdx.json" \

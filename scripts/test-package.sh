@@ -17,15 +17,11 @@ NETWORK=pods
 # Packs what `cargo build --release` made.
 pack() {
     local built shared=$work/shared
-    built=$REPOSITORY/target/$(rustc -vV | sed -n 's/^host: //p')/release
+    built=$(programs_of release)
     [[ -x $built/weirctl ]] ||
         fail "there is no $built/weirctl; build it: cargo build --release -p weir -p weir-ipam -p weirctl"
-    mkdir -p "$shared/completions" "$work/packed"
-    "$built/weirctl" man --directory "$shared/man"
-    local shell
-    for shell in bash zsh fish; do
-        "$built/weirctl" completion "$shell" >"$shared/completions/weirctl.$shell"
-    done
+    mkdir -p "$work/packed"
+    write_documents "$built/weirctl" "$shared"
     SOURCE_DATE_EPOCH=$(git -C "$REPOSITORY" log -1 --format=%ct)
     export SOURCE_DATE_EPOCH
     (cd "$REPOSITORY" && scripts/sbom.py "$version" x86_64-unknown-linux-gnu \
@@ -156,7 +152,7 @@ fi
 need_cargo
 install_packages "${NETWORK_PACKAGES[@]}" debootstrap
 install_cnitool
-version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' "$REPOSITORY/Cargo.toml")
+version=$(own_version)
 work=$(mktemp -d)
 root=$work/root
 trap 'rm -rf "$work"' EXIT

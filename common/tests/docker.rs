@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use serde_json::json;
+use support::faults::now_and_then_a_fault;
 use support::stores::{check, delete, node};
 use support::*;
 use weir_common::datastore::keys;
@@ -343,14 +344,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 fn step() -> impl Strategy<Value = (Operation, Option<(u64, CommitFault)>)> {
-    let fault = prop_oneof![
-        Just(CommitFault::Conflict),
-        Just(CommitFault::Unavailable),
-        Just(CommitFault::AnswerLost),
-        Just(CommitFault::CrashBefore),
-        Just(CommitFault::CrashAfter),
-    ];
-    (operation(), prop::option::weighted(0.4, (1u64..3, fault)))
+    (operation(), now_and_then_a_fault())
 }
 
 /// Carries an operation out as the driver does, with what a crash leaves.

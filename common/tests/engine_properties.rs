@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 use serde_json::json;
+use support::faults::now_and_then_a_fault;
 use support::*;
 use weir_common::datastore::keys;
 use weir_common::ipam::{Assignee, Error, Family, engine};
@@ -38,15 +39,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let fault = prop_oneof![
-        Just(CommitFault::Conflict),
-        Just(CommitFault::Unavailable),
-        Just(CommitFault::AnswerLost),
-        Just(CommitFault::CrashBefore),
-        Just(CommitFault::CrashAfter),
-    ];
-    let fault = proptest::option::weighted(0.4, (1u64..3, fault));
-    (operation(), fault).prop_map(|(operation, fault)| Step { operation, fault })
+    (operation(), now_and_then_a_fault()).prop_map(|(operation, fault)| Step { operation, fault })
 }
 
 /// A small cluster: 16 addresses in blocks of four, so that it fills up,

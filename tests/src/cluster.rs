@@ -1,17 +1,15 @@
 //! A node with a datastore and pools: where most tests begin.
 
-use std::process::Command;
-
 use serde_json::{Value, json};
 
 use crate::allocations::{allocations, assert_consistent, handles};
-use crate::binaries::binaries;
 use crate::container::Container;
 use crate::etcd::Etcd;
 use crate::node::Node;
 use crate::place::Place;
 use crate::plugin::{Answer, Call};
 use crate::store::Store;
+use crate::weirctl::{create_pool, weirctl};
 
 /// Which addresses containers get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,16 +80,7 @@ impl Cluster {
 
     /// Creates one pool with weirctl.
     pub fn create_pool(&self, name: &str, spec: Value) {
-        let pool = json!({
-            "apiVersion": "projectcalico.org/v3",
-            "kind": "IPPool",
-            "metadata": {"name": name},
-            "spec": spec,
-        });
-        // JSON is YAML.
-        self.node.write("/run/pool.yaml", &pool.to_string());
-        let answer = self.weirctl(&["create", "-f", "/run/pool.yaml"]);
-        assert!(answer.succeeded, "creating pool {name}: {answer:?}");
+        create_pool(&self.node, &self.store, name, spec);
     }
 
     /// Runs weirctl on this cluster's datastore.
@@ -102,9 +91,7 @@ impl Cluster {
     /// As [`Cluster::weirctl`], with `input` on the standard input, in the
     /// directory `/run`.
     pub fn weirctl_with(&self, arguments: &[&str], input: &str) -> Answer {
-        let mut command = Command::new(binaries().join("weirctl"));
-        command.args(arguments).envs(self.store.environment()).current_dir("/run");
-        Answer::of(&self.node.output(&mut command, input))
+        weirctl(&self.node, &self.store, arguments, input)
     }
 
     /// The configuration of a `weir` in network `pods`, without what a

@@ -60,6 +60,7 @@ mod timed_lines;
 mod underlay;
 mod unit;
 mod until;
+mod weirctl;
 
 pub use agent::{Agent, announced, cluster_routes};
 pub use allocations::{allocations, assert_consistent, handles};

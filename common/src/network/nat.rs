@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde_json::{Value, json};
 
-use super::nft::{NftTable, chain, matches, rule};
+use super::nft::{NftTable, chain, matches, meta, payload, rule};
 use crate::resources::IpPool;
 
 /// The name of the table's chain, and of its hook.
@@ -147,7 +147,7 @@ impl FamilySets {
             } } })
         };
         let is_in = |field: &str, operator: &str, set: &str| {
-            let left = json!({ "payload": { "protocol": self.protocol, "field": field } });
+            let left = payload(self.protocol, field);
             matches(left, operator, json!(format!("@{set}")))
         };
         let [all, with_nat] = ["pools", "nat_pools"].map(|set| format!("{set}_{}", self.suffix));
@@ -157,7 +157,7 @@ impl FamilySets {
             rule(NatTable::NAME, CHAIN, comment, expression.collect())
         };
         let of_udp = (!kept_ports.is_empty()).then(|| {
-            let is_udp = matches(json!({ "meta": { "key": "l4proto" } }), "==", json!("udp"));
+            let is_udp = matches(meta("l4proto"), "==", json!("udp"));
             masquerade(vec![is_udp], json!({ "port": { "range": ports_without(kept_ports) } }))
         });
         let sets = [set(&all, pools), set(&with_nat, nat_pools)];

@@ -75,11 +75,40 @@ pub(super) fn rule(table: &str, chain: &str, comment: &str, expression: Vec<Valu
     } } })
 }
 
+/// The commands that make a chain of [`chain`], and take out the rules that are in it: of a table
+/// that is installed beside what its sets have ([`ruleset_beside`]).
+pub(super) fn emptied_chain(table: &str, hook: &str, kind: &str, priority: i32) -> [Value; 2] {
+    let named = json!({ "family": "inet", "table": table, "name": hook });
+    [chain(table, hook, kind, priority), json!({ "flush": { "chain": named } })]
+}
+
+/// The document of [`NftTable::ruleset`] for a table whose sets calls fill: they stay as they are,
+/// since two calls may install it at the same moment.
+pub(super) fn ruleset_beside<T: NftTable>(table_of: &T) -> Value {
+    let mut commands = vec![json!({ "add": table(T::NAME) })];
+    commands.extend(table_of.contents(&table_of.fingerprint()));
+    json!({ "nftables": commands })
+}
+
+/// What a rule does with a packet that may not pass.
+pub(super) fn drop_packet() -> Value {
+    json!({ "drop": null })
+}
+
+/// A fact about a packet that is not in it, as `iifname`.
+pub(super) fn meta(key: &str) -> Value {
+    json!({ "meta": { "key": key } })
+}
+
+/// A field of a packet's header.
+pub(super) fn payload(protocol: &str, field: &str) -> Value {
+    json!({ "payload": { "protocol": protocol, "field": field } })
+}
+
 /// The part of a rule that looks for packets of IPv4, or of IPv6, that carry this protocol.
 pub(super) fn of_protocol(is_ipv6: bool, number: u8) -> Value {
     let (protocol, field) = if is_ipv6 { ("ip6", "nexthdr") } else { ("ip", "protocol") };
-    let carried = json!({ "payload": { "protocol": protocol, "field": field } });
-    matches(carried, "==", json!(number))
+    matches(payload(protocol, field), "==", json!(number))
 }
 
 /// The part of a rule that compares.

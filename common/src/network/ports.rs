@@ -7,7 +7,9 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Value, json};
 
-use super::nft::{NftTable, chain, matches, rule};
+use super::nft::{
+    NftTable, drop_packet, emptied_chain, matches, meta, payload, rule, ruleset_beside,
+};
 
 /// How many ports of a node can be published in an IP version.
 pub const MAX_PUBLISHED: usize = 65_536;
@@ -427,10 +429,7 @@ impl NftTable for PortTable {
         ];
         let mut commands: Vec<Value> = PortFamily::ALL.iter().flat_map(PortFamily::sets).collect();
         for (hook, kind, priority) in hooks {
-            commands.push(chain(Self::NAME, hook, kind, priority));
-            commands.push(json!({ "flush": { "chain": {
-                "family": "inet", "table": Self::NAME, "name": hook,
-            } } }));
+            commands.extend(emptied_chain(Self::NAME, hook, kind, priority));
         }
         let mut add = |chain: &str, expression| {
             commands.push(rule(Self::NAME, chain, comment, expression));
@@ -451,7 +450,7 @@ impl NftTable for PortTable {
                 matches(meta("iifname"), "==", json!("weir*")),
                 to_host(v4, "=="),
                 matches(json!({ "ct": { "key": "direction" } }), "==", json!("original")),
-                json!({ "drop": null }),
+                drop_packet(),
             ],
         );
         add(
@@ -473,11 +472,7 @@ impl NftTable for PortTable {
 
     /// Installed beside what is in the maps.
     fn ruleset(&self) -> Value {
-        let mut commands = vec![json!({ "add": { "table": {
-            "family": "inet", "name": Self::NAME,
-        } } })];
-        commands.extend(self.contents(&self.fingerprint()));
-        json!({ "nftables": commands })
+        ruleset_beside(self)
     }
 }
 
@@ -531,10 +526,6 @@ fn element(verb: &str, set: &str, element: Value) -> Value {
     } } })
 }
 
-fn meta(key: &str) -> Value {
-    json!({ "meta": { "key": key } })
-}
-
 /// How nft names what an IP version has.
 struct PortFamily {
     protocol: &'static str,
@@ -571,7 +562,7 @@ impl PortFamily {
     }
 
     fn field(&self, name: &str) -> Value {
-        json!({ "payload": { "protocol": self.protocol, "field": name } })
+        payload(self.protocol, name)
     }
 
     fn loopback(&self) -> Value {
@@ -607,7 +598,7 @@ impl PortFamily {
     /// What leads packets to addresses of the node to containers, if they are also `limited` so.
     fn translation(&self, limited: Option<Value>) -> Vec<Value> {
         let protocols: Vec<_> = PortProtocol::ALL.iter().map(|it| it.name()).collect();
-        let port = json!({ "payload": { "protocol": "th", "field": "dport" } });
+        let port = payload("th", "dport");
         let key = json!({ "concat": [self.field("daddr"), meta("l4proto"), port] });
         let looked_up =
             |map: &str| json!({ "map": { "key": key, "data": format!("@{}", self.set(map)) } });

@@ -6,7 +6,9 @@ use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::attachment::{AttachmentState, ContainerKey};
-use super::nft::{NftTable, chain, matches, of_protocol, rule};
+use super::nft::{
+    NftTable, drop_packet, emptied_chain, matches, meta, of_protocol, payload, rule, ruleset_beside,
+};
 use crate::link::UNCHECKED_GROUP;
 use crate::tunnel::{Encapsulation, TunnelKind};
 
@@ -68,33 +70,29 @@ impl NftTable for SourceFilter {
                 matches(meta("iifgroup"), "!=", json!(UNCHECKED_GROUP)),
                 matches(back, "==", json!(false)),
                 matches(source, "!=", json!(format!("@{}", set_name(suffix)))),
-                json!({ "drop": null }),
+                drop_packet(),
             ])
         };
-        let mut commands = vec![
-            set("v4", "ipv4_addr"),
-            set("v6", "ipv6_addr"),
-            chain(Self::NAME, CHAIN, "filter", PRIORITY),
-            json!({ "flush": { "chain": {
-                "family": "inet", "table": Self::NAME, "name": CHAIN,
-            } } }),
+        let mut commands = vec![set("v4", "ipv4_addr"), set("v6", "ipv6_addr")];
+        commands.extend(emptied_chain(Self::NAME, CHAIN, "filter", PRIORITY));
+        commands.extend([
             filter(vec![
                 from_host_end(),
                 matches(payload("ip", "daddr"), "==", loopback),
-                json!({ "drop": null }),
+                drop_packet(),
             ]),
             filter(vec![
                 from_host_end(),
                 matches(payload("icmpv6", "type"), "==", json!(ROUTER_ADVERTISEMENT)),
-                json!({ "drop": null }),
+                drop_packet(),
             ]),
-        ];
+        ]);
         commands.extend(tunnel_protocols().map(|(is_ipv6, protocol)| {
             filter(vec![
                 from_host_end(),
                 matches(meta("iifgroup"), "!=", json!(UNCHECKED_GROUP)),
                 of_protocol(is_ipv6, protocol),
-                json!({ "drop": null }),
+                drop_packet(),
             ])
         }));
         commands.extend([strange("ip", "ipv4", "v4"), strange("ip6", "ipv6", "v6")]);
@@ -103,11 +101,7 @@ impl NftTable for SourceFilter {
 
     /// Installed beside what is in the sets: two calls may do it at the same moment.
     fn ruleset(&self) -> Value {
-        let mut commands = vec![json!({ "add": { "table": {
-            "family": "inet", "name": Self::NAME,
-        } } })];
-        commands.extend(self.contents(&self.fingerprint()));
-        json!({ "nftables": commands })
+        ruleset_beside(self)
     }
 }
 
@@ -187,14 +181,6 @@ fn set(suffix: &str, address: &str) -> Value {
         "family": "inet", "table": SourceFilter::NAME, "name": set_name(suffix),
         "type": ["ifname", address], "flags": ["interval"],
     } } })
-}
-
-fn meta(key: &str) -> Value {
-    json!({ "meta": { "key": key } })
-}
-
-fn payload(protocol: &str, field: &str) -> Value {
-    json!({ "payload": { "protocol": protocol, "field": field } })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 pub mod condition;
 pub mod crowd;
+pub mod faults;
 pub mod stores;
 
 use std::collections::{BTreeMap, BTreeSet};

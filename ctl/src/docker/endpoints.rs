@@ -15,6 +15,7 @@ use weir_common::datastore::{Selection, keys};
 use weir_common::ipam::docker::{
     DOCKER_INTERFACE, DOCKER_NETWORK, EndpointFacts, endpoint, hand_over,
 };
+use weir_common::ipam::{Error, read_pools};
 use weir_common::link::{MacAddress, SourceCheck};
 use weir_common::network::{
     Attachment, AttachmentIdentity, AttachmentRequest, LONGEST_SANDBOX, Mtu, MtuSource, Sandbox,
@@ -33,7 +34,6 @@ use super::protocol::{
     ROUTE_ON_LINK,
 };
 use super::workloads::WorkloadFacts;
-use crate::store::read_stored_pool;
 
 /// How many digits of an endpoint's id the container's end is named by on the node.
 const DIGITS: usize = 11;
@@ -262,8 +262,9 @@ impl Driver {
             read.map_err(|error| cni::Error::caused(cni::Code::TryAgainLater, &error))
         };
         let snapshot = within_ipam("reading the pools", limit, reading).await?;
-        let entries = snapshot.selected.into_iter().flatten();
-        Ok(entries.filter_map(|entry| read_stored_pool(&entry)).collect())
+        let pools = read_pools(snapshot.entries(0))
+            .map_err(|error| cni::Error::from(Error::from(error)))?;
+        Ok(pools.into_iter().map(|pool| pool.value).collect())
     }
 }
 

@@ -1,14 +1,11 @@
 //! Hosts with Docker and Weir in one network.
 
-use std::process::Command;
-
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::daemon::{Docker, Firewall};
 use super::driver::DockerDriver;
 use crate::agent::Agent;
 use crate::allocations::{allocations, assert_consistent, handles};
-use crate::binaries::binaries;
 use crate::etcd::{Etcd, Options as EtcdOptions};
 use crate::network::Network;
 use crate::node::Node;
@@ -16,6 +13,7 @@ use crate::place::Place;
 use crate::plugin::Answer;
 use crate::store::Store;
 use crate::until::until_reporting;
+use crate::weirctl::{create_pool, weirctl};
 
 /// How hosts are.
 #[derive(Clone, Debug)]
@@ -82,23 +80,12 @@ impl DockerHosts {
 
     /// Creates a pool.
     pub fn create_pool(&self, name: &str, spec: Value) {
-        let pool = json!({
-            "apiVersion": "projectcalico.org/v3",
-            "kind": "IPPool",
-            "metadata": {"name": name},
-            "spec": spec,
-        });
-        let router = self.network.router();
-        router.write("/run/pool.yaml", &pool.to_string());
-        let answer = self.weirctl(router, &["create", "-f", "/run/pool.yaml"]);
-        assert!(answer.succeeded, "creating pool {name}: {answer:?}");
+        create_pool(self.network.router(), &self.store, name, spec);
     }
 
     /// Runs weirctl at this place.
     pub fn weirctl(&self, place: &impl Place, arguments: &[&str]) -> Answer {
-        let mut command = Command::new(binaries().join("weirctl"));
-        command.args(arguments).envs(self.store.environment()).current_dir("/run");
-        Answer::of(&place.output(&mut command, ""))
+        weirctl(place, &self.store, arguments, "")
     }
 
     /// Requires that no address is taken, no handle is left and blocks and affinities agree,

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::actual::ActualState;
 use super::plan::ClusterPlan;
 use crate::link::UNCHECKED_GROUP;
-use crate::network::nft::{NftTable, chain, matches, of_protocol, rule};
+use crate::network::nft::{
+    NftTable, chain, drop_packet, matches, meta, of_protocol, payload, rule,
+};
 use crate::tunnel::{Encapsulation, TunnelKind, TunnelRow};
 
 /// The table that guards the tunnels of a node:
@@ -71,21 +73,18 @@ impl TunnelGuard {
     fn contents(&self, kind: TunnelKind, comment: &str) -> Vec<Value> {
         let row = kind.row();
         let protocol = if row.is_ipv6 { "ip6" } else { "ip" };
-        let payload =
-            |protocol, field| json!({ "payload": { "protocol": protocol, "field": field } });
         let fib = |flags: &[&str]| json!({ "fib": { "result": "type", "flags": flags } });
         let name = format!("senders-{}", row.id);
         let is_of_others = matches(payload(protocol, "saddr"), "!=", json!(format!("@{name}")));
-        let of_family = json!({ "meta": { "key": "nfproto" } });
         let family = if row.is_ipv6 { "ipv6" } else { "ipv4" };
         let own = [
-            matches(json!({ "meta": { "key": "oifname" } }), "==", json!(row.device)),
+            matches(meta("oifname"), "==", json!(row.device)),
             matches(fib(&["saddr", "oif"]), "!=", json!("local")),
             matches(fib(&["saddr"]), "==", json!("local")),
             json!({ "masquerade": null }),
         ];
-        let dropped = [matches(of_family, "==", json!(family))].into_iter();
-        let dropped = dropped.chain([self.is_of_kind(row), is_of_others, json!({ "drop": null })]);
+        let dropped = [matches(meta("nfproto"), "==", json!(family))].into_iter();
+        let dropped = dropped.chain([self.is_of_kind(row), is_of_others, drop_packet()]);
         let mut commands = vec![
             self.set(kind, &name),
             rule(TunnelFilter::NAME, "input", comment, dropped.collect()),
@@ -102,25 +101,23 @@ impl TunnelGuard {
         match row.encapsulation {
             Encapsulation::Protocol(number) => of_protocol(row.is_ipv6, number),
             Encapsulation::Udp { port, .. } => {
-                let to_port = json!({ "payload": { "protocol": "udp", "field": "dport" } });
                 let ports = match self.ports.iter().collect::<Vec<_>>()[..] {
                     [] => json!(port),
                     [only] => json!(only),
                     ref several => json!({ "set": several }),
                 };
-                matches(to_port, "==", ports)
+                matches(payload("udp", "dport"), "==", ports)
             }
         }
     }
 
     fn of_containers(&self, row: &TunnelRow, family: &str, comment: &str) -> Value {
-        let meta = |key: &str| json!({ "meta": { "key": key } });
         let sent = vec![
             matches(meta("iifname"), "==", json!("weir*")),
             matches(meta("iifgroup"), "!=", json!(UNCHECKED_GROUP)),
             matches(meta("nfproto"), "==", json!(family)),
             self.is_of_kind(row),
-            json!({ "drop": null }),
+            drop_packet(),
         ];
         rule(TunnelFilter::NAME, "forward", comment, sent)
     }
