@@ -74,7 +74,8 @@ pub use container::Container;
 pub use containerd::Containerd;
 pub use cri::{Cri, Sandbox};
 pub use docker::{
-    Docker, DockerDriver, DockerHost, DockerHosts, DockerOptions, Firewall, PluginSocket, call_on,
+    Docker, DockerDriver, DockerHost, DockerHosts, DockerOptions, Firewall, Lost, PluginSocket,
+    Relay, call_on,
 };
 pub use etcd::{Etcd, Options as EtcdOptions};
 pub use fleet::{Fleet, Member};

@@ -215,6 +215,28 @@ fn half_made_links_go() {
     assert_eq!(held(&cluster), names(&["pods.web"]));
 }
 
+/// Makes a container's link as an ADD leaves it that was killed after its first request.
+fn unfinish(cluster: &Cluster, link: &str) {
+    cluster.node.run(&["ip", "link", "set", link, "alias", ""]);
+    cluster.node.run(&["ip", "route", "flush", "dev", link]);
+}
+
+#[test]
+fn without_a_list_half_made_links_go_with_their_addresses() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let (web, half) = (cluster.node.container("web"), cluster.node.container("half"));
+    let kept = host_interface(&cluster.weir(Families::V4, &web).add(&cluster.node)).to_owned();
+    let call = cluster.weir(Families::V4, &half);
+    let left = host_interface(&call.add(&cluster.node)).to_owned();
+    // A living container's, whose alias somebody removed.
+    cluster.node.run(&["ip", "link", "set", &kept, "alias", ""]);
+    unfinish(&cluster, &left);
+    cluster.age_allocations();
+    collect(&cluster, &call).silence();
+    assert_eq!(cluster.interfaces(), ["lo", "eth0", kept.as_str()]);
+    assert_eq!(held(&cluster), names(&["pods.web"]));
+}
+
 #[test]
 fn without_a_list_only_what_is_provably_dead_goes() {
     for cluster in stores() {

@@ -195,13 +195,20 @@ fn the_agent_gives_back_what_lost_containers_had() {
     let bridged = cluster.ipam(Families::V4, "bridged").configure("/type", "bridge".into());
     bridged.configure("/name", "bridged".into()).add(&cluster.node);
     lost.remove();
-    assert_eq!(assigned(&cluster.store), 5);
+    // As an ADD leaves it that was killed after its first request.
+    let half = cluster.node.container("half");
+    let result = cluster.weir(Families::V4, &half).add(&cluster.node);
+    let link = host_interface(&result);
+    cluster.node.run(&["ip", "link", "set", link, "alias", ""]);
+    cluster.node.run(&["ip", "route", "flush", "dev", link]);
+    assert_eq!(assigned(&cluster.store), 6);
     cluster.age_allocations();
     let agent = Agent::start(&cluster.node, &cluster.store, "n1", &["--gc", "1s"]);
     until_reporting(|| assigned(&cluster.store) == 3, || agent.log());
     assert!(attached.is_whole());
-    let two_looks = || agent.log().matches("given back: its container is gone").count();
-    until("it is told", || two_looks() == 2);
+    let told = || agent.log().matches("given back: its container is gone").count();
+    until("it is told", || told() == 3);
     let collected = || agent.metric("weir_node_collected_addresses_total");
-    until("and counted", || collected() == Some(2.0));
+    until("and counted", || collected() == Some(3.0));
+    assert!(!cluster.interfaces().contains(&link.to_owned()));
 }

@@ -14,7 +14,7 @@ use weir_common::ipam::collect::{
     AttachmentName, CollectScope, Collection, Evidence, Rule, collect,
 };
 use weir_common::ipam::docker::{DOCKER_INTERFACE, DOCKER_NETWORK, DockerKnowledge};
-use weir_ipam::{Claims, forget_released};
+use weir_ipam::{Claims, forget_released, remove_unfinished};
 use weir_kernel::Kernel;
 use weir_process::{AttachmentLocks, boot_id};
 
@@ -22,6 +22,10 @@ use super::driver::Driver;
 use super::protocol::EndpointCall;
 use crate::session::chain;
 use crate::this_node::require_node_namespace;
+
+/// How many looks are one pause apart after the start. A driver that was killed while a container
+/// was removed finds its endpoint still known at the first look: the third one judges it.
+const FIRST_LOOKS: u32 = 3;
 
 /// How many pauses later looks are apart: an hour with the pause as it is by default.
 const LOOKS_APART: u32 = 6;
@@ -73,23 +77,26 @@ impl DockerLook {
 }
 
 impl Driver {
-    /// Gives back what dockerd has forgotten, for ever: two looks `pause` apart once dockerd
+    /// Gives back what dockerd has forgotten, for ever: three looks `pause` apart once dockerd
     /// answers, then one an hour.
     pub(super) async fn sweep(self: Rc<Self>, pause: Duration) {
         if let Err(error) = self.daemon.keep_socket(&self.directory) {
             tracing::warn!(error = chain(&error), "other commands may ask another dockerd");
         }
         let mut before: Option<DockerLook> = None;
-        // The node may have borrowed addresses under an earlier boot: once, all blocks are
+        // The node may have borrowed addresses under an earlier boot: at first, all blocks are
         // looked into.
         let mut scope = CollectScope::AllBlocks;
+        let mut looks = 0;
         loop {
             let looked = timeout(LONGEST, self.sweep_once(before.as_ref(), scope)).await;
             let late = || format!("it took longer than {} s", LONGEST.as_secs());
             let mut next = pause;
             match looked.unwrap_or_else(|_| Err(late())) {
                 Ok(look) => {
-                    if before.replace(look).is_some() {
+                    looks += 1;
+                    before = Some(look);
+                    if looks >= FIRST_LOOKS {
                         (scope, next) = (CollectScope::OwnBlocks, pause * LOOKS_APART);
                     }
                 }
@@ -181,6 +188,7 @@ impl Driver {
         };
         let locks = AttachmentLocks::open().map_err(|error| error.to_string())?;
         let claims = Claims::new(DOCKER_NETWORK, locks);
+        remove_unfinished(kernel, &claims).await.map_err(|error| error.to_string())?;
         let claim = |attachment: &AttachmentName| {
             attachment.interface == DOCKER_INTERFACE
                 && !before.spares(now, &attachment.container_id)

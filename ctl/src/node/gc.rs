@@ -13,7 +13,7 @@ use tokio::time::{Instant, interval_at, timeout};
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
 use weir_common::ipam::MachineId;
 use weir_common::ipam::collect::{AttachmentName, Collection, Evidence, Rule, collect_own_and};
-use weir_ipam::{Claims, forget_released};
+use weir_ipam::{Claims, forget_released, remove_unfinished};
 use weir_kernel::Kernel;
 use weir_process::{AttachmentLocks, boot_id};
 
@@ -124,6 +124,7 @@ impl LostContainers {
         for network in &networks.own {
             let locks = AttachmentLocks::open().map_err(|error| error.to_string())?;
             let claims = Claims::new(network, locks);
+            remove_unfinished(kernel, &claims).await.map_err(|error| error.to_string())?;
             let claim = |attachment: &AttachmentName| claims.claim(attachment);
             let collection = Collection {
                 host: self.node.clone(),

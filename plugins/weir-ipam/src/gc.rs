@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use weir_common::cni::{Code, Error};
 use weir_common::ipam::collect::{AttachmentName, CollectScope, Rule, collect};
 use weir_common::network::AttachmentIdentity;
-use weir_kernel::has_link;
+use weir_kernel::{Kernel, OwnLink, has_link};
 use weir_process::{AttachmentLocks, LockError, within_ipam};
 
 use crate::{Ipam, evidence};
@@ -38,6 +38,30 @@ impl Claims {
         }
     }
 
+    /// Claims the links that ADDs left without alias because they were killed, of those that are
+    /// `meant` by their names.
+    ///
+    /// # Errors
+    /// The kernel refuses the list; a lock cannot be taken, whoever has it.
+    pub async fn claim_unfinished(
+        &self,
+        kernel: &Kernel,
+        meant: impl Fn(&str) -> bool,
+    ) -> Result<Vec<OwnLink>, Error> {
+        let mut claimed = Vec::new();
+        for link in unfinished(kernel).await? {
+            if meant(link.name()) && self.claim_link(link.name())? {
+                claimed.push(link);
+            }
+        }
+        if !claimed.is_empty() {
+            // An ADD may have finished one before it was claimed.
+            let left = unfinished(kernel).await?;
+            claimed.retain(|link| left.contains(link));
+        }
+        Ok(claimed)
+    }
+
     /// Claims an attachment whose addresses are to be given back; not if a call is at work
     /// on it, or it has a link: that of an ADD which came to its end since the links were
     /// looked at.
@@ -55,9 +79,38 @@ impl Claims {
         let identity = AttachmentIdentity::new(self.network.as_str(), container_id, interface);
         let Ok(identity) = identity else { return Ok(true) };
         let host_interface = identity.host_interface();
-        let failed = |error: weir_kernel::Error| Error::caused(Code::Kernel, &error);
-        Ok(self.claim_link(&host_interface)? && !has_link(&host_interface).map_err(failed)?)
+        Ok(self.claim_link(&host_interface)? && !has_link(&host_interface).map_err(of_kernel)?)
     }
+}
+
+fn of_kernel(error: weir_kernel::Error) -> Error {
+    Error::caused(Code::Kernel, &error)
+}
+
+async fn unfinished(kernel: &Kernel) -> Result<Vec<OwnLink>, Error> {
+    let made = kernel.made_links().await.map_err(of_kernel)?;
+    Ok(made.into_iter().filter(|made| made.identity.is_none()).map(|made| made.link).collect())
+}
+
+/// Removes the links that ADDs left half-made because they were killed: they have no alias, the
+/// node routes nothing to them, and no call is at work on them. As long as one is there, its
+/// addresses are not given back. One without alias to which the node routes is a container's
+/// that somebody took the alias from, and stays.
+///
+/// # Errors
+/// The kernel refuses; a lock cannot be taken, whoever has it.
+pub async fn remove_unfinished(kernel: &Kernel, claims: &Claims) -> Result<(), Error> {
+    for link in claims.claim_unfinished(kernel, |_| true).await? {
+        let links = [link];
+        if !kernel.addresses_of(&links).await.map_err(of_kernel)?.is_empty() {
+            continue;
+        }
+        if let Some((_, error)) = kernel.remove_links(&links).await.into_iter().next() {
+            return Err(of_kernel(error));
+        }
+        tracing::warn!(host_interface = links[0].name(), "removed: whoever made it did not finish");
+    }
+    Ok(())
 }
 
 impl Ipam<'_> {

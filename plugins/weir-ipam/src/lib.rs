@@ -32,7 +32,7 @@ use weir_process::{
 
 pub use add::{Added, note_assigned};
 pub use connections::{forget, forget_released};
-pub use gc::Claims;
+pub use gc::{Claims, remove_unfinished};
 pub use host_ends::{HostEndRepair, HostEnds, RepairFailure};
 pub use probe::NodeNetwork;
 pub use wiring::{

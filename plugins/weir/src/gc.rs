@@ -7,7 +7,7 @@ use std::path::Path;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{Code, Error, with_valid_attachments};
 use weir_common::ipam::collect::AttachmentName;
-use weir_common::network::{Fate, fate};
+use weir_common::network::is_unlisted;
 use weir_ipam::{Claims, Ipam};
 use weir_kernel::{Kernel, OwnLink};
 use weir_process::{AttachmentLocks, Limit, Lock, NODE_LOCK, Timing, WORK};
@@ -19,7 +19,7 @@ use crate::source::IpamSource;
 /// Removes the links of the network that the runtime does not list, and has their
 /// addresses given back, in this order: an address is not given back while the node routes
 /// it. An attachment whose link cannot be removed keeps its addresses, and one that a call
-/// is at work on is passed over. Without a list no link is removed: one that is there may
+/// is at work on is passed over. Without a list no link is removed that was finished: it may
 /// be in use. Where no agent runs, the node's part in the cluster is brought up to date as
 /// an ADD does: routes of blocks that the node no longer has go.
 ///
@@ -32,9 +32,10 @@ pub async fn gc(call: &Call) -> Result<(), Error> {
     let claims = Claims::new(&call.configuration.network, AttachmentLocks::open()?);
     let Some(valid) = &call.configuration.valid_attachments else {
         let kernel = Kernel::open().map_err(failure::of_kernel)?;
+        let removed = weir_ipam::remove_unfinished(&kernel, &claims).await;
         let given_back = give_back(call, &kernel, &node, &BTreeSet::new(), &claims, limit).await?;
         follow(&kernel, &node, given_back, (call, limit)).await;
-        return Ok(());
+        return removed;
     };
     let links = Links::find(&call.configuration.network, valid, &claims).await?;
     let (left, mut errors) = links.remove_stale().await;
@@ -122,29 +123,20 @@ impl Links {
         claims: &Claims,
     ) -> Result<Self, Error> {
         let kernel = Kernel::open().map_err(failure::of_kernel)?;
-        let (mut stale, mut unfinished, mut busy) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (mut stale, mut busy) = (Vec::new(), BTreeSet::new());
         for made in kernel.made_links().await.map_err(failure::of_kernel)? {
-            let decided = fate(made.link.name(), made.identity.as_ref(), network, valid);
-            if decided == Fate::Keep {
+            let Some(identity) = made.identity else { continue };
+            if !is_unlisted(made.link.name(), Some(&identity), network, valid) {
                 continue;
             }
-            let claimed = claims.claim_link(made.link.name())?;
-            match (decided, made.identity) {
-                (Fate::Remove, Some(identity)) if claimed => {
-                    stale.push((identity.name(), made.link));
-                }
-                (Fate::RemoveIfUnfinished, _) if claimed => unfinished.push(made.link),
-                (_, identity) => busy.extend(identity.map(|it| it.name())),
+            if claims.claim_link(made.link.name())? {
+                stale.push((identity.name(), made.link));
+            } else {
+                busy.insert(identity.name());
             }
         }
-        if !unfinished.is_empty() {
-            // An ADD may have finished one before it was claimed.
-            let made = kernel.made_links().await.map_err(failure::of_kernel)?;
-            let is_left = |link: &OwnLink| {
-                made.iter().any(|made| made.link == *link && made.identity.is_none())
-            };
-            unfinished.retain(is_left);
-        }
+        let is_meant = |name: &str| is_unlisted(name, None, network, valid);
+        let unfinished = claims.claim_unfinished(&kernel, is_meant).await?;
         Ok(Self { kernel, stale, unfinished, busy })
     }
 

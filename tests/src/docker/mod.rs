@@ -4,8 +4,10 @@ mod client;
 mod daemon;
 mod driver;
 mod host;
+mod relay;
 
 pub use client::{PluginSocket, call_on};
 pub use daemon::{Docker, Firewall};
 pub use driver::DockerDriver;
 pub use host::{DockerHost, DockerHosts, DockerOptions};
+pub use relay::{Lost, Relay};

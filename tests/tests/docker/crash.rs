@@ -29,7 +29,14 @@ fn assert_only_running_ones_have_addresses(world: &DockerHosts, network: &str) {
     let taken = || -> BTreeSet<String> {
         allocations(&world.store.entries()).keys().map(ToString::to_string).collect()
     };
-    until_reporting(|| taken() == running, || format!("{:?} are taken, {running:?} run", taken()));
+    let host = &world.hosts[0];
+    let report = || {
+        let listed = host.docker.succeeds(&["network", "inspect", network]);
+        let stored = allocations(&world.store.entries());
+        let links = host.node.run(&["ip", "-d", "link", "show"]);
+        format!("{running:?} run: {stored:#?}\n{listed}\n{links}\n{}", host.driver.log())
+    };
+    until_reporting(|| taken() == running, report);
     assert_consistent(&world.store.entries());
 }
 

@@ -6,6 +6,7 @@ mod article;
 mod crash;
 mod labels;
 mod laboratory;
+mod lost_calls;
 mod networks;
 mod ports;
 mod protocol;

@@ -29,19 +29,28 @@ fn request(socket: &PluginSocket, mac: &str) -> String {
 }
 
 /// Makes an endpoint in a network that dockerd does not know, and so never removes.
-fn make_lost_endpoint(host: &DockerHost) -> String {
+fn make_lost_endpoint(host: &DockerHost, digit: char) -> String {
     let socket = host.driver.socket("weir");
     let range =
         json!([{"AddressSpace": "WeirLocal", "Pool": "10.7.0.0/24", "Gateway": "0.0.0.0/0"}]);
     let network = json!({"NetworkID": id('a'), "Options": {}, "IPv4Data": range});
     socket.succeeds("/NetworkDriver.CreateNetwork", &network);
-    let mac = "02:42:0a:07:00:98";
-    let address = request(&socket, mac);
+    let mac = format!("02:42:0a:07:00:0{digit}");
+    let address = request(&socket, &mac);
     let interface = json!({"Address": address, "AddressIPv6": "", "MacAddress": mac});
-    let call = json!({"NetworkID": id('a'), "EndpointID": id('b'), "Interface": interface,
+    let call = json!({"NetworkID": id('a'), "EndpointID": id(digit), "Interface": interface,
                       "Options": Value::Null});
     socket.succeeds("/NetworkDriver.CreateEndpoint", &call);
     address.trim_end_matches("/32").to_owned()
+}
+
+/// Makes the link of an endpoint with this address as a driver leaves it that was killed after
+/// its first request.
+fn unfinish(host: &DockerHost, address: &str) {
+    let route = host.node.run(&["ip", "route", "show", address]);
+    let link = route.split(' ').find(|word| word.starts_with("weir")).expect("a route by a link");
+    host.node.run(&["ip", "link", "set", link, "alias", ""]);
+    host.node.run(&["ip", "route", "flush", "dev", link]);
 }
 
 /// Containers that run in two networks, one of which has a gateway and a kept address.
@@ -64,9 +73,10 @@ fn what_dockerd_has_forgotten_is_given_back() {
     let mut world = one_host();
     let living = start_living_ones(&world.hosts[0]);
     request(&world.hosts[0].driver.socket("weir"), "02:42:0a:07:00:99");
-    make_lost_endpoint(&world.hosts[0]);
-    assert_eq!(taken(&world).len(), living.len() + 2, "{:?}", taken(&world));
-    assert_eq!(world.hosts[0].weir_links().len(), 3, "{:?}", world.hosts[0].weir_links());
+    make_lost_endpoint(&world.hosts[0], 'b');
+    unfinish(&world.hosts[0], &make_lost_endpoint(&world.hosts[0], 'c'));
+    assert_eq!(taken(&world).len(), living.len() + 3, "{:?}", taken(&world));
+    assert_eq!(world.hosts[0].weir_links().len(), 5, "{:?}", world.hosts[0].weir_links());
     world.store.age_allocations();
     world.hosts[0].driver.restart_with(&QUICKLY);
     until("what is lost is given back", || taken(&world) == living);
@@ -90,7 +100,7 @@ fn what_dockerd_has_forgotten_is_given_back() {
 fn without_dockerd_nothing_is_given_back() {
     let mut world = one_host();
     start_living_ones(&world.hosts[0]);
-    make_lost_endpoint(&world.hosts[0]);
+    make_lost_endpoint(&world.hosts[0], 'b');
     world.store.age_allocations();
     let (before, host) = (taken(&world), &mut world.hosts[0]);
     host.docker.kill();

@@ -7,7 +7,6 @@
 mod allowed_source;
 mod check;
 mod container_routes;
-mod fate;
 mod firewall;
 mod health;
 mod host_end;
@@ -20,10 +19,10 @@ mod sandbox;
 mod step;
 #[cfg(test)]
 mod tests;
+mod unlisted;
 
 pub use allowed_source::{allowed_source_name, allowed_source_of};
 pub use check::{Expected, Found, FoundLink, Mismatch, compare};
-pub use fate::{Fate, fate};
 pub use firewall::{
     FirewallProblem, ForwardChain, ForwardFilters, ForwardRule, PolicyRule, RuleEffect,
     RulePackets, TableFamily, TableName, find_firewalls, find_policy_rules,
@@ -39,3 +38,4 @@ pub use plan::{
 };
 pub use sandbox::{ContainerKey, LONGEST_SANDBOX, Sandbox};
 pub use step::{Before, ContainerEnd, Side, Step, Sysctl, Undo, Veth};
+pub use unlisted::is_unlisted;

@@ -5,38 +5,25 @@ use std::collections::BTreeSet;
 use super::identity::AttachmentIdentity;
 use crate::ipam::collect::AttachmentName;
 
-/// What is to become of a link that Weir made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It is another network's, or of an attachment that lives.
-    Keep,
-    /// It goes.
-    Remove,
-    /// It goes unless it gets its alias meanwhile: an ADD left it half-made, or is
-    /// at it right now.
-    RemoveIfUnfinished,
-}
-
-/// Decides on the link of that name, whose alias records `identity`; `None` for
-/// one without alias, of which only the name tells, and only to whom it does not
-/// belong. `valid` are the attachments of `network` that live (spec: "GC").
-pub fn fate(
+/// Whether the link of that name, which Weir made and whose alias records `identity`, goes:
+/// `valid` are the attachments of `network` that live (spec: "GC"). Of one without alias, as an
+/// ADD leaves it half-made or has it right now, only the name tells, and only to which
+/// attachments it does not belong.
+pub fn is_unlisted(
     name: &str,
     identity: Option<&AttachmentIdentity>,
     network: &str,
     valid: &BTreeSet<AttachmentName>,
-) -> Fate {
+) -> bool {
     let Some(identity) = identity else {
         let is_named = |attachment: &AttachmentName| {
             let AttachmentName { container_id, interface } = attachment;
             AttachmentIdentity::new(network, container_id, interface)
                 .is_ok_and(|identity| identity.host_interface() == name)
         };
-        let lives = valid.iter().any(is_named);
-        return if lives { Fate::Keep } else { Fate::RemoveIfUnfinished };
+        return !valid.iter().any(is_named);
     };
-    let stays = identity.network() != network || valid.contains(&identity.name());
-    if stays { Fate::Keep } else { Fate::Remove }
+    identity.network() == network && !valid.contains(&identity.name())
 }
 
 #[cfg(test)]
@@ -63,13 +50,12 @@ mod tests {
             let identity = identity(network, container);
             let link = identity.host_interface();
             let lives = valid.contains(&name(container));
-            let stays = network == "other" || lives;
-            let decided = fate(&link, Some(&identity), "pods", &valid);
-            prop_assert_eq!(decided, if stays { Fate::Keep } else { Fate::Remove });
-            let unfinished = fate(&link, None, "pods", &valid);
+            prop_assert_eq!(
+                is_unlisted(&link, Some(&identity), "pods", &valid),
+                network == "pods" && !lives
+            );
             let kept = network == "pods" && lives;
-            prop_assert_eq!(unfinished == Fate::Keep, kept);
-            prop_assert_ne!(unfinished, Fate::Remove);
+            prop_assert_eq!(is_unlisted(&link, None, "pods", &valid), !kept);
         }
     }
 }
