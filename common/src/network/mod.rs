@@ -15,6 +15,7 @@ mod autodetect;
 mod cluster;
 mod nat;
 mod nft;
+mod port_table;
 mod ports;
 mod route;
 mod source_filter;
@@ -28,6 +29,7 @@ pub use autodetect::{
 pub use cluster::*;
 pub use nat::*;
 pub use nft::NftTable;
+pub use port_table::PortTable;
 pub use ports::*;
 pub use route::*;
 pub use source_filter::{AllowedSources, SourceFilter, allowed_sources};

@@ -76,6 +76,13 @@ pub(super) enum AddressRefusal {
 pub(super) enum AskedAddress {
     /// The network's gateway, which is known.
     Gateway(IpNet),
+    /// One to assign.
+    Assigned(AddressUse),
+}
+
+/// What an address is to be assigned for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AddressUse {
     /// One for a container with this hardware address: this one, or any.
     Container(MacAddress, Option<IpAddr>),
     /// One that the network keeps from its containers (`--aux-address`).
@@ -130,8 +137,10 @@ pub(super) fn read(
         return Err(AddressRefusal::OtherNetwork { address, network: id.to_string() });
     }
     match (option(MAC_ADDRESS), address) {
-        (Some(mac), address) => Ok(AskedAddress::Container(mac.parse()?, address)),
-        (None, Some(address)) => Ok(AskedAddress::Kept(address)),
+        (Some(mac), address) => {
+            Ok(AskedAddress::Assigned(AddressUse::Container(mac.parse()?, address)))
+        }
+        (None, Some(address)) => Ok(AskedAddress::Assigned(AddressUse::Kept(address))),
         (None, None) => Err(AddressRefusal::ForNone),
     }
 }
@@ -228,18 +237,18 @@ impl Driver {
         let (id, asked) = read().map_err(|refusal| self.not_given(refusal))?;
         let address = match asked {
             AskedAddress::Gateway(gateway) => gateway,
-            asked => id.told(self.give(&id, asked).await?),
+            AskedAddress::Assigned(usage) => id.told(self.give(&id, usage).await?),
         };
         Ok(AddressAnswer { address: address.to_string(), data: BTreeMap::new() })
     }
 
     /// Gives an address, under the host's lock.
-    async fn give(&self, id: &PoolId, asked: AskedAddress) -> Result<IpAddr, DriverError> {
+    async fn give(&self, id: &PoolId, usage: AddressUse) -> Result<IpAddr, DriverError> {
         let limit = Limit::of(WORK);
         let _lock = lock(limit).await?;
         let mut file = HintsFile::read(Path::new(DEFAULT_LOCK_FILE));
         let mut hints = file.hints();
-        let giving = async { Ok(self.ask(id, asked, &hints.likely).await) };
+        let giving = async { Ok(self.assign(id, usage, &hints.likely).await) };
         let given = within_ipam("assigning an address", limit, giving).await;
         let address = match given?.map_err(|refusal| self.not_given(refusal))? {
             GivenAddress::Already(address) => address,
@@ -255,10 +264,10 @@ impl Driver {
         Ok(address)
     }
 
-    async fn ask(
+    async fn assign(
         &self,
         id: &PoolId,
-        asked: AskedAddress,
+        usage: AddressUse,
         likely: &[IpNet],
     ) -> Result<GivenAddress, AddressRefusal> {
         let datastore = self.datastore.as_ref();
@@ -271,10 +280,9 @@ impl Driver {
             probe: Some(&around),
             now: Timestamp::now(),
         };
-        match asked {
-            AskedAddress::Gateway(gateway) => Ok(GivenAddress::Already(gateway.addr())),
-            AskedAddress::Container(mac, address) => here.assign(id, mac, address).await,
-            AskedAddress::Kept(address) => here.keep(id, address).await,
+        match usage {
+            AddressUse::Container(mac, address) => here.assign(id, mac, address).await,
+            AddressUse::Kept(address) => here.keep(id, address).await,
         }
     }
 

@@ -7,7 +7,7 @@ use weir_common::ipam::docker::{self, EndpointFacts, hand_over};
 use weir_common::ipam::{Error, FoundAddress, MachineId};
 use weir_datastore::Memory;
 
-use super::super::addresses::{AddressRefusal, AskedAddress, GivenAddress, Here, read};
+use super::super::addresses::{AddressRefusal, AddressUse, AskedAddress, GivenAddress, Here, read};
 use super::super::front::Front;
 use super::super::pool_id::PoolId;
 use super::super::protocol::{ADDRESS_TYPE, AddressRequest, GATEWAY, MAC_ADDRESS};
@@ -75,10 +75,16 @@ fn a_gateway_is_answered_and_not_given() {
 fn whom_an_address_is_for_is_told_by_a_hardware_address() {
     let of = |request: &AddressRequest| read(Front::Weir, request, &id("10.9.0.0/16"));
     let (mac, address) = (MAC.parse().unwrap(), "10.9.7.7".parse().unwrap());
-    assert_eq!(of(&asking("", &[(MAC_ADDRESS, MAC)])).unwrap(), AskedAddress::Container(mac, None));
+    assert_eq!(
+        of(&asking("", &[(MAC_ADDRESS, MAC)])).unwrap(),
+        AskedAddress::Assigned(AddressUse::Container(mac, None))
+    );
     let asked = of(&asking("10.9.7.7", &[(MAC_ADDRESS, MAC)])).unwrap();
-    assert_eq!(asked, AskedAddress::Container(mac, Some(address)));
-    assert_eq!(of(&asking("10.9.7.7", &[])).unwrap(), AskedAddress::Kept(address));
+    assert_eq!(asked, AskedAddress::Assigned(AddressUse::Container(mac, Some(address))));
+    assert_eq!(
+        of(&asking("10.9.7.7", &[])).unwrap(),
+        AskedAddress::Assigned(AddressUse::Kept(address))
+    );
     assert!(matches!(of(&asking("", &[])), Err(AddressRefusal::ForNone)));
     for (text, mac) in
         [("10.9.7", MAC), ("10.9.7.7/16", MAC), ("", "02:42"), ("", "01:00:5e:0:0:1")]
