@@ -18,8 +18,8 @@ NETWORK=pods
 NODE=n1
 HEALTH=127.0.0.1/9098
 
-check_manifest() {
-    echo "== 1. The manifest"
+check_files() {
+    echo "== 1. The manifest and the unit"
     local go
     go=$(find_go)
     if [[ -z $go ]]; then
@@ -31,6 +31,7 @@ check_manifest() {
     "$work/manifest" "$MANIFEST"
     sed 's/hostNetwork/hostNetwrok/' "$MANIFEST" >"$work/misspelt.yaml"
     ! "$work/manifest" "$work/misspelt.yaml" 2>/dev/null || fail "a misspelt field is not refused"
+    quietly systemd-analyze verify "$UNIT" || fail "systemd does not take $UNIT; see above"
     local file
     for file in "$MANIFEST" "$UNIT"; do
         expect "$(grep -o 'localhost/weir:[^ ]*' "$file" | sort | uniq -c | tr -s ' ')" \
@@ -214,6 +215,7 @@ two_containers() {
         fail "the agent and the plugins see different machines"
     nft list table inet weir >/dev/null || fail "there is no NAT"
     quietly podman exec weir-node weirctl node status
+    podman exec weir-node weirctl doctor
     # The image's BIRD starts where a session is wanted, and may listen.
     podman exec --interactive weir-node weirctl create -f - <<END
 {apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: router},
@@ -317,12 +319,13 @@ if [[ ${1:-} == --inside ]]; then
 fi
 ((EUID == 0)) || fail "run this as root"
 need_cargo
-install_packages "${NETWORK_PACKAGES[@]}" "${IMAGE_PACKAGES[@]}" etcd-server etcd-client openssl
+install_packages "${NETWORK_PACKAGES[@]}" "${IMAGE_PACKAGES[@]}" etcd-server etcd-client openssl \
+    systemd
 install_cnitool
 programs=$(realpath "${1:-$(programs_of release)}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-check_manifest
+check_files
 echo "== 2. The image"
 "$REPOSITORY/scripts/image.sh" "$version" "$(uname -m)" "$programs" "$work"
 unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private \
