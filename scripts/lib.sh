@@ -20,6 +20,8 @@ NETWORK_PACKAGES=(iproute2 iputils-ping nftables util-linux procps)
 # shellcheck disable=SC2034
 RELEASE_PACKAGES=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross python3)
 # shellcheck disable=SC2034
+IMAGE_PACKAGES=(mmdebstrap binutils podman crun conmon python3)
+# shellcheck disable=SC2034
 TEST_PACKAGES=(strace etcd-server etcd-client containernetworking-plugins openssl tmux less
     iptables containerd podman crun conmon busybox-static systemd e2fsprogs xfsprogs
     bird2 frr gobgpd docker.io man-db mandoc groff bash-completion zsh fish prometheus)
@@ -165,6 +167,72 @@ write_documents() {
     for shell in bash zsh fish; do
         "$1" completion "$shell" >"$2/completions/weirctl.$shell"
     done
+}
+
+# The first address in a CNI result on standard input.
+first_address() {
+    sed -nE 's/.*"address": *"([0-9.]+)\/[0-9]+".*/\1/p' | head -n 1
+}
+
+# Runs a command on the node that a script has made: here, or as the script says.
+on_node() { "$@"; }
+
+# Gives a node an uplink with an address and a default route.
+make_uplink() {
+    on_node ip link set lo up
+    on_node ip netns add uplink
+    on_node ip link add eth0 type veth peer name wire netns uplink
+    on_node ip -n uplink link set wire up
+    on_node ip address add 172.30.0.11/24 dev eth0
+    on_node ip link set eth0 up
+    on_node ip route add default via 172.30.0.1
+    wait_for_link
+}
+
+# Waits until the uplink has a carrier, and its IPv6 address is found to be its own.
+wait_for_link() {
+    local tried link
+    for ((tried = 0; tried < 100; tried++)); do
+        link=$(on_node sh -c 'ip -o link show eth0; ip -o address show eth0')
+        [[ $link != *"state UP"* || $link != *inet6* || $link == *tentative* ]] || return 0
+        sleep 0.1
+    done
+    fail "eth0 did not come up: $link"
+}
+
+# The kernel's state of the node that Weir could change. That it forwards stays: nobody knows who
+# else relies on it. With IPv6 it shows as anycast addresses.
+node_state() {
+    on_node sh -c 'ip -o link; ip -o address; ip route show table all; ip -6 route show table all;
+        ip rule; nft list ruleset' | sed -E '/^anycast /d; s/(valid_lft|preferred_lft) [^ ]+//g'
+}
+
+# Lets podman keep all it has in the directory $1, and leave control groups alone.
+make_podman() {
+    mkdir -p "$1"
+    printf '#!/bin/sh\nexec %s --cgroup-manager=disabled "$@"\n' "$(command -v crun)" >"$1/crun"
+    chmod 0755 "$1/crun"
+    cat >"$1/containers.conf" <<END
+[containers]
+cgroups = "disabled"
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "none"
+lock_type = "file"
+runtime = "crun"
+static_dir = "$1/static"
+tmp_dir = "$1/tmp"
+volume_path = "$1/volumes"
+[engine.runtimes]
+crun = ["$1/crun"]
+[network]
+network_backend = "cni"
+network_config_dir = "$1/networks"
+END
+    printf '[storage]\ndriver = "vfs"\nrunroot = "%s/run"\ngraphroot = "%s/storage"\n' "$1" "$1" \
+        >"$1/storage.conf"
+    export CONTAINERS_CONF=$1/containers.conf CONTAINERS_STORAGE_CONF=$1/storage.conf
 }
 
 # Inside a mount namespace of its own: puts a fresh directory in the place of

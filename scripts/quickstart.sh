@@ -30,17 +30,10 @@ run() {
     "$@"
 }
 
-# Makes a node out of the namespaces that this process is in: an uplink with an
-# address and a default route.
+# Makes a node out of the namespaces that this process is in.
 make_node() {
     make_directories_private
-    ip link set lo up
-    ip netns add uplink
-    ip link add eth0 type veth peer name wire netns uplink
-    ip -n uplink link set wire up
-    ip address add 172.30.0.11/24 dev eth0
-    ip link set eth0 up
-    ip route add default via 172.30.0.1
+    make_uplink
 }
 
 create_pool() {
@@ -48,11 +41,6 @@ create_pool() {
     cp "$LIST" /etc/cni/net.d/
     run weirctl create -f "$POOL"
     run weirctl get ippool -o wide
-}
-
-# The first address in a CNI result on standard input.
-first_address() {
-    sed -nE 's/.*"address": *"([0-9.]+)\/[0-9]+".*/\1/p' | head -n 1
 }
 
 add_containers() {

@@ -45,15 +45,8 @@ run() {
     chroot "$root" "$@"
 }
 
-quiet_run() {
+on_node() {
     chroot "$root" "$@"
-}
-
-# The kernel's state of the node that Weir could change. That it forwards stays: nobody knows who
-# else relies on it. With IPv6 it shows as anycast addresses.
-node_state() {
-    chroot "$root" sh -c 'ip -o link; ip -o address; ip route show table all; ip -6 route show table all;
-        ip rule; nft list ruleset' | sed -E '/^anycast /d; s/(valid_lft|preferred_lft) [^ ]+//g'
 }
 
 make_node() {
@@ -63,50 +56,27 @@ make_node() {
     mount -t proc proc "$root/proc"
     mount -t sysfs sysfs "$root/sys"
     mount -t tmpfs -o mode=755 tmpfs "$root/run"
-    chroot "$root" ip link set lo up
-    chroot "$root" ip netns add uplink
-    chroot "$root" ip link add eth0 type veth peer name wire netns uplink
-    chroot "$root" ip -n uplink link set wire up
-    chroot "$root" ip address add 172.30.0.11/24 dev eth0
-    chroot "$root" ip link set eth0 up
-    chroot "$root" ip route add default via 172.30.0.1
-    wait_for_link
-}
-
-# Waits until the uplink has a carrier, and its IPv6 address is found to be its own.
-wait_for_link() {
-    local tried link
-    for ((tried = 0; tried < 100; tried++)); do
-        link=$(chroot "$root" sh -c 'ip -o link show eth0; ip -o address show eth0')
-        [[ $link != *"state UP"* || $link != *inet6* || $link == *tentative* ]] || return 0
-        sleep 0.1
-    done
-    fail "eth0 did not come up: $link"
-}
-
-# The first address in a CNI result on standard input.
-first_address() {
-    sed -nE 's/.*"address": *"([0-9.]+)\/[0-9]+".*/\1/p' | head -n 1
+    make_uplink
 }
 
 attach() {
     echo "== 3. A pool, two containers, a ping" >&2
-    quiet_run install -D -m 0644 -t /etc/cni/net.d /usr/share/doc/weir/examples/net.d/10-weir.conflist
+    on_node install -D -m 0644 -t /etc/cni/net.d /usr/share/doc/weir/examples/net.d/10-weir.conflist
     run weirctl create -f /usr/share/doc/weir/examples/pools/ippool-v3.yaml
     local name result
     for name in web api; do
-        quiet_run ip netns add "$name"
-        result=$(quiet_run env CNI_PATH=/opt/cni/bin cnitool add "$NETWORK" "/run/netns/$name")
+        on_node ip netns add "$name"
+        result=$(on_node env CNI_PATH=/opt/cni/bin cnitool add "$NETWORK" "/run/netns/$name")
         addresses[$name]=$(first_address <<<"$result")
         [[ -n ${addresses[$name]} ]] || fail "no address in the result: $result"
         echo "$name has ${addresses[$name]}"
     done
-    quiet_run ip netns exec web ping -n -q -c 1 -W 2 "${addresses[api]}" >/dev/null ||
+    on_node ip netns exec web ping -n -q -c 1 -W 2 "${addresses[api]}" >/dev/null ||
         fail "web does not reach api"
     echo "web reaches api"
     for name in web api; do
-        quiet_run env CNI_PATH=/opt/cni/bin cnitool del "$NETWORK" "/run/netns/$name"
-        quiet_run ip netns delete "$name"
+        on_node env CNI_PATH=/opt/cni/bin cnitool del "$NETWORK" "/run/netns/$name"
+        on_node ip netns delete "$name"
     done
 }
 
@@ -122,7 +92,7 @@ remove() {
     [[ -e $root/var/lib/weir/weir.db ]] || fail "the addresses are gone; nobody asked for that"
     quietly chroot "$root" dpkg --install /root/weir.deb
     echo "\$ WEIR_PURGE=all dpkg --purge weir"
-    quiet_run env WEIR_PURGE=all dpkg --purge weir
+    on_node env WEIR_PURGE=all dpkg --purge weir
     [[ ! -e $root/var/lib/weir ]] || fail "/var/lib/weir is left"
 }
 

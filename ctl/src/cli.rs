@@ -250,6 +250,8 @@ pub enum CtlCommand {
     Doctor(commands::doctor::DoctorArgs),
     /// Write what a maintainer needs to see of this node into one file, without secrets
     SupportBundle(commands::support_bundle::SupportBundleArgs),
+    /// Put the plugins and the network's file in their places, as a container image does
+    InstallCni(commands::install_cni::InstallArgs),
     /// Print completions for a shell
     Completion(commands::completion::CompletionArgs),
     /// Write the manual pages

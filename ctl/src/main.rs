@@ -38,6 +38,7 @@ use weir_kernel::Kernel;
 
 use cli::{Cli, CtlCommand, DatastoreArgs, DockerCommand, NodeCommand};
 use commands::doctor::{self, DoctorArgs};
+use commands::install_cni::{self, InstallArgs};
 use commands::support_bundle::{self, SupportBundleArgs};
 use location::Location;
 use network::Network;
@@ -222,6 +223,7 @@ fn main() -> ExitCode {
             let outcome = match &cli.command {
                 CtlCommand::Doctor(arguments) => examine(&cli, arguments),
                 CtlCommand::SupportBundle(arguments) => bundle(&cli, arguments),
+                CtlCommand::InstallCni(arguments) => install(&cli, arguments),
                 _ => run(cli).map(|output| succeed(&output)),
             };
             outcome.unwrap_or_else(|failure| fail(&failure))
@@ -274,6 +276,14 @@ fn bundle(cli: &Cli, arguments: &SupportBundleArgs) -> Result<ExitCode, Failure>
     let (flags, sources) = (cli.datastore.to_flags(), cli.datastore.sources());
     let written = runtime()?.block_on(support_bundle::run(arguments, &flags, sources));
     written.map(|output| succeed(&output))
+}
+
+/// Runs `weirctl install-cni`, which works with files alone.
+fn install(cli: &Cli, arguments: &InstallArgs) -> Result<ExitCode, Failure> {
+    cli.calicoctl.check()?;
+    let networks = cli.datastore.sources().network_directory;
+    let installed = install_cni::run(arguments, &networks, &environment());
+    installed.map(|output| succeed(&output))
 }
 
 fn run(cli: Cli) -> Result<String, Failure> {
@@ -368,13 +378,18 @@ fn read_network(path: &Path) -> Result<Network, Failure> {
     Network::read(path.to_owned(), &text).map_err(|error| Failure::caused_by(&error))
 }
 
-fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location, Failure> {
-    let environment = std::env::vars_os()
+/// The variables that are text.
+fn environment<T: FromIterator<(String, String)>>() -> T {
+    let variables = std::env::vars_os();
+    let text = variables
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let environment: Vec<_> = environment.collect();
+    text.collect()
+}
+
+fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location, Failure> {
     let mut candidates = arguments
         .sources()
-        .gather(arguments.settings(), &environment)
+        .gather(arguments.settings(), &environment::<Vec<_>>())
         .map_err(|error| Failure::caused_by(&error))?;
     candidates.named = named;
     location::choose(&candidates).map_err(|error| Failure::caused_by(&error))

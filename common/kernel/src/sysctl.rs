@@ -3,12 +3,15 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use weir_common::network::{Before, Side, Sysctl};
 
 use crate::Kernel;
 use crate::error::Error;
+
+/// Where a container has the parameters of its node, as Cilium's agent has them.
+const OF_NODE: &str = "/host/proc/sys";
 
 impl Kernel {
     /// Gives a parameter its value and tells what it was.
@@ -51,8 +54,17 @@ fn set(sysctl: &Sysctl) -> io::Result<Before> {
     write(&sysctl.key, &sysctl.value).map(|()| Before::Was(before))
 }
 
+/// Container runtimes mount `/proc/sys` read-only. There, the node's own may be mounted as well.
 fn write(key: &str, value: &str) -> io::Result<()> {
-    OpenOptions::new().write(true).open(path(key))?.write_all(value.as_bytes())
+    let write =
+        |path: &Path| OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes());
+    let mounted = Path::new(OF_NODE).join(key);
+    match write(&path(key)) {
+        Err(cause) if cause.kind() == io::ErrorKind::ReadOnlyFilesystem && mounted.exists() => {
+            write(&mounted)
+        }
+        written => written,
+    }
 }
 
 fn path(key: &str) -> PathBuf {
@@ -65,7 +77,10 @@ fn failed(action: String, key: &str, cause: io::Error) -> Error {
             " (is IPv6 switched off in this kernel? use pools of IPv4 only, or boot without \
              ipv6.disable=1)"
         }
-        io::ErrorKind::ReadOnlyFilesystem => " (make /proc/sys writable for Weir)",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            " (make /proc/sys writable for Weir, or mount the node's /proc/sys/net at \
+             /host/proc/sys/net)"
+        }
         io::ErrorKind::PermissionDenied => " (run as root, with CAP_NET_ADMIN)",
         _ => "",
     };

@@ -35,6 +35,8 @@ use crate::output::Style;
 use facts::ExaminedNode;
 use judgement::{Diagnosis, Grade, Judgement};
 
+pub use networks::is_weirs;
+
 /// Arguments of `weirctl doctor`.
 #[derive(Args, Clone, Debug)]
 #[command(
@@ -69,6 +71,16 @@ pub async fn run(
         None => words::text(&diagnosis, style),
     };
     (text, diagnosis.exit_status())
+}
+
+/// Why runtimes or plugins would refuse a network's file with this text, and what to do; `None`
+/// where they would not.
+pub fn trouble_of_network(path: &Path, text: &str) -> Option<String> {
+    let judgements = networks::of_file(path, text).into_iter();
+    let trouble = judgements
+        .filter(|it| it.grade != Grade::Good)
+        .find(|it| it.grade == Grade::Trouble || !networks::is_weirs(text));
+    trouble.map(|it| format!("{}; {}", it.what, it.advice))
 }
 
 /// Everything there is to say of these facts, subject by subject. What rests on a wrong name or

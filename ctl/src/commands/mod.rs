@@ -18,6 +18,7 @@ mod dry_run;
 pub mod get;
 pub mod init;
 pub mod input;
+pub mod install_cni;
 pub mod ipam_check;
 pub mod ipam_configure;
 pub mod ipam_explain;
@@ -146,6 +147,7 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         | CtlCommand::Docker(_)
         | CtlCommand::Doctor(_)
         | CtlCommand::SupportBundle(_)
+        | CtlCommand::InstallCni(_)
         | CtlCommand::Man(_) => Ok(String::new()),
         CtlCommand::Datastore(command) => match ready(&command) {
             Some(ready) => datastore_lock::run(ready, session).await,

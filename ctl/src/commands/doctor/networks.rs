@@ -58,7 +58,8 @@ fn concerns_weir(plugin: &Map<String, Value>) -> bool {
     plugin.get("type").is_some_and(|it| it == "weir") || asks_weir_ipam(plugin)
 }
 
-fn of_file(path: &Path, text: &str) -> Vec<Judgement> {
+/// What there is to say of a network's file; nothing where it is another program's.
+pub fn of_file(path: &Path, text: &str) -> Vec<Judgement> {
     let file = path.display();
     let network: Map<String, Value> = match serde_json::from_str(text) {
         Ok(network) => network,
