@@ -100,6 +100,16 @@ pub fn is_node_namespace() -> Option<bool> {
     is_same_namespace(Path::new("/proc/1/ns/net")).ok()
 }
 
+/// The inode of the machine's first process namespace (`PROC_PID_INIT_INO` in the kernel's
+/// `include/linux/proc_ns.h`).
+const FIRST_PROCESS_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Whether process 1 is surely the machine's own: in a container it may be this very process, and
+/// then [`is_node_namespace`] says yes in whatever network the container has.
+pub fn is_first_process_namespace() -> bool {
+    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|it| it.ino() == FIRST_PROCESS_NAMESPACE)
+}
+
 /// A part of the path is missing, or is not a directory (`/proc/PID` of a process
 /// that has ended gives ESRCH or ENOENT).
 fn is_missing(cause: &io::Error) -> bool {

@@ -14,7 +14,7 @@ use weir_common::datastore::{Datastore, DatastoreConfiguration};
 use weir_common::ipam::MachineId;
 use weir_common::ipam::collect::{AttachmentName, Collection, Evidence, Rule, collect_own_and};
 use weir_ipam::{Claims, forget_released, remove_unfinished};
-use weir_kernel::Kernel;
+use weir_kernel::{Kernel, is_first_process_namespace};
 use weir_process::{AttachmentLocks, boot_id};
 
 use super::metrics::Metrics;
@@ -63,14 +63,16 @@ impl Look {
     }
 
     /// What this look and a `later` one prove together about a network: an attachment that
-    /// had a link in one of them lives, and one that was made since this look may.
-    fn evidence(&self, later: &Self, network: &str) -> Evidence {
+    /// had a link in one of them lives, and one that was made since this look may. If there was no
+    /// link at all, this may be another network than the node's, unless that `is_sure`.
+    fn evidence(&self, later: &Self, network: &str, is_sure: bool) -> Evidence {
+        let has_links = [self, later].iter().any(|look| !look.attached.is_empty());
         let looks = [self, later].into_iter();
         let alive = looks.filter_map(|look| look.attached.get(network)).flatten().cloned();
         Evidence {
             boot_id: boot_id().map(str::to_owned),
             alive: alive.collect(),
-            all_linked_at: Some(self.at),
+            all_linked_at: (is_sure || has_links).then_some(self.at),
             made_before: None,
         }
     }
@@ -120,6 +122,7 @@ impl LostContainers {
         let stores = ComparedStores::by_guid(&self.in_use, datastore, named).await;
         let networks = Networks::of(&self.network_directory, &files, &stores);
         let _locks = hold_still(&networks).await.map_err(|failure| failure.message)?;
+        let is_sure = is_first_process_namespace();
         let mut released = 0;
         for network in &networks.own {
             let locks = AttachmentLocks::open().map_err(|error| error.to_string())?;
@@ -130,7 +133,7 @@ impl LostContainers {
                 host: self.node.clone(),
                 machine: self.machine.clone(),
                 network: network.clone(),
-                rule: Rule::Proved(before.evidence(now, network)),
+                rule: Rule::Proved(before.evidence(now, network, is_sure)),
             };
             let others = self.borrowed_from.borrow().clone();
             let collected = collect_own_and(datastore, &collection, &others, &claim).await;
@@ -165,10 +168,27 @@ mod tests {
     #[test]
     fn a_link_in_either_look_keeps_an_attachment() {
         let (first, second) = (look(100, &["a"]), look(400, &["b"]));
-        let evidence = first.evidence(&second, "pods");
+        let evidence = first.evidence(&second, "pods", false);
         let ids: Vec<&str> = evidence.alive.iter().map(|it| it.container_id.as_str()).collect();
         assert_eq!(ids, ["a", "b"]);
         assert_eq!(evidence.all_linked_at, Some(first.at), "what came since may be at work");
-        assert!(first.evidence(&second, "other").alive.is_empty());
+        assert!(first.evidence(&second, "other", false).alive.is_empty());
+    }
+
+    #[test]
+    fn looks_without_any_link_prove_nothing_where_this_may_be_another_network() {
+        let (first, second) = (look(100, &[]), look(400, &[]));
+        let nothing = |at| Look { at, attached: BTreeMap::new() };
+        let proved = |is_sure| {
+            let (first, second) = (nothing(first.at), nothing(second.at));
+            first.evidence(&second, "pods", is_sure).all_linked_at
+        };
+        assert_eq!(proved(false), None);
+        assert_eq!(proved(true), Some(first.at));
+        let linked = look(400, &["b"]);
+        assert_eq!(
+            nothing(first.at).evidence(&linked, "pods", false).all_linked_at,
+            Some(first.at)
+        );
     }
 }
