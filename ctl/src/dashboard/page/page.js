@@ -7,13 +7,17 @@ const REFRESH_PAUSE_MS = 200;   // between two readings of the state
 const DETAILS_PAUSE_MS = 1500;  // between two readings of what is derived from it
 const TYPING_PAUSE_MS = 150;
 const RETRY_MS = 1000;
-const SILENCE_MS = 40000;       // the server says something every 15 s
+const ANSWER_MS = 10000;        // for an answer
+const SILENCE_MS = 40000;       // without a change, until the state is read nevertheless
 const ROWS = 50;                // of a table at once
 const MARKS = 400;              // at most, of an answer's blocks
 const FLASHES = 200;
+const KEY_NODES = 12;           // whose colours the legend explains
 
 const $ = id => document.getElementById(id);
-const view = {state: null, bands: new Map(), block: null, blockCells: null, answers: [], from: null, opener: null};
+// `from`: the node whose ways are shown; `marked`: the blocks that were searched for.
+const view = {state: null, from: null, marked: []};
+const bands = () => [...$("pool-list").parts?.values() ?? []];
 
 // ---------------------------------------------------------------- elements
 
@@ -38,21 +42,21 @@ function show(element, visible) {
 }
 
 // Makes the children of `parent` one for each item, and keeps those that are there: with them stay
-// the focus and the scroll position. A part is {root, update(item)}.
-function reconcile(parent, items, keyOf, create) {
+// the focus and the scroll position. A part is {root, update(item)}; without `keyOf` the first item
+// has the first part, and so on.
+function reconcile(parent, items, create, keyOf = (_, at) => at) {
     const before = parent.parts ?? new Map();
-    const after = new Map(items.map(item => [keyOf(item), null]));
-    for (const [key, part] of before) if (!after.has(key)) part.root.remove();
+    const keys = items.map(keyOf), wanted = new Set(keys);
+    for (const [key, part] of before) if (!wanted.has(key)) part.root.remove();
+    parent.parts = new Map();
     let place = parent.firstChild;
-    for (const item of items) {
-        const key = keyOf(item);
-        const part = before.get(key) ?? create(item);
-        after.set(key, part);
+    items.forEach((item, at) => {
+        const part = before.get(keys[at]) ?? create(item);
+        parent.parts.set(keys[at], part);
         if (part.root === place) place = place.nextSibling;
         else parent.insertBefore(part.root, place);
         part.update(item);
-    }
-    parent.parts = after;
+    });
 }
 
 // Says something to who cannot see it.
@@ -89,35 +93,33 @@ function pagedTable(caption, columns) {
     let rows = [], first = 0;
 
     function makeRow() {
-        const root = make("tr"), part = {root, row: null};
+        let row = null;
         const cells = columns.map(column => {
             const main = column.open ? make("button", {type: "button", className: "link mono"}) : make("span", {className: column.mono ? "mono" : ""});
-            if (column.open) main.onclick = () => column.open(part.row, main);
-            const small = make("small");
-            root.append(make("td", {className: column.number ? "number" : ""}, main, small));
-            return {main, small};
+            if (column.open) main.onclick = () => column.open(row, main);
+            return {column, main, small: make("small")};
         });
-        part.update = row => {
-            part.row = row;
-            columns.forEach((column, at) => {
-                const [main, small] = [column.cell(row)].flat();
-                write(cells[at].main, main);
-                write(cells[at].small, small ?? "");
-                show(cells[at].small, Boolean(small));
-            });
-        };
-        return part;
+        const root = make("tr", {}, ...cells.map(it => make("td", {className: it.column.number ? "number" : ""}, it.main, it.small)));
+        return {root, update(changed) {
+            row = changed;
+            for (const {column, main, small} of cells) {
+                const [text, below] = [column.cell(row)].flat();
+                write(main, text);
+                // What is long may be broken anywhere; an address of IPv4 is not.
+                main.classList.toggle("long", text.length > 20);
+                write(small, below ?? "");
+                show(small, Boolean(below));
+            }
+        }};
     }
     function render() {
         first = Math.max(0, Math.min(first, Math.floor((rows.length - 1) / ROWS) * ROWS));
         const shown = rows.slice(first, first + ROWS);
-        reconcile(body, shown.map((row, at) => ({row, at})), it => it.at, () => {
-            const part = makeRow();
-            return {root: part.root, update: it => part.update(it.row)};
-        });
+        reconcile(body, shown, makeRow);
         show(pager, rows.length > ROWS);
-        back.disabled = first === 0;
-        on.disabled = first + ROWS >= rows.length;
+        // Not `disabled`: that would take the focus away.
+        back.setAttribute("aria-disabled", String(first === 0));
+        on.setAttribute("aria-disabled", String(first + ROWS >= rows.length));
         write(range, `${count(first + 1)}–${count(first + shown.length)} of ${count(rows.length)}`);
     }
     function turn(by) {
@@ -153,7 +155,7 @@ function when(text) {
     const date = new Date(text);
     if (text == null || Number.isNaN(date.getTime())) return text ?? "";
     const [day, time] = date.toLocaleString("sv-SE").split(" ");
-    return day === new Date().toLocaleString("sv-SE").split(" ")[0] ? time : `${day} ${time}`;
+    return day === new Date().toLocaleString("sv-SE").split(" ")[0] ? time : `${day} ${time.slice(0, 5)}`;
 }
 
 function isFull(block) {
@@ -177,8 +179,8 @@ function describe(block) {
 // ---------------------------------------------------------------- the server
 
 // Reads JSON. What the server says of a failure becomes the error's message.
-async function read(path, signal) {
-    const answer = await fetch(path, {cache: "no-store", signal});
+async function read(path) {
+    const answer = await fetch(path, {cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS)});
     const value = await answer.json().catch(() => ({error: `${path.split("?")[0]}: the answer is not JSON`}));
     if (!answer.ok) throw new Error(value.error ?? `status ${answer.status}`);
     return value;
@@ -200,15 +202,21 @@ function oneAtATime(work, pause) {
     };
 }
 
+// Whether there was no answer at all, for which fetch has these two.
+function isSilence(error) {
+    return error instanceof TypeError || error.name === "TimeoutError";
+}
+
 const refresh = oneAtATime(async () => {
     try {
         const state = await read("/api/state");
-        // Another program serves another page.
+        // Another version serves another page.
         if (view.state && view.state.version !== state.version) location.reload();
+        events.expect();
         showState(state);
     } catch (error) {
-        if (error instanceof TypeError) return;  // no answer: the event stream tells of that
-        showAlert(error.message);
+        if (isSilence(error)) events.lose();
+        else showAlert(error.message);
     }
 }, REFRESH_PAUSE_MS);
 
@@ -216,35 +224,38 @@ const refreshDetails = oneAtATime(async () => {
     await Promise.all([reach.read(), search.again()]);
 }, DETAILS_PAUSE_MS);
 
-// Follows the event stream, and dials again when it ends or is silent.
+// Follows the event stream, and dials again when it ends. A page cannot see the comments that keep
+// the stream alive, so it reads the state after a silence; without an answer the stream is lost.
 const events = {
     source: null, timer: null, lostAt: null,
     dial() {
-        this.source?.close();
         this.source = new EventSource("/api/events");
-        this.expect(SILENCE_MS);
-        this.source.onopen = () => { this.lostAt = null; this.expect(SILENCE_MS); refresh(); };
+        this.expect();
+        this.source.onopen = () => {
+            // The server's count may have begun again.
+            if (this.lostAt) refresh();
+            this.lostAt = null;
+        };
         this.source.onerror = () => this.lose();
-        this.source.addEventListener("changed", () => { this.expect(SILENCE_MS); if (!document.hidden) refresh(); });
+        this.source.addEventListener("changed", event => {
+            this.expect();
+            const isKnown = JSON.parse(event.data).generation === view.state?.generation && !view.state.offline;
+            if (!isKnown && !document.hidden) refresh();
+        });
         this.source.addEventListener("offline", event => {
-            this.expect(SILENCE_MS);
-            const offline = JSON.parse(event.data);
-            if (view.state) showState({...view.state, offline});
-            else showAlert(`The datastore is offline: ${offline.error}`);
+            this.expect();
+            if (view.state) showState({...view.state, offline: JSON.parse(event.data)});
+            else refresh();
         });
     },
-    // EventSource does not show comments, so that silence is asked about rather than believed.
-    expect(time) {
+    expect() {
         clearTimeout(this.timer);
-        this.timer = setTimeout(async () => {
-            const alive = await read("/api/state").then(() => true, () => false);
-            if (alive) this.expect(SILENCE_MS); else this.lose();
-        }, time);
+        this.timer = setTimeout(refresh, SILENCE_MS);
     },
     lose() {
         this.source.close();
         this.lostAt ??= new Date().toISOString();
-        showAlert(`weirctl dashboard does not answer since ${when(this.lostAt)}. What is shown was known then. Trying again.`);
+        showAlert(`No answer from weirctl dashboard since ${when(this.lostAt)}. What is shown was known then. Trying again.`);
         clearTimeout(this.timer);
         this.timer = setTimeout(() => this.dial(), RETRY_MS);
     },
@@ -256,7 +267,7 @@ function showState(state) {
     const isFirst = view.state === null;
     const changed = isFirst || state.generation !== view.state.generation;
     view.state = state;
-    write($("about"), [state.datastore, state.here ? `this node is ${state.here}` : "not on a node", `Weir ${state.version}`].join(" · "));
+    write($("about"), [state.datastore, state.here ? `this node: ${state.here}` : "not on a node", `Weir ${state.version}`].join(" · "));
     showAlert(state.offline && `Datastore offline since ${when(state.offline.since)}: ${state.offline.error}. What is shown was known then.`);
     showProblems(state);
     showPools(state);
@@ -273,7 +284,7 @@ function showAlert(text) {
     write($("alert"), text || "");
     document.body.classList.toggle("stale", Boolean(text));
     const time = view.state ? when(view.state.time) : "";
-    write($("status"), text ? "not live" : `live, ${time}`);
+    write($("status"), text ? "not live" : `live, as of ${time}`);
     $("status").className = text ? "lost" : "live";
     const problems = view.state?.problems.length ?? 0;
     document.title = `${text ? "offline: " : problems > 0 ? `(${problems}) ` : ""}Weir${view.state?.here ? ` on ${view.state.here}` : ""}`;
@@ -293,33 +304,33 @@ function showProblems({problems, checked, offline}) {
     show($("problem-count"), !none);
     write($("problem-count"), counted(problems.length, "problem"));
     $("problem-count").className = problems.some(it => it.severity === "error") ? "error" : "warning";
-    const groups = Map.groupBy ? Map.groupBy(problems, problemGroup) : groupBy(problems, problemGroup);
-    const sorted = [...groups].sort(([one], [other]) => (other.startsWith("error") ? 1 : 0) - (one.startsWith("error") ? 1 : 0));
-    reconcile($("problem-list"), sorted, ([key]) => key, ([, [first]]) => problemPart(first));
-}
-
-function problemGroup(problem) {
-    return `${problem.severity} ${problem.cure}`;
+    const groups = [...groupBy(problems, it => `${it.severity} ${it.cure}`)];
+    const sorted = groups.sort(([, [one]], [, [other]]) => (other.severity === "error") - (one.severity === "error"));
+    reconcile($("problem-list"), sorted, ([, [first]]) => problemPart(first), ([key]) => key);
 }
 
 function groupBy(items, keyOf) {
     const groups = new Map();
-    for (const item of items) groups.set(keyOf(item), [...groups.get(keyOf(item)) ?? [], item]);
+    for (const item of items) {
+        const key = keyOf(item);
+        if (!groups.has(key)) groups.set(key, []);
+        groups.get(key).push(item);
+    }
     return groups;
 }
 
 // The problems that one command cures.
 function problemPart({severity, cure}) {
     const list = make("ul"), more = make("button", {type: "button", className: "link"});
-    const root = make("li", {className: `problem ${severity}`}, list, more);
-    if (cure) root.append(make("div", {className: "cure"}, make("span", {className: "muted"}, "Cure"), make("code", {}, cure), copyButton(cure)));
+    const body = make("div", {}, list, more);
+    if (cure) body.append(make("div", {className: "cure"}, make("span", {className: "spoken"}, "Cure:"), make("code", {}, cure), copyButton(cure)));
+    const root = make("li", {className: `problem ${severity}`}, make("span", {className: "severity"}, severity), body);
     let all = false, problems = [];
     function render() {
         const shown = all ? problems : problems.slice(0, SHOWN_PROBLEMS);
-        reconcile(list, shown.map((problem, at) => ({...problem, at})), it => it.at, () => {
+        reconcile(list, shown, () => {
             const about = make("b"), what = make("span");
-            const item = make("li", {}, make("span", {className: "severity"}, severity), " ", about, " ", what);
-            return {root: item, update(it) { write(about, it.about ?? ""); write(what, it.what); }};
+            return {root: make("li", {}, about, " ", what), update(it) { write(about, it.about ?? ""); write(what, it.what); }};
         });
         show(more, problems.length > SHOWN_PROBLEMS);
         write(more, all ? "Show fewer" : `Show ${count(problems.length - SHOWN_PROBLEMS)} more`);
@@ -333,14 +344,11 @@ function problemPart({severity, cure}) {
 function showPools({pools, nodes}) {
     show($("no-pools"), pools.length === 0);
     show($("legend"), pools.length > 0);
+    showLegend();
     const blocks = pools.reduce((sum, pool) => sum + pool.blocks.length, 0);
     const used = pools.reduce((sum, pool) => sum + BigInt(pool.used), 0n);
     write($("totals"), pools.length === 0 ? "" : `${counted(pools.length, "pool")}, ${counted(blocks, "block")}, ${counted(used, "address", "addresses")} used`);
-    reconcile($("pool-list"), pools.map(pool => ({pool, nodes})), it => it.pool.name, () => {
-        const band = poolBand();
-        return {root: band.root, update: it => band.update(it.pool, it.nodes)};
-    });
-    view.bands = new Map(pools.map(pool => [pool.name, $("pool-list").parts.get(pool.name).root.band]));
+    reconcile($("pool-list"), pools.map(pool => ({pool, nodes})), poolBand, it => it.pool.name);
 }
 
 // How many blocks the pool has room for. A /8 has far more than anybody claims, so that the map
@@ -359,7 +367,7 @@ function poolBand() {
     const name = make("h3"), cidr = make("span", {className: "mono"}), facts = make("span", {className: "muted"});
     const disabled = make("span", {className: "warn"}, "disabled: gives no new addresses");
     const toggle = make("button", {type: "button", "aria-pressed": "false"}, "As a table");
-    const numbers = make("dl", {className: "numbers"});
+    const numbers = make("ul", {className: "numbers"});
     const map = blockMap(), body = make("div", {}, map.root), none = make("p", {className: "muted"}, "No block is claimed yet: the first container of a node claims one.");
     const root = make("section", {className: "pool"}, make("div", {className: "title"}, name, cidr, facts, disabled, toggle), numbers, body, none);
     let table = null, blocks = [];
@@ -376,9 +384,9 @@ function poolBand() {
         body.replaceChildren(wanted ? table.root : map.root);
         if (!wanted) map.layOut();
     }
-    toggle.onclick = () => showTable(toggle.getAttribute("aria-pressed") === "false");
+    toggle.onclick = () => showTable(!table?.root.isConnected);
 
-    function update(pool, nodes) {
+    function update({pool, nodes}) {
         blocks = pool.blocks.map(([cidr, node, used, capacity, reserved, cooling]) => (
             {cidr, node: nodes[node]?.name ?? null, used, capacity, reserved, cooling, pool: pool.name}));
         write(name, pool.name);
@@ -386,26 +394,24 @@ function poolBand() {
         write(facts, poolFacts(pool));
         show(disabled, pool.disabled);
         const figures = [
-            ["used", count(pool.used), `used, ${percent(pool.used, pool.total)}`], ["free", count(pool.free)], ["reserved", count(pool.reserved)],
-            ["cooling", count(pool.cooling)], ["borrowed", count(pool.borrowed)],
-            ["blocks", `${count(blocks.length)} of ${count(possibleBlocks(pool))}`],
+            [count(pool.used), `used, ${percent(pool.used, pool.total)}`], [count(pool.free), "free"], [count(pool.reserved), "reserved"],
+            [count(pool.cooling), "cooling"], [count(pool.borrowed), "borrowed"], [`${count(blocks.length)} of ${count(possibleBlocks(pool))}`, "blocks"],
         ];
-        reconcile(numbers, figures, ([key]) => key, () => {
-            const term = make("dt"), value = make("dd");
-            return {root: make("div", {}, term, value), update([key, text, words]) {
-                write(term, words ?? key);
+        reconcile(numbers, figures, () => {
+            const value = make("span"), words = make("span", {className: "muted"});
+            return {root: make("li", {}, value, " ", words), update([text, kind]) {
                 write(value, text);
-                value.className = text === "0" ? "none" : "";
+                write(words, kind);
+                value.className = text === "0" ? "muted" : "";
             }};
         });
         show(none, blocks.length === 0);
         show(body, blocks.length > 0);
         show(toggle, blocks.length > 0);
         map.update(pool.name, blocks);
-        if (toggle.getAttribute("aria-pressed") === "true") table.update(blocks);
+        if (table?.root.isConnected) table.update(blocks);
     }
-    root.band = {map, showMap() { if (toggle.getAttribute("aria-pressed") === "true") showTable(false); }};
-    return {root, band: root.band, update};
+    return {root, map, update, showMap() { if (table?.root.isConnected) showTable(false); }};
 }
 
 // ---------------------------------------------------------------- the map
@@ -437,6 +443,7 @@ function nodeColours(node) {
 
 // The size of a cell and the distance between two, in CSS pixels: the more blocks, the smaller.
 function cellSize(blocks) {
+    if (blocks <= 60) return {size: 30, pitch: 34};
     if (blocks <= 600) return {size: 18, pitch: 21};
     if (blocks <= 3000) return {size: 12, pitch: 14};
     return blocks <= 20000 ? {size: 8, pitch: 10} : {size: 5, pitch: 6};
@@ -483,9 +490,7 @@ function blockMap() {
 
     function cover(element, index) {
         const [x, y] = place(index);
-        element.style.width = element.style.height = `${grid.size}px`;
-        element.style.transform = element.className === "flash" ? "" : `translate(${x}px, ${y}px)`;
-        if (element.className === "flash") { element.style.left = `${x}px`; element.style.top = `${y}px`; }
+        Object.assign(element.style, {left: `${x}px`, top: `${y}px`, width: `${grid.size}px`, height: `${grid.size}px`});
     }
     // Computes the grid for the room there is. Draws all if that changed, or if asked to.
     function layOut(again = false) {
@@ -533,12 +538,11 @@ function blockMap() {
         flash(changed.flatMap(differs));
     }
     function flash(indices) {
-        for (const index of drawn.as ? indices.slice(0, FLASHES) : []) {
-            const element = make("div", {className: "flash"});
+        if (!drawn.as || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+        for (const index of indices.slice(0, FLASHES)) {
+            const element = make("div", {className: "flash", onanimationend: () => element.remove()});
             cover(element, index);
-            element.onanimationend = () => element.remove();
-            // Where motion is not wanted there is no animation whose end could be waited for.
-            if (!matchMedia("(prefers-reduced-motion: reduce)").matches) root.append(element);
+            root.append(element);
         }
     }
 
@@ -553,7 +557,7 @@ function blockMap() {
         const index = at.get(current);
         const wanted = index !== undefined && (document.activeElement === canvas || root.matches(":hover"));
         show(tip, wanted);
-        show(cursor, wanted);
+        show(cursor, wanted || current !== null && current === panel.cidr);
         if (!wanted) return;
         write(tip, describe(blocks[index]));
         const [x, y] = place(index);
@@ -580,14 +584,14 @@ function blockMap() {
     function showMarks() {
         const wanted = view.marked.filter(cidr => at.has(cidr)).slice(0, MARKS);
         root.parentElement?.classList.toggle("searching", wanted.length > 0);
-        reconcile(marks, wanted, cidr => cidr, () => {
+        reconcile(marks, wanted, () => {
             const element = make("div", {className: "mark"});
             return {root: element, update(cidr) {
                 cover(element, at.get(cidr));
                 const {node} = blocks[at.get(cidr)];
                 element.style.backgroundColor = node === null ? palette.muted : nodeColours(node).used;
             }};
-        });
+        }, cidr => cidr);
     }
 
     canvas.onpointermove = event => { const index = indexAt(event); if (index !== null) move(index, false); };
@@ -598,7 +602,8 @@ function blockMap() {
         move(index, false);
         panel.open(blocks[index].cidr, canvas);
     };
-    canvas.onfocus = () => { if (at.has(current)) move(at.get(current), true); else move(0, true); };
+    // A pointer that brings the focus says itself which block it means, and must not see it scroll away.
+    canvas.onfocus = () => { if (canvas.matches(":focus-visible")) move(at.get(current) ?? 0, true); };
     canvas.onblur = showTip;
     canvas.onkeydown = event => {
         const index = at.get(current) ?? 0, page = 10 * grid.columns, last = blocks.length - 1;
@@ -622,26 +627,31 @@ function blockMap() {
         scrollTo: cidr => marks.parts?.get(cidr)?.root.scrollIntoView({block: "nearest"}),
     };
 }
-view.marked = [];
 
+// What the map shows, by example. Few nodes have their colours explained, too.
 function showLegend() {
-    const node = "node-1", block = (used, more = {}) => ({node, used, capacity: 64, reserved: 0, cooling: 0, ...more});
+    const block = (used, more = {}) => ({node: "node-1", used, capacity: 64, reserved: 0, cooling: 0, ...more});
     const kinds = [
-        ["colour: the node", block(24, {})], ["height: addresses used", block(48)], ["bar on top: full", block(64)],
-        ["lighter: cooling", block(20, {cooling: 24})], ["from the top: reserved", block(20, {reserved: 24})], ["frame: no node", block(24, {node: null})],
+        ["colour: node, height: use", block(36)], ["bar on top: full", block(64)], ["paler: cooling", block(20, {cooling: 24})],
+        ["grey from above: reserved", block(20, {reserved: 24})], ["frame: no node", block(24, {node: null})],
     ];
-    $("legend").replaceChildren(...kinds.map(([words, example]) => {
-        const canvas = make("canvas", {width: 18 * devicePixelRatio, height: 18 * devicePixelRatio, "aria-hidden": "true"});
-        canvas.style.width = canvas.style.height = "18px";
-        const context = canvas.getContext("2d");
-        context.scale(devicePixelRatio, devicePixelRatio);
-        drawCell(context, 0, 0, 18, example);
-        return make("li", {}, canvas, words);
-    }));
+    const nodes = view.state?.nodes.filter(node => node.blocks > 0) ?? [];
+    if (nodes.length <= KEY_NODES) for (const node of nodes) kinds.push([node.name, block(64, {node: node.name, capacity: 65})]);
+    const part = () => {
+        const canvas = make("canvas", {"aria-hidden": "true"}), words = make("span");
+        return {root: make("li", {}, canvas, words), update([text, example]) {
+            write(words, text);
+            canvas.width = canvas.height = 16 * devicePixelRatio;
+            const context = canvas.getContext("2d");
+            context.scale(devicePixelRatio, devicePixelRatio);
+            drawCell(context, 0, 0, 16, example);
+        }};
+    };
+    reconcile($("legend"), kinds, part);
 }
 
 function findBlock(cidr) {
-    for (const band of view.bands.values()) {
+    for (const band of bands()) {
         const block = band.map.find(cidr);
         if (block) return {block, band};
     }
@@ -680,6 +690,7 @@ const panel = {
             ? `Pool ${known.pool}, ${known.node ?? "no node"}: ${count(known.used)} of ${count(known.capacity)} used, ${count(Math.max(0, known.capacity - known.used - known.reserved - known.cooling))} free`
             : "This block is not there any more.";
         write($("panel-about"), words);
+        if (!known) return this.show({addresses: [], node: null});
         try {
             const block = await read(`/api/block?cidr=${encodeURIComponent(cidr)}`);
             if (cidr === this.cidr) this.show(block);
@@ -687,15 +698,15 @@ const panel = {
             if (cidr === this.cidr) note($("panel-note"), `${error.message}`, true);
         }
     },
-    show({addresses}) {
-        note($("panel-note"), addresses.length === 0 ? "None of its addresses is used." : "");
+    show({addresses, node}) {
+        note($("panel-note"), addresses.length === 0 ? "None of its addresses is in use." : "");
         this.table ??= pagedTable("Addresses of the block", [
-            {title: "Address", mono: true, cell: it => [it.address, it.state === "used" ? when(it.since) : `${it.state}${it.since ? ` since ${when(it.since)}` : ""}`]},
-            {title: "Who has it", cell: it => owner(it)},
+            {title: "Address", mono: true, cell: it => [it.address, [it.state === "used" ? "" : it.state, when(it.since)].filter(Boolean).join(" ")]},
+            {title: "Who has it", cell: owner},
         ]);
         if (!this.table.root.isConnected) $("panel-addresses").append(this.table.root);
         show(this.table.root, addresses.length > 0);
-        this.table.update(addresses);
+        this.table.update(addresses.map(it => ({...it, elsewhere: it.node !== node && it.node})));
     },
 };
 
@@ -703,8 +714,8 @@ const panel = {
 function owner(it) {
     const pod = it.pod && (it.namespace ? `${it.namespace}/${it.pod}` : it.pod);
     const container = it.container && `container ${it.container.length > 16 ? it.container.slice(0, 12) : it.container}`;
-    const name = pod ?? container ?? it.type ?? it.handle ?? "unknown";
-    const more = [pod && container, it.interface, it.network && `network ${it.network}`, it.node && `on ${it.node}`, name === it.type && it.handle && `handle ${it.handle}`];
+    const name = pod ?? container ?? it.type ?? it.handle ?? (it.state === "used" ? "unknown" : "no container");
+    const more = [pod && container, it.interface, it.network && `network ${it.network}`, it.elsewhere && `on ${it.elsewhere}`, name === it.type && it.handle && `handle ${it.handle}`];
     return [name, more.filter(Boolean).join(" · ")];
 }
 
@@ -747,7 +758,7 @@ const reach = {
             note($("reach-note"), answer.to.length > 0 ? "" : view.state.nodes.length === 1 ? `${from} is the only node.` : `${from} has no way to any other node's containers.`);
             this.render();
         } catch (error) {
-            if (!(error instanceof TypeError)) note($("reach-note"), error.message, true);
+            if (!isSilence(error)) note($("reach-note"), error.message, true);
         }
     },
 
@@ -757,7 +768,7 @@ const reach = {
         const groups = groupByWay(this.to);
         if (!groups.has(this.chosen)) this.chosen = null;
         const sorted = [...groups].sort(([, one], [, other]) => (other[0].how === "none") - (one[0].how === "none") || other.length - one.length);
-        reconcile($("ways"), sorted, ([key]) => key, ([key]) => {
+        reconcile($("ways"), sorted, ([key]) => {
             const number = make("b"), words = make("span"), button = make("button", {type: "button", className: "way"}, number, words);
             button.onclick = () => {
                 this.chosen = this.chosen === key ? null : key;
@@ -770,7 +781,7 @@ const reach = {
                 button.setAttribute("aria-pressed", String(this.chosen === key));
                 button.classList.toggle("none", members[0].how === "none");
             }};
-        });
+        }, ([key]) => key);
         show($("reach-filter"), this.to.length > 0);
         this.list(groups);
     },
@@ -844,7 +855,7 @@ const search = {
             const answer = await read(`/api/search?q=${encodeURIComponent(query)}`);
             if (turn === this.asked) this.show(answer, isNew, scroll);
         } catch (error) {
-            if (turn === this.asked && !(error instanceof TypeError)) this.show({query, answers: [], note: error.message}, isNew);
+            if (turn === this.asked && !isSilence(error)) this.show({query, answers: [], note: error.message}, isNew);
         }
     },
     show({query, answers, note: remark}, isNew, scroll = false) {
@@ -852,8 +863,7 @@ const search = {
         const title = answers.length === 0 ? `Nothing found for “${query}”` : counted(answers.length, "answer");
         write($("answers-title"), title);
         note($("answers-note"), remark ?? "");
-        const keyed = answers.map((answer, at) => ({answer, key: `${at} ${answer.kind} ${answer.title}`}));
-        reconcile($("answer-list"), keyed, it => it.key, () => answerPart());
+        reconcile($("answer-list"), answers, answerPart);
         mark(answers);
         if (!isNew) return;
         if (query) say(`${title}${answers[0] ? `, first ${answers[0].kind} ${answers[0].title}` : ""}`);
@@ -864,30 +874,32 @@ const search = {
 
 function answerPart() {
     const kind = make("span", {className: "kind"}), title = make("span", {className: "mono"});
-    const lines = make("dl"), history = make("dl"), historyTitle = make("p", {className: "muted"}, "History");
+    const lines = make("dl"), history = make("ul"), historyTitle = make("p", {className: "muted"}, "History");
     const links = make("p");
     const root = make("article", {className: "answer"}, make("h3", {}, title, " ", kind), lines, historyTitle, history, links);
     const pair = () => {
-        const term = make("dt"), value = make("dd"), root = make("div");
-        root.append(term, value);
-        root.style.display = "contents";
-        return {root, update([, [key, text]]) { write(term, key); write(value, text); }};
+        const term = make("dt"), value = make("dd");
+        return {root: make("div", {}, term, value), update([key, text]) { write(term, key); write(value, text); }};
     };
-    return {root, update({answer}) {
+    return {root, update(answer) {
         write(kind, answer.kind);
         write(title, answer.title);
-        reconcile(lines, [...answer.lines.entries()], ([at]) => at, pair);
-        const past = answer.history.map(it => [`${when(it.from)} to ${it.until ? when(it.until) : "now"}`, it.what]);
-        show(historyTitle, past.length > 0);
-        reconcile(history, [...past.entries()], ([at]) => at, pair);
+        reconcile(lines, answer.lines, pair);
+        show(historyTitle, answer.history.length > 0);
+        reconcile(history, answer.history, () => {
+            const what = make("span"), time = make("small");
+            return {root: make("li", {}, what, time), update(it) {
+                write(what, it.what);
+                write(time, `${when(it.from)} to ${it.until ? when(it.until) : "now"}`);
+            }};
+        });
         const targets = [];
         if (answer.block) targets.push({words: `Show block ${answer.block}`, go: button => { revealBlock(answer.block); panel.open(answer.block, button); }});
         if (answer.node && answer.kind !== "node") targets.push({words: `Node ${answer.node}`, go: () => search.ask(answer.node)});
-        if (answer.kind === "node" && answer.node) targets.push({words: "Whom it reaches", go: () => chooseFrom(answer.node)});
-        reconcile(links, targets, it => it.words, it => {
-            const button = make("button", {type: "button", className: "link"}, it.words);
-            button.onclick = () => it.go(button);
-            return {root: button, update() {}};
+        if (answer.kind === "node" && answer.node) targets.push({words: "Whom it reaches", go: () => showWaysFrom(answer.node)});
+        reconcile(links, targets, () => {
+            const button = make("button", {type: "button", className: "link"});
+            return {root: button, update(it) { write(button, it.words); button.onclick = () => it.go(button); }};
         });
     }};
 }
@@ -896,10 +908,10 @@ function answerPart() {
 function mark(answers) {
     const marked = new Set(answers.map(answer => answer.block).filter(Boolean));
     for (const {node} of answers.filter(answer => answer.kind === "node")) {
-        for (const band of view.bands.values()) band.map.blocksOf(node).forEach(cidr => marked.add(cidr));
+        for (const band of bands()) band.map.blocksOf(node).forEach(cidr => marked.add(cidr));
     }
     view.marked = [...marked];
-    for (const band of view.bands.values()) band.map.showMarks();
+    for (const band of bands()) band.map.showMarks();
 }
 
 function revealBlock(cidr) {
@@ -919,6 +931,14 @@ function chooseFrom(node) {
     reach.showNodes(view.state);
     writeFragment();
     return reach.read();
+}
+
+// From an answer: it makes room, since on a wide page it covers the nodes.
+function showWaysFrom(node) {
+    search.ask("");
+    if (panel.cidr !== null) panel.close();
+    chooseFrom(node);
+    $("from").focus();
 }
 
 // ---------------------------------------------------------------- the address of the page
@@ -957,10 +977,10 @@ function listen() {
     });
     addEventListener("hashchange", () => { if (view.state) search.start(); });
     document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
-    const repaint = () => { readPalette(); showLegend(); for (const band of view.bands.values()) band.map.layOut(true); };
+    const repaint = () => { readPalette(); showLegend(); for (const band of bands()) band.map.layOut(true); };
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
     // Zooming changes the ratio, and with it how sharp a canvas must be.
-    addEventListener("resize", () => { showLegend(); for (const band of view.bands.values()) band.map.layOut(); });
+    addEventListener("resize", () => { showLegend(); for (const band of bands()) band.map.layOut(); });
     const sticky = [document.querySelector("header"), $("alert")];
     const observer = new ResizeObserver(() => {
         const height = sticky.reduce((sum, it) => sum + (getComputedStyle(it).position === "sticky" ? it.offsetHeight : 0), 0);
