@@ -275,6 +275,16 @@ test("a late answer does not replace the answer to a later question", async () =
     });
 });
 
+test("a change does not keep what is being typed from being asked", async () => {
+    await on(worlds.single(), {fragment: "#q=al"}, async (page, fixture) => {
+        await page.locator(".answer").waitFor();
+        await page.waitForTimeout(1600);  // what is derived is read again after a pause
+        await page.locator("#query").fill("alo");
+        fixture.change(assign(0));
+        await page.waitForURL(/#q=alo$/);
+    });
+});
+
 // Counts what is painted into canvases from now on.
 const countPaints = page => page.evaluate(() => {
     const paint = CanvasRenderingContext2D.prototype.fillRect;

@@ -301,8 +301,10 @@ function showProblems({problems, checked, offline}) {
     const at = checked === null ? "The datastore has not been checked for damage yet." : `The datastore was checked at ${when(checked)}.`;
     write($("calm"), `${known ? "Nothing is wrong." : "No problem is known."} ${at}`);
     $("calm").className = known ? "" : "unknown";
+    const words = counted(problems.length, "problem");
+    if (!none && words !== $("problem-count").textContent) say(words);
     show($("problem-count"), !none);
-    write($("problem-count"), counted(problems.length, "problem"));
+    write($("problem-count"), words);
     $("problem-count").className = problems.some(it => it.severity === "error") ? "error" : "warning";
     const groups = [...groupBy(problems, it => `${it.severity} ${it.cure}`)];
     const sorted = groups.sort(([, [one]], [, [other]]) => (other.severity === "error") - (one.severity === "error"));
@@ -420,7 +422,7 @@ const palette = {};
 
 function readPalette() {
     const style = getComputedStyle(document.documentElement);
-    for (const name of ["ground", "full", "reserved", "muted", "control", "line"]) palette[name] = style.getPropertyValue(`--${name}`).trim();
+    for (const name of ["ground", "full", "reserved", "muted", "control"]) palette[name] = style.getPropertyValue(`--${name}`).trim();
     palette.dark = matchMedia("(prefers-color-scheme: dark)").matches;
     palette.ofNode = new Map();
 }
@@ -472,8 +474,7 @@ function drawCell(context, x, y, size, block) {
 }
 
 function sameBlock(one, other) {
-    return one.cidr === other.cidr && one.node === other.node && one.used === other.used && one.capacity === other.capacity &&
-        one.reserved === other.reserved && one.cooling === other.cooling;
+    return Object.keys(one).every(key => one[key] === other[key]);
 }
 
 // The blocks of a pool as cells of a canvas, one tab stop. Cursor, marks and flashes are elements
@@ -483,7 +484,7 @@ function blockMap() {
     const context = canvas.getContext("2d");
     const cursor = make("div", {className: "cursor", hidden: true}), tip = make("div", {className: "tip", hidden: true, "aria-hidden": "true"});
     const marks = make("div"), root = make("div", {className: "map"}, canvas, marks, cursor, tip);
-    let blocks = [], at = new Map(), grid = {size: 18, pitch: 21, columns: 1}, current = null, drawn = {};
+    let blocks = [], at = new Map(), grid = {size: 18, pitch: 21, columns: 1}, current = null, drawn = "";
 
     const place = index => [(index % grid.columns) * grid.pitch, Math.floor(index / grid.columns) * grid.pitch];
     const draw = index => drawCell(context, ...place(index), grid.size, blocks[index]);
@@ -503,42 +504,40 @@ function blockMap() {
         const scale = Math.min(devicePixelRatio, Math.sqrt(16e6 / (w * h)));
         grid = {size, pitch, columns};
         const wanted = `${w} ${h} ${scale}`;
-        if (drawn.as !== wanted) {
+        if (drawn !== wanted) {
             canvas.width = Math.round(w * scale);
             canvas.height = Math.round(h * scale);
             canvas.style.width = `${w}px`;
             canvas.style.height = `${h}px`;
         }
-        if (drawn.as !== wanted || again) {
+        if (drawn !== wanted || again) {
             context.setTransform(scale, 0, 0, scale, 0, 0);
             context.clearRect(0, 0, w, h);
             for (let index = 0; index < blocks.length; index++) draw(index);
-            drawn.as = wanted;
+            drawn = wanted;
         }
         showCursor();
         showMarks();
     }
     function update(pool, changed) {
-        const old = blocks, oldAt = at;
-        const isFirst = old.length === 0;
+        const old = blocks;
+        const dirty = changed.flatMap((block, index) => {
+            const before = old[at.get(block.cidr)];
+            return before && sameBlock(before, block) ? [] : [index];
+        });
         blocks = changed;
         if (old.length === changed.length && old.every((block, index) => block.cidr === changed[index].cidr)) {
-            const dirty = [];
-            for (let index = 0; index < changed.length; index++) if (!sameBlock(old[index], changed[index])) dirty.push(index);
-            if (drawn.as) dirty.forEach(draw);
-            flash(dirty);
+            if (drawn) dirty.forEach(draw);
             showTip();
-            return;
+        } else {
+            at = new Map(changed.map((block, index) => [block.cidr, index]));
+            canvas.setAttribute("aria-label", `Blocks of pool ${pool}: ${counted(changed.length, "block")}. Arrow keys move, Enter opens a block.`);
+            layOut(true);
         }
-        at = new Map(changed.map((block, index) => [block.cidr, index]));
-        canvas.setAttribute("aria-label", `Blocks of pool ${pool}: ${counted(changed.length, "block")}. Arrow keys move, Enter opens a block.`);
-        layOut(true);
-        if (isFirst) return;
-        const differs = (block, index) => !oldAt.has(block.cidr) || !sameBlock(block, old[oldAt.get(block.cidr)]) ? [index] : [];
-        flash(changed.flatMap(differs));
+        if (old.length > 0) flash(dirty);
     }
     function flash(indices) {
-        if (!drawn.as || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+        if (!drawn || matchMedia("(prefers-reduced-motion: reduce)").matches) return;
         for (const index of indices.slice(0, FLASHES)) {
             const element = make("div", {className: "flash", onanimationend: () => element.remove()});
             cover(element, index);
@@ -661,11 +660,10 @@ function findBlock(cidr) {
 // ---------------------------------------------------------------- one block
 
 const panel = {
-    cidr: null, shown: "", opener: null, table: null,
+    cidr: null, opener: null, table: null,
     open(cidr, opener) {
         this.cidr = cidr;
         this.opener = opener;
-        this.shown = "";
         write($("panel-title"), cidr);
         this.table?.reset();
         this.table?.update([]);
@@ -686,27 +684,26 @@ const panel = {
         const cidr = this.cidr;
         if (cidr === null) return;
         const known = findBlock(cidr)?.block;
-        const words = known
-            ? `Pool ${known.pool}, ${known.node ?? "no node"}: ${count(known.used)} of ${count(known.capacity)} used, ${count(Math.max(0, known.capacity - known.used - known.reserved - known.cooling))} free`
-            : "This block is not there any more.";
-        write($("panel-about"), words);
-        if (!known) return this.show({addresses: [], node: null});
+        const free = known && Math.max(0, known.capacity - known.used - known.reserved - known.cooling);
+        write($("panel-about"), known
+            ? `Pool ${known.pool}, ${known.node ?? "no node"}: ${count(known.used)} of ${count(known.capacity)} used, ${count(free)} free`
+            : "This block is not there any more.");
         try {
-            const block = await read(`/api/block?cidr=${encodeURIComponent(cidr)}`);
+            const block = known ? await read(`/api/block?cidr=${encodeURIComponent(cidr)}`) : {addresses: null};
             if (cidr === this.cidr) this.show(block);
         } catch (error) {
-            if (cidr === this.cidr) note($("panel-note"), `${error.message}`, true);
+            if (cidr === this.cidr && !isSilence(error)) note($("panel-note"), error.message, true);
         }
     },
     show({addresses, node}) {
-        note($("panel-note"), addresses.length === 0 ? "None of its addresses is in use." : "");
+        note($("panel-note"), addresses?.length === 0 ? "None of its addresses is in use." : "");
         this.table ??= pagedTable("Addresses of the block", [
             {title: "Address", mono: true, cell: it => [it.address, [it.state === "used" ? "" : it.state, when(it.since)].filter(Boolean).join(" ")]},
             {title: "Who has it", cell: owner},
         ]);
         if (!this.table.root.isConnected) $("panel-addresses").append(this.table.root);
-        show(this.table.root, addresses.length > 0);
-        this.table.update(addresses.map(it => ({...it, elsewhere: it.node !== node && it.node})));
+        show(this.table.root, addresses?.length > 0);
+        this.table.update((addresses ?? []).map(it => ({...it, elsewhere: it.node !== node && it.node})));
     },
 };
 
@@ -728,7 +725,7 @@ function note(element, text, failed = false) {
 // ---------------------------------------------------------------- nodes
 
 const reach = {
-    to: [], ways: [], chosen: null, table: null, families: 1,
+    to: [], remark: "", chosen: null, table: null, families: 1,
 
     showNodes({nodes, here}) {
         show($("no-nodes"), nodes.length === 0);
@@ -755,11 +752,14 @@ const reach = {
             const answer = await read(`/api/reach?from=${encodeURIComponent(from)}`);
             if (from !== view.from) return;
             this.to = answer.to;
-            note($("reach-note"), answer.to.length > 0 ? "" : view.state.nodes.length === 1 ? `${from} is the only node.` : `${from} has no way to any other node's containers.`);
-            this.render();
+            const isOnly = view.state.nodes.length === 1;
+            this.remark = this.to.length > 0 ? "" : isOnly ? `${from} is the only node.` : `${from} has no way to the containers of another node.`;
         } catch (error) {
-            if (!isSilence(error)) note($("reach-note"), error.message, true);
+            if (isSilence(error) || from !== view.from) return;
+            this.to = [];
+            this.remark = error.message;
         }
+        this.render();
     },
 
     // Groups first: a thousand nodes are mostly reached in one way.
@@ -798,8 +798,7 @@ const reach = {
         if (!this.table.root.isConnected) $("reach-list").append(this.table.root);
         show(this.table.root, rows.length > 0);
         this.table.update(rows);
-        if (filter && rows.length === 0) note($("reach-note"), `No node matches “${filter}”.`);
-        else if ($("reach-note").textContent.startsWith("No node matches")) note($("reach-note"), "");
+        note($("reach-note"), filter && rows.length === 0 ? `No node matches “${filter}”.` : this.remark);
     },
 
     wayInWords({how, device, family}, members) {
@@ -828,8 +827,9 @@ const search = {
         const wanted = readFragment();
         if (wanted.from && view.state.nodes.some(node => node.name === wanted.from)) view.from = $("from").value = wanted.from;
         reach.showNodes(view.state);
-        if (wanted.q) this.ask(wanted.q);
+        this.ask(wanted.q ?? "");
         if (wanted.block) panel.open(wanted.block, null);
+        else if (panel.cidr !== null) panel.close();
     },
     // Puts a query into the box and answers it at once.
     ask(query) {
@@ -845,9 +845,10 @@ const search = {
     },
     // The last question wins, whichever answer comes last.
     async run(query, scroll) {
-        clearTimeout(this.timer);
         const isNew = query !== this.query;
         this.query = query;
+        // What is asked again must not keep what is being typed from being asked.
+        if (isNew) clearTimeout(this.timer);
         if (isNew) writeFragment();
         const turn = ++this.asked;
         if (!query) return this.show({query, answers: [], note: null}, false);
@@ -855,14 +856,15 @@ const search = {
             const answer = await read(`/api/search?q=${encodeURIComponent(query)}`);
             if (turn === this.asked) this.show(answer, isNew, scroll);
         } catch (error) {
-            if (turn === this.asked && !isSilence(error)) this.show({query, answers: [], note: error.message}, isNew);
+            if (turn === this.asked && !isSilence(error)) this.show({query, answers: [], note: error.message, failed: true}, isNew);
         }
     },
-    show({query, answers, note: remark}, isNew, scroll = false) {
+    show({query, answers, note: remark, failed = false}, isNew, scroll = false) {
         show($("answers"), query !== "");
-        const title = answers.length === 0 ? `Nothing found for “${query}”` : counted(answers.length, "answer");
+        const nothing = failed ? "The search failed" : `Nothing found for “${query}”`;
+        const title = answers.length === 0 ? nothing : counted(answers.length, "answer");
         write($("answers-title"), title);
-        note($("answers-note"), remark ?? "");
+        note($("answers-note"), remark ?? "", failed);
         reconcile($("answer-list"), answers, answerPart);
         mark(answers);
         if (!isNew) return;
