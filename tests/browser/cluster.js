@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import {execFile, spawn} from "node:child_process";
+import {createHash} from "node:crypto";
 import {mkdtemp, rm} from "node:fs/promises";
 import {tmpdir} from "node:os";
 import {join} from "node:path";
@@ -73,7 +74,7 @@ export async function put(pairs) {
 
 // A block of a node as Calico stores it, with so many addresses taken by pods; and its handle.
 export function block(number, node, used) {
-    const cidr = blockCidr(number), key = cidr.replace("/", "-"), handle = `pods.${String(number).padStart(64, "0")}`;
+    const cidr = blockCidr(number), key = cidr.replace("/", "-"), handle = `pods.${createHash("sha256").update(cidr).digest("hex")}`;
     const ordinals = [...Array(BLOCK).keys()];
     const holder = ordinal => ({
         handle_id: handle,
@@ -107,7 +108,7 @@ export async function fill() {
     ];
     for (let number = 0; number < NODES; number++) {
         const name = nodeName(number), address = `192.168.${Math.floor(number / 200)}.${number % 200 + 1}/24`;
-        pairs.push([`/calico/resources/v3/projectcalico.org/nodes/${name}`, kind("Node", name, {bgp: {ipv4Address: address}})]);
+        pairs.push([`/calico/resources/v3/projectcalico.org/nodes/${name}`, kind("Node", name, {bgp: {ipv4Address: address, ipv6Address: `fd00:ac::${(number + 1).toString(16)}/64`}})]);
     }
     for (let number = 0; number < BLOCKS; number++) pairs.push(...block(number, owner(number), use(number)));
     await put(pairs);
@@ -115,8 +116,8 @@ export async function fill() {
 
 // Runs `weirctl dashboard` on the datastore, until `stop`.
 export async function startDashboard() {
-    const child = spawn(join(PROGRAMS, "weirctl"), ["dashboard", "--port", "0"], {env: {...process.env, ...environment()}, stdio: ["ignore", "pipe", "inherit"]});
-    const [url] = /http:\/\/\S+/.exec(await line(child, child.stdout, /http:\/\//));
+    const child = spawn(join(PROGRAMS, "weirctl"), ["dashboard", "--listen", "127.0.0.1:0"], {env: {...process.env, ...environment()}, stdio: ["ignore", "pipe", "inherit"]});
+    const [url] = /http:\/\/\S+/.exec(await line(child, child.stdout, /^ready at/));
     return {url: url.endsWith("/") ? url : `${url}/`, stop: () => end(child)};
 }
 

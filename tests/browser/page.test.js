@@ -205,7 +205,7 @@ test("ways to other nodes are counted first, and listed on demand", async () => 
     await on(worlds.troubled(), {}, async page => {
         await page.locator(".way").first().waitFor();
         assert.deepEqual(await page.locator(".way").allInnerTexts().then(all => all.map(it => it.replace(/\s+/g, " ").replace(/ show$/, ""))),
-            ["1 node not reached", "745 nodes by IPIP over tunl0", "253 nodes by direct route over eth0"]);
+            ["1 node not reached default-ipv4", "745 nodes by IPIP over tunl0 default-ipv4", "253 nodes by direct route over eth0 default-ipv4"]);
         const rows = page.locator("#reach-list tbody tr");
         assert.equal(await rows.count(), 0);
         await page.getByRole("button", {name: "745 nodes by IPIP"}).click();

@@ -332,7 +332,11 @@ function problemPart({severity, cure}) {
         const shown = all ? problems : problems.slice(0, SHOWN_PROBLEMS);
         reconcile(list, shown, () => {
             const about = make("b"), what = make("span");
-            return {root: make("li", {}, about, " ", what), update(it) { write(about, it.about ?? ""); write(what, it.what); }};
+            return {root: make("li", {}, about, " ", what), update(it) {
+                // Most sentences name what they are about.
+                write(about, it.what.includes(it.about) ? "" : it.about ?? "");
+                write(what, it.what);
+            }};
         });
         show(more, problems.length > SHOWN_PROBLEMS);
         write(more, all ? "Show fewer" : `Show ${count(problems.length - SHOWN_PROBLEMS)} more`);
@@ -767,19 +771,25 @@ const reach = {
         this.families = new Set(this.to.map(it => it.family)).size;
         const groups = groupByWay(this.to);
         if (!groups.has(this.chosen)) this.chosen = null;
-        const sorted = [...groups].sort(([, one], [, other]) => (other[0].how === "none") - (one[0].how === "none") || other.length - one.length);
+        // What is not reached comes first if containers are there, and last if the pool has no block.
+        const inUse = new Set(view.state.pools.filter(pool => pool.blocks.length > 0).map(pool => pool.name));
+        const weight = ([, [{how, pools}]]) => how !== "none" ? 0 : pools.some(name => inUse.has(name)) ? 1 : -1;
+        const sorted = [...groups].sort((one, other) => weight(other) - weight(one) || other[1].length - one[1].length);
         reconcile($("ways"), sorted, ([key]) => {
-            const number = make("b"), words = make("span"), button = make("button", {type: "button", className: "way"}, number, words);
+            const number = make("b"), words = make("span"), pools = make("small");
+            const button = make("button", {type: "button", className: "way"}, number, make("span", {}, words, pools));
             button.onclick = () => {
                 this.chosen = this.chosen === key ? null : key;
                 this.table?.reset();
                 this.render();
             };
-            return {root: make("li", {}, button), update: ([, members]) => {
+            return {root: make("li", {}, button), update: group => {
+                const [, members] = group;
                 write(number, count(members.length));
                 write(words, this.wayInWords(members[0], members.length));
+                write(pools, members[0].pools.join(", "));
                 button.setAttribute("aria-pressed", String(this.chosen === key));
-                button.classList.toggle("none", members[0].how === "none");
+                button.classList.toggle("lost", weight(group) > 0);
             }};
         }, ([key]) => key);
         show($("reach-filter"), this.to.length > 0);
@@ -815,7 +825,7 @@ const reach = {
 };
 
 function groupByWay(to) {
-    return groupBy(to, it => `${it.how} ${it.device ?? ""} ${it.family}`);
+    return groupBy(to, it => `${it.how} ${it.device ?? ""} ${it.family} ${it.pools}`);
 }
 
 // ---------------------------------------------------------------- search
