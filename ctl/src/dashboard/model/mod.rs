@@ -106,3 +106,6 @@ impl ClusterView {
 /// Why a question has no answer, with what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadQuestion(pub String);
+
+#[cfg(test)]
+mod tests;
