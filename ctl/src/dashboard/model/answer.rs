@@ -9,7 +9,7 @@ use weir_common::tunnel::TunnelKind;
 
 use super::ClusterView;
 use super::address::{AddressRow, named};
-use super::reach::way_to;
+use super::reach::WayRow;
 use crate::commands::ipam_history::moment;
 
 /// One thing that was found.
@@ -64,6 +64,8 @@ pub struct Viewer<'a> {
     pub view: &'a ClusterView,
     /// From which registered node.
     pub here: Option<&'a str>,
+    /// The ways from there.
+    pub ways: &'a [WayRow],
 }
 
 impl Viewer<'_> {
@@ -149,9 +151,10 @@ impl Viewer<'_> {
             return Some((name, "it is on this node".to_owned()));
         }
         let (pool, _) = self.view.cluster.pool_of(address.into())?;
-        let way = way_to(here, node, pool, self.view)?;
+        let leads_there = |way: &&WayRow| way.node == node && way.pools.iter().any(|it| it == pool);
+        let way = self.ways.iter().find(leads_there)?;
         let next_hop = way.next_hop.map(|it| format!(" by {it}")).unwrap_or_default();
-        let device = way.device.map(|it| format!(" over {it}")).unwrap_or_default();
+        let device = way.device.as_ref().map(|it| format!(" over {it}")).unwrap_or_default();
         Some((name, format!("{}{next_hop}{device}: {}", way.how, way.why)))
     }
 

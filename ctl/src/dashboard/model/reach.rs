@@ -48,12 +48,12 @@ impl ReachDocument {
         let here = here.filter(|name| nodes.contains_key(*name));
         let first = || nodes.keys().next().map(String::as_str);
         let Some(from) = asked.or(here).or_else(first) else { return Ok(Self::default()) };
-        Ok(Self { from: Some(from.to_owned()), to: rows(from, view) })
+        Ok(Self { from: Some(from.to_owned()), to: ways(from, view) })
     }
 }
 
 /// The ways from a node, each once.
-fn rows(from: &str, view: &ClusterView) -> Vec<WayRow> {
+pub fn ways(from: &str, view: &ClusterView) -> Vec<WayRow> {
     let Some(own) = view.cluster.nodes.get(from) else { return Vec::new() };
     let underlay = Underlay::registered(own);
     let mut rows: Vec<WayRow> = Vec::new();
@@ -68,13 +68,6 @@ fn rows(from: &str, view: &ClusterView) -> Vec<WayRow> {
         }
     }
     rows
-}
-
-/// How a node reaches an address of a pool on another node.
-pub fn way_to(from: &str, node: &str, pool: &str, view: &ClusterView) -> Option<WayRow> {
-    let mut rows = rows(from, view);
-    rows.retain(|row| row.node == node && row.pools.iter().any(|it| it == pool));
-    rows.pop()
 }
 
 fn row(way: &NodeWay<'_>, own: &Peer, view: &ClusterView) -> WayRow {

@@ -11,6 +11,7 @@ use weir_common::tunnel::TunnelKind;
 
 use super::address::{AddressRow, named};
 use super::answer::{AnswerKind, PastRow, SearchAnswer, Viewer, line};
+use super::reach::ways;
 use super::{BadQuestion, ClusterView};
 
 /// The longest question, in bytes.
@@ -22,7 +23,7 @@ const MOST_ANSWERS: usize = 50;
 /// The most blocks that are read for one question: those in whose values its text stands.
 const MOST_BLOCKS: usize = 500;
 
-/// How many characters of a container's id there must be at least.
+/// How short a container's id may be cut off, in bytes.
 const SHORTEST_PREFIX: usize = 4;
 
 /// The answers to a question.
@@ -71,8 +72,9 @@ impl SearchDocument {
             )));
         }
         let here = here.filter(|name| view.cluster.nodes.contains_key(*name));
-        let mut search =
-            ClusterSearch { viewer: Viewer { view, here }, answers: Vec::new(), is_cut: false };
+        let ways = here.map(|here| ways(here, view)).unwrap_or_default();
+        let viewer = Viewer { view, here, ways: &ways };
+        let mut search = ClusterSearch { viewer, answers: Vec::new(), is_cut: false };
         if let Ok(cidr) = query.parse::<IpNet>() {
             search.cidr(cidr.trunc());
         } else if let Ok(address) = query.parse::<IpAddr>() {
@@ -180,8 +182,10 @@ impl ClusterSearch<'_> {
             let is_pod = row.pod.as_deref().is_some_and(|it| it.starts_with(pod))
                 && namespace.is_none_or(|it| row.namespace.as_deref() == Some(it));
             let is_long = query.len() >= SHORTEST_PREFIX;
-            let is_container =
-                is_long && row.container.as_deref().is_some_and(|it| it.starts_with(query));
+            let is_container = row
+                .container
+                .as_deref()
+                .is_some_and(|id| id == query || (is_long && id.starts_with(query)));
             let is_handle = row.handle.as_deref() == Some(query);
             match (is_pod, &row.container, &row.pod) {
                 (true, _, Some(pod)) => {
