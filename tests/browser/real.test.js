@@ -13,6 +13,9 @@ let browser, etcd, dashboard, page;
 before(async () => {
     etcd = await startEtcd();
     await fill();
+    // Damage: a block with neither handle nor affinity. It is there from the beginning, since a large
+    // store is checked rarely.
+    await put(block(20001, nodeName(6), 3).slice(0, 1));
     dashboard = await startDashboard();
     browser = await launch();
     page = await open(browser, dashboard.url, {silent: false});
@@ -28,11 +31,11 @@ const numbers = (of = page) => of.locator(".pool", {hasText: "10.0.0.0/8"}).loca
 const used = async () => Number((await numbers().locator("li").first().innerText()).split(" ")[0].replaceAll(",", ""));
 
 test("the whole cluster is there", async () => {
-    await page.locator("#totals", {hasText: "3 pools, 10,000 blocks"}).waitFor();
-    let expected = 0;
+    await page.locator("#totals", {hasText: "3 pools, 10,001 blocks"}).waitFor();
+    let expected = 3;
     for (let number = 0; number < 10000; number++) expected += use(number);
     assert.equal(await used(), expected);
-    assert.match(await numbers().innerText(), /10,000 of 262,144 blocks/);
+    assert.match(await numbers().innerText(), /10,001 of 262,144 blocks/);
     assert.match(await page.locator("#node-total").innerText(), /^1,000 nodes$/);
     assert.match(await page.locator(".pool", {hasText: "172.20.0.0/16"}).innerText(), /VXLAN Always[^]*disabled/);
     assert.match(await page.locator(".pool", {hasText: "fd00:7::/48"}).innerText(), /1.21e\+24 free/);
@@ -109,18 +112,19 @@ test("an address that a plugin assigns shows at once, and so does its release", 
 test("what weirctl changes shows, without losing the place", async () => {
     await firstMap(page).focus();
     for (const key of ["PageDown", "PageDown", "PageDown", "PageDown", "PageDown", "PageDown"]) await page.keyboard.press(key);
-    const place = () => page.evaluate(() => [document.querySelector(".cursor").getBoundingClientRect().y, document.activeElement.tagName, document.querySelector(".tip").textContent]);
-    const before = await place();
+    const place = () => page.evaluate(() => [document.activeElement.tagName, document.querySelector(".tip").textContent]);
+    const height = async () => (await page.locator(".cursor:visible").boundingBox()).y;
+    const [before, top] = [await place(), await height()];
     await weirctl("patch", "ippool", "default-ipv6", "-p", "spec: {disabled: true}");
     await page.locator(".pool", {hasText: "fd00:7::/48"}).getByText("disabled: gives no new addresses").waitFor();
     await put(block(20000, nodeName(5), 7));
-    await numbers().filter({hasText: "10,001 of"}).waitFor();
+    await numbers().filter({hasText: "10,002 of"}).waitFor();
     assert.deepEqual(await place(), before);
+    // A problem has come above the map meanwhile; the browser scrolls by whole pixels.
+    assert.ok(Math.abs(await height() - top) < 2, "what is looked at stays where it is");
 });
 
 test("damage shows with its cure", async () => {
-    const [[key, value]] = block(20001, nodeName(6), 3);
-    await put([[key, value]]);  // neither handle nor affinity
     const cure = page.locator(".problem", {hasText: "weirctl ipam check --repair"});
     await cure.waitFor({timeout: 90000});
     assert.match(await cure.innerText(), /10\.19\.136\.64/);
