@@ -1002,7 +1002,6 @@ function listen() {
 }
 
 readPalette();
-showLegend();
 listen();
 refresh();
 events.dial();
