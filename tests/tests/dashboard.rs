@@ -193,9 +193,10 @@ fn follows(cluster: Cluster) {
         .iter()
         .zip(shown["pools"].as_array().expect("pools"))
     {
-        let same = |ours: &str, theirs: &str| assert_eq!(pool[ours], expected[theirs], "{ours}");
-        [("name", "name"), ("total", "total"), ("used", "inUse"), ("free", "free")]
-            .map(|(a, b)| same(a, b));
+        let names = [("name", "name"), ("total", "total"), ("used", "inUse"), ("free", "free")];
+        for (ours, theirs) in names {
+            assert_eq!(pool[ours], expected[theirs], "{ours}");
+        }
     }
     cluster.weir(Families::Dual, &container).delete(&cluster.node);
     events.until_state(&dashboard, |state| used(state, "0"));

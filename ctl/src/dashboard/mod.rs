@@ -1,7 +1,7 @@
 //! `weirctl dashboard`: one read-only page about the cluster.
 //!
-//! [`model`] is pure: what was read of the datastore becomes the answers. [`follow`] keeps it up
-//! to date, [`serve`] answers over HTTP. `docs/dashboard.md` gives the reasons.
+//! [`model`] is pure: what was read of the datastore becomes the answers. [`mod@follow`] keeps it up
+//! to date, [`mod@serve`] answers over HTTP. `docs/dashboard.md` gives the reasons.
 
 mod follow;
 mod model;

@@ -57,6 +57,8 @@ struct DashboardServer {
     /// Tells the generations of this process from an earlier one's.
     began: i64,
     streams: Arc<Semaphore>,
+    /// Held by the search that reads the history: it may be 60 MiB.
+    history: Semaphore,
 }
 
 /// Answers for ever.
@@ -69,6 +71,7 @@ pub async fn serve(listener: TcpListener, subject: Arc<ShownCluster>) {
         policy: policy.unwrap_or(HeaderValue::from_static("default-src 'none'")),
         began: Timestamp::now().as_millisecond(),
         streams: Arc::new(Semaphore::new(STREAMS)),
+        history: Semaphore::new(1),
     });
     http::serve(listener, move |request| {
         let server = Arc::clone(&server);
@@ -152,9 +155,11 @@ impl DashboardServer {
 
     async fn search(&self, query: &str) -> Result<PageAnswer, (StatusCode, BadQuestion)> {
         let asked = question(query);
-        // It reads files.
-        let history = tokio::task::spawn_blocking(move || history(&asked)).await;
-        let history = history.unwrap_or_default();
+        let history = {
+            // Others wait; it is never closed.
+            let _permit = self.history.acquire().await.ok();
+            tokio::task::spawn_blocking(move || history(&asked)).await.unwrap_or_default()
+        };
         let known = self.subject.knowledge();
         let here = known.around.here.as_deref();
         let found = SearchDocument::of(query, here, &known.view, &history);
