@@ -25,6 +25,8 @@ IMAGE_PACKAGES=(mmdebstrap binutils podman crun conmon python3)
 TEST_PACKAGES=(strace etcd-server etcd-client containernetworking-plugins openssl tmux less
     iptables containerd podman crun conmon busybox-static systemd e2fsprogs xfsprogs
     bird2 frr gobgpd docker.io man-db mandoc groff bash-completion zsh fish prometheus)
+# shellcheck disable=SC2034
+BROWSER_PACKAGES=(chromium fonts-dejavu-core)
 
 # Ends with a message that says what is wrong and what to do.
 fail() {

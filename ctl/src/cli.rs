@@ -246,6 +246,8 @@ pub enum CtlCommand {
     /// Give Docker's containers addresses out of the pools, and networks
     #[command(subcommand)]
     Docker(DockerCommand),
+    /// Serve a page that shows the cluster: pools, blocks, nodes, ways, problems
+    Dashboard(commands::dashboard::DashboardArgs),
     /// Look at everything that containers on this node depend on, and say what to do
     Doctor(commands::doctor::DoctorArgs),
     /// Write what a maintainer needs to see of this node into one file, without secrets

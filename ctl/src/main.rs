@@ -4,7 +4,10 @@ mod agent_http;
 mod bgp_status;
 mod cli;
 mod commands;
+mod dashboard;
 mod docker;
+mod follow;
+mod http;
 mod kernel_modules;
 mod location;
 mod network;
@@ -322,6 +325,12 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
         drop(runtime);
         node::run::start_log(cli.log_level);
         docker::run::run(arguments, &location, || this_node::name(&process.networks))?;
+        return Ok(String::new());
+    }
+    if let CtlCommand::Dashboard(arguments) = &cli.command {
+        process.learn(&directory, &files, &ComparedStores::by_text(&location.configuration));
+        let own_name = this_node::name(&process.networks).ok().map(|found| found.name);
+        runtime.block_on(commands::dashboard::run(arguments, &location, own_name))?;
         return Ok(String::new());
     }
     let locks = match &cli.command {

@@ -204,10 +204,10 @@ impl HostEnvironment for Prepared {
 
 /// What one call gave back.
 #[derive(Debug, PartialEq, Eq)]
-struct Answer {
+pub(crate) struct Answer {
     exit: i64,
     /// Standard output, then standard error.
-    output: String,
+    pub(crate) output: String,
 }
 
 async fn call_with_input(datastore: &dyn Datastore, arguments: &[&str], input: &str) -> Answer {
@@ -269,7 +269,7 @@ async fn call_in(
     }
 }
 
-async fn call(datastore: &dyn Datastore, line: &str) -> Answer {
+pub(crate) async fn call(datastore: &dyn Datastore, line: &str) -> Answer {
     call_with_input(datastore, &line.split(' ').collect::<Vec<_>>(), "").await
 }
 
@@ -294,7 +294,7 @@ fn read_in_tree(path: &str) -> String {
 }
 
 /// A recorded store in memory.
-fn recorded_store(case: &str) -> Memory {
+pub(crate) fn recorded_store(case: &str) -> Memory {
     let store = read_in_tree(&format!("tests/fixtures/calico-3.31/{case}/store.jsonl"));
     let memory = Memory::new();
     memory.seed(store.lines().map(|line| {

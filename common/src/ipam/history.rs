@@ -47,7 +47,8 @@ pub struct PastHolder {
 }
 
 impl PastHolder {
-    fn read(attribute: &Attribute) -> Self {
+    /// What an allocation's attributes name.
+    pub fn read(attribute: &Attribute) -> Self {
         let fact = |key| attribute.fact(key).map(cut);
         Self {
             handle: attribute.handle_id.as_deref().map(cut),

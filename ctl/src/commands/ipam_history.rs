@@ -147,7 +147,8 @@ fn row(tenure: &Tenure, open_end: &str) -> Vec<String> {
     ]
 }
 
-fn moment(moment: Moment) -> String {
+/// A moment, as far as it is known.
+pub fn moment(moment: Moment) -> String {
     match moment.after {
         None => moment.at.to_string(),
         Some(after) if after == Timestamp::UNIX_EPOCH => format!("before {}", moment.at),

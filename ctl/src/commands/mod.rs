@@ -9,6 +9,7 @@ pub mod completion;
 pub mod config;
 pub mod convert;
 pub mod create;
+pub mod dashboard;
 pub mod datastore_backup;
 pub mod datastore_lock;
 pub mod datastore_restore;
@@ -36,7 +37,7 @@ pub mod node_status;
 pub mod not_supported;
 pub mod patch;
 mod range;
-mod repair;
+pub mod repair;
 pub mod replace;
 pub mod report;
 pub mod support_bundle;
@@ -145,6 +146,7 @@ async fn run_on(command: CtlCommand, session: &Session<'_>) -> CommandResult {
         CtlCommand::Node(NodeCommand::Run(_) | NodeCommand::Checksystem(_))
         | CtlCommand::Bgp(BgpCommand::Peers(_) | BgpCommand::Routes(_))
         | CtlCommand::Docker(_)
+        | CtlCommand::Dashboard(_)
         | CtlCommand::Doctor(_)
         | CtlCommand::SupportBundle(_)
         | CtlCommand::InstallCni(_)

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method as HttpMethod, Request, Response, StatusCode};
@@ -26,18 +25,13 @@ use super::driver::Driver;
 use super::error::DriverError;
 use super::front::Front;
 use super::protocol::{Method, Refusal};
+use crate::http::{self, ACCEPT_PAUSE, HEADER_TIME};
 
 /// The largest body of a call, in bytes: a thousand published ports take less.
 const MAX_BODY: usize = 1 << 20;
 
-/// How long the header of a call may take.
-const HEADER_TIME: Duration = Duration::from_secs(5);
-
 /// How long the body of a call may take.
 const BODY_TIME: Duration = Duration::from_secs(5);
-
-/// How long nothing is accepted when that has failed, as without a free descriptor.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The type of answers (docker's plugin API).
 const CONTENT: &str = "application/vnd.docker.plugins.v1.1+json";
@@ -159,11 +153,7 @@ fn refuse(status: StatusCode, err: String) -> Response<Full<Bytes>> {
 
 fn respond(status: StatusCode, answer: &impl Serialize) -> Response<Full<Bytes>> {
     // Plain data.
-    let body = serde_json::to_vec(answer).unwrap_or_default();
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
-    response
+    http::respond(status, CONTENT, serde_json::to_vec(answer).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use super::pace::ReconcileTimer;
 use super::pool_metrics::PoolWatch;
 use super::registration::Registration;
 use super::state_file::StateFile;
-use super::watch::WatchEvent;
+use crate::follow::WatchEvent;
 use crate::service::Service;
 use crate::session::chain;
 use crate::signals::EndSignals;
@@ -200,7 +200,7 @@ impl Agent {
 
     fn handle(&mut self, event: WatchEvent) {
         match event {
-            WatchEvent::Listed(state, observed) => {
+            WatchEvent::Listed(state, observed, ()) => {
                 let was_restored = self.cache.replace(*state, &observed);
                 let revision = observed.revision;
                 if was_restored {

@@ -1,6 +1,6 @@
 //! The node agent: `weirctl node run`.
 //!
-//! [`watch`] lists and watches the datastore, [`agent`] is the loop that takes in
+//! [`crate::follow`] lists and watches the datastore, [`agent`] is the loop that takes in
 //! what it and the kernel tell, `weir_kernel` reconciles the node with it. What is
 //! decided is decided in `weir_common::network`.
 //! `docs/agent.md` gives the reasons.
@@ -27,4 +27,3 @@ pub mod run;
 mod state_file;
 mod status_schedule;
 mod tunnel_address;
-mod watch;

@@ -35,10 +35,10 @@ use super::own_ip::detection;
 use super::own_networks::require_own_networks;
 use super::registration::Registration;
 use super::state_file::StateFile;
-use super::watch::list_and_watch;
 use super::{bgp, calico_status, http, pulse};
 use crate::agent_http::AGENT_ADDRESS;
 use crate::commands::node_adopt::take_over;
+use crate::follow::list_and_watch;
 use crate::location::{Location, read_network_directory};
 use crate::session::{Failure, chain};
 

@@ -11,7 +11,7 @@ use super::fingerprints::Fingerprints;
 use crate::datastore::{Entry, Event, keys};
 use crate::ipam::{
     ATTRIBUTE_NODE, Affinity, AffinityState, Attribute, Block, Family, MachineId, MachineRecord,
-    affinity_of_host, nth_address,
+    affinity_of_host, host_bits, nth_address,
 };
 use crate::link::MacAddress;
 use crate::network::nat::NatPool;
@@ -483,7 +483,9 @@ impl UsedAddresses {
     /// The addresses, of this block.
     pub fn of_block(&self, block: IpNet) -> impl Iterator<Item = IpAddr> {
         let is_used = |ordinal: &usize| self.words[ordinal / 64] & 1 << (ordinal % 64) != 0;
-        let used = (0..self.words.len() * 64).filter(is_used);
+        // A damaged value may be of a larger block than its key.
+        let size = 1usize.checked_shl(host_bits(block).into()).unwrap_or(usize::MAX);
+        let used = (0..size.min(self.words.len() * 64)).filter(is_used);
         used.map(move |ordinal| nth_address(block, ordinal as u128))
     }
 }

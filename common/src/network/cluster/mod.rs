@@ -29,6 +29,7 @@ mod tunnel_settings;
 mod tunnels;
 mod underlay;
 mod update;
+mod ways;
 
 pub use actual::{ANNOUNCE_TABLE, ActualState, ActualTunnel, ActualVxlan};
 pub use bgp::*;
@@ -40,7 +41,7 @@ pub use diff::{Difference, diff};
 pub use filter::TunnelFilter;
 pub use fingerprints::Fingerprints;
 pub use plan::{ClusterPlan, RouteKind, addresses_of_nodes, plan_cluster};
-pub use pool_usage::{PoolUsage, UseHistory};
+pub use pool_usage::{BlockUsage, PoolUsage, UseHistory};
 pub use problem::Problem;
 pub use saved_state::{NamedNode, PlanSummary, SavedState, TunnelNeeds, Writer, tunnel_needs};
 pub use snapshot::{ClusterSnapshot, ObservedRevision, read_nodes};
@@ -50,3 +51,4 @@ pub use tunnels::{
     needs_tunnel, pod_mtu,
 };
 pub use underlay::{Underlay, UnderlayLink};
+pub use ways::{NodeWay, Way, ways_from};

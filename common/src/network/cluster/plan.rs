@@ -373,7 +373,11 @@ impl<'a> Planner<'a> {
 
     /// The route to a range on another node; or the problem if no other program has one; or
     /// the problem that leaves it without any.
-    fn next_hop(&self, range: IpNet, host: &str) -> Result<Result<RouteKind, Problem>, Problem> {
+    pub(super) fn next_hop(
+        &self,
+        range: IpNet,
+        host: &str,
+    ) -> Result<Result<RouteKind, Problem>, Problem> {
         let Some(own) = self.own.filter(|own| own.address(range.addr()).is_some()) else {
             let family = Family::of(range.addr());
             return Err(Problem::NotRegistered { node: self.node.to_owned(), family });

@@ -47,30 +47,70 @@ fn size(range: IpNet) -> u128 {
     1u128.checked_shl(host_bits(range).into()).unwrap_or(u128::MAX)
 }
 
+/// The use of a block. Its size is the sum of what is used, cooling, reserved and free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockUsage {
+    /// Its addresses.
+    pub size: u128,
+    /// Those that are assigned.
+    pub used: u128,
+    /// Those that were given back and wait to be used again.
+    pub cooling: u128,
+    /// Those that an `IPReservation` keeps back, and that nobody has.
+    pub reserved: u128,
+    /// Those that are used on another node than the block's.
+    pub borrowed: u128,
+    /// Those that an `IPReservation` keeps back, and that somebody has or had all the same.
+    taken: u128,
+}
+
 impl ClusterState {
+    /// The ranges that are kept back, none of which has an address of another one.
+    fn reserved_ranges(&self) -> Vec<IpNet> {
+        let all: Vec<IpNet> = self.reservations.values().flatten().copied().collect();
+        IpNet::aggregate(&all)
+    }
+
+    /// The use of each block, in their order; of a state with blocks.
+    pub fn block_usage(&self) -> impl Iterator<Item = (IpNet, BlockUsage)> {
+        let reserved = self.reserved_ranges();
+        self.used.iter().map(move |(block, addresses)| {
+            let cooling = addresses.cooling() as u128;
+            let here = |range: &&IpNet| range.contains(block) || block.contains::<&IpNet>(range);
+            let here: Vec<&IpNet> = reserved.iter().filter(here).collect();
+            let is_reserved = |address| here.iter().any(|range| range.contains(&address));
+            let taken = match here.is_empty() {
+                true => 0,
+                false => addresses.of_block(*block).filter(|it| is_reserved(*it)).count() as u128,
+            };
+            let kept_back: u128 = here.iter().map(|range| size(**range).min(size(*block))).sum();
+            let usage = BlockUsage {
+                size: size(*block),
+                used: (addresses.count() as u128).saturating_sub(cooling),
+                cooling,
+                reserved: kept_back.saturating_sub(taken),
+                borrowed: self.borrowed.get(block).map_or(0, BTreeMap::len) as u128,
+                taken,
+            };
+            (*block, usage)
+        })
+    }
+
     /// The use of each pool, by name; of a state with blocks.
     pub fn pool_usage(&self) -> BTreeMap<&str, PoolUsage> {
-        let all: Vec<IpNet> = self.reservations.values().flatten().copied().collect();
-        let reserved = IpNet::aggregate(&all);
+        let reserved = self.reserved_ranges();
         let pools = self.pools.iter();
         let mut usage: BTreeMap<&str, PoolUsage> = pools
             .map(|(name, pool)| (name.as_str(), PoolUsage::empty(pool.cidr, &reserved)))
             .collect();
-        for (block, addresses) in &self.used {
-            let of_pool = self.pool_of(*block).and_then(|(name, _)| usage.get_mut(name));
+        for (block, of_block) in self.block_usage() {
+            let of_pool = self.pool_of(block).and_then(|(name, _)| usage.get_mut(name));
             let Some(of_pool) = of_pool else { continue };
-            let cooling = addresses.cooling() as u128;
             of_pool.blocks += 1;
-            of_pool.cooling += cooling;
-            of_pool.used += (addresses.count() as u128).saturating_sub(cooling);
-            of_pool.borrowed += self.borrowed.get(block).map_or(0, BTreeMap::len) as u128;
-            let here = |range: &&IpNet| range.contains(block) || block.contains::<&IpNet>(range);
-            let here: Vec<&IpNet> = reserved.iter().filter(here).collect();
-            let is_reserved = |address| here.iter().any(|range| range.contains(&address));
-            if !here.is_empty() {
-                let used = addresses.of_block(*block).filter(|it| is_reserved(*it)).count();
-                of_pool.reserved = of_pool.reserved.saturating_sub(used as u128);
-            }
+            of_pool.cooling += of_block.cooling;
+            of_pool.used += of_block.used;
+            of_pool.borrowed += of_block.borrowed;
+            of_pool.reserved = of_pool.reserved.saturating_sub(of_block.taken);
         }
         usage
     }
@@ -174,6 +214,15 @@ mod tests {
         // Twice the same, addresses that are used and one that cools down, and another pool's.
         state.apply(&reservation(&["10.0.0.0/30", "10.0.0.1/32", "10.0.0.32/30", "10.1.0.0/16"]));
         assert_eq!(counts(&state, "a"), [64, 3, 1, 5, 55, 1, 2]);
+        let of_blocks: Vec<_> = state.block_usage().collect();
+        let sums =
+            |of: fn(&BlockUsage) -> u128| of_blocks.iter().map(|(_, it)| of(it)).sum::<u128>();
+        assert_eq!(of_blocks.len(), 4);
+        let (of_first, first) = of_blocks[0];
+        assert_eq!(of_first.to_string(), "10.0.0.0/29");
+        let counted = [first.size, first.used, first.cooling, first.reserved, first.borrowed];
+        assert_eq!(counted, [8, 2, 1, 1, 1]);
+        assert_eq!((sums(|it| it.used), sums(|it| it.cooling)), (5, 1), "of all blocks");
         // It changes, and goes.
         state.apply(&block("10.0.0.0/29", &["n1"]));
         state.apply(&Event::Delete {

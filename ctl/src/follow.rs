@@ -9,8 +9,6 @@ use tokio::time::{Instant, sleep, timeout};
 use weir_common::datastore::{Datastore, Entry, Error, Event, Revision, Selection, Watch, keys};
 use weir_common::network::{ClusterSnapshot, ClusterState, ObservedRevision};
 
-use super::history::Recorder;
-
 /// How long a silent watch is trusted before the datastore is asked for a sign
 /// of life: a connection that was cut without a word looks silent.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -19,11 +17,35 @@ const SILENCE: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// Who is shown what is read, besides the one who gets the stream.
+pub trait Witness: Send {
+    /// What it keeps of a listing, for the one who gets the stream.
+    type Kept: Send;
+
+    /// A listing begins: each entry follows, then [`Witness::listed`], or another listing.
+    fn begin(&mut self);
+
+    /// An entry of the listing.
+    fn found(&mut self, entry: &Entry, now: Timestamp);
+
+    /// What it has kept of a listing that is whole.
+    fn kept(&mut self) -> Self::Kept;
+
+    /// The listing has been handed on.
+    fn listed(&mut self, now: Timestamp);
+
+    /// Changes, as the watch tells of them.
+    fn changed(&mut self, events: &[Event], now: Timestamp);
+
+    /// All changes until now were seen.
+    fn alive(&mut self, now: Timestamp);
+}
+
 /// One message of the stream.
 #[derive(Debug)]
-pub enum WatchEvent {
-    /// The whole state, and its revision.
-    Listed(Box<ClusterState>, ObservedRevision),
+pub enum WatchEvent<K = ()> {
+    /// The whole state, its revision, and what the witness has kept.
+    Listed(Box<ClusterState>, ObservedRevision, K),
     /// The changes since, in order.
     Changed(Vec<Event>),
     /// The datastore cannot be reached, or broke off. Another snapshot follows
@@ -34,16 +56,15 @@ pub enum WatchEvent {
 /// Lists and watches for as long as the receiver is there. Whatever breaks the watch
 /// off, a snapshot follows: it also shows a datastore that was restored from an
 /// older state, which a watch would not.
-/// What blocks tell of their addresses' holders is recorded.
-pub async fn list_and_watch(
+pub async fn list_and_watch<W: Witness>(
     datastore: Arc<dyn Datastore>,
-    listeners: Sender<WatchEvent>,
-    mut recorder: Recorder,
+    listeners: Sender<WatchEvent<W::Kept>>,
+    mut witness: W,
 ) {
     let mut pause = FIRST_PAUSE;
     loop {
         let started = Instant::now();
-        let Some(error) = watch_once(datastore.as_ref(), &listeners, &mut recorder).await else {
+        let Some(error) = watch_once(datastore.as_ref(), &listeners, &mut witness).await else {
             return;
         };
         // History that is gone is no fault of the datastore's.
@@ -63,19 +84,20 @@ pub async fn list_and_watch(
 }
 
 /// What ended it; `None` when the receiver is gone.
-async fn watch_once(
+async fn watch_once<W: Witness>(
     datastore: &dyn Datastore,
-    listeners: &Sender<WatchEvent>,
-    recorder: &mut Recorder,
+    listeners: &Sender<WatchEvent<W::Kept>>,
+    witness: &mut W,
 ) -> Option<Error> {
-    recorder.begin();
-    let mut record = |entry: &Entry| recorder.found(entry, Timestamp::now());
+    witness.begin();
+    let mut record = |entry: &Entry| witness.found(entry, Timestamp::now());
     match ClusterSnapshot::read_whole_telling(datastore, &mut record).await {
         Ok(ClusterSnapshot { state, observed, .. }) => {
             let revision = observed.revision;
-            listeners.send(WatchEvent::Listed(Box::new(state), observed)).await.ok()?;
-            recorder.listed(Timestamp::now());
-            watch(datastore, revision, listeners, recorder).await
+            let listed = WatchEvent::Listed(Box::new(state), observed, witness.kept());
+            listeners.send(listed).await.ok()?;
+            witness.listed(Timestamp::now());
+            watch(datastore, revision, listeners, witness).await
         }
         Err(error) => Some(error),
     }
@@ -83,11 +105,11 @@ async fn watch_once(
 
 /// Passes changes on until the watch breaks off, with the reason; `None` when
 /// nobody listens any more.
-async fn watch(
+async fn watch<W: Witness>(
     datastore: &dyn Datastore,
     mut after: Revision,
-    listeners: &Sender<WatchEvent>,
-    recorder: &mut Recorder,
+    listeners: &Sender<WatchEvent<W::Kept>>,
+    witness: &mut W,
 ) -> Option<Error> {
     let prefixes = ClusterState::PREFIXES.map(str::to_owned);
     let mut watch = match datastore.watch(&prefixes, after).await {
@@ -95,10 +117,10 @@ async fn watch(
         Err(error) => return Some(error),
     };
     loop {
-        match next(datastore, watch.as_mut(), after, recorder).await {
+        match next(datastore, watch.as_mut(), after, witness).await {
             Ok(events) => {
                 after = events.iter().map(Event::revision).fold(after, Revision::max);
-                recorder.changed(&events, Timestamp::now());
+                witness.changed(&events, Timestamp::now());
                 listeners.send(WatchEvent::Changed(events)).await.ok()?;
             }
             Err(error) => return Some(error),
@@ -110,11 +132,11 @@ async fn watch(
 /// datastore is asked now and then whether it is there, and still where it was:
 /// one that was restored from an older state meanwhile would stay silent up to
 /// that revision.
-async fn next(
+async fn next<W: Witness>(
     datastore: &dyn Datastore,
     watch: &mut dyn Watch,
     after: Revision,
-    recorder: &mut Recorder,
+    witness: &mut W,
 ) -> Result<Vec<Event>, Error> {
     loop {
         if let Ok(outcome) = timeout(SILENCE, watch.next()).await {
@@ -124,6 +146,6 @@ async fn next(
         if datastore.read(&[sign]).await?.revision < after {
             return Err(Error::Compacted { after });
         }
-        recorder.alive(Timestamp::now());
+        witness.alive(Timestamp::now());
     }
 }
