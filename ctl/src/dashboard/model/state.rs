@@ -61,7 +61,7 @@ struct NodeRow<'a> {
     ipv4: Option<IpNet>,
     ipv6: Option<IpNet>,
     blocks: usize,
-    addresses: u128,
+    addresses: u64,
     problems: usize,
 }
 
@@ -86,7 +86,16 @@ struct PoolRow<'a> {
 
 /// A block: its CIDR, the index of its node or -1, and how many of its addresses are used, there
 /// are, reserved, and cooling down.
-type BlockRow = (IpNet, i64, u128, u128, u128, u128);
+type BlockRow = (IpNet, i64, u64, u64, u64, u64);
+
+/// The largest number that every reader of JSON takes as it is (2^53). No block has so many
+/// addresses, but a key of the datastore may say so.
+const LARGEST: u128 = 1 << 53;
+
+fn bounded(number: u128) -> u64 {
+    // It fits.
+    number.min(LARGEST) as u64
+}
 
 /// A number that may be larger than JSON's readers take: a text.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +150,7 @@ fn nodes<'a>(
         let Some(host) = view.host_of(*block) else { continue };
         let node = rows.entry(host).or_insert_with(|| row((host, &unregistered)));
         node.blocks += 1;
-        node.addresses += of_block.used.saturating_sub(of_block.borrowed);
+        node.addresses += bounded(of_block.used.saturating_sub(of_block.borrowed));
     }
     for node in view.cluster.borrowed.values().flat_map(BTreeMap::values) {
         rows.entry(node).or_insert_with(|| row((node, &unregistered))).addresses += 1;
@@ -166,7 +175,9 @@ fn pools<'a>(
         let host = view.host_of(*block);
         let index = host.and_then(|host| nodes.binary_search_by(|it| it.name.cmp(host)).ok());
         let index = index.and_then(|index| i64::try_from(index).ok()).unwrap_or(-1);
-        let row = (*block, index, it.used, it.size, it.reserved, it.cooling);
+        let [used, size, reserved, cooling] =
+            [it.used, it.size, it.reserved, it.cooling].map(bounded);
+        let row = (*block, index, used, size, reserved, cooling);
         blocks.entry(pool).or_default().push(row);
     }
     let row = |(name, cluster): (&'a String, &weir_common::network::ClusterPool)| {
