@@ -53,13 +53,9 @@ impl Scan {
         let node = session.environment.this_node().await?;
         check_gone(gone, &snapshot, node.as_ref())?;
         let context = AuditContext { node: node.as_ref(), gone, now };
-        let mut findings = audit(&snapshot, &context);
-        // What the kernel has was read a moment later than the store.
-        if !snapshot.steady || findings.iter().any(Finding::rests_on_kernel) {
-            findings = engine::confirm(session.datastore, &snapshot, findings, &context)
-                .await
-                .map_err(explain)?;
-        }
+        let findings = audit(&snapshot, &context);
+        let findings = engine::confirm(session.datastore, &snapshot, findings, &context).await;
+        let findings = findings.map_err(explain)?;
         Ok(Self { snapshot, node, findings })
     }
 
