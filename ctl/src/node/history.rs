@@ -69,7 +69,7 @@ impl Recorder {
             began = if record.address.is_none() { began.or(Some(at)) } else { began };
             seen = seen.max(Some(at));
         });
-        self.ledger = Ledger::of(&present(records));
+        self.ledger = Ledger::of(records);
         (self.began, self.seen) = (began, seen);
         Ok(())
     }
@@ -98,7 +98,7 @@ impl Recorder {
     }
 
     /// Changes, as the watch tells of them.
-    pub fn changed(&mut self, events: &[Event], now: Timestamp) {
+    pub fn changed<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>, now: Timestamp) {
         if self.file.is_some() {
             for event in events {
                 match event {

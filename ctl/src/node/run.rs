@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::SignedDuration;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::spawn_blocking;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -181,7 +182,7 @@ async fn serve(
     tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed), Arc::clone(&suspects)));
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
     tokio::spawn(pulse::feel(Arc::clone(&datastore), Arc::clone(&metrics)));
-    let recorder = Recorder::open(Path::new(HISTORY_FILE));
+    let recorder = spawn_blocking(|| Recorder::open(Path::new(HISTORY_FILE)));
     tokio::spawn(list_and_watch(Arc::clone(&datastore), sender, recorder));
     tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
     let AgentSettings {
