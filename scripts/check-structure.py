@@ -7,7 +7,8 @@ For the sources of the programs (test code is left out) it checks that
 - no files of one crate import each other in a circle, and a file imports an
   item from the sibling that defines it, never from its own mod.rs that re-exports it;
 - no type name is defined twice;
-- no kind of tunnel is named outside of the table of kinds: see KINDS_OF_TUNNELS.
+- no kind of tunnel is named outside of the table of kinds: see KINDS_OF_TUNNELS;
+- each test that README.md names is there.
 
     scripts/check-structure.py            checks, prints what is wrong
     scripts/check-structure.py --graph    prints which folder imports which
@@ -294,6 +295,18 @@ def named_kinds(crates):
                 yield f"{file} names a kind of tunnel ({name}); ask its row in {KINDS_OF_TUNNELS}"
 
 
+def missing_tests():
+    """The tests that README.md names and that are not there."""
+    named = re.findall(r"\| `([\w/]+\.rs)`: `(\w+)` \|", (REPOSITORY / "README.md").read_text())
+    if not named:
+        yield "README.md names no test any more; mend this check"
+    for file, name in named:
+        path = REPOSITORY / "tests/tests" / file
+        text = path.read_text() if path.exists() else ""
+        if not re.search(rf"#\[test\]\s+fn {name}\(", text):
+            yield f"README.md names a test that is not there: {name} in tests/tests/{file}"
+
+
 def main():
     crates = [Crate(REPOSITORY / source) for source in CRATES]
     problems = []
@@ -310,7 +323,7 @@ def main():
             problems += [f"circle of folders: {' > '.join(c)}" for c in circles(folders)]
         problems += file_circles(crate, graph)
     if "--graph" not in sys.argv[1:]:
-        problems += [*twice_defined(crates), *named_kinds(crates)]
+        problems += [*twice_defined(crates), *named_kinds(crates), *missing_tests()]
     for problem in problems:
         print(problem, file=sys.stderr)
     sys.exit(f"check-structure.py: {len(problems)} problems" if problems else 0)

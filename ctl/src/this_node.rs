@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 use weir_common::audit::{Attached, DamageKind, DockerAnswer, ThisNode, Unjudged};
 use weir_common::cni::{self, Arguments, NetworkConfiguration, NodeName, SpecVersion};
-use weir_common::datastore;
+use weir_common::datastore::{Datastore, DatastoreConfiguration};
 use weir_common::ipam::docker::{DOCKER_NETWORK, DockerKnowledge};
 use weir_kernel::{Kernel, is_node_namespace};
 use weir_process::{DEFAULT_LOCK_FILE, FoundName, Limit, Lock, machine_id};
@@ -16,6 +16,7 @@ use weir_process::{DEFAULT_LOCK_FILE, FoundName, Limit, Lock, machine_id};
 use crate::docker::daemon::{Daemon, DaemonError};
 use crate::docker::is_driver_installed;
 use crate::docker::run::NETWORK_DIRECTORY;
+use crate::location::read_network_directory;
 use crate::network::{datastore_of, plugins};
 use crate::same_cluster::{ComparedStores, SameCluster};
 use crate::session::{Failure, chain};
@@ -69,8 +70,19 @@ impl Networks {
         networks
     }
 
+    /// Reads a directory of CNI configuration, and which networks are in the datastore in use.
+    pub async fn read(
+        directory: &Path,
+        in_use: &DatastoreConfiguration,
+        datastore: &dyn Datastore,
+    ) -> Self {
+        let files = read_network_directory(directory);
+        let stores = ComparedStores::by_guid(in_use, datastore, Self::datastores(&files)).await;
+        Self::of(directory, &files, &stores)
+    }
+
     /// The datastores that networks of `weir` name in these files.
-    pub fn datastores(files: &[(PathBuf, String)]) -> Vec<datastore::DatastoreConfiguration> {
+    pub fn datastores(files: &[(PathBuf, String)]) -> Vec<DatastoreConfiguration> {
         let plugins = files.iter().filter_map(|(_, text)| plugins(text).ok()).flatten();
         plugins.filter_map(|plugin| datastore_of(&plugin).ok()).collect()
     }
@@ -325,20 +337,20 @@ mod tests {
             file("no network"),
             file(r#"{"plugins": []}"#),
         ];
-        let networks_in = |store: &datastore::DatastoreConfiguration| {
+        let networks_in = |store: &DatastoreConfiguration| {
             Networks::of(Path::new("/etc/cni/net.d"), &files, &ComparedStores::by_text(store))
         };
-        let networks = networks_in(&datastore::DatastoreConfiguration::default());
+        let networks = networks_in(&DatastoreConfiguration::default());
         assert_eq!(networks.own, ["ours".to_owned()].into());
         let others = ["elsewhere", "local", "single"].map(str::to_owned);
         assert_eq!(networks.others, others.into());
         assert_eq!(name(&networks).unwrap().name, "n7");
         assert_eq!(networks.lock_files, [PathBuf::from("/run/ours.lock")].into());
-        let etcd = datastore::EtcdConfiguration::new(vec![
+        let etcd = weir_common::datastore::EtcdConfiguration::new(vec![
             "http://10.0.0.9:2379".to_owned(),
             "http://10.0.0.1:2379".to_owned(),
         ]);
-        let networks = networks_in(&datastore::DatastoreConfiguration::Etcd(etcd));
+        let networks = networks_in(&DatastoreConfiguration::Etcd(etcd));
         assert_eq!(networks.own, ["elsewhere".to_owned()].into());
         let [unjudged] = &networks.unjudged[..] else { panic!("{:?}", networks.unjudged) };
         assert_eq!(unjudged.network, "ours");

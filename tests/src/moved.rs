@@ -27,8 +27,10 @@ const LIVELY: [&str; 5] =
 /// The recorded node `n1` with its addresses, an etcd with the recorded store, and
 /// Weir's agent.
 pub struct Moved {
-    cluster: Cluster,
-    agent: Agent,
+    /// The node and the etcd.
+    pub cluster: Cluster,
+    /// The agent; `None` where it does not run.
+    pub agent: Option<Agent>,
     before: Entries,
 }
 
@@ -36,6 +38,13 @@ impl Moved {
     /// For a case of `tests/fixtures/calico-3.31`. In every node, pool, block and
     /// handle there is also a field that nobody knows.
     pub fn new(case: &str) -> Self {
+        let mut moved = Self::without_agent(case);
+        moved.start_agent();
+        moved
+    }
+
+    /// As [`Moved::new`], before Weir's agent runs.
+    pub fn without_agent(case: &str) -> Self {
         let cluster = Cluster::etcd();
         let before = with_unknown_fields(&recorded_store(case));
         let key = format!("/calico/resources/v3/projectcalico.org/nodes/{NODE}");
@@ -45,8 +54,12 @@ impl Moved {
             cluster.node.run(&["ip", "address", "add", address, "dev", UPLINK, "nodad"]);
         }
         cluster.store.load(&before);
-        let agent = Agent::start(&cluster.node, &cluster.store, NODE, &[]);
-        Self { cluster, agent, before }
+        Self { cluster, agent: None, before }
+    }
+
+    /// Starts Weir's agent.
+    pub fn start_agent(&mut self) {
+        self.agent = Some(Agent::start(&self.cluster.node, &self.cluster.store, NODE, &[]));
     }
 
     /// Waits until the routes that are no container's are these: destinations with
@@ -55,8 +68,8 @@ impl Moved {
         let wanted: BTreeMap<String, String> =
             wanted.iter().map(|(range, way)| (range.to_string(), way.to_string())).collect();
         let report = || {
-            let (routes, log) = (self.routes(), self.agent.log());
-            format!("{wanted:#?}\nbut {routes:#?}\n{log}")
+            let (routes, log) = (self.routes(), self.agent.as_ref().map(Agent::log));
+            format!("{wanted:#?}\nbut {routes:#?}\n{log:?}")
         };
         until_reporting(|| self.routes() == wanted, report);
     }
@@ -102,7 +115,7 @@ impl Moved {
     }
 
     /// Requires that what others have is, byte by byte, as it was.
-    fn assert_only_own_changed(&self, now: &Entries) {
+    pub fn assert_only_own_changed(&self, now: &Entries) {
         assert_consistent(now);
         let keys: BTreeSet<&String> = self.before.keys().chain(now.keys()).collect();
         for key in keys {

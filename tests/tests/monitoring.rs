@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
+use weir_common::datastore::keys;
 use weir_tests::{Fleet, Place, Subnet};
 
 fn conf(name: &str) -> PathBuf {
@@ -40,6 +41,7 @@ fn each_alert_fires_and_is_quiet() {
 /// A node with an agent and a pool of 16 addresses.
 fn one_node() -> Fleet {
     let mut fleet = Fleet::new(&[Subnet::First]);
+    fleet.agent_arguments.extend(["--audit", "1s"]);
     fleet.apply_pool("small", json!({"cidr": "10.7.0.0/28", "blockSize": 30}));
     fleet.start_agents();
     fleet
@@ -115,6 +117,53 @@ fn calls_are_counted_also_when_the_agent_was_started_again() {
     fleet.start_agents();
     let _pod = fleet.named_pod(0, "small", "again");
     fleet.until("an ADD is counted again", || count(&fleet, adds) == Some(1.0));
+}
+
+/// How many findings of a kind a node's agent tells of; `None` where it does not judge them.
+fn damage(fleet: &Fleet, member: usize, kind: &str) -> Option<f64> {
+    fleet.members[member].agent().metric(&format!("weir_audit_findings{{kind=\"{kind}\"}}"))
+}
+
+/// The first three nodes look at the whole datastore, the fourth at its own containers.
+#[test]
+fn damage_is_counted_until_it_is_repaired() {
+    let (of_store, of_kernel) = ("handle-without-address", "attachment-without-address");
+    let mut fleet = Fleet::new(&[Subnet::First; 4]);
+    fleet.agent_arguments.extend(["--audit", "1s"]);
+    fleet.apply_pool("small", json!({"cidr": "10.7.0.0/28", "blockSize": 30}));
+    let pod = fleet.pod(3, "small");
+    let network = fleet.call(3, "small", &pod.container).configuration().clone();
+    let list = json!({"cniVersion": "1.0.0", "name": "pods", "plugins": [network]});
+    fleet.members[3].node().write("/etc/cni/net.d/10-pods.conflist", &list.to_string());
+    fleet.start_agents();
+    let of_all = |kind: &str| [0, 1, 2, 3].map(|member| damage(&fleet, member, kind));
+    let well = |kind: &str, found: f64, of_last: Option<f64>| {
+        fleet.until(&format!("{kind}: {found}"), || {
+            of_all(kind) == [Some(found), Some(found), Some(found), of_last]
+        });
+    };
+    well(of_store, 0.0, None);
+    well(of_kernel, 0.0, Some(0.0));
+    fleet.store.put(&keys::handle("pods.ghost"), &json!({"handleID": "pods.ghost", "block": {}}));
+    well(of_store, 1.0, None);
+    let release = ["ipam", "release", &format!("--ip={}", pod.address), "--force"];
+    let succeeds = |arguments: &[&str]| {
+        let answer = fleet.weirctl(3, arguments);
+        assert!(answer.succeeded, "{answer:?}");
+    };
+    succeeds(&release);
+    well(of_kernel, 0.0, Some(1.0));
+    let log = fleet.members[3].agent().log();
+    assert!(log.contains("damage: [attachment-without-address] eth0 of container"), "{log}");
+    succeeds(&["ipam", "check", "--repair"]);
+    well(of_store, 0.0, None);
+    well(of_kernel, 0.0, Some(0.0));
+    let looked = |member: usize, scope: &str| {
+        let series = format!("weir_audit_last_timestamp_seconds{{scope=\"{scope}\"}}");
+        fleet.members[member].agent().metric(&series)
+    };
+    assert!(looked(0, "datastore") > Some(1e9) && looked(3, "node") > Some(1e9));
+    assert_eq!(looked(3, "datastore"), None);
 }
 
 /// What the dashboard asks for, with its variables set to everything.

@@ -140,7 +140,7 @@ impl Finding {
     /// Whether it rests on what this node's kernel has, so that the kernel must
     /// be read again before it is repaired.
     pub fn rests_on_kernel(&self) -> bool {
-        self.kind.rests_on() == RestsOn::Kernel
+        self.kind.rests_on_kernel()
     }
 
     /// Whether it rests on which pools there are.

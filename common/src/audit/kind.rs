@@ -34,6 +34,11 @@ macro_rules! kinds {
                 match self { $(Self::$kind => $name,)* }
             }
 
+            /// Whether its findings rest on what this node's kernel has.
+            pub fn rests_on_kernel(self) -> bool {
+                self.rests_on() == RestsOn::Kernel
+            }
+
             /// What else than the values in the store its findings rest on.
             pub(super) fn rests_on(self) -> RestsOn {
                 match self { $(Self::$kind => RestsOn::$rests_on,)* }

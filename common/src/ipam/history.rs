@@ -196,11 +196,17 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// What the last records say ([`present`]).
-    pub fn of(present: &BTreeMap<IpAddr, Record>) -> Self {
-        let print = |record: &Record| Some(record.holder.as_ref()?.fingerprint());
-        let held = present.iter().filter_map(|(address, record)| Some((*address, print(record)?)));
-        Self { held: held.collect(), missing: BTreeMap::new() }
+    /// What all of these records say in the end. None of them is kept.
+    pub fn of(records: impl IntoIterator<Item = Record>) -> Self {
+        let mut held = BTreeMap::new();
+        for Record { address, holder, .. } in records {
+            match (address, holder) {
+                (Some(address), Some(holder)) => drop(held.insert(address, holder.fingerprint())),
+                (Some(address), None) => drop(held.remove(&address)),
+                (None, _) => {}
+            }
+        }
+        Self { held, missing: BTreeMap::new() }
     }
 
     /// How many addresses are in use.

@@ -4,7 +4,7 @@
 //! would take gigabytes. So each value is condensed as soon as it is read, and a handle
 //! that says what the blocks hold is counted and dropped.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,9 +19,12 @@ use super::handle::Handle;
 use super::knowledge::read_pool;
 use super::machine::MachineId;
 use super::ownership::MachineRecord;
-use crate::datastore::{Datastore, Entry, Pages, Revision, keys};
+use crate::datastore::{Datastore, Entry, Pages, Revision, Selection, keys};
 use crate::error_chain;
 use crate::resources::{IpPool, Node};
+
+/// How many blocks are read by one request.
+const BLOCKS_AT_ONCE: usize = 64;
 
 /// Whom a block belongs to, as the block says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +142,37 @@ impl IpamSnapshot {
         revisions.dedup();
         snapshot.revision = revisions.first().copied().unwrap_or_default();
         snapshot.steady = revisions.len() <= 1;
+        Ok(snapshot)
+    }
+
+    /// Reads what concerns one host: its blocks and these `others`, its node and machine, and the
+    /// pools. Without the handles and the other nodes only damage that rests on the host's kernel
+    /// can be found in it.
+    ///
+    /// # Errors
+    /// [`Error::Datastore`].
+    pub async fn read_host(
+        datastore: &dyn Datastore,
+        host: &str,
+        others: &BTreeSet<IpNet>,
+    ) -> Result<Self, Error> {
+        let read = datastore
+            .read(&[
+                Selection::Prefix(keys::POOLS.to_owned()),
+                Selection::Key(keys::node(host)),
+                Selection::Key(keys::machine(host)),
+                Selection::Prefix(keys::affinities_of(host)),
+            ])
+            .await?;
+        let mut snapshot = Self { revision: read.revision, ..Self::default() };
+        read.selected.iter().flatten().for_each(|entry| snapshot.learn(entry));
+        let blocks: BTreeSet<IpNet> = snapshot.affinities.keys().chain(others).copied().collect();
+        let blocks: Vec<Selection> =
+            blocks.into_iter().map(|block| Selection::Key(keys::block(block))).collect();
+        for some in blocks.chunks(BLOCKS_AT_ONCE) {
+            let read = datastore.read(some).await?;
+            read.selected.iter().flatten().for_each(|entry| snapshot.learn(entry));
+        }
         Ok(snapshot)
     }
 

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use weir_common::audit::engine::{RepairOutcome, seen_twice};
+use weir_common::audit::engine::{RepairOutcome, SETTLING_TIME, seen_twice};
 use weir_common::audit::{AuditContext, Finding, Report, Unjudged};
 
 use super::repair::{GoneHostArgs, Scan};
@@ -64,10 +63,6 @@ fn parse_output(text: &str) -> Result<Output, String> {
         other => Err(format!("write text, json, or a file's name with its path: ./{other}")),
     }
 }
-
-/// What others do step by step looks like damage for a moment: only what two
-/// scans found that lie this far apart is repaired.
-const SETTLING_TIME: Duration = Duration::from_secs(2);
 
 /// How often a repair scans again after it has repaired something; what one
 /// finding hides shows after one or two times.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 use weir_common::audit::engine::{self, RepairOutcome, RepairRun};
 use weir_common::audit::{AuditContext, Finding, ThisNode, audit};
-use weir_common::datastore::{Datastore, Revision};
+use weir_common::datastore::Revision;
 use weir_common::ipam::{Error, IpamSnapshot};
 use weir_common::{printable, shell_word};
 
@@ -53,7 +53,8 @@ impl Scan {
         let node = session.environment.this_node().await?;
         check_gone(gone, &snapshot, node.as_ref())?;
         let context = AuditContext { node: node.as_ref(), gone, now };
-        let findings = find_damage(session.datastore, &snapshot, &context).await;
+        let findings = audit(&snapshot, &context);
+        let findings = engine::confirm(session.datastore, &snapshot, findings, &context).await;
         let findings = findings.map_err(explain)?;
         Ok(Self { snapshot, node, findings })
     }
@@ -91,23 +92,6 @@ impl Scan {
         }
         Ok(outcomes)
     }
-}
-
-/// What is damaged in a snapshot of a datastore, but for what was in motion while it was read.
-///
-/// # Errors
-/// When the datastore fails.
-pub async fn find_damage(
-    datastore: &dyn Datastore,
-    snapshot: &IpamSnapshot,
-    context: &AuditContext<'_>,
-) -> Result<Vec<Finding>, Error> {
-    let findings = audit(snapshot, context);
-    // What the kernel has was read a moment later than the store.
-    if snapshot.steady && !findings.iter().any(Finding::rests_on_kernel) {
-        return Ok(findings);
-    }
-    engine::confirm(datastore, snapshot, findings, context).await
 }
 
 /// Refuses to call a host gone that is there.

@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use tokio::sync::mpsc::{self, Receiver};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
-use weir_common::audit::{AuditContext, Finding};
-use weir_common::datastore::{Datastore, DatastoreConfiguration, Entry, Event};
+use weir_common::audit::engine::confirm;
+use weir_common::audit::{AuditContext, Finding, audit};
+use weir_common::datastore::{Datastore, DatastoreConfiguration, Entry, Error, Event, Revision};
 use weir_common::ipam::IpamSnapshot;
 use weir_process::EndpointFile;
 
 use super::model::{Circumstances, ClusterView, KeptValues, Offline, StateDocument};
-use crate::commands::repair::find_damage;
 use crate::follow::{WatchEvent, Witness, list_and_watch};
 use crate::session::chain;
 
@@ -118,7 +118,7 @@ struct ListingKeeper(KeptValues);
 impl Witness for ListingKeeper {
     type Kept = KeptValues;
 
-    fn begin(&mut self) {
+    async fn begin(&mut self) {
         self.0 = KeptValues::default();
     }
 
@@ -130,7 +130,13 @@ impl Witness for ListingKeeper {
         std::mem::take(&mut self.0)
     }
 
-    fn listed(&mut self, _now: Timestamp) {}
+    async fn listed(
+        &mut self,
+        _datastore: &dyn Datastore,
+        _revision: Revision,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
 
     fn changed(&mut self, _events: &[Event], _now: Timestamp) {}
 
@@ -270,7 +276,8 @@ fn audit_once(configuration: &DatastoreConfiguration) -> AuditOutcome {
         let snapshot = IpamSnapshot::list(datastore.as_ref()).await.ok()?;
         let now = Timestamp::now();
         let context = AuditContext::new(None, now);
-        let found = find_damage(datastore.as_ref(), &snapshot, &context).await;
+        let found =
+            confirm(datastore.as_ref(), &snapshot, audit(&snapshot, &context), &context).await;
         Some((found.ok()?, now))
     })
 }

@@ -21,6 +21,7 @@ use weir_common::tunnel::TunnelKind;
 use weir_kernel::{Keep, Kernel, Reconciled};
 use weir_process::AgentLock;
 
+use super::audit::is_auditor;
 use super::bgp::LatestPlan;
 use super::bgp_hold::{BgpHold, SwitchedOff};
 use super::log::{self, MessageKind};
@@ -59,6 +60,8 @@ pub struct Agent {
     bgp_hold: BgpHold,
     /// The blocks of others that the node has addresses of.
     pub borrowed_from: watch::Sender<BTreeSet<IpNet>>,
+    /// Whether damage is looked for in the whole datastore.
+    pub is_auditor: watch::Sender<bool>,
     state_file: StateFile,
     cache: ClusterCache,
     listed: bool,
@@ -121,6 +124,7 @@ impl Agent {
             bgp_plan: watch::Sender::default(),
             bgp_hold: BgpHold::default(),
             borrowed_from: watch::Sender::default(),
+            is_auditor: watch::Sender::default(),
             listed: false,
             pending: StateDiff::default(),
             applied: None,
@@ -315,6 +319,7 @@ impl Agent {
         let is_own = |users: &BTreeMap<IpAddr, String>| users.values().any(|user| user == node);
         let borrowed = state.borrowed.iter().filter(|(_, users)| is_own(users));
         self.borrowed_from.send_replace(borrowed.map(|(block, _)| *block).collect());
+        self.is_auditor.send_replace(is_auditor(node, &state));
         let nodes = state.nodes.len();
         let lacking = self.registration.lacking_tunnels();
         let tunnel_addresses = &BTreeSet::from(TunnelKind::ALL) - &lacking;

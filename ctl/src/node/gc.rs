@@ -18,8 +18,6 @@ use weir_kernel::{Kernel, is_first_process_namespace};
 use weir_process::{AttachmentLocks, boot_id};
 
 use super::metrics::Metrics;
-use crate::location::read_network_directory;
-use crate::same_cluster::ComparedStores;
 use crate::session::chain;
 use crate::this_node::{Networks, hold_still, require_node_namespace};
 
@@ -117,10 +115,8 @@ impl LostContainers {
 
     /// Returns how many addresses were given back.
     async fn collect(&self, kernel: &Kernel, before: &Look, now: &Look) -> Result<u64, String> {
-        let files = read_network_directory(&self.network_directory);
-        let (datastore, named) = (self.datastore.as_ref(), Networks::datastores(&files));
-        let stores = ComparedStores::by_guid(&self.in_use, datastore, named).await;
-        let networks = Networks::of(&self.network_directory, &files, &stores);
+        let datastore = self.datastore.as_ref();
+        let networks = Networks::read(&self.network_directory, &self.in_use, datastore).await;
         let _locks = hold_still(&networks).await.map_err(|failure| failure.message)?;
         let is_sure = is_first_process_namespace();
         let mut released = 0;

@@ -6,6 +6,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 use tracing::Level;
+use weir_common::audit::DamageKind;
 use weir_common::network::Problem;
 
 use super::repeats::Repeats;
@@ -29,6 +30,10 @@ pub enum MessageKind {
     StateFile,
     /// The history of addresses cannot be written.
     History,
+    /// Damage of that kind was found.
+    Damage(DamageKind),
+    /// Damage could not be looked for.
+    NotAudited,
     /// The kernel was changed.
     Changes,
     /// What a container had lost was brought back.
@@ -47,6 +52,8 @@ impl MessageKind {
             | Self::Silent
             | Self::StateFile
             | Self::History
+            | Self::Damage(_)
+            | Self::NotAudited
             | Self::Repaired
             | Self::NotRepaired => Level::WARN,
         }

@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use weir_common::tunnel::TunnelKind;
 
+use super::audit::AuditMetrics;
 use super::call_metrics::CallMetrics;
 use super::pool_metrics::PoolMetrics;
 use crate::bgp_status::BgpStatus;
@@ -60,6 +61,8 @@ pub struct Metrics {
     bgp_received: Family<Vec<(&'static str, String)>, Gauge>,
     /// How full the pools are.
     pub pools: PoolMetrics,
+    /// What is damaged in the datastore.
+    pub audit: AuditMetrics,
     /// The CNI calls of the node.
     pub calls: CallMetrics,
     /// How long a reconcile took.
@@ -111,6 +114,7 @@ impl Metrics {
             bgp_sessions: Family::default(),
             bgp_received: Family::default(),
             pools: PoolMetrics::default(),
+            audit: AuditMetrics::default(),
             calls: CallMetrics::new(),
             reconcile_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 8)),
             last_success: Gauge::default(),
@@ -129,6 +133,7 @@ impl Metrics {
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         self.registry.register("build", "The program", version);
         self.pools.register(self.registry.sub_registry_with_prefix("pool"));
+        self.audit.register(self.registry.sub_registry_with_prefix("audit"));
         self.calls.register(self.registry.sub_registry_with_prefix("cni"));
         let registry = self.registry.sub_registry_with_prefix("node");
         let mut gauge = |name: &str, help: &str, metric: &Gauge| {
@@ -311,10 +316,12 @@ impl Metrics {
 mod tests {
     use std::collections::BTreeMap;
 
+    use jiff::Timestamp;
     use weir_common::cni::CniCommand;
     use weir_common::network::PoolUsage;
     use weir_process::CallReport;
 
+    use super::super::audit::AuditScope;
     use super::*;
 
     #[test]
@@ -378,6 +385,7 @@ mod tests {
         let (command, time) = (CniCommand::Add, Duration::from_millis(1));
         metrics.calls.count(CallReport { command, code: Some(101), time });
         metrics.set_bgp(BgpStatus::default(), Vec::new());
+        metrics.audit.set(AuditScope::Datastore, &[], Timestamp::UNIX_EPOCH);
         metrics.bgp_received.get_or_create(&vec![("peer", "192.0.2.1".to_owned())]).set(1);
         let mut exposed = BTreeMap::new();
         for line in metrics.text().lines().filter(|line| !line.starts_with('#')) {

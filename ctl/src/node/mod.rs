@@ -6,6 +6,7 @@
 //! `docs/agent.md` gives the reasons.
 
 mod agent;
+mod audit;
 mod bgp;
 mod bgp_hold;
 mod calico_status;
@@ -21,6 +22,7 @@ mod own_networks;
 mod pace;
 mod pool_metrics;
 mod pulse;
+mod recording;
 mod registration;
 mod repeats;
 pub mod run;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use jiff::SignedDuration;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::spawn_blocking;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -26,6 +27,7 @@ use weir_process::{
 };
 
 use super::agent::{Agent, BgpMode, Until};
+use super::audit::Auditor;
 use super::call_metrics::count_calls;
 use super::gc::LostContainers;
 use super::history::Recorder;
@@ -33,6 +35,7 @@ use super::host_ends::{self, Suspects};
 use super::metrics::Metrics;
 use super::own_ip::detection;
 use super::own_networks::require_own_networks;
+use super::recording::Recording;
 use super::registration::Registration;
 use super::state_file::StateFile;
 use super::{bgp, calico_status, http, pulse};
@@ -45,8 +48,8 @@ use crate::session::{Failure, chain};
 /// How many messages of the datastore may wait to be taken in.
 const WAITING_EVENTS: usize = 64;
 
-/// The shortest time between two looks for containers that are gone.
-const SHORTEST_GC: Duration = Duration::from_secs(1);
+/// The shortest time between two looks for containers that are gone, or for damage.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Arguments of `weirctl node run`.
 #[derive(Args, Clone, Debug)]
@@ -92,6 +95,10 @@ pub struct RunArgs {
     /// 5m; "none" for never. What is given back had no link twice, that far apart
     #[arg(long, value_name = "INTERVAL", default_value = "5m")]
     pub gc: String,
+    /// How often damage in the datastore is looked for and counted in the metrics, for example
+    /// 1h; "none" for never. Three agents look at all of it, each other one at its own node's
+    #[arg(long, value_name = "INTERVAL", default_value = "1h")]
+    pub audit: String,
     /// Whether BGP is spoken: "auto": where a session is wanted, by a BIRD that the agent starts;
     /// "external": the same by a BIRD in a container of its own (docs/bgp.md); "off": never, and
     /// a daemon that an agent started before is taken down
@@ -113,6 +120,7 @@ struct AgentSettings {
     metrics_address: Option<SocketAddr>,
     drift_interval: Duration,
     gc_interval: Option<Duration>,
+    audit_interval: Option<Duration>,
 }
 
 /// Runs the agent until it is ended.
@@ -175,8 +183,9 @@ async fn serve(
     tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed), Arc::clone(&suspects)));
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
     tokio::spawn(pulse::feel(Arc::clone(&datastore), Arc::clone(&metrics)));
-    let recorder = Recorder::open(Path::new(HISTORY_FILE));
-    tokio::spawn(list_and_watch(Arc::clone(&datastore), sender, recorder));
+    let recorder = spawn_blocking(|| Recorder::open(Path::new(HISTORY_FILE)));
+    let recording = Recording::new(recorder);
+    tokio::spawn(list_and_watch(Arc::clone(&datastore), sender, recording));
     tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
     let AgentSettings {
         node,
@@ -186,6 +195,7 @@ async fn serve(
         addresses,
         drift_interval,
         gc_interval,
+        audit_interval,
         ..
     } = settings;
     if adopt {
@@ -195,7 +205,7 @@ async fn serve(
     let named = NamedNode { name: node.name.clone(), source: node.source.to_string() };
     let state_file = StateFile::new(named, location.configuration.place());
     let sources = state_file.sources.subscribe();
-    let calls = metrics.calls.clone();
+    let (calls, of_auditor) = (metrics.calls.clone(), metrics.audit.clone());
     let [of_ends, of_collector, of_bgp] = [(); 3].map(|()| Arc::clone(&metrics));
     let ends =
         HostEnds { datastore: datastore.as_ref(), node: &node.name, machine: machine.as_ref() };
@@ -207,6 +217,14 @@ async fn serve(
         machine: machine.clone(),
         borrowed_from: watch::channel(BTreeSet::new()).1,
     };
+    let mut auditor = Auditor {
+        datastore: Arc::clone(&datastore),
+        in_use: location.configuration.clone(),
+        network_directory: network_directory.to_owned(),
+        node: node.name.clone(),
+        borrowed_from: collector.borrowed_from.clone(),
+        is_auditor: watch::channel(false).1,
+    };
     let registration =
         Registration::new(Arc::clone(&datastore), node.name.clone(), machine.clone(), addresses);
     let mut agent =
@@ -215,6 +233,8 @@ async fn serve(
     agent.bgp_mode = bgp_mode;
     let bgp_plans = agent.bgp_plan.subscribe();
     collector.borrowed_from = agent.borrowed_from.subscribe();
+    (auditor.borrowed_from, auditor.is_auditor) =
+        (agent.borrowed_from.subscribe(), agent.is_auditor.subscribe());
     let speaking = async {
         let status =
             calico_status::keep(Arc::clone(&datastore), node.name.clone(), Arc::clone(&of_bgp));
@@ -239,10 +259,16 @@ async fn serve(
             None => std::future::pending().await,
         }
     };
+    let auditing = async {
+        match audit_interval {
+            Some(every) => auditor.run(every, of_auditor).await,
+            None => std::future::pending().await,
+        }
+    };
     let counting = count_calls(Path::new(CALLS_SOCKET), calls);
     tokio::select! {
         ended = running => ended,
-        () = async { tokio::join!(keeping, collecting, speaking, counting); } => Ok(Vec::new()),
+        () = async { tokio::join!(keeping, collecting, auditing, speaking, counting); } => Ok(Vec::new()),
     }
 }
 
@@ -321,21 +347,22 @@ fn validate(
         addresses: both.into_iter().filter_map(address).collect(),
         metrics_address,
         drift_interval: Duration::from_secs(arguments.drift_interval),
-        gc_interval: interval(&arguments.gc)?,
+        gc_interval: interval("--gc", &arguments.gc)?,
+        audit_interval: interval("--audit", &arguments.audit)?,
     })
 }
 
-/// How often addresses are given back; `None` for never.
-fn interval(text: &str) -> Result<Option<Duration>, Failure> {
+/// How often something is done, as a flag says; `None` for never.
+fn interval(flag: &str, text: &str) -> Result<Option<Duration>, Failure> {
     if text == "none" {
         return Ok(None);
     }
     let interval = text.parse::<SignedDuration>().ok().and_then(|it| Duration::try_from(it).ok());
-    match interval.filter(|it| *it >= SHORTEST_GC) {
+    match interval.filter(|it| *it >= SHORTEST_INTERVAL) {
         Some(interval) => Ok(Some(interval)),
         None => Err(Failure::new(format!(
-            "--gc {text} is not an interval of at least {} s; write for example 5m, or none",
-            SHORTEST_GC.as_secs()
+            "{flag} {text} is not an interval of at least {} s; write for example 5m, or none",
+            SHORTEST_INTERVAL.as_secs()
         ))),
     }
 }

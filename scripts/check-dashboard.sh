@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Checks conf/grafana/weir.json against Grafana's schema of dashboards, as Grafana's own library
+# for Go reads it: tests/dashboard.
+set -euo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname "$0")/lib.sh"
+
+go=$(find_go)
+if [[ -z $go ]]; then
+    install_go
+    go=$(find_go)
+fi
+cd "$REPOSITORY/tests/dashboard"
+GOFLAGS='-modcacherw -mod=readonly' "$go" run . "$REPOSITORY/conf/grafana/weir.json"
