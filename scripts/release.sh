@@ -28,20 +28,23 @@ target_of() {
     echo "$1-unknown-linux-gnu"
 }
 
-# Builds the programs for an architecture, without the machine's paths in them.
+# Builds the programs for all architectures at once (build scripts and macros are built once),
+# without the machine's paths in them.
 build() {
-    local target=$1 home cargo_home=${CARGO_HOME:-$HOME/.cargo} flags
-    home=$(rustc --print sysroot)
+    local cargo_home=${CARGO_HOME:-$HOME/.cargo} flags arguments=() program architecture target
     flags="'--remap-path-prefix=$REPOSITORY=weir', '--remap-path-prefix=$cargo_home=cargo'"
-    flags+=", '--remap-path-prefix=$home=rust'"
-    local packages=()
+    flags+=", '--remap-path-prefix=$(rustc --print sysroot)=rust'"
     for program in "${PROGRAMS[@]}"; do
-        packages+=(--package "$program")
+        arguments+=(--package "$program")
+    done
+    for architecture in "${architectures[@]}"; do
+        target=$(target_of "$architecture")
+        quietly rustup target add "$target"
+        arguments+=(--target "$target" --config "target.$target.rustflags=[$flags]")
     done
     CFLAGS="-ffile-prefix-map=$REPOSITORY=weir -ffile-prefix-map=$cargo_home=cargo" \
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
-        cargo build --release --locked --target "$target" --target-dir "$REPOSITORY/target/ship" \
-        --config "target.$target.rustflags=[$flags]" "${packages[@]}"
+        cargo build --release --locked --target-dir "$REPOSITORY/target/ship" "${arguments[@]}"
 }
 
 sign() {
@@ -61,11 +64,7 @@ install_packages "${BUILD_PACKAGES[@]}" "${RELEASE_PACKAGES[@]}"
 check_source
 [[ ! -e $directory ]] || fail "$directory is there already; remove it, or name another one"
 mkdir -p "$directory"
-for architecture in "${architectures[@]}"; do
-    target=$(target_of "$architecture")
-    rustup target list --installed 2>/dev/null | grep -q "^$target$" || quietly rustup target add "$target"
-    build "$target"
-done
+build
 own=$(rustc -vV | sed -n 's/^host: //p')
 shared=$(mktemp -d)
 trap 'rm -rf "$shared"' EXIT

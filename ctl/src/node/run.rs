@@ -135,6 +135,13 @@ pub fn run(
             "another agent runs on this node (it holds {AGENT_LOCK}); end it first"
         ))
     })?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = settings.node.name,
+        from = %settings.node.source,
+        datastore = ?location.configuration,
+        "started"
+    );
     keep_node_name(&settings.node);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -177,7 +184,6 @@ async fn serve(
     tokio::spawn(pulse::feel(Arc::clone(&datastore), Arc::clone(&metrics)));
     let recorder = Recorder::open(Path::new(HISTORY_FILE));
     tokio::spawn(list_and_watch(Arc::clone(&datastore), sender, recorder));
-    tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
     let AgentSettings {
         node,
         machine,
