@@ -19,6 +19,8 @@ BUILD_PACKAGES=(gcc libc6-dev protobuf-compiler libprotobuf-dev)
 NETWORK_PACKAGES=(iproute2 iputils-ping nftables util-linux procps)
 # shellcheck disable=SC2034
 RELEASE_PACKAGES=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross python3)
+# shellcheck disable=SC2034 # what tests of a release need besides
+RELEASE_TEST_PACKAGES=(file minisign qemu-user-static)
 # shellcheck disable=SC2034
 TEST_PACKAGES=(strace etcd-server etcd-client containernetworking-plugins openssl tmux less
     iptables containerd podman crun conmon busybox-static systemd e2fsprogs xfsprogs

@@ -4,10 +4,11 @@
 # Usage: scripts/release.sh VERSION [DIRECTORY]
 #
 # For x86_64 and aarch64, into DIRECTORY (target/release-VERSION), from a checkout without
-# changes. The same commit is to give the same bytes wherever it is built: times are the commit's
-# (SOURCE_DATE_EPOCH), paths of the machine are not in the programs. With MINISIGN_KEY, a file
-# with a secret key of minisign's, the checksums are signed.
-# ARCHITECTURES="x86_64" builds for that alone.
+# changes. The same commit gives the same bytes wherever the compilers and C libraries are the same
+# (the SBOM names them): times are the commit's (SOURCE_DATE_EPOCH), paths of the machine are not in
+# the programs. With MINISIGN_KEY, a file with a secret key of minisign's, the checksums are signed.
+# ARCHITECTURES="x86_64" builds for that alone; the machine's own must be among them. Says in the
+# end what is left to do.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -54,6 +55,23 @@ sign() {
     minisign -S -s "$MINISIGN_KEY" -m "$directory/SHA256SUMS" -t "weir $version" </dev/null
 }
 
+# What nobody but the maintainer can do, and what a user does with the files.
+say_next() {
+    local signature=
+    [[ -n ${MINISIGN_KEY:-} ]] || signature="
+  sign:    minisign -S -s KEY -m $directory/SHA256SUMS -t \"weir $version\""
+    cat <<NEXT
+
+Built from $(git log -1 --format=%H). Next:
+  test:    scripts/test-package.sh $directory/weir_${version}_amd64.deb$signature
+  tag:     git tag --sign v$version --message "Weir $version" && git push origin v$version
+  upload:  all files in $directory
+  verify, as users do, where the files are:
+           minisign -V -P PUBLIC-KEY -m SHA256SUMS
+           sha256sum --ignore-missing -c SHA256SUMS
+NEXT
+}
+
 (($# >= 1)) || fail "which version? usage: scripts/release.sh VERSION [DIRECTORY]"
 version=$1
 cd "$REPOSITORY"
@@ -78,3 +96,4 @@ for architecture in "${architectures[@]}"; do
 done
 sign
 ls -l "$directory"
+say_next

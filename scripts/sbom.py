@@ -18,6 +18,7 @@ import subprocess
 import sys
 import uuid
 from datetime import datetime, timezone
+from urllib.parse import quote
 
 PROGRAMS = ("weir", "weir-ipam", "weirctl")
 TEXTS = ("LICENSE", "LICENCE", "COPYING", "NOTICE", "UNLICENSE")
@@ -130,7 +131,7 @@ def beside_crates(target, packages):
     licences = ("LGPL-2.1-or-later", "GPL-3.0-or-later WITH GCC-exception-3.1")
     for pattern, licence in zip(LIBRARIES[target], licences):
         name, version = debian(pattern)
-        found.append((name, version, licence, f"pkg:deb/debian/{name}@{version}"))
+        found.append((name, version, licence, f"pkg:deb/debian/{name}@{quote(version)}"))
     return [
         {
             "type": "library",

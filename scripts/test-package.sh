@@ -245,12 +245,31 @@ upgrade() {
     run weirctl ipam check
 }
 
-# Looks whether the agent's first line names the version.
+# Fails unless what is installed says its version wherever a version is told.
 says_version() {
-    local line
+    local line plugin
     line=$(head -n 1 "$root$AGENT_LOG")
     [[ $line == *" started version=\"$1\" "* ]] ||
         fail "the agent's first line does not name version $1: $line"
+    line=$(metrics | grep "^weir_build_info") || fail "the agent has no weir_build_info"
+    [[ $line == *"version=\"$1\""* ]] || fail "weir_build_info is not of version $1: $line"
+    for plugin in weir weir-ipam; do
+        # Without a verb, a plugin says what it is.
+        line=$(quiet_run "/opt/cni/bin/$plugin" </dev/null 2>&1)
+        [[ $line == "$plugin $1: "* ]] || fail "$plugin is not of version $1: $line"
+    done
+    [[ $(quiet_run weirctl --version) == "weirctl $1" ]] || fail "weirctl is not of version $1"
+    [[ $(quiet_run weirctl version) == "Client Version:    $1"$'\n'* ]] ||
+        fail "weirctl version does not say $1"
+    echo "log, metrics, plugins and weirctl have version $1"
+}
+
+# What the agent serves for Prometheus.
+metrics() {
+    exec 3<>/dev/tcp/127.0.0.1/9098
+    printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3
+    cat <&3
+    exec 3>&-
 }
 
 tarballs() {
