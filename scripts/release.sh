@@ -32,8 +32,12 @@ target_of() {
 # Builds the programs for all architectures at once (build scripts and macros are built once),
 # without the machine's paths in them.
 build() {
-    local cargo_home=${CARGO_HOME:-$HOME/.cargo} flags arguments=() program architecture target
-    flags="'--remap-path-prefix=$REPOSITORY=weir', '--remap-path-prefix=$cargo_home=cargo'"
+    local here flags arguments=() program architecture target
+    # Compilers name the directory that they work in without symbolic links.
+    here=$(pwd -P)
+    CARGO_HOME=$(realpath "${CARGO_HOME:-$HOME/.cargo}")
+    export CARGO_HOME
+    flags="'--remap-path-prefix=$here=weir', '--remap-path-prefix=$CARGO_HOME=cargo'"
     flags+=", '--remap-path-prefix=$(rustc --print sysroot)=rust'"
     for program in "${PROGRAMS[@]}"; do
         arguments+=(--package "$program")
@@ -43,9 +47,9 @@ build() {
         quietly rustup target add "$target"
         arguments+=(--target "$target" --config "target.$target.rustflags=[$flags]")
     done
-    CFLAGS="-ffile-prefix-map=$REPOSITORY=weir -ffile-prefix-map=$cargo_home=cargo" \
+    CFLAGS="-ffile-prefix-map=$here=weir -ffile-prefix-map=$CARGO_HOME=cargo" \
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
-        cargo build --release --locked --target-dir "$REPOSITORY/target/ship" "${arguments[@]}"
+        cargo build --release --locked --target-dir "$here/target/ship" "${arguments[@]}"
 }
 
 sign() {

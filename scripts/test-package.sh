@@ -217,11 +217,12 @@ upgrade() {
     agent_is_well /usr/bin/weirctl
     attach first second
     keep_pinging
-    by_document "Before"
     by_document "Upgrade a node"
     agent_is_well /usr/bin/weirctl
     says_version "$version"
     by_document "Look afterwards"
+    # By this version: an earlier one may have no backups yet.
+    by_document "Before"
     kept web api first second
     cni check web first second
     detach first

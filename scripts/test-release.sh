@@ -19,10 +19,11 @@ release() {
     time quietly env "CARGO_HOME=$2" "MINISIGN_KEY=$work/key" "$1/scripts/release.sh" "$version" "$3"
 }
 
-# A home of cargo's in another place, with what is downloaded already.
+# A home of cargo's in another place, with what is downloaded already. No symbolic link: compilers
+# look through it.
 move_cargo_home() {
     mkdir -p "$1"
-    ln -s "$cargo_home/registry" "$1/registry"
+    cp -r "$cargo_home/registry" "$1/registry"
 }
 
 # Fails if a file differs; says which, down to the programs.
