@@ -5,7 +5,7 @@
 #
 # PROGRAMS is a directory with weir, weir-ipam and weirctl; without it they are built, as debug
 # programs. What qemu-user can do is computing, files and what it translates of netlink: the
-# plugins answer VERSION and STATUS, weirctl works on an embedded datastore. It cannot make links,
+# plugins answer VERSION and STATUS, weir-ipam gives addresses, weirctl works on an embedded datastore. It cannot make links,
 # routes or tables of nftables, so that no container is attached here. Works in network and mount
 # namespaces of its own.
 set -euo pipefail
@@ -49,6 +49,11 @@ print(json.dumps({**network["plugins"][0], "name": network["name"], "cniVersion"
     call VERSION
     emulated weirctl create -f "$REPOSITORY/conf/pools/ippool-v3.yaml"
     call STATUS
+    # IPAM needs no more than files.
+    ip netns add web
+    export CNI_CONTAINERID=web CNI_IFNAME=eth0 CNI_NETNS=/run/netns/web CNI_PATH=/opt/cni/bin
+    CNI_COMMAND=ADD emulated weir-ipam <<<"$configuration" | grep '"address":"10\.7\.'
+    CNI_COMMAND=DEL emulated weir-ipam <<<"$configuration"
     told=$(emulated weirctl version)
     [[ $told == "Client Version:    $version"$'\n'* ]] || fail "weirctl version says: $told"
     emulated weirctl get ippool -o wide
