@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the long form of the tests that have one: more rounds, more peers, longer outages.
+# Runs the long form of the tests that have one: more rounds, more peers, longer outages. Then runs
+# the programs of aarch64 by an emulator (scripts/test-aarch64.sh).
 #
 # What they need is installed as scripts/test.sh does it. Arguments are given to `cargo test`.
 set -euo pipefail
@@ -18,3 +19,4 @@ for suite in "${SUITES[@]}"; do
     chosen+=(--test "$suite")
 done
 WEIR_LONG_TESTS=1 cargo test --package weir-tests --locked --no-fail-fast "${chosen[@]}" "$@"
+scripts/test-aarch64.sh

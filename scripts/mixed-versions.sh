@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Tests an upgrade under way: the programs of an earlier version beside those of this one.
+# Tests an upgrade under way: the programs of an earlier version beside those of this one, then the
+# upgrade and the downgrade of a package between the two.
 #
 # The argument is the earlier version's commit (d85d8bc unless given). It is built in a
 # directory of its own below target.
@@ -22,3 +23,5 @@ export WEIR_EARLIER_PROGRAMS
 cargo build --workspace --locked
 as_root env "WEIR_EARLIER_PROGRAMS=$WEIR_EARLIER_PROGRAMS" "PATH=$PATH" \
     cargo test --package weir-tests --test mixed_versions --locked
+cargo build --release --locked --package weir --package weir-ipam --package weirctl
+as_root env "WEIR_EARLIER_PROGRAMS=$WEIR_EARLIER_PROGRAMS" scripts/test-package.sh

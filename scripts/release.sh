@@ -4,10 +4,11 @@
 # Usage: scripts/release.sh VERSION [DIRECTORY]
 #
 # For x86_64 and aarch64, into DIRECTORY (target/release-VERSION), from a checkout without
-# changes. The same commit is to give the same bytes wherever it is built: times are the commit's
-# (SOURCE_DATE_EPOCH), paths of the machine are not in the programs. With MINISIGN_KEY, a file
-# with a secret key of minisign's, the checksums are signed.
-# ARCHITECTURES="x86_64" builds for that alone.
+# changes. The same commit is to give the same bytes where compilers and C libraries are the same
+# (the SBOM names them): times are the commit's (SOURCE_DATE_EPOCH), paths of the machine are not in
+# the programs. With MINISIGN_KEY, a file with a secret key of minisign's, the checksums are signed.
+# ARCHITECTURES="x86_64" builds for that alone; the machine's own must be among them. Says in the
+# end what is left to do.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -28,20 +29,27 @@ target_of() {
     echo "$1-unknown-linux-gnu"
 }
 
-# Builds the programs for an architecture, without the machine's paths in them.
+# Builds the programs for all architectures at once (build scripts and macros are built once),
+# without the machine's paths in them.
 build() {
-    local target=$1 home cargo_home=${CARGO_HOME:-$HOME/.cargo} flags
-    home=$(rustc --print sysroot)
-    flags="'--remap-path-prefix=$REPOSITORY=weir', '--remap-path-prefix=$cargo_home=cargo'"
-    flags+=", '--remap-path-prefix=$home=rust'"
-    local packages=()
+    local here flags arguments=() program architecture target
+    # Compilers name the directory that they work in without symbolic links.
+    here=$(pwd -P)
+    CARGO_HOME=$(realpath "${CARGO_HOME:-$HOME/.cargo}")
+    export CARGO_HOME
+    flags="'--remap-path-prefix=$here=weir', '--remap-path-prefix=$CARGO_HOME=cargo'"
+    flags+=", '--remap-path-prefix=$(rustc --print sysroot)=rust'"
     for program in "${PROGRAMS[@]}"; do
-        packages+=(--package "$program")
+        arguments+=(--package "$program")
     done
-    CFLAGS="-ffile-prefix-map=$REPOSITORY=weir -ffile-prefix-map=$cargo_home=cargo" \
+    for architecture in "${architectures[@]}"; do
+        target=$(target_of "$architecture")
+        quietly rustup target add "$target"
+        arguments+=(--target "$target" --config "target.$target.rustflags=[$flags]")
+    done
+    CFLAGS="-ffile-prefix-map=$here=weir -ffile-prefix-map=$CARGO_HOME=cargo" \
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
-        cargo build --release --locked --target "$target" --target-dir "$REPOSITORY/target/ship" \
-        --config "target.$target.rustflags=[$flags]" "${packages[@]}"
+        cargo build --release --locked --target-dir "$here/target/ship" "${arguments[@]}"
 }
 
 sign() {
@@ -49,6 +57,23 @@ sign() {
     [[ -n ${MINISIGN_KEY:-} ]] || return 0
     install_packages minisign
     minisign -S -s "$MINISIGN_KEY" -m "$directory/SHA256SUMS" -t "weir $version" </dev/null
+}
+
+# What nobody but the maintainer can do, and what a user does with the files.
+say_next() {
+    local signature=
+    [[ -n ${MINISIGN_KEY:-} ]] || signature="
+  sign:    minisign -S -s KEY -m $directory/SHA256SUMS -t \"weir $version\""
+    cat <<NEXT
+
+Built from $(git log -1 --format=%H). Next:
+  test:    scripts/test-package.sh $directory/weir_${version}_amd64.deb$signature
+  tag:     git tag --sign v$version --message "Weir $version" && git push origin v$version
+  upload:  all files in $directory
+  verify, as users do, where the files are:
+           minisign -V -P PUBLIC-KEY -m SHA256SUMS
+           sha256sum --ignore-missing -c SHA256SUMS
+NEXT
 }
 
 (($# >= 1)) || fail "which version? usage: scripts/release.sh VERSION [DIRECTORY]"
@@ -61,11 +86,7 @@ install_packages "${BUILD_PACKAGES[@]}" "${RELEASE_PACKAGES[@]}"
 check_source
 [[ ! -e $directory ]] || fail "$directory is there already; remove it, or name another one"
 mkdir -p "$directory"
-for architecture in "${architectures[@]}"; do
-    target=$(target_of "$architecture")
-    rustup target list --installed 2>/dev/null | grep -q "^$target$" || quietly rustup target add "$target"
-    build "$target"
-done
+build
 own=$(rustc -vV | sed -n 's/^host: //p')
 shared=$(mktemp -d)
 trap 'rm -rf "$shared"' EXIT
@@ -79,3 +100,4 @@ for architecture in "${architectures[@]}"; do
 done
 sign
 ls -l "$directory"
+say_next

@@ -3,47 +3,70 @@
 
 Usage: scripts/sbom.py VERSION TARGET SBOM LICENCES
 
-Goes by `cargo metadata` for one target: every crate that the three programs link, directly or
-not. The same tree gives the same bytes: the serial number follows from the content, the time is
-SOURCE_DATE_EPOCH.
+Names every crate that the three programs link for one target, directly or not, but no macros and
+no build scripts; and beside them SQLite, Rust's library, glibc and GCC's, which are linked too. The
+same tree, compiler and libraries give the same bytes: the serial number follows from the content,
+the time is SOURCE_DATE_EPOCH.
 """
 
 import hashlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import uuid
 from datetime import datetime, timezone
+from urllib.parse import quote
 
 PROGRAMS = ("weir", "weir-ipam", "weirctl")
 TEXTS = ("LICENSE", "LICENCE", "COPYING", "NOTICE", "UNLICENSE")
+PREFACE = """\
+Weir links what is named below: crates, SQLite (in the public domain), Rust's library (MIT or
+Apache-2.0) and the C libraries of Debian. With Weir's source, which is free, anybody can link it
+with another glibc, as the LGPL asks for. The licences:
+"""
+# Debian's packages with the C libraries, by target.
+LIBRARIES = {
+    "x86_64-unknown-linux-gnu": ("libc6-dev", "libgcc-*-dev"),
+    "aarch64-unknown-linux-gnu": ("libc6-dev-arm64-cross", "libgcc-*-dev-arm64-cross"),
+}
+
+
+def output(*command):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def metadata(target):
-    command = ["cargo", "metadata", "--format-version", "1", "--locked", "--filter-platform", target]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return json.loads(
+        output("cargo", "metadata", "--format-version=1", "--locked", "--filter-platform", target)
+    )
 
 
-def linked(data):
-    """The packages that the programs link, and for each those it links itself."""
+def tree(target):
+    """The crates in the programs, as name and version: with the features that these have alone."""
+    programs = [f"--package={program}" for program in PROGRAMS]
+    edges = "--edges=normal,no-proc-macro"
+    printed = output(
+        "cargo", "tree", "--locked", *programs, edges, "--target", target, "--prefix=none"
+    )
+    return set(re.findall(r"^(\S+) v(\S+)", printed, re.MULTILINE))
+
+
+def linked(data, names):
+    """All packages, and for each that is linked those that it links itself."""
     packages = {package["id"]: package for package in data["packages"]}
-    nodes = {node["id"]: node for node in data["resolve"]["nodes"]}
-    members = set(data["workspace_members"])
-    roots = [id for id in members if packages[id]["name"] in PROGRAMS]
-    edges, waiting = {}, list(roots)
-    while waiting:
-        here = waiting.pop()
-        if here in edges:
-            continue
-        normal = [
-            dependency["pkg"]
-            for dependency in nodes[here]["deps"]
-            if any(kind["kind"] is None for kind in dependency["dep_kinds"])
-        ]
-        edges[here] = sorted(normal)
-        waiting += normal
+    chosen = {id for id, it in packages.items() if (it["name"], it["version"]) in names}
+    edges = {}
+    for node in data["resolve"]["nodes"]:
+        if node["id"] in chosen:
+            edges[node["id"]] = sorted(
+                dependency["pkg"]
+                for dependency in node["deps"]
+                if dependency["pkg"] in chosen
+                and any(kind["kind"] is None for kind in dependency["dep_kinds"])
+            )
     return packages, edges
 
 
@@ -82,12 +105,52 @@ def component(package, sums):
     return found
 
 
+def debian(pattern):
+    """An installed package of Debian's: its name and version."""
+    listed = output("dpkg-query", "-W", "-f", "${db:Status-Status} ${Package} ${Version}\\n", pattern)
+    installed = [line.split()[1:] for line in listed.splitlines() if line.startswith("installed")]
+    if len(installed) != 1:
+        sys.exit(f"sbom.py: {pattern} names {len(installed)} installed packages, not one: {installed}")
+    return installed[0]
+
+
+def sqlite(packages):
+    """The version of the SQLite that a crate brings along."""
+    [crate] = [it for it in packages.values() if it["name"] == "libsqlite3-sys"]
+    header = pathlib.Path(crate["manifest_path"]).parent / "sqlite3/sqlite3.h"
+    return re.search(r'#define SQLITE_VERSION +"(.+)"', header.read_text()).group(1)
+
+
+def beside_crates(target, packages):
+    """What is linked and no crate."""
+    rust = re.search(r"^release: (.*)$", output("rustc", "-vV"), re.MULTILINE).group(1)
+    found = [
+        ("rust-std", rust, "MIT OR Apache-2.0", f"pkg:generic/rust-std@{rust}"),
+        ("sqlite", sqlite(packages), "blessing", f"pkg:generic/sqlite@{sqlite(packages)}"),
+    ]
+    licences = ("LGPL-2.1-or-later", "GPL-3.0-or-later WITH GCC-exception-3.1")
+    for pattern, licence in zip(LIBRARIES[target], licences):
+        name, version = debian(pattern)
+        found.append((name, version, licence, f"pkg:deb/debian/{name}@{quote(version)}"))
+    return [
+        {
+            "type": "library",
+            "bom-ref": purl,
+            "name": name,
+            "version": version,
+            "licenses": [{"expression": licence}],
+            "purl": purl,
+        }
+        for name, version, licence, purl in found
+    ]
+
+
 def expression(package):
     """The licence as SPDX has it: older crates write `/` for OR."""
     return (package["license"] or "NOASSERTION").replace("/", " OR ").replace("  ", " ")
 
 
-def bom(version, packages, edges):
+def bom(version, target, packages, edges):
     sums = checksums()
     ordered = sorted(edges, key=lambda id: (packages[id]["name"], packages[id]["version"]))
     epoch = int(os.environ["SOURCE_DATE_EPOCH"])
@@ -105,7 +168,8 @@ def bom(version, packages, edges):
                 "licenses": [{"license": {"id": "Apache-2.0"}}],
             },
         },
-        "components": [component(packages[id], sums) for id in ordered],
+        "components": [component(packages[id], sums) for id in ordered]
+        + beside_crates(target, packages),
         "dependencies": [
             {"ref": purl(packages[id]), "dependsOn": [purl(packages[it]) for it in edges[id]]}
             for id in ordered
@@ -116,7 +180,7 @@ def bom(version, packages, edges):
     return body
 
 
-def licences(packages, edges):
+def licences(target, packages, edges):
     """The texts that the crates carry, each text once, with the crates that it belongs to."""
     texts, without = {}, []
     for id in sorted(edges, key=lambda id: packages[id]["name"]):
@@ -132,7 +196,11 @@ def licences(packages, edges):
             texts.setdefault(text, []).append(name)
         if not files:
             without.append(name)
-    parts = ["Weir links the crates below. Their licences:\n"]
+    for pattern in LIBRARIES[target]:
+        name, version = debian(pattern)
+        text = pathlib.Path("/usr/share/doc", name, "copyright").read_text().strip()
+        texts.setdefault(text, []).append(f"{name} {version}, of Debian")
+    parts = [PREFACE]
     for text, names in texts.items():
         parts.append("=" * 80 + "\n" + "\n".join(sorted(set(names))) + "\n\n" + text + "\n")
     if without:
@@ -143,10 +211,10 @@ def licences(packages, edges):
 
 def main():
     version, target, to_bom, to_licences = sys.argv[1:]
-    packages, edges = linked(metadata(target))
-    text = json.dumps(bom(version, packages, edges), indent=1, ensure_ascii=False)
+    packages, edges = linked(metadata(target), tree(target))
+    text = json.dumps(bom(version, target, packages, edges), indent=1, ensure_ascii=False)
     pathlib.Path(to_bom).write_text(text + "\n")
-    pathlib.Path(to_licences).write_text(licences(packages, edges))
+    pathlib.Path(to_licences).write_text(licences(target, packages, edges))
 
 
 main()

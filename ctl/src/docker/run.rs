@@ -94,6 +94,12 @@ pub fn run(
     node_name: impl FnOnce() -> Result<FoundName, Failure>,
 ) -> Result<ExitCode, Failure> {
     let node = node_name()?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = node.name,
+        datastore = ?location.configuration,
+        "started"
+    );
     keep_node_name(&node);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -140,7 +146,6 @@ async fn serve(arguments: &DriverArgs, location: &Location, node: String) -> Res
     tokio::task::spawn_local(forward::keep(Rc::clone(&driver)));
     let pause = Duration::from_secs(arguments.sweep_pause);
     tokio::task::spawn_local(Rc::clone(&driver).sweep(pause));
-    tracing::info!(node = driver.node, datastore = ?location.configuration, "started");
     let mut service = Service::default();
     service.is_ready("answers dockerd");
     ends.wait().await;

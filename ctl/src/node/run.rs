@@ -143,6 +143,13 @@ pub fn run(
             "another agent runs on this node (it holds {AGENT_LOCK}); end it first"
         ))
     })?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = settings.node.name,
+        from = %settings.node.source,
+        datastore = ?location.configuration,
+        "started"
+    );
     keep_node_name(&settings.node);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -186,7 +193,6 @@ async fn serve(
     let recorder = spawn_blocking(|| Recorder::open(Path::new(HISTORY_FILE)));
     let recording = Recording::new(recorder);
     tokio::spawn(list_and_watch(Arc::clone(&datastore), sender, recording));
-    tracing::info!(node = settings.node.name, from = %settings.node.source, datastore = ?location.configuration, "started");
     let AgentSettings {
         node,
         machine,
