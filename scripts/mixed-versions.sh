@@ -2,13 +2,13 @@
 # Tests an upgrade under way: the programs of an earlier version beside those of this one, then the
 # upgrade and the downgrade of a package between the two.
 #
-# The argument is the earlier version's commit (d85d8bc unless given). It is built in a
+# The argument is the earlier version's commit (3bbc9fb unless given). It is built in a
 # directory of its own below target.
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-earlier=${1:-d85d8bc}
+earlier=${1:-3bbc9fb}
 need_cargo
 install_packages "${BUILD_PACKAGES[@]}" "${NETWORK_PACKAGES[@]}" "${TEST_PACKAGES[@]}"
 cd "$REPOSITORY"

@@ -6,7 +6,7 @@
 # For x86_64 and aarch64, into DIRECTORY (target/release-VERSION), from a checkout without
 # changes. The same commit is to give the same bytes where compilers and C libraries are the same
 # (the SBOM names them): times are the commit's (SOURCE_DATE_EPOCH), paths of the machine are not in
-# the programs. With MINISIGN_KEY, a file with a secret key of minisign's, the checksums are signed.
+# the programs. With MINISIGN_KEY, a file with a minisign secret key, the checksums are signed.
 # ARCHITECTURES="x86_64" builds for that alone; the machine's own must be among them. Says in the
 # end what is left to do.
 set -euo pipefail

@@ -317,7 +317,10 @@ if [[ ${1:-} == --inside ]]; then
     inside
     exit
 fi
-((EUID == 0)) || fail "run this as root"
+((EUID == 0)) || {
+    as_root "$0" "$@"
+    exit
+}
 need_cargo
 install_packages "${NETWORK_PACKAGES[@]}" "${IMAGE_PACKAGES[@]}" etcd-server etcd-client openssl \
     systemd

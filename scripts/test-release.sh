@@ -19,7 +19,7 @@ release() {
     time quietly env "CARGO_HOME=$2" "MINISIGN_KEY=$work/key" "$1/scripts/release.sh" "$version" "$3"
 }
 
-# A home of cargo's in another place, with what is downloaded already. No symbolic link: compilers
+# Another CARGO_HOME, with what is downloaded already. No symbolic link: compilers
 # look through it.
 move_cargo_home() {
     mkdir -p "$1"

@@ -23,7 +23,7 @@ pub trait Witness: Send {
     type Kept: Send;
 
     /// A listing begins: each entry follows, then [`Witness::listed`], or another listing.
-    fn begin(&mut self) -> impl Future<Output = ()> + Send;
+    fn begin(&mut self);
 
     /// An entry of the listing.
     fn found(&mut self, entry: &Entry, now: Timestamp);
@@ -31,15 +31,8 @@ pub trait Witness: Send {
     /// What it has kept of a listing that is whole.
     fn kept(&mut self) -> Self::Kept;
 
-    /// The listing, of this revision, has been handed on. The changes since follow.
-    ///
-    /// # Errors
-    /// The datastore fails, if it is read; then another listing begins.
-    fn listed(
-        &mut self,
-        datastore: &dyn Datastore,
-        revision: Revision,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
+    /// The listing has been handed on.
+    fn listed(&mut self, now: Timestamp);
 
     /// Changes, as the watch tells of them.
     fn changed(&mut self, events: &[Event], now: Timestamp);
@@ -96,17 +89,15 @@ async fn watch_once<W: Witness>(
     listeners: &Sender<WatchEvent<W::Kept>>,
     witness: &mut W,
 ) -> Option<Error> {
-    witness.begin().await;
+    witness.begin();
     let mut record = |entry: &Entry| witness.found(entry, Timestamp::now());
     match ClusterSnapshot::read_whole_telling(datastore, &mut record).await {
         Ok(ClusterSnapshot { state, observed, .. }) => {
             let revision = observed.revision;
             let listed = WatchEvent::Listed(Box::new(state), observed, witness.kept());
             listeners.send(listed).await.ok()?;
-            match witness.listed(datastore, revision).await {
-                Ok(()) => watch(datastore, revision, listeners, witness).await,
-                Err(error) => Some(error),
-            }
+            witness.listed(Timestamp::now());
+            watch(datastore, revision, listeners, witness).await
         }
         Err(error) => Some(error),
     }

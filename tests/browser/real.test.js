@@ -120,7 +120,7 @@ test("what weirctl changes shows, without losing the place", async () => {
     await put(block(20000, nodeName(5), 7));
     await numbers().filter({hasText: "10,002 of"}).waitFor();
     assert.deepEqual(await place(), before);
-    // A problem has come above the map meanwhile; the browser scrolls by whole pixels.
+    // The browser scrolls by whole pixels.
     assert.ok(Math.abs(await height() - top) < 2, "what is looked at stays where it is");
 });
 

@@ -96,7 +96,7 @@ export function reachOf(state, from) {
         if (it.ipv4 === null) return {how: "none", nextHop: null, device: null, why: "the node has no IPv4 address"};
         const nextHop = it.ipv4.split("/")[0];
         return third(it) === third(own)
-            ? {how: "direct", nextHop, device: "eth0", why: `same subnet 192.168.${third(it)}.0/24`}
+            ? {how: "direct", nextHop, device: null, why: `same subnet 192.168.${third(it)}.0/24`}
             : {how: "IPIP", nextHop, device: "tunl0", why: "another subnet, and the pool says IPIP CrossSubnet"};
     };
     return {from, to: state.nodes.filter(it => it.name !== from).map(it => ({node: it.name, family: 4, pools: state.pools.slice(0, 1).map(it => it.name), ...way(it)}))};
@@ -128,7 +128,7 @@ export function addressesOf(state, cidr) {
         node: name, interface: kind === "used" ? "eth0" : null, type: null, network: kind === "used" ? "pods" : null, since: kind === "reserved" ? null : "2026-11-28T09:12:44Z",
     });
     const kinds = [...Array(used).fill("used"), ...Array(cooling).fill("cooling"), ...Array(reserved).fill("reserved")];
-    return {cidr, pool: pool.name, node: name, affinity: name && `host:${name}`, addresses: kinds.map((kind, ordinal) => entry(ordinal, kind))};
+    return {cidr, pool: pool.name, node: name, addresses: kinds.map((kind, ordinal) => entry(ordinal, kind))};
 }
 
 export function answersTo(state, query) {

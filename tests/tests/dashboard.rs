@@ -310,6 +310,10 @@ fn damage_is_found_and_goes_with_its_repair() {
     let found = &state["problems"][0];
     assert_eq!(found["cure"], "weirctl ipam check --repair", "{state}");
     assert!(found["what"].as_str().is_some_and(|what| what.contains("pods.nobody")), "{found}");
+    cluster.weirctl(&["ipam", "check", "--repair"]);
+    assert!(cluster.store.entries().keys().all(|key| *key != handle));
+    // The page looks at most twice a minute.
+    events.until_state(&dashboard, |state| state["problems"] == json!([]));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use weir_common::audit::engine::confirm;
 use weir_common::audit::{AuditContext, Finding, audit};
-use weir_common::datastore::{Datastore, DatastoreConfiguration, Entry, Error, Event, Revision};
+use weir_common::datastore::{Datastore, DatastoreConfiguration, Entry, Event};
 use weir_common::ipam::IpamSnapshot;
 use weir_process::EndpointFile;
 
@@ -118,7 +118,7 @@ struct ListingKeeper(KeptValues);
 impl Witness for ListingKeeper {
     type Kept = KeptValues;
 
-    async fn begin(&mut self) {
+    fn begin(&mut self) {
         self.0 = KeptValues::default();
     }
 
@@ -130,13 +130,7 @@ impl Witness for ListingKeeper {
         std::mem::take(&mut self.0)
     }
 
-    async fn listed(
-        &mut self,
-        _datastore: &dyn Datastore,
-        _revision: Revision,
-    ) -> Result<(), Error> {
-        Ok(())
-    }
+    fn listed(&mut self, _now: Timestamp) {}
 
     fn changed(&mut self, _events: &[Event], _now: Timestamp) {}
 

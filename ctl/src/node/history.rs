@@ -10,6 +10,7 @@ use weir_common::ipam::history::{Ledger, Moment, Record, present};
 use weir_process::{HistoryFile, read_history};
 
 use super::log::{self, MessageKind};
+use crate::follow::Witness;
 
 /// How long a file is added to. The one before it is kept, so that there are 30 days at least.
 const FILE_AGE: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -72,55 +73,6 @@ impl Recorder {
         self.ledger = Ledger::of(records);
         (self.began, self.seen) = (began, seen);
         Ok(())
-    }
-
-    /// A listing begins: each entry follows, then [`Recorder::listed`], or another listing.
-    pub fn begin(&mut self) {
-        self.ledger.begin_listing();
-    }
-
-    /// An entry of the listing.
-    pub fn found(&mut self, entry: &Entry, now: Timestamp) {
-        if self.file.is_some() {
-            self.put(entry, self.unseen(now));
-        }
-    }
-
-    /// The listing has ended.
-    pub fn listed(&mut self, now: Timestamp) {
-        if self.file.is_some() {
-            let gone = self.ledger.end_listing(self.unseen(now));
-            self.add(&gone, now);
-            let gap = self.seen.map(|seen| Record::of_gap(seen, now).line());
-            self.unwritten.extend(gap);
-        }
-        self.alive(now);
-    }
-
-    /// Changes, as the watch tells of them.
-    pub fn changed<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>, now: Timestamp) {
-        if self.file.is_some() {
-            for event in events {
-                match event {
-                    Event::Put(entry) => self.put(entry, Moment::exactly(now)),
-                    Event::Delete { key, .. } => {
-                        let block = keys::parse_block(key);
-                        let gone = block.map(|it| self.ledger.drop_block(it, Moment::exactly(now)));
-                        self.add(&gone.unwrap_or_default(), now);
-                    }
-                }
-            }
-        }
-        self.alive(now);
-    }
-
-    /// All changes until now were seen.
-    pub fn alive(&mut self, now: Timestamp) {
-        self.seen = Some(now);
-        let is_due = |written| now.duration_since(written) >= LIFE_INTERVAL;
-        if !self.unwritten.is_empty() || self.written.is_none_or(is_due) {
-            self.write(now);
-        }
     }
 
     /// When something happened that is found now, after a time in which changes were not seen.
@@ -193,6 +145,56 @@ impl Recorder {
             log::tell(MessageKind::History, &message);
         }
         outcome.ok()
+    }
+}
+
+impl Witness for Recorder {
+    type Kept = ();
+
+    fn begin(&mut self) {
+        self.ledger.begin_listing();
+    }
+
+    fn found(&mut self, entry: &Entry, now: Timestamp) {
+        if self.file.is_some() {
+            self.put(entry, self.unseen(now));
+        }
+    }
+
+    fn kept(&mut self) {}
+
+    fn listed(&mut self, now: Timestamp) {
+        if self.file.is_some() {
+            let gone = self.ledger.end_listing(self.unseen(now));
+            self.add(&gone, now);
+            let gap = self.seen.map(|seen| Record::of_gap(seen, now).line());
+            self.unwritten.extend(gap);
+        }
+        self.alive(now);
+    }
+
+    fn changed(&mut self, events: &[Event], now: Timestamp) {
+        if self.file.is_some() {
+            for event in events {
+                match event {
+                    Event::Put(entry) => self.put(entry, Moment::exactly(now)),
+                    Event::Delete { key, .. } => {
+                        let block = keys::parse_block(key);
+                        let gone = block.map(|it| self.ledger.drop_block(it, Moment::exactly(now)));
+                        self.add(&gone.unwrap_or_default(), now);
+                    }
+                }
+            }
+        }
+        self.alive(now);
+    }
+
+    fn alive(&mut self, now: Timestamp) {
+        self.seen = Some(now);
+        let is_due = |written| now.duration_since(written) >= LIFE_INTERVAL;
+        if !self.unwritten.is_empty() || self.written.is_none_or(is_due) {
+            self.write(now);
+        }
     }
 }
 

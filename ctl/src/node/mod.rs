@@ -22,7 +22,6 @@ mod own_networks;
 mod pace;
 mod pool_metrics;
 mod pulse;
-mod recording;
 mod registration;
 mod repeats;
 pub mod run;

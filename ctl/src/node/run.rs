@@ -35,7 +35,6 @@ use super::host_ends::{self, Suspects};
 use super::metrics::Metrics;
 use super::own_ip::detection;
 use super::own_networks::require_own_networks;
-use super::recording::Recording;
 use super::registration::Registration;
 use super::state_file::StateFile;
 use super::{bgp, calico_status, http, pulse};
@@ -190,9 +189,10 @@ async fn serve(
     tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed), Arc::clone(&suspects)));
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
     tokio::spawn(pulse::feel(Arc::clone(&datastore), Arc::clone(&metrics)));
-    let recorder = spawn_blocking(|| Recorder::open(Path::new(HISTORY_FILE)));
-    let recording = Recording::new(recorder);
-    tokio::spawn(list_and_watch(Arc::clone(&datastore), sender, recording));
+    // It may have much to read.
+    let recorder = spawn_blocking(|| Recorder::open(Path::new(HISTORY_FILE))).await;
+    let recorder = recorder.map_err(|error| failed(&error))?;
+    tokio::spawn(list_and_watch(Arc::clone(&datastore), sender, recorder));
     let AgentSettings {
         node,
         machine,

@@ -10,7 +10,7 @@ use weir_common::ipam::{Allocation, Block};
 /// What an address of a block is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum AddressUse {
+pub enum AddressState {
     /// It is assigned.
     Used,
     /// It was given back and waits to be used again.
@@ -23,7 +23,7 @@ pub enum AddressUse {
 #[derive(Clone, Debug, Serialize)]
 pub struct AddressRow {
     pub address: IpAddr,
-    pub state: AddressUse,
+    pub state: AddressState,
     pub handle: Option<String>,
     pub container: Option<String>,
     pub pod: Option<String>,
@@ -52,7 +52,7 @@ impl AddressRow {
         let since = if is_cooling { attribute.released_at() } else { made() };
         Some(Self {
             address: block.address(ordinal),
-            state: if is_cooling { AddressUse::Cooling } else { AddressUse::Used },
+            state: if is_cooling { AddressState::Cooling } else { AddressState::Used },
             mac: attribute.fact(ATTRIBUTE_MAC).map(str::to_owned),
             since: since.map(|it| it.to_string()),
             container,
@@ -70,7 +70,7 @@ impl AddressRow {
     pub fn reserved(address: IpAddr) -> Self {
         Self {
             address,
-            state: AddressUse::Reserved,
+            state: AddressState::Reserved,
             handle: None,
             container: None,
             pod: None,
@@ -88,11 +88,11 @@ impl AddressRow {
     pub fn in_words(&self) -> String {
         let node = self.node.as_deref().map(|node| format!(" on {node}")).unwrap_or_default();
         match self.state {
-            AddressUse::Reserved => return "nobody: a reservation keeps it back".to_owned(),
-            AddressUse::Cooling => {
+            AddressState::Reserved => return "nobody: a reservation keeps it back".to_owned(),
+            AddressState::Cooling => {
                 return "nobody: it cools down before it is used again".to_owned();
             }
-            AddressUse::Used => {}
+            AddressState::Used => {}
         }
         named(&PastHolder {
             handle: self.handle.clone(),

@@ -12,7 +12,6 @@ pub struct BlockDocument {
     cidr: IpNet,
     pool: Option<String>,
     node: Option<String>,
-    affinity: Option<String>,
     pub addresses: Vec<AddressRow>,
 }
 
@@ -48,7 +47,6 @@ impl BlockDocument {
             pool: view.cluster.pool_of(block.cidr).map(|(name, _)| name.to_owned()),
             node: block.host().map(str::to_owned),
             addresses: (0..block.allocations.len()).filter_map(row).collect(),
-            affinity: block.affinity,
         })
     }
 }

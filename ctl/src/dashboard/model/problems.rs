@@ -108,18 +108,15 @@ fn of_value(severity: Severity, key: &str, problem: &Problem) -> Trouble {
     }
 }
 
-/// Pools that are nearly full, full, or disabled.
+/// Pools that are nearly full, or full.
 fn pools(view: &ClusterView) -> Vec<Trouble> {
     let usage = view.cluster.pool_usage();
     let of_pool = |(name, usage): (&&str, &PoolUsage)| {
-        let is_disabled = view.kept.pools.get(*name).is_some_and(|pool| pool.disabled);
-        let about = format!("pool {name}");
-        if is_disabled {
-            let what = format!("pool {name} is disabled: no new address comes out of it");
-            let cure =
-                format!("weirctl patch ippool {} -p 'spec: {{disabled: false}}'", shell_word(name));
-            return Some(Trouble::new(Severity::Warning, what, about, cure));
+        // Somebody has meant it so, and whatever it has left is nothing to anybody.
+        if view.kept.pools.get(*name).is_some_and(|pool| pool.disabled) {
+            return None;
         }
+        let about = format!("pool {name}");
         let (free, size) = (usage.free(), usage.size);
         let taken = format!(
             "of its {size} addresses {} are used, {} cool down and {} are reserved",

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use weir_common::audit::Finding;
-use weir_common::network::{BlockUsage, Peer, PoolUsage};
+use weir_common::network::{BlockUsage, Peer};
 
 use super::ClusterView;
 use super::problems::{Trouble, troubles};
@@ -181,9 +181,7 @@ fn pools<'a>(
         blocks.entry(pool).or_default().push(row);
     }
     let row = |(name, cluster): (&'a String, &weir_common::network::ClusterPool)| {
-        let PoolUsage { size, used, cooling, reserved, borrowed, .. } =
-            of_pools.remove(name.as_str()).unwrap_or_default();
-        let free = size.saturating_sub(used).saturating_sub(cooling).saturating_sub(reserved);
+        let usage = of_pools.remove(name.as_str()).unwrap_or_default();
         let pool = view.kept.pools.get(name);
         let encapsulation = pool.and_then(|pool| pool.tunnel()).map_or_else(
             || "none".to_owned(),
@@ -196,12 +194,12 @@ fn pools<'a>(
             disabled: pool.is_some_and(|pool| pool.disabled),
             encapsulation,
             nat: cluster.nat_outgoing,
-            total: Number(size),
-            used: Number(used),
-            free: Number(free),
-            reserved: Number(reserved),
-            cooling: Number(cooling),
-            borrowed: Number(borrowed),
+            total: Number(usage.size),
+            used: Number(usage.used),
+            free: Number(usage.free()),
+            reserved: Number(usage.reserved),
+            cooling: Number(usage.cooling),
+            borrowed: Number(usage.borrowed),
             blocks: blocks.remove(name.as_str()).unwrap_or_default(),
         }
     };

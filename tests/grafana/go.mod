@@ -1,4 +1,4 @@
-module weir/tests/dashboard
+module weir/tests/grafana
 
 go 1.24
 

@@ -10,5 +10,5 @@ if [[ -z $go ]]; then
     install_go
     go=$(find_go)
 fi
-cd "$REPOSITORY/tests/dashboard"
+cd "$REPOSITORY/tests/grafana"
 GOFLAGS='-modcacherw -mod=readonly' "$go" run . "$REPOSITORY/conf/grafana/weir.json"
