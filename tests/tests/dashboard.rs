@@ -16,8 +16,11 @@ use weir_tests::{
 /// Where it listens.
 const ADDRESS: &str = "127.0.0.1:9092";
 
-/// The longest wait for an event.
+/// The longest wait for a line of a stream, which has one each 15 seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The longest wait for what must come.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// A running `weirctl dashboard`, which ends with this.
 struct Dashboard {
@@ -106,13 +109,14 @@ struct Events {
 impl Events {
     /// The name and the data of the next event.
     fn next(&mut self) -> (String, Value) {
-        let mut name = None;
+        let (mut name, begin) = (None, Instant::now());
         loop {
             let mut line = String::new();
             self.lines.read_line(&mut line).expect("an event in time");
             if let Some(event) = line.strip_prefix("event: ") {
                 name = Some(event.trim_end().to_owned());
             }
+            assert!(begin.elapsed() < LONGEST, "no event");
             if let (Some(name), Some(data)) = (&name, line.strip_prefix("data: ")) {
                 return (name.clone(), serde_json::from_str(data).expect("JSON"));
             }
@@ -130,12 +134,17 @@ impl Events {
     }
 
     /// Reads until the state is as wanted.
+    ///
+    /// # Panics
+    /// It does not become so within [`LONGEST`].
     fn until_state(&mut self, dashboard: &Dashboard, holds: impl Fn(&Value) -> bool) -> Value {
+        let begin = Instant::now();
         loop {
             let state = dashboard.get("/api/state");
             if holds(&state) {
                 return state;
             }
+            assert!(begin.elapsed() < LONGEST, "{state}");
             self.next();
         }
     }
@@ -236,6 +245,15 @@ fn what_is_not_the_pages_is_refused() {
     for host in ["weir.example:9092", "127.0.0.2:9092", "localhost.example", ""] {
         let (status, why) = dashboard.refusal("GET", "/api/state", host);
         assert!(status == 421 && why.contains("is not the address"), "{host}: {status} {why}");
+    }
+    for (site, path, expected) in [
+        ("cross-site", "/api/search?q=web", 403),
+        ("same-site", "/api/state", 403),
+        ("same-origin", "/api/state", 200),
+        ("cross-site", "/", 200),
+    ] {
+        let host = format!("{ADDRESS}\r\nSec-Fetch-Site: {site}");
+        assert_eq!(dashboard.ask("GET", path, &host).0, expected, "{path} for {site}");
     }
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
         let (status, why) = dashboard.refusal(method, "/api/state", ADDRESS);

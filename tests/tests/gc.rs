@@ -206,13 +206,17 @@ fn half_made_links_go() {
     let kept = host_interface(&cluster.weir(Families::V4, &web).add(&cluster.node)).to_owned();
     let call = cluster.weir(Families::V4, &half);
     let left = host_interface(&call.add(&cluster.node)).to_owned();
-    // As an ADD that was killed after its first request leaves them.
+    // Of another network, and living: somebody took its alias.
+    let other = cluster.node.container("other");
+    let living = cluster.weir(Families::V4, &other).configure("/name", "others".into());
+    let living = host_interface(&living.add(&cluster.node)).to_owned();
+    cluster.node.run(&["ip", "link", "set", &living, "alias", ""]);
     for link in [&kept, &left] {
-        cluster.node.run(&["ip", "link", "set", link, "alias", ""]);
+        unfinish(&cluster, link);
     }
     collect(&cluster, &listing(&call, &["web"])).silence();
-    assert_eq!(cluster.interfaces(), ["lo", "eth0", kept.as_str()]);
-    assert_eq!(held(&cluster), names(&["pods.web"]));
+    assert_eq!(cluster.interfaces(), ["lo", "eth0", kept.as_str(), living.as_str()]);
+    assert_eq!(held(&cluster), names(&["others.other", "pods.web"]));
 }
 
 /// Makes a container's link as an ADD leaves it that was killed after its first request.

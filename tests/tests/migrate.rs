@@ -95,8 +95,13 @@ fn a_node_moves_and_goes_back_as_the_document_says() {
     let files = node.run(&["ls", "/etc/cni/net.d"]);
     assert_eq!(files.trim(), "10-calico.conflist");
     assert_eq!(node.read("/etc/cni/net.d/10-calico.conflist"), list);
-    let left = ["ip route show proto 77", "ip -o link show type veth", "nft list tables inet"]
-        .map(|command| node.run(&command.split(' ').collect::<Vec<_>>()));
+    let left = [
+        "ip route show table all proto 77",
+        "ip -6 route show table all proto 77",
+        "ip -o link show type veth",
+        "nft list tables inet",
+    ]
+    .map(|command| node.run(&command.split(' ').collect::<Vec<_>>()));
     assert!(left.iter().all(|left| !left.contains("weir") && !left.contains("172.18")), "{left:?}");
     let after = moved.cluster.store.entries();
     moved.assert_only_own_changed(&after);

@@ -27,6 +27,9 @@ const AUDIT_PAUSE: Duration = Duration::from_secs(30);
 /// The same in times of what the last look took: listing all of a large datastore is work for it.
 const AUDIT_SHARE: u32 = 20;
 
+/// The longest pause: not all that may be damaged is followed (handles are not).
+const LONGEST_AUDIT_PAUSE: Duration = Duration::from_secs(600);
+
 /// How many messages of the datastore may wait to be taken in.
 const WAITING_EVENTS: usize = 64;
 
@@ -227,7 +230,7 @@ impl Audits {
         self.has_changed = true;
         if self.running.is_none() {
             let due = self.earliest.map_or(now, |earliest| earliest.max(now));
-            self.due.get_or_insert(due);
+            self.due = Some(self.due.map_or(due, |planned| planned.min(due)));
         }
     }
 
@@ -247,22 +250,28 @@ impl Audits {
         let Some((began, found)) = &mut self.running else { return std::future::pending().await };
         let (found, began) = (found.await.ok().flatten(), *began);
         self.running = None;
-        self.end(began, Instant::now(), found.is_none());
+        let is_sound = found.as_ref().is_some_and(|(findings, _)| findings.is_empty());
+        self.end(began, Instant::now(), is_sound);
         found
     }
 
     /// Decides when the next one is, after one that began and ended at these times.
-    fn end(&mut self, began: Instant, now: Instant, has_failed: bool) {
-        self.earliest = Some(now + AUDIT_PAUSE.max((now - began) * AUDIT_SHARE));
-        // A datastore that is away is looked at again.
-        if self.has_changed || has_failed {
-            self.expect_changes(now);
-        }
+    fn end(&mut self, began: Instant, now: Instant, is_sound: bool) {
+        let earliest = now + AUDIT_PAUSE.max((now - began) * AUDIT_SHARE);
+        self.earliest = Some(earliest);
+        // A datastore that is away is looked at again, and one in which somebody may be repairing.
+        let is_soon = self.has_changed || !is_sound;
+        let latest = earliest.max(now + LONGEST_AUDIT_PAUSE);
+        self.due = Some(if is_soon { earliest } else { latest });
     }
 }
 
 /// What is damaged, and when that was so; `None` when the datastore cannot be read.
 fn audit_once(configuration: &DatastoreConfiguration) -> AuditOutcome {
+    // Opening it would make it.
+    if weir_datastore::missing_file(configuration).is_some() {
+        return None;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
     runtime.block_on(async {
         let memory = Box::new(EndpointFile::of(configuration));
@@ -293,15 +302,15 @@ mod tests {
         audits.expect_changes(at(1));
         assert_eq!(audits.due, None, "one runs");
         audits.running = None;
-        audits.end(began, at(1), false);
+        audits.end(began, at(1), true);
         assert_eq!(audits.due, Some(at(31)), "something has changed meanwhile");
         start(&mut audits);
-        audits.end(at(31), at(41), false);
-        assert_eq!(audits.due, None, "nothing has changed");
+        audits.end(at(31), at(41), true);
+        assert_eq!(audits.due, Some(at(641)), "nothing has changed");
         audits.expect_changes(at(42));
         assert_eq!(audits.due, Some(at(241)), "a long one is followed by a long pause");
         start(&mut audits);
-        audits.end(at(241), at(242), true);
-        assert_eq!(audits.due, Some(at(272)), "one that failed is tried again");
+        audits.end(at(241), at(242), false);
+        assert_eq!(audits.due, Some(at(272)), "one that failed, or has found something");
     }
 }

@@ -31,7 +31,7 @@ use weir_process::{HISTORY_FILE, read_history};
 
 use super::follow::{Notice, ShownCluster};
 use super::model::{
-    BadQuestion, BlockDocument, HistoryAnswer, ReachDocument, SearchDocument, question,
+    BadQuestion, BlockDocument, HistoryAnswer, ReachDocument, SearchDocument, checked, question,
 };
 use super::page;
 use crate::http::{self, CameTo, Lasting, only_reads, refuse_method, respond};
@@ -59,7 +59,7 @@ struct DashboardServer {
     began: i64,
     streams: Arc<Semaphore>,
     /// Held by the search that reads the history: it may be 60 MiB.
-    history: Semaphore,
+    history: Arc<Semaphore>,
 }
 
 /// Answers for ever.
@@ -72,7 +72,7 @@ pub async fn serve(listener: TcpListener, subject: Arc<ShownCluster>) {
         policy: policy.unwrap_or(HeaderValue::from_static("default-src 'none'")),
         began: Timestamp::now().as_millisecond(),
         streams: Arc::new(Semaphore::new(STREAMS)),
-        history: Semaphore::new(1),
+        history: Arc::new(Semaphore::new(1)),
     });
     http::serve(listener, move |request| {
         let server = Arc::clone(&server);
@@ -109,6 +109,7 @@ impl DashboardServer {
             let body = error_body("the dashboard only shows; ask by GET or HEAD");
             return Ok(refuse_method(JSON, body).map(BodyExt::boxed_unsync));
         }
+        require_own_site(request)?;
         let query = request.uri().query().unwrap_or_default();
         if query.len() > LONGEST_QUERY {
             let told =
@@ -155,16 +156,19 @@ impl DashboardServer {
     }
 
     async fn search(&self, query: &str) -> Result<PageAnswer, (StatusCode, BadQuestion)> {
-        let asked = question(query);
-        let history = {
-            // Others wait; it is never closed.
-            let _permit = self.history.acquire().await.ok();
-            tokio::task::spawn_blocking(move || history(&asked)).await.unwrap_or_default()
-        };
+        let refused = |refused| (StatusCode::BAD_REQUEST, refused);
+        let asked = question(checked(query).map_err(refused)?);
+        // Others wait; it is never closed. Reading goes on where the client hangs up.
+        let permit = Arc::clone(&self.history).acquire_owned().await;
+        let reading = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            history(&asked)
+        });
+        let history = reading.await.unwrap_or_default();
         let known = self.subject.knowledge();
         let here = known.around.here.as_deref();
         let found = SearchDocument::of(query, here, &known.view, &history);
-        Ok(document(&found.map_err(|refused| (StatusCode::BAD_REQUEST, refused))?))
+        Ok(document(&found.map_err(refused)?))
     }
 
     fn events(&self) -> Result<PageAnswer, (StatusCode, BadQuestion)> {
@@ -259,6 +263,20 @@ fn require_own_host(request: &Request<Incoming>) -> Result<(), (StatusCode, BadQ
                  address, since by a name another site could read it"
             )),
         )),
+    }
+}
+
+/// Requires that no other site has its reader's browser ask for data: it could not read them, but
+/// make this work. Browsers tell so (Fetch Metadata); what else asks does not.
+fn require_own_site(request: &Request<Incoming>) -> Result<(), (StatusCode, BadQuestion)> {
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let is_own = matches!(site, None | Some(b"same-origin" | b"none"));
+    match is_own || request.uri().path() == "/" {
+        true => Ok(()),
+        false => {
+            let told = "another site asked for this; open the page itself, at /".to_owned();
+            Err((StatusCode::FORBIDDEN, BadQuestion(told)))
+        }
     }
 }
 

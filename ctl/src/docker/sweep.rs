@@ -188,7 +188,9 @@ impl Driver {
         };
         let locks = AttachmentLocks::open().map_err(|error| error.to_string())?;
         let claims = Claims::new(DOCKER_NETWORK, locks);
-        remove_unfinished(kernel, &claims).await.map_err(|error| error.to_string())?;
+        if let Err(error) = remove_unfinished(kernel, &claims).await {
+            tracing::warn!(%error, "half-made links stay, with their addresses");
+        }
         let claim = |attachment: &AttachmentName| {
             attachment.interface == DOCKER_INTERFACE
                 && !before.spares(now, &attachment.container_id)

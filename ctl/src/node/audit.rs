@@ -12,10 +12,9 @@ use jiff::Timestamp;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::runtime::Handle;
 use tokio::sync::watch::Receiver;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, interval_at, sleep};
+use tokio::time::{Instant, interval_at, sleep, timeout};
 use weir_common::audit::engine::{SETTLING_TIME, confirm, seen_twice};
 use weir_common::audit::{AuditContext, DamageKind, Finding, audit};
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
@@ -28,6 +27,9 @@ use crate::this_node::{self, Networks};
 
 /// How many agents look at the whole datastore: more than one, since any may be away.
 const AUDITORS: usize = 3;
+
+/// How long one look may take.
+const LONGEST: Duration = Duration::from_secs(120);
 
 /// With more addresses in use than this the agent would need too much memory.
 const MOST_ADDRESSES: usize = 250_000;
@@ -117,8 +119,8 @@ impl Auditor {
         let mut due = interval_at(Instant::now() + delay(&auditor.node, every / 10), every);
         loop {
             due.tick().await;
-            let (looking, runtime) = (Arc::clone(&auditor), Handle::current());
-            match spawn_blocking(move || runtime.block_on(looking.look_twice())).await {
+            let looking = Arc::clone(&auditor);
+            match spawn_blocking(move || looking.look_in_own_runtime()).await {
                 Ok(Ok((scope, findings))) => {
                     findings.iter().for_each(tell);
                     metrics.set(scope, &findings, Timestamp::now());
@@ -127,6 +129,16 @@ impl Auditor {
                 Err(error) => log::tell(MessageKind::NotAudited, &error.to_string()),
             }
         }
+    }
+
+    /// In a runtime of its own, whose timer does not end with the agent's.
+    fn look_in_own_runtime(&self) -> Result<(AuditScope, Vec<Finding>), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("the audit does not start: {error}"))?;
+        let looking = async { timeout(LONGEST, self.look_twice()).await };
+        runtime.block_on(looking).unwrap_or_else(|_| {
+            Err(format!("looking for damage took longer than {} s", LONGEST.as_secs()))
+        })
     }
 
     /// What is damaged. What others change step by step looks so for a moment: only what is found

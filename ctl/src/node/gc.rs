@@ -123,7 +123,9 @@ impl LostContainers {
         for network in &networks.own {
             let locks = AttachmentLocks::open().map_err(|error| error.to_string())?;
             let claims = Claims::new(network, locks);
-            remove_unfinished(kernel, &claims).await.map_err(|error| error.to_string())?;
+            if let Err(error) = remove_unfinished(kernel, &claims).await {
+                tracing::warn!(%error, "half-made links stay, with their addresses");
+            }
             let claim = |attachment: &AttachmentName| claims.claim(attachment);
             let collection = Collection {
                 host: self.node.clone(),

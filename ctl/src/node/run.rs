@@ -155,8 +155,10 @@ pub fn run(
         .build()
         .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
     let until = if arguments.once { Until::Reconciled } else { Until::Ended };
-    let unhealthy =
-        runtime.block_on(serve(settings, (location, network_directory), lock, until))?;
+    let served = runtime.block_on(serve(settings, (location, network_directory), lock, until));
+    // An audit that is at work changes nothing, and nobody waits for it.
+    runtime.shutdown_background();
+    let unhealthy = served?;
     if arguments.once && !unhealthy.is_empty() {
         return Err(Failure::new(unhealthy.join("\n")));
     }

@@ -38,8 +38,10 @@ impl Claims {
         }
     }
 
-    /// Claims the links that ADDs left without alias because they were killed, of those that are
-    /// `meant` by their names.
+    /// Claims the links that ADDs left half-made because they were killed, of those that are `meant`
+    /// by their names: they have no alias, and the node routes nothing to them. One without alias
+    /// to which it routes is a living container's, of whichever network, that somebody took the
+    /// alias from.
     ///
     /// # Errors
     /// The kernel refuses the list; a lock cannot be taken, whoever has it.
@@ -59,7 +61,14 @@ impl Claims {
             let left = unfinished(kernel).await?;
             claimed.retain(|link| left.contains(link));
         }
-        Ok(claimed)
+        let mut half_made = Vec::new();
+        for link in claimed {
+            let routed = kernel.addresses_of(std::slice::from_ref(&link)).await;
+            if routed.map_err(of_kernel)?.is_empty() {
+                half_made.push(link);
+            }
+        }
+        Ok(half_made)
     }
 
     /// Claims an attachment whose addresses are to be given back; not if a call is at work
@@ -92,25 +101,19 @@ async fn unfinished(kernel: &Kernel) -> Result<Vec<OwnLink>, Error> {
     Ok(made.into_iter().filter(|made| made.identity.is_none()).map(|made| made.link).collect())
 }
 
-/// Removes the links that ADDs left half-made because they were killed: they have no alias, the
-/// node routes nothing to them, and no call is at work on them. As long as one is there, its
-/// addresses are not given back. One without alias to which the node routes is a container's
-/// that somebody took the alias from, and stays.
+/// Removes the links that ADDs left half-made ([`Claims::claim_unfinished`]): as long as one is
+/// there, its addresses are not given back.
 ///
 /// # Errors
-/// The kernel refuses; a lock cannot be taken, whoever has it.
+/// All that failed, as one, after every link has been tried.
 pub async fn remove_unfinished(kernel: &Kernel, claims: &Claims) -> Result<(), Error> {
-    for link in claims.claim_unfinished(kernel, |_| true).await? {
-        let links = [link];
-        if !kernel.addresses_of(&links).await.map_err(of_kernel)?.is_empty() {
-            continue;
-        }
-        if let Some((_, error)) = kernel.remove_links(&links).await.into_iter().next() {
-            return Err(of_kernel(error));
-        }
-        tracing::warn!(host_interface = links[0].name(), "removed: whoever made it did not finish");
+    let links = claims.claim_unfinished(kernel, |_| true).await?;
+    let failed = kernel.remove_links(&links).await;
+    let is_left = |place: &usize| failed.iter().any(|(failed, _)| failed == place);
+    for (_, link) in links.iter().enumerate().filter(|(place, _)| !is_left(place)) {
+        tracing::warn!(host_interface = link.name(), "removed: whoever made it did not finish");
     }
-    Ok(())
+    Error::joined(failed.into_iter().map(|(_, error)| of_kernel(error))).map_or(Ok(()), Err)
 }
 
 impl Ipam<'_> {

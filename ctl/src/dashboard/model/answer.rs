@@ -1,10 +1,12 @@
 //! One answer of a search: what there is to say of an address, a node, a pool or a block.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
 use weir_common::ipam::history::{PastHolder, Tenure};
+use weir_common::network::PoolUsage;
 use weir_common::tunnel::TunnelKind;
 
 use super::ClusterView;
@@ -183,10 +185,10 @@ impl Viewer<'_> {
         }
     }
 
-    pub fn of_pool(&self, name: &str) -> SearchAnswer {
+    pub fn of_pool(&self, name: &str, usage: &BTreeMap<&str, PoolUsage>) -> SearchAnswer {
         let cluster = &self.view.cluster;
         let cidr = cluster.pools.get(name).map(|pool| pool.cidr.to_string()).unwrap_or_default();
-        let usage = cluster.pool_usage().remove(name).unwrap_or_default();
+        let usage = usage.get(name).cloned().unwrap_or_default();
         let lines = vec![
             line("CIDR", cidr),
             line("addresses", format!("{} of {} used", usage.used, usage.size)),
@@ -201,6 +203,21 @@ impl Viewer<'_> {
             node: None,
             history: Vec::new(),
             address: None,
+        }
+    }
+
+    /// Of what had an address that is another's now, or nobody's.
+    pub fn of_past(&self, tenure: &Tenure) -> SearchAnswer {
+        let block = self.view.block_around(tenure.address);
+        let kind = match tenure.holder.pod {
+            Some(_) => AnswerKind::Pod,
+            None => AnswerKind::Container,
+        };
+        SearchAnswer {
+            kind,
+            title: named(&tenure.holder),
+            lines: vec![line("had the address", tenure.address.to_string())],
+            ..self.of_nobodys(tenure.address, block)
         }
     }
 

@@ -22,7 +22,7 @@ use weir_common::resources::IpPool;
 
 pub use block::BlockDocument;
 pub use reach::ReachDocument;
-pub use search::{HistoryAnswer, SearchDocument, question};
+pub use search::{HistoryAnswer, SearchDocument, checked, question};
 pub use state::{Circumstances, Offline, StateDocument};
 
 /// The values that are kept besides the state.

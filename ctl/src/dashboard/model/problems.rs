@@ -43,6 +43,12 @@ impl Trouble {
         Self { severity, what, about, cure, node: None }
     }
 
+    /// So many more that are not told.
+    pub fn untold(count: usize) -> Self {
+        let what = format!("{count} more problems are not shown");
+        Self::new(Severity::Warning, what, String::new(), "weirctl ipam check".to_owned())
+    }
+
     fn of_node(self, node: &str) -> Self {
         Self { node: Some(node.to_owned()), ..self }
     }

@@ -1,5 +1,6 @@
 //! Who has something, and where it is: what is asked for by an address, a name, or a part of one.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,7 +10,7 @@ use weir_common::link::MacAddress;
 use weir_common::network::Peer;
 use weir_common::tunnel::TunnelKind;
 
-use super::address::{AddressRow, named};
+use super::address::AddressRow;
 use super::answer::{AnswerKind, PastRow, SearchAnswer, Viewer, line};
 use super::reach::ways;
 use super::{BadQuestion, ClusterView};
@@ -19,6 +20,9 @@ const LONGEST_QUERY: usize = 256;
 
 /// The most answers.
 const MOST_ANSWERS: usize = 50;
+
+/// The most earlier holders of one answer: the last ones.
+const MOST_TENURES: usize = 50;
 
 /// The most blocks that are read for one question: those in whose values its text stands.
 const MOST_BLOCKS: usize = 500;
@@ -52,6 +56,22 @@ pub fn question(query: &str) -> HistoryQuestion {
     }
 }
 
+/// The question without the space around it.
+///
+/// # Errors
+/// [`BadQuestion`] for one that is empty or too long.
+pub fn checked(query: &str) -> Result<&str, BadQuestion> {
+    let query = query.trim();
+    if query.is_empty() || query.len() > LONGEST_QUERY {
+        return Err(BadQuestion(format!(
+            "the question has {} bytes; ask for 1 to {LONGEST_QUERY}: an address, container, pod, \
+             node, MAC address, pool or block",
+            query.len()
+        )));
+    }
+    Ok(query)
+}
+
 impl SearchDocument {
     /// What is found, seen from the node `here`.
     ///
@@ -63,14 +83,7 @@ impl SearchDocument {
         view: &ClusterView,
         history: &HistoryAnswer,
     ) -> Result<Self, BadQuestion> {
-        let query = query.trim();
-        if query.is_empty() || query.len() > LONGEST_QUERY {
-            return Err(BadQuestion(format!(
-                "the question has {} bytes; ask for 1 to {LONGEST_QUERY}: an address, container, \
-                 pod, node, MAC address, pool or block",
-                query.len()
-            )));
-        }
+        let query = checked(query)?;
         let here = here.filter(|name| view.cluster.nodes.contains_key(*name));
         let ways = here.map(|here| ways(here, view)).unwrap_or_default();
         let viewer = Viewer { view, here, ways: &ways };
@@ -88,7 +101,7 @@ impl SearchDocument {
         let is_cut = search.is_cut || search.answers.len() > MOST_ANSWERS;
         let mut answers = search.answers;
         answers.truncate(MOST_ANSWERS);
-        let cut = is_cut.then(|| "there may be more answers; write more of the name".to_owned());
+        let cut = is_cut.then(|| "there may be more answers, or earlier holders; write more of the name, or ask weirctl ipam history".to_owned());
         let notes: Vec<String> = cut.into_iter().chain(history.failure.clone()).collect();
         let note = (!notes.is_empty()).then(|| notes.join("; "));
         Ok(Self { query: query.to_owned(), answers, note })
@@ -110,9 +123,18 @@ impl ClusterSearch<'_> {
         }
         let pools =
             self.viewer.view.cluster.pools.iter().filter(|(_, pool)| pool.cidr.contains(&cidr));
-        let pools: Vec<String> = pools.map(|(name, _)| name.clone()).collect();
+        let pools: Vec<&String> = pools.map(|(name, _)| name).collect();
+        self.pools(&pools);
+    }
+
+    fn pools(&mut self, names: &[&String]) {
+        if names.is_empty() {
+            return;
+        }
         let viewer = self.viewer;
-        self.answers.extend(pools.iter().map(|name| viewer.of_pool(name)));
+        let usage = viewer.view.cluster.pool_usage();
+        let answers = names.iter().take(MOST_ANSWERS + 1).map(|name| viewer.of_pool(name, &usage));
+        self.answers.extend(answers);
     }
 
     fn address(&mut self, address: IpAddr) {
@@ -169,11 +191,12 @@ impl ClusterSearch<'_> {
         let mut nodes: Vec<&String> =
             cluster.nodes.keys().filter(|name| name.contains(query)).collect();
         nodes.sort_by_key(|name| *name != query);
-        self.answers.extend(nodes.into_iter().map(|name| viewer.of_node(name)));
+        let nodes = nodes.into_iter().take(MOST_ANSWERS + 1);
+        self.answers.extend(nodes.map(|name| viewer.of_node(name)));
         let mut pools: Vec<&String> =
             cluster.pools.keys().filter(|name| name.contains(query)).collect();
         pools.sort_by_key(|name| *name != query);
-        self.answers.extend(pools.into_iter().map(|name| viewer.of_pool(name)));
+        self.pools(&pools);
         let (namespace, pod) = match query.split_once('/') {
             Some((namespace, pod)) => (Some(namespace), pod),
             None => (None, query),
@@ -236,25 +259,23 @@ impl ClusterSearch<'_> {
 
     /// Adds what the history says, also of what is there no more.
     fn past(&mut self, tenures: &[Tenure]) {
+        let mut places: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for (place, answer) in self.answers.iter().enumerate() {
+            if let Some(address) = answer.address {
+                places.entry(address).or_insert(place);
+            }
+        }
         for tenure in tenures {
-            let of_address = self.answers.iter_mut().find(|it| it.address == Some(tenure.address));
-            let answer = match of_address {
-                Some(answer) => answer,
-                None => {
-                    let block = self.viewer.view.block_around(tenure.address);
-                    let mut answer = self.viewer.of_nobodys(tenure.address, block);
-                    answer.kind = match tenure.holder.pod {
-                        Some(_) => AnswerKind::Pod,
-                        None => AnswerKind::Container,
-                    };
-                    answer.title = named(&tenure.holder);
-                    answer.lines = vec![line("had the address", tenure.address.to_string())];
-                    self.answers.push(answer);
-                    let Some(answer) = self.answers.last_mut() else { continue };
-                    answer
-                }
-            };
-            answer.history.push(PastRow::from(tenure));
+            let place = *places.entry(tenure.address).or_insert_with(|| {
+                self.answers.push(self.viewer.of_past(tenure));
+                self.answers.len() - 1
+            });
+            self.answers[place].history.push(PastRow::from(tenure));
+        }
+        for history in self.answers.iter_mut().map(|answer| &mut answer.history) {
+            // The oldest are first.
+            self.is_cut |= history.len() > MOST_TENURES;
+            history.drain(..history.len().saturating_sub(MOST_TENURES));
         }
     }
 }

@@ -88,6 +88,9 @@ struct PoolRow<'a> {
 /// are, reserved, and cooling down.
 type BlockRow = (IpNet, i64, u64, u64, u64, u64);
 
+/// The most problems that are told one by one.
+const MOST_PROBLEMS: usize = 200;
+
 /// The largest number that every reader of JSON takes as it is (2^53). No block has so many
 /// addresses, but a key of the datastore may say so.
 const LARGEST: u128 = 1 << 53;
@@ -117,8 +120,13 @@ impl<'a> StateDocument<'a> {
     /// What is so now.
     pub fn of(view: &'a ClusterView, around: &'a Circumstances, now: Timestamp) -> Self {
         let usage: Vec<(IpNet, BlockUsage)> = view.cluster.block_usage().collect();
-        let problems = troubles(view, &around.damage);
+        let mut problems = troubles(view, &around.damage);
         let nodes = nodes(view, &usage, &problems);
+        let untold = problems.len().saturating_sub(MOST_PROBLEMS);
+        if untold > 0 {
+            problems.truncate(MOST_PROBLEMS);
+            problems.push(Trouble::untold(untold));
+        }
         Self {
             version: env!("CARGO_PKG_VERSION"),
             generation: around.generation,

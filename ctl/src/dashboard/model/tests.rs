@@ -276,6 +276,32 @@ fn the_history_stands_with_its_address_or_alone() {
     assert_eq!(asked("old")[0]["kind"], "pod");
 }
 
+/// Whatever the store and the history have, an answer is bounded.
+#[test]
+fn answers_and_problems_are_bounded() {
+    let mut view = small();
+    let record = |nth: i64| {
+        let time = 1_795_400_000_000 + nth * 60_000;
+        let line = json!({"t": time, "a": "10.7.0.0", "o": {"h": format!("pods.{nth}")}});
+        Record::read(&line.to_string()).unwrap()
+    };
+    let records = (0..200).map(record);
+    let tenures = answer(&question("10.7.0.0"), records).tenures;
+    assert_eq!(tenures.len(), 200);
+    let last = serde_json::to_value(super::answer::PastRow::from(&tenures[199])).unwrap();
+    let history = HistoryAnswer { tenures, failure: None };
+    let found = SearchDocument::of("10.7.0.0", None, &view, &history).unwrap();
+    assert!(found.note.as_deref().unwrap().contains("earlier holders"));
+    let found = serde_json::to_value(&found.answers[0].history).unwrap();
+    assert_eq!(found.as_array().unwrap().len(), 50);
+    assert_eq!(found[49], last, "the last ones");
+    let broken = (0..300).map(|nth| pool(&format!("broken-{nth}"), &json!({"cidr": 7})));
+    view.apply(&broken.collect::<Vec<_>>());
+    let found = problems(&view);
+    assert_eq!(found.len(), 201);
+    assert!(found[200][2].starts_with("100 more problems"), "{:?}", found[200]);
+}
+
 fn problems(view: &ClusterView) -> Vec<[String; 3]> {
     let state = state(view);
     let text = |it: &Value, key: &str| it[key].as_str().unwrap().to_owned();
