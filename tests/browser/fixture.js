@@ -21,8 +21,12 @@ export async function serve(state, port = 0) {
     const streams = new Set();
     const fixture = {
         state,
-        // Milliseconds by which the answer to a query is late.
+        // Milliseconds by which the answer to a query, or at a path, is late.
         delays: new Map(),
+        // The streams that are open, when one was asked for, and why none is given.
+        streams,
+        dials: [],
+        refusal: null,
         // Changes the state and tells all pages.
         change(edit) {
             edit(fixture.state);
@@ -35,6 +39,9 @@ export async function serve(state, port = 0) {
         },
         send(event, data) {
             for (const stream of streams) stream.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
+        },
+        endStreams() {
+            for (const stream of streams) stream.end();
         },
         async stop() {
             const closed = new Promise(done => server.close(done));
@@ -53,13 +60,17 @@ export async function serve(state, port = 0) {
         if (url.pathname === "/") {
             answer.writeHead(200, {"content-type": "text/html; charset=utf-8", "content-security-policy": policy}).end(body);
         } else if (url.pathname === "/api/events") {
+            if (request.headers.accept === "text/event-stream") fixture.dials.push(performance.now());
+            if (fixture.refusal) return answer.writeHead(503, {"content-type": "application/json"}).end(JSON.stringify({error: fixture.refusal}));
             answer.writeHead(200, {"content-type": "text/event-stream"});
             answer.write(`event: changed\ndata: {"generation": ${fixture.state.generation}}\n\n`);
             streams.add(answer);
             answer.on("close", () => streams.delete(answer));
         } else {
-            const value = routes[url.pathname]?.(url.searchParams) ?? null;
-            await new Promise(done => setTimeout(done, fixture.delays.get(url.searchParams.get("q")) ?? 0));
+            const found = routes[url.pathname]?.(url.searchParams) ?? null;
+            // As it was when it was asked for, however late.
+            const value = structuredClone(found);
+            await new Promise(done => setTimeout(done, fixture.delays.get(url.searchParams.get("q") ?? url.pathname) ?? 0));
             answer.writeHead(value === null ? 404 : 200, {"content-type": "application/json", "cache-control": "no-store"});
             answer.end(JSON.stringify(value ?? {error: `${url.pathname}: no such thing; look at /`}));
         }

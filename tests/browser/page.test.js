@@ -13,6 +13,7 @@ after(() => browser.close());
 // Runs `body` with a page on `world`, then checks the page and ends all.
 async function on(world, options, body) {
     const fixture = await serve(world);
+    fixture.refusal = options.refusal ?? null;
     try {
         const page = await open(browser, fixture.url + (options.fragment ?? ""), options);
         await body(page, fixture);
@@ -205,12 +206,12 @@ test("ways to other nodes are counted first, and listed on demand", async () => 
     await on(worlds.troubled(), {}, async page => {
         await page.locator(".way").first().waitFor();
         assert.deepEqual(await page.locator(".way").allInnerTexts().then(all => all.map(it => it.replace(/\s+/g, " ").replace(/ show$/, ""))),
-            ["1 node not reached default-ipv4", "745 nodes by IPIP over tunl0 default-ipv4", "253 nodes by direct route over eth0 default-ipv4"]);
+            ["1 node not reached default-ipv4", "745 nodes by IPIP over tunl0 default-ipv4", "253 nodes by direct route default-ipv4"]);
         const rows = page.locator("#reach-list tbody tr");
         assert.equal(await rows.count(), 0);
         await page.getByRole("button", {name: "745 nodes by IPIP"}).click();
         assert.equal(await rows.count(), 50);
-        assert.match(await rows.first().innerText(), /node-0256\s+IPIP via 192.168.1.0 dev tunl0\s+another subnet/);
+        assert.match(await rows.first().innerText(), /node-0256\s+IPIP via 192.168.1.0 dev tunl0\s+the pool says CrossSubnet, and 192.168.1.0 is not in 192.168.0.0\/24/);
         await page.locator("#filter").fill("0999");
         assert.deepEqual(await rows.allInnerTexts().then(all => all.map(it => it.split(/\s/)[0])), ["node-0999"]);
         await page.locator("#filter").fill("nowhere");
@@ -386,6 +387,115 @@ test("a dashboard that ended is told, and found again", async () => {
     page.check();
     await page.context().close();
     await second.stop();
+});
+
+// Waits until something outside the page holds.
+async function until(holds, what) {
+    const end = performance.now() + 20000;
+    while (!await holds()) {
+        assert.ok(performance.now() < end, what);
+        await new Promise(done => setTimeout(done, 20));
+    }
+}
+
+// Collects what the red bar says from now on.
+const watchAlert = page => page.evaluate(() => {
+    window.alerts = [];
+    const alert = document.getElementById("alert");
+    const collect = () => { if (!alert.hidden) window.alerts.push(alert.textContent); };
+    new MutationObserver(collect).observe(alert, {attributes: true, childList: true, characterData: true, subtree: true});
+    collect();
+});
+
+// What a tab is told when another one covers it: Chromium without a window shows all of its pages.
+const setHidden = (page, hidden) => page.evaluate(value => {
+    Object.defineProperty(document, "hidden", {configurable: true, get: () => value});
+    document.dispatchEvent(new Event("visibilitychange"));
+}, hidden);
+
+test("a stream that ends while the state is on its way is dialled again", async () => {
+    await on(worlds.large(), {}, async (page, fixture) => {
+        fixture.delays.set("/api/state", 700);
+        const asked = page.waitForRequest("**/api/state");
+        fixture.change(assign(0));
+        await asked;
+        fixture.endStreams();
+        await until(() => fixture.dials.length > 1, "the stream is dialled again");
+        fixture.delays.clear();
+        fixture.change(assign(1));
+        await page.locator(".numbers", {hasText: "363,076"}).waitFor();
+    });
+});
+
+test("a page that is shown again just after a break dials once more", async () => {
+    await on(worlds.large(), {}, async (page, fixture) => {
+        fixture.endStreams();
+        await until(() => fixture.streams.size === 0, "the stream ends");
+        await setHidden(page, false);
+        await until(() => fixture.streams.size === 1, "the page has a stream again");
+        fixture.change(assign(0));
+        await page.locator(".numbers", {hasText: "363,075"}).waitFor();
+    });
+});
+
+test("the end of a stream is no alarm, and what changed meanwhile shows", async () => {
+    await on(worlds.large(), {}, async (page, fixture) => {
+        await watchAlert(page);
+        fixture.endStreams();
+        await until(() => fixture.streams.size === 0, "the stream ends");
+        fixture.change(assign(0));
+        await page.locator(".numbers", {hasText: "363,075"}).waitFor();
+        await until(() => fixture.dials.length === 2 && fixture.streams.size === 1, "the stream is dialled again");
+        fixture.change(assign(1));
+        await page.locator(".numbers", {hasText: "363,076"}).waitFor();
+        assert.deepEqual(await page.evaluate(() => window.alerts), []);
+    });
+});
+
+test("a page without a stream says why, shows changes late, and dials ever more rarely", async () => {
+    const refusal = "32 pages are open already; close one, then load this again";
+    // Chromium itself reports a refusal as an error.
+    await on(worlds.large(), {refusal, silent: false}, async (page, fixture) => {
+        await watchAlert(page);
+        await page.locator("#alert", {hasText: refusal}).waitFor();
+        assert.equal(await page.locator("body.stale").count(), 0);
+        assert.doesNotMatch(await page.title(), /^offline/);
+        fixture.change(assign(0));
+        await page.locator(".numbers", {hasText: "363,075"}).waitFor();
+        await until(() => fixture.dials.length >= 4, "it dials on");
+        // 2 s and 4 s lie between these; with a dial each second it would be 2 s in all.
+        assert.ok(fixture.dials[3] - fixture.dials[1] > 4000, `dials at ${fixture.dials}`);
+        assert.ok((await page.evaluate(() => window.alerts)).every(it => !it.includes("No answer")));
+        fixture.refusal = null;
+        await page.locator("#alert").waitFor({state: "hidden"});
+        assert.match(await text(page, "#status"), /^live/);
+    });
+});
+
+test("a hidden page has no stream, and shows what it missed when it is seen again", async () => {
+    await on(worlds.large(), {}, async (page, fixture) => {
+        await setHidden(page, true);
+        await until(() => fixture.streams.size === 0, "a hidden page hangs up");
+        fixture.change(assign(0));
+        await setHidden(page, false);
+        await page.locator(".numbers", {hasText: "363,075"}).waitFor();
+        await until(() => fixture.streams.size === 1, "a visible page dials");
+        fixture.change(assign(1));
+        await page.locator(".numbers", {hasText: "363,076"}).waitFor();
+    });
+});
+
+test("ten tabs of one browser do not block each other", async () => {
+    await on(worlds.single(), {}, async (page, fixture) => {
+        let shown = page;
+        for (let number = 1; number < 10; number++) {
+            await setHidden(shown, true);
+            shown = await page.context().newPage();
+            await shown.goto(fixture.url);
+            await shown.locator("#status.live").waitFor();
+        }
+        await until(() => fixture.streams.size === 1, "only the visible one has a stream");
+    });
 });
 
 test("colours follow the theme, and the map the width", async () => {

@@ -23,7 +23,7 @@ function pool(name, cidr, blocks, more = {}) {
 }
 
 function node(name, number, more = {}) {
-    return {name, ipv4: `192.168.${number >> 8}.${number & 255}/16`, ipv6: null, blocks: 10, addresses: 300, problems: 0, ...more};
+    return {name, ipv4: `192.168.${number >> 8}.${number & 255}/24`, ipv6: null, blocks: 10, addresses: 300, problems: 0, ...more};
 }
 
 function state(more) {
@@ -88,18 +88,23 @@ export function single() {
     });
 }
 
-// What one node reaches how: its own /24 directly, the others by IPIP.
+// The way from one node to another in a pool that tunnels by IPIP across subnets, as the server tells it.
+function wayTo(it, own, pool) {
+    const subnet = own.ipv4?.replace(/\d+\/24$/, "0/24");
+    if (it.ipv4 === null) {
+        const why = `${pool.cidr} is on node ${it.name}, which has no address to reach it by; register the node with its address, or "weirctl delete node ${it.name}" if it is gone`;
+        return {how: "none", nextHop: null, device: null, why};
+    }
+    const nextHop = it.ipv4.split("/")[0];
+    return it.ipv4.replace(/\d+\/24$/, "0/24") === subnet
+        ? {how: "direct", nextHop, device: null, why: `same subnet ${subnet}`}
+        : {how: "IPIP", nextHop, device: "tunl0", why: `the pool says CrossSubnet, and ${nextHop} is not in ${subnet}`};
+}
+
+// What one node reaches how.
 export function reachOf(state, from) {
-    const third = it => it.ipv4?.split(".")[2];
-    const own = state.nodes.find(it => it.name === from);
-    const way = it => {
-        if (it.ipv4 === null) return {how: "none", nextHop: null, device: null, why: "the node has no IPv4 address"};
-        const nextHop = it.ipv4.split("/")[0];
-        return third(it) === third(own)
-            ? {how: "direct", nextHop, device: null, why: `same subnet 192.168.${third(it)}.0/24`}
-            : {how: "IPIP", nextHop, device: "tunl0", why: "another subnet, and the pool says IPIP CrossSubnet"};
-    };
-    return {from, to: state.nodes.filter(it => it.name !== from).map(it => ({node: it.name, family: 4, pools: state.pools.slice(0, 1).map(it => it.name), ...way(it)}))};
+    const own = state.nodes.find(it => it.name === from), [pool] = state.pools;
+    return {from, to: state.nodes.filter(it => it.name !== from).map(it => ({node: it.name, family: 4, pools: [pool.name], ...wayTo(it, own, pool)}))};
 }
 
 function blockOf(state, cidr) {
@@ -134,19 +139,24 @@ export function addressesOf(state, cidr) {
 export function answersTo(state, query) {
     const nodes = state.nodes.filter(it => it.name.includes(query)).slice(0, 50);
     const answers = nodes.map(it => ({
-        kind: "node", title: it.name, lines: [["address", it.ipv4 ?? "none registered"], ["has", `${it.blocks} blocks, ${it.addresses} addresses`]], block: null, node: it.name, history: [],
+        kind: "node", title: it.name, lines: [...it.ipv4 ? [["address", it.ipv4]] : [], ["blocks", String(it.blocks)]], block: null, node: it.name, history: [],
     }));
     const number = /^10\.(\d+)\.(\d+)\.(\d+)$/.exec(query);
     if (number) {
         const [, second, third, fourth] = number.map(Number);
         const cidr = blockCidr((second << 16 | third << 8 | fourth) >> 6);
         const found = blockOf(state, cidr);
-        const name = state.nodes[found?.block[1]]?.name ?? null;
+        const home = state.nodes[found?.block[1]], name = home?.name ?? null;
+        const {how, nextHop, device, why} = home && home.name !== state.here ? wayTo(home, state.nodes[0], state.pools[0]) : {};
+        const way = how && [`reached from ${state.here}`, `${how}${nextHop ? ` by ${nextHop}` : ""}${device ? ` over ${device}` : ""}: ${why}`];
         answers.push({
             kind: "address", title: query, block: found ? cidr : null, node: name,
-            lines: [["has it", "pod default/web, container 3f2a9bc13f2a"], ["since", "2026-11-28 09:12:44"], ["block", `${cidr} of ${name}`], ["reached from node-0001", "IPIP by 192.168.1.12 over tunl0"]],
+            lines: [
+                ["has it", `pod default/web, container ${"3f2a9bc1".repeat(8)} on ${name}`], ["since", "2026-11-28T09:12:44Z"], ["interface", "eth0"], ["network", "pods"],
+                ["block", found ? `${cidr} of ${name ?? "no host"}` : "none"], ["pool", found?.pool.name ?? "none"], ...way ? [way] : [],
+            ],
             history: [{from: "2026-11-28T09:12:44Z", until: null, what: `pod default/web on ${name}`}, {from: "2026-11-21T18:00:01Z", until: "2026-11-28T08:59:00Z", what: "pod default/old on node-0042"}],
         });
     }
-    return {query, answers, note: answers.length === 50 ? "There are more: these are the first 50." : null};
+    return {query, answers, note: answers.length === 50 ? "there may be more answers; write more of the name" : null};
 }

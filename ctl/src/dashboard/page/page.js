@@ -6,7 +6,8 @@
 const REFRESH_PAUSE_MS = 200;   // between two readings of the state
 const DETAILS_PAUSE_MS = 1500;  // between two readings of what is derived from it
 const TYPING_PAUSE_MS = 150;
-const RETRY_MS = 1000;
+const RETRY_MS = 1000;          // until the stream is dialled again: twice as long each time,
+const LONGEST_RETRY_MS = 10000; // but no longer
 const ANSWER_MS = 10000;        // for an answer
 const SILENCE_MS = 40000;       // without a change, until the state is read nevertheless
 const ROWS = 50;                // of a table at once
@@ -178,12 +179,19 @@ function describe(block) {
 
 // ---------------------------------------------------------------- the server
 
-// Reads JSON. What the server says of a failure becomes the error's message.
-async function read(path) {
+// Asks the server. What it says of a failure becomes the error's message.
+async function ask(path) {
     const answer = await fetch(path, {cache: "no-store", signal: AbortSignal.timeout(ANSWER_MS)});
-    const value = await answer.json().catch(() => ({error: `${path.split("?")[0]}: the answer is not JSON`}));
-    if (!answer.ok) throw new Error(value.error ?? `status ${answer.status}`);
-    return value;
+    if (answer.ok) return answer;
+    const told = await answer.json().catch(() => ({}));
+    throw new Error(told.error ?? `${path.split("?")[0]}: status ${answer.status}`);
+}
+
+async function read(path) {
+    const answer = await ask(path);
+    return answer.json().catch(error => {
+        throw isSilence(error) ? error : new Error(`${path.split("?")[0]}: the answer is not JSON`);
+    });
 }
 
 // Runs `work` once at a time. Who asks meanwhile gets one more run, after a pause.
@@ -212,11 +220,13 @@ const refresh = oneAtATime(async () => {
         const state = await read("/api/state");
         // Another version serves another page.
         if (view.state && view.state.version !== state.version) location.reload();
-        events.expect();
+        events.lostAt = null;
         showState(state);
     } catch (error) {
         if (isSilence(error)) events.lose();
         else showAlert(error.message);
+    } finally {
+        events.expect();
     }
 }, REFRESH_PAUSE_MS);
 
@@ -224,23 +234,28 @@ const refreshDetails = oneAtATime(async () => {
     await Promise.all([reach.read(), search.again()]);
 }, DETAILS_PAUSE_MS);
 
-// Follows the event stream, and dials again when it ends. A page cannot see the comments that keep
-// the stream alive, so it reads the state after a silence; without an answer the stream is lost.
+// Follows the event stream while the page is visible, and dials again when it ends. A page cannot see
+// the comments that keep the stream alive, so it reads the state after a silence; without an answer the
+// stream is lost. `source` is there from the dialling until the stream ends.
 const events = {
-    source: null, timer: null, lostAt: null,
+    source: null, redial: null, silence: null,
+    failures: 0,    // since the stream was open
+    refusal: null,  // why the server gave none, if it told
+    lostAt: null,   // since when nothing answers
     dial() {
+        this.hangUp();
         this.source = new EventSource("/api/events");
         this.expect();
         this.source.onopen = () => {
-            // The server's count may have begun again.
-            if (this.lostAt) refresh();
-            this.lostAt = null;
+            // Changes may have been missed, and the server's count may have begun again.
+            if (this.failures > 0) refresh();
+            this.failures = 0;
         };
-        this.source.onerror = () => this.lose();
+        this.source.onerror = () => this.fail();
         this.source.addEventListener("changed", event => {
             this.expect();
             const isKnown = JSON.parse(event.data).generation === view.state?.generation && !view.state.offline;
-            if (!isKnown && !document.hidden) refresh();
+            if (!isKnown) refresh();
         });
         this.source.addEventListener("offline", event => {
             this.expect();
@@ -248,18 +263,52 @@ const events = {
             else refresh();
         });
     },
+    hangUp() {
+        this.source?.close();
+        this.source = null;
+        clearTimeout(this.redial);
+        clearTimeout(this.silence);
+    },
+    // A browser has about six connections to one server for all its pages: hidden ones leave them to others.
+    pause() {
+        this.hangUp();
+        this.failures = 0;
+    },
     expect() {
-        clearTimeout(this.timer);
-        this.timer = setTimeout(refresh, SILENCE_MS);
+        clearTimeout(this.silence);
+        if (this.source) this.silence = setTimeout(refresh, SILENCE_MS);
+    },
+    retry() {
+        // It waits already, or the page is hidden.
+        if (!this.source) return;
+        this.hangUp();
+        this.redial = setTimeout(() => this.dial(), Math.min(RETRY_MS * 2 ** this.failures, LONGEST_RETRY_MS));
+        this.failures += 1;
+    },
+    // That a stream ends once is no news: the server ends each after an hour. The state tells whether it answers.
+    async fail() {
+        const isRefused = this.source.readyState === EventSource.CLOSED;
+        this.retry();
+        refresh();
+        this.refusal = isRefused ? await refusalOf("/api/events") : null;
+        if (this.refusal && view.state) showHealth();
     },
     lose() {
-        this.source.close();
         this.lostAt ??= new Date().toISOString();
-        showAlert(`No answer from weirctl dashboard since ${when(this.lostAt)}. What is shown was known then. Trying again.`);
-        clearTimeout(this.timer);
-        this.timer = setTimeout(() => this.dial(), RETRY_MS);
+        this.retry();
+        showHealth();
     },
 };
+
+// Why the server refuses something, of which EventSource does not tell.
+async function refusalOf(path) {
+    try {
+        await (await ask(path)).body.cancel();
+        return null;
+    } catch (error) {
+        return isSilence(error) ? null : error.message;
+    }
+}
 
 // ---------------------------------------------------------------- the whole
 
@@ -268,7 +317,7 @@ function showState(state) {
     const changed = isFirst || state.generation !== view.state.generation;
     view.state = state;
     write($("about"), [state.datastore, state.here ? `this node: ${state.here}` : "not on a node", `Weir ${state.version}`].join(" · "));
-    showAlert(state.offline && `Datastore offline since ${when(state.offline.since)}: ${state.offline.error}. What is shown was known then.`);
+    showHealth();
     showProblems(state);
     showPools(state);
     reach.showNodes(state);
@@ -278,16 +327,25 @@ function showState(state) {
     if (changed) refreshDetails();
 }
 
-// What is loud: nothing, or why what is shown may be old.
-function showAlert(text) {
+// Says what keeps the page from being live, if anything does.
+function showHealth() {
+    const {lostAt, failures, refusal} = events, offline = view.state?.offline;
+    if (lostAt) showAlert(`No answer from weirctl dashboard since ${when(lostAt)}. What is shown was known then. Trying again.`);
+    else if (offline) showAlert(`Datastore offline since ${when(offline.since)}: ${offline.error}. What is shown was known then.`);
+    else if (failures > 1) showAlert(`Changes show some seconds late, since the server does not tell of them: ${refusal ?? "its stream of events ends"}. Trying again.`, false);
+    else showAlert(null);
+}
+
+// What is loud: nothing, or why what is shown may be old, and whether it is.
+function showAlert(text, isOld = Boolean(text)) {
     show($("alert"), Boolean(text));
     write($("alert"), text || "");
-    document.body.classList.toggle("stale", Boolean(text));
+    document.body.classList.toggle("stale", isOld);
     const time = view.state ? when(view.state.time) : "";
     write($("status"), text ? "not live" : `live, as of ${time}`);
     $("status").className = text ? "lost" : "live";
     const problems = view.state?.problems.length ?? 0;
-    document.title = `${text ? "offline: " : problems > 0 ? `(${problems}) ` : ""}Weir${view.state?.here ? ` on ${view.state.here}` : ""}`;
+    document.title = `${isOld ? "offline: " : problems > 0 ? `(${problems}) ` : ""}Weir${view.state?.here ? ` on ${view.state.here}` : ""}`;
 }
 
 // ---------------------------------------------------------------- problems
@@ -969,6 +1027,12 @@ function writeFragment() {
 
 // ---------------------------------------------------------------- begin
 
+function follow() {
+    if (document.hidden) return events.pause();
+    refresh();
+    events.dial();
+}
+
 function listen() {
     $("search").onsubmit = event => { event.preventDefault(); search.run($("query").value.trim(), true); };
     $("query").oninput = () => search.typed($("query").value);
@@ -988,7 +1052,7 @@ function listen() {
         else if (search.query || $("query").value) { search.ask(""); $("query").focus(); }
     });
     addEventListener("hashchange", () => { if (view.state) search.start(); });
-    document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });
+    document.addEventListener("visibilitychange", follow);
     const repaint = () => { readPalette(); showLegend(); for (const band of bands()) band.map.layOut(true); };
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
     // Zooming changes the ratio, and with it how sharp a canvas must be.
@@ -1004,4 +1068,4 @@ function listen() {
 readPalette();
 listen();
 refresh();
-events.dial();
+if (!document.hidden) events.dial();
