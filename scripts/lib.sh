@@ -292,11 +292,12 @@ replace_directory() {
 }
 
 # Inside a mount namespace of its own: directories that Weir, the plugins and
-# `ip netns` write to become private and empty.
+# `ip netns` write to become private and empty; and the one in which podman keeps a cache, whatever
+# it is told.
 make_directories_private() {
     mount -t tmpfs -o mode=755 tmpfs /run
     mkdir -p /run/netns
     replace_directory /etc cni weir
-    replace_directory /var/lib cni weir
+    replace_directory /var/lib cni weir containers
     mkdir -p /etc/cni/net.d /etc/weir /var/lib/cni
 }
