@@ -5,10 +5,6 @@ set -euo pipefail
 # shellcheck source=scripts/lib.sh
 source "$(dirname "$0")/lib.sh"
 
-go=$(find_go)
-if [[ -z $go ]]; then
-    install_go
-    go=$(find_go)
-fi
+need_go
 cd "$REPOSITORY/tests/grafana"
-GOFLAGS='-modcacherw -mod=readonly' "$go" run . "$REPOSITORY/conf/grafana/weir.json"
+GOFLAGS='-modcacherw -mod=readonly' "$GO" run . "$REPOSITORY/conf/grafana/weir.json"

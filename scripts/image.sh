@@ -40,22 +40,25 @@ find_library() {
 
 # Copies a file of the unpacked Debian, and the libraries that it needs.
 copy_program() {
-    local file=$1 needed
+    local file=$1 needed library
     [[ ! -e $work/root/$file ]] || return 0
     install -D -m 0755 "$(realpath "$work/debian/$file")" "$work/root/$file"
     while read -r needed; do
-        copy_program "$(find_library "$needed")"
+        library=$(find_library "$needed")
+        copy_program "$library"
     done < <(readelf -d "$work/root/$file" | sed -nE 's/.*\(NEEDED\).*\[(.*)\]/\1/p')
 }
 
 # The root of the image but Weir's own programs.
 make_root() {
-    local program interpreter
+    local program interpreter loader
     for program in "${RUN_PROGRAMS[@]}"; do
         copy_program "$program"
     done
     interpreter=$(readelf -l "$work/debian/usr/sbin/nft" | sed -nE 's/.*interpreter: \/(.*)\]/\1/p')
-    install -D -m 0755 "$(realpath "$work/debian/$interpreter")" "$work/root/$interpreter"
+    # What has its name may be an absolute link, to the loader of this machine.
+    loader=$(find_library "$(basename "$interpreter")")
+    install -D -m 0755 "$(realpath "$work/debian/$loader")" "$work/root/$interpreter"
     # Those of a few packages more than what is copied.
     (cd "$work/debian" && find usr/share/doc -name copyright -type f -exec install -D -m 0644 {} "$work/root/{}" \;)
     # What ca-certificates makes of its files when it is installed.
@@ -68,6 +71,13 @@ make_root() {
     : >"$work/root/etc/machine-id"
     tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" \
         --format=gnu -C "$work/root" -cf "$work/context/root.tar" .
+}
+
+# Runs podman so that it leaves nothing in the machine's directories.
+podman() {
+    # shellcheck disable=SC2016 # the inner shell expands it
+    unshare --mount bash -c 'source "$0" && make_directories_private && exec podman "$@"' \
+        "$REPOSITORY/scripts/lib.sh" "$@"
 }
 
 build() {
@@ -92,15 +102,15 @@ aarch64) debian=arm64 ;;
 esac
 triplet=$architecture-linux-gnu
 need_cargo
-programs=$(realpath "${3:-$(programs_of release)}")
+programs=$(realpath -m "${3:-$(programs_of release)}")
 directory=$(realpath -m "${4:-$REPOSITORY/target/image}")
-for program in weir weir-ipam weirctl; do
-    [[ -x $programs/$program ]] ||
-        fail "there is no $programs/$program; build it: cargo build --release -p weir -p weir-ipam -p weirctl"
-done
+need_programs "$programs"
 ((EUID == 0)) || fail "run this as root"
 cd "$REPOSITORY"
-install_packages "${IMAGE_PACKAGES[@]}"
+install_packages "${IMAGE_PACKAGES[@]}" "${BUILD_PACKAGES[@]}"
+# The SBOM names the C libraries of the compiler that links for the architecture.
+[[ $architecture == "$(uname -m)" ]] ||
+    install_packages "gcc-${architecture//_/-}-linux-gnu" "libc6-dev-$debian-cross"
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct)}"
 export SOURCE_DATE_EPOCH
 umask 022

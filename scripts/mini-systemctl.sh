@@ -28,10 +28,20 @@ start() {
     echo $! >"/run/$1.pid"
 }
 
+# What does not end in 20 s is killed, as systemd would, and is a failure here.
 stop() {
     runs "$1" || return 0
     kill "$(cat "/run/$1.pid")"
-    while runs "$1"; do sleep 0.05; done
+    tried=0
+    while runs "$1"; do
+        if [ "$tried" -ge 400 ]; then
+            kill -KILL "$(cat "/run/$1.pid")"
+            echo "mini-systemctl: $1 did not end in 20 s, and is killed" >&2
+            exit 1
+        fi
+        tried=$((tried + 1))
+        sleep 0.05
+    done
 }
 
 verb=$1

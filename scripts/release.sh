@@ -6,7 +6,8 @@
 # For x86_64 and aarch64, into DIRECTORY (target/release-VERSION), from a checkout without
 # changes. The same commit is to give the same bytes where compilers and C libraries are the same
 # (the SBOM names them): times are the commit's (SOURCE_DATE_EPOCH), paths of the machine are not in
-# the programs. With MINISIGN_KEY, a file with a minisign secret key, the checksums are signed.
+# the programs. With MINISIGN_KEY, a file with a minisign secret key, the checksums are signed; the
+# password of an encrypted one is asked for after the build.
 # ARCHITECTURES="x86_64" builds for that alone; the machine's own must be among them. Says in the
 # end what is left to do.
 set -euo pipefail
@@ -56,7 +57,7 @@ sign() {
     (cd "$directory" && sha256sum -- * >SHA256SUMS)
     [[ -n ${MINISIGN_KEY:-} ]] || return 0
     install_packages minisign
-    minisign -S -s "$MINISIGN_KEY" -m "$directory/SHA256SUMS" -t "weir $version" </dev/null
+    minisign -S -s "$MINISIGN_KEY" -m "$directory/SHA256SUMS" -t "weir $version"
 }
 
 # What nobody but the maintainer can do, and what a user does with the files.
@@ -84,6 +85,7 @@ read -ra architectures <<<"${ARCHITECTURES:-x86_64 aarch64}"
 need_cargo
 install_packages "${BUILD_PACKAGES[@]}" "${RELEASE_PACKAGES[@]}"
 check_source
+[[ -z ${MINISIGN_KEY:-} || -r $MINISIGN_KEY ]] || fail "MINISIGN_KEY: $MINISIGN_KEY cannot be read; name the key's file"
 [[ ! -e $directory ]] || fail "$directory is there already; remove it, or name another one"
 mkdir -p "$directory"
 build

@@ -27,11 +27,11 @@ Weir links what is named below: crates, SQLite (in the public domain), Rust's li
 Apache-2.0) and the C libraries of Debian. With Weir's source, which is free, anybody can link it
 with another glibc, as the LGPL asks for. The licences:
 """
-# Debian's packages with the C libraries, by target.
-LIBRARIES = {
-    "x86_64-unknown-linux-gnu": ("libc6-dev", "libgcc-*-dev"),
-    "aarch64-unknown-linux-gnu": ("libc6-dev-arm64-cross", "libgcc-*-dev-arm64-cross"),
-}
+# How a compiler says where its C libraries are, and their licences.
+LIBRARIES = (
+    ("-print-file-name=libc.a", "LGPL-2.1-or-later"),
+    ("-print-libgcc-file-name", "GPL-3.0-or-later WITH GCC-exception-3.1"),
+)
 
 
 def output(*command):
@@ -105,13 +105,15 @@ def component(package, sums):
     return found
 
 
-def debian(pattern):
-    """An installed package of Debian's: its name and version."""
-    listed = output("dpkg-query", "-W", "-f", "${db:Status-Status} ${Package} ${Version}\\n", pattern)
-    installed = [line.split()[1:] for line in listed.splitlines() if line.startswith("installed")]
-    if len(installed) != 1:
-        sys.exit(f"sbom.py: {pattern} names {len(installed)} installed packages, not one: {installed}")
-    return installed[0]
+def debian(target):
+    """Debian's packages with the C libraries for a target: names, versions and licences."""
+    machine = target.split("-")[0]
+    compiler = "gcc" if machine == os.uname().machine else f"{machine}-linux-gnu-gcc"
+    for option, licence in LIBRARIES:
+        file = os.path.realpath(output(compiler, option).strip())
+        package = output("dpkg", "-S", file).split(": ")[0]
+        version = output("dpkg-query", "-W", "-f", "${Version}", package)
+        yield package.split(":")[0], version, licence
 
 
 def sqlite(packages):
@@ -128,9 +130,7 @@ def beside_crates(target, packages):
         ("rust-std", rust, "MIT OR Apache-2.0", f"pkg:generic/rust-std@{rust}"),
         ("sqlite", sqlite(packages), "blessing", f"pkg:generic/sqlite@{sqlite(packages)}"),
     ]
-    licences = ("LGPL-2.1-or-later", "GPL-3.0-or-later WITH GCC-exception-3.1")
-    for pattern, licence in zip(LIBRARIES[target], licences):
-        name, version = debian(pattern)
+    for name, version, licence in debian(target):
         found.append((name, version, licence, f"pkg:deb/debian/{name}@{quote(version)}"))
     return [
         {
@@ -196,8 +196,7 @@ def licences(target, packages, edges):
             texts.setdefault(text, []).append(name)
         if not files:
             without.append(name)
-    for pattern in LIBRARIES[target]:
-        name, version = debian(pattern)
+    for name, version, _ in debian(target):
         text = pathlib.Path("/usr/share/doc", name, "copyright").read_text().strip()
         texts.setdefault(text, []).append(f"{name} {version}, of Debian")
     parts = [PREFACE]

@@ -70,10 +70,10 @@ install_packages "${BUILD_PACKAGES[@]}" "${RELEASE_PACKAGES[@]}" "${RELEASE_TEST
 quietly rustup target add "$TARGET"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=$EMULATOR
+programs=${1:+$(realpath "$1")}
 cd "$REPOSITORY"
-programs=${1:-}
 [[ -n $programs ]] || build
 file "$programs"/{weir,weir-ipam,weirctl}
-as_root unshare --net --mount "$0" --inside "$(realpath "$programs")"
+as_root unshare --net --mount "$REPOSITORY/scripts/test-aarch64.sh" --inside "$(realpath "$programs")"
 cargo test --package weir-common --lib --locked --target "$TARGET"
 echo "test-aarch64: everything worked"

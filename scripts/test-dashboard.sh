@@ -19,10 +19,7 @@ prepare() {
     need_cargo
     install_packages "${BUILD_PACKAGES[@]}" "${NETWORK_PACKAGES[@]}" "${BROWSER_PACKAGES[@]}" \
         etcd-server etcd-client
-    command -v npm >/dev/null || install_packages nodejs npm
-    local major
-    major=$(node -p 'process.versions.node.split(".")[0]')
-    ((major >= 20)) || fail "Node.js 20 or later is needed, $(node --version) is installed"
+    need_node
     quietly npm --prefix "$TESTS" ci || fail "npm could not install what tests/browser/package.json names"
     cargo build --locked "$@" --manifest-path "$REPOSITORY/Cargo.toml" --package weir-ipam --package weirctl
     mkdir -p "$SHOTS"

@@ -20,13 +20,8 @@ HEALTH=127.0.0.1/9098
 
 check_files() {
     echo "== 1. The manifest and the unit"
-    local go
-    go=$(find_go)
-    if [[ -z $go ]]; then
-        install_go
-        go=$(find_go)
-    fi
-    (cd "$REPOSITORY/scripts/manifest" && GOFLAGS=-modcacherw quietly "$go" build -o "$work/manifest" .) ||
+    need_go
+    (cd "$REPOSITORY/scripts/manifest" && GOFLAGS=-modcacherw quietly "$GO" build -o "$work/manifest" .) ||
         fail "scripts/manifest does not build; see above"
     "$work/manifest" "$MANIFEST"
     sed 's/hostNetwork/hostNetwrok/' "$MANIFEST" >"$work/misspelt.yaml"
@@ -180,13 +175,10 @@ attach() {
     done
 }
 
-is_in_use() {
+# Whether weirctl says something about an address: says_of ADDRESS TEXT
+says_of() {
     local shown
-    shown=$(podman exec weir-node weirctl ipam show --ip "$1") && [[ $shown == *"is in use"* ]]
-}
-
-is_given_back() {
-    ! is_in_use "$1"
+    shown=$(podman exec weir-node weirctl ipam show --ip "$1") && [[ $shown == *"$2"* ]]
 }
 
 first_start() {
@@ -250,8 +242,8 @@ unchanged /etc/cni/net.d/10-weir.conflist"
     echo "== 7. A container is lost without a DEL"
     ip netns delete between
     let_addresses_age
-    wait_for "its address is given back" is_given_back "${addresses[between]}"
-    is_in_use "${addresses[web]}" || fail "the address of a living container was given back"
+    wait_for "its address is given back" says_of "${addresses[between]}" "is not assigned"
+    says_of "${addresses[web]}" "is in use" || fail "the address of a living container was given back"
 }
 
 remove() {

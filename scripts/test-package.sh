@@ -24,8 +24,7 @@ AGENT_LOG=/run/weir-node.service.log
 pack() {
     local built shared=$work/shared
     built=$(programs_of release)
-    [[ -x $built/weirctl ]] ||
-        fail "there is no $built/weirctl; build it: cargo build --release -p weir -p weir-ipam -p weirctl"
+    need_programs "$built"
     mkdir -p "$work/packed"
     write_documents "$built/weirctl" "$shared"
     SOURCE_DATE_EPOCH=$(git -C "$REPOSITORY" log -1 --format=%ct)
@@ -303,7 +302,7 @@ fi
     exit
 }
 need_cargo
-install_packages "${NETWORK_PACKAGES[@]}" debootstrap
+install_packages "${NETWORK_PACKAGES[@]}" "${BUILD_PACKAGES[@]}" debootstrap python3
 install_cnitool
 version=$(own_version)
 work=$(mktemp -d)
