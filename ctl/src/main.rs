@@ -13,6 +13,7 @@ mod location;
 mod network;
 mod node;
 mod output;
+mod recorded;
 mod same_cluster;
 mod service;
 mod session;
@@ -39,7 +40,7 @@ use weir_datastore::missing_file;
 use weir_ipam::{HostEndRepair, HostEnds};
 use weir_kernel::Kernel;
 
-use cli::{Cli, CtlCommand, DatastoreArgs, DockerCommand, NodeCommand};
+use cli::{Cli, CtlCommand, DatastoreArgs, DockerCommand, IpamCommand, NodeCommand};
 use commands::doctor::{self, DoctorArgs};
 use commands::install_cni::{self, InstallArgs};
 use commands::support_bundle::{self, SupportBundleArgs};
@@ -332,6 +333,11 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
         let own_name = this_node::name(&process.networks).ok().map(|found| found.name);
         runtime.block_on(commands::dashboard::run(arguments, &location, own_name))?;
         return Ok(String::new());
+    }
+    if let CtlCommand::Ipam(IpamCommand::History(arguments)) = &cli.command {
+        let history =
+            commands::ipam_history::run(arguments, &location, process.now(), terminal::style());
+        return runtime.block_on(history);
     }
     let locks = match &cli.command {
         CtlCommand::Datastore(command) => commands::ready(command).is_some(),

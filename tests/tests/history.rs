@@ -1,7 +1,7 @@
 //! Who had which address: recorded by the agents, asked on any node.
 
 use serde_json::{Value, json};
-use weir_tests::{Fleet, Place, Pod, Subnet};
+use weir_tests::{Cluster, Families, Fleet, Place, Pod, Subnet, address};
 
 /// What a node's history says of an address or container.
 fn ask(fleet: &Fleet, member: usize, words: &[&str]) -> Value {
@@ -60,4 +60,29 @@ fn who_had_an_address_is_known_on_every_node_and_across_a_gap() {
     assert!(refused.stdout.contains("between"), "{refused:?}");
     let modes = fleet.members[0].node().run(&["stat", "-c", "%a", "/var/lib/weir/history"]);
     assert_eq!(modes.trim(), "600");
+}
+
+#[test]
+fn a_node_without_an_agent_knows_who_had_an_address() {
+    let cluster = Cluster::embedded().with_pools(Families::V4);
+    let ask = |words: &[&str]| {
+        let answer = cluster.weirctl(&[&["ipam", "history", "-o", "json"], words].concat());
+        let told: Value =
+            serde_json::from_str(&answer.stdout).unwrap_or_else(|_| panic!("{answer:?}"));
+        told["holders"].as_array().expect("a list").clone()
+    };
+    let web = cluster.node.container("web");
+    let call = cluster.weir(Families::V4, &web);
+    let result = call.add(&cluster.node);
+    let held = address(&result, 0);
+    let found = ask(&[held]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((&found[0]["container"], &found[0]["until"]), (&json!("web"), &Value::Null));
+    call.delete(&cluster.node);
+    let found = ask(&["web"]);
+    assert_eq!(found[0]["address"], held);
+    let time = |key: &str| found[0][key].as_str().expect("a time").to_owned();
+    assert_eq!((time("from"), time("until")), (time("fromEarliest"), time("untilEarliest")));
+    assert_eq!(ask(&[held, "--at", &time("from")])[0]["certain"], json!(true));
+    assert_eq!(ask(&[held, "--at", &time("until")]), [] as [Value; 0]);
 }

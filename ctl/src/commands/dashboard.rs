@@ -77,7 +77,7 @@ pub async fn run(
         // Whoever does not read it finds the page all the same.
         let _ = writeln!(std::io::stdout(), "ready at http://{at}/ (Ctrl-C ends it)");
         let _ = std::io::stdout().flush();
-        serve(listener, Arc::clone(&subject)).await;
+        serve(listener, Arc::clone(&subject), configuration.clone()).await;
     };
     tokio::select! {
         () = ends.wait() => {}

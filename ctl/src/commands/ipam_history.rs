@@ -1,6 +1,4 @@
-//! `weirctl ipam history`: who had an address when, as this node's agent has recorded it.
-
-use std::path::Path;
+//! `weirctl ipam history`: who had an address when, as it was recorded on this node.
 
 use clap::Args;
 use jiff::civil::DateTime;
@@ -8,21 +6,21 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use weir_common::ipam::history::{HistoryQuestion, Moment, PastTenures, Tenure, answer};
-use weir_process::{HISTORY_FILE, read_history};
 
+use crate::location::Location;
 use crate::output::{Style, boxed, json, line, yaml};
+use crate::recorded::RecordedHistory;
 use crate::session::{CommandResult, Failure};
 
 /// Arguments of `weirctl ipam history`.
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Reads /var/lib/weir/history as root, where this node's agent records the blocks of \
-                  all nodes. Times are in UTC where no offset is written.\nExit status 1 when the \
-                  agent saw no changes around that time.\n\nExamples:\n  \
+#[command(after_help = "Reads, as root, what the embedded datastore has recorded of itself, else \
+                  /var/lib/weir/history, where this node's agent records the blocks of all nodes. \
+                  Times are in UTC where no offset is written.\nExit status 1 when changes around \
+                  that time were not seen.\n\nExamples:\n  \
                   weirctl ipam history 10.7.3.9\n  \
                   weirctl ipam history 10.7.3.9 --at '2026-11-24 14:02'\n  \
-                  weirctl ipam history shop/cart-0 --at -2h"
-)]
+                  weirctl ipam history shop/cart-0 --at -2h")]
 pub struct HistoryArgs {
     /// An address, or a container by its id, pod (perhaps NAMESPACE/POD) or handle
     #[arg(value_name = "ADDRESS|CONTAINER")]
@@ -36,29 +34,38 @@ pub struct HistoryArgs {
     pub output: Option<String>,
 }
 
-/// Answers from the file that the agent keeps.
+/// Answers from what is recorded of the datastore at `location`.
 ///
 /// # Errors
-/// [`Failure`] when the file cannot be read, the time is none, or nothing is known of it.
-pub fn run(arguments: &HistoryArgs, now: Timestamp, style: Style) -> CommandResult {
-    run_on(Path::new(HISTORY_FILE), arguments, now, style)
+/// [`Failure`] when that cannot be read, the time is none, or nothing is known of it.
+pub async fn run(
+    arguments: &HistoryArgs,
+    location: &Location,
+    now: Timestamp,
+    style: Style,
+) -> CommandResult {
+    let recorded = RecordedHistory::of(&location.configuration).await.map_err(Failure::new)?;
+    run_on(recorded, arguments, now, style)
 }
 
-fn run_on(file: &Path, arguments: &HistoryArgs, now: Timestamp, style: Style) -> CommandResult {
+fn run_on(
+    recorded: RecordedHistory,
+    arguments: &HistoryArgs,
+    now: Timestamp,
+    style: Style,
+) -> CommandResult {
     let at = arguments.at.as_deref().map(|text| parse_time(text, now)).transpose()?;
     let wanted = match arguments.what.parse() {
         Ok(address) => HistoryQuestion::Address(address),
         Err(_) => HistoryQuestion::Container(arguments.what.clone()),
     };
-    let records = read_history(file).map_err(|error| {
-        Failure::new(format!("{} cannot be read: {error}; run this as root", file.display()))
-    })?;
+    let RecordedHistory { records, recorder } = recorded;
     let mut answer = answer(&wanted, records);
     let (Some(since), Some(until)) = (answer.since, answer.until) else {
-        return Err(Failure::new(format!(
-            "{} has no records; the agent keeps it, so start it: weirctl node run",
-            file.display()
-        )));
+        return Err(Failure::new(
+            "nothing is recorded on this node yet; with etcd its agent does that, so start it: \
+             weirctl node run",
+        ));
     };
     let is_live = now <= until + SLACK;
     answer.until = Some(if is_live { now } else { until });
@@ -79,8 +86,8 @@ fn run_on(file: &Path, arguments: &HistoryArgs, now: Timestamp, style: Style) ->
         Some(at) => Err(Failure {
             output,
             message: format!(
-                "what changed around {at} was not seen; this node's agent has recorded from \
-                 {since} until {until}{}",
+                "what changed around {at} was not seen; {recorder} has recorded from {since} until \
+                 {until}{}",
                 but_for(&answer.gaps)
             ),
         }),
@@ -222,11 +229,8 @@ mod tests {
         let words = std::iter::once("history").chain(line.split(' '));
         let parsed = <Parsed as clap::Parser>::parse_from(words);
         let now = Timestamp::from_millisecond(now).unwrap();
-        run_on(&file, &parsed.arguments, now, style).map_err(|mut failure| {
-            let directory = format!("{}/", directory.path().display());
-            failure.message = failure.message.replace(&directory, "/var/lib/weir/");
-            failure
-        })
+        let recorded = RecordedHistory::of_agent(&file).unwrap();
+        run_on(recorded, &parsed.arguments, now, style)
     }
 
     #[test]

@@ -82,9 +82,6 @@ pub async fn run_offline(
         CtlCommand::Man(arguments) => Some(man::run(arguments, Cli::command())),
         CtlCommand::Convert(arguments) => Some(convert::run(arguments, environment)),
         CtlCommand::Ipam(IpamCommand::Split(_)) => Some(not_supported::ipam_split()),
-        CtlCommand::Ipam(IpamCommand::History(arguments)) => {
-            Some(ipam_history::run(arguments, environment.now(), terminal::style()))
-        }
         CtlCommand::Datastore(DatastoreCommand::Migrate(
             MigrateCommand::Export(_) | MigrateCommand::Import(_),
         )) => Some(not_supported::migrate()),

@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,10 +23,11 @@ use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::timeout;
+use weir_common::datastore::DatastoreConfiguration;
 use weir_common::ipam::history::{HistoryQuestion, answer};
-use weir_process::{HISTORY_FILE, read_history};
 
 use super::follow::{Notice, ShownCluster};
 use super::model::{
@@ -35,6 +35,7 @@ use super::model::{
 };
 use super::page;
 use crate::http::{self, CameTo, Lasting, only_reads, refuse_method, respond};
+use crate::recorded::RecordedHistory;
 
 /// The most streams of events at once.
 const STREAMS: usize = 32;
@@ -53,6 +54,7 @@ type PageAnswer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 /// What answers.
 struct DashboardServer {
     subject: Arc<ShownCluster>,
+    configuration: DatastoreConfiguration,
     page: Bytes,
     policy: HeaderValue,
     /// Tells the generations of this process from an earlier one's.
@@ -62,11 +64,16 @@ struct DashboardServer {
     history: Arc<Semaphore>,
 }
 
-/// Answers for ever.
-pub async fn serve(listener: TcpListener, subject: Arc<ShownCluster>) {
+/// Answers for ever; `configuration` leads to the datastore that is shown.
+pub async fn serve(
+    listener: TcpListener,
+    subject: Arc<ShownCluster>,
+    configuration: DatastoreConfiguration,
+) {
     let policy = HeaderValue::from_str(&page::policy());
     let server = Arc::new(DashboardServer {
         subject,
+        configuration,
         page: page::text().into(),
         // Visible ASCII.
         policy: policy.unwrap_or(HeaderValue::from_static("default-src 'none'")),
@@ -160,9 +167,10 @@ impl DashboardServer {
         let asked = question(checked(query).map_err(refused)?);
         // Others wait; it is never closed. Reading goes on where the client hangs up.
         let permit = Arc::clone(&self.history).acquire_owned().await;
+        let (configuration, runtime) = (self.configuration.clone(), Handle::current());
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            history(&asked)
+            runtime.block_on(history(&configuration, &asked))
         });
         let history = reading.await.unwrap_or_default();
         let known = self.subject.knowledge();
@@ -235,16 +243,16 @@ impl Body for EventBody {
     }
 }
 
-/// What this node's agent has recorded.
-fn history(asked: &HistoryQuestion) -> HistoryAnswer {
-    match read_history(Path::new(HISTORY_FILE)) {
-        Ok(records) => HistoryAnswer { tenures: answer(asked, records).tenures, failure: None },
-        Err(error) => HistoryAnswer {
+/// What is recorded on this node.
+async fn history(configuration: &DatastoreConfiguration, asked: &HistoryQuestion) -> HistoryAnswer {
+    match RecordedHistory::of(configuration).await {
+        Ok(recorded) => {
+            let tenures = answer(asked, recorded.records).tenures;
+            HistoryAnswer { tenures, failure: None }
+        }
+        Err(reason) => HistoryAnswer {
             tenures: Vec::new(),
-            failure: Some(format!(
-                "who had it before is not known: {HISTORY_FILE} cannot be read: {error}; run \
-                 weirctl dashboard as root"
-            )),
+            failure: Some(format!("who had it before is not known: {reason}")),
         },
     }
 }

@@ -8,10 +8,12 @@
 mod copy;
 mod error;
 mod file;
+mod holders;
 mod log;
 mod names;
 mod queries;
 mod room;
+mod rows;
 mod watch;
 
 use std::os::unix::fs::MetadataExt;
@@ -20,11 +22,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode};
 use tokio::time::Instant;
 use weir_common::datastore::{
     Datastore, Error, Outcome, Page, Revision, Selection, Snapshot, Tally, Transaction, Watch,
 };
+use weir_common::ipam::history::Record;
 
 use crate::request;
 use error::FileFailure;
@@ -101,6 +105,15 @@ impl Embedded {
         };
         let shared = Shared { opened: Mutex::new(opened), path: path.to_owned(), lock_timeout };
         Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Who had which address when, as commits have recorded it: the last 100,000 changes. The
+    /// last record says that all changes until now are among them, if that is so.
+    ///
+    /// # Errors
+    /// As [`Embedded::open`].
+    pub async fn holders(&self) -> Result<Vec<Record>, Error> {
+        self.run(|connection| holders::read(connection, Timestamp::now())).await
     }
 
     /// Writes the datastore as it is at one moment to a new file (mode 0600), while others go

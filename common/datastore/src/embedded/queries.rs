@@ -1,5 +1,6 @@
 //! The SQL: one function for each thing that is done in one transaction.
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
 use weir_common::datastore::{
     Compare, Entry, Event, History, Outcome, Page, Revision, Selection, Snapshot, Tally,
@@ -7,6 +8,8 @@ use weir_common::datastore::{
 };
 
 use super::error::FileFailure;
+use super::holders;
+use super::rows::{entries_from, entry_of, key_at, state};
 use crate::request::range_end;
 
 /// How many of the latest revisions a watch can always go back.
@@ -102,6 +105,12 @@ pub(super) fn commit(
     }
     let last = state(&transaction)?;
     let revision = Revision(last.revision.0 + 1);
+    let now = Timestamp::now();
+    // Where there is no room, who had what is recorded later, as far as it can be seen then.
+    let records = match may_grow {
+        true => Some(holders::to_record(&transaction, &request.writes, last.revision, now)?),
+        false => None,
+    };
     let mut changes = 0;
     for write in &request.writes {
         changes += write_one(&transaction, write, revision, changes)?;
@@ -111,6 +120,9 @@ pub(super) fn commit(
         return Ok(Outcome::Committed(last.revision));
     }
     transaction.prepare_cached("UPDATE state SET revision = ?1")?.execute([revision.0])?;
+    if let Some(records) = records {
+        holders::record(&transaction, &records, revision, now)?;
+    }
     forget_old_history(&transaction, revision, last.compacted)?;
     transaction.commit()?;
     Ok(Outcome::Committed(revision))
@@ -177,46 +189,11 @@ pub(super) fn changes(
     Ok(ChangesSince::Known(events, state.revision, history))
 }
 
-struct HistoryState {
-    revision: Revision,
-    compacted: Revision,
-}
-
-fn state(connection: &Connection) -> rusqlite::Result<HistoryState> {
-    let mut statement = connection.prepare_cached("SELECT revision, compacted FROM state")?;
-    statement.query_row([], |row| {
-        Ok(HistoryState { revision: Revision(row.get(0)?), compacted: Revision(row.get(1)?) })
-    })
-}
-
 fn entry(connection: &Connection, key: &str) -> rusqlite::Result<Vec<Entry>> {
     connection
         .prepare_cached("SELECT key, value, revision FROM entries WHERE key = ?1")?
         .query_map([key.as_bytes()], entry_of)?
         .collect()
-}
-
-/// At most `limit` entries under `prefix` from `start` on, with or without
-/// `start` itself.
-fn entries_from(
-    connection: &Connection,
-    prefix: &str,
-    start: &str,
-    with_start: bool,
-    limit: i64,
-) -> rusqlite::Result<Vec<Entry>> {
-    let from = if with_start { ">=" } else { ">" };
-    connection
-        .prepare_cached(&format!(
-            "SELECT key, value, revision FROM entries
-             WHERE key {from} ?1 AND key < ?2 ORDER BY key LIMIT ?3"
-        ))?
-        .query_map(params![start.as_bytes(), range_end(prefix), limit], entry_of)?
-        .collect()
-}
-
-fn entry_of(row: &Row<'_>) -> rusqlite::Result<Entry> {
-    Ok(Entry { key: key_at(row, 0)?, value: row.get(1)?, revision: Revision(row.get(2)?) })
 }
 
 fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
@@ -226,16 +203,6 @@ fn event(row: &Row<'_>) -> rusqlite::Result<Event> {
     Ok(match value {
         Some(value) => Event::Put(Entry { key, value, revision }),
         None => Event::Delete { key, revision },
-    })
-}
-
-fn key_at(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
-    String::from_utf8(row.get(column)?).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(
-            column,
-            rusqlite::types::Type::Blob,
-            Box::new(error),
-        )
     })
 }
 

@@ -3,6 +3,7 @@
 
 mod embedded;
 mod etcd;
+mod holders;
 mod memory;
 mod model;
 mod processes;
