@@ -62,6 +62,10 @@ fn a_node_moves_and_goes_back_as_the_document_says() {
             tool.delete(&container);
             node.run(&["rm", "/etc/cni/net.d/10-k8s-pod-network.conflist"]);
         }
+        if block.starts_with("systemctl disable --now weir-node") {
+            // Before what follows in the block, or it makes again what that removes.
+            moved.agent.take().expect("an agent").stop();
+        }
         let asked = node.read(ASKED).len();
         let said = run(&moved, &block);
         let asked = node.read(ASKED)[asked..].to_owned();
@@ -78,9 +82,6 @@ fn a_node_moves_and_goes_back_as_the_document_says() {
             let address = address.split('/').next().expect("an address").parse();
             assert!(!had.contains_key(&address.expect("an address")), "{result}");
             container = Some(container_and_tool);
-        }
-        if asked.contains("disable --now weir-node") {
-            moved.agent.take().expect("an agent").stop();
         }
         if block.contains("weirctl node status") {
             assert!(said.contains("192.168.217.0/26 via 172.18.0.12 dev eth0"), "{said}");
