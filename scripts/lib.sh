@@ -47,6 +47,14 @@ as_root() {
     fi
 }
 
+# Runs the script itself as root, with these arguments, if it is not yet.
+need_root() {
+    ((EUID == 0)) || {
+        as_root "$0" "$@"
+        exit
+    }
+}
+
 # Runs a command and shows what it says only if it fails.
 quietly() {
     local log status=0

@@ -297,10 +297,7 @@ if [[ ${1:-} == --inside ]]; then
     inside
     exit
 fi
-((EUID == 0)) || {
-    as_root "$0" "$@"
-    exit
-}
+need_root "$@"
 need_cargo
 install_packages "${NETWORK_PACKAGES[@]}" "${BUILD_PACKAGES[@]}" debootstrap python3
 install_cnitool

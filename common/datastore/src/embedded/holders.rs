@@ -2,12 +2,12 @@
 //! sees all changes.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 use weir_common::datastore::{Revision, Write, keys};
 use weir_common::ipam::Block;
 use weir_common::ipam::history::{Ledger, Moment, Record};
 
-use super::rows::{entries_from, state};
+use super::rows::{entries_from, entry, state};
 
 /// How many records are kept: about 20 MB.
 const MOST: i64 = 100_000;
@@ -131,12 +131,9 @@ fn changed_by(
 ) -> rusqlite::Result<Vec<Record>> {
     let Some(cidr) = keys::parse_block(write.key()) else { return Ok(Vec::new()) };
     let read = |value: &[u8]| Block::from_json(value).ok().filter(|block| block.cidr == cidr);
-    let before: Option<Vec<u8>> = connection
-        .prepare_cached("SELECT value FROM entries WHERE key = ?1")?
-        .query_row([write.key().as_bytes()], |row| row.get(0))
-        .optional()?;
+    let before = entry(connection, write.key())?.pop();
     let mut ledger = Ledger::default();
-    if let Some(block) = before.as_deref().and_then(read) {
+    if let Some(block) = before.and_then(|entry| read(&entry.value)) {
         ledger.take(&block, moment);
     }
     Ok(match write {

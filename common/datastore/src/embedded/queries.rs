@@ -9,7 +9,7 @@ use weir_common::datastore::{
 
 use super::error::FileFailure;
 use super::holders;
-use super::rows::{entries_from, entry_of, key_at, state};
+use super::rows::{entries_from, entry, key_at, state};
 use crate::request::range_end;
 
 /// How many of the latest revisions a watch can always go back.
@@ -187,13 +187,6 @@ pub(super) fn changes(
         })
         .collect::<rusqlite::Result<_>>()?;
     Ok(ChangesSince::Known(events, state.revision, history))
-}
-
-fn entry(connection: &Connection, key: &str) -> rusqlite::Result<Vec<Entry>> {
-    connection
-        .prepare_cached("SELECT key, value, revision FROM entries WHERE key = ?1")?
-        .query_map([key.as_bytes()], entry_of)?
-        .collect()
 }
 
 fn event(row: &Row<'_>) -> rusqlite::Result<Event> {

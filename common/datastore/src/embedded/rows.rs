@@ -21,6 +21,14 @@ pub(super) fn state(connection: &Connection) -> rusqlite::Result<HistoryState> {
     })
 }
 
+/// The entry of a key, if there is one.
+pub(super) fn entry(connection: &Connection, key: &str) -> rusqlite::Result<Vec<Entry>> {
+    connection
+        .prepare_cached("SELECT key, value, revision FROM entries WHERE key = ?1")?
+        .query_map([key.as_bytes()], entry_of)?
+        .collect()
+}
+
 /// At most `limit` entries under `prefix` from `start` on, with or without
 /// `start` itself.
 pub(super) fn entries_from(
@@ -41,7 +49,7 @@ pub(super) fn entries_from(
 }
 
 /// An entry, of a row with key, value and revision.
-pub(super) fn entry_of(row: &Row<'_>) -> rusqlite::Result<Entry> {
+fn entry_of(row: &Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry { key: key_at(row, 0)?, value: row.get(1)?, revision: Revision(row.get(2)?) })
 }
 
