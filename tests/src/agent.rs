@@ -100,7 +100,17 @@ impl Agent {
 
     /// Whether it says that nothing is wrong.
     pub fn is_well(&self) -> bool {
-        self.answer("/health").is_some_and(|answer| answer.starts_with("HTTP/1.0 200 "))
+        self.health_is("200")
+    }
+
+    /// Whether it says that something is wrong. An agent that does not answer yet is neither.
+    pub fn is_unwell(&self) -> bool {
+        self.health_is("503")
+    }
+
+    fn health_is(&self, status: &str) -> bool {
+        let line = format!("HTTP/1.0 {status} ");
+        self.answer("/health").is_some_and(|answer| answer.starts_with(&line))
     }
 
     /// The value of one of its metrics.

@@ -173,7 +173,7 @@ fn a_daemon_in_a_container_of_its_own_is_configured_and_never_ended() {
     let line = documented();
     let tells = |member: &Member| member.bgp()["problems"].to_string().contains(&line);
     fleet.until("the command line is told", || fleet.members.iter().all(tells));
-    assert!(!fleet.members[0].agent().is_well());
+    assert!(fleet.members[0].agent().is_unwell());
     let mut containers: Vec<Child> =
         fleet.members.iter().map(|member| in_container(member, &line)).collect();
     await_sessions(&fleet);

@@ -490,10 +490,11 @@ fn an_agent_that_is_not_well_or_has_another_name_is_found() {
     let world = World::etcd();
     let Cluster { node, store } = &world.cluster;
     let agent = Agent::start(node, store, "n1", &[]);
+    until("the agent has started", || agent.is_well());
     let well = || world.examine()["exitStatus"] == 0;
     until("the agent has given the containers' routes their source", well);
     world.its_etcd().freeze();
-    until("the agent is not well", || !agent.is_well());
+    until("the agent is not well", || agent.is_unwell());
     finds(&world.examine(), "an unwell agent", ("agent", &["not well", "9098"], "journalctl"));
     world.its_etcd().thaw();
     until("the agent is well", || agent.is_well());
