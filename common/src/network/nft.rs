@@ -24,8 +24,7 @@ pub trait NftTable {
     /// is in sets. Every rule carries it as its comment, so that the kernel
     /// itself tells which table is installed.
     fn fingerprint(&self) -> String {
-        let told = Value::Array(self.contents("")).to_string();
-        Sha1::digest(told.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        fingerprint_of(self)
     }
 
     /// The document, in nft's JSON, that replaces whatever table of the name
@@ -47,6 +46,12 @@ pub trait NftTable {
     fn retired() -> Option<Self>
     where
         Self: Sized;
+}
+
+/// The fingerprint of what nft is told of a table.
+pub(super) fn fingerprint_of(table: &(impl NftTable + ?Sized)) -> String {
+    let told = Value::Array(table.contents("")).to_string();
+    Sha1::digest(told.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Deleting a table that is not there is an error; adding one that is there is

@@ -19,6 +19,10 @@ const CHAIN: &str = "prerouting";
 /// dropped costs no entry, and an address that is translated later is seen as it came.
 const PRIORITY: i32 = -300;
 
+/// The table's fingerprint, which depends on nothing. Each ADD compares it with what the kernel
+/// has; to make the table for that took a fifth of an ADD's instructions.
+const FINGERPRINT: &str = "5de19d28ed75af585bd4b4db96b466bb7b3b5cd3";
+
 /// The type of ICMPv6 (RFC 4861, 4.2).
 const ROUTER_ADVERTISEMENT: u8 = 134;
 
@@ -97,6 +101,10 @@ impl NftTable for SourceFilter {
         }));
         commands.extend([strange("ip", "ipv4", "v4"), strange("ip6", "ipv6", "v6")]);
         commands
+    }
+
+    fn fingerprint(&self) -> String {
+        FINGERPRINT.to_owned()
     }
 
     /// Installed beside what is in the sets: two calls may do it at the same moment.
@@ -187,6 +195,7 @@ fn set(suffix: &str, address: &str) -> Value {
 mod tests {
     use super::*;
     use crate::network::attachment::{AttachmentIdentity, Families};
+    use crate::network::nft::fingerprint_of;
 
     fn attachment(interface: &str, addresses: &[&str], allowed: &[&str]) -> AttachmentState {
         AttachmentState {
@@ -258,6 +267,11 @@ mod tests {
         let expected =
             ["eth0 10.1.0.0/16", "eth0 10.9.0.0/24", "eth0 fd09::/64", "net1 10.0.0.1/32"];
         assert_eq!(texts(&[first, second]), expected);
+    }
+
+    #[test]
+    fn the_fingerprint_is_that_of_the_contents() {
+        assert_eq!(SourceFilter.fingerprint(), fingerprint_of(&SourceFilter));
     }
 
     #[test]
