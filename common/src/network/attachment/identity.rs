@@ -32,6 +32,9 @@ pub struct AttachmentIdentity {
     network: String,
     container_id: String,
     interface: String,
+    /// SHA-1 over the alias, which no two identities share, since the separator cannot occur
+    /// within a part.
+    digest: [u8; 20],
 }
 
 /// Parts that make no identity.
@@ -81,15 +84,17 @@ impl AttachmentIdentity {
         container_id: impl Into<String>,
         interface: impl Into<String>,
     ) -> Result<Self, InvalidIdentity> {
-        let identity = Self {
+        let mut identity = Self {
             network: part("network name", network.into())?,
             container_id: part("container id", container_id.into())?,
             interface: part("interface name", interface.into())?,
+            digest: [0; 20],
         };
         if identity.interface.len() > MAXIMUM_INTERFACE {
             return Err(InvalidIdentity::InterfaceTooLong { value: identity.interface });
         }
-        let length = identity.alias().len();
+        let alias = identity.alias();
+        let length = alias.len();
         if length > MAXIMUM_ALIAS {
             return Err(InvalidIdentity::TooLong {
                 network: identity.network,
@@ -98,6 +103,7 @@ impl AttachmentIdentity {
                 length,
             });
         }
+        identity.digest = Sha1::digest(alias.as_bytes()).into();
         Ok(identity)
     }
 
@@ -120,14 +126,14 @@ impl AttachmentIdentity {
     /// digits (44 bits) of the SHA-1 of the alias; 15 bytes, the most that the
     /// kernel takes.
     pub fn host_interface(&self) -> String {
-        let digits: String = self.digest().iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("{PREFIX}{}", &digits[..MAXIMUM_INTERFACE - PREFIX.len()])
+        format!("{PREFIX}{:011x}", self.lock_number())
     }
 
     /// The number of the lock under which calls on this attachment exclude each other:
     /// the digits of [`AttachmentIdentity::host_interface`].
     pub fn lock_number(&self) -> u64 {
-        Self::lock_number_of(&self.host_interface()).unwrap_or_default()
+        let [a, b, c, d, e, f, ..] = self.digest;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f]) >> 4
     }
 
     /// The same, by the name of the host's end alone, as where an ADD has not given it its
@@ -156,8 +162,7 @@ impl AttachmentIdentity {
     /// 46 bits of the same hash, marked as locally administered. An address
     /// known beforehand need not be read back from the kernel.
     pub fn container_mac(&self) -> MacAddress {
-        let digest = self.digest();
-        let [.., a, b, c, d, e, f] = digest;
+        let [.., a, b, c, d, e, f] = self.digest;
         MacAddress([(a | 0b10) & !1, b, c, d, e, f])
     }
 
@@ -166,7 +171,7 @@ impl AttachmentIdentity {
     /// may have others, and may be a node of Weir itself. Of the range for addresses of the link
     /// (RFC 3927), less those that clouds and management controllers are known to have.
     pub fn arp_source(&self) -> Ipv4Addr {
-        let [.., high, low] = self.digest();
+        let [.., high, low] = self.digest;
         // 169.254.192.0 to 169.254.254.255
         Ipv4Addr::new(169, 254, 192 + high % 63, low)
     }
@@ -179,8 +184,7 @@ impl AttachmentIdentity {
         if self.network != DOCKER_NETWORK {
             return GATEWAY_V6;
         }
-        let word =
-            |place: usize| u16::from_be_bytes([self.digest()[place], self.digest()[place + 1]]);
+        let word = |place: usize| u16::from_be_bytes([self.digest[place], self.digest[place + 1]]);
         Ipv6Addr::new(0xfe80, 0, 0, 0, 0, word(0), word(2), word(4))
     }
 
@@ -202,12 +206,6 @@ impl AttachmentIdentity {
             return None;
         }
         Self::new(network, container_id, interface).ok()
-    }
-
-    /// SHA-1 over the alias, which no two identities share, since the
-    /// separator cannot occur within a part.
-    fn digest(&self) -> [u8; 20] {
-        Sha1::digest(self.alias().as_bytes()).into()
     }
 }
 
@@ -293,6 +291,8 @@ mod tests {
             for identity in identities {
                 let name = identity.host_interface();
                 prop_assert_eq!(name.len(), 15);
+                let number = AttachmentIdentity::lock_number_of(&name);
+                prop_assert_eq!(number, Some(identity.lock_number()));
                 prop_assert!(identity.container_mac().is_unicast());
                 let arp_source = identity.arp_source();
                 prop_assert!(arp_source.is_link_local() && arp_source.octets()[2] >= 192);
