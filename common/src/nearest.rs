@@ -10,12 +10,18 @@ pub fn nearest<'a>(
 ) -> Option<&'a str> {
     let plain = |name: &str| name.replace(['_', '-'], "").to_ascii_lowercase();
     let name = plain(name);
-    let farthest = farthest.min(match name.chars().count() {
+    let length = name.chars().count();
+    let farthest = farthest.min(match length {
         0..3 => 0,
         3..6 => 1,
         _ => farthest,
     });
-    let distances = known.into_iter().map(|known| (edit_distance(&name, &plain(known)), known));
+    // Each letter that one has more than the other has to be added or dropped.
+    let distance = |known: &str| match plain(known) {
+        known if known.chars().count().abs_diff(length) > farthest => usize::MAX,
+        known => edit_distance(&name, &known),
+    };
+    let distances = known.into_iter().map(|known| (distance(known), known));
     let closest = distances.min_by_key(|(distance, _)| *distance);
     closest.filter(|(distance, _)| *distance <= farthest).map(|(_, known)| known)
 }
