@@ -75,6 +75,9 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // Otherwise each short-lived process would flush the whole log to disk and
     // remove it when it ends.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    // Otherwise each statement with a range is prepared twice, the second time for the bounds
+    // that it was given.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 

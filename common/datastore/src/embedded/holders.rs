@@ -49,7 +49,7 @@ pub(super) fn record(
     revision: Revision,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    if recorded(connection)?.is_none() {
+    if !has_tables(connection)? {
         connection.execute_batch(SCHEMA)?;
     }
     let mut insert = connection.prepare_cached("INSERT INTO holders (line) VALUES (?1)")?;
@@ -71,19 +71,24 @@ pub(super) fn record(
 /// them, if that is so. None where nothing was committed since commits record.
 pub(super) fn read(connection: &mut Connection, now: Timestamp) -> rusqlite::Result<Vec<Record>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
+    let last = state(&transaction)?.revision;
     let Some(seen) = recorded(&transaction)? else { return Ok(Vec::new()) };
     let mut records = kept(&transaction)?;
-    if seen == state(&transaction)?.revision {
+    if seen == last {
         records.push(Record::of_life(now));
     }
     Ok(records)
 }
 
+/// Whether the tables are there, in a transaction that has read something: another process may
+/// have made them before.
+fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.table_exists(None, "recorded")
+}
+
 /// The revision up to which all changes were recorded; `None` before the first one is.
 fn recorded(connection: &Connection) -> rusqlite::Result<Option<Revision>> {
-    let exists = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'recorded'";
-    let exists = connection.prepare_cached(exists)?.exists([])?;
-    if !exists {
+    if !has_tables(connection)? {
         return Ok(None);
     }
     let mut statement = connection.prepare_cached("SELECT revision FROM recorded")?;

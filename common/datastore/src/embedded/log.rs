@@ -131,10 +131,7 @@ fn log_name(path: &Path) -> String {
 }
 
 fn marks(connection: &Connection) -> rusqlite::Result<Option<Marks>> {
-    let is_there = connection
-        .prepare_cached("SELECT 1 FROM sqlite_schema WHERE name = 'origin'")?
-        .exists([])?;
-    if !is_there {
+    if !connection.table_exists(None, "origin")? {
         return Ok(None);
     }
     connection
