@@ -5,7 +5,7 @@ use std::io;
 
 use futures_util::StreamExt;
 use ipnet::IpNet;
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, Prop,
@@ -20,7 +20,7 @@ use weir_common::network::{
 
 use crate::Kernel;
 use crate::error::Error;
-use crate::netlink::{Netlink, into_io};
+use crate::netlink::{Netlink, into_io, request_aside};
 
 /// The attribute that asks for a link by another name (`IFLA_ALT_IFNAME`, `linux/if_link.h`).
 const ALT_IFNAME: u16 = 53;
@@ -277,8 +277,8 @@ impl Kernel {
                 message.append_extra_attribute(LinkAttribute::Group(UNCHECKED_GROUP))
             }
         };
-        let message = message.build();
-        self.host.handle().link().add(message).execute().await.map_err(into_io)
+        let request = RouteNetlinkMessage::NewLink(message.build());
+        request_aside(request, NLM_F_CREATE | NLM_F_EXCL).await
     }
 
     pub(crate) async fn set_alias(

@@ -8,7 +8,8 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::AsyncSocket;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket, Socket, SocketAddr};
 use rtnetlink::Handle;
 use tokio::task::JoinHandle;
 
@@ -76,6 +77,30 @@ impl Netlink {
         message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
         collect(self.handle.clone().request(message).map_err(into_io)?).await
     }
+}
+
+/// Asks for a change with these flags besides, on a thread and by a socket of their own, and waits
+/// for the kernel's word. The kernel makes and deletes links within the system call and waits for
+/// RCU there: other futures go on meanwhile.
+pub(crate) async fn request_aside(request: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    let mut message = NetlinkMessage::from(request);
+    message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    // The new thread is born in the namespace of this one.
+    tokio::task::spawn_blocking(move || {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.send(&bytes, 0)?;
+        let (answer, _) = socket.recv_from_full()?;
+        let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer);
+        match answer.map_err(io::Error::other)?.payload {
+            NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+            _ => Ok(()),
+        }
+    })
+    .await?
 }
 
 /// What the answers to a listing come to; `None` if it is not of one moment, which any

@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
+use nix::errno::Errno;
 use weir_common::network::{AttachmentIdentity, ROUTE_PROTOCOL};
 
 use crate::Kernel;
 use crate::error::Error;
-use crate::link::Link;
+use crate::link::{Link, is};
 use crate::message::{output, routes_by, single_address};
-use crate::netlink::Netlink;
+use crate::netlink::request_aside;
 
 /// The host link of an attachment, found and known to be Weir's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,27 +66,20 @@ impl Kernel {
     }
 
     /// The second half: deletes the link, and with it the container's end and
-    /// all that hangs on both. A link that is gone by now is not an error.
-    ///
-    /// The kernel does it within the system call and waits 15 to 47 ms for RCU
-    /// meanwhile, so it is done on a thread of its own: other futures of the
-    /// runtime (the release of the addresses by a child process) go on.
+    /// all that hangs on both. A link that is gone by now is not an error. Other futures of the
+    /// runtime (the release of the addresses) go on meanwhile.
     ///
     /// # Errors
     /// The kernel refuses.
     pub async fn remove_link(&self, link: OwnLink) -> Result<(), Error> {
-        let failed = |cause| {
-            Error::refused(format!("ip link delete {}, on its own thread", link.name), cause)
-        };
-        let (index, name) = (link.index, link.name.clone());
-        // The new thread is born in the namespace of this one.
-        tokio::task::spawn_blocking(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
-            let runtime = runtime.map_err(|cause| Error::refused("start a runtime", cause))?;
-            runtime.block_on(async { Netlink::open()?.delete_link(index, &name).await })
-        })
-        .await
-        .map_err(|error| failed(error.into()))?
+        let mut message = LinkMessage::default();
+        message.header.index = link.index;
+        match request_aside(RouteNetlinkMessage::DelLink(message), 0).await {
+            Err(cause) if !is(&cause, Errno::ENODEV) => {
+                Err(Error::refused(format!("ip link delete {}", link.name), cause))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

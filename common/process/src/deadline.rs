@@ -67,13 +67,17 @@ impl Limit {
     }
 }
 
-/// Runs a future to its end on this thread.
+/// Runs a future to its end on this thread. Threads that it began and does not wait for any more
+/// are not waited for.
 ///
 /// # Errors
 /// Those of the future; [`Code::Internal`] when the runtime cannot be started.
 pub fn block_on<T>(future: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Error::caused(Code::Internal, &error))?.block_on(future)
+    let runtime = runtime.map_err(|error| Error::caused(Code::Internal, &error))?;
+    let outcome = runtime.block_on(future);
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Waits for a future as long as the limit runs. `what` it does and what to do `next`

@@ -32,13 +32,9 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     let _locks = lock(&identity, limit).await?;
     let node = LocalNode::find(call);
     let present = kernel.is_attached(&identity).await.map_err(failure::of_kernel)?;
-    let checked = match expected_families(call).is_some_and(|families| families.ipv6) {
-        true => Some(mtu(call, &kernel, &node).await?),
-        // Nothing is too small for IPv4: it is looked up meanwhile.
-        false => None,
-    };
-    let link = prepare(call, &kernel, &node, checked, (&identity, present), limit);
-    match attach(call, &kernel, (&node, &source), link, limit).await {
+    let (link, steps) =
+        plan_container_link(call, &kernel, &node, (&identity, present), limit).await?;
+    match attach(call, &kernel, (&node, &source), (link, &steps), limit).await {
         Ok((result, cluster)) => {
             if let Some(cluster) = cluster {
                 node.reconcile(&kernel, cluster, (call, limit)).await;
@@ -62,25 +58,28 @@ pub async fn add(call: &Call) -> Result<AddResult, Error> {
     }
 }
 
-/// Attaches the container, whose `link` is made meanwhile. Where that fails the kernel is as
+/// Attaches the container, whose `link` is made by these steps. Where that fails the kernel is as
 /// it was, but addresses may be assigned.
 async fn attach(
     call: &Call,
     kernel: &Kernel,
     (node, source): (&LocalNode, &IpamSource<'_>),
-    link: impl Future<Output = Result<ContainerLink, Error>>,
+    (link, steps): (ContainerLink, &[Step]),
     limit: Limit,
 ) -> Result<(AddResult, Option<ClusterReading>), Error> {
-    // While addresses are assigned, what needs none is done.
+    let make = async {
+        let _timing = Timing::of("link");
+        kernel.apply(steps).await.map_err(|error| failure::of_plan(&error))
+    };
     let assign = async {
         let _timing = Timing::of("addresses");
         source.assign(call, node, limit).await
     };
-    let (given, link) = tokio::join!(assign, link);
-    let (given, link) = match (given, link) {
-        (Ok(given), Ok(link)) => (given, link),
-        (Err(error), Ok(link)) => return Err(undo(kernel, link.applied, error).await),
-        (_, Err(error)) => return Err(error),
+    // The kernel is asked for the link first: addresses are assigned while it makes that.
+    let (given, link) = match tokio::join!(make, assign) {
+        (Ok(applied), Ok(given)) => (given, ContainerLink { applied, ..link }),
+        (Ok(applied), Err(error)) => return Err(undo(kernel, applied, error).await),
+        (Err(error), _) => return Err(error),
     };
     let Given { result, pools, cluster, running } = given;
     let link = link.with_mtu_of(call, cluster.as_ref());
@@ -160,19 +159,15 @@ impl ContainerLink {
     }
 }
 
-async fn prepare(
+/// What is needed of the kernel to make the link, and the steps that do.
+async fn plan_container_link(
     call: &Call,
     kernel: &Kernel,
     node: &LocalNode,
-    checked: Option<Mtu>,
     (identity, present): (&AttachmentIdentity, bool),
     limit: Limit,
-) -> Result<ContainerLink, Error> {
-    let _timing = Timing::of("link");
-    let mtu = match checked {
-        Some(mtu) => mtu,
-        None => mtu(call, kernel, node).await?,
-    };
+) -> Result<(ContainerLink, Vec<Step>), Error> {
+    let mtu = mtu(call, kernel, node).await?;
     let (sources, allowed) = (call.configuration.source_check, &call.configuration.allowed_sources);
     if sources == SourceCheck::Strict {
         // Before the container can send anything.
@@ -190,8 +185,15 @@ async fn prepare(
     let families = expected_families(call).unwrap_or(Families { ipv4: true, ipv6: true });
     let beside = kernel.routes_beside(identity, present, families).await;
     let beside = beside.map_err(failure::of_kernel)?;
-    let applied = kernel.apply(&steps).await.map_err(|error| failure::of_plan(&error))?;
-    Ok(ContainerLink { mtu, is_of_other_mtu: false, ready_for, present, beside, applied })
+    let link = ContainerLink {
+        mtu,
+        is_of_other_mtu: false,
+        ready_for,
+        present,
+        beside,
+        applied: Applied::default(),
+    };
+    Ok((link, steps))
 }
 
 /// The IP versions that the result will have, where that is known beforehand.

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use weir_common::cni::skeleton::Call;
-use weir_common::cni::{AddResult, Code, Error, assigned};
+use weir_common::cni::{AddResult, Error, assigned};
 use weir_common::resources::IpPool;
 use weir_ipam::Ipam;
-use weir_process::{Limit, block_on};
+use weir_process::Limit;
 
 use crate::delegate::{Delegate, Running};
 use crate::node::{ClusterReading, LocalNode};
@@ -63,7 +63,7 @@ impl<'a> IpamSource<'a> {
         limit: Limit,
     ) -> Result<Given<'a>, Error> {
         match self {
-            Self::Own => assign_beside(call, node, limit).await,
+            Self::Own => assign(call, node, limit).await,
             Self::Plugin(delegate) => {
                 let mut running = delegate.start("ADD", limit)?;
                 let result = running.result(call).await?;
@@ -114,32 +114,9 @@ impl<'a> IpamSource<'a> {
     }
 }
 
-/// Weir's own IPAM, on a thread of its own: its work takes about as long as the kernel's,
-/// and both are done within their calls.
-/// `docs/performance.md` compares it with one thread.
-async fn assign_beside<'a>(
-    call: &Call,
-    node: &LocalNode,
-    limit: Limit,
-) -> Result<Given<'a>, Error> {
-    let (call, node, span) = (call.clone(), node.clone(), tracing::Span::current());
-    // The new thread is born in the network namespace of this one.
-    let assigning = tokio::task::spawn_blocking(move || {
-        let _span = span.entered();
-        block_on(assign(&call, &node, limit))
-    });
-    let failed = |error: tokio::task::JoinError| Error::caused(Code::Internal, &error);
-    let (result, pools, cluster) = assigning.await.map_err(failed)??;
-    Ok(Given { result, pools: Some(pools), cluster, running: None })
-}
-
-/// Whether anything changed in the cluster is asked at the same time; a block that this ADD
-/// has claimed may not have been seen by that.
-async fn assign(
-    call: &Call,
-    node: &LocalNode,
-    limit: Limit,
-) -> Result<(AddResult, Vec<IpPool>, Option<ClusterReading>), Error> {
+/// By Weir's own IPAM. Whether anything changed in the cluster is asked at the same time; a block
+/// that this ADD has claimed may not have been seen by that.
+async fn assign<'a>(call: &Call, node: &LocalNode, limit: Limit) -> Result<Given<'a>, Error> {
     let ipam = Ipam::open(call, limit).await?;
     node.require_agents_name(&ipam.node)?;
     let datastore = ipam.datastore.as_ref();
@@ -149,5 +126,7 @@ async fn assign(
     let is_due = outdated || added.from_other_block && node.is_outdated(datastore).await;
     let cluster = if is_due { node.read_cluster(&ipam, limit).await } else { None };
     let result = assigned(call.configuration.require_ipam()?, &added.assignment);
-    Ok((result, added.assignment.pools, cluster))
+    // The process ends soon: the kernel then closes the datastore in less time than SQLite.
+    std::mem::forget(ipam);
+    Ok(Given { result, pools: Some(added.assignment.pools), cluster, running: None })
 }
