@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteType};
-use nix::net::if_::if_nametoindex;
+use rustix::net::netdevice::name_to_index;
+use rustix::net::{AddressFamily, SocketType, socket};
 use weir_common::network::{
     AttachmentIdentity, AttachmentState, HostEnd, ROUTE_PROTOCOL, Route, SourceAddresses,
     allowed_sources,
@@ -68,11 +69,14 @@ impl Kernel {
     pub async fn unrouted_host_ends(&self) -> Result<Vec<String>, Error> {
         let directory = "/proc/sys/net/ipv4/conf";
         let failed = |cause| Error::refused(format!("list {directory}"), cause);
+        // One socket for all questions: a node has hundreds of containers.
+        let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None);
+        let socket = socket.map_err(|errno| Error::refused("open a socket", errno.into()))?;
         let mut ends = BTreeMap::new();
         for entry in std::fs::read_dir(directory).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
             if AttachmentIdentity::may_name_host_interface(&name)
-                && let Ok(index) = if_nametoindex(name.as_str())
+                && let Ok(index) = name_to_index(&socket, &name)
             {
                 ends.insert(index, name);
             }

@@ -1,5 +1,6 @@
 //! ADD and DEL of whole main plugins, beside the deletion of a bare veth.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nametoindex;
@@ -7,12 +8,13 @@ use serde_json::{Value, json};
 use weir_tests::{Call, Cluster, Container, Families, Node, Place};
 
 use crate::samples::{Table, in_turn};
-use crate::timed;
+use crate::{run, timed};
 
 pub const REFERENCE: &str = "ptp + host-local";
 pub const EMBEDDED: &str = "weir, embedded";
 pub const ETCD: &str = "weir, etcd";
 const BARE: &str = "bare veth, deletion over netlink";
+const BARE_BY_IP: &str = "bare veth, deletion by a process (ip link delete)";
 
 /// One plugin on a node of its own.
 struct Subject {
@@ -65,23 +67,38 @@ pub fn measure(rounds: usize) -> Table {
             }
         }
         table.add(BARE, time_of_bare_deletion(&bare, &peer));
+        table.add(BARE_BY_IP, time_of_deletion_by_ip(&bare, &peer));
     }
     let row = |name: &str, command: &str| format!("{name}: {command}");
     table.compare(&row(EMBEDDED, "ADD"), &row(REFERENCE, "ADD"), Some(0.33));
     table.compare(&row(ETCD, "ADD"), &row(REFERENCE, "ADD"), Some(0.4));
     for name in [EMBEDDED, ETCD] {
         table.compare(&row(name, "DEL"), BARE, Some(1.1));
+        table.compare(&row(name, "DEL"), BARE_BY_IP, None);
         table.compare(&row(name, "DEL"), &row(REFERENCE, "DEL"), None);
     }
     table
 }
 
-/// How long the kernel takes to delete a veth whose ends are up, the peer in
-/// another namespace, asked by one netlink message on an open socket.
-fn time_of_bare_deletion(node: &Node, peer: &Container) -> Duration {
+fn make_bare_veth(node: &Node, peer: &Container) {
     node.run(&["ip", "link", "add", "bare", "type", "veth", "peer", "eth0", "netns", "web"]);
     node.run(&["ip", "link", "set", "bare", "up"]);
     peer.run(&["ip", "link", "set", "eth0", "up"]);
+}
+
+/// How long a process takes that does nothing else than have the kernel delete such a veth.
+fn time_of_deletion_by_ip(node: &Node, peer: &Container) -> Duration {
+    make_bare_veth(node, peer);
+    let mut delete = Command::new("ip");
+    let (elapsed, answer) = node.enter(|| run(delete.args(["link", "delete", "bare"]), ""));
+    assert!(answer.succeeded, "{answer:?}");
+    elapsed
+}
+
+/// How long the kernel takes to delete a veth whose ends are up, the peer in
+/// another namespace, asked by one netlink message on an open socket.
+fn time_of_bare_deletion(node: &Node, peer: &Container) -> Duration {
+    make_bare_veth(node, peer);
     node.enter(|| {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_all().build().expect("starting a runtime");
