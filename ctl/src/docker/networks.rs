@@ -194,10 +194,7 @@ impl Driver {
 
     pub(super) async fn delete_network(&self, call: EndpointCall) -> Result<(), DriverError> {
         let path = self.network_file(&call.network_id)?;
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(unusable(&path, &error)),
-            _ => Ok(()),
-        }
+        files::remove(&path).map_err(|error| unusable(&path, &error))
     }
 
     /// What is known of a network.

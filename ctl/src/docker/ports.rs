@@ -206,10 +206,7 @@ impl Driver {
     fn keep_ports(&self, endpoint: &str, ports: &[&PublishedPort]) -> Result<(), DriverError> {
         let path = self.ports_file(endpoint)?;
         let kept = if ports.is_empty() {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
+            files::remove(&path)
         } else {
             let bindings: Vec<_> = ports.iter().map(|port| PortBinding::of(port)).collect();
             files::replace(&path, &json!(bindings).to_string())
