@@ -47,7 +47,7 @@ use commands::support_bundle::{self, SupportBundleArgs};
 use location::Location;
 use network::Network;
 use same_cluster::ComparedStores;
-use session::{Failure, HostEnvironment, OccupiedRange, Session, StillNode};
+use session::{Failure, HostEnvironment, OccupiedRange, Session, StillNode, runtime};
 use store::Observer;
 use terminal::Progress;
 use this_node::Networks;
@@ -117,8 +117,7 @@ impl HostEnvironment for LocalHost {
     }
 
     fn node_name(&self, configured: &NodeName) -> Result<String, Failure> {
-        let found = weir_process::node_name(configured);
-        found.map(|found| found.name).map_err(|error| Failure::caused_by(&error))
+        Ok(weir_process::node_name(configured)?.name)
     }
 
     fn own_name(&self) -> Result<String, Failure> {
@@ -174,8 +173,7 @@ impl HostEnvironment for LocalHost {
     }
 
     async fn local_network(&self) -> Result<LocalNetwork, Failure> {
-        let failed = |error: weir_kernel::Error| Failure::caused_by(&error);
-        Kernel::open().map_err(failed)?.local_network().await.map_err(failed)
+        Ok(Kernel::open()?.local_network().await?)
     }
 
     async fn cluster(&self) -> Result<(Underlay, ActualState), Failure> {
@@ -189,10 +187,10 @@ impl HostEnvironment for LocalHost {
     }
 
     async fn repair_host_ends(&self, datastore: &dyn Datastore) -> Result<HostEndRepair, Failure> {
-        let kernel = Kernel::open().map_err(|error| Failure::caused_by(&error))?;
+        let kernel = Kernel::open()?;
         let (node, machine) = (self.own_name()?, self.machine());
         let ends = HostEnds { datastore, node: &node, machine: machine.as_ref() };
-        ends.repair(&kernel, &|_| true).await.map_err(|error| Failure::caused_by(&error))
+        Ok(ends.repair(&kernel, &|_| true).await?)
     }
 
     async fn foreign_rules(&self) -> Result<(ForwardFilters, Vec<PolicyRule>), Failure> {
@@ -256,11 +254,6 @@ fn explain(error: &clap::Error, arguments: &[String]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Failure::new(format!("the runtime does not start: {error}")))
 }
 
 /// Runs `weirctl doctor`, to which a datastore that cannot be had is a finding like others.
@@ -357,7 +350,7 @@ fn run_command(cli: Cli) -> Result<String, Failure> {
     }
     let creates = cli.command.creates();
     if missing.is_some() && creates {
-        location.require_asked_for().map_err(|error| Failure::caused_by(&error))?;
+        location.require_asked_for()?;
     }
     let is_empty = missing.is_some() && (!creates || commands::is_dry_run(&cli.command));
     let result = runtime.block_on(async {
@@ -390,7 +383,7 @@ fn read_network(path: &Path) -> Result<Network, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::new(format!("{} cannot be read: {error}; check the path", path.display()))
     })?;
-    Network::read(path.to_owned(), &text).map_err(|error| Failure::caused_by(&error))
+    Ok(Network::read(path.to_owned(), &text)?)
 }
 
 /// The variables that are text.
@@ -402,12 +395,10 @@ fn environment<T: FromIterator<(String, String)>>() -> T {
 }
 
 fn locate(arguments: &DatastoreArgs, named: Option<Network>) -> Result<Location, Failure> {
-    let mut candidates = arguments
-        .sources()
-        .gather(arguments.settings(), &environment::<Vec<_>>())
-        .map_err(|error| Failure::caused_by(&error))?;
+    let mut candidates =
+        arguments.sources().gather(arguments.settings(), &environment::<Vec<_>>())?;
     candidates.named = named;
-    location::choose(&candidates).map_err(|error| Failure::caused_by(&error))
+    Ok(location::choose(&candidates)?)
 }
 
 /// Opens the datastore and asks it for something small, so that one that

@@ -191,11 +191,22 @@ impl Failure {
     pub fn new(message: impl Into<String>) -> Self {
         Self { output: String::new(), message: printable_lines(&message.into()) }
     }
+}
 
-    /// A failure caused by this error, with all its causes.
-    pub fn caused_by(error: &dyn std::error::Error) -> Self {
-        Self::new(chain(error))
+/// A failure caused by this error, with all its causes.
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(chain(&error))
     }
+}
+
+/// What a command or a service runs in: one thread.
+///
+/// # Errors
+/// The kernel has no room for it.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(format!("the runtime does not start: {error}")))
 }
 
 /// What a command prints, or why it failed.

@@ -165,7 +165,7 @@ fn own(
 /// [`Failure`] when there is none that can be used.
 pub fn name(networks: &Networks) -> Result<FoundName, Failure> {
     let configured = networks.node_name.clone().unwrap_or(NodeName::Search(None));
-    weir_process::node_name(&configured).map_err(|error| Failure::caused_by(&error))
+    Ok(weir_process::node_name(&configured)?)
 }
 
 /// Makes calls on this host that change allocations wait until the locks are dropped.
@@ -225,12 +225,12 @@ pub async fn read(networks: &Networks) -> Result<Option<ThisNode>, Failure> {
              same command on the node: nsenter --target 1 --net weirctl …",
         ));
     }
-    let kernel = Kernel::open().map_err(|error| Failure::caused_by(&error))?;
-    let attached = kernel.attachment_states().await.map_err(|error| Failure::caused_by(&error))?;
+    let kernel = Kernel::open()?;
+    let attached = kernel.attachment_states().await?;
     if attached.is_empty() && !has_networks && networks.unjudged.is_empty() {
         return Ok(None);
     }
-    let routed = kernel.routed_addresses().await.map_err(|error| Failure::caused_by(&error))?;
+    let routed = kernel.routed_addresses().await?;
     let attachments: Vec<Attached> = attached
         .into_iter()
         .map(|it| Attached { identity: it.identity, addresses: it.addresses })

@@ -49,7 +49,7 @@ fn an_agent_does_not_start_on_another_than_the_nodes_networks() {
     node.write(LIST, &list.replace("]}", ",]}"));
     let answer = weirctl(node, &[&run], "");
     assert!(
-        !answer.succeeded && answer.stderr.contains("is no network with a plugin"),
+        !answer.succeeded && answer.stderr.contains("is not a network with a plugin"),
         "{answer:?}"
     );
     assert_eq!(table(), before);

@@ -45,7 +45,7 @@ pub use error::Error;
 pub use link::has_link;
 pub use monitor::{Monitor, NetworkChange};
 pub use namespace::{Namespace, is_first_process_namespace, is_node_namespace, is_same_namespace};
-pub use nft::{find_nft, find_program};
+pub use nft::{find_nft, find_program, run_program};
 pub use occupied::Occupied;
 pub use remove::OwnLink;
 

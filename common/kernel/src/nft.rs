@@ -229,7 +229,9 @@ pub(crate) async fn install<T: NftTable>(ruleset: &Value, action: &str) -> Resul
 
 async fn nft<T: NftTable>(arguments: &[&str], input: &str, action: &str) -> Result<Output, Error> {
     for program in NFT {
-        let Ok(outcome) = timeout(LONGEST, run(program, arguments, input)).await else {
+        let mut command = Command::new(program);
+        let running = run_program(command.args(arguments), input);
+        let Ok(outcome) = timeout(LONGEST, running).await else {
             return Err(Error::NftTooSlow { action: action.to_owned(), limit: LONGEST });
         };
         let output = match outcome {
@@ -244,17 +246,15 @@ async fn nft<T: NftTable>(arguments: &[&str], input: &str, action: &str) -> Resu
     Err(Error::NftMissing { reason: T::REASON, alternative: T::ALTERNATIVE })
 }
 
-/// Killed when it is given up.
-async fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<Output> {
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
+/// Runs a program with this input until it ends. It is killed when it is given up.
+///
+/// # Errors
+/// It cannot be started.
+pub async fn run_program(command: &mut Command, input: &str) -> io::Result<Output> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.kill_on_drop(true).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // nft that ends early says why by its status.
+        // One that ends early says why by its status, and may not read its input.
         let _ = stdin.write_all(input.as_bytes()).await;
     }
     child.wait_with_output().await

@@ -281,7 +281,7 @@ fn a_port_that_is_taken_is_refused_with_who_has_it() {
         // One that the node has not got.
         let refused = world.publish("two", &[request(Some("203.0.113.9"), 90..=90, 80)]).await;
         let told = refused.unwrap_err().to_string();
-        assert!(told.contains("203.0.113.9 is no address of this node"), "{told}");
+        assert!(told.contains("203.0.113.9 is not an address of this node"), "{told}");
         assert_eq!(world.published(), ["0.0.0.0:8080/tcp", "[::]:8080/tcp"]);
     });
 }

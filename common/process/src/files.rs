@@ -4,9 +4,9 @@
 //! in their place is refused: links are not followed, and directory and file must be this
 //! user's, the file a regular one.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -64,6 +64,29 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     fs::rename(new, path)
 }
 
+/// Makes a file that is not there yet, of these permissions, and flushes it to the disk: it may be
+/// renamed to its place. Until it is whole, its owner alone can open it.
+///
+/// # Errors
+/// Something is there; it cannot be made or written.
+pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()
+}
+
+/// Removes a file that may be missing.
+///
+/// # Errors
+/// It is there and cannot be removed.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// A fifo is opened without waiting for its other end; what is not a regular file is refused.
 fn open_with(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
@@ -100,7 +123,7 @@ fn refused(why: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
@@ -136,6 +159,23 @@ mod tests {
         assert!(replace(&at("state"), "{}").is_err());
         assert_eq!(fs::read_to_string(at("secret")).unwrap(), "kept");
         assert!(!at("nothing").exists());
+    }
+
+    #[test]
+    fn a_new_file_takes_no_place_and_has_its_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        write_new(&at("new"), b"text", 0o755).unwrap();
+        assert_eq!((fs::read(at("new")).unwrap(), mode(&at("new"))), (b"text".to_vec(), 0o755));
+        symlink(at("secret"), at("dangling")).unwrap();
+        for name in ["new", "dangling"] {
+            let error = write_new(&at(name), b"other", 0o644).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{name}");
+            remove(&at(name)).unwrap();
+            remove(&at(name)).unwrap();
+        }
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        remove(directory.path()).unwrap_err();
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! file, together with the machine's identity: on a copy of the machine it does not count.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use weir_common::cni::{Code, Error, NodeName, is_identifier};
@@ -15,6 +15,7 @@ use weir_common::ipam::MachineId;
 use weir_common::shell_word;
 
 use crate::configured_file::read_configured;
+use crate::files;
 use crate::machine::machine_id;
 
 /// Where Weir keeps the node's name: the name, and on a second line the machine.
@@ -232,20 +233,14 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
         }
     }
     let new = PathBuf::from(format!("{}.new-{}", path.display(), std::process::id()));
-    let written = write_new(&new, text).and_then(|()| fs::rename(&new, path));
+    // What is there is of a process that was killed and had this id.
+    let written = files::remove(&new)
+        .and_then(|()| files::write_new(&new, text.as_bytes(), 0o644))
+        .and_then(|()| fs::rename(&new, path));
     if written.is_err() {
-        // It may not be there.
-        let _ = fs::remove_file(new);
+        let _ = files::remove(&new);
     }
     written
-}
-
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = File::options();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o644).open(path)?;
-    file.set_permissions(Permissions::from_mode(0o644))?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 #[cfg(test)]

@@ -98,6 +98,20 @@ impl Transaction {
         self
     }
 
+    /// Replaces `key`, which must be as it was at `revision`, or deletes it where it has no value
+    /// any more.
+    pub fn replace(
+        &mut self,
+        key: String,
+        revision: Revision,
+        value: Option<Vec<u8>>,
+    ) -> &mut Self {
+        match value {
+            Some(value) => self.update(key, revision, value),
+            None => self.delete(key, revision),
+        }
+    }
+
     /// Requires `key` to be as it was at `revision`, without changing it.
     pub fn unchanged(&mut self, key: String, revision: Revision) -> &mut Self {
         self.compares.push(Compare::Unchanged { key, revision });

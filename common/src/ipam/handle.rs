@@ -34,7 +34,7 @@ impl Handle {
         };
         match handle.block.keys().find(|block| !is_cidr(block)) {
             None => Ok(handle),
-            Some(block) => Err(serde::de::Error::custom(format!("block {block:?} is no CIDR"))),
+            Some(block) => Err(serde::de::Error::custom(format!("block {block:?} is not a CIDR"))),
         }
     }
 

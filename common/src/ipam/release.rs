@@ -63,12 +63,8 @@ pub fn decide_by(
     for stored in unselected.empty(blocks, &holdings.blocks()) {
         give_up(stored, unselected, &mut transaction);
     }
-    let key = keys::handle(handle_id);
-    if remaining.is_empty() {
-        transaction.delete(key, handle.revision);
-    } else {
-        transaction.update(key, handle.revision, remaining.to_json());
-    }
+    let value = (!remaining.is_empty()).then(|| remaining.to_json());
+    transaction.replace(keys::handle(handle_id), handle.revision, value);
     holdings.ready.guard(&mut transaction);
     Ok(Decided::Commit(transaction, released))
 }
@@ -116,12 +112,9 @@ pub fn give_back(
     let mut block = stored.value.clone();
     block.release(ordinals);
     block.advance();
-    let key = keys::block(block.cidr);
-    if block.is_empty() && block.affinity.is_none() {
-        transaction.delete(key, stored.revision);
-    } else {
-        transaction.update(key, stored.revision, block.to_json());
-    }
+    let is_over = block.is_empty() && block.affinity.is_none();
+    let value = (!is_over).then(|| block.to_json());
+    transaction.replace(keys::block(block.cidr), stored.revision, value);
     if let Some(host) = block.host() {
         forget_full(host, block.cidr, transaction);
     }
@@ -148,12 +141,8 @@ pub fn give_back_one(
 pub fn abandon(stored: &Stored<Block>, transaction: &mut Transaction) -> bool {
     let mut block = Block { affinity: None, ..stored.value.clone() };
     block.advance();
-    let key = keys::block(block.cidr);
-    if block.is_empty() {
-        transaction.delete(key, stored.revision);
-    } else {
-        transaction.update(key, stored.revision, block.to_json());
-    }
+    let value = (!block.is_empty()).then(|| block.to_json());
+    transaction.replace(keys::block(block.cidr), stored.revision, value);
     block.is_empty()
 }
 
@@ -179,9 +168,6 @@ pub fn count_again(
     let mut remaining = handle.value.clone();
     let of_handle = block.held_by(|holder| holder.is_of(id));
     remaining.set(block.cidr, of_handle.len() as u64);
-    if remaining.is_empty() {
-        transaction.delete(key, handle.revision);
-    } else {
-        transaction.update(key, handle.revision, remaining.to_json());
-    }
+    let value = (!remaining.is_empty()).then(|| remaining.to_json());
+    transaction.replace(key, handle.revision, value);
 }

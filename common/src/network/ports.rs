@@ -165,7 +165,7 @@ pub enum PortRefused {
     },
     /// The node has not got the address.
     #[error(
-        "port {port} cannot be published: {} is no address of this node; leave it out, or name \
+        "port {port} cannot be published: {} is not an address of this node; leave it out, or name \
          one that \"ip address\" shows", port.host
     )]
     NotHere {

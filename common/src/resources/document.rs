@@ -1,6 +1,7 @@
 //! Reading resources from text: YAML or JSON, one or many, v1 or v3.
 
 mod depth;
+mod plain_values;
 mod quoted;
 mod unique;
 mod weight;

@@ -41,8 +41,7 @@ pub async fn run(arguments: BgpExplainArgs, session: &Session<'_>) -> CommandRes
     let is_here = |node: &String| own.as_ref().is_ok_and(|own| own == node);
     let is_here = arguments.node.as_ref().is_none_or(is_here);
     let node = arguments.node.map_or(own, Ok)?;
-    let listed = ClusterSnapshot::read_whole(session.datastore).await;
-    let state = listed.map_err(|error| Failure::caused_by(&error))?.state;
+    let state = ClusterSnapshot::read_whole(session.datastore).await?.state;
     let underlay = match is_here {
         true => session.environment.cluster().await?.0,
         false => registered_links(&node, &state),

@@ -5,7 +5,7 @@ use serde_json::json;
 use weir_kernel::{BgpRoutes, Kernel};
 
 use crate::output::{Style, boxed, json};
-use crate::session::{CommandResult, Failure};
+use crate::session::CommandResult;
 
 /// Arguments of `weirctl bgp routes`.
 #[derive(Args, Clone, Debug)]
@@ -20,10 +20,9 @@ pub struct RoutesArgs {
 /// Shows the routes.
 ///
 /// # Errors
-/// [`Failure`] when the kernel cannot be read.
+/// The kernel cannot be read.
 pub async fn run(arguments: &RoutesArgs, style: Style) -> CommandResult {
-    let read = async { Kernel::open()?.bgp_routes().await };
-    let routes = read.await.map_err(|error: weir_kernel::Error| Failure::caused_by(&error))?;
+    let routes = Kernel::open()?.bgp_routes().await?;
     Ok(match arguments.output {
         Some(_) => json::document(&value(&routes)),
         None => text(&routes, style),

@@ -8,11 +8,10 @@ use clap::Args;
 use tokio::net::TcpListener;
 use weir_common::cni::is_identifier;
 use weir_common::datastore::{Datastore, DatastoreConfiguration};
-use weir_process::EndpointFile;
 
 use crate::dashboard::{ShownCluster, follow, serve};
 use crate::location::Location;
-use crate::session::{Failure, chain};
+use crate::session::Failure;
 use crate::signals::EndSignals;
 
 /// Arguments of `weirctl dashboard`.
@@ -59,16 +58,14 @@ pub async fn run(
             location.source
         )));
     }
-    let memory = Box::new(EndpointFile::of(configuration));
-    let opened = weir_datastore::open_with(configuration, memory).await;
-    let datastore: Arc<dyn Datastore> = opened.map_err(|error| Failure::new(chain(&error)))?.into();
+    let datastore: Arc<dyn Datastore> = location.open().await?.into();
     let listener = TcpListener::bind(address).await.map_err(|error| {
         Failure::new(format!(
             "{address} cannot be listened at: {error}; choose another address with --listen"
         ))
     })?;
     let at = listener.local_addr().unwrap_or(address);
-    let mut ends = EndSignals::new().map_err(|error| Failure::caused_by(&error))?;
+    let mut ends = EndSignals::new()?;
     let here = arguments.node.clone().or(own_name);
     let subject = Arc::new(ShownCluster::new(in_words(configuration), here));
     let following = follow(Arc::clone(&subject), datastore, configuration.clone());

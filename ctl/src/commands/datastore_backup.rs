@@ -40,9 +40,8 @@ pub async fn run(arguments: &BackupArgs, location: &Location) -> CommandResult {
             location.source
         )));
     }
-    let failed = |error: weir_common::datastore::Error| Failure::caused_by(&error);
-    let datastore = Embedded::open(path).await.map_err(failed)?;
-    let copied = datastore.back_up(file).await.map_err(failed)?;
+    let datastore = Embedded::open(path).await?;
+    let copied = datastore.back_up(file).await?;
     Ok(format!(
         "Backed up {} to {}: {} key(s), revision {}\n",
         path.display(),

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use weir_common::ipam::set_ready;
 
 use super::not_supported::OtherArgs;
-use crate::session::{CommandResult, Failure, Session, chain};
+use crate::session::{CommandResult, Session};
 
 /// calicoctl's names of the same.
 #[derive(Debug, Subcommand)]
@@ -22,11 +22,9 @@ pub enum MigrateCommand {
 /// Locks the datastore, or unlocks it.
 ///
 /// # Errors
-/// [`Failure`] when the datastore fails.
+/// The datastore fails.
 pub async fn run(ready: bool, session: &Session<'_>) -> CommandResult {
     let (birth, guid) = (session.environment.birth(), session.environment.birth().uid);
-    set_ready(session.datastore, ready, &birth, &guid)
-        .await
-        .map_err(|error| Failure::new(chain(&error)))?;
+    set_ready(session.datastore, ready, &birth, &guid).await?;
     Ok(format!("Datastore {}.\n", if ready { "unlocked" } else { "locked" }))
 }

@@ -50,9 +50,8 @@ pub async fn run(
              then notices that the datastore went back in time",
         ));
     }
-    let failed = |error: weir_common::datastore::Error| Failure::caused_by(&error);
-    let datastore = Embedded::open(path).await.map_err(failed)?;
-    let restored = datastore.restore(file, arguments.force).await.map_err(failed)?;
+    let datastore = Embedded::open(path).await?;
+    let restored = datastore.restore(file, arguments.force).await?;
     Ok(format!(
         "Restored {} from {}: {} key(s), as revision {}. Now record what containers have since: \
          weirctl ipam check --repair\n",

@@ -90,7 +90,7 @@ pub fn run(
         true => remove(&places, &file),
         false => install(arguments, &places, file, variables),
     });
-    result.map_err(|(output, error)| Failure { output, ..Failure::caused_by(&error) })
+    result.map_err(|(output, error)| Failure { output, ..error.into() })
 }
 
 /// What went wrong, and the lines of what was done before.

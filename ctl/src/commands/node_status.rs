@@ -50,8 +50,7 @@ pub async fn run(arguments: StatusArgs, session: &Session<'_>) -> CommandResult 
         Some(node) => node,
         None => session.environment.own_name()?,
     };
-    let listed = ClusterSnapshot::read_whole(session.datastore).await;
-    let inventory = listed.map_err(|error| Failure::caused_by(&error))?.state;
+    let inventory = ClusterSnapshot::read_whole(session.datastore).await?.state;
     let (underlay, present) = session.environment.cluster().await?;
     let mut status = Status::of(&name, &inventory, &underlay, &present);
     let (own, recorded) = (session.environment.machine(), inventory.machines.get(&name));

@@ -123,6 +123,6 @@ fn check_gone(
 pub fn explain(error: Error) -> Failure {
     match error {
         Error::Datastore(error) => Failure::new(report::with_advice(&error.into())),
-        error => Failure::caused_by(&error),
+        error => error.into(),
     }
 }

@@ -3,7 +3,7 @@
 use weir_common::ipam::cluster_information;
 use weir_common::printable;
 
-use crate::session::{CommandResult, Failure, Session, chain};
+use crate::session::{CommandResult, Failure, Session};
 
 /// The version of this program and the cluster's, in calicoctl's words
 /// (`calicoctl/calicoctl/commands/version.go`), with the cluster's id.
@@ -11,9 +11,7 @@ use crate::session::{CommandResult, Failure, Session, chain};
 /// # Errors
 /// [`Failure`] when the datastore fails.
 pub async fn run(session: &Session<'_>) -> CommandResult {
-    let information = cluster_information(session.datastore).await;
-    let information = information.map_err(|error| Failure::new(chain(&error)))?;
-    let information = information.unwrap_or_default();
+    let information = cluster_information(session.datastore).await?.unwrap_or_default();
     let shown = |value: Option<String>| {
         value.map_or_else(|| "unknown".to_owned(), |value| printable(&value).into_owned())
     };

@@ -42,7 +42,7 @@ pub(super) enum AddressRefusal {
     PoolId(#[from] InvalidPoolId),
     #[error(transparent)]
     Mac(#[from] InvalidMac),
-    #[error("{:?} is no address; write it as 10.7.0.5", printable(.0))]
+    #[error("{:?} is not an address; write it as 10.7.0.5", printable(.0))]
     NoAddress(String),
     #[error(
         "address {address} is not of this network ({network}); ask for another one, or connect \

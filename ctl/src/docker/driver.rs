@@ -128,7 +128,7 @@ fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, DriverError> {
     }
     // A list would be read as an object's values in order.
     if text[0] != b'{' {
-        return Err(DriverError::new("the call's body is no JSON object"));
+        return Err(DriverError::new("the call's body is not a JSON object"));
     }
     serde_json::from_slice(text)
         .map_err(|error| DriverError::new(format!("the call's body is not what it has: {error}")))

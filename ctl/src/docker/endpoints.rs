@@ -308,7 +308,7 @@ fn sandbox_of(key: &str) -> Result<String, DriverError> {
     let shown: String = key.chars().take(2 * LONGEST_SANDBOX).collect();
     is_id.then(|| id.to_owned()).ok_or_else(|| {
         DriverError::new(format!(
-            "SandboxKey {shown:?} is no path of a network namespace of Docker's, as \
+            "SandboxKey {shown:?} is not the path of a network namespace of Docker's, as \
              /var/run/docker/netns/0123456789ab"
         ))
     })

@@ -9,16 +9,13 @@
 //! Between Weir's containers and Docker's bridges Docker's own rules decide, which keep what is
 //! not published, and networks that are `--internal`, closed.
 
-use std::io;
 use std::path::Path;
-use std::process::{Output, Stdio};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::time::timeout;
-use weir_kernel::find_program;
+use weir_kernel::{find_program, run_program};
 
 use super::driver::Driver;
 
@@ -113,7 +110,8 @@ async fn reconcile(program: &str, are_wanted: bool) -> Result<(), String> {
 /// What the program prints, run with these arguments and this input.
 async fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, String> {
     let told = format!("{} {}", program.display(), arguments.join(" "));
-    let running = timeout(LONGEST, output(program, arguments, input));
+    let mut command = Command::new(program);
+    let running = timeout(LONGEST, run_program(command.args(arguments), input));
     let outcome =
         running.await.map_err(|_| format!("{told}: took longer than {} s", LONGEST.as_secs()))?;
     let output = outcome.map_err(|error| format!("{told}: {error}"))?;
@@ -121,18 +119,6 @@ async fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String, 
         return Err(format!("{told}: {}", String::from_utf8_lossy(&output.stderr).trim()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Killed when it is given up.
-async fn output(program: &Path, arguments: &[&str], input: &str) -> io::Result<Output> {
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.kill_on_drop(true).spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // One that ends early says why by its status.
-        let _ = stdin.write_all(input.as_bytes()).await;
-    }
-    child.wait_with_output().await
 }
 
 /// What there is of the table `filter`, as `iptables -S` prints it.

@@ -93,12 +93,12 @@ fn range_of(range: &NetworkRange) -> Result<Option<IpNet>, DriverError> {
             )));
         }
         Err(_) if !gateway.is_empty() => {
-            return Err(DriverError::new(format!("gateway {gateway:?} is no address")));
+            return Err(DriverError::new(format!("gateway {gateway:?} is not an address")));
         }
         _ => {}
     }
     let cidr: IpNet = pool.parse().map_err(|_| {
-        DriverError::new(format!("{pool:?} is no range of addresses; write it as 10.9.0.0/16"))
+        DriverError::new(format!("{pool:?} is not a range of addresses; write it as 10.9.0.0/16"))
     })?;
     Ok((cidr.prefix_len() > 0).then(|| cidr.trunc()))
 }
@@ -178,7 +178,7 @@ pub fn checked_id<'a>(what: &str, id: &'a str) -> Result<&'a str, DriverError> {
     // Whoever sent it may have sent a megabyte.
     let shown: String = id.chars().take(ID_LENGTH).collect();
     Err(DriverError::new(format!(
-        "{what} {shown:?} is no id of Docker's, which is {ID_LENGTH} hexadecimal digits"
+        "{what} {shown:?} is not an id of Docker's, which is {ID_LENGTH} hexadecimal digits"
     )))
 }
 
@@ -194,10 +194,7 @@ impl Driver {
 
     pub(super) async fn delete_network(&self, call: EndpointCall) -> Result<(), DriverError> {
         let path = self.network_file(&call.network_id)?;
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(unusable(&path, &error)),
-            _ => Ok(()),
-        }
+        files::remove(&path).map_err(|error| unusable(&path, &error))
     }
 
     /// What is known of a network.

@@ -115,13 +115,13 @@ pub enum PoolRefusal {
         pool: Option<IpNet>,
     },
     /// A gateway that is no address.
-    #[error("--ipam-opt gateway={:?} is no address; write it as 10.7.0.1", printable(.0))]
+    #[error("--ipam-opt gateway={:?} is not an address; write it as 10.7.0.1", printable(.0))]
     InvalidGateway(String),
     /// A gateway that cannot be had.
     #[error("--ipam-opt gateway={gateway} {}", match pool {
         None => "needs a network of one pool: add --subnet".to_owned(),
         Some(pool) => format!(
-            "is no address for a gateway in pool {pool}; choose one that is not its first or last"
+            "is not an address for a gateway in pool {pool}; choose one that is not its first or last"
         ),
     })]
     NoGateway {

@@ -64,7 +64,10 @@ impl PortBinding {
         let host = match self.host_ip.as_str() {
             "" => None,
             text => Some(text.parse::<IpAddr>().map_err(|_| {
-                DriverError::new(format!("{text:?} is no address to publish port {} on", self.port))
+                DriverError::new(format!(
+                    "{text:?} is not an address to publish port {} on",
+                    self.port
+                ))
             })?),
         };
         let last = self.host_port_end.max(self.host_port);
@@ -206,10 +209,7 @@ impl Driver {
     fn keep_ports(&self, endpoint: &str, ports: &[&PublishedPort]) -> Result<(), DriverError> {
         let path = self.ports_file(endpoint)?;
         let kept = if ports.is_empty() {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
+            files::remove(&path)
         } else {
             let bindings: Vec<_> = ports.iter().map(|port| PortBinding::of(port)).collect();
             files::replace(&path, &json!(bindings).to_string())
@@ -292,7 +292,7 @@ impl Driver {
 fn requests(list: Option<&Value>) -> Result<Vec<PortRequest>, DriverError> {
     let Some(list) = list else { return Ok(Vec::new()) };
     let bindings: Option<Vec<PortBinding>> = Option::deserialize(list)
-        .map_err(|error| DriverError::new(format!("{PORT_MAP} is no list of ports: {error}")))?;
+        .map_err(|error| DriverError::new(format!("{PORT_MAP} is not a list of ports: {error}")))?;
     let bindings = bindings.unwrap_or_default();
     bindings.iter().map(PortBinding::request).collect()
 }
@@ -335,10 +335,10 @@ mod tests {
         assert_eq!(requests(None), Ok(Vec::new()));
         assert_eq!(requests(Some(&Value::Null)), Ok(Vec::new()));
         for (list, words) in [
-            (json!({"Port": 1}), "no list of ports"),
+            (json!({"Port": 1}), "not a list of ports"),
             (json!([{"Proto": 1, "Port": 8}]), "tcp, udp and sctp"),
-            (json!([{"Proto": 6, "Port": 8, "HostIP": "eth0"}]), "no address"),
-            (json!([{"Proto": 6, "Port": 65536}]), "no list of ports"),
+            (json!([{"Proto": 6, "Port": 8, "HostIP": "eth0"}]), "not an address"),
+            (json!([{"Proto": 6, "Port": 65536}]), "not a list of ports"),
         ] {
             let told = requests(Some(&list)).unwrap_err().to_string();
             assert!(told.contains(words), "{list}: {told}");

@@ -11,7 +11,7 @@ use clap::builder::FalseyValueParser;
 use tokio::sync::{Notify, watch};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
-use weir_process::{EndpointFile, FoundName, keep_node_name, machine_id};
+use weir_process::{FoundName, keep_node_name, machine_id};
 
 use super::daemon::Daemon;
 use super::driver::{Driver, Workloads};
@@ -21,7 +21,7 @@ use super::server;
 use super::sockets::{self, MadeSocket, PLUGIN_DIRECTORY};
 use crate::location::Location;
 use crate::service::Service;
-use crate::session::{Failure, chain};
+use crate::session::{Failure, runtime};
 use crate::signals::EndSignals;
 
 /// Where what dockerd said of its networks is kept.
@@ -101,23 +101,13 @@ pub fn run(
         "started"
     );
     keep_node_name(&node);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
-    LocalSet::new().block_on(&runtime, serve(arguments, location, node.name))?;
+    LocalSet::new().block_on(&runtime()?, serve(arguments, location, node.name))?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(arguments: &DriverArgs, location: &Location, node: String) -> Result<(), Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::new(chain(error));
-    if weir_datastore::missing_file(&location.configuration).is_some() {
-        location.require_asked_for().map_err(|error| failed(&error))?;
-    }
-    let memory = Box::new(EndpointFile::of(&location.configuration));
-    let opened = weir_datastore::open_with(&location.configuration, memory).await;
     let driver = Rc::new(Driver {
-        datastore: Arc::from(opened.map_err(|error| failed(&error))?),
+        datastore: Arc::from(location.open().await?),
         place: location.configuration.place(),
         node,
         machine: machine_id(),
@@ -134,7 +124,7 @@ async fn serve(arguments: &DriverArgs, location: &Location, node: String) -> Res
     });
     let calicos = [Front::Calico, Front::CalicoIpam].into_iter().filter(|_| arguments.calico_names);
     let fronts: Vec<Front> = std::iter::once(Front::Weir).chain(calicos).collect();
-    let mut ends = EndSignals::new().map_err(|error| failed(&error))?;
+    let mut ends = EndSignals::new()?;
     let (end, ending) = watch::channel(false);
     let mut made = Vec::new();
     for socket in sockets::open(&fronts, &arguments.plugin_directory).await? {

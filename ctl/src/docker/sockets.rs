@@ -95,7 +95,7 @@ fn of_systemd(socket: StdListener) -> Result<PluginSocket, Failure> {
     let front = path.file_stem().and_then(|it| it.to_str()).and_then(Front::of_name);
     let front = front.ok_or_else(|| {
         Failure::new(format!(
-            "systemd's socket {} is none of Weir's; its file is weir.sock, calico.sock or \
+            "systemd's socket {} is not one of Weir's; its file is weir.sock, calico.sock or \
              calico-ipam.sock",
             path.display()
         ))
@@ -139,7 +139,7 @@ async fn bind(front: Front, directory: &Path) -> Result<PluginSocket, Failure> {
 fn remove_socket(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
-        Ok(_) => Err(io::Error::other("something that is no socket is in its place; remove it")),
+        Ok(_) => Err(io::Error::other("something that is not a socket is in its place; remove it")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
@@ -175,6 +175,6 @@ mod tests {
         other.made.unwrap().remove();
         assert!(!path.exists());
         fs::write(&path, "").unwrap();
-        assert!(open().await.unwrap_err().message.contains("no socket"));
+        assert!(open().await.unwrap_err().message.contains("not a socket"));
     }
 }

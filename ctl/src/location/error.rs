@@ -138,7 +138,7 @@ impl std::fmt::Display for UnreadFile {
         match self {
             Self::Malformed(path) => write!(
                 formatter,
-                "{} is no network with a plugin of type weir or weir-ipam (look at its JSON, \
+                "{} is not a network with a plugin of type weir or weir-ipam (look at its JSON, \
                  \"plugins\" and \"type\")",
                 path.display()
             ),

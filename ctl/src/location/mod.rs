@@ -9,9 +9,14 @@ mod sources;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use weir_common::datastore::{DatastoreConfiguration, EtcdConfiguration, Pem, may_hold_password};
+use weir_common::datastore::{
+    Datastore, DatastoreConfiguration, EtcdConfiguration, Pem, may_hold_password,
+};
+use weir_datastore::{missing_file, open_with};
+use weir_process::EndpointFile;
 
 use crate::network::{Network, asks_weir_ipam, datastore_of, plugins};
+use crate::session::Failure;
 
 use error::UnreadFile;
 use settings::is_setting;
@@ -49,6 +54,18 @@ impl Location {
             Source::Default => Err(LocationError::NotAskedFor(self.configuration.to_string())),
             _ => Ok(()),
         }
+    }
+
+    /// Opens the datastore for what goes on and may make it.
+    ///
+    /// # Errors
+    /// It cannot be opened, or is not there and nobody asked for it.
+    pub async fn open(&self) -> Result<Box<dyn Datastore>, Failure> {
+        if missing_file(&self.configuration).is_some() {
+            self.require_asked_for()?;
+        }
+        let memory = Box::new(EndpointFile::of(&self.configuration));
+        Ok(open_with(&self.configuration, memory).await?)
     }
 }
 

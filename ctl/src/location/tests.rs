@@ -412,7 +412,7 @@ fn the_default_is_not_taken_beside_a_file_that_is_not_read() {
     std::fs::create_dir_all(place("net.d")).unwrap();
     let chosen = || choose(&sources.gather(Settings::default(), &[]).unwrap());
     assert_eq!(chosen().unwrap().source, Source::Default);
-    let no_network = "no network with a plugin of type weir";
+    let no_network = "not a network with a plugin of type weir";
     let unread: [(&str, &[u8], &str); 8] = [
         ("weirctl.yml", b"", "is not read (the file is"),
         ("weirctl.json", b"", "another one: --config"),

@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tokio::net::UnixDatagram;
-use weir_process::{CallReport, MAX_REPORT};
+use weir_process::{CallReport, MAX_REPORT, files};
 
 /// The codes of the specification and of Weir are below this one. A plugin that Weir calls may
 /// have any.
@@ -78,10 +78,7 @@ pub async fn count_calls(path: &Path, metrics: CallMetrics) {
 }
 
 fn listen(path: &Path) -> io::Result<UnixDatagram> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    files::remove(path)?;
     let socket = UnixDatagram::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(socket)

@@ -22,8 +22,8 @@ use weir_common::node::OwnAddress;
 use weir_ipam::HostEnds;
 use weir_kernel::{Kernel, Monitor};
 use weir_process::{
-    AGENT_LOCK, AgentLock, CALLS_SOCKET, EndpointFile, FoundName, HISTORY_FILE, NameSource,
-    PrintableLog, keep_node_name, machine_id,
+    AGENT_LOCK, AgentLock, CALLS_SOCKET, FoundName, HISTORY_FILE, NameSource, PrintableLog,
+    keep_node_name, machine_id,
 };
 
 use super::agent::{Agent, BgpMode, Until};
@@ -42,7 +42,7 @@ use crate::agent_http::AGENT_ADDRESS;
 use crate::commands::node_adopt::take_over;
 use crate::follow::list_and_watch;
 use crate::location::{Location, read_network_directory};
-use crate::session::{Failure, chain};
+use crate::session::{Failure, runtime};
 
 /// How many messages of the datastore may wait to be taken in.
 const WAITING_EVENTS: usize = 64;
@@ -150,10 +150,7 @@ pub fn run(
         "started"
     );
     keep_node_name(&settings.node);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(format!("the runtime does not start: {error}")))?;
+    let runtime = runtime()?;
     let until = if arguments.once { Until::Reconciled } else { Until::Ended };
     let served = runtime.block_on(serve(settings, (location, network_directory), lock, until));
     // An audit that is at work changes nothing, and nobody waits for it.
@@ -171,29 +168,22 @@ async fn serve(
     lock: AgentLock,
     until: Until,
 ) -> Result<Vec<String>, Failure> {
-    let failed = |error: &dyn std::error::Error| Failure::new(chain(error));
-    let memory = Box::new(EndpointFile::of(&location.configuration));
-    if weir_datastore::missing_file(&location.configuration).is_some() {
-        location.require_asked_for().map_err(|error| failed(&error))?;
-    }
-    let opened = weir_datastore::open_with(&location.configuration, memory).await;
-    let datastore: Arc<dyn Datastore> = opened.map_err(|error| failed(&error))?.into();
+    let datastore: Arc<dyn Datastore> = location.open().await?.into();
     let files = read_network_directory(network_directory);
     require_own_networks(&files, location, datastore.as_ref()).await?;
-    let kernel = Kernel::open().map_err(|error| failed(&error))?;
+    let kernel = Kernel::open()?;
     let metrics = Arc::new(Metrics::new());
     if let Some(address) = settings.metrics_address {
         tokio::spawn(http::serve(address, Arc::clone(&metrics)));
     }
     let kernel_changed = Arc::new(Notify::new());
     let suspects = Arc::new(Suspects::default());
-    let monitor = Monitor::open().map_err(|error| failed(&error))?.ignoring(&kernel);
+    let monitor = Monitor::open()?.ignoring(&kernel);
     tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed), Arc::clone(&suspects)));
     let (sender, events) = mpsc::channel(WAITING_EVENTS);
     tokio::spawn(pulse::feel(Arc::clone(&datastore), Arc::clone(&metrics)));
     // It may have much to read.
-    let recorder = spawn_blocking(|| Recorder::open(Path::new(HISTORY_FILE))).await;
-    let recorder = recorder.map_err(|error| failed(&error))?;
+    let recorder = spawn_blocking(|| Recorder::open(Path::new(HISTORY_FILE))).await?;
     tokio::spawn(list_and_watch(Arc::clone(&datastore), sender, recorder));
     let AgentSettings {
         node,
@@ -250,14 +240,11 @@ async fn serve(
         tokio::join!(bgp::keep(bgp_plans, Arc::clone(&of_bgp), is_external), status);
     };
     // Each has a kernel of its own, so that none waits for another.
-    let own_kernel = || Kernel::open().map_err(|error| failed(&error));
-    let (of_keeping, of_collecting) = (own_kernel()?, own_kernel()?);
-    let running = async { agent.run(events, until).await.map_err(|error| failed(&error)) };
+    let (of_keeping, of_collecting) = (Kernel::open()?, Kernel::open()?);
+    let running = async { agent.run(events, until).await.map_err(Failure::from) };
     if until == Until::Reconciled {
         let unhealthy = running.await?;
-        let repaired =
-            ends.repair(&of_keeping, &|_| false).await.map_err(|error| failed(&error))?;
-        repaired.log();
+        ends.repair(&of_keeping, &|_| false).await?.log();
         return Ok(unhealthy);
     }
     let keeping = host_ends::keep(ends, of_keeping, suspects, sources, drift_interval, of_ends);

@@ -1,6 +1,6 @@
 //! The plan of what attachments need of the node as a whole.
 
-use super::step::{Side, Step, Sysctl};
+use super::step::{Side, Step};
 use crate::network::nat::NatTable;
 
 /// What the attachments of a node need of it.
@@ -54,24 +54,17 @@ pub fn plan_node(needs: &NodeNeeds, state: &NodeState) -> Vec<Step> {
     if needs.ipv6 && !state.ipv6_forwarding {
         let accept_ra = |interface| format!("net/ipv6/conf/{interface}/accept_ra");
         steps.extend(
-            state.taking_advertisements.iter().map(|name| node_sysctl(&accept_ra(name), "2")),
+            state
+                .taking_advertisements
+                .iter()
+                .map(|name| Step::sysctl(Side::Host, &accept_ra(name), "2")),
         );
-        steps.push(node_sysctl("net/ipv6/conf/all/forwarding", "1"));
+        steps.push(Step::sysctl(Side::Host, "net/ipv6/conf/all/forwarding", "1"));
     }
     if needs.ipv4 && !state.ipv4_forwarding {
-        steps.push(node_sysctl("net/ipv4/ip_forward", "1"));
+        steps.push(Step::sysctl(Side::Host, "net/ipv4/ip_forward", "1"));
     }
     steps
-}
-
-fn node_sysctl(key: &str, value: &str) -> Step {
-    Step::SetSysctl(Sysctl {
-        side: Side::Host,
-        key: key.to_owned(),
-        value: value.to_owned(),
-        of_veth: false,
-        optional: false,
-    })
 }
 
 #[cfg(test)]

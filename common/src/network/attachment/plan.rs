@@ -475,7 +475,7 @@ fn container_sysctls(
     container: &str,
 ) -> Vec<Step> {
     let forwarding = allow_ip_forwarding.map(|allowed| if allowed { "1" } else { "0" });
-    let forward = |key| forwarding.map(|value| of_container(key, value));
+    let forward = |key| forwarding.map(|value| Step::sysctl(Side::Container, key, value));
     // Where its hardware address changes, the container tells the node.
     let notify = |key| Step::SetSysctl(of_veth(Side::Container, key, "1", true));
     let mut steps = Vec::new();
@@ -496,14 +496,4 @@ fn container_sysctls(
 
 fn of_veth(side: Side, key: String, value: &str, optional: bool) -> Sysctl {
     Sysctl { side, key, value: value.to_owned(), of_veth: true, optional }
-}
-
-fn of_container(key: &str, value: &str) -> Step {
-    Step::SetSysctl(Sysctl {
-        side: Side::Container,
-        key: key.to_owned(),
-        value: value.to_owned(),
-        of_veth: false,
-        optional: false,
-    })
 }

@@ -197,6 +197,12 @@ impl Undo {
 }
 
 impl Step {
+    /// Sets a parameter that every kernel has and that is not of the veth.
+    pub(super) fn sysctl(side: Side, key: &str, value: &str) -> Self {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        Self::SetSysctl(Sysctl { side, key, value, of_veth: false, optional: false })
+    }
+
     /// Which side it changes; a veth counts as the host's.
     pub(super) fn side(&self) -> Side {
         match self {

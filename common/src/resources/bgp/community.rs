@@ -15,9 +15,9 @@ pub enum Community {
     Large(u32, u32, u32),
 }
 
-/// A text that is no community.
+/// A text that is not a community.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no community; write aa:nn (16 bits each) or aa:nn:mm (32 bits each)")]
+#[error("{0:?} is not a community; write aa:nn (16 bits each) or aa:nn:mm (32 bits each)")]
 pub struct NoCommunity(String);
 
 impl FromStr for Community {

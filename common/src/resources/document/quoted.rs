@@ -2,12 +2,12 @@
 //! are text, which Go's structures refuse where a boolean belongs.
 
 use std::cell::RefCell;
-use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, IgnoredAny, MapAccess};
 use serde::de::{SeqAccess, VariantAccess, Visitor};
 
 use super::DocumentError;
+use super::plain_values::visit_plain_values;
 use crate::resources::{schema, types};
 
 /// Refuses the first boolean, if any, that is written in quotes in the documents of a YAML text.
@@ -63,33 +63,7 @@ impl<'de> DeserializeSeed<'de> for QuoteSearch<'_> {
 impl<'de> Visitor<'de> for QuoteSearch<'_> {
     type Value = ();
 
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("any value")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_none<E: Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
+    visit_plain_values!(self => Ok(()));
 
     /// Text that is not in the document as it is: it has escapes, which only quotes can have.
     fn visit_str<E: Error>(self, word: &str) -> Result<(), E> {

@@ -2,9 +2,10 @@
 //! JSON take the last of two, and calicoctl refuses them.
 
 use std::collections::HashSet;
-use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::plain_values::visit_plain_values;
 
 /// Reads a JSON document through.
 ///
@@ -28,29 +29,7 @@ impl<'de> DeserializeSeed<'de> for Unique {
 impl<'de> Visitor<'de> for Unique {
     type Value = ();
 
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("any value")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
+    visit_plain_values!(self => Ok(()));
 
     fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
         Ok(())

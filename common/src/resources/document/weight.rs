@@ -9,6 +9,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess};
 use serde::de::{VariantAccess, Visitor};
 
+use super::plain_values::visit_plain_values;
+
 /// How many times heavier than its text all documents may be, and how heavy they
 /// may be in any case. Without aliases each value and each byte of text comes of a
 /// byte or two.
@@ -55,30 +57,7 @@ impl<'de> DeserializeSeed<'de> for Weigh<'_> {
 impl<'de> Visitor<'de> for Weigh<'_> {
     type Value = ();
 
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("any value")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.take(1)
-    }
-
-    /// An empty document.
-    fn visit_none<E: Error>(self) -> Result<(), E> {
-        self.take(1)
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        self.take(1)
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        self.take(1)
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        self.take(1)
-    }
+    visit_plain_values!(self => self.take(1));
 
     fn visit_i128<E: Error>(self, number: i128) -> Result<(), E> {
         Err(out_of_range(number))
@@ -86,10 +65,6 @@ impl<'de> Visitor<'de> for Weigh<'_> {
 
     fn visit_u128<E: Error>(self, number: u128) -> Result<(), E> {
         Err(out_of_range(number))
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        self.take(1)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {

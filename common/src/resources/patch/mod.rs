@@ -53,8 +53,8 @@ pub enum PatchError {
         /// What belongs there, with an example.
         expected: &'static str,
     },
-    /// An operation is none of RFC 6902's.
-    #[error("operation {position} of the patch is none of RFC 6902's: {cause}")]
+    /// An operation is not one of RFC 6902's.
+    #[error("operation {position} of the patch is not one of RFC 6902's: {cause}")]
     Operation {
         /// Its number in the list, from 1 on.
         position: usize,

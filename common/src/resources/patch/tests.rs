@@ -76,7 +76,7 @@ fn an_operation_that_cannot_be_carried_out_is_named() {
         (r#"{"op": "add", "path": "/spec/allowedUses/9", "value": 1}"#, "nothing at"),
         (r#"{"op": "add", "path": "/spec/allowedUses/00", "value": 1}"#, "nothing at"),
         (r#"{"op": "add", "path": "spec", "value": 1}"#, "'spec' is not a path"),
-        (r#"{"op": "swap", "path": "/spec"}"#, "none of RFC 6902's: unknown variant `swap`"),
+        (r#"{"op": "swap", "path": "/spec"}"#, "is not one of RFC 6902's: unknown variant `swap`"),
         (r#"{"op": "add", "path": "/spec/x"}"#, "missing field `value`"),
     ];
     for (operation, expected) in cases {

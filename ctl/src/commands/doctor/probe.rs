@@ -1,12 +1,10 @@
 //! Programs that others wrote, or other releases of Weir's: they are run to see what they are.
 
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use weir_kernel::find_nft;
+use weir_kernel::{find_nft, run_program};
 
 use super::facts::{Fact, NetworkFacts, ProgramFacts};
 use super::limit::within;
@@ -98,16 +96,7 @@ pub async fn nft() -> Fact<String> {
 
 /// What a program writes to its outputs.
 async fn run(mut command: Command, input: &str) -> Fact<(String, String)> {
-    let running = async {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.kill_on_drop(true).spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
-            // A program that does not read its input is not at fault.
-            let _ = stdin.write_all(input.as_bytes()).await;
-        }
-        child.wait_with_output().await
-    };
-    let output = running.await.map_err(|error| error.to_string())?;
+    let output = run_program(&mut command, input).await.map_err(|error| error.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok((text(&output.stdout), text(&output.stderr)))
 }

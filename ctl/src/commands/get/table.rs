@@ -149,8 +149,8 @@ pub async fn cluster_as_number(session: &Session<'_>, columns: &[Column]) -> Res
     if !columns.iter().any(|column| matches!(column.content, Content::AsNumber)) {
         return Ok(DEFAULT_AS_NUMBER);
     }
-    let entry = session.datastore.get(&Kind::BgpConfiguration.key(BGP_DEFAULT_NAME)).await;
-    let Some(entry) = entry.map_err(|error| Failure::caused_by(&error))? else {
+    let entry = session.datastore.get(&Kind::BgpConfiguration.key(BGP_DEFAULT_NAME)).await?;
+    let Some(entry) = entry else {
         return Ok(DEFAULT_AS_NUMBER);
     };
     let configuration = BgpConfiguration::from_json(&entry.value).unwrap_or_else(|error| {

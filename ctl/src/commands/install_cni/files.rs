@@ -1,9 +1,11 @@
 //! Files that are replaced while others use them.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use weir_process::files::write_new;
 
 /// Why a file is not installed or removed.
 #[derive(Debug, thiserror::Error)]
@@ -123,14 +125,8 @@ impl<'a> Draft<'a> {
             return Ok(draft);
         }
         draft.is_written = true;
-        let write = || {
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create_new(true).mode(0o600).open(beside(place))?;
-            file.write_all(&wanted.bytes)?;
-            file.set_permissions(Permissions::from_mode(wanted.mode))?;
-            file.sync_all()
-        };
-        write().map_err(|cause| FileError::unwritable(place, cause))?;
+        write_new(&beside(place), &wanted.bytes, wanted.mode)
+            .map_err(|cause| FileError::unwritable(place, cause))?;
         Ok(draft)
     }
 

@@ -188,8 +188,7 @@ async fn family_of_pool(pool: &str, session: &Session<'_>) -> Result<Option<Fami
     match pool.parse() {
         Ok(PoolReference::Cidr(cidr)) => Ok(Some(Family::of(cidr.addr()))),
         Ok(PoolReference::Name(name)) => {
-            let stored = session.datastore.get(&keys::pool(&name)).await;
-            let stored = stored.map_err(|error| Failure::caused_by(&error))?;
+            let stored = session.datastore.get(&keys::pool(&name)).await?;
             let pool = stored.and_then(|entry| IpPool::from_json(&entry.value).ok());
             Ok(pool.map(|pool| Family::of(pool.cidr.addr())))
         }

@@ -15,8 +15,7 @@ const MOST: usize = 1000;
 /// # Errors
 /// [`Failure`] when the datastore fails.
 pub async fn bgp_of(node: &str, datastore: &dyn Datastore) -> Result<BgpStatus, Failure> {
-    let page = datastore.list(keys::NODE_STATUSES, None, MOST).await;
-    let page = page.map_err(|error| Failure::caused_by(&error))?;
+    let page = datastore.list(keys::NODE_STATUSES, None, MOST).await?;
     let read = |value: &[u8]| serde_json::from_slice::<Value>(value).ok();
     let mut objects = page.entries.iter().filter_map(|entry| read(&entry.value));
     let status = objects.find_map(|object| {

@@ -166,7 +166,7 @@ async fn a_gateway_for_other_drivers_is_answered_with_its_subnet() {
     for edge in ["10.10.0.0", "10.10.0.255", "10.9.0.1"] {
         told(&with("10.10.0.0/24", edge), &[edge, "in pool 10.10.0.0/24"]).await;
     }
-    told(&with("10.10.0.0/24", "10.10.0.1/24"), &["10.10.0.1/24", "is no address"]).await;
+    told(&with("10.10.0.0/24", "10.10.0.1/24"), &["10.10.0.1/24", "is not an address"]).await;
     told(&with("", "10.10.0.1"), &["add --subnet"]).await;
 }
 

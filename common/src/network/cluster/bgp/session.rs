@@ -271,7 +271,7 @@ pub enum BgpProblem {
         address: IpAddr,
     },
     /// A peering that needs an AS number and has none.
-    #[error("BGPPeer {peer} has no asNumber for {address}, which is no node; set it")]
+    #[error("BGPPeer {peer} has no asNumber for {address}, which is not a node's; set it")]
     NoAsNumber {
         /// The peering.
         peer: String,

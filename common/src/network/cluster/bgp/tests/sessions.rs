@@ -197,7 +197,7 @@ fn what_cannot_be_done_is_said() {
         [
             "BGPPeer tor names the filter gone, which does not exist; nothing is told to the \
              peer or taken from it until it does",
-            "BGPPeer no-as has no asNumber for 10.0.0.254, which is no node; set it",
+            "BGPPeer no-as has no asNumber for 10.0.0.254, which is not a node's; set it",
             "BGPConfiguration default sets serviceClusterIPs, which Weir does not serve",
             "BGPPeer work sets localWorkloadSelector, which Weir does not serve",
             "BGPPeer six is passed over: this node is registered without an IPv6 address",
