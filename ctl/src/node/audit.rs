@@ -128,7 +128,7 @@ async fn look_twice(node: &AgentNode) -> Result<(AuditScope, Vec<Finding>), Stri
     }
     sleep(SETTLING_TIME).await;
     let second = look(node, scope).await?;
-    Ok((scope, seen_twice(&first, &second).cloned().collect()))
+    Ok((scope, seen_twice(&first, &second)))
 }
 
 async fn look(node: &AgentNode, scope: AuditScope) -> Result<Vec<Finding>, String> {
