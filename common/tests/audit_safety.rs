@@ -186,7 +186,8 @@ async fn only_what_two_looks_saw_alike_counts() {
     put(&store, keys::handle("net.second"), wrong(1));
     let (_, later) = look(&store, &here).await;
     assert_eq!((earlier.len(), later.len()), (2, 3));
-    let twice: Vec<_> = engine::seen_twice(&earlier, &later).map(|it| it.handle.clone()).collect();
+    let twice = engine::seen_twice(&earlier, &later);
+    let twice: Vec<_> = twice.into_iter().map(|it| it.handle).collect();
     assert_eq!(twice, [Some("net.first".to_owned())]);
 }
 

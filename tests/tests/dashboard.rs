@@ -335,7 +335,7 @@ fn damage_is_found_and_goes_with_its_repair() {
 }
 
 #[test]
-fn ways_are_those_of_the_nodes_kernels() {
+fn next_hops_are_those_of_the_nodes_kernels() {
     let mut fleet = Fleet::new(&[Subnet::First, Subnet::First, Subnet::Second]);
     fleet.apply_pool("blue", json!({"cidr": "10.7.0.0/24", "vxlanMode": "CrossSubnet"}));
     fleet.start_agents();
@@ -343,19 +343,19 @@ fn ways_are_those_of_the_nodes_kernels() {
     fleet.until_reached(&pods[0], &pods[2]);
     let dashboard = Dashboard::start(fleet.members[0].node(), &fleet.store, &["--node", "n1"]);
     let mut events = dashboard.events();
-    let ways = |from: &str| dashboard.get(&format!("/api/reach?from={from}"))["to"].clone();
-    events.until_state(&dashboard, |_| ways("n1").as_array().is_some_and(|it| it.len() == 2));
-    let [near, far] = [0, 1].map(|index| ways("n1")[index].clone());
+    let next_hops = |from: &str| dashboard.get(&format!("/api/reach?from={from}"))["to"].clone();
+    events.until_state(&dashboard, |_| next_hops("n1").as_array().is_some_and(|it| it.len() == 2));
+    let [near, far] = [0, 1].map(|index| next_hops("n1")[index].clone());
     let address = |member: usize| fleet.members[member].host.address.to_string();
     assert_eq!((&near["node"], &near["how"]), (&json!("n2"), &json!("direct")));
     assert_eq!(near["nextHop"], address(1));
     assert_eq!((&far["how"], &far["device"]), (&json!("VXLAN"), &json!("vxlan.calico")));
     for (from, member) in [("n1", 0), ("n2", 1), ("n3", 2)] {
         let routes = fleet.members[member].routes().join("\n");
-        for way in ways(from).as_array().expect("ways") {
-            let next_hop = way["nextHop"].as_str().expect("a next hop");
-            let device = way["device"].as_str().map(|it| format!(" dev {it}")).unwrap_or_default();
-            assert!(routes.contains(&format!(" via {next_hop}{device}")), "{from} {way}: {routes}");
+        for row in next_hops(from).as_array().expect("next hops") {
+            let next_hop = row["nextHop"].as_str().expect("a next hop");
+            let device = row["device"].as_str().map(|it| format!(" dev {it}")).unwrap_or_default();
+            assert!(routes.contains(&format!(" via {next_hop}{device}")), "{from} {row}: {routes}");
         }
     }
     let found = dashboard.get(&format!("/api/search?q={}", pods[2].address));

@@ -61,12 +61,10 @@ pub async fn confirm(
 ///
 /// What others do step by step looks like damage for a moment: a repair begins
 /// with what was there some seconds before.
-pub fn seen_twice<'a>(
-    earlier: &[Finding],
-    later: &'a [Finding],
-) -> impl Iterator<Item = &'a Finding> {
+pub fn seen_twice(earlier: &[Finding], later: &[Finding]) -> Vec<Finding> {
     let known: HashMap<_, &Finding> = earlier.iter().map(|it| (it.subject(), it)).collect();
-    later.iter().filter(move |it| known.get(&it.subject()).is_some_and(|known| known.is_alike(it)))
+    let is_known = |it: &&Finding| known.get(&it.subject()).is_some_and(|known| known.is_alike(it));
+    later.iter().filter(is_known).cloned().collect()
 }
 
 /// Findings in the order in which a repair goes through them. One may stand in the way

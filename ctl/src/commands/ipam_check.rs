@@ -161,7 +161,7 @@ async fn repair(
         session.environment.pause(SETTLING_TIME).await;
         let (earlier, since) = (scan.findings, scan.snapshot.revision);
         let second = Scan::run(session, gone).await?;
-        let settled: Vec<Finding> = seen_twice(&earlier, &second.findings).cloned().collect();
+        let settled = seen_twice(&earlier, &second.findings);
         let all_seen = settled.len() == second.findings.len();
         let repaired = repairs.learn(second.repair(settled, since, session, gone).await?);
         scan = Scan::run(session, gone).await?;

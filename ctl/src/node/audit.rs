@@ -1,29 +1,25 @@
 //! What is damaged in the datastore, counted for Prometheus.
 
-use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::sync::watch::Receiver;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, interval_at, sleep, timeout};
 use weir_common::audit::engine::{SETTLING_TIME, confirm, seen_twice};
 use weir_common::audit::{AuditContext, DamageKind, Finding, audit};
-use weir_common::datastore::{Datastore, DatastoreConfiguration};
 use weir_common::ipam::IpamSnapshot;
 use weir_common::network::ClusterState;
 
+use super::agent_node::AgentNode;
 use super::log::{self, MessageKind};
 use crate::session::chain;
-use crate::this_node::{self, Networks};
+use crate::this_node;
 
 /// How many agents look at the whole datastore: more than one, since any may be away.
 const AUDITORS: usize = 3;
@@ -93,88 +89,66 @@ impl AuditScope {
     }
 }
 
-/// What is looked at.
-pub struct Auditor {
-    /// What is audited.
-    pub datastore: Arc<dyn Datastore>,
-    /// The same, as configured.
-    pub in_use: DatastoreConfiguration,
-    /// The CNI configuration.
-    pub network_directory: PathBuf,
-    /// The node's name.
-    pub node: String,
-    /// The blocks that the node borrows from.
-    pub borrowed_from: Receiver<BTreeSet<IpNet>>,
-    /// Whether everything is looked at ([`is_auditor`]).
-    pub is_auditor: Receiver<bool>,
+/// Looks for damage, `every` so often, and tells of it. The first time comes within a tenth
+/// of that, by the node's name: agents that were started together do not look together.
+///
+/// It works in a thread of its own, so that the agent's other work goes on.
+pub async fn run(node: Arc<AgentNode>, every: Duration, metrics: &AuditMetrics) {
+    let mut due = interval_at(Instant::now() + delay(&node.name, every / 10), every);
+    loop {
+        due.tick().await;
+        let looking = Arc::clone(&node);
+        match spawn_blocking(move || look_in_own_runtime(&looking)).await {
+            Ok(Ok((scope, findings))) => {
+                findings.iter().for_each(tell);
+                metrics.set(scope, &findings, Timestamp::now());
+            }
+            Ok(Err(error)) => log::tell(MessageKind::NotAudited, &error),
+            Err(error) => log::tell(MessageKind::NotAudited, &error.to_string()),
+        }
+    }
 }
 
-impl Auditor {
-    /// Looks for damage, `every` so often, and tells of it. The first time comes within a tenth
-    /// of that, by the node's name: agents that were started together do not look together.
-    ///
-    /// It works in a thread of its own, so that the agent's other work goes on.
-    pub async fn run(self, every: Duration, metrics: AuditMetrics) {
-        let auditor = Arc::new(self);
-        let mut due = interval_at(Instant::now() + delay(&auditor.node, every / 10), every);
-        loop {
-            due.tick().await;
-            let looking = Arc::clone(&auditor);
-            match spawn_blocking(move || looking.look_in_own_runtime()).await {
-                Ok(Ok((scope, findings))) => {
-                    findings.iter().for_each(tell);
-                    metrics.set(scope, &findings, Timestamp::now());
-                }
-                Ok(Err(error)) => log::tell(MessageKind::NotAudited, &error),
-                Err(error) => log::tell(MessageKind::NotAudited, &error.to_string()),
-            }
-        }
-    }
+/// In a runtime of its own, whose timer does not end with the agent's.
+fn look_in_own_runtime(node: &AgentNode) -> Result<(AuditScope, Vec<Finding>), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("the audit does not start: {error}"))?;
+    let looking = async { timeout(LONGEST, look_twice(node)).await };
+    let late = |_| format!("looking for damage took longer than {} s", LONGEST.as_secs());
+    runtime.block_on(looking).map_err(late)?
+}
 
-    /// In a runtime of its own, whose timer does not end with the agent's.
-    fn look_in_own_runtime(&self) -> Result<(AuditScope, Vec<Finding>), String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| format!("the audit does not start: {error}"))?;
-        let looking = async { timeout(LONGEST, self.look_twice()).await };
-        runtime.block_on(looking).unwrap_or_else(|_| {
-            Err(format!("looking for damage took longer than {} s", LONGEST.as_secs()))
-        })
+/// What is damaged. What others change step by step looks so for a moment: only what is found
+/// twice counts.
+async fn look_twice(node: &AgentNode) -> Result<(AuditScope, Vec<Finding>), String> {
+    let scope = if *node.is_auditor.borrow() { AuditScope::Datastore } else { AuditScope::Node };
+    let first = look(node, scope).await?;
+    if first.is_empty() {
+        return Ok((scope, first));
     }
+    sleep(SETTLING_TIME).await;
+    let second = look(node, scope).await?;
+    Ok((scope, seen_twice(&first, &second)))
+}
 
-    /// What is damaged. What others change step by step looks so for a moment: only what is found
-    /// twice counts.
-    async fn look_twice(&self) -> Result<(AuditScope, Vec<Finding>), String> {
-        let scope =
-            if *self.is_auditor.borrow() { AuditScope::Datastore } else { AuditScope::Node };
-        let first = self.look(scope).await?;
-        if first.is_empty() {
-            return Ok((scope, first));
-        }
-        sleep(SETTLING_TIME).await;
-        let second = self.look(scope).await?;
-        Ok((scope, seen_twice(&first, &second).cloned().collect()))
-    }
-
-    async fn look(&self, scope: AuditScope) -> Result<Vec<Finding>, String> {
-        let failed = |error: weir_common::ipam::Error| {
-            format!("what is damaged in the datastore is not known: {}", chain(&error))
-        };
-        let datastore = self.datastore.as_ref();
-        let others = self.borrowed_from.borrow().clone();
-        let snapshot = match scope {
-            AuditScope::Datastore => IpamSnapshot::list(datastore).await,
-            AuditScope::Node => IpamSnapshot::read_host(datastore, &self.node, &others).await,
-        };
-        let snapshot = snapshot.map_err(failed)?;
-        // Before the kernel is read: what comes into it later is younger.
-        let now = Timestamp::now();
-        let networks = Networks::read(&self.network_directory, &self.in_use, datastore).await;
-        let node = this_node::read(&networks).await.map_err(|failure| failure.message)?;
-        let context = AuditContext::new(node.as_ref(), now);
-        let mut findings = audit(&snapshot, &context);
-        findings.retain(|it| scope == AuditScope::Datastore || it.rests_on_kernel());
-        confirm(datastore, &snapshot, findings, &context).await.map_err(failed)
-    }
+async fn look(node: &AgentNode, scope: AuditScope) -> Result<Vec<Finding>, String> {
+    let failed = |error: weir_common::ipam::Error| {
+        format!("what is damaged in the datastore is not known: {}", chain(&error))
+    };
+    let datastore = node.datastore.as_ref();
+    let others = node.borrowed_from.borrow().clone();
+    let snapshot = match scope {
+        AuditScope::Datastore => IpamSnapshot::list(datastore).await,
+        AuditScope::Node => IpamSnapshot::read_host(datastore, &node.name, &others).await,
+    };
+    let snapshot = snapshot.map_err(failed)?;
+    // Before the kernel is read: what comes into it later is younger.
+    let now = Timestamp::now();
+    let here = this_node::read(&node.networks().await).await.map_err(|failure| failure.message)?;
+    let context = AuditContext::new(here.as_ref(), now);
+    let mut findings = audit(&snapshot, &context);
+    findings.retain(|it| scope == AuditScope::Datastore || it.rests_on_kernel());
+    confirm(datastore, &snapshot, findings, &context).await.map_err(failed)
 }
 
 /// A time up to `most`, by the name of the node.
@@ -192,6 +166,8 @@ fn tell(finding: &Finding) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]

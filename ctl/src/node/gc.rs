@@ -2,43 +2,22 @@
 //! GC.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use jiff::Timestamp;
-use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, interval_at, timeout};
-use weir_common::datastore::{Datastore, DatastoreConfiguration};
-use weir_common::ipam::MachineId;
 use weir_common::ipam::collect::{AttachmentName, Collection, Evidence, Rule, collect_own_and};
 use weir_ipam::{Claims, forget_released, remove_unfinished};
 use weir_kernel::{Kernel, is_first_process_namespace};
 use weir_process::{AttachmentLocks, boot_id};
 
+use super::agent_node::AgentNode;
 use super::metrics::Metrics;
 use crate::session::chain;
-use crate::this_node::{Networks, hold_still, require_node_namespace};
+use crate::this_node::{hold_still, require_node_namespace};
 
 /// How long the addresses may be looked through.
 const LONGEST: Duration = Duration::from_secs(30);
-
-/// What is looked at.
-pub struct LostContainers {
-    /// Where the addresses are.
-    pub datastore: Arc<dyn Datastore>,
-    /// The same, as configured.
-    pub in_use: DatastoreConfiguration,
-    /// The CNI configuration: the addresses of networks that `weir` wires are judged.
-    pub network_directory: PathBuf,
-    /// The node's name.
-    pub node: String,
-    /// This machine.
-    pub machine: Option<MachineId>,
-    /// The blocks that the node borrows from.
-    pub borrowed_from: Receiver<BTreeSet<IpNet>>,
-}
 
 /// What one look saw.
 struct Look {
@@ -76,77 +55,71 @@ impl Look {
     }
 }
 
-impl LostContainers {
-    /// Gives back, `every` so often, the addresses of attachments that have no link now and
-    /// had none the time before.
-    pub async fn run(self, kernel: Kernel, every: Duration, metrics: Arc<Metrics>) {
-        let mut due = interval_at(Instant::now() + every, every);
-        let mut before: Option<Look> = None;
-        loop {
-            due.tick().await;
-            let collected = async {
-                let now = Look::now(&kernel).await?;
-                let released = match &before {
-                    Some(before) => self.collect_in_time(&kernel, before, &now).await?,
-                    None => 0,
-                };
-                before = Some(now);
-                Ok::<_, String>(released)
+/// Gives back, `every` so often, the addresses of attachments that have no link now and
+/// had none the time before.
+pub async fn run(node: &AgentNode, kernel: Kernel, every: Duration, metrics: &Metrics) {
+    let mut due = interval_at(Instant::now() + every, every);
+    let mut before: Option<Look> = None;
+    let late = || format!("looking for them took longer than {} s", LONGEST.as_secs());
+    loop {
+        due.tick().await;
+        let collected = async {
+            let now = Look::now(&kernel).await?;
+            let released = match &before {
+                Some(before) => {
+                    let collecting = timeout(LONGEST, collect(node, &kernel, before, &now));
+                    collecting.await.map_err(|_| late())??
+                }
+                None => 0,
             };
-            match collected.await {
-                Ok(released) => _ = metrics.collected.inc_by(released),
-                Err(error) => tracing::warn!(error, "addresses of lost containers stay assigned"),
-            }
+            before = Some(now);
+            Ok::<_, String>(released)
+        };
+        match collected.await {
+            Ok(released) => _ = metrics.collected.inc_by(released),
+            Err(error) => tracing::warn!(error, "addresses of lost containers stay assigned"),
         }
     }
+}
 
-    /// Calls that change addresses wait meanwhile.
-    async fn collect_in_time(
-        &self,
-        kernel: &Kernel,
-        before: &Look,
-        now: &Look,
-    ) -> Result<u64, String> {
-        let collecting = timeout(LONGEST, self.collect(kernel, before, now));
-        collecting.await.unwrap_or_else(|_| {
-            Err(format!("looking for them took longer than {} s", LONGEST.as_secs()))
-        })
-    }
-
-    /// Returns how many addresses were given back.
-    async fn collect(&self, kernel: &Kernel, before: &Look, now: &Look) -> Result<u64, String> {
-        let datastore = self.datastore.as_ref();
-        let networks = Networks::read(&self.network_directory, &self.in_use, datastore).await;
-        let _locks = hold_still(&networks).await.map_err(|failure| failure.message)?;
-        let is_sure = is_first_process_namespace();
-        let mut released = 0;
-        for network in &networks.own {
-            let locks = AttachmentLocks::open().map_err(|error| error.to_string())?;
-            let claims = Claims::new(network, locks);
-            if let Err(error) = remove_unfinished(kernel, &claims).await {
-                tracing::warn!(%error, "half-made links stay, with their addresses");
-            }
-            let claim = |attachment: &AttachmentName| claims.claim(attachment);
-            let collection = Collection {
-                host: self.node.clone(),
-                machine: self.machine.clone(),
-                network: network.clone(),
-                rule: Rule::Proved(before.evidence(now, network, is_sure)),
-            };
-            let others = self.borrowed_from.borrow().clone();
-            let collected = collect_own_and(datastore, &collection, &others, &claim).await;
-            for (address, handle) in &collected.released {
-                tracing::warn!(%address, handle, "given back: its container is gone, and no DEL came");
-            }
-            for error in &collected.errors {
-                tracing::warn!(error = chain(error), "an address cannot be given back");
-            }
-            released += collected.released.len() as u64;
-            let addresses = collected.released.into_iter().map(|(address, _)| address);
-            forget_released(kernel, addresses.collect()).await;
+/// Returns how many addresses were given back. Calls that change addresses wait meanwhile.
+async fn collect(
+    node: &AgentNode,
+    kernel: &Kernel,
+    before: &Look,
+    now: &Look,
+) -> Result<u64, String> {
+    let networks = node.networks().await;
+    let _locks = hold_still(&networks).await.map_err(|failure| failure.message)?;
+    let is_sure = is_first_process_namespace();
+    let mut released = 0;
+    for network in &networks.own {
+        let locks = AttachmentLocks::open().map_err(|error| error.to_string())?;
+        let claims = Claims::new(network, locks);
+        if let Err(error) = remove_unfinished(kernel, &claims).await {
+            tracing::warn!(%error, "half-made links stay, with their addresses");
         }
-        Ok(released)
+        let claim = |attachment: &AttachmentName| claims.claim(attachment);
+        let collection = Collection {
+            host: node.name.clone(),
+            machine: node.machine.clone(),
+            network: network.clone(),
+            rule: Rule::Proved(before.evidence(now, network, is_sure)),
+        };
+        let others = node.borrowed_from.borrow().clone();
+        let collected =
+            collect_own_and(node.datastore.as_ref(), &collection, &others, &claim).await;
+        for (address, handle) in &collected.released {
+            tracing::warn!(%address, handle, "given back: its container is gone, and no DEL came");
+        }
+        for error in &collected.errors {
+            tracing::warn!(error = chain(error), "an address cannot be given back");
+        }
+        released += collected.released.len() as u64;
+        let addresses = collected.released.into_iter().map(|(address, _)| address);
+        forget_released(kernel, addresses.collect()).await;
     }
+    Ok(released)
 }
 
 #[cfg(test)]

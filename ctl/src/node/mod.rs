@@ -6,6 +6,7 @@
 //! `docs/agent.md` gives the reasons.
 
 mod agent;
+mod agent_node;
 mod audit;
 mod bgp;
 mod bgp_hold;

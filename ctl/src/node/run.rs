@@ -1,6 +1,5 @@
 //! `weirctl node run`
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -9,7 +8,8 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::SignedDuration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::mpsc::{self, Receiver};
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -19,7 +19,6 @@ use weir_common::datastore::Datastore;
 use weir_common::ipam::{Family, MachineId};
 use weir_common::network::NamedNode;
 use weir_common::node::OwnAddress;
-use weir_ipam::HostEnds;
 use weir_kernel::{Kernel, Monitor};
 use weir_process::{
     AGENT_LOCK, AgentLock, CALLS_SOCKET, FoundName, HISTORY_FILE, NameSource, PrintableLog,
@@ -27,20 +26,20 @@ use weir_process::{
 };
 
 use super::agent::{Agent, BgpMode, Until};
-use super::audit::Auditor;
+use super::agent_node::AgentNode;
+use super::bgp::LatestPlan;
 use super::call_metrics::count_calls;
-use super::gc::LostContainers;
 use super::history::Recorder;
-use super::host_ends::{self, Suspects};
+use super::host_ends::Suspects;
 use super::metrics::Metrics;
 use super::own_ip::detection;
 use super::own_networks::require_own_networks;
 use super::registration::Registration;
 use super::state_file::StateFile;
-use super::{bgp, calico_status, http, pulse};
+use super::{audit, bgp, calico_status, gc, host_ends, http, pulse};
 use crate::agent_http::AGENT_ADDRESS;
 use crate::commands::node_adopt::take_over;
-use crate::follow::list_and_watch;
+use crate::follow::{WatchEvent, list_and_watch};
 use crate::location::{Location, read_network_directory};
 use crate::session::{Failure, runtime};
 
@@ -163,108 +162,118 @@ pub fn run(
 }
 
 async fn serve(
-    settings: AgentSettings,
+    mut settings: AgentSettings,
     (location, network_directory): (&Location, &Path),
     lock: AgentLock,
     until: Until,
 ) -> Result<Vec<String>, Failure> {
-    let datastore: Arc<dyn Datastore> = location.open().await?.into();
-    let files = read_network_directory(network_directory);
-    require_own_networks(&files, location, datastore.as_ref()).await?;
+    let datastore = open_datastore(location, network_directory).await?;
     let kernel = Kernel::open()?;
     let metrics = Arc::new(Metrics::new());
     if let Some(address) = settings.metrics_address {
         tokio::spawn(http::serve(address, Arc::clone(&metrics)));
     }
-    let kernel_changed = Arc::new(Notify::new());
-    let suspects = Arc::new(Suspects::default());
+    let (kernel_changed, suspects) = (Arc::<Notify>::default(), Arc::<Suspects>::default());
     let monitor = Monitor::open()?.ignoring(&kernel);
     tokio::spawn(watch_kernel(monitor, Arc::clone(&kernel_changed), Arc::clone(&suspects)));
-    let (sender, events) = mpsc::channel(WAITING_EVENTS);
     tokio::spawn(pulse::feel(Arc::clone(&datastore), Arc::clone(&metrics)));
-    // It may have much to read.
-    let recorder = spawn_blocking(|| Recorder::open(Path::new(HISTORY_FILE))).await?;
-    tokio::spawn(list_and_watch(Arc::clone(&datastore), sender, recorder));
-    let AgentSettings {
-        node,
-        machine,
-        adopt,
-        bgp_mode,
-        addresses,
-        drift_interval,
-        gc_interval,
-        audit_interval,
-        ..
-    } = settings;
-    if adopt {
-        let told = take_over(datastore.as_ref(), &node.name, machine.as_ref()).await?;
+    let events = watch_datastore(Arc::clone(&datastore)).await?;
+    let (name, machine) = (settings.node.name.clone(), settings.machine.take());
+    if settings.adopt {
+        let told = take_over(datastore.as_ref(), &name, machine.as_ref()).await?;
         told.lines().for_each(|line| tracing::info!("{line}"));
     }
-    let named = NamedNode { name: node.name.clone(), source: node.source.to_string() };
+    let named = NamedNode { name: name.clone(), source: settings.node.source.to_string() };
     let state_file = StateFile::new(named, location.configuration.place());
     let sources = state_file.sources.subscribe();
-    let (calls, of_auditor) = (metrics.calls.clone(), metrics.audit.clone());
-    let [of_ends, of_collector, of_bgp] = [(); 3].map(|()| Arc::clone(&metrics));
-    let ends =
-        HostEnds { datastore: datastore.as_ref(), node: &node.name, machine: machine.as_ref() };
-    let mut collector = LostContainers {
-        datastore: Arc::clone(&datastore),
-        in_use: location.configuration.clone(),
-        network_directory: network_directory.to_owned(),
-        node: node.name.clone(),
-        machine: machine.clone(),
-        borrowed_from: watch::channel(BTreeSet::new()).1,
-    };
-    let mut auditor = Auditor {
-        datastore: Arc::clone(&datastore),
-        in_use: location.configuration.clone(),
-        network_directory: network_directory.to_owned(),
-        node: node.name.clone(),
-        borrowed_from: collector.borrowed_from.clone(),
-        is_auditor: watch::channel(false).1,
-    };
-    let registration =
-        Registration::new(Arc::clone(&datastore), node.name.clone(), machine.clone(), addresses);
-    let mut agent =
-        Agent::new(registration, kernel, metrics, lock, kernel_changed, drift_interval, state_file)
-            .await;
-    agent.bgp_mode = bgp_mode;
+    let addresses = std::mem::take(&mut settings.addresses);
+    let mut agent = Agent::new(
+        Registration::new(Arc::clone(&datastore), name.clone(), machine.clone(), addresses),
+        kernel,
+        Arc::clone(&metrics),
+        lock,
+        kernel_changed,
+        settings.drift_interval,
+        state_file,
+    )
+    .await;
+    agent.bgp_mode = settings.bgp_mode;
     let bgp_plans = agent.bgp_plan.subscribe();
-    collector.borrowed_from = agent.borrowed_from.subscribe();
-    (auditor.borrowed_from, auditor.is_auditor) =
-        (agent.borrowed_from.subscribe(), agent.is_auditor.subscribe());
-    let speaking = async {
-        let status =
-            calico_status::keep(Arc::clone(&datastore), node.name.clone(), Arc::clone(&of_bgp));
-        let is_external = bgp_mode == BgpMode::External;
-        tokio::join!(bgp::keep(bgp_plans, Arc::clone(&of_bgp), is_external), status);
+    let node = AgentNode {
+        datastore,
+        in_use: location.configuration.clone(),
+        network_directory: network_directory.to_owned(),
+        name,
+        machine,
+        borrowed_from: agent.borrowed_from.subscribe(),
+        is_auditor: agent.is_auditor.subscribe(),
+        sources,
     };
     // Each has a kernel of its own, so that none waits for another.
-    let (of_keeping, of_collecting) = (Kernel::open()?, Kernel::open()?);
+    let kernels = [Kernel::open()?, Kernel::open()?];
     let running = async { agent.run(events, until).await.map_err(Failure::from) };
     if until == Until::Reconciled {
         let unhealthy = running.await?;
-        ends.repair(&of_keeping, &|_| false).await?.log();
+        node.host_ends().repair(&kernels[0], &|_| false).await?.log();
         return Ok(unhealthy);
     }
-    let keeping = host_ends::keep(ends, of_keeping, suspects, sources, drift_interval, of_ends);
+    tokio::select! {
+        ended = running => ended,
+        () = run_beside(Arc::new(node), &settings, metrics, kernels, suspects, bgp_plans) => Ok(Vec::new()),
+    }
+}
+
+/// Opens the datastore, if it is that of the node's networks.
+async fn open_datastore(
+    location: &Location,
+    network_directory: &Path,
+) -> Result<Arc<dyn Datastore>, Failure> {
+    let datastore: Arc<dyn Datastore> = location.open().await?.into();
+    let files = read_network_directory(network_directory);
+    require_own_networks(&files, location, datastore.as_ref()).await?;
+    Ok(datastore)
+}
+
+async fn watch_datastore(datastore: Arc<dyn Datastore>) -> Result<Receiver<WatchEvent>, Failure> {
+    let (sender, events) = mpsc::channel(WAITING_EVENTS);
+    // It may have much to read.
+    let recorder = spawn_blocking(|| Recorder::open(Path::new(HISTORY_FILE))).await;
+    tokio::spawn(list_and_watch(datastore, sender, recorder?));
+    Ok(events)
+}
+
+/// Does what the agent's loop does not wait for, for ever.
+async fn run_beside(
+    node: Arc<AgentNode>,
+    settings: &AgentSettings,
+    metrics: Arc<Metrics>,
+    [of_keeping, of_collecting]: [Kernel; 2],
+    suspects: Arc<Suspects>,
+    bgp_plans: watch::Receiver<LatestPlan>,
+) {
+    let shared = || Arc::clone(&metrics);
+    let (ends, sources) = (node.host_ends(), node.sources.clone());
+    let every = settings.drift_interval;
+    let keeping = host_ends::keep(ends, of_keeping, suspects, sources, every, shared());
     let collecting = async {
-        match gc_interval {
-            Some(every) => collector.run(of_collecting, every, of_collector).await,
-            None => std::future::pending().await,
+        if let Some(every) = settings.gc_interval {
+            gc::run(&node, of_collecting, every, &metrics).await;
         }
     };
     let auditing = async {
-        match audit_interval {
-            Some(every) => auditor.run(every, of_auditor).await,
-            None => std::future::pending().await,
+        if let Some(every) = settings.audit_interval {
+            audit::run(Arc::clone(&node), every, &metrics.audit).await;
         }
     };
-    let counting = count_calls(Path::new(CALLS_SOCKET), calls);
-    tokio::select! {
-        ended = running => ended,
-        () = async { tokio::join!(keeping, collecting, auditing, speaking, counting); } => Ok(Vec::new()),
-    }
+    let is_external = settings.bgp_mode == BgpMode::External;
+    tokio::join!(
+        keeping,
+        collecting,
+        auditing,
+        bgp::keep(bgp_plans, shared(), is_external),
+        calico_status::keep(Arc::clone(&node.datastore), node.name.clone(), shared()),
+        count_calls(Path::new(CALLS_SOCKET), metrics.calls.clone()),
+    );
 }
 
 async fn watch_kernel(mut monitor: Monitor, changed: Arc<Notify>, suspects: Arc<Suspects>) {

@@ -17,6 +17,7 @@ mod cluster_state;
 mod diff;
 mod filter;
 mod fingerprints;
+mod next_hops;
 mod plan;
 mod pool_usage;
 mod problem;
@@ -29,7 +30,6 @@ mod tunnel_settings;
 mod tunnels;
 mod underlay;
 mod update;
-mod ways;
 
 pub use actual::{ANNOUNCE_TABLE, ActualState, ActualTunnel, ActualVxlan};
 pub use bgp::*;
@@ -40,6 +40,7 @@ pub use cluster_state::{ClusterPool, ClusterState, Peer, PoolTunnel, UsedAddress
 pub use diff::{Difference, diff};
 pub use filter::TunnelFilter;
 pub use fingerprints::Fingerprints;
+pub use next_hops::{NextHopKind, NodeNextHop, next_hops_from};
 pub use plan::{ClusterPlan, RouteKind, addresses_of_nodes, plan_cluster};
 pub use pool_usage::{BlockUsage, PoolUsage, UseHistory};
 pub use problem::Problem;
@@ -51,4 +52,3 @@ pub use tunnels::{
     needs_tunnel, pod_mtu,
 };
 pub use underlay::{Underlay, UnderlayLink};
-pub use ways::{NodeWay, Way, ways_from};

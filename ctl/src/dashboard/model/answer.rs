@@ -11,7 +11,7 @@ use weir_common::tunnel::TunnelKind;
 
 use super::ClusterView;
 use super::address::{AddressRow, named};
-use super::reach::WayRow;
+use super::reach::NextHopRow;
 use crate::commands::ipam_history::moment;
 
 /// One thing that was found.
@@ -66,8 +66,8 @@ pub struct Viewer<'a> {
     pub view: &'a ClusterView,
     /// From which registered node.
     pub here: Option<&'a str>,
-    /// The ways from there.
-    pub ways: &'a [WayRow],
+    /// The next hops from there.
+    pub next_hops: &'a [NextHopRow],
 }
 
 impl Viewer<'_> {
@@ -97,7 +97,7 @@ impl Viewer<'_> {
         // What names no node is where its block is.
         let home = || block.and_then(|block| self.view.host_of(block)).map(str::to_owned);
         let node = row.node.clone().or_else(home);
-        lines.extend(node.as_deref().and_then(|node| self.way(node, row.address)));
+        lines.extend(node.as_deref().and_then(|node| self.reached_by(node, row.address)));
         SearchAnswer {
             kind,
             title,
@@ -146,18 +146,19 @@ impl Viewer<'_> {
     }
 
     /// How an address on a node is reached from here.
-    fn way(&self, node: &str, address: IpAddr) -> Option<(String, String)> {
+    fn reached_by(&self, node: &str, address: IpAddr) -> Option<(String, String)> {
         let here = self.here?;
         let name = format!("reached from {here}");
         if here == node {
             return Some((name, "it is on this node".to_owned()));
         }
         let (pool, _) = self.view.cluster.pool_of(address.into())?;
-        let leads_there = |way: &&WayRow| way.node == node && way.pools.iter().any(|it| it == pool);
-        let way = self.ways.iter().find(leads_there)?;
-        let next_hop = way.next_hop.map(|it| format!(" by {it}")).unwrap_or_default();
-        let device = way.device.as_ref().map(|it| format!(" over {it}")).unwrap_or_default();
-        Some((name, format!("{}{next_hop}{device}: {}", way.how, way.why)))
+        let leads_there =
+            |hop: &&NextHopRow| hop.node == node && hop.pools.iter().any(|it| it == pool);
+        let hop = self.next_hops.iter().find(leads_there)?;
+        let next_hop = hop.next_hop.map(|it| format!(" by {it}")).unwrap_or_default();
+        let device = hop.device.as_ref().map(|it| format!(" over {it}")).unwrap_or_default();
+        Some((name, format!("{}{next_hop}{device}: {}", hop.how, hop.why)))
     }
 
     pub fn of_node(&self, name: &str) -> SearchAnswer {
@@ -229,7 +230,7 @@ impl Viewer<'_> {
         lines.push(line("addresses", format!("{assigned} used, {} cool down", used.cooling())));
         let pool = self.view.cluster.pool_of(cidr).map_or("none", |(name, _)| name);
         lines.push(line("pool", pool.to_owned()));
-        lines.extend(host.as_deref().and_then(|host| self.way(host, cidr.addr())));
+        lines.extend(host.as_deref().and_then(|host| self.reached_by(host, cidr.addr())));
         Some(SearchAnswer {
             kind: AnswerKind::Block,
             title: cidr.to_string(),

@@ -14,7 +14,7 @@ use super::ClusterView;
 
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Trouble {
+pub struct ProblemRow {
     severity: Severity,
     what: String,
     about: String,
@@ -33,7 +33,7 @@ enum Severity {
     Warning,
 }
 
-impl Trouble {
+impl ProblemRow {
     /// The node that it is about.
     pub fn node(&self) -> Option<&str> {
         self.node.as_deref()
@@ -57,16 +57,16 @@ impl Trouble {
 const REPAIR: &str = "weirctl ipam check --repair";
 
 /// All that is wrong: errors first.
-pub fn troubles(view: &ClusterView, damage: &[Finding]) -> Vec<Trouble> {
-    let mut all: Vec<Trouble> = damage.iter().map(of_finding).collect();
+pub fn problems(view: &ClusterView, damage: &[Finding]) -> Vec<ProblemRow> {
+    let mut all: Vec<ProblemRow> = damage.iter().map(of_finding).collect();
     all.extend(unreadable(view, damage));
     all.extend(pools(view));
     all.extend(nodes(view));
-    all.sort_by_key(|trouble| trouble.severity);
+    all.sort_by_key(|row| row.severity);
     all
 }
 
-fn of_finding(finding: &Finding) -> Trouble {
+fn of_finding(finding: &Finding) -> ProblemRow {
     let address = finding.addresses.first().map(|it| it.address.to_string());
     let block = || finding.block.map(|it| it.to_string());
     let about = address.or_else(block).or_else(|| finding.host.clone());
@@ -79,11 +79,11 @@ fn of_finding(finding: &Finding) -> Trouble {
         }
     };
     let node = finding.host.clone();
-    Trouble { node, ..Trouble::new(Severity::Error, what, about, cure.to_owned()) }
+    ProblemRow { node, ..ProblemRow::new(Severity::Error, what, about, cure.to_owned()) }
 }
 
 /// Values that cannot be read, wholly or in part, but for those that the audit tells of.
-fn unreadable(view: &ClusterView, damage: &[Finding]) -> Vec<Trouble> {
+fn unreadable(view: &ClusterView, damage: &[Finding]) -> Vec<ProblemRow> {
     let is_told = |key: &String| damage.iter().any(|finding| finding.keys.contains(key));
     let untold = view.cluster.unreadable.iter().filter(|(key, _)| !is_told(key));
     let whole = untold.map(|(key, reason)| {
@@ -97,7 +97,7 @@ fn unreadable(view: &ClusterView, damage: &[Finding]) -> Vec<Trouble> {
     whole.chain(flawed).collect()
 }
 
-fn of_value(severity: Severity, key: &str, problem: &Problem) -> Trouble {
+fn of_value(severity: Severity, key: &str, problem: &Problem) -> ProblemRow {
     let resource = key.strip_prefix(keys::RESOURCES).and_then(|rest| rest.split_once('/'));
     let known = resource.and_then(|(plural, name)| Some((Kind::from_alias(plural)?, name)));
     let (about, cure) = match known {
@@ -107,15 +107,15 @@ fn of_value(severity: Severity, key: &str, problem: &Problem) -> Trouble {
         }
         None => (key.to_owned(), REPAIR.to_owned()),
     };
-    let trouble = Trouble::new(severity, problem.to_string(), about, cure);
+    let row = ProblemRow::new(severity, problem.to_string(), about, cure);
     match key.strip_prefix(keys::NODES) {
-        Some(node) => Trouble { about: node.to_owned(), ..trouble }.of_node(node),
-        None => trouble,
+        Some(node) => ProblemRow { about: node.to_owned(), ..row }.of_node(node),
+        None => row,
     }
 }
 
 /// Pools that are nearly full, or full.
-fn pools(view: &ClusterView) -> Vec<Trouble> {
+fn pools(view: &ClusterView) -> Vec<ProblemRow> {
     let usage = view.cluster.pool_usage();
     let of_pool = |(name, usage): (&&str, &PoolUsage)| {
         // Somebody has meant it so, and whatever it has left is nothing to anybody.
@@ -132,13 +132,13 @@ fn pools(view: &ClusterView) -> Vec<Trouble> {
         match free {
             0 => {
                 let what = format!("pool {name} has no free address: {taken}; add another pool");
-                Some(Trouble::new(Severity::Error, what, about, cure))
+                Some(ProblemRow::new(Severity::Error, what, about, cure))
             }
             _ if free <= size / 10 => {
                 let what = format!(
                     "pool {name} has {free} free addresses left: {taken}; add a pool before it is full"
                 );
-                Some(Trouble::new(Severity::Warning, what, about, cure))
+                Some(ProblemRow::new(Severity::Warning, what, about, cure))
             }
             _ => None,
         }
@@ -147,7 +147,7 @@ fn pools(view: &ClusterView) -> Vec<Trouble> {
 }
 
 /// Nodes that others cannot reach, because of what they are registered with.
-fn nodes(view: &ClusterView) -> Vec<Trouble> {
+fn nodes(view: &ClusterView) -> Vec<ProblemRow> {
     let cluster = &view.cluster;
     let mut all = Vec::new();
     if cluster.nodes.len() > 1 {
@@ -164,7 +164,7 @@ fn nodes(view: &ClusterView) -> Vec<Trouble> {
                 ),
             };
             let cure = "weirctl node run".to_owned();
-            all.push(Trouble::new(severity, what, node.clone(), cure).of_node(node));
+            all.push(ProblemRow::new(severity, what, node.clone(), cure).of_node(node));
         }
     }
     let mut owners: BTreeMap<IpAddr, &String> = BTreeMap::new();
@@ -174,9 +174,9 @@ fn nodes(view: &ClusterView) -> Vec<Trouble> {
             let shared =
                 Problem::AddressShared { node: node.clone(), address, other: other.clone() };
             let cure = "weirctl get nodes -o wide".to_owned();
-            let trouble =
-                Trouble::new(Severity::Error, shared.to_string(), node.clone(), cure).of_node(node);
-            all.push(trouble);
+            let row = ProblemRow::new(Severity::Error, shared.to_string(), node.clone(), cure)
+                .of_node(node);
+            all.push(row);
         }
     }
     all

@@ -4,22 +4,22 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 use weir_common::ipam::Family;
-use weir_common::network::{NodeWay, Peer, RouteKind, Underlay, Way, ways_from};
+use weir_common::network::{NextHopKind, NodeNextHop, Peer, RouteKind, Underlay, next_hops_from};
 use weir_common::tunnel::TunnelKind;
 
 use super::{BadQuestion, ClusterView};
 
-/// The ways from one node to all others.
+/// The next hops from one node to all others.
 #[derive(Debug, Default, Serialize)]
 pub struct ReachDocument {
     from: Option<String>,
-    pub to: Vec<WayRow>,
+    pub to: Vec<NextHopRow>,
 }
 
-/// A way to another node, and the pools for whose addresses it is taken.
+/// The next hop to another node, and the pools for whose addresses it is used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct WayRow {
+pub struct NextHopRow {
     pub node: String,
     pub family: u8,
     pub how: &'static str,
@@ -30,7 +30,7 @@ pub struct WayRow {
 }
 
 impl ReachDocument {
-    /// The ways from the node `asked`, else from `here`, else from the first one.
+    /// The next hops from the node `asked`, else from `here`, else from the first one.
     ///
     /// # Errors
     /// [`BadQuestion`] where no node of the name is registered.
@@ -48,18 +48,19 @@ impl ReachDocument {
         let here = here.filter(|name| nodes.contains_key(*name));
         let first = || nodes.keys().next().map(String::as_str);
         let Some(from) = asked.or(here).or_else(first) else { return Ok(Self::default()) };
-        Ok(Self { from: Some(from.to_owned()), to: ways(from, view) })
+        Ok(Self { from: Some(from.to_owned()), to: next_hops(from, view) })
     }
 }
 
-/// The ways from a node, each once.
-pub fn ways(from: &str, view: &ClusterView) -> Vec<WayRow> {
+/// The next hops from a node, each once.
+pub fn next_hops(from: &str, view: &ClusterView) -> Vec<NextHopRow> {
     let Some(own) = view.cluster.nodes.get(from) else { return Vec::new() };
     let underlay = Underlay::registered(own);
-    let mut rows: Vec<WayRow> = Vec::new();
-    for way in ways_from(from, &view.cluster, &underlay) {
-        let row = row(&way, own, view);
-        let alike = |it: &&mut WayRow| WayRow { pools: row.pools.clone(), ..(*it).clone() } == row;
+    let mut rows: Vec<NextHopRow> = Vec::new();
+    for hop in next_hops_from(from, &view.cluster, &underlay) {
+        let row = row(&hop, own, view);
+        let alike =
+            |it: &&mut NextHopRow| NextHopRow { pools: row.pools.clone(), ..(*it).clone() } == row;
         // Those to one node come one after another.
         let to_same = rows.iter_mut().rev().take_while(|it| it.node == row.node);
         match to_same.into_iter().find(|it| alike(it)) {
@@ -70,31 +71,31 @@ pub fn ways(from: &str, view: &ClusterView) -> Vec<WayRow> {
     rows
 }
 
-fn row(way: &NodeWay<'_>, own: &Peer, view: &ClusterView) -> WayRow {
-    let row = WayRow {
-        node: way.node.to_owned(),
-        family: if way.family == Family::V4 { 4 } else { 6 },
+fn row(hop: &NodeNextHop<'_>, own: &Peer, view: &ClusterView) -> NextHopRow {
+    let row = NextHopRow {
+        node: hop.node.to_owned(),
+        family: if hop.family == Family::V4 { 4 } else { 6 },
         how: "none",
         next_hop: None,
         device: None,
-        pools: vec![way.pool.to_owned()],
+        pools: vec![hop.pool.to_owned()],
         why: String::new(),
     };
-    let peer = view.cluster.nodes.get(way.node);
-    let like = view.cluster.pools.get(way.pool).map(|pool| pool.cidr.addr());
+    let peer = view.cluster.nodes.get(hop.node);
+    let like = view.cluster.pools.get(hop.pool).map(|pool| pool.cidr.addr());
     let subnet = like.and_then(|like| Some(own.address(like)?.trunc()));
     let theirs = like.and_then(|like| Some(peer?.address(like)?.addr()));
     let of_subnet = || subnet.map(|it| it.to_string()).unwrap_or_default();
-    match &way.way {
-        Way::Route(RouteKind::Direct { next_hop, .. }) => WayRow {
+    match &hop.kind {
+        NextHopKind::Route(RouteKind::Direct { next_hop, .. }) => NextHopRow {
             how: "direct",
             next_hop: Some(*next_hop),
             why: format!("same subnet {}", of_subnet()),
             ..row
         },
-        Way::Route(RouteKind::Tunnel { kind, next_hop, .. }) => {
+        NextHopKind::Route(RouteKind::Tunnel { kind, next_hop, .. }) => {
             let is_cross =
-                view.cluster.pools.get(way.pool).is_some_and(|pool| pool.is_cross_subnet());
+                view.cluster.pools.get(hop.pool).is_some_and(|pool| pool.is_cross_subnet());
             let why = match (is_cross, theirs) {
                 (true, Some(theirs)) => {
                     format!("CrossSubnet, and {theirs} is not in {}", of_subnet())
@@ -102,7 +103,7 @@ fn row(way: &NodeWay<'_>, own: &Peer, view: &ClusterView) -> WayRow {
                 (true, None) => "CrossSubnet".to_owned(),
                 (false, _) => "Always".to_owned(),
             };
-            WayRow {
+            NextHopRow {
                 how: short_name(*kind),
                 next_hop: Some(*next_hop),
                 device: Some(kind.device().to_owned()),
@@ -110,18 +111,18 @@ fn row(way: &NodeWay<'_>, own: &Peer, view: &ClusterView) -> WayRow {
                 ..row
             }
         }
-        Way::Route(RouteKind::Blackhole) => row,
-        Way::Bgp { next_hop } => WayRow {
+        NextHopKind::Route(RouteKind::Blackhole) => row,
+        NextHopKind::Bgp(address) => NextHopRow {
             how: "BGP",
-            next_hop: Some(*next_hop),
+            next_hop: Some(*address),
             why: format!(
-                "no tunnel of the pool's leads there, and {next_hop} is not in {}: its routes come \
+                "no tunnel of the pool's leads there, and {address} is not in {}: its routes come \
                  by BGP",
                 of_subnet()
             ),
             ..row
         },
-        Way::None(problem) => WayRow { why: problem.to_string(), ..row },
+        NextHopKind::None(problem) => NextHopRow { why: problem.to_string(), ..row },
     }
 }
 

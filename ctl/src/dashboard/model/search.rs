@@ -12,7 +12,7 @@ use weir_common::tunnel::TunnelKind;
 
 use super::address::AddressRow;
 use super::answer::{AnswerKind, PastRow, SearchAnswer, Viewer, line};
-use super::reach::ways;
+use super::reach::next_hops;
 use super::{BadQuestion, ClusterView};
 
 /// The longest question, in bytes.
@@ -85,8 +85,8 @@ impl SearchDocument {
     ) -> Result<Self, BadQuestion> {
         let query = checked(query)?;
         let here = here.filter(|name| view.cluster.nodes.contains_key(*name));
-        let ways = here.map(|here| ways(here, view)).unwrap_or_default();
-        let viewer = Viewer { view, here, ways: &ways };
+        let next_hops = here.map(|here| next_hops(here, view)).unwrap_or_default();
+        let viewer = Viewer { view, here, next_hops: &next_hops };
         let mut search = ClusterSearch { viewer, answers: Vec::new(), is_cut: false };
         if let Ok(cidr) = query.parse::<IpNet>() {
             search.cidr(cidr.trunc());

@@ -10,7 +10,7 @@ use weir_common::audit::Finding;
 use weir_common::network::{BlockUsage, Peer};
 
 use super::ClusterView;
-use super::problems::{Trouble, troubles};
+use super::problems::{self, ProblemRow};
 use super::reach::short_name;
 
 /// What there is to say besides what the datastore has.
@@ -50,7 +50,7 @@ pub struct StateDocument<'a> {
     offline: Option<&'a Offline>,
     nodes: Vec<NodeRow<'a>>,
     pools: Vec<PoolRow<'a>>,
-    problems: Vec<Trouble>,
+    problems: Vec<ProblemRow>,
     checked: Option<String>,
 }
 
@@ -120,12 +120,12 @@ impl<'a> StateDocument<'a> {
     /// What is so now.
     pub fn of(view: &'a ClusterView, around: &'a Circumstances, now: Timestamp) -> Self {
         let usage: Vec<(IpNet, BlockUsage)> = view.cluster.block_usage().collect();
-        let mut problems = troubles(view, &around.damage);
+        let mut problems = problems::problems(view, &around.damage);
         let nodes = nodes(view, &usage, &problems);
         let untold = problems.len().saturating_sub(MOST_PROBLEMS);
         if untold > 0 {
             problems.truncate(MOST_PROBLEMS);
-            problems.push(Trouble::untold(untold));
+            problems.push(ProblemRow::untold(untold));
         }
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -145,7 +145,7 @@ impl<'a> StateDocument<'a> {
 fn nodes<'a>(
     view: &'a ClusterView,
     usage: &[(IpNet, BlockUsage)],
-    problems: &[Trouble],
+    problems: &[ProblemRow],
 ) -> Vec<NodeRow<'a>> {
     let row = |(name, peer): (&'a str, &Peer)| {
         let (blocks, addresses, problems) = (0, 0, 0);
@@ -163,7 +163,7 @@ fn nodes<'a>(
     for node in view.cluster.borrowed.values().flat_map(BTreeMap::values) {
         rows.entry(node).or_insert_with(|| row((node, &unregistered))).addresses += 1;
     }
-    for node in problems.iter().filter_map(Trouble::node) {
+    for node in problems.iter().filter_map(ProblemRow::node) {
         if let Some(row) = rows.get_mut(node) {
             row.problems += 1;
         }

@@ -134,7 +134,7 @@ async fn ways_are_those_that_the_agent_plans() {
                 continue;
             };
             let device = route.tunnel_kind().map(TunnelKind::device);
-            let fits = |row: &&reach::WayRow| {
+            let fits = |row: &&reach::NextHopRow| {
                 row.pools.iter().any(|it| it == pool)
                     && row.next_hop == Some(next_hop)
                     && row.device.as_deref() == device
@@ -238,9 +238,9 @@ fn an_answer_says_who_since_when_where_and_by_what_way() {
     assert_eq!(told("10.7.0.0", "has it"), "pod shop/cart-0, container c0ffee0123456789 on n2");
     assert_eq!(told("10.7.0.0", "since"), "2026-11-23T03:40:17Z");
     assert_eq!(told("10.7.0.0", "block"), "10.7.0.0/26 of n2");
-    let way = told("10.7.0.0", "reached from n1");
-    assert!(way.starts_with("IPIP by 198.51.100.2 over tunl0: "), "{way}");
-    assert!(way.ends_with("198.51.100.2 is not in 192.0.2.0/24"), "{way}");
+    let line = told("10.7.0.0", "reached from n1");
+    assert!(line.starts_with("IPIP by 198.51.100.2 over tunl0: "), "{line}");
+    assert!(line.ends_with("198.51.100.2 is not in 192.0.2.0/24"), "{line}");
     assert_eq!(told("fd00:7::40", "reached from n1"), "direct by fd01::2: same subnet fd01::/64");
     assert!(told("10.7.0.2", "has it").contains("cools down"));
     assert_eq!(told("10.7.0.2", "since"), "2026-11-23T03:36:01Z");

@@ -1,4 +1,4 @@
-//! The ways from one node to the others, pool by pool, whether there are blocks yet or not.
+//! The next hops from one node to the others, pool by pool, whether there are blocks yet or not.
 
 use std::net::IpAddr;
 
@@ -12,27 +12,24 @@ use crate::link::DEFAULT_MTU;
 
 /// How packets to a pool's addresses get from one node to another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeWay<'a> {
+pub struct NodeNextHop<'a> {
     /// The other node.
     pub node: &'a str,
     /// The pool.
     pub pool: &'a str,
     /// Its family.
     pub family: Family,
-    /// The way.
-    pub way: Way,
+    /// What leads there.
+    pub kind: NextHopKind,
 }
 
-/// A way to another node.
+/// Where packets to another node go first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum NextHopKind {
     /// A route of Weir's.
     Route(RouteKind),
-    /// A route that the node learns by BGP.
-    Bgp {
-        /// The address of the other node.
-        next_hop: IpAddr,
-    },
+    /// The other node's address, of a route that the node learns by BGP.
+    Bgp(IpAddr),
     /// There is none, and why.
     None(Problem),
 }
@@ -47,29 +44,33 @@ impl Underlay {
     }
 }
 
-/// The ways from `node` to all others, by node, then pool: the routes that
+/// The next hops from `node` to all others, by node, then pool: the routes that
 /// [`plan_cluster`](super::plan_cluster) plans to a block of that pool there.
-pub fn ways_from<'a>(node: &str, state: &'a ClusterState, underlay: &Underlay) -> Vec<NodeWay<'a>> {
+pub fn next_hops_from<'a>(
+    node: &str,
+    state: &'a ClusterState,
+    underlay: &Underlay,
+) -> Vec<NodeNextHop<'a>> {
     let planner = Planner::new(node, state, underlay);
     let speaks_bgp = bgp_need(node, state, underlay).is_some();
     let others = state.nodes.iter().filter(|(name, _)| *name != node);
-    let ways = others.flat_map(|(name, peer)| {
+    let next_hops = others.flat_map(|(name, peer)| {
         let (planner, pools) = (&planner, state.pools.iter());
-        pools.map(move |(pool, of_pool)| NodeWay {
+        pools.map(move |(pool, of_pool)| NodeNextHop {
             node: name,
             pool,
             family: Family::of(of_pool.cidr.addr()),
-            way: match planner.next_hop(of_pool.cidr, name) {
-                Ok(Ok(route)) => Way::Route(route),
+            kind: match planner.next_hop(of_pool.cidr, name) {
+                Ok(Ok(route)) => NextHopKind::Route(route),
                 Ok(Err(problem)) => match peer.address(of_pool.cidr.addr()) {
-                    Some(address) if speaks_bgp => Way::Bgp { next_hop: address.addr() },
-                    _ => Way::None(problem),
+                    Some(address) if speaks_bgp => NextHopKind::Bgp(address.addr()),
+                    _ => NextHopKind::None(problem),
                 },
-                Err(problem) => Way::None(problem),
+                Err(problem) => NextHopKind::None(problem),
             },
         })
     });
-    ways.collect()
+    next_hops.collect()
 }
 
 #[cfg(test)]
@@ -114,9 +115,9 @@ mod tests {
     }
 
     proptest! {
-        /// For every node, pool and mode the way is the route that the agent plans.
+        /// For every node, pool and mode the next hop is that of the route that the agent plans.
         #[test]
-        fn ways_are_the_agents_routes(
+        fn next_hops_are_those_of_the_agents_routes(
             nodes in prop::collection::vec((prop::option::of(prop::sample::select(vec![
                 "192.0.2.1/24", "192.0.2.2/24", "198.51.100.1/24", "203.0.113.1/32",
             ])), any::<bool>()), 1..5),
@@ -130,19 +131,19 @@ mod tests {
             for from in state.nodes.keys() {
                 let underlay = Underlay::registered(&state.nodes[from]);
                 let plan = plan_cluster(from, &state, &underlay);
-                let ways = ways_from(from, &state, &underlay);
-                prop_assert_eq!(ways.len(), (nodes.len() - 1) * pools.len());
-                for NodeWay { node, pool, way, .. } in ways {
+                let next_hops = next_hops_from(from, &state, &underlay);
+                prop_assert_eq!(next_hops.len(), (nodes.len() - 1) * pools.len());
+                for NodeNextHop { node, pool, kind, .. } in next_hops {
                     let block: IpNet = format!("10.{}.{}.0/26", &pool[1..], &node[1..]).parse().unwrap();
                     let planned = plan.routes.get(&block);
-                    match way {
-                        Way::Route(route) => prop_assert_eq!(planned, Some(&route)),
-                        Way::Bgp { next_hop } => {
+                    match kind {
+                        NextHopKind::Route(route) => prop_assert_eq!(planned, Some(&route)),
+                        NextHopKind::Bgp(address) => {
                             prop_assert!(plan.left_to_others.contains_key(&block));
                             prop_assert!(plan.bgp_need.is_some());
-                            prop_assert_eq!(state.nodes[node].ipv4.unwrap().addr(), next_hop);
+                            prop_assert_eq!(state.nodes[node].ipv4.unwrap().addr(), address);
                         }
-                        Way::None(_) => prop_assert_eq!(planned, None),
+                        NextHopKind::None(_) => prop_assert_eq!(planned, None),
                     }
                 }
             }
