@@ -9,7 +9,7 @@ import re
 import sys
 
 MICROSECONDS = 1_000_000 / 20_000
-# The first row one of whose functions is anywhere in the kernel's part of a stack.
+# The first row one of whose functions is anywhere in a stack.
 KERNEL = [
     ("page faults", "asm_exc_page_fault"),
     ("unmapping memory at the end", "exit_mmap"),
@@ -52,10 +52,13 @@ def row(stack):
 
 def main():
     calls = int(sys.argv[1])
+    samples = [block.strip().split("\n") for block in sys.stdin.read().split("\n\n")]
+    # A thread beside has its own name: the process is known by the first one's.
+    adds = {header.split()[-1] for header, *_ in samples if header.startswith("weir ")}
     rows = collections.Counter()
-    for block in sys.stdin.read().split("\n\n"):
-        stack = [(line.split(None, 1) + ["?"])[1] for line in block.split("\n")[1:] if line.strip()]
-        if stack:
+    for header, *lines in samples:
+        stack = [(line.split(None, 1) + ["?"])[1] for line in lines]
+        if stack and header.split()[-1] in adds:
             rows[row(stack)] += 1
     print("| where | what | ms of an ADD |\n|---|---|--:|")
     for (where, name), count in rows.most_common():

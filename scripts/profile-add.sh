@@ -16,9 +16,8 @@ call() {
         <<<"$NETWORK" >/dev/null 2>&1 || fail "$1 failed"
 }
 
-# One process a sample file would be too many: they are all in one.
 record() {
-    perf record --quiet --freq 20000 --event cpu-clock --call-graph fp --all-cpus \
+    perf record --quiet --strict-freq --freq 20000 --event cpu-clock --call-graph fp --all-cpus \
         --output "$1" -- "$0" --calls
 }
 
@@ -36,7 +35,7 @@ profile() {
         "$REPOSITORY/scripts/profile-add.py" "$CALLS"
 }
 
-# DELs run under another name, so that they are not among the samples.
+# DELs run under another name, by which they are left out.
 calls() {
     local number
     ln -sf "$(command -v weir)" /run/other
@@ -57,6 +56,6 @@ case ${1:-} in
         --manifest-path "$REPOSITORY/Cargo.toml" --target-dir "$REPOSITORY/target/profile"
     as_root unshare --net --mount --pid --fork --kill-child --mount-proc --propagation private \
         "$REPOSITORY/scripts/profile-add.sh" --profile \
-        "$(dirname "$(find "$REPOSITORY/target/profile" -path '*/release/weir' -type f)")"
+        "$(dirname "$(find "$REPOSITORY/target/profile" -path '*/release/weir' -type f -print -quit)")"
     ;;
 esac

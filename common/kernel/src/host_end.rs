@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteType};
 use rustix::net::netdevice::name_to_index;
-use rustix::net::{AddressFamily, SocketType, socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use weir_common::network::{
     AttachmentIdentity, AttachmentState, HostEnd, ROUTE_PROTOCOL, Route, SourceAddresses,
     allowed_sources,
@@ -70,7 +70,8 @@ impl Kernel {
         let directory = "/proc/sys/net/ipv4/conf";
         let failed = |cause| Error::refused(format!("list {directory}"), cause);
         // One socket for all questions: a node has hundreds of containers.
-        let socket = socket(AddressFamily::UNIX, SocketType::DGRAM, None);
+        let flags = SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
         let socket = socket.map_err(|errno| Error::refused("open a socket", errno.into()))?;
         let mut ends = BTreeMap::new();
         for entry in std::fs::read_dir(directory).map_err(failed)? {

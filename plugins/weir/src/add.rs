@@ -1,7 +1,9 @@
 //! ADD: attach a container.
 
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
+use futures_util::FutureExt;
 use weir_common::cni::skeleton::Call;
 use weir_common::cni::{AddResult, Code, Error};
 use weir_common::ipam::Family;
@@ -73,7 +75,12 @@ async fn attach(
     };
     let assign = async {
         let _timing = Timing::of("addresses");
-        source.assign(call, node, limit).await
+        let assigned = AssertUnwindSafe(source.assign(call, node, limit)).catch_unwind().await;
+        // The skeleton would answer a panic by a DEL, also of what an earlier ADD attached.
+        assigned.unwrap_or_else(|_| {
+            let message = "assigning addresses failed unexpectedly; please report it";
+            Err(Error::new(Code::Internal, message))
+        })
     };
     // The kernel is asked for the link first: addresses are assigned while it makes that.
     let (given, link) = match tokio::join!(make, assign) {
