@@ -11,8 +11,9 @@ source "$(dirname "$0")/lib.sh"
 CALLS=200
 NETWORK='{"cniVersion":"1.0.0","name":"pods","type":"weir","ipam":{"type":"weir-ipam"}}'
 
+# Makes a call of weir, or of the program $2.
 call() {
-    CNI_COMMAND=$1 CNI_CONTAINERID=web CNI_NETNS=/run/netns/web CNI_IFNAME=eth0 weir \
+    CNI_COMMAND=$1 CNI_CONTAINERID=web CNI_NETNS=/run/netns/web CNI_IFNAME=eth0 "${2:-weir}" \
         <<<"$NETWORK" >/dev/null 2>&1 || fail "$1 failed"
 }
 
@@ -41,8 +42,7 @@ calls() {
     ln -sf "$(command -v weir)" /run/other
     for ((number = 0; number < CALLS; number++)); do
         call ADD
-        CNI_COMMAND=DEL CNI_CONTAINERID=web CNI_NETNS=/run/netns/web CNI_IFNAME=eth0 /run/other \
-            <<<"$NETWORK" 2>/dev/null
+        call DEL /run/other
     done
 }
 

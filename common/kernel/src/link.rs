@@ -204,12 +204,17 @@ impl Netlink {
     /// Deletes the link of that number; one that is gone is not an error. The call
     /// blocks the thread for as long as the kernel waits for RCU (15 to 47 ms).
     pub(crate) async fn delete_link(&self, index: u32, name: &str) -> Result<(), Error> {
-        match self.handle().link().del(index).execute().await.map_err(into_io) {
-            Err(cause) if !is(&cause, Errno::ENODEV) => {
-                Err(Error::refused(format!("ip link delete {name}"), cause))
-            }
-            _ => Ok(()),
+        unless_gone(self.handle().link().del(index).execute().await.map_err(into_io), name)
+    }
+}
+
+/// What the deletion of the link of that name came to, which may have been gone before.
+pub(crate) fn unless_gone(deleted: io::Result<()>, name: &str) -> Result<(), Error> {
+    match deleted {
+        Err(cause) if !is(&cause, Errno::ENODEV) => {
+            Err(Error::refused(format!("ip link delete {name}"), cause))
         }
+        _ => Ok(()),
     }
 }
 

@@ -6,12 +6,11 @@ use std::net::IpAddr;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteHeader, RouteMessage, RouteProtocol};
-use nix::errno::Errno;
 use weir_common::network::{AttachmentIdentity, ROUTE_PROTOCOL};
 
 use crate::Kernel;
 use crate::error::Error;
-use crate::link::{Link, is};
+use crate::link::{Link, unless_gone};
 use crate::message::{output, routes_by, single_address};
 use crate::netlink::request_aside;
 
@@ -74,12 +73,7 @@ impl Kernel {
     pub async fn remove_link(&self, link: OwnLink) -> Result<(), Error> {
         let mut message = LinkMessage::default();
         message.header.index = link.index;
-        match request_aside(RouteNetlinkMessage::DelLink(message), 0).await {
-            Err(cause) if !is(&cause, Errno::ENODEV) => {
-                Err(Error::refused(format!("ip link delete {}", link.name), cause))
-            }
-            _ => Ok(()),
-        }
+        unless_gone(request_aside(RouteNetlinkMessage::DelLink(message), 0).await, &link.name)
     }
 }
 

@@ -83,15 +83,16 @@ async fn attach(
         })
     };
     // The kernel is asked for the link first: addresses are assigned while it makes that.
-    let (given, link) = match tokio::join!(make, assign) {
-        (Ok(applied), Ok(given)) => (given, ContainerLink { applied, ..link }),
+    let (applied, given) = match tokio::join!(make, assign) {
+        (Ok(applied), Ok(given)) => (applied, given),
         (Ok(applied), Err(error)) => return Err(undo(kernel, applied, error).await),
         (Err(error), _) => return Err(error),
     };
     let Given { result, pools, cluster, running } = given;
     let link = link.with_mtu_of(call, cluster.as_ref());
     let nat = node.nat(pools.as_deref());
-    let (result, applied) = connect(call, kernel, (node, nat), result, (link, limit)).await?;
+    let (result, applied) =
+        connect(call, kernel, (node, nat), result, (link, applied, limit)).await?;
     // Another IPAM plugin came to its end meanwhile. Only then does its answer count.
     if let Some(running) = running
         && let Err(error) = running.end().await
@@ -154,7 +155,6 @@ struct ContainerLink {
     present: bool,
     /// The routes of the container by its other interfaces.
     beside: Vec<Route>,
-    applied: Applied,
 }
 
 impl ContainerLink {
@@ -192,15 +192,7 @@ async fn plan_container_link(
     let families = expected_families(call).unwrap_or(Families { ipv4: true, ipv6: true });
     let beside = kernel.routes_beside(identity, present, families).await;
     let beside = beside.map_err(failure::of_kernel)?;
-    let link = ContainerLink {
-        mtu,
-        is_of_other_mtu: false,
-        ready_for,
-        present,
-        beside,
-        applied: Applied::default(),
-    };
-    Ok((link, steps))
+    Ok((ContainerLink { mtu, is_of_other_mtu: false, ready_for, present, beside }, steps))
 }
 
 /// The IP versions that the result will have, where that is known beforehand.
@@ -216,19 +208,19 @@ async fn connect(
     kernel: &Kernel,
     (node, nat): (&LocalNode, Nat),
     addresses: AddResult,
-    (link, limit): (ContainerLink, Limit),
+    (link, applied, limit): (ContainerLink, Applied, Limit),
 ) -> Result<(AddResult, Applied), Error> {
     let _timing = Timing::of("attach");
     let (attachment, steps) = match plan(call, (kernel, node), &addresses, &link).await {
         Ok(planned) => planned,
-        Err(error) => return Err(undo(kernel, link.applied, error).await),
+        Err(error) => return Err(undo(kernel, applied, error).await),
     };
     let host_interface = attachment.identity().host_interface();
     let may_send_more = !link.beside.is_empty()
         || !call.configuration.allowed_sources.is_empty()
         // What an earlier ADD allowed may not hold any more.
         || link.present && kernel.allows_more(Some(&host_interface));
-    let applied = kernel.apply_after(link.applied, &steps).await;
+    let applied = kernel.apply_after(applied, &steps).await;
     let mut applied = applied.map_err(|error| failure::of_plan(&error))?;
     if may_send_more
         && let Err(error) = weir_ipam::allow_sources(kernel, attachment.identity(), limit).await
